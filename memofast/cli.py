@@ -1,0 +1,50 @@
+"""The command line: `memofast COMMAND` is `python -m memofast.COMMAND`."""
+
+import importlib
+import sys
+from collections.abc import Callable
+
+import typer
+
+from memofast.errors import MemofastError
+
+_COMMANDS = ("pretrain", "prepare", "info", "download", "import_npz", "denseface")
+_HOMES = {"denseface": "memofast.prepare.denseface", "import_npz": "memofast.store.import_npz"}
+
+
+def run(command: Callable, name: str) -> None:
+    """Run one command function as a program.
+
+    A user's mistake (`MemofastError`) becomes one line on stderr and exit code 2; `--debug` anywhere on the command line
+    shows the traceback instead.
+    """
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(epilog="--debug shows the traceback of an error.")(command)
+    try:
+        app(prog_name=name)
+    except MemofastError as error:
+        if debug:
+            raise
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main() -> None:
+    """Entry point of the `memofast` program: hands the rest of the line to one command."""
+    names = [command.replace("_", "-") for command in _COMMANDS]
+    if len(sys.argv) < 2 or sys.argv[1] in {"-h", "--help"}:
+        print("usage: memofast COMMAND [--help]\n\ncommands: " + ", ".join(names))
+        sys.exit(0 if len(sys.argv) > 1 else 2)
+    if sys.argv[1] == "--version":
+        from memofast.version import __version__
+
+        print(f"memofast {__version__}")
+        return
+    chosen = sys.argv.pop(1).replace("-", "_")
+    if chosen not in _COMMANDS:
+        print(f"memofast: no command {chosen!r}; there are {', '.join(names)}", file=sys.stderr)
+        sys.exit(2)
+    module = importlib.import_module(_HOMES.get(chosen, f"memofast.{chosen}"))
+    run(module.main, f"memofast {chosen.replace('_', '-')}")

@@ -1,0 +1,105 @@
+"""How operators are registered with PyTorch, and how their backend is chosen."""
+
+import os
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+_library = torch.library.Library("memofast", "FRAGMENT")
+
+TYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+
+_STATUS = {
+    -1: "this installation was built without that backend (see `python -m memofast.info`)",
+    -2: "offsets must start at 0, never decrease, and end within the rows given",
+    -3: "an id or source row lies outside its table",
+    -4: "a tensor is not aligned as the kernel needs; make it contiguous",
+    -5: "this shape is not covered by the kernel",
+    -6: "out of memory",
+}
+
+
+def define(schema: str, implementation: Callable, fake: Callable) -> Callable:
+    """Register `torch.ops.memofast.<name>` for every device and return the overload to call.
+
+    `implementation` is refused inputs that require grad while gradients are recorded: the public function owns the
+    `autograd.Function`, a raw op has no derivative.
+    """
+    name = schema[: schema.index("(")]
+
+    def guarded(*arguments):
+        if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
+            raise RuntimeError(
+                f"torch.ops.memofast.{name} has no derivative; call memofast.ops.{name.removesuffix('_backward')}"
+            )
+        return implementation(*arguments)
+
+    _library.define(schema)
+    _library.impl(name, guarded, "CPU")
+    _library.impl(name, guarded, "CUDA")
+    torch.library.register_fake(f"memofast::{name}", fake, lib=_library)
+    return getattr(torch.ops.memofast, name).default
+
+
+def resolve(operator: str, requested: str, automatic: str, backends: Iterable[str]) -> str:
+    """The backend to run: the one requested, else MEMOFAST_BACKEND, else `automatic`; unknown ones raise `ValueError`."""
+    if requested == "auto":
+        requested = os.environ.get("MEMOFAST_BACKEND", "auto")
+        if requested == "auto":
+            return automatic
+    if requested not in (known := tuple(backends)):
+        raise ValueError(f"{operator}: backend {requested!r} is not one of auto, {', '.join(known)}")
+    return requested
+
+
+def require_device(operator: str, backend: str, tensor: Tensor) -> None:
+    """Raise `ValueError` where a named backend cannot run on the tensor's device."""
+    expected = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}.get(backend)
+    if expected and tensor.device.type != expected:
+        raise ValueError(f"{operator}: backend {backend!r} needs {expected} tensors, got {tensor.device}")
+
+
+def check_tensor(
+    operator: str,
+    name: str,
+    tensor: Tensor,
+    *,
+    shape: tuple[int | None, ...] | None = None,
+    dtype: torch.dtype | tuple[torch.dtype, ...] | None = None,
+    device: torch.device | None = None,
+) -> None:
+    """Raise a `ValueError` that names the argument, what was expected and what came. A None in `shape` fits any size."""
+    if dtype is not None and tensor.dtype not in (dtype if isinstance(dtype, tuple) else (dtype,)):
+        raise ValueError(f"{operator}: {name} must be {dtype}, got {tensor.dtype}")
+    if shape is not None and (
+        tensor.dim() != len(shape) or any(want is not None and want != have for want, have in zip(shape, tensor.shape))
+    ):
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{operator}: {name} must have shape [{expected}], got {list(tensor.shape)}")
+    if device is not None and tensor.device != device:
+        raise ValueError(f"{operator}: {name} must be on {device}, got {tensor.device}")
+    if not tensor.is_contiguous():
+        raise ValueError(
+            f"{operator}: {name} must be contiguous, got strides {tuple(tensor.stride())}; call .contiguous()"
+        )
+
+
+def check_status(operator: str, status: int) -> None:
+    """Raise the error that a kernel's return code stands for."""
+    if status == 0:
+        return
+    if status > 0:
+        raise RuntimeError(f"memofast::{operator}: CUDA error {status}")
+    kind = {-6: MemoryError, -1: RuntimeError}.get(status, ValueError)
+    raise kind(f"memofast::{operator}: {_STATUS.get(status, f'status {status}')}")
+
+
+def pointer(tensor: Tensor | None) -> int:
+    """Address of a tensor's first element; 0 for None."""
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def stream(tensor: Tensor) -> int:
+    """The current CUDA stream of the tensor's device as an integer; 0 on the CPU."""
+    return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else 0

@@ -1,0 +1,42 @@
+"""Markers skip with their reason; memory from `torch.empty` is poisoned with NaN, so that an unwritten output fails."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+_DATA = Path(os.environ.get("MEMOFAST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data"))
+_empty = torch.empty
+_empty_like = torch.empty_like
+
+
+def pytest_collection_modifyitems(items):
+    no_gpu = pytest.mark.skip(reason="no CUDA device")
+    no_data = pytest.mark.skip(reason=f"no real data at {_DATA}; set MEMOFAST_DATA")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+        if "real" in item.keywords and not _DATA.is_dir():
+            item.add_marker(no_data)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    return _DATA.resolve()
+
+
+def _poison(tensor: torch.Tensor) -> torch.Tensor:
+    if type(tensor) is torch.Tensor and tensor.device.type != "meta":
+        if tensor.is_floating_point():
+            tensor.fill_(float("nan"))
+        elif tensor.dtype in (torch.int32, torch.int64):
+            tensor.fill_(-(2**30))
+    return tensor
+
+
+@pytest.fixture
+def poisoned_memory(monkeypatch):
+    """Memory that operators allocate arrives as NaN (integers: -2^30)."""
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: _poison(_empty(*a, **k)))
+    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: _poison(_empty_like(*a, **k)))
