@@ -73,7 +73,8 @@ def check_tensor(
     if dtype is not None and tensor.dtype not in (dtype if isinstance(dtype, tuple) else (dtype,)):
         raise ValueError(f"{operator}: {name} must be {dtype}, got {tensor.dtype}")
     if shape is not None and (
-        tensor.dim() != len(shape) or any(want is not None and want != have for want, have in zip(shape, tensor.shape))
+        tensor.dim() != len(shape)
+        or any(want is not None and want != have for want, have in zip(shape, tensor.shape, strict=False))
     ):
         expected = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{operator}: {name} must have shape [{expected}], got {list(tensor.shape)}")
