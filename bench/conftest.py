@@ -1,0 +1,106 @@
+"""How speed is measured: everything compared runs in one process, round by round in turn, on the same inputs.
+
+pytest bench --benchmark-json=speed.json && python bench/report.py speed.json
+"""
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import memofast
+from memofast import _C
+
+THREADS = 2
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(before)
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _summary(seconds: list[float]) -> dict[str, float]:
+    low, *_, high = statistics.quantiles(seconds, n=5)
+    return {"median": statistics.median(seconds), "p20": low, "p80": high}
+
+
+@pytest.fixture
+def side_by_side(benchmark):
+    """Time our function and its rivals in turn, round by round.
+
+    `side_by_side(ours, rivals={name: function}, rounds=20, target={name: ratio}, **facts)` records for every rival the median over
+    rounds of (its time / our time in the same round) with the 20th and 80th percentile, in `extra_info` of the JSON.
+    pytest-benchmark's own row is our function.
+    """
+
+    def measure(
+        ours: Callable[[], object],
+        rivals: dict[str, Callable[[], object]],
+        rounds: int = 20,
+        target: dict[str, float] | None = None,
+        **facts: object,
+    ) -> dict[str, dict[str, float]]:
+        functions = {"ours": ours} | rivals
+        for function in functions.values():  # twice: caches, pools and thread teams are filled before the first round
+            function()
+            function()
+        times: dict[str, list[float]] = {name: [] for name in functions}
+        names = list(functions)
+        for number in range(rounds):
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                times[name].append(_seconds(functions[name]))
+        ratios = {
+            name: _summary([rival / our for rival, our in zip(times[name], times["ours"], strict=True)])
+            for name in rivals
+        }
+        benchmark.extra_info |= {
+            "seconds": {name: _summary(values) for name, values in times.items()},
+            "ratios": ratios,
+            "target": target or {},
+            "facts": facts,
+        }
+        benchmark.pedantic(ours, rounds=max(3, rounds // 4), warmup_rounds=0)
+        return ratios
+
+    return measure
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    return result.stdout.strip() or "unknown"
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    amx = torch.cpu._is_amx_tile_supported()
+    machine_info["memofast"] = {
+        "cpu": f"{_cpu_name()}{', AMX' if amx else ', no AMX'}",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "threads": THREADS,
+        "isa": _C.isa,
+        "memofast": memofast.__version__,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
