@@ -1,0 +1,15 @@
+"""The operators. Each has a reference beside its public function, which every backend agrees with."""
+
+from memofast.ops.span_mask import MaskedRows, SpanPolicy, span_mask, span_mask_reference
+from memofast.ops.token_mask import MaskedTokens, TokenPolicy, token_mask, token_mask_reference
+
+__all__ = [
+    "MaskedRows",
+    "MaskedTokens",
+    "SpanPolicy",
+    "TokenPolicy",
+    "span_mask",
+    "span_mask_reference",
+    "token_mask",
+    "token_mask_reference",
+]

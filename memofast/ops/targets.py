@@ -1,0 +1,56 @@
+"""Targets of a mask: which packed rows a loss is taken on, as an index list of a length that is known without a device sync."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from memofast.ops import library
+
+RATIO_LIMIT = 1000
+
+
+def check_ratio(owner: str, name: str, ratio: tuple[int, int]) -> None:
+    """Raise `ValueError` unless `ratio` is (numerator, denominator) with 0 <= numerator <= denominator <= 1000."""
+    whole = isinstance(ratio, tuple) and len(ratio) == 2 and all(type(part) is int for part in ratio)
+    if not (whole and 0 <= ratio[0] <= ratio[1] and 1 <= ratio[1] <= RATIO_LIMIT):
+        raise ValueError(
+            f"{owner}: {name} must be (numerator, denominator), integers with 0 <= numerator <= denominator <= {RATIO_LIMIT}, got {ratio!r}"
+        )
+
+
+def threshold(ratio: tuple[int, int]) -> int:
+    """A 32-bit word is chosen where it is less than this: floor(2^32 numerator / denominator)."""
+    return (ratio[0] << 32) // ratio[1]
+
+
+def capacity(rows: int, mean: float, variance: float) -> int:
+    """Entries of a fixed-size index list: mean + 8 sigma, at most `rows`, rounded up to 128."""
+    wanted = min(rows, math.ceil(mean + 8 * math.sqrt(variance)))
+    return (wanted + 127) // 128 * 128
+
+
+def compact(is_target: Tensor, capacity: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The target rows in ascending order.
+
+    Args: is_target [rows] bool; capacity None: as many entries as targets (waits for the device).
+    Returns: indices [capacity] int32 (unused entries 0), count [1] int32 (all targets), overflow [1] int32 (1: more targets than entries).
+    """
+    count = is_target.sum(dtype=torch.int32).reshape(1)
+    if capacity is None:
+        return is_target.nonzero().flatten().to(torch.int32), count, torch.zeros_like(count)
+    slots = torch.where(is_target, is_target.cumsum(0) - 1, capacity).clamp(max=capacity)
+    rows = torch.arange(is_target.numel(), dtype=torch.int32, device=is_target.device)
+    indices = torch.zeros(capacity + 1, dtype=torch.int32, device=is_target.device).scatter_(0, slots, rows)
+    return indices[:capacity].clone(), count, (count > capacity).to(torch.int32)
+
+
+def check_batch(operator: str, offsets: Tensor, sample_keys: Tensor, rng: Tensor, selected: Tensor | None) -> None:
+    """Raise `ValueError` unless the description of a packed batch has its documented types, shapes and device."""
+    samples = sample_keys.numel()
+    device = offsets.device
+    library.check_tensor(operator, "sample_keys", sample_keys, shape=(None,), dtype=torch.int64, device=device)
+    library.check_tensor(operator, "offsets", offsets, shape=(samples + 1,), dtype=torch.int32)
+    library.check_tensor(operator, "rng", rng, shape=(2,), dtype=torch.int64, device=device)
+    if selected is not None:
+        library.check_tensor(operator, "selected", selected, shape=(samples,), dtype=torch.bool, device=device)

@@ -1,0 +1,261 @@
+"""token_mask: masked word pieces and their labels, by token, whole-word and emotion-word policy."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from memofast.ops import library, targets
+from memofast.ops.philox import Purpose, below, draw, rows_of, stream_key
+
+KINDS = {"whole_word": 0, "token": 1, "emotion_word": 2, "whole_word_emotion": 3}
+BACKENDS = ("reference",)
+
+
+@dataclass(frozen=True)
+class TokenPolicy:
+    """Which word pieces of a sentence become targets, and what the model sees in their place. Special tokens never do.
+
+    kind: `token`: each piece with `probability`; `whole_word`: each word, with all its pieces;
+        `emotion_word`: each piece with a lexicon class with `emotion_probability`; a sentence where this chooses none is treated as by `token`;
+        `whole_word_emotion`: words with a lexicon class with `emotion_probability`, others so that `probability` of all L words are expected:
+        max(probability L - emotion_probability E, 0) / (L - E).
+        Targets become [MASK] (80 %), a random piece (10 %, another one for each piece) or stay (10 %); always [MASK] in `whole_word_emotion`.
+    probability, emotion_probability: (numerator, denominator), denominators at most 1000.
+    at_least_one: a sentence without a target gets one, as [MASK]: its first piece, or, of whole words, a uniformly random word.
+        None: as the original in effect had it, on for `token` and `emotion_word`, off for whole words.
+    mask_id: id of [MASK]. random_low, random_high: random pieces are uniform in [random_low, random_high).
+
+    Source: MEmoBERT's mlm, mlm_wwm, melm and melm_wwm (after eMLM, ACL 2021); 80/10/10 is BERT's.
+    """
+
+    kind: str = "whole_word"
+    probability: tuple[int, int] = (3, 20)
+    emotion_probability: tuple[int, int] = (1, 2)
+    at_least_one: bool | None = None
+    mask_id: int = 103
+    random_low: int = 999
+    random_high: int = 30522
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"TokenPolicy: kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        targets.check_ratio("TokenPolicy", "probability", self.probability)
+        targets.check_ratio("TokenPolicy", "emotion_probability", self.emotion_probability)
+        if not 0 <= self.random_low < self.random_high < 2**31:
+            raise ValueError(
+                f"TokenPolicy: random_low must be less than random_high, got {self.random_low} and {self.random_high}"
+            )
+
+    @property
+    def whole_words(self) -> bool:
+        return self.kind in ("whole_word", "whole_word_emotion")
+
+    @property
+    def needs_emotion(self) -> bool:
+        return self.kind in ("emotion_word", "whole_word_emotion")
+
+    @property
+    def ensures_one(self) -> bool:
+        return not self.whole_words if self.at_least_one is None else self.at_least_one
+
+    def capacity(self, rows: int, samples: int) -> int:
+        """Entries that the targets of `rows` packed rows need, up to 8 sigma; words count as four pieces in the variance."""
+        share = self.probability[0] / self.probability[1]
+        if self.needs_emotion:
+            share = max(share, self.emotion_probability[0] / self.emotion_probability[1])
+        extra = (4 if self.whole_words else 1) * samples if self.ensures_one else 0
+        return targets.capacity(rows, rows * share + extra, 4 * rows * share * (1 - share))
+
+
+class MaskedTokens(NamedTuple):
+    """Masked word pieces.
+
+    token_ids [rows] int32: what the model reads. labels [rows] int32: the original id at targets, -1 elsewhere.
+    indices [entries] int32: target rows, ascending; unused entries are 0.
+    count [1] int32: number of targets. overflow [1] int32: 1 where they are more than `indices` holds.
+    """
+
+    token_ids: Tensor
+    labels: Tensor
+    indices: Tensor
+    count: Tensor
+    overflow: Tensor
+
+
+def token_mask(
+    token_ids: Tensor,
+    word_ids: Tensor,
+    offsets: Tensor,
+    sample_keys: Tensor,
+    rng: Tensor,
+    policy: TokenPolicy,
+    *,
+    site: int,
+    purpose: Purpose = Purpose.MASK,
+    emotion: Tensor | None = None,
+    selected: Tensor | None = None,
+    capacity: int | None = None,
+    backend: str = "auto",
+) -> MaskedTokens:
+    """Choose and corrupt word pieces; a sample's result depends on (rng, purpose, site, its key, its own rows) alone.
+
+    Args:
+        token_ids: [rows] int32. word_ids: [rows] int32, index of the word in its sentence, -1 at special tokens.
+        offsets: [B+1] int32, first row of each sample; rows past `offsets[-1]` are left alone.
+        sample_keys: [B] int64. rng: [2] int64, run seed and update number.
+        site: which use this is, so that uses do not share numbers.
+        emotion: [rows] int32, lexicon class of the piece, -1 none; a word has one where any of its pieces has. The emotion kinds need it.
+        selected: [B] bool, samples to mask; None means all.
+        capacity: entries of `indices`; None: exactly the targets on a CPU in eager mode, `policy.capacity` otherwise.
+    Returns: `MaskedTokens`. Bit-identical on all backends.
+    Raises: `ValueError` for a wrong type, shape, device or backend, or a missing `emotion`.
+    """
+    operator = "token_mask"
+    targets.check_batch(operator, offsets, sample_keys, rng, selected)
+    device, rows = offsets.device, token_ids.numel()
+    library.check_tensor(operator, "token_ids", token_ids, shape=(None,), dtype=torch.int32, device=device)
+    library.check_tensor(operator, "word_ids", word_ids, shape=(rows,), dtype=torch.int32, device=device)
+    if not policy.needs_emotion:
+        emotion = None
+    elif emotion is None:
+        raise ValueError(f"token_mask: policy kind {policy.kind!r} needs emotion, the lexicon class of each piece")
+    else:
+        library.check_tensor(operator, "emotion", emotion, shape=(rows,), dtype=torch.int32, device=device)
+    chosen = library.resolve(operator, backend, device.type if device.type in BACKENDS else "reference", BACKENDS)
+    library.require_device(operator, chosen, offsets)
+    exact = capacity is None and device.type == "cpu" and not torch.compiler.is_compiling()
+    if capacity is None:
+        capacity = rows if exact else policy.capacity(rows, sample_keys.numel())
+    ids, labels, indices, count, overflow = _raw(
+        token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, *_codes(policy), int(purpose), site, chosen
+    )  # fmt: skip
+    return MaskedTokens(ids, labels, indices[: count.item()] if exact else indices, count, overflow)
+
+
+def token_mask_reference(
+    token_ids: Tensor,
+    word_ids: Tensor,
+    offsets: Tensor,
+    sample_keys: Tensor,
+    rng: Tensor,
+    policy: TokenPolicy,
+    *,
+    site: int,
+    purpose: Purpose = Purpose.MASK,
+    emotion: Tensor | None = None,
+    selected: Tensor | None = None,
+    capacity: int | None = None,
+) -> MaskedTokens:
+    """The specification of `token_mask`, in plain PyTorch.
+
+    Words are draws of (rng, purpose, site, sample key) at (position, block). A unit u (a piece: its row in the sample; a word: its
+    word id) is decided by word u % 4 at (u // 4, 0): a target where it is below the unit's threshold, [MASK] where it is below 8/10 and
+    a random piece where below 9/10 of it. The random id of row j comes from word j % 4 at (j // 4, 1). `emotion_word` decides
+    row j anew by word j % 4 at (j // 4, 2) where it chose none. The word to mask at least is `below(word 0 at (0, 3), L)`.
+    """
+    rows, device = token_ids.numel(), offsets.device
+    sample, position = rows_of(offsets, rows)
+    keys = torch.cat(
+        (sample_keys, sample_keys.new_zeros(1))
+    )  # rows past the end belong to one more sample, which is off
+    on = torch.ones_like(keys, dtype=torch.bool) if selected is None else torch.cat((selected, selected.new_zeros(1)))
+    key = stream_key(rng, purpose, site)
+    word_ids = word_ids.to(torch.int64)
+    inside = (word_ids >= 0) & on[sample] & (sample < sample_keys.numel())
+    new_word = inside & ((position == 0) | (word_ids != word_ids.roll(1)))
+    word = new_word.cumsum(0) * inside  # number of the row's word among all words, from 1; 0: none
+
+    def words(unit: Tensor, block: int) -> Tensor:
+        unit = unit.clamp(min=0)
+        return draw(key, keys[sample], unit // 4, torch.full_like(unit, block)).gather(1, (unit % 4)[:, None])[:, 0]
+
+    def per_sample(flags: Tensor) -> Tensor:
+        return torch.zeros_like(keys).scatter_add(0, sample, flags.to(torch.int64))
+
+    unit = word_ids if policy.whole_words else position
+    probability = targets.threshold(policy.probability)
+    limit = torch.full_like(unit, probability)
+    if policy.needs_emotion:
+        emotional = inside & (emotion >= 0)
+        if policy.whole_words:
+            emotional = (
+                torch.zeros(rows + 1, dtype=torch.int64, device=device).scatter_add(0, word, emotional.to(torch.int64))[
+                    word
+                ]
+                > 0
+            )
+            limit = _other_words(policy, per_sample(new_word), per_sample(new_word & emotional))[sample]
+        else:
+            limit = torch.zeros_like(unit)
+        limit = torch.where(emotional, targets.threshold(policy.emotion_probability), limit)
+    decision = words(unit, 0)
+    chosen = inside & (decision < limit)
+    if policy.kind == "emotion_word":
+        none = (per_sample(chosen) == 0)[sample]
+        decision = torch.where(none, words(unit, 2), decision)
+        limit = torch.where(none, probability, limit)
+        chosen = inside & (decision < limit)
+    if policy.ensures_one:
+        none = inside & (per_sample(chosen) == 0)[sample]
+        ordinal = word - 1 - (per_sample(new_word).cumsum(0) - per_sample(new_word))[sample]
+        if policy.whole_words:
+            zero = torch.zeros_like(keys)
+            forced = none & (ordinal == below(draw(key, keys, zero, zero + 3)[:, 0], per_sample(new_word))[sample])
+        else:
+            forced = none & (per_sample(inside).cumsum(0) - per_sample(inside))[sample].eq(inside.cumsum(0) - 1)
+        chosen |= forced
+        decision = torch.where(forced, 0, decision)
+        limit = torch.where(forced, 10, limit)
+    keep_mask = torch.ones_like(chosen) if policy.kind == "whole_word_emotion" else decision < limit * 8 // 10
+    random_ids = policy.random_low + below(words(position, 1), policy.random_high - policy.random_low)
+    seen = torch.where(keep_mask, policy.mask_id, torch.where(decision < limit * 9 // 10, random_ids, token_ids))
+    seen = torch.where(chosen, seen, token_ids).to(torch.int32)
+    return MaskedTokens(seen, torch.where(chosen, token_ids, -1), *targets.compact(chosen, capacity))
+
+
+def _other_words(policy: TokenPolicy, words: Tensor, emotional: Tensor) -> Tensor:
+    """Threshold of words without a lexicon class in sentences of so many words, so many of them emotional."""
+    (n, d), (en, ed) = policy.probability, policy.emotion_probability
+    top = (n * ed * words - en * d * emotional).clamp(min=0)
+    bottom = (d * ed * (words - emotional)).clamp(min=1)
+    return (torch.minimum(top, bottom) << 32) // bottom
+
+
+def _codes(policy: TokenPolicy) -> tuple[int, ...]:
+    return (
+        KINDS[policy.kind], *policy.probability, *policy.emotion_probability, policy.ensures_one,
+        policy.mask_id, policy.random_low, policy.random_high,
+    )  # fmt: skip
+
+
+def _implementation(
+    token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity,
+    kind, numerator, denominator, emotion_numerator, emotion_denominator, at_least_one, mask_id, random_low, random_high,
+    purpose, site, backend,
+):  # fmt: skip
+    policy = TokenPolicy(
+        list(KINDS)[kind], (numerator, denominator), (emotion_numerator, emotion_denominator), at_least_one,
+        mask_id, random_low, random_high,
+    )  # fmt: skip
+    return tuple(
+        token_mask_reference(
+            token_ids, word_ids, offsets, sample_keys, rng, policy, site=site, purpose=purpose,
+            emotion=emotion, selected=selected, capacity=capacity,
+        )
+    )  # fmt: skip
+
+
+def _fake(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, *_):
+    new = token_ids.new_empty
+    return torch.empty_like(token_ids), torch.empty_like(token_ids), new(capacity), new(1), new(1)
+
+
+_raw = library.define(
+    "token_mask(Tensor token_ids, Tensor word_ids, Tensor offsets, Tensor sample_keys, Tensor rng, Tensor? emotion, Tensor? selected, "
+    "int capacity, int kind, int numerator, int denominator, int emotion_numerator, int emotion_denominator, bool at_least_one, "
+    "int mask_id, int random_low, int random_high, int purpose, int site, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _implementation,
+    _fake,
+)
