@@ -1,0 +1,74 @@
+"""The configuration of every MemoBert model."""
+
+from transformers import PretrainedConfig
+
+
+def padded_width(width: int) -> int:
+    """The width that feature rows have in a batch: the next multiple of 8."""
+    return (width + 7) // 8 * 8
+
+
+class MemoBertConfig(PretrainedConfig):
+    """Sizes of a single-stream encoder over text, faces and speech; the defaults are the published base model.
+
+    vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, max_position_embeddings: as in BERT.
+    visual_width, speech_width: true width of a feature row (batches pad it to a multiple of 8); 0: a model without that modality.
+    visual_positions, speech_positions: most rows of one sample, the sizes of the two learned position tables.
+    visual_classes: classes of the soft labels that the visual emotion head predicts.
+    mask_token_id: the token that stands for a masked word piece.
+
+    Raises `ValueError` where heads do not divide the hidden width. Source: MEmoBERT, arXiv 2111.00865.
+    """
+
+    model_type = "memobert"
+
+    def __init__(
+        self,
+        vocab_size: int = 30522,
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        hidden_dropout_prob: float = 0.1,
+        attention_probs_dropout_prob: float = 0.1,
+        max_position_embeddings: int = 512,
+        visual_width: int = 342,
+        speech_width: int = 768,
+        visual_positions: int = 512,
+        speech_positions: int = 512,
+        visual_classes: int = 8,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12,
+        pad_token_id: int = 0,
+        mask_token_id: int = 103,
+        **kwargs,
+    ):
+        if hidden_size % num_attention_heads:
+            raise ValueError(
+                f"hidden_size {hidden_size} is not a multiple of num_attention_heads {num_attention_heads}"
+            )
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        self.max_position_embeddings = max_position_embeddings
+        self.visual_width = visual_width
+        self.speech_width = speech_width
+        self.visual_positions = visual_positions
+        self.speech_positions = speech_positions
+        self.visual_classes = visual_classes
+        self.initializer_range = initializer_range
+        self.layer_norm_eps = layer_norm_eps
+        self.pad_token_id = pad_token_id
+        self.mask_token_id = mask_token_id
+
+    def feature_width(self, modality: str) -> int:
+        """True width of a row of `visual` or `speech` features; 0 where the model has no such modality."""
+        return getattr(self, f"{modality}_width")
+
+    def feature_positions(self, modality: str) -> int:
+        return getattr(self, f"{modality}_positions")

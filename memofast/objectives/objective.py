@@ -1,0 +1,113 @@
+"""What an objective is: a way of corrupting inputs, a head, a loss at the targets, and a trivial predictor to beat."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memofast.data.batch import PackedBatch
+from memofast.ops.philox import Purpose
+
+MODALITIES = ("text", "visual", "speech")
+
+
+@dataclass
+class LossSum:
+    """Sums over targets, so that micro-batches and ranks add up before anything is divided.
+
+    total: scalar fp32, the sum of the loss over targets, with its graph. count: number of targets.
+    metrics: name -> scalar tensor, sum over targets; divided by count it is the value to show (`accuracy`).
+    """
+
+    total: Tensor
+    count: int
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Targets:
+    """Where one objective's loss is taken in one batch.
+
+    rows [n] int32: rows within the objective's modality, ascending. joint [n] int64: the same rows in the joint sequence.
+    labels [n] int64: token ids of word objectives; None where the batch itself holds what to predict.
+    """
+
+    objective: Objective
+    rows: Tensor
+    joint: Tensor
+    labels: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        return self.rows.numel()
+
+
+@dataclass
+class Inputs:
+    """What the model reads in place of the batch's own rows; None: the rows as they are. Objectives mask one after another."""
+
+    token_ids: Tensor | None = None
+    visual_source: Tensor | None = None
+    speech_source: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A masked-modelling objective. Subclasses say which modality they mask, which head predicts, and what."""
+
+    name: str
+
+    modality: ClassVar[str]
+    head: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    fewest_rows: ClassVar[int] = 1
+    metrics: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def site(self) -> int:
+        """Site of the masks' random numbers: a hash of the name, so that other objectives do not shift it."""
+        return zlib.crc32(self.name.encode()) & 0x7FFFFFFF
+
+    @property
+    def target_names(self) -> frozenset[str]:
+        """Entries of `PackedBatch.targets` that the objective cannot do without."""
+        return self.needs
+
+    def eligible(self, lengths: np.ndarray, has: set[str]) -> np.ndarray:
+        """Which samples the objective can serve.
+
+        Args: lengths [n, 3] int32, text (with [CLS] and [SEP]), visual and speech rows; has: target names of the corpus.
+        Returns: [n] bool.
+        """
+        enough = lengths[:, MODALITIES.index(self.modality)] >= self.fewest_rows
+        return enough if self.target_names <= has else np.zeros_like(enough)
+
+    def eligible_in(self, batch: PackedBatch) -> Tensor:
+        """Which samples of a batch the objective can serve: [B] bool."""
+        offsets = getattr(batch, f"{self.modality}_offsets")
+        enough = offsets[1:] - offsets[:-1] >= self.fewest_rows
+        return enough if self.target_names <= batch.targets.keys() else torch.zeros_like(enough)
+
+    def corrupt(
+        self, batch: PackedBatch, inputs: Inputs, selected: Tensor | None, rng: Tensor, purpose: Purpose
+    ) -> Targets:
+        """Mask the selected samples in `inputs` and say where the loss is taken."""
+        raise NotImplementedError
+
+    def loss(self, prediction: Tensor, batch: PackedBatch, targets: Targets) -> LossSum:
+        """The loss over all targets; 0 where there are none, with a graph all the same.
+
+        Args: prediction [n, outputs of the head], in any float type.
+        """
+        if targets.count == 0:
+            nothing = prediction.float().sum()
+            return LossSum(nothing, 0, {name: torch.zeros_like(nothing) for name in self.metrics})
+        return self._loss(prediction, batch, targets)
+
+    def _loss(self, prediction: Tensor, batch: PackedBatch, targets: Targets) -> LossSum:
+        raise NotImplementedError

@@ -1,0 +1,93 @@
+"""Objectives from a recipe's options, and the samples they can serve."""
+
+import numpy as np
+import pytest
+from packed_batches import random_batch, small_config
+
+from memofast import objectives, ops
+from memofast.errors import MemofastError
+
+PUBLISHED = ("whole_word_mlm", "span_visual_regression", "span_visual_emotion", "span_speech_regression")
+
+
+def test_published_objectives_have_the_published_policies():
+    built = objectives.build(dict.fromkeys(PUBLISHED))
+    assert list(built) == list(PUBLISHED)
+    assert built["whole_word_mlm"].policy == ops.TokenPolicy()
+    assert built["span_visual_regression"].policy == ops.SpanPolicy("span", (1, 5), 3)
+    assert built["span_visual_emotion"].policy == ops.SpanPolicy("span", (1, 5), 3)
+    assert built["span_speech_regression"].policy == ops.SpanPolicy("span", (3, 20), 3)
+
+
+@pytest.mark.parametrize("ratio", [0.5, "1/2", [1, 2], "0.5"])
+def test_ratios_may_be_written_in_any_usual_way(ratio):
+    built = objectives.build({"span_visual_regression": {"ratio": ratio, "length": 5}})
+    assert built["span_visual_regression"].policy == ops.SpanPolicy("span", (1, 2), 5)
+
+
+def test_policies_are_options_and_a_kind_may_be_used_twice():
+    built = objectives.build(
+        {
+            "token": {"kind": "whole_word_mlm", "policy": "token", "probability": 0.3},
+            "whole_word_mlm": {"at_least_one": True},
+            "frames": {"kind": "span_visual_regression", "policy": "independent"},
+            "mixed": {"kind": "span_speech_regression", "policy": "mixed"},
+            "old": {"kind": "span_visual_emotion", "dice": True, "original": True},
+        }
+    )
+    assert built["token"].policy == ops.TokenPolicy("token", (3, 10))
+    assert built["whole_word_mlm"].policy.at_least_one
+    assert built["frames"].policy == ops.SpanPolicy("independent", (3, 20))
+    assert built["mixed"].policy.length == 6
+    assert built["old"].policy.dice
+    assert len({objective.site for objective in built.values()}) == len(built)
+
+
+def test_random_pieces_follow_the_models_vocabulary():
+    small = objectives.build({"whole_word_mlm": {}}, small_config())["whole_word_mlm"].policy
+    assert (small.mask_id, small.random_low, small.random_high) == (103, 104, 200)
+    large = objectives.build({"whole_word_mlm": {}}, small_config(vocab_size=30522))["whole_word_mlm"].policy
+    assert large == ops.TokenPolicy()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"span_visual_regresion": {}}, "did you mean 'span_visual_regression'"),
+        ({"whole_word_mlm": {"probabilty": 0.1}}, "did you mean 'probability'"),
+        ({"span_visual_emotion": {"policy": "spam"}}, "kind must be one of"),
+        ({"span_visual_emotion": {"ratio": "often"}}, "is no ratio"),
+        ({"span_visual_emotion": {"length": 0}}, "length must be"),
+        ({"whole_word_mlm": {"probability": 1.5}}, "probability must be"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_option(options, message):
+    with pytest.raises(MemofastError, match=message) as error:
+        objectives.build(options)
+    assert next(iter(options)) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_samples_an_objective_cannot_serve_are_not_eligible():
+    built = objectives.build(
+        {**dict.fromkeys(PUBLISHED), "emotion": {"kind": "whole_word_mlm", "policy": "whole_word_emotion"}}
+    )
+    lengths = np.array([(7, 5, 9), (1, 4, 4), (2, 0, 3), (3, 2, 0)], dtype=np.int32)
+    expected = {
+        "whole_word_mlm": [True, False, False, True],
+        "span_visual_regression": [True, True, False, True],
+        "span_visual_emotion": [True, True, False, True],
+        "span_speech_regression": [True, True, True, False],
+        "emotion": [True, False, False, True],
+    }
+    everything = {"soft_labels", "lexicon"}
+    batch = random_batch(small_config(), [tuple(row) for row in lengths.tolist()], lexicon=True)
+    for name, wanted in expected.items():
+        assert built[name].eligible(lengths, everything).tolist() == wanted
+        assert built[name].eligible_in(batch).tolist() == wanted
+    assert not built["span_visual_emotion"].eligible(lengths, {"lexicon"}).any()
+    assert not built["emotion"].eligible(lengths, {"soft_labels"}).any()
+    batch.targets["soft_labels"][6] = 0  # second sample: one face without a label
+    assert built["span_visual_emotion"].eligible_in(batch).tolist() == [True, False, False, True]
+    del batch.targets["soft_labels"]
+    assert not built["span_visual_emotion"].eligible_in(batch).any()
