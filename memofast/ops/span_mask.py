@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memofast import _C
 from memofast.ops import library, targets
 from memofast.ops.philox import Purpose, below, draw, rows_of, stream_key
 
 KINDS = {"span": 0, "independent": 1, "single_span": 2, "mixed": 3}
-BACKENDS = ("reference",)
+BACKENDS = ("reference", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,13 @@ def span_mask(
     device = offsets.device
     chosen = library.resolve(operator, backend, device.type if device.type in BACKENDS else "reference", BACKENDS)
     library.require_device(operator, chosen, offsets)
-    exact = capacity is None and device.type == "cpu" and not torch.compiler.is_compiling()
-    if capacity is None:
-        capacity = rows if exact else policy.capacity(rows, sample_keys.numel())
-    source, indices, count, overflow = _raw(
-        offsets, sample_keys, rng, selected, rows, capacity, *_codes(policy), int(purpose), site, chosen
-    )
-    return MaskedRows(source, indices[: count.item()] if exact else indices, count, overflow)
+
+    def run(entries: int) -> MaskedRows:
+        return MaskedRows(
+            *_raw(offsets, sample_keys, rng, selected, rows, entries, *_codes(policy), int(purpose), site, chosen)
+        )
+
+    return targets.list_all(run, capacity, policy.capacity(rows, sample_keys.numel()), device)
 
 
 def span_mask_reference(
@@ -205,20 +206,18 @@ def _codes(policy: SpanPolicy) -> tuple[int, int, int, int, bool, bool]:
 def _implementation(
     offsets, sample_keys, rng, selected, rows, capacity, kind, numerator, denominator, length, dice, original, purpose, site, backend
 ):  # fmt: skip
-    policy = SpanPolicy(list(KINDS)[kind], (numerator, denominator), length, dice, original)
-    return tuple(
-        span_mask_reference(
-            offsets,
-            sample_keys,
-            rng,
-            policy,
-            rows=rows,
-            site=site,
-            purpose=purpose,
-            selected=selected,
-            capacity=capacity,
-        )
-    )
+    if backend == "reference":
+        policy = SpanPolicy(list(KINDS)[kind], (numerator, denominator), length, dice, original)
+        options = dict(rows=rows, site=site, purpose=purpose, selected=selected, capacity=capacity)
+        return tuple(span_mask_reference(offsets, sample_keys, rng, policy, **options))
+    listing = targets.Listing(offsets, sample_keys, rng, selected, rows, capacity, purpose, site)
+    source = offsets.new_empty(rows)
+    status = _C.span_mask(
+        listing.batch, kind, numerator, denominator, length, dice, original, source.data_ptr(),
+        backend == "cuda", library.stream(offsets),
+    )  # fmt: skip
+    library.check_status("span_mask", status)
+    return source, listing.indices, listing.count, listing.overflow
 
 
 def _fake(offsets, sample_keys, rng, selected, rows, capacity, *_):

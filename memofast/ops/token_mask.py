@@ -6,11 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memofast import _C
 from memofast.ops import library, targets
 from memofast.ops.philox import Purpose, below, draw, rows_of, stream_key
 
 KINDS = {"whole_word": 0, "token": 1, "emotion_word": 2, "whole_word_emotion": 3}
-BACKENDS = ("reference",)
+BACKENDS = ("reference", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,16 @@ def token_mask(
         library.check_tensor(operator, "emotion", emotion, shape=(rows,), dtype=torch.int32, device=device)
     chosen = library.resolve(operator, backend, device.type if device.type in BACKENDS else "reference", BACKENDS)
     library.require_device(operator, chosen, offsets)
-    exact = capacity is None and device.type == "cpu" and not torch.compiler.is_compiling()
-    if capacity is None:
-        capacity = rows if exact else policy.capacity(rows, sample_keys.numel())
-    ids, labels, indices, count, overflow = _raw(
-        token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, *_codes(policy), int(purpose), site, chosen
-    )  # fmt: skip
-    return MaskedTokens(ids, labels, indices[: count.item()] if exact else indices, count, overflow)
+
+    def run(entries: int) -> MaskedTokens:
+        return MaskedTokens(
+            *_raw(
+                token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, entries, *_codes(policy),
+                int(purpose), site, chosen,
+            )
+        )  # fmt: skip
+
+    return targets.list_all(run, capacity, policy.capacity(rows, sample_keys.numel()), device)
 
 
 def token_mask_reference(
@@ -235,16 +239,23 @@ def _implementation(
     kind, numerator, denominator, emotion_numerator, emotion_denominator, at_least_one, mask_id, random_low, random_high,
     purpose, site, backend,
 ):  # fmt: skip
-    policy = TokenPolicy(
-        list(KINDS)[kind], (numerator, denominator), (emotion_numerator, emotion_denominator), at_least_one,
-        mask_id, random_low, random_high,
+    if backend == "reference":
+        policy = TokenPolicy(
+            list(KINDS)[kind], (numerator, denominator), (emotion_numerator, emotion_denominator), at_least_one,
+            mask_id, random_low, random_high,
+        )  # fmt: skip
+        options = dict(site=site, purpose=purpose, emotion=emotion, selected=selected, capacity=capacity)
+        return tuple(token_mask_reference(token_ids, word_ids, offsets, sample_keys, rng, policy, **options))
+    listing = targets.Listing(offsets, sample_keys, rng, selected, token_ids.numel(), capacity, purpose, site)
+    seen, labels = torch.empty_like(token_ids), torch.empty_like(token_ids)
+    point = library.pointer
+    status = _C.token_mask(
+        listing.batch, kind, numerator, denominator, emotion_numerator, emotion_denominator, at_least_one,
+        mask_id, random_low, random_high, point(token_ids), point(word_ids), point(emotion), point(seen), point(labels),
+        backend == "cuda", library.stream(offsets),
     )  # fmt: skip
-    return tuple(
-        token_mask_reference(
-            token_ids, word_ids, offsets, sample_keys, rng, policy, site=site, purpose=purpose,
-            emotion=emotion, selected=selected, capacity=capacity,
-        )
-    )  # fmt: skip
+    library.check_status("token_mask", status)
+    return seen, labels, listing.indices, listing.count, listing.overflow
 
 
 def _fake(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, *_):

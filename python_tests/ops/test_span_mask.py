@@ -289,6 +289,12 @@ def run_flat(offsets, keys, state, rows):
         (dict(sample_keys=torch.tensor([1.0])), "sample_keys must be torch.int64"),
         (dict(rng=torch.zeros(3, dtype=torch.int64)), r"rng must have shape \[2\]"),
         (dict(selected=torch.tensor([1])), "selected must be torch.bool"),
+        (
+            dict(offsets=torch.tensor([0, 5], dtype=torch.int32)),
+            "offsets must start at 0, never decrease, and end within the rows given",
+        ),
+        (dict(offsets=torch.tensor([1, 4], dtype=torch.int32)), "offsets must start at 0"),
+        (dict(backend="cuda"), "backend 'cuda' needs cuda tensors, got cpu"),
         (dict(backend="fast"), "backend 'fast' is not one of auto, reference"),
     ],
 )

@@ -269,6 +269,12 @@ def test_compiles_without_breaks(dynamic):
         (dict(word_ids=torch.zeros(40, dtype=torch.int32)[::2]), "word_ids must be contiguous"),
         (dict(emotion=None), "policy kind 'emotion_word' needs emotion"),
         (dict(emotion=torch.zeros(20)), "emotion must be torch.int32"),
+        (
+            dict(offsets=torch.tensor([0, 21], dtype=torch.int32)),
+            "offsets must start at 0, never decrease, and end within the rows given",
+        ),
+        (dict(offsets=torch.tensor([1, 20], dtype=torch.int32)), "offsets must start at 0"),
+        (dict(backend="cuda"), "backend 'cuda' needs cuda tensors, got cpu"),
         (dict(backend="fast"), "backend 'fast' is not one of auto, reference"),
     ],
 )

@@ -1,0 +1,56 @@
+// How samples are spread over threads, and how their targets are listed in row order.
+#pragma once
+
+#include <omp.h>
+
+#include "masked_batch.h"
+
+namespace memofast::MEMOFAST_VARIANT {
+
+inline bool offsets_are_sound(const MaskedBatch& batch) {
+    bool sound = batch.offsets[0] == 0 && batch.offsets[batch.samples] <= batch.rows;
+    for (int64_t sample = 0; sample < batch.samples; ++sample) sound &= batch.offsets[sample] <= batch.offsets[sample + 1];
+    return sound;
+}
+
+// mask(sample, first row, rows) masks one sample and returns its targets; leave(first row, rows) writes rows that stay as they are;
+// take(row) says, once all is masked, whether a row is a target. Each thread has a run of samples.
+template <class Mask, class Leave, class Take>
+int mask_batch(const MaskedBatch& batch, const Mask& mask, const Leave& leave, const Take& take) {
+    constexpr int kMostThreads = 64;
+    constexpr int64_t kRowsPerThread = 2048;
+    if (!offsets_are_sound(batch)) return kBadOffsets;
+    int64_t threads = batch.rows / kRowsPerThread + 1;
+    if (threads > omp_get_max_threads()) threads = omp_get_max_threads();
+    if (threads > kMostThreads) threads = kMostThreads;
+    int64_t targets[kMostThreads] = {};
+#pragma omp parallel num_threads(int(threads)) if (threads > 1)
+    {
+        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
+        const int64_t begin = batch.samples * thread / team, end = batch.samples * (thread + 1) / team;
+        int64_t own = 0;
+        for (int64_t sample = begin; sample < end; ++sample) {
+            const int32_t first = batch.offsets[sample], rows = batch.offsets[sample + 1] - first;
+            if (rows > 0 && (!batch.selected || batch.selected[sample]))
+                own += mask(sample, first, rows);
+            else
+                leave(first, rows);
+        }
+        targets[thread] = own;
+#pragma omp barrier
+        int64_t slot = 0;
+        for (int earlier = 0; earlier < thread; ++earlier) slot += targets[earlier];
+        for (int32_t row = batch.offsets[begin]; row < batch.offsets[end]; ++row)
+            if (take(row) && slot < batch.capacity) batch.indices[slot++] = row;
+    }
+    int64_t count = 0;
+    for (int thread = 0; thread < kMostThreads; ++thread) count += targets[thread];
+    for (int64_t slot = count; slot < batch.capacity; ++slot) batch.indices[slot] = 0;
+    const int32_t end = batch.offsets[batch.samples];
+    leave(end, int32_t(batch.rows) - end);
+    *batch.count = int32_t(count);
+    *batch.overflow = count > batch.capacity;
+    return kSuccess;
+}
+
+}  // namespace memofast::MEMOFAST_VARIANT

@@ -1,0 +1,124 @@
+// The lanes that choose one sample's rows together, and the random words they choose by.
+#pragma once
+
+#include "rows/philox.h"
+
+namespace memofast::MEMOFAST_VARIANT {
+
+// One lane: a CPU thread.
+struct OneLane {
+    static constexpr int width = 1;
+    MEMOFAST_FUNCTION int lane() const { return 0; }
+    MEMOFAST_FUNCTION uint32_t ballot(bool flag) const { return flag; }
+    MEMOFAST_FUNCTION int32_t sum(int32_t value) const { return value; }
+    MEMOFAST_FUNCTION uint64_t smallest(uint64_t value) const { return value; }
+    MEMOFAST_FUNCTION void sync() const {}
+};
+
+#ifdef __CUDACC__
+// A full warp; its lanes run through these together.
+struct WarpLanes {
+    static constexpr int width = 32;
+    __device__ __forceinline__ int lane() const { return threadIdx.x & 31; }
+    __device__ __forceinline__ uint32_t ballot(bool flag) const { return __ballot_sync(~0u, flag); }
+    __device__ __forceinline__ int32_t sum(int32_t value) const {
+        for (int step = 16; step; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+        return value;
+    }
+    __device__ __forceinline__ uint64_t smallest(uint64_t value) const {
+        for (int step = 16; step; step /= 2) {
+            const uint64_t other = __shfl_xor_sync(~0u, value, step);
+            value = other < value ? other : value;
+        }
+        return value;
+    }
+    __device__ __forceinline__ void sync() const { __syncwarp(); }
+};
+#endif
+
+MEMOFAST_FUNCTION int highest_bit(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+    return 31 - __clz(bits);
+#else
+    return 31 - __builtin_clz(bits);
+#endif
+}
+
+MEMOFAST_FUNCTION int lowest_bit(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+    return __ffs(bits) - 1;
+#else
+    return __builtin_ctz(bits);
+#endif
+}
+
+// Word `index % 4` of draw (index / 4, block), remembering the last draw: neighbours share it.
+struct WordReader {
+    Key key;
+    int64_t sample_key;
+    uint32_t block;
+    uint32_t quad = ~0u;
+    Words words = {};
+
+    MEMOFAST_FUNCTION uint32_t operator()(uint32_t index) {
+        if (index / 4 != quad) {
+            quad = index / 4;
+            words = draw(key, sample_key, quad, block);
+        }
+        const uint32_t low = index & 1 ? words.word[1] : words.word[0];
+        const uint32_t high = index & 1 ? words.word[3] : words.word[2];
+        return index & 2 ? high : low;
+    }
+};
+
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+// Sixteen consecutive positions of one block at once. 64-bit counters, so that the compiler multiplies whole vectors.
+inline void draw_sixteen(Key key, int64_t sample_key, uint32_t position, uint32_t block, uint32_t* words) {
+    uint32_t columns[4][16];
+#pragma omp simd
+    for (int i = 0; i < 16; ++i) {
+        uint64_t c0 = uint32_t(uint64_t(sample_key)), c1 = uint64_t(sample_key) >> 32, c2 = position + i, c3 = block;
+        uint32_t low = key.low, high = key.high;
+#pragma GCC unroll 10
+        for (int round = 0; round < 10; ++round) {
+            const uint64_t a = uint64_t{0xD2511F53u} * (c0 & 0xFFFFFFFFu);
+            const uint64_t b = uint64_t{0xCD9E8D57u} * (c2 & 0xFFFFFFFFu);
+            c0 = (b >> 32) ^ c1 ^ low;
+            c1 = b & 0xFFFFFFFFu;
+            c2 = (a >> 32) ^ c3 ^ high;
+            c3 = a & 0xFFFFFFFFu;
+            low += 0x9E3779B9u;
+            high += 0xBB67AE85u;
+        }
+        columns[0][i] = uint32_t(c0);
+        columns[1][i] = uint32_t(c1);
+        columns[2][i] = uint32_t(c2);
+        columns[3][i] = uint32_t(c3);
+    }
+    for (int i = 0; i < 16; ++i)
+        for (int word = 0; word < 4; ++word) words[4 * i + word] = columns[word][i];
+}
+#endif
+
+// words[i] = word i % 4 of draw (i / 4, block), for i in [0, count).
+template <class Lanes>
+MEMOFAST_FUNCTION void fill_words(const Lanes& lanes, Key key, int64_t sample_key, uint32_t block, int32_t count,
+                                  int32_t* words) {
+    int32_t quad = 0;
+#if defined(__AVX512F__) && !defined(__CUDACC__)
+    for (; count - 4 * quad > 16; quad += 16) {
+        uint32_t many[64];
+        draw_sixteen(key, sample_key, uint32_t(quad), block, many);
+        const int32_t wanted = count - 4 * quad < 64 ? count - 4 * quad : 64;
+        for (int32_t i = 0; i < wanted; ++i) words[4 * quad + i] = int32_t(many[i]);
+    }
+#endif
+    for (quad += lanes.lane(); 4 * quad < count; quad += Lanes::width) {
+        const Words four = draw(key, sample_key, uint32_t(quad), block);
+        for (int word = 0; word < 4; ++word)
+            if (4 * quad + word < count) words[4 * quad + word] = int32_t(four.word[word]);
+    }
+    lanes.sync();
+}
+
+}  // namespace memofast::MEMOFAST_VARIANT
