@@ -3,6 +3,7 @@
 
 #define MEMOFAST_VARIANT host
 
+#include "attention.h"
 #include "rows/philox.h"
 #include "span_mask.h"
 #include "token_mask.h"
@@ -76,6 +77,20 @@ void bind_masks(py::module_& m) {
     m.def("below", [](uint32_t word, uint32_t n) { return host::below(word, n); });
 }
 
+void bind_attention(py::module_& m) {
+    m.def("attention", [](bool backward, std::uintptr_t qkv, std::uintptr_t grad, std::uintptr_t out, std::uintptr_t lse,
+                          std::uintptr_t offsets, std::uintptr_t lengths, std::uintptr_t rng, std::uintptr_t sample_keys,
+                          int64_t rows, int64_t samples, int64_t heads, int64_t width, uint32_t site, uint32_t threshold,
+                          float keep_scale, float scale, int type) {
+        const AttentionArguments arguments{
+            at<const void>(qkv), at<const void>(grad), at<void>(out), at<float>(lse),
+            at<const int32_t>(offsets), at<const int32_t>(lengths), at<const int64_t>(rng),
+            at<const int64_t>(sample_keys), rows, samples, heads, width, site, threshold, keep_scale, scale, Type(type)};
+        py::gil_scoped_release release;
+        return backward ? MEMOFAST_DISPATCH(attention_backward, arguments) : MEMOFAST_DISPATCH(attention_forward, arguments);
+    });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -86,4 +101,5 @@ PYBIND11_MODULE(_C, m) {
     m.attr("cuda_archs") = MEMOFAST_CUDA_ARCHS;
     m.attr("isa") = isa_name();
     bind_masks(m);
+    bind_attention(m);
 }

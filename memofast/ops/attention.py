@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from memofast import _C
 from memofast.ops import library, philox
 
 BACKENDS = ("reference", "cpu", "torch")
@@ -133,9 +134,22 @@ def _reference_backward(grad, qkv, offsets, lengths, rng, sample_keys, site, p, 
     return grads
 
 
+def _cpu(backward, qkv, grad, out, lse, offsets, lengths, rng, sample_keys, site, p, scale) -> None:
+    tensors = (qkv, grad, out, lse, offsets, lengths, rng, sample_keys)
+    rows, _, heads, width = qkv.shape
+    numbers = (rows, offsets.shape[0] - 1, heads, width, site, philox.drop_threshold(p), 1 / (1 - p), scale)
+    status = _C.attention(backward, *map(library.pointer, tensors), *numbers, library.TYPE_CODES[qkv.dtype])
+    library.check_status("attention", status)
+
+
 def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend) -> tuple[Tensor, Tensor]:
-    rows, _, heads, _ = qkv.shape
-    lse = qkv.new_zeros((rows, heads), dtype=torch.float32)
+    rows, _, heads, width = qkv.shape
+    if backend == "cpu":
+        out = torch.empty((rows, heads, width), dtype=qkv.dtype)
+        lse = torch.empty((rows, heads), dtype=torch.float32)
+        _cpu(False, qkv, None, out, lse, offsets, lengths, rng, sample_keys, site, p, scale)
+        return out, lse
+    lse = qkv.new_zeros((rows, heads), dtype=torch.float32)  # the other backends compute probabilities anew
     if backend == "torch":
         return _torch_forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale), lse
     options = {"lengths": lengths, "p": p, "scale": scale, "rng": rng, "sample_keys": sample_keys, "site": site}
@@ -143,6 +157,10 @@ def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend) -
 
 
 def _backward(grad, qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale, backend) -> Tensor:
+    if backend == "cpu":
+        grad_qkv = torch.empty_like(qkv)
+        _cpu(True, qkv, grad, grad_qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale)
+        return grad_qkv
     backward = {"reference": _reference_backward, "torch": _torch_backward}[backend]
     return backward(grad, qkv, offsets, lengths, rng, sample_keys, site, p, scale)
 
@@ -218,7 +236,9 @@ def attention(
 
 
 def _automatic(qkv: Tensor) -> str:
-    return "reference" if qkv.dtype == torch.float64 else "torch"
+    if qkv.dtype == torch.float64:
+        return "reference"
+    return "cpu" if qkv.device.type == "cpu" else "torch"
 
 
 def _check(qkv, offsets, lengths, p, rng, sample_keys, backend) -> None:

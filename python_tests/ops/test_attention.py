@@ -1,10 +1,16 @@
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
 import pytest
 import torch
 
+from memofast import _C
 from memofast.ops import philox
 from memofast.ops.attention import attention, attention_keep_mask, attention_reference
 
-FAST = ["torch"]
+FAST = ["torch", "cpu"]
 ODD = [1, 15, 16, 17, 33, 63, 100, 0, 129, 160, 5, 0]
 SITE = philox.site(2, philox.Place.ATTENTION)
 
@@ -79,6 +85,57 @@ def test_empty(backend, lengths, poisoned_memory):
     torch.testing.assert_close((out, grad_qkv), expected)
     qkv, grad, options = batch(lengths)
     assert run(attention, qkv, grad, backend=backend, **options)[0].shape == (sum(lengths), 2, 64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bitwise_repeatable_for_any_threads_and_batch(dtype, poisoned_memory):
+    qkv, grad, options = batch(ODD, dtype=dtype)
+    expected = run(attention, qkv, grad, p=0.1, backend="cpu", **options)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            for once, again in zip(expected, run(attention, qkv, grad, p=0.1, backend="cpu", **options), strict=True):
+                assert torch.equal(once, again)
+    finally:
+        torch.set_num_threads(before)
+    for b, (start, stop) in enumerate(pairwise(options["offsets"].tolist())):
+        alone = {
+            "offsets": torch.tensor([0, stop - start], dtype=torch.int32),
+            "sample_keys": options["sample_keys"][b : b + 1],
+        }
+        mine = run(
+            attention, qkv[start:stop].clone(), grad[start:stop].clone(), p=0.1, backend="cpu", **options | alone
+        )
+        for part, whole in zip(mine, expected, strict=True):
+            assert torch.equal(part, whole[start:stop])
+
+
+def test_long_sequence():
+    qkv, grad, options = batch([1100], heads=1)
+    got = run(attention, qkv, grad, p=0.1, backend="cpu", **options)
+    torch.testing.assert_close(got, run(attention_reference, qkv, grad, p=0.1, **options), atol=2e-6, rtol=1e-4)
+
+
+def test_large_scores_stay_finite():
+    qkv, grad, options = batch([50])
+    got = run(attention, qkv * 60, grad, backend="cpu", **options)
+    exact = run(attention_reference, qkv.double() * 60, grad, **options)
+    for mine, truth in zip(got, exact, strict=True):
+        torch.testing.assert_close(mine.double(), truth, atol=1e-3 * truth.abs().max().item(), rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
+def test_instruction_sets(isa):
+    """Every variant passes the comparison with the reference, in a process of its own."""
+    if (isa == "avx512" and _C.isa != "avx512") or (isa == "avx2" and _C.isa == "portable"):
+        pytest.skip(f"this CPU lacks {isa}")
+    selection = "test_matches_reference and cpu or test_padded or test_bitwise or test_dropout_follows"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", selection]
+    environment = os.environ | {"MEMOFAST_ISA": isa}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
 
 
 def test_scale():

@@ -1,0 +1,367 @@
+// Attention on a CPU: one task per (sequence, head), longest sequences first, everything it needs in this thread's own memory.
+//
+// Scores exist for kBlock queries at a time and stay in cache; backward adds keys' and values' gradients over these blocks, so no
+// sum ever depends on the number of threads. Inputs are bf16 pairs where the CPU multiplies those, floats everywhere else.
+#include "attention.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/matmul.h"
+#include "rows/attention.h"
+
+namespace memofast::MEMOFAST_VARIANT {
+namespace {
+
+constexpr int64_t kBlock = 48;  // queries at a time: a multiple of kTileRows, of 16 (draws) and of 2 (pairs)
+constexpr uint32_t kAttentionDropout = 2;  // Purpose.ATTENTION_DROPOUT
+
+// Memory of one thread, kept between calls and grown as needed.
+struct Buffer {
+    char* data = nullptr;
+    int64_t size = 0;
+    ~Buffer() { free(data); }
+    bool reserve(int64_t bytes) {
+        if (bytes <= size) return true;
+        free(data);
+        data = static_cast<char*>(aligned_alloc(64, size_t(round_up(bytes, 4096))));
+        size = data ? bytes : 0;
+        return data;
+    }
+};
+
+thread_local Buffer scratch, order;
+
+MEMOFAST_FUNCTION float widen(float value) { return value; }
+MEMOFAST_FUNCTION float widen(uint16_t value) {
+    const uint32_t bits = uint32_t(value) << 16;
+    float wide;
+    __builtin_memcpy(&wide, &bits, 4);
+    return wide;
+}
+
+template <class Element>
+MEMOFAST_FUNCTION Element narrow(float value);
+template <>
+MEMOFAST_FUNCTION float narrow(float value) {
+    return value;
+}
+template <>
+MEMOFAST_FUNCTION uint16_t narrow(float value) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, 4);
+    const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+    return uint16_t(value == value ? rounded : 0x7FC0u);
+}
+
+template <class Element>
+MEMOFAST_FUNCTION void store_row(const float* row, float factor, Element* to, int64_t width) {
+#pragma omp simd
+    for (int64_t d = 0; d < width; ++d) to[d] = narrow<Element>(row[d] * factor);
+}
+
+// How inputs and scores become operands of `product`, for either arithmetic.
+template <class Element>
+struct Float : FloatArithmetic {
+    // [rows, step], the right operand of a sum over rows.
+    static void pack_rows(const Element* from, int64_t from_step, float* to, int64_t step, int64_t rows, int64_t width) {
+        for (int64_t r = 0; r < rows; ++r) {
+#pragma omp simd
+            for (int64_t d = 0; d < width; ++d) to[r * step + d] = widen(from[r * from_step + d]);
+            for (int64_t d = width; d < step; ++d) to[r * step + d] = 0;
+        }
+    }
+    // [width, step], the right operand of a sum over the width. `space` holds [rows, width].
+    static void pack_columns(const Element* from, int64_t from_step, float* to, int64_t step, int64_t rows, int64_t width,
+                             float* space) {
+        pack_rows(from, from_step, space, width, rows, width);
+        transpose(space, width, to, step, rows, width);
+    }
+    // The left operand of a sum over the width.
+    static Left<float> left(const Element* from, int64_t from_step, int64_t rows, int64_t width, float* space) {
+        pack_rows(from, from_step, space, width, rows, width);
+        return {space, width, 1};
+    }
+    static Left<float> left_scores(float* scores, int64_t step, int64_t, float*) { return {scores, step, 1}; }
+    static Left<float> left_scores_transposed(float* scores, int64_t step, int64_t, float*) { return {scores, 1, step}; }
+};
+
+#if defined(__AVX512F__)
+struct Pairs : PairArithmetic {
+    static void pack_rows(const uint16_t* from, int64_t from_step, uint32_t* to, int64_t step, int64_t rows, int64_t width) {
+        for (int64_t r = 0; r < rows; r += 2, to += step) {
+            const uint16_t* first = from + r * from_step;
+            const uint16_t* second = first + from_step;
+            if (r + 1 < rows) {
+#pragma omp simd
+                for (int64_t d = 0; d < width; ++d) to[d] = first[d] | uint32_t(second[d]) << 16;
+            } else {
+#pragma omp simd
+                for (int64_t d = 0; d < width; ++d) to[d] = first[d];
+            }
+            for (int64_t d = width; d < step; ++d) to[d] = 0;
+        }
+    }
+    static void pack_columns(const uint16_t* from, int64_t from_step, uint32_t* to, int64_t step, int64_t rows, int64_t width,
+                             uint32_t*) {
+        transpose(from, from_step / 2, to, step, rows, width / 2);
+    }
+    static Left<uint32_t> left(const uint16_t* from, int64_t from_step, int64_t, int64_t, uint32_t*) {
+        return {reinterpret_cast<const uint32_t*>(from), from_step / 2, 1};
+    }
+    static Left<uint32_t> left_scores(float* scores, int64_t step, int64_t rows, uint32_t* space) {
+        typedef uint16_t Half __attribute__((may_alias));
+        Half* to = reinterpret_cast<Half*>(space);
+#pragma omp simd
+        for (int64_t j = 0; j < rows * step; ++j) to[j] = narrow<uint16_t>(scores[j]);
+        return {space, step / 2, 1};
+    }
+    // Two rows are interleaved; the row after the last reads as zero.
+    static Left<uint32_t> left_scores_transposed(float* scores, int64_t step, int64_t rows, uint32_t* space) {
+        if (rows & 1) memset(scores + rows * step, 0, size_t(4 * step));
+        for (int64_t r = 0; r < rows; r += 2) {
+            const float* first = scores + r * step;
+            uint32_t* to = space + r / 2 * step;
+#pragma omp simd
+            for (int64_t j = 0; j < step; ++j)
+                to[j] = narrow<uint16_t>(first[j]) | uint32_t(narrow<uint16_t>(first[j + step])) << 16;
+        }
+        return {space, 1, step};
+    }
+};
+#endif
+
+struct Shape {
+    int64_t keys, width;  // rounded up to whole vectors
+    Shape(int64_t length, int64_t head_width) : keys(round_up(length, 16)), width(round_up(head_width, 16)) {}
+    int64_t panel() const { return keys * width; }
+    int64_t block() const { return kBlock * keys; }
+};
+
+// Hands out parts of the thread's buffer; every part is a whole number of vectors.
+struct Parts {
+    char* next = scratch.data;
+    template <class Unit>
+    Unit* take(int64_t units) {
+        Unit* part = reinterpret_cast<Unit*>(next);
+        next += round_up(4 * units, 64);
+        return part;
+    }
+};
+
+int64_t scratch_bytes(int64_t longest, int64_t width, bool backward) {
+    const Shape shape(longest, width);
+    const int64_t rows = kBlock * shape.width;
+    const int64_t forward_units = 4 * shape.panel() + 3 * shape.block() + rows;
+    return 4 * (forward_units + (backward ? 5 * shape.panel() + shape.block() : 0)) + 64 * 32;
+}
+
+struct Task {
+    int64_t start, length, head;
+    Key key;  // of the dropout
+    int64_t sample_key;
+};
+
+// The 16-bit lanes of queries first .. first + rows - 1 for every key: lanes [rows rounded up to 16, step].
+void draw_lanes(const Task& task, int64_t first, int64_t rows, uint16_t* lanes, int64_t step) {
+    for (int64_t r = 0; r < rows; r += 16)
+        for (int64_t block = 0; 8 * block < task.length; ++block) {
+            alignas(64) uint32_t words[4][16];
+#pragma omp simd
+            for (int i = 0; i < 16; ++i) {
+                const Words w = draw(task.key, task.sample_key, uint32_t(task.head << 16 | (first + r + i)), uint32_t(block));
+                for (int n = 0; n < 4; ++n) words[n][i] = w.word[n];
+            }
+            for (int i = 0; i < 16; i += 4) transpose4(&words[0][i], 16, lanes + (r + i) * step + 8 * block, step / 2);
+        }
+}
+
+template <class Operands, class Element, bool kDropout>
+void forward_task(const AttentionArguments& a, const Task& task) {
+    using Unit = typename Operands::Unit;
+    const Shape shape(task.length, a.width);
+    const int64_t length = task.length, step = 3 * a.heads * a.width, out_step = a.heads * a.width;
+    const Element* q = static_cast<const Element*>(a.qkv) + task.start * step + task.head * a.width;
+    Element* out = static_cast<Element*>(a.out) + task.start * out_step + task.head * a.width;
+    Parts parts;
+    Unit* space = parts.take<Unit>(shape.panel());
+    Unit* keys = parts.take<Unit>(shape.panel());
+    Unit* values = parts.take<Unit>(shape.panel());
+    float* scores = parts.take<float>(shape.block());
+    Unit* operand = parts.take<Unit>(shape.block());
+    uint16_t* lanes = parts.take<uint16_t>(shape.block());
+    float* result = parts.take<float>(kBlock * shape.width);
+
+    Operands::pack_columns(q + out_step, step, keys, shape.keys, length, a.width, space);
+    Operands::pack_rows(q + 2 * out_step, step, values, shape.width, length, a.width);
+    const Left<Unit> queries = Operands::left(q, step, length, a.width, space);
+    for (int64_t first = 0; first < length; first += kBlock) {
+        const int64_t rows = length - first < kBlock ? length - first : kBlock;
+        product<Operands>(queries.from_row(first), keys, shape.keys, scores, shape.keys, rows, shape.keys,
+                          a.width / Operands::kDepth, false);
+        if (kDropout) draw_lanes(task, first, rows, lanes, shape.keys);
+        float factor[kBlock];
+        for (int64_t r = 0; r < rows; ++r) {
+            float* row = scores + r * shape.keys;
+            const SoftmaxRow softmax = softmax_row<kDropout>(row, length, a.scale, lanes + r * shape.keys, a.threshold);
+            for (int64_t j = length; j < shape.keys; ++j) row[j] = 0;
+            factor[r] = (kDropout ? a.keep_scale : 1.0f) / softmax.sum;
+            a.lse[(task.start + first + r) * a.heads + task.head] = softmax.maximum + logf(softmax.sum);
+        }
+        product<Operands>(Operands::left_scores(scores, shape.keys, rows, operand), values, shape.width, result, shape.width, rows,
+                          shape.width, (length + Operands::kDepth - 1) / Operands::kDepth, false);
+        for (int64_t r = 0; r < rows; ++r)
+            store_row(result + r * shape.width, factor[r], out + (first + r) * out_step, a.width);
+    }
+}
+
+template <class Operands, class Element, bool kDropout>
+void backward_task(const AttentionArguments& a, const Task& task) {
+    using Unit = typename Operands::Unit;
+    const Shape shape(task.length, a.width);
+    const int64_t length = task.length, step = 3 * a.heads * a.width, out_step = a.heads * a.width;
+    const Element* q = static_cast<const Element*>(a.qkv) + task.start * step + task.head * a.width;
+    const Element* grad = static_cast<const Element*>(a.grad) + task.start * out_step + task.head * a.width;
+    Element* grad_q = static_cast<Element*>(a.out) + task.start * step + task.head * a.width;
+    Parts parts;
+    Unit* space = parts.take<Unit>(shape.panel());
+    Unit* space_of_grad = parts.take<Unit>(shape.panel());
+    Unit* key_columns = parts.take<Unit>(shape.panel());
+    Unit* value_columns = parts.take<Unit>(shape.panel());
+    Unit* key_rows = parts.take<Unit>(shape.panel());
+    Unit* query_rows = parts.take<Unit>(shape.panel());
+    Unit* grad_rows = parts.take<Unit>(shape.panel());
+    float* grad_keys = parts.take<float>(shape.panel());
+    float* grad_values = parts.take<float>(shape.panel());
+    float* scores = parts.take<float>(shape.block());
+    float* grad_scores = parts.take<float>(shape.block());
+    Unit* operand = parts.take<Unit>(shape.block());
+    uint16_t* lanes = parts.take<uint16_t>(shape.block());
+    float* result = parts.take<float>(kBlock * shape.width);
+
+    Operands::pack_columns(q + out_step, step, key_columns, shape.keys, length, a.width, space);
+    Operands::pack_columns(q + 2 * out_step, step, value_columns, shape.keys, length, a.width, space);
+    Operands::pack_rows(q + out_step, step, key_rows, shape.width, length, a.width);
+    Operands::pack_rows(q, step, query_rows, shape.width, length, a.width);
+    Operands::pack_rows(grad, out_step, grad_rows, shape.width, length, a.width);
+    const Left<Unit> queries = Operands::left(q, step, length, a.width, space);
+    const Left<Unit> grads = Operands::left(grad, out_step, length, a.width, space_of_grad);
+    for (int64_t first = 0; first < length; first += kBlock) {
+        const int64_t rows = length - first < kBlock ? length - first : kBlock;
+        const int64_t depth = (rows + Operands::kDepth - 1) / Operands::kDepth;
+        const int64_t panel_row = first / Operands::kDepth * shape.width;
+        product<Operands>(queries.from_row(first), key_columns, shape.keys, scores, shape.keys, rows, shape.keys,
+                          a.width / Operands::kDepth, false);
+        product<Operands>(grads.from_row(first), value_columns, shape.keys, grad_scores, shape.keys, rows, shape.keys,
+                          a.width / Operands::kDepth, false);
+        if (kDropout) draw_lanes(task, first, rows, lanes, shape.keys);
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t row = r * shape.keys;
+            softmax_backward_row<kDropout>(scores + row, grad_scores + row, length, a.scale,
+                                           a.lse[(task.start + first + r) * a.heads + task.head], lanes + row, a.threshold,
+                                           a.keep_scale);
+            for (int64_t j = length; j < shape.keys; ++j) grad_scores[row + j] = 0;
+        }
+        product<Operands>(Operands::left_scores_transposed(scores, shape.keys, rows, operand), grad_rows + panel_row, shape.width,
+                          grad_values, shape.width, length, shape.width, depth, first > 0);
+        product<Operands>(Operands::left_scores_transposed(grad_scores, shape.keys, rows, operand), query_rows + panel_row,
+                          shape.width, grad_keys, shape.width, length, shape.width, depth, first > 0);
+        product<Operands>(Operands::left_scores(grad_scores, shape.keys, rows, operand), key_rows, shape.width, result, shape.width,
+                          rows, shape.width, (length + Operands::kDepth - 1) / Operands::kDepth, false);
+        for (int64_t r = 0; r < rows; ++r) store_row(result + r * shape.width, 1.0f, grad_q + (first + r) * step, a.width);
+    }
+    for (int64_t r = 0; r < length; ++r) {
+        store_row(grad_keys + r * shape.width, 1.0f, grad_q + r * step + out_step, a.width);
+        store_row(grad_values + r * shape.width, 1.0f, grad_q + r * step + 2 * out_step, a.width);
+    }
+}
+
+using TaskFunction = void (*)(const AttentionArguments&, const Task&);
+
+template <class Operands, class Element>
+TaskFunction choose(bool backward, bool dropout) {
+    if (backward) return dropout ? backward_task<Operands, Element, true> : backward_task<Operands, Element, false>;
+    return dropout ? forward_task<Operands, Element, true> : forward_task<Operands, Element, false>;
+}
+
+TaskFunction choose(const AttentionArguments& a, bool backward) {
+    if (a.type == Type::float32) return choose<Float<float>, float>(backward, a.threshold > 0);
+#if defined(__AVX512F__)
+    if (__builtin_cpu_supports("avx512bf16")) return choose<Pairs, uint16_t>(backward, a.threshold > 0);
+#endif
+    return choose<Float<uint16_t>, uint16_t>(backward, a.threshold > 0);
+}
+
+struct Sequence {
+    int32_t length, sample;
+};
+
+int by_falling_length(const void* left, const void* right) {
+    const Sequence *l = static_cast<const Sequence*>(left), *r = static_cast<const Sequence*>(right);
+    if (l->length != r->length) return l->length < r->length ? 1 : -1;
+    return l->sample < r->sample ? -1 : 1;
+}
+
+// Fills `sequences`, longest first, after checking offsets and lengths.
+int list_sequences(const AttentionArguments& a, Sequence* sequences) {
+    if (a.offsets[0] != 0 || a.offsets[a.samples] > a.rows) return kBadOffsets;
+    for (int64_t b = 0; b < a.samples; ++b) {
+        const int32_t room = a.offsets[b + 1] - a.offsets[b], length = a.lengths ? a.lengths[b] : room;
+        if (room < 0 || length < 0 || length > room) return kBadOffsets;
+        if (length >= 1 << 16) return kUnsupported;
+        sequences[b] = {length, int32_t(b)};
+    }
+    qsort(sequences, size_t(a.samples), sizeof(Sequence), by_falling_length);
+    return kSuccess;
+}
+
+// Rows of no sequence are zero; so is `lse` there.
+void clear_gap(const AttentionArguments& a, int64_t sample, bool backward) {
+    const bool last = sample == a.samples;
+    const int64_t stop = last ? a.rows : a.offsets[sample + 1];
+    const int64_t length = last ? 0 : a.lengths ? a.lengths[sample] : stop - a.offsets[sample];
+    const int64_t start = a.offsets[sample] + length;
+    const int64_t row = (backward ? 3 : 1) * a.heads * a.width * (a.type == Type::float32 ? 4 : 2);
+    memset(static_cast<char*>(a.out) + start * row, 0, size_t((stop - start) * row));
+    if (!backward) memset(a.lse + start * a.heads, 0, size_t((stop - start) * a.heads * 4));
+}
+
+int run(const AttentionArguments& a, bool backward) {
+    if (a.type != Type::float32 && a.type != Type::bfloat16) return kUnsupported;
+    const uintptr_t addresses = uintptr_t(a.qkv) | uintptr_t(a.grad) | uintptr_t(a.out);
+    if (addresses & 3) return kMisaligned;
+    if (!order.reserve((a.samples + 1) * int64_t(sizeof(Sequence)))) return kOutOfMemory;
+    Sequence* const sequences = reinterpret_cast<Sequence*>(order.data);
+    if (const int status = list_sequences(a, sequences)) return status;
+    const TaskFunction function = choose(a, backward);
+    const int64_t bytes = a.samples ? scratch_bytes(sequences[0].length, a.width, backward) : 0;
+    const Key key = a.threshold ? stream_key(a.rng, kAttentionDropout, a.site) : Key{0, 0};
+    int status = kSuccess;
+#pragma omp parallel
+    {
+        if (!scratch.reserve(bytes)) {
+#pragma omp atomic write
+            status = kOutOfMemory;
+        }
+#pragma omp for
+        for (int64_t b = 0; b <= a.samples; ++b) clear_gap(a, b, backward);  // waits for all threads' memory
+        if (status == kSuccess) {
+#pragma omp for schedule(dynamic)
+            for (int64_t t = 0; t < a.samples * a.heads; ++t) {
+                const Sequence sequence = sequences[t / a.heads];
+                const int64_t sample_key = a.threshold ? a.sample_keys[sequence.sample] : 0;
+                if (sequence.length)
+                    function(a, {a.offsets[sequence.sample], sequence.length, t % a.heads, key, sample_key});
+            }
+        }
+    }
+    return status;
+}
+
+}  // namespace
+
+int attention_forward(const AttentionArguments& a) { return run(a, false); }
+int attention_backward(const AttentionArguments& a) { return run(a, true); }
+
+}  // namespace memofast::MEMOFAST_VARIANT
