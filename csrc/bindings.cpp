@@ -27,14 +27,7 @@ T* at(std::uintptr_t address) {
     return reinterpret_cast<T*>(address);
 }
 
-MaskedBatch masked_batch(std::uintptr_t offsets, std::uintptr_t sample_keys, std::uintptr_t rng, std::uintptr_t selected,
-                         std::uintptr_t indices, std::uintptr_t count, std::uintptr_t overflow,
-                         std::uintptr_t sample_counts, int64_t samples, int64_t rows, int64_t capacity, uint32_t purpose,
-                         uint32_t site) {
-    return {at<const int32_t>(offsets), at<const int64_t>(sample_keys), at<const int64_t>(rng), at<const bool>(selected),
-            at<int32_t>(indices), at<int32_t>(count), at<int32_t>(overflow), at<int32_t>(sample_counts),
-            samples, rows, capacity, purpose, site};
-}
+using Address = std::uintptr_t;
 
 #ifdef MEMOFAST_WITH_CUDA
 #define MEMOFAST_CUDA_CALL(name, ...) cuda::name(__VA_ARGS__)
@@ -43,26 +36,37 @@ MaskedBatch masked_batch(std::uintptr_t offsets, std::uintptr_t sample_keys, std
 #endif
 
 void bind_masks(py::module_& m) {
-    using Address = std::uintptr_t;
-    py::class_<MaskedBatch>(m, "MaskedBatch").def(py::init(&masked_batch));
-    m.def("span_mask", [](const MaskedBatch& batch, int kind, int numerator, int denominator, int length, bool dice,
-                          bool original, Address source, bool on_cuda, Address stream) -> int {
-        const SpanMaskArguments a{batch, {SpanKind(kind), numerator, denominator, length, dice, original}, at<int32_t>(source)};
-        py::gil_scoped_release release;
-        return on_cuda ? MEMOFAST_CUDA_CALL(span_mask, a, at<void>(stream)) : MEMOFAST_DISPATCH(span_mask, a);
-    });
-    m.def("token_mask", [](const MaskedBatch& batch, int kind, int numerator, int denominator, int emotion_numerator,
-                           int emotion_denominator, bool at_least_one, int mask_id, int random_low, int random_high,
-                           Address token_ids, Address word_ids, Address emotion, Address seen, Address labels, bool on_cuda,
-                           Address stream) -> int {
-        const TokenMaskArguments a{batch,
-                                   {TokenKind(kind), numerator, denominator, emotion_numerator, emotion_denominator,
-                                    at_least_one, mask_id, random_low, random_high},
-                                   at<const int32_t>(token_ids), at<const int32_t>(word_ids), at<const int32_t>(emotion),
-                                   at<int32_t>(seen), at<int32_t>(labels)};
-        py::gil_scoped_release release;
-        return on_cuda ? MEMOFAST_CUDA_CALL(token_mask, a, at<void>(stream)) : MEMOFAST_DISPATCH(token_mask, a);
-    });
+    m.def("span_mask",
+          [](Address offsets, Address sample_keys, Address rng, Address selected, Address indices, Address count,
+             Address overflow, Address sample_counts, Address source, int64_t samples, int64_t rows, int64_t capacity,
+             int kind, int numerator, int denominator, int length, bool dice, bool original, uint32_t purpose,
+             uint32_t site, bool on_cuda, Address stream) -> int {
+              const SpanMaskArguments a{
+                  {at<const int32_t>(offsets), at<const int64_t>(sample_keys), at<const int64_t>(rng),
+                   at<const bool>(selected), at<int32_t>(indices), at<int32_t>(count), at<int32_t>(overflow),
+                   at<int32_t>(sample_counts), samples, rows, capacity, purpose, site},
+                  {SpanKind(kind), numerator, denominator, length, dice, original},
+                  at<int32_t>(source)};
+              py::gil_scoped_release release;
+              return on_cuda ? MEMOFAST_CUDA_CALL(span_mask, a, at<void>(stream)) : MEMOFAST_DISPATCH(span_mask, a);
+          });
+    m.def("token_mask",
+          [](Address offsets, Address sample_keys, Address rng, Address selected, Address indices, Address count,
+             Address overflow, Address sample_counts, Address token_ids, Address word_ids, Address emotion, Address seen,
+             Address labels, int64_t samples, int64_t rows, int64_t capacity, int kind, int numerator, int denominator,
+             int emotion_numerator, int emotion_denominator, bool at_least_one, int mask_id, int random_low,
+             int random_high, uint32_t purpose, uint32_t site, bool on_cuda, Address stream) -> int {
+              const TokenMaskArguments a{
+                  {at<const int32_t>(offsets), at<const int64_t>(sample_keys), at<const int64_t>(rng),
+                   at<const bool>(selected), at<int32_t>(indices), at<int32_t>(count), at<int32_t>(overflow),
+                   at<int32_t>(sample_counts), samples, rows, capacity, purpose, site},
+                  {TokenKind(kind), numerator, denominator, emotion_numerator, emotion_denominator, at_least_one, mask_id,
+                   random_low, random_high},
+                  at<const int32_t>(token_ids), at<const int32_t>(word_ids), at<const int32_t>(emotion),
+                  at<int32_t>(seen), at<int32_t>(labels)};
+              py::gil_scoped_release release;
+              return on_cuda ? MEMOFAST_CUDA_CALL(token_mask, a, at<void>(stream)) : MEMOFAST_DISPATCH(token_mask, a);
+          });
     m.def("stream_key", [](int64_t seed, int64_t step, uint32_t purpose, uint32_t site) {
         const int64_t rng[2] = {seed, step};
         const auto key = host::stream_key(rng, purpose, site);

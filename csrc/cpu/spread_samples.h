@@ -14,19 +14,18 @@ inline bool offsets_are_sound(const MaskedBatch& batch) {
 }
 
 // mask(sample, first row, rows) masks one sample and returns its targets; leave(first row, rows) writes rows that stay as they are;
-// take(row) says, once all is masked, whether a row is a target. Each thread has a run of samples.
-template <class Mask, class Leave, class Take>
-int mask_batch(const MaskedBatch& batch, const Mask& mask, const Leave& leave, const Take& take) {
+// is_target(row) answers once its sample is masked; settle(first row, end row) finishes rows after that. Each thread has a run of samples.
+template <class Mask, class Leave, class IsTarget, class Settle>
+int mask_batch(const MaskedBatch& batch, const Mask& mask, const Leave& leave, const IsTarget& is_target,
+               const Settle& settle) {
     constexpr int kMostThreads = 64;
-    constexpr int64_t kRowsPerThread = 2048;
+    constexpr int64_t kRowsPerThread = 1 << 17;  // waiting for a busy core costs more than it gains on fewer
     if (!offsets_are_sound(batch)) return kBadOffsets;
     int64_t threads = batch.rows / kRowsPerThread + 1;
     if (threads > omp_get_max_threads()) threads = omp_get_max_threads();
     if (threads > kMostThreads) threads = kMostThreads;
     int64_t targets[kMostThreads] = {};
-#pragma omp parallel num_threads(int(threads)) if (threads > 1)
-    {
-        const int thread = omp_get_thread_num(), team = omp_get_num_threads();
+    const auto work = [&](int thread, int team, auto&& wait) {
         const int64_t begin = batch.samples * thread / team, end = batch.samples * (thread + 1) / team;
         int64_t own = 0;
         for (int64_t sample = begin; sample < end; ++sample) {
@@ -37,11 +36,23 @@ int mask_batch(const MaskedBatch& batch, const Mask& mask, const Leave& leave, c
                 leave(first, rows);
         }
         targets[thread] = own;
-#pragma omp barrier
+        wait();
         int64_t slot = 0;
         for (int earlier = 0; earlier < thread; ++earlier) slot += targets[earlier];
-        for (int32_t row = batch.offsets[begin]; row < batch.offsets[end]; ++row)
-            if (take(row) && slot < batch.capacity) batch.indices[slot++] = row;
+        const int64_t last = slot + own < batch.capacity ? slot + own : batch.capacity;
+        for (int32_t row = batch.offsets[begin]; slot < last && row < batch.offsets[end]; ++row) {
+            batch.indices[slot] = row;  // stays where it is a target, or else the next row takes its place
+            slot += is_target(row);
+        }
+        settle(batch.offsets[begin], batch.offsets[end]);
+    };
+    if (threads == 1) {
+        work(0, 1, [] {});
+    } else {
+#pragma omp parallel num_threads(int(threads))
+        work(omp_get_thread_num(), omp_get_num_threads(), [] {
+#pragma omp barrier
+        });
     }
     int64_t count = 0;
     for (int thread = 0; thread < kMostThreads; ++thread) count += targets[thread];

@@ -52,41 +52,30 @@ MEMOFAST_FUNCTION int lowest_bit(uint32_t bits) {
 #endif
 }
 
-// Word `index % 4` of draw (index / 4, block), remembering the last draw: neighbours share it.
-struct WordReader {
-    Key key;
-    int64_t sample_key;
-    uint32_t block;
-    uint32_t quad = ~0u;
-    Words words = {};
-
-    MEMOFAST_FUNCTION uint32_t operator()(uint32_t index) {
-        if (index / 4 != quad) {
-            quad = index / 4;
-            words = draw(key, sample_key, quad, block);
-        }
-        const uint32_t low = index & 1 ? words.word[1] : words.word[0];
-        const uint32_t high = index & 1 ? words.word[3] : words.word[2];
-        return index & 2 ? high : low;
-    }
-};
-
 #if defined(__AVX512F__) && !defined(__CUDACC__)
-// Sixteen consecutive positions of one block at once. 64-bit counters, so that the compiler multiplies whole vectors.
-inline void draw_sixteen(Key key, int64_t sample_key, uint32_t position, uint32_t block, uint32_t* words) {
-    uint32_t columns[4][16];
+using Counter = uint64_t;  // the compiler then multiplies whole vectors
+#else
+using Counter = uint32_t;
+#endif
+
+// words[i] = word i % 4 of draw (position + i / 4, block), for i in [0, 4 * draws).
+template <int draws>
+MEMOFAST_FUNCTION void draw_words(Key key, int64_t sample_key, uint32_t position, uint32_t block, uint32_t* words) {
+    uint32_t columns[4][draws];
+#ifndef __CUDACC__
 #pragma omp simd
-    for (int i = 0; i < 16; ++i) {
-        uint64_t c0 = uint32_t(uint64_t(sample_key)), c1 = uint64_t(sample_key) >> 32, c2 = position + i, c3 = block;
+#endif
+    for (int i = 0; i < draws; ++i) {
+        Counter c0 = uint32_t(uint64_t(sample_key)), c1 = uint32_t(uint64_t(sample_key) >> 32), c2 = position + i, c3 = block;
         uint32_t low = key.low, high = key.high;
 #pragma GCC unroll 10
         for (int round = 0; round < 10; ++round) {
             const uint64_t a = uint64_t{0xD2511F53u} * (c0 & 0xFFFFFFFFu);
             const uint64_t b = uint64_t{0xCD9E8D57u} * (c2 & 0xFFFFFFFFu);
-            c0 = (b >> 32) ^ c1 ^ low;
-            c1 = b & 0xFFFFFFFFu;
-            c2 = (a >> 32) ^ c3 ^ high;
-            c3 = a & 0xFFFFFFFFu;
+            c0 = Counter(b >> 32) ^ c1 ^ low;
+            c1 = Counter(b & 0xFFFFFFFFu);
+            c2 = Counter(a >> 32) ^ c3 ^ high;
+            c3 = Counter(a & 0xFFFFFFFFu);
             low += 0x9E3779B9u;
             high += 0xBB67AE85u;
         }
@@ -95,24 +84,39 @@ inline void draw_sixteen(Key key, int64_t sample_key, uint32_t position, uint32_
         columns[2][i] = uint32_t(c2);
         columns[3][i] = uint32_t(c3);
     }
-    for (int i = 0; i < 16; ++i)
+    for (int i = 0; i < draws; ++i)
         for (int word = 0; word < 4; ++word) words[4 * i + word] = columns[word][i];
 }
-#endif
+
+// Word `index % 4` of draw (index / 4, block), remembering the last few draws: neighbours share them.
+template <int draws>
+struct WordReader {
+    Key key;
+    int64_t sample_key;
+    uint32_t block;
+    uint32_t window = ~0u;
+    uint32_t words[4 * draws];
+
+    MEMOFAST_FUNCTION uint32_t operator()(uint32_t index) {
+        if (index / (4 * draws) != window) {
+            window = index / (4 * draws);
+            draw_words<draws>(key, sample_key, window * draws, block, words);
+        }
+        return words[index % (4 * draws)];
+    }
+};
 
 // words[i] = word i % 4 of draw (i / 4, block), for i in [0, count).
 template <class Lanes>
 MEMOFAST_FUNCTION void fill_words(const Lanes& lanes, Key key, int64_t sample_key, uint32_t block, int32_t count,
                                   int32_t* words) {
     int32_t quad = 0;
-#if defined(__AVX512F__) && !defined(__CUDACC__)
-    for (; count - 4 * quad > 16; quad += 16) {
-        uint32_t many[64];
-        draw_sixteen(key, sample_key, uint32_t(quad), block, many);
-        const int32_t wanted = count - 4 * quad < 64 ? count - 4 * quad : 64;
+    for (; Lanes::width == 1 && count - 4 * quad > 16; quad += 8) {
+        uint32_t many[32];
+        draw_words<8>(key, sample_key, uint32_t(quad), block, many);
+        const int32_t wanted = count - 4 * quad < 32 ? count - 4 * quad : 32;
         for (int32_t i = 0; i < wanted; ++i) words[4 * quad + i] = int32_t(many[i]);
     }
-#endif
     for (quad += lanes.lane(); 4 * quad < count; quad += Lanes::width) {
         const Words four = draw(key, sample_key, uint32_t(quad), block);
         for (int word = 0; word < 4; ++word)

@@ -53,7 +53,8 @@ MEMOFAST_FUNCTION int32_t mask_by_words(const Lanes& lanes, const TokenPolicy& p
                                         const Sentence& sentence, uint32_t block, uint64_t plain, uint64_t emotional) {
     const bool whole_words = policy.kind == TokenKind::whole_word || policy.kind == TokenKind::whole_word_emotion;
     const bool always_mask = policy.kind == TokenKind::whole_word_emotion;
-    WordReader decisions{key, sample_key, block}, random{key, sample_key, 1};
+    WordReader<Lanes::width == 1 ? 8 : 1> decisions{key, sample_key, block};
+    WordReader<1> random{key, sample_key, 1};
     int32_t targets = 0;
     for (int32_t row = lanes.lane(); row < sentence.n; row += Lanes::width) {
         const int32_t word = sentence.word_ids[row];

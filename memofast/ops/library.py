@@ -20,11 +20,11 @@ _STATUS = {
 }
 
 
-def define(schema: str, implementation: Callable, fake: Callable) -> Callable:
+def define(schema: str, implementation: Callable, fake: Callable, integer: bool = False) -> Callable:
     """Register `torch.ops.memofast.<name>` for every device and return the overload to call.
 
     `implementation` is refused inputs that require grad while gradients are recorded: the public function owns the
-    `autograd.Function`, a raw op has no derivative.
+    `autograd.Function`, a raw op has no derivative. An `integer` op takes nothing that could require grad, and is spared the check.
     """
     name = schema[: schema.index("(")]
 
@@ -36,8 +36,8 @@ def define(schema: str, implementation: Callable, fake: Callable) -> Callable:
         return implementation(*arguments)
 
     _library.define(schema)
-    _library.impl(name, guarded, "CPU")
-    _library.impl(name, guarded, "CUDA")
+    for device in ("CPU", "CUDA"):
+        _library.impl(name, implementation if integer else guarded, device)
     torch.library.register_fake(f"memofast::{name}", fake, lib=_library)
     return getattr(torch.ops.memofast, name).default
 

@@ -93,18 +93,23 @@ def span_mask(
     Returns: `MaskedRows`. Bit-identical on all backends.
     Raises: `ValueError` for a wrong type, shape, device or backend.
     """
-    operator = "span_mask"
-    targets.check_batch(operator, offsets, sample_keys, rng, selected)
+    if not targets.batch_fits(offsets, sample_keys, rng, selected):
+        targets.check_batch("span_mask", offsets, sample_keys, rng, selected)
     device = offsets.device
-    chosen = library.resolve(operator, backend, device.type if device.type in BACKENDS else "reference", BACKENDS)
-    library.require_device(operator, chosen, offsets)
-
-    def run(entries: int) -> MaskedRows:
-        return MaskedRows(
-            *_raw(offsets, sample_keys, rng, selected, rows, entries, *_codes(policy), int(purpose), site, chosen)
-        )
-
-    return targets.list_all(run, capacity, policy.capacity(rows, sample_keys.numel()), device)
+    chosen = library.resolve("span_mask", backend, device.type if device.type in BACKENDS else "reference", BACKENDS)
+    if chosen != device.type:
+        library.require_device("span_mask", chosen, offsets)
+    entries = policy.capacity(rows, sample_keys.numel()) if capacity is None else capacity
+    source, indices, count, overflow = _raw(
+        offsets, sample_keys, rng, selected, rows, entries, _codes(policy, purpose, site), chosen
+    )
+    if capacity is None and device.type == "cpu" and not torch.compiler.is_compiling():
+        if (found := count.item()) > entries:
+            return span_mask(
+                offsets, sample_keys, rng, policy, rows=rows, site=site, purpose=purpose, selected=selected, capacity=found, backend=backend
+            )  # fmt: skip
+        indices = indices[:found]
+    return MaskedRows(source, indices, count, overflow)
 
 
 def span_mask_reference(
@@ -199,35 +204,37 @@ def _ranks(
     return rank - begins[sample], position[order]
 
 
-def _codes(policy: SpanPolicy) -> tuple[int, int, int, int, bool, bool]:
-    return KINDS[policy.kind], *policy.ratio, policy.length, policy.dice, policy.original
+def _codes(policy: SpanPolicy, purpose: int, site: int) -> list[int]:
+    return [KINDS[policy.kind], *policy.ratio, policy.length, policy.dice, policy.original, purpose, site]
 
 
-def _implementation(
-    offsets, sample_keys, rng, selected, rows, capacity, kind, numerator, denominator, length, dice, original, purpose, site, backend
-):  # fmt: skip
+def _implementation(offsets, sample_keys, rng, selected, rows, capacity, codes, backend):
     if backend == "reference":
-        policy = SpanPolicy(list(KINDS)[kind], (numerator, denominator), length, dice, original)
+        kind, numerator, denominator, length, dice, original, purpose, site = codes
+        policy = SpanPolicy(list(KINDS)[kind], (numerator, denominator), length, bool(dice), bool(original))
         options = dict(rows=rows, site=site, purpose=purpose, selected=selected, capacity=capacity)
         return tuple(span_mask_reference(offsets, sample_keys, rng, policy, **options))
-    listing = targets.Listing(offsets, sample_keys, rng, selected, rows, capacity, purpose, site)
-    source = offsets.new_empty(rows)
+    new, point, samples = offsets.new_empty, library.pointer, sample_keys.numel()
+    outputs = source, indices, count, overflow = new(rows), new(capacity), new(1), new(1)
+    workspace = new(samples) if backend == "cuda" else None
     status = _C.span_mask(
-        listing.batch, kind, numerator, denominator, length, dice, original, source.data_ptr(),
+        offsets.data_ptr(), sample_keys.data_ptr(), rng.data_ptr(), point(selected), indices.data_ptr(), count.data_ptr(),
+        overflow.data_ptr(), point(workspace), source.data_ptr(), samples, rows, capacity, *codes,
         backend == "cuda", library.stream(offsets),
     )  # fmt: skip
     library.check_status("span_mask", status)
-    return source, listing.indices, listing.count, listing.overflow
+    return outputs
 
 
-def _fake(offsets, sample_keys, rng, selected, rows, capacity, *_):
+def _fake(offsets, sample_keys, rng, selected, rows, capacity, codes, backend):
     new = offsets.new_empty
     return new(rows), new(capacity), new(1), new(1)
 
 
 _raw = library.define(
-    "span_mask(Tensor offsets, Tensor sample_keys, Tensor rng, Tensor? selected, int rows, int capacity, int kind, int numerator, "
-    "int denominator, int length, bool dice, bool original, int purpose, int site, str backend) -> (Tensor, Tensor, Tensor, Tensor)",
+    "span_mask(Tensor offsets, Tensor sample_keys, Tensor rng, Tensor? selected, int rows, int capacity, int[] policy, str backend)"
+    " -> (Tensor source, Tensor indices, Tensor count, Tensor overflow)",
     _implementation,
     _fake,
+    integer=True,
 )

@@ -113,29 +113,32 @@ def token_mask(
     Returns: `MaskedTokens`. Bit-identical on all backends.
     Raises: `ValueError` for a wrong type, shape, device or backend, or a missing `emotion`.
     """
-    operator = "token_mask"
-    targets.check_batch(operator, offsets, sample_keys, rng, selected)
-    device, rows = offsets.device, token_ids.numel()
-    library.check_tensor(operator, "token_ids", token_ids, shape=(None,), dtype=torch.int32, device=device)
-    library.check_tensor(operator, "word_ids", word_ids, shape=(rows,), dtype=torch.int32, device=device)
+    rows, device = token_ids.numel(), offsets.device
     if not policy.needs_emotion:
         emotion = None
     elif emotion is None:
         raise ValueError(f"token_mask: policy kind {policy.kind!r} needs emotion, the lexicon class of each piece")
-    else:
-        library.check_tensor(operator, "emotion", emotion, shape=(rows,), dtype=torch.int32, device=device)
-    chosen = library.resolve(operator, backend, device.type if device.type in BACKENDS else "reference", BACKENDS)
-    library.require_device(operator, chosen, offsets)
-
-    def run(entries: int) -> MaskedTokens:
-        return MaskedTokens(
-            *_raw(
-                token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, entries, *_codes(policy),
-                int(purpose), site, chosen,
-            )
-        )  # fmt: skip
-
-    return targets.list_all(run, capacity, policy.capacity(rows, sample_keys.numel()), device)
+    if not targets.batch_fits(offsets, sample_keys, rng, selected):
+        targets.check_batch("token_mask", offsets, sample_keys, rng, selected)
+    for name, tensor in (("token_ids", token_ids), ("word_ids", word_ids), ("emotion", emotion)):
+        if tensor is not None:
+            library.check_tensor("token_mask", name, tensor, shape=(rows,), dtype=torch.int32, device=device)
+    chosen = library.resolve("token_mask", backend, device.type if device.type in BACKENDS else "reference", BACKENDS)
+    if chosen != device.type:
+        library.require_device("token_mask", chosen, offsets)
+    entries = policy.capacity(rows, sample_keys.numel()) if capacity is None else capacity
+    codes = _codes(policy, purpose, site)
+    seen, labels, indices, count, overflow = _raw(
+        token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, entries, codes, chosen
+    )
+    if capacity is None and device.type == "cpu" and not torch.compiler.is_compiling():
+        if (found := count.item()) > entries:
+            return token_mask(
+                token_ids, word_ids, offsets, sample_keys, rng, policy, site=site, purpose=purpose,
+                emotion=emotion, selected=selected, capacity=found, backend=backend,
+            )  # fmt: skip
+        indices = indices[:found]
+    return MaskedTokens(seen, labels, indices, count, overflow)
 
 
 def token_mask_reference(
@@ -227,46 +230,40 @@ def _other_words(policy: TokenPolicy, words: Tensor, emotional: Tensor) -> Tenso
     return (torch.minimum(top, bottom) << 32) // bottom
 
 
-def _codes(policy: TokenPolicy) -> tuple[int, ...]:
-    return (
+def _codes(policy: TokenPolicy, purpose: int, site: int) -> list[int]:
+    return [
         KINDS[policy.kind], *policy.probability, *policy.emotion_probability, policy.ensures_one,
-        policy.mask_id, policy.random_low, policy.random_high,
-    )  # fmt: skip
+        policy.mask_id, policy.random_low, policy.random_high, purpose, site,
+    ]  # fmt: skip
 
 
-def _implementation(
-    token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity,
-    kind, numerator, denominator, emotion_numerator, emotion_denominator, at_least_one, mask_id, random_low, random_high,
-    purpose, site, backend,
-):  # fmt: skip
+def _implementation(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, backend):
     if backend == "reference":
-        policy = TokenPolicy(
-            list(KINDS)[kind], (numerator, denominator), (emotion_numerator, emotion_denominator), at_least_one,
-            mask_id, random_low, random_high,
-        )  # fmt: skip
+        kind, n, d, emotion_n, emotion_d, at_least_one, mask_id, low, high, purpose, site = codes
+        policy = TokenPolicy(list(KINDS)[kind], (n, d), (emotion_n, emotion_d), bool(at_least_one), mask_id, low, high)
         options = dict(site=site, purpose=purpose, emotion=emotion, selected=selected, capacity=capacity)
         return tuple(token_mask_reference(token_ids, word_ids, offsets, sample_keys, rng, policy, **options))
-    listing = targets.Listing(offsets, sample_keys, rng, selected, token_ids.numel(), capacity, purpose, site)
-    seen, labels = torch.empty_like(token_ids), torch.empty_like(token_ids)
-    point = library.pointer
+    new, point, samples, rows = offsets.new_empty, library.pointer, sample_keys.numel(), token_ids.numel()
+    outputs = seen, labels, indices, count, overflow = new(rows), new(rows), new(capacity), new(1), new(1)
+    workspace = new(samples) if backend == "cuda" else None
     status = _C.token_mask(
-        listing.batch, kind, numerator, denominator, emotion_numerator, emotion_denominator, at_least_one,
-        mask_id, random_low, random_high, point(token_ids), point(word_ids), point(emotion), point(seen), point(labels),
-        backend == "cuda", library.stream(offsets),
+        offsets.data_ptr(), sample_keys.data_ptr(), rng.data_ptr(), point(selected), indices.data_ptr(), count.data_ptr(),
+        overflow.data_ptr(), point(workspace), token_ids.data_ptr(), word_ids.data_ptr(), point(emotion), seen.data_ptr(),
+        labels.data_ptr(), samples, rows, capacity, *codes, backend == "cuda", library.stream(offsets),
     )  # fmt: skip
     library.check_status("token_mask", status)
-    return seen, labels, listing.indices, listing.count, listing.overflow
+    return outputs
 
 
-def _fake(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, *_):
-    new = token_ids.new_empty
-    return torch.empty_like(token_ids), torch.empty_like(token_ids), new(capacity), new(1), new(1)
+def _fake(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, backend):
+    new, rows = offsets.new_empty, token_ids.numel()
+    return new(rows), new(rows), new(capacity), new(1), new(1)
 
 
 _raw = library.define(
     "token_mask(Tensor token_ids, Tensor word_ids, Tensor offsets, Tensor sample_keys, Tensor rng, Tensor? emotion, Tensor? selected, "
-    "int capacity, int kind, int numerator, int denominator, int emotion_numerator, int emotion_denominator, bool at_least_one, "
-    "int mask_id, int random_low, int random_high, int purpose, int site, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "int capacity, int[] policy, str backend) -> (Tensor seen, Tensor labels, Tensor indices, Tensor count, Tensor overflow)",
     _implementation,
     _fake,
+    integer=True,
 )

@@ -252,6 +252,23 @@ def test_capacity_and_overflow():
     assert SpanPolicy().capacity(3600, 100) == 896 and SpanPolicy("mixed").capacity(100, 100) == 128
 
 
+def test_threads_do_not_change_the_mask():
+    lengths = ODD * 500
+    before = torch.get_num_threads()
+    try:
+        for policy in (SpanPolicy(dice=True), SpanPolicy("independent")):
+            torch.set_num_threads(1)
+            alone = run(lengths, policy)
+            for threads in (2, 3):
+                torch.set_num_threads(threads)
+                assert_same(run(lengths, policy), alone)
+    finally:
+        torch.set_num_threads(before)
+    offsets, keys = batch(lengths)
+    reference = span_mask_reference(offsets, keys, rng(), policy, rows=sum(lengths) + 3, site=5)
+    assert_same(alone, reference)
+
+
 def test_empty_batch_and_no_rows():
     assert run([], SpanPolicy(), spare=0).source.shape == (0,)
     assert run([], SpanPolicy(), spare=2).source.tolist() == [0, 1]
@@ -262,7 +279,7 @@ def test_empty_batch_and_no_rows():
 def test_registration(backend):
     offsets, keys = batch([36, 0, 5])
     for selected in (None, torch.tensor([True, False, True])):
-        arguments = (offsets, keys, rng(), selected, 45, 128, 0, 1, 5, 3, True, False, 3, 7, backend)
+        arguments = (offsets, keys, rng(), selected, 45, 128, [0, 1, 5, 3, 1, 0, 3, 7], backend)
         torch.library.opcheck(torch.ops.memofast.span_mask.default, arguments)
 
 

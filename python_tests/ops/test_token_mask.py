@@ -231,6 +231,16 @@ def test_capacity_and_overflow():
     assert exact.count.item() < TokenPolicy().capacity(3600, 100) == 896
 
 
+def test_words_longer_than_expected_are_listed_all_the_same():
+    """One word of 400 pieces is all targets or none: far more than the expected 15 %."""
+    data = copies(3, 1, pieces=400)
+    policy = TokenPolicy(at_least_one=True)
+    masked = token_mask(rng=rng(), policy=policy, site=1, **data)
+    assert (
+        policy.capacity(1206, 3) < masked.count.item() == masked.indices.numel() == 1200 and masked.overflow.item() == 0
+    )
+
+
 def test_empty_batch():
     masked = token_mask(rng=rng(), policy=TokenPolicy("token"), site=1, **batch([]))
     assert masked.indices.shape == masked.labels.shape == (0,) and masked.count.item() == 0
@@ -242,7 +252,7 @@ def test_registration(backend):
     for selected, emotion in [(None, None), (torch.tensor([True, False, True]), data["emotion"])]:
         arguments = (
             data["token_ids"], data["word_ids"], data["offsets"], data["sample_keys"], rng(), emotion, selected,
-            128, 0 if emotion is None else 2, 3, 20, 1, 2, True, 103, 999, 30522, 3, 7, backend,
+            128, [0 if emotion is None else 2, 3, 20, 1, 2, 1, 103, 999, 30522, 3, 7], backend,
         )  # fmt: skip
         torch.library.opcheck(torch.ops.memofast.token_mask.default, arguments)
 
