@@ -1,9 +1,13 @@
 // The only file that knows Python: pointers, sizes and a stream come in as integers, an error code goes out.
 #include <pybind11/pybind11.h>
 
+#include <vector>
+
 #define MEMOFAST_VARIANT host
 
 #include "attention.h"
+#include "host/batch_memory.h"
+#include "host/gather.h"
 #include "rows/philox.h"
 #include "span_mask.h"
 #include "token_mask.h"
@@ -95,6 +99,72 @@ void bind_attention(py::module_& m) {
     });
 }
 
+// The buffer under the tensors of one batch; goes back to the pool when the last of them is gone.
+class BatchBuffer {
+public:
+    explicit BatchBuffer(size_t size) : memory_(take_batch_memory(size)) {
+        if (!memory_.data) throw std::bad_alloc();
+    }
+    BatchBuffer(const BatchBuffer&) = delete;
+    ~BatchBuffer() { give_batch_memory_back(memory_); }
+    py::buffer_info info() const { return {static_cast<uint8_t*>(memory_.data), py::ssize_t(memory_.size), false}; }
+
+private:
+    BatchMemory memory_;
+};
+
+// Buffers of Python objects, held while C++ reads them without the GIL.
+class HeldBuffers {
+public:
+    explicit HeldBuffers(const py::list& objects) {
+        views_.reserve(objects.size());
+        for (const py::handle object : objects) {
+            Py_buffer view;
+            if (PyObject_GetBuffer(object.ptr(), &view, PyBUF_SIMPLE) != 0) {
+                release();
+                throw py::error_already_set();
+            }
+            views_.push_back(view);
+            data.push_back(static_cast<const uint8_t*>(view.buf));
+            sizes.push_back(view.len);
+        }
+    }
+    HeldBuffers(const HeldBuffers&) = delete;
+    ~HeldBuffers() { release(); }
+    std::vector<const uint8_t*> data;
+    std::vector<int64_t> sizes;
+
+private:
+    void release() {
+        for (Py_buffer& view : views_) PyBuffer_Release(&view);
+    }
+    std::vector<Py_buffer> views_;
+};
+
+// records: list of buffers; rows, first_row: addresses of int64; columns: (name, width, padded width, type, address).
+int64_t gather(const py::list& records, std::uintptr_t rows, std::uintptr_t first_row, const py::list& columns) {
+    const HeldBuffers held(records);
+    std::vector<GatherColumn> wanted;
+    for (const py::handle column : columns) {
+        const auto [name, width, padded, type, out] =
+            column.cast<std::tuple<int, int64_t, int64_t, int, std::uintptr_t>>();
+        wanted.push_back({name, width, padded, RecordType(type), reinterpret_cast<void*>(out)});
+    }
+    const py::gil_scoped_release release;
+    return gather_records({held.data.data(), held.sizes.data(), reinterpret_cast<const int64_t*>(rows),
+                           reinterpret_cast<const int64_t*>(first_row), int64_t(held.data.size()), wanted.data(),
+                           int(wanted.size())});
+}
+
+void bind_store(py::module_& m) {
+    py::class_<BatchBuffer>(m, "BatchBuffer", py::buffer_protocol())
+        .def(py::init<size_t>())
+        .def_buffer(&BatchBuffer::info);
+    m.def("idle_batch_memory", &idle_batch_memory);
+    m.def("gather_records", &gather);
+    m.def("set_calling_thread_parallelism", &set_calling_thread_parallelism);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -106,4 +176,5 @@ PYBIND11_MODULE(_C, m) {
     m.attr("isa") = isa_name();
     bind_masks(m);
     bind_attention(m);
+    bind_store(m);
 }

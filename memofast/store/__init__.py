@@ -1,0 +1,6 @@
+"""Stores: one LMDB of one kind of record each, one record per sample id."""
+
+from memofast.store.reader import FeatureStore, Store, TextStore
+from memofast.store.writer import FeatureWriter, StoreWriter, TextWriter
+
+__all__ = ["FeatureStore", "FeatureWriter", "Store", "StoreWriter", "TextStore", "TextWriter"]

@@ -1,0 +1,218 @@
+"""A corpus: stores joined by sample id, with splits.
+
+A corpus is a folder with `corpus.json`:
+
+    {"format": 1, "name": "grid",
+     "stores": {"text": "text", "visual": "visual", "speech": "speech"},
+     "splits": {"train": {"file": "splits/train.txt", "samples": 900}, ...}}
+
+Paths are relative to the folder, or absolute. The text store is always there (a corpus without words has records of [CLS] alone) and must hold
+every id; a sample that the visual or speech store does not hold has no rows of it. Split files hold one id a line. Class labels
+live in the text store, soft labels per face in the visual store.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from memofast.data import packing
+from memofast.data.batch import PackedBatch
+from memofast.errors import MemofastError
+from memofast.store import FeatureStore, Store, TextStore
+from memofast.store.files import replace_file, write_json
+
+MODALITIES = ("text", "visual", "speech")
+CORPUS = "corpus.json"
+_KINDS = {"text": TextStore, "visual": FeatureStore, "speech": FeatureStore}
+
+
+def sample_key(corpus: str, id: str) -> int:
+    """The random numbers' name for a sample: BLAKE2b-64 of `corpus/id`, little-endian, signed."""
+    digest = hashlib.blake2b(f"{corpus}/{id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def write_corpus(
+    path: str | Path,
+    name: str,
+    stores: Mapping[str, str | Path],
+    splits: Mapping[str, Iterable[str]],
+    facts: Mapping[str, Any] | None = None,
+) -> "Corpus":
+    """Describe finished stores and splits in `path/corpus.json`; replaces an earlier description.
+
+    Args: stores: modality -> folder; kept as a path relative to the corpus where it lies inside. splits: name -> ids, which share none.
+        facts: more entries for `corpus.json`, as source and licence.
+    Raises: `MemofastError` for an unknown modality, a missing store, an id twice, in two splits, or not in the text store.
+    """
+    path = Path(path)
+    if wrong := set(stores) - set(MODALITIES):
+        raise MemofastError(f"corpus {name}: no modality {sorted(wrong)[0]!r}; there are {', '.join(MODALITIES)}")
+    splits = {split: list(ids) for split, ids in splits.items()}
+    _check_splits(name, splits, _open_store(Path(stores["text"]), "text") if "text" in stores else None)
+    relative = {modality: _relative(Path(store), path) for modality, store in stores.items()}
+    entries = {}
+    try:
+        (path / "splits").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MemofastError(f"corpus {path} cannot be made ({error.strerror}): choose another folder") from None
+    for split, ids in splits.items():
+        file = f"splits/{split}.txt"
+        replace_file(path / file, "".join(f"{id}\n" for id in ids).encode())
+        entries[split] = {"file": file, "samples": len(ids)}
+    description = {"format": 1, "name": name, "stores": relative, "splits": entries}
+    write_json(path / CORPUS, {**(facts or {}), **description})
+    return Corpus.open(path)
+
+
+def _check_splits(name: str, splits: Mapping[str, list[str]], text: Store | None) -> None:
+    if text is None:
+        raise MemofastError(f"corpus {name} needs a text store; without words, write records of [CLS] alone")
+    home: dict[str, str] = {}
+    for split, ids in splits.items():
+        for id in ids:
+            if id in home:
+                raise MemofastError(f"corpus {name}: id {id!r} stands in split {home[id]} and again in {split}")
+            if id not in text.rows_of:
+                raise MemofastError(f"corpus {name}: id {id!r} of split {split} is not in store {text.path}")
+            home[id] = split
+
+
+def _relative(store: Path, corpus: Path) -> str:
+    store, corpus = store.resolve(), corpus.resolve()
+    return os.path.relpath(store, corpus) if store.is_relative_to(corpus) else str(store)
+
+
+def _open_store(path: Path, modality: str) -> Store:
+    store = _KINDS[modality].open(path)
+    if not store.complete:
+        raise MemofastError(
+            f"store {path} is not finished ({len(store)} records so far): run what writes it again, it goes on from there"
+        )
+    return store
+
+
+@dataclass(eq=False)
+class Corpus:
+    """An open corpus.
+
+    name: part of every sample's key. weight: how often its streams are drawn, relative to others. modalities: `text` and what else it has.
+    stores: by modality. targets: names of the targets its batches carry (`label`, `lexicon`, `soft_labels`). classes: their class names.
+    """
+
+    path: Path
+    name: str
+    weight: float
+    stores: dict[str, Store]
+    description: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path, weight: float = 1.0) -> "Corpus":
+        """Raises: `MemofastError` where the corpus or a store is missing, unfinished or of the wrong kind."""
+        path = Path(path)
+        if not (path / CORPUS).is_file():
+            raise MemofastError(f"no corpus at {path} ({CORPUS} is missing): check the path or run memofast prepare")
+        try:
+            description = json.loads((path / CORPUS).read_text())
+            name, folders = description["name"], description["stores"]
+            if description["format"] != 1:
+                raise MemofastError(f"corpus {path} has format {description['format']}, this memofast reads 1")
+            stores = {m: _open_store(path / folders[m], m) for m in MODALITIES if m in folders}
+        except (ValueError, KeyError, TypeError) as error:
+            raise MemofastError(f"{path / CORPUS} is not a corpus description ({error})") from None
+        if "text" not in stores:
+            raise MemofastError(f"corpus {path} names no text store in {CORPUS}")
+        return cls(path, name, weight, stores, description)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.stores)
+
+    @cached_property
+    def targets(self) -> frozenset[str]:
+        names = {"text": ("label", "lexicon"), "visual": ("soft_labels",), "speech": ()}
+        return frozenset(n for m, store in self.stores.items() for n in names[m] if n in store.columns)
+
+    @cached_property
+    def classes(self) -> dict[str, list[str]]:
+        return {
+            n: self.stores[m].classes[n] for m in ("text", "visual") if m in self.stores for n in self.stores[m].classes
+        }
+
+    def width(self, modality: str) -> int:
+        """Values per row as stored, `visual` or `speech`; 0 where the corpus has none. Batches pad it to a multiple of 8."""
+        return self.stores[modality].columns["rows"][1] if modality in self.stores else 0
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.description["splits"])
+
+    def split(self, name: str, longest: tuple[int | None, int | None, int | None] = (None, None, None)) -> "Split":
+        """The samples of one split.
+
+        Args: longest: most text, visual and speech rows of a sample; longer ones are left out and counted in `Split.excluded`.
+        Raises: `MemofastError` for an unknown split, a missing id, or where no sample is left.
+        """
+        if name not in self.description["splits"]:
+            raise MemofastError(f"corpus {self.path} has no split {name!r}; it has {', '.join(self.splits) or 'none'}")
+        file = self.path / self.description["splits"][name]["file"]
+        if not file.is_file():
+            raise MemofastError(f"corpus {self.path}: {file} of split {name} is missing: restore it")
+        return Split._of(self, name, file.read_text().splitlines(), longest)
+
+
+@dataclass(eq=False)
+class Split:
+    """Samples of a corpus, in the order of the split's file.
+
+    ids [n]; keys [n] int64, see `sample_key`; lengths [n, 3] int32: text (with [CLS] and [SEP]), visual and speech rows.
+    excluded: samples left out as too long.
+    """
+
+    corpus: Corpus
+    name: str
+    ids: list[str]
+    keys: np.ndarray
+    lengths: np.ndarray
+    excluded: int = 0
+
+    @classmethod
+    def _of(cls, corpus: Corpus, name: str, ids: list[str], longest: tuple[int | None, ...]) -> "Split":
+        if missing := next((id for id in ids if id not in corpus.stores["text"].rows_of), None):
+            raise MemofastError(
+                f"id {missing!r} of split {name} is not in store {corpus.stores['text'].path}: prepare it or take it out of the split"
+            )
+        lengths = np.zeros((len(ids), 3), np.int32)
+        for column, modality in enumerate(MODALITIES):
+            if modality in corpus.stores:
+                rows = corpus.stores[modality].rows_of
+                lengths[:, column] = [rows.get(id, 0) for id in ids]
+        limits = np.array([np.iinfo(np.int32).max if limit is None else limit for limit in longest])
+        kept = np.flatnonzero((lengths <= limits).all(1))
+        if not len(kept):
+            raise MemofastError(
+                f"split {name} of corpus {corpus.path} has no samples ({len(ids)} left out as longer than {longest}): raise the limits or check the split"
+            )
+        keys = np.array([sample_key(corpus.name, ids[i]) for i in kept], np.int64)
+        return cls(corpus, name, [ids[i] for i in kept], keys, lengths[kept], len(ids) - len(kept))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def encoded_ids(self) -> list[bytes]:
+        return [id.encode() for id in self.ids]
+
+    def pack(
+        self, indices: Iterable[int] | np.ndarray, *, dtype: torch.dtype | None = None, pin: bool = False
+    ) -> PackedBatch:
+        """The samples at `indices` as one batch, see `packing.pack`."""
+        return packing.pack(self, np.asarray(indices, np.int64), dtype=dtype, pin=pin)

@@ -1,0 +1,137 @@
+"""Reading stores: counts from the index, rows through one read transaction per batch, closed after the gather."""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memofast import _C
+from memofast.errors import MemofastError
+from memofast.store import environments, files, record
+
+
+class Store:
+    """One store, open for reading; `FeatureStore.open` and `TextStore.open` make them.
+
+    meta: contents of `meta.json`. complete: False where the writer did not come to its end; such a store reads as far as it got.
+    ids: sample ids in key order. lengths [n] int32: their row counts, known without reading records.
+    """
+
+    kind: str
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.meta: dict[str, Any] = files.read_meta(self.path)
+        if self.meta["kind"] != self.kind:
+            raise MemofastError(f"store {self.path} holds {self.meta['kind']}, not {self.kind}: check the path")
+        self.complete: bool = self.meta["complete"]
+        self.columns: dict[str, tuple[str, int]] = {name: tuple(c) for name, c in self.meta["columns"].items()}
+        self.classes: dict[str, list[str]] = self.meta["classes"]
+        self.ids, self.lengths = files.read_index(self.path) if self.complete else self._scan()
+
+    @classmethod
+    def open(cls, path: str | Path):
+        """Raises: `MemofastError` where there is no store, a store of another kind, or one that cannot be read."""
+        return cls(path)
+
+    def __reduce__(self):
+        return type(self), (self.path,)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def rows_of(self) -> dict[str, int]:
+        """Row count by id."""
+        return dict(zip(self.ids, self.lengths.tolist(), strict=True))
+
+    def _scan(self) -> tuple[list[str], np.ndarray]:
+        ids, rows = [], []
+        if (self.path / "data.mdb").exists():
+            with environments.for_reading(self.path).begin(buffers=True) as transaction:
+                for key, value in transaction.cursor():
+                    ids.append(bytes(key).decode())
+                    rows.append(record.row_count(value, self._where(ids[-1])))
+        return ids, np.array(rows, np.int32)
+
+    def _where(self, id: str) -> str:
+        return f"record {id!r} of store {self.path}"
+
+    def read(self, id: str) -> dict[str, np.ndarray]:
+        """All columns of one sample, copied: name -> [rows, width] or 1-d array."""
+        with self._records([id.encode()]) as values:
+            return record.decode(values[0], self._where(id))
+
+    @contextmanager
+    def _records(self, keys: Sequence[bytes]):
+        """The values of these keys, in order, as buffers that are valid inside the `with`."""
+        with environments.for_reading(self.path).begin(buffers=True) as transaction:
+            found = transaction.cursor().getmulti(keys)
+            if len(found) != len(keys):
+                there = {bytes(key) for key, _ in found}
+                missing = next(key for key in keys if key not in there).decode()
+                raise MemofastError(
+                    f"id {missing!r} is not in store {self.path}: prepare it or take it out of the split"
+                )
+            yield [value for _, value in found]
+
+    def gather(
+        self,
+        keys: Sequence[bytes],
+        rows: np.ndarray,
+        first_row: np.ndarray,
+        columns: Sequence[tuple[str, int, int, int]],
+    ) -> None:
+        """Copy columns of many records into the rows of a batch, in C++ without the GIL.
+
+        Args:
+            keys: sample ids, encoded. rows, first_row [len(keys)] int64: row counts the records must have; where they start.
+            columns: (name, padded width, type id, address of the output), see `memofast.store.memory`.
+        Raises: `MemofastError` for an id that is missing or a record that is corrupt or has other rows.
+        """
+        if not keys:
+            return
+        wanted = [
+            (record.NAMES[name], self.columns[name][1], padded, dtype, address)
+            for name, padded, dtype, address in columns
+        ]
+        with self._records(keys) as values:
+            bad = _C.gather_records(values, rows.ctypes.data, first_row.ctypes.data, wanted)
+            if bad >= 0:
+                self._explain(keys[bad].decode(), values[bad], int(rows[bad]))
+
+    def _explain(self, id: str, value: memoryview, rows: int) -> None:
+        where = self._where(id)
+        found = record.decode(value, where)
+        if (there := record.row_count(value, where)) != rows:
+            raise MemofastError(f"{where} has {there} rows, its index says {rows}: restore the store or write it anew")
+        for name, (_, width) in self.columns.items():
+            shape = (rows, width) if width > 1 else (rows,)
+            if name not in found or (width and found[name].shape != shape):
+                raise MemofastError(
+                    f"{where} has no column {name} of width {width}: restore the store or write it anew"
+                )
+        raise MemofastError(f"{where} is corrupt: restore the store or write it anew")
+
+
+class FeatureStore(Store):
+    """A store of feature rows. width: values per row as stored."""
+
+    kind = "features"
+
+    @property
+    def width(self) -> int:
+        return self.columns["rows"][1]
+
+    @property
+    def dtype(self) -> str:
+        return self.columns["rows"][0]
+
+
+class TextStore(Store):
+    """A store of texts; rows include [CLS] and [SEP]."""
+
+    kind = "text"

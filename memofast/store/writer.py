@@ -1,0 +1,321 @@
+"""Writing stores: records go out in batches, a killed writer resumes, and what is finished is described by `meta.json`."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from memofast.errors import MemofastError
+from memofast.store import environments, files, record
+
+_BATCH_RECORDS = 1000
+_BATCH_BYTES = 32 << 20
+_SETTINGS = ("kind", "columns", "classes", "extractor", "fingerprint", "normalisation", "special_tokens")
+
+
+class StoreWriter:
+    """Writes one store; use `FeatureWriter` or `TextWriter`.
+
+    As a context manager it finishes the store on a clean exit. After an exception, or a kill at any moment, the store opens as far
+    as it got, and a writer of the same settings goes on: `done(id)` says which ids need no work.
+    """
+
+    def __init__(self, path: str | Path, meta: dict[str, Any]):
+        self.path = Path(path)
+        self._meta = {"format": files.FORMAT, **meta, "complete": False}
+        self._pending: list[tuple[bytes, bytes]] = []
+        self._pending_bytes = 0
+        self._finished = False
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MemofastError(f"store {self.path} cannot be made ({error.strerror}): choose another folder") from None
+        if (self.path / files.META).exists():
+            self._continue()
+        else:
+            files.write_json(self.path / files.META, self._meta)
+        self._environment = environments.for_writing(self.path)
+        with self._environment.begin() as transaction:
+            self._ids = {bytes(key).decode() for key in transaction.cursor().iternext(values=False)}
+
+    def _continue(self) -> None:
+        there = files.read_meta(self.path)
+        for name in _SETTINGS:
+            if there.get(name) != self._meta.get(name):
+                raise MemofastError(
+                    f"store {self.path} holds {name} {there.get(name)!r}, not {self._meta.get(name)!r}: "
+                    "one store holds one kind of record, so write to another folder"
+                )
+        self._finished = there["complete"]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def done(self, id: str) -> bool:
+        """Whether the store holds this id, from this run or an earlier one."""
+        return id in self._ids
+
+    def _put(self, id: str, rows: int, columns: Mapping[str, np.ndarray]) -> None:
+        key = id.encode()
+        if not 0 < len(key) <= 511 or "\n" in id:
+            raise MemofastError(f"id {id!r}: an id has 1 to 511 bytes and no line break")
+        if id in self._ids:
+            raise MemofastError(f"id {id!r} is in store {self.path} already: give each sample an id of its own")
+        if self._finished:
+            files.write_json(self.path / files.META, self._meta)
+            self._finished = False
+        value = record.encode(rows, columns)
+        self._ids.add(id)
+        self._pending.append((key, value))
+        self._pending_bytes += len(value)
+        if len(self._pending) >= _BATCH_RECORDS or self._pending_bytes >= _BATCH_BYTES:
+            self.commit()
+
+    def commit(self) -> None:
+        """Bring what was put so far to the disk. Raises `MemofastError` where it does not fit; nothing committed is lost."""
+        while self._pending:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    for key, value in self._pending:
+                        transaction.put(key, value)
+                self._pending, self._pending_bytes = [], 0
+            except lmdb.MapFullError:
+                self._environment.set_mapsize(self._environment.info()["map_size"] * 2)
+            except (lmdb.Error, OSError) as error:
+                kept = len(self._ids) - len(self._pending)
+                self._ids -= {key.decode() for key, _ in self._pending}
+                self._pending, self._pending_bytes = [], 0
+                raise MemofastError(
+                    f"store {self.path} cannot be written ({error}); {kept} records are kept: free space and run again to go on"
+                ) from None
+
+    def finish(self) -> dict[str, Any]:
+        """Write the index and the final `meta.json`, with counts and digest. Returns its contents; does nothing the second time."""
+        self.commit()
+        if not self._finished:
+            ids, rows, digest = self._survey()
+            files.write_index(self.path, ids, rows)
+            counts = {"records": len(ids), "rows": int(rows.sum())}
+            files.write_json(
+                self.path / files.META, self._meta | {"complete": True, "counts": counts, "digest": digest}
+            )
+            self._finished = True
+        return files.read_meta(self.path)
+
+    def _survey(self) -> tuple[list[str], np.ndarray, str]:
+        """Ids in key order, their row counts, and the digest: BLAKE2b-256 of key length, key, value length, value."""
+        ids, rows, digest = [], [], hashlib.blake2b(digest_size=32)
+        with self._environment.begin(buffers=True) as transaction:
+            for key, value in transaction.cursor():
+                ids.append(bytes(key).decode())
+                rows.append(record.row_count(value, f"record {ids[-1]!r} of store {self.path}"))
+                digest.update(len(key).to_bytes(8, "little") + bytes(key) + len(value).to_bytes(8, "little"))
+                digest.update(value)
+        return ids, np.array(rows, np.int64), digest.hexdigest()
+
+    def close(self) -> None:
+        environments.close(self.path)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.finish()
+            else:
+                self.commit()
+        finally:
+            self.close()
+
+
+class FeatureWriter(StoreWriter):
+    """Writes a store of feature rows: faces or speech.
+
+    Args:
+        path: folder of the store, made where it is missing.
+        width: values per row.
+        columns: which of `times`, `confidence` and `soft_labels` every record has beside `rows`.
+        classes: names of the soft labels' classes; needed for `soft_labels`.
+        dtype: `float16` or `float32`, the stored type of rows, confidence and soft labels; times are float32 seconds.
+        extractor, fingerprint, normalisation, source, licence: where the rows come from, kept in `meta.json`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        width: int,
+        *,
+        columns: Iterable[str] = (),
+        classes: Sequence[str] = (),
+        dtype: str = "float16",
+        extractor: str = "",
+        fingerprint: str = "",
+        normalisation: str = "",
+        source: str = "",
+        licence: str = "",
+    ):
+        columns = set(columns)
+        if wrong := columns - {"times", "confidence", "soft_labels"}:
+            raise MemofastError(f"store {path}: a feature store has no column {sorted(wrong)[0]!r}")
+        if ("soft_labels" in columns) != bool(classes):
+            raise MemofastError(f"store {path}: soft_labels and the names of their classes go together")
+        if dtype not in ("float16", "float32") or width < 1:
+            raise MemofastError(f"store {path}: rows need a width of at least 1 and dtype float16 or float32")
+        types = {"rows": [dtype, width], "times": ["float32", 1], "confidence": [dtype, 1]}
+        types["soft_labels"] = [dtype, len(classes)]
+        self._columns = {name: types[name] for name in types if name == "rows" or name in columns}
+        super().__init__(
+            path,
+            {
+                "kind": "features",
+                "columns": self._columns,
+                "classes": {"soft_labels": list(classes)} if classes else {},
+                "extractor": extractor,
+                "fingerprint": fingerprint,
+                "normalisation": normalisation,
+                "source": source,
+                "licence": licence,
+            },
+        )
+
+    def put(
+        self,
+        id: str,
+        rows: np.ndarray,
+        *,
+        times: np.ndarray | None = None,
+        confidence: np.ndarray | None = None,
+        soft_labels: np.ndarray | None = None,
+    ) -> None:
+        """Add one sample.
+
+        Args: rows [n, width] float, n may be 0; times [n] seconds; confidence [n]; soft_labels [n, classes].
+        Raises: `MemofastError` for another width, a column too many or too few, an id that is there, values that are not finite.
+        """
+        given = {"rows": rows, "times": times, "confidence": confidence, "soft_labels": soft_labels}
+        given = {name: np.asarray(value) for name, value in given.items() if value is not None}
+        if given.keys() != self._columns.keys():
+            raise MemofastError(
+                f"id {id!r}: store {self.path} has columns {', '.join(self._columns)}, the sample has {', '.join(given)}"
+            )
+        count = len(given["rows"])
+        columns = {}
+        for name, (dtype, width) in self._columns.items():
+            shape = (count, width) if name in ("rows", "soft_labels") else (count,)
+            if given[name].shape != shape:
+                raise MemofastError(
+                    f"id {id!r}: {name} of store {self.path} must be {list(shape)}, got {list(given[name].shape)}"
+                )
+            columns[name] = _finite(given[name], dtype, f"id {id!r}: {name} of store {self.path}")
+        self._put(id, count, columns)
+
+
+class TextWriter(StoreWriter):
+    """Writes a store of texts. [CLS] and [SEP] are added here, so that a record's rows are what a model reads.
+
+    Args:
+        path: folder of the store, made where it is missing.
+        cls_id, sep_id: their ids; vocabulary: what the ids mean, for `meta.json`.
+        classes: names of the samples' classes; where given, `put` takes `label`.
+        lexicon_classes: names of the lexicon's classes; where given, `put` takes `lexicon`.
+        source, licence, extractor, fingerprint: as in `FeatureWriter`; the extractor is the tokenizer.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        cls_id: int = 101,
+        sep_id: int = 102,
+        classes: Sequence[str] = (),
+        lexicon_classes: Sequence[str] = (),
+        extractor: str = "",
+        fingerprint: str = "",
+        source: str = "",
+        licence: str = "",
+    ):
+        self._cls, self._sep = cls_id, sep_id
+        self._classes, self._lexicon = list(classes), list(lexicon_classes)
+        columns = {"tokens": ["int32", 1], "words": ["int32", 1]}
+        if lexicon_classes:
+            columns["lexicon"] = ["int32", 1]
+        columns["utf8"] = ["uint8", 0]
+        if classes:
+            columns["label"] = ["int64", 0]
+        names = {"label": self._classes, "lexicon": self._lexicon}
+        super().__init__(
+            path,
+            {
+                "kind": "text",
+                "columns": columns,
+                "classes": {name: value for name, value in names.items() if value},
+                "special_tokens": {"cls": cls_id, "sep": sep_id},
+                "extractor": extractor,
+                "fingerprint": fingerprint,
+                "source": source,
+                "licence": licence,
+            },
+        )
+
+    def put(
+        self,
+        id: str,
+        tokens: Sequence[int],
+        words: Sequence[int],
+        *,
+        lexicon: Sequence[int] | None = None,
+        utf8: str = "",
+        label: int | None = None,
+    ) -> None:
+        """Add one sample; without tokens it is [CLS] alone.
+
+        Args:
+            tokens [n]: WordPiece ids without [CLS] and [SEP]. words [n]: index of each piece's word, from 0, never decreasing.
+            lexicon [n]: class of each piece, -1 where none. utf8: the text itself. label: class of the sample, None where unknown.
+        Raises: `MemofastError` for lengths that differ, a class that has no name, an id that is there.
+        """
+        tokens, words = np.asarray(tokens, np.int32), np.asarray(words, np.int32)
+        if tokens.ndim != 1 or words.shape != tokens.shape:
+            raise MemofastError(f"id {id!r}: {tokens.size} tokens, but {words.size} word indices")
+        if len(words) and (words[0] < 0 or (np.diff(words) < 0).any()):
+            raise MemofastError(f"id {id!r}: word indices start at 0 and never decrease")
+        columns = {"tokens": self._framed(tokens, self._cls, self._sep), "words": self._framed(words, -1, -1)}
+        if self._lexicon:
+            columns["lexicon"] = self._framed(self._lexicon_of(id, lexicon, len(tokens)), -1, -1)
+        elif lexicon is not None:
+            raise MemofastError(f"id {id!r}: store {self.path} has no lexicon classes; name them when it is opened")
+        columns["utf8"] = np.frombuffer(utf8.encode(), np.uint8)
+        if self._classes:
+            if label is not None and not 0 <= label < len(self._classes):
+                raise MemofastError(f"id {id!r}: label {label}, but store {self.path} has {len(self._classes)} classes")
+            columns["label"] = np.array([-1 if label is None else label], np.int64)
+        elif label is not None:
+            raise MemofastError(f"id {id!r}: store {self.path} has no classes; name them when it is opened")
+        self._put(id, len(columns["tokens"]), columns)
+
+    def _lexicon_of(self, id: str, lexicon: Sequence[int] | None, count: int) -> np.ndarray:
+        classes = np.full(count, -1, np.int32) if lexicon is None else np.asarray(lexicon, np.int32)
+        if classes.shape != (count,) or (count and not -1 <= classes.min() <= classes.max() < len(self._lexicon)):
+            raise MemofastError(
+                f"id {id!r}: lexicon needs {count} classes from -1 to {len(self._lexicon) - 1} in store {self.path}"
+            )
+        return classes
+
+    @staticmethod
+    def _framed(values: np.ndarray, first: int, last: int) -> np.ndarray:
+        ends = ([first], [last]) if len(values) else ([first], [])
+        return np.concatenate((ends[0], values, ends[1])).astype(np.int32)
+
+
+def _finite(values: np.ndarray, dtype: str, what: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        values = values.astype(dtype)
+    if not np.isfinite(values).all():
+        raise MemofastError(
+            f"{what}: some values are not finite in {dtype}: repair the features or store them as float32"
+        )
+    return values
