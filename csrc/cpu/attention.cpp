@@ -9,7 +9,8 @@
 #include <string.h>
 
 #include "cpu/matmul.h"
-#include "rows/attention.h"
+#include "cpu/softmax.h"
+#include "rows/lanes.h"
 
 namespace memofast::MEMOFAST_VARIANT {
 namespace {
@@ -33,100 +34,84 @@ struct Buffer {
 
 thread_local Buffer scratch, order;
 
-MEMOFAST_FUNCTION float widen(float value) { return value; }
-MEMOFAST_FUNCTION float widen(uint16_t value) {
-    const uint32_t bits = uint32_t(value) << 16;
-    float wide;
-    __builtin_memcpy(&wide, &bits, 4);
-    return wide;
-}
-
-template <class Element>
-MEMOFAST_FUNCTION Element narrow(float value);
-template <>
-MEMOFAST_FUNCTION float narrow(float value) {
-    return value;
-}
-template <>
-MEMOFAST_FUNCTION uint16_t narrow(float value) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &value, 4);
-    const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-    return uint16_t(value == value ? rounded : 0x7FC0u);
-}
-
 template <class Element>
 MEMOFAST_FUNCTION void store_row(const float* row, float factor, Element* to, int64_t width) {
 #pragma omp simd
-    for (int64_t d = 0; d < width; ++d) to[d] = narrow<Element>(row[d] * factor);
+    for (int64_t d = 0; d < width; ++d) from_float(row[d] * factor, to[d]);
+}
+
+// Asks for rows that lie too far apart for the hardware to foresee.
+template <class Element>
+MEMOFAST_FUNCTION void prefetch(const Element* from, int64_t step, int64_t rows, int64_t width) {
+    for (int64_t r = 0; r < rows; ++r)
+        for (int64_t d = 0; d < width; d += 64 / int64_t(sizeof(Element))) __builtin_prefetch(from + r * step + d, 0, 2);
 }
 
 // How inputs and scores become operands of `product`, for either arithmetic.
 template <class Element>
-struct Float : FloatArithmetic {
+struct Single : FloatArithmetic {
+    static constexpr bool kPacksLeft = true;
     // [rows, step], the right operand of a sum over rows.
     static void pack_rows(const Element* from, int64_t from_step, float* to, int64_t step, int64_t rows, int64_t width) {
         for (int64_t r = 0; r < rows; ++r) {
 #pragma omp simd
-            for (int64_t d = 0; d < width; ++d) to[r * step + d] = widen(from[r * from_step + d]);
+            for (int64_t d = 0; d < width; ++d) to[r * step + d] = to_float(from[r * from_step + d]);
             for (int64_t d = width; d < step; ++d) to[r * step + d] = 0;
         }
     }
     // [width, step], the right operand of a sum over the width. `space` holds [rows, width].
     static void pack_columns(const Element* from, int64_t from_step, float* to, int64_t step, int64_t rows, int64_t width,
                              float* space) {
+        if constexpr (sizeof(Element) == sizeof(float)) return transpose(from, from_step, to, step, rows, width);
         pack_rows(from, from_step, space, width, rows, width);
         transpose(space, width, to, step, rows, width);
     }
-    // The left operand of a sum over the width.
-    static Left<float> left(const Element* from, int64_t from_step, int64_t rows, int64_t width, float* space) {
-        pack_rows(from, from_step, space, width, rows, width);
-        return {space, width, 1};
-    }
-    static Left<float> left_scores(float* scores, int64_t step, int64_t, float*) { return {scores, step, 1}; }
+    // The left operand of a sum over the width: the packed rows.
+    static Left<float> left(const Element*, int64_t, const float* packed, int64_t step) { return {packed, step, 1}; }
+    static Left<float> left_scores(const float* scores, int64_t step, int64_t, float*) { return {scores, step, 1}; }
     static Left<float> left_scores_transposed(float* scores, int64_t step, int64_t, float*) { return {scores, 1, step}; }
 };
 
 #if defined(__AVX512F__)
 struct Pairs : PairArithmetic {
-    static void pack_rows(const uint16_t* from, int64_t from_step, uint32_t* to, int64_t step, int64_t rows, int64_t width) {
+    static constexpr bool kPacksLeft = false;
+    static void pack_rows(const BFloat16* from, int64_t from_step, uint32_t* to, int64_t step, int64_t rows, int64_t width) {
         for (int64_t r = 0; r < rows; r += 2, to += step) {
-            const uint16_t* first = from + r * from_step;
-            const uint16_t* second = first + from_step;
+            const BFloat16* first = from + r * from_step;
+            const BFloat16* second = first + from_step;
             if (r + 1 < rows) {
 #pragma omp simd
-                for (int64_t d = 0; d < width; ++d) to[d] = first[d] | uint32_t(second[d]) << 16;
+                for (int64_t d = 0; d < width; ++d) to[d] = first[d].bits | uint32_t(second[d].bits) << 16;
             } else {
 #pragma omp simd
-                for (int64_t d = 0; d < width; ++d) to[d] = first[d];
+                for (int64_t d = 0; d < width; ++d) to[d] = first[d].bits;
             }
             for (int64_t d = width; d < step; ++d) to[d] = 0;
         }
     }
-    static void pack_columns(const uint16_t* from, int64_t from_step, uint32_t* to, int64_t step, int64_t rows, int64_t width,
+    static void pack_columns(const BFloat16* from, int64_t from_step, uint32_t* to, int64_t step, int64_t rows, int64_t width,
                              uint32_t*) {
         transpose(from, from_step / 2, to, step, rows, width / 2);
     }
-    static Left<uint32_t> left(const uint16_t* from, int64_t from_step, int64_t, int64_t, uint32_t*) {
+    // The left operand of a sum over the width: the input as it lies.
+    static Left<uint32_t> left(const BFloat16* from, int64_t from_step, const uint32_t*, int64_t) {
         return {reinterpret_cast<const uint32_t*>(from), from_step / 2, 1};
     }
     static Left<uint32_t> left_scores(float* scores, int64_t step, int64_t rows, uint32_t* space) {
-        typedef uint16_t Half __attribute__((may_alias));
-        Half* to = reinterpret_cast<Half*>(space);
-#pragma omp simd
-        for (int64_t j = 0; j < rows * step; ++j) to[j] = narrow<uint16_t>(scores[j]);
+        uint16_t* to = reinterpret_cast<uint16_t*>(space);
+        for (int64_t j = 0; j < rows * step; j += kLanes)
+            *reinterpret_cast<Halves*>(to + j) = __builtin_convertvector(rounded_bf16(floats(scores + j)) >> 16, Halves);
         return {space, step / 2, 1};
     }
     // Two rows are interleaved; the row after the last reads as zero.
     static Left<uint32_t> left_scores_transposed(float* scores, int64_t step, int64_t rows, uint32_t* space) {
         if (rows & 1) memset(scores + rows * step, 0, size_t(4 * step));
-        for (int64_t r = 0; r < rows; r += 2) {
-            const float* first = scores + r * step;
-            uint32_t* to = space + r / 2 * step;
-#pragma omp simd
-            for (int64_t j = 0; j < step; ++j)
-                to[j] = narrow<uint16_t>(first[j]) | uint32_t(narrow<uint16_t>(first[j + step])) << 16;
-        }
+        for (int64_t r = 0; r < rows; r += 2)
+            for (int64_t j = 0; j < step; j += kLanes) {
+                float* pair = scores + r * step + j;
+                *reinterpret_cast<Units*>(space + r / 2 * step + j) =
+                    rounded_bf16(floats(pair)) >> 16 | rounded_bf16(floats(pair + step));
+            }
         return {space, 1, step};
     }
 };
@@ -154,7 +139,7 @@ int64_t scratch_bytes(int64_t longest, int64_t width, bool backward) {
     const Shape shape(longest, width);
     const int64_t rows = kBlock * shape.width;
     const int64_t forward_units = 4 * shape.panel() + 3 * shape.block() + rows;
-    return 4 * (forward_units + (backward ? 5 * shape.panel() + shape.block() : 0)) + 64 * 32;
+    return 4 * (forward_units + (backward ? 4 * shape.panel() + shape.block() : 0)) + 64 * 32;
 }
 
 struct Task {
@@ -163,17 +148,20 @@ struct Task {
     int64_t sample_key;
 };
 
-// The 16-bit lanes of queries first .. first + rows - 1 for every key: lanes [rows rounded up to 16, step].
+// The 16-bit lanes of queries first .. first + rows - 1 for every key: lanes [rows rounded up to kLanes / 2, step].
 void draw_lanes(const Task& task, int64_t first, int64_t rows, uint16_t* lanes, int64_t step) {
-    for (int64_t r = 0; r < rows; r += 16)
+    constexpr int kDraws = kLanes / 2;
+    Wides positions;
+    for (int i = 0; i < kDraws; ++i) positions[i] = uint64_t(task.head << 16 | (first + i));
+    for (int64_t r = 0; r < rows; r += kDraws, positions += kDraws)
         for (int64_t block = 0; 8 * block < task.length; ++block) {
-            alignas(64) uint32_t words[4][16];
-#pragma omp simd
-            for (int i = 0; i < 16; ++i) {
-                const Words w = draw(task.key, task.sample_key, uint32_t(task.head << 16 | (first + r + i)), uint32_t(block));
-                for (int n = 0; n < 4; ++n) words[n][i] = w.word[n];
+            Wides words[4];
+            draw(task.key, task.sample_key, positions, uint32_t(block), words);
+            const Wides low = (words[0] & 0xFFFFFFFFu) | words[1] << 32, high = (words[2] & 0xFFFFFFFFu) | words[3] << 32;
+            for (int i = 0; i < kDraws; ++i) {
+                const uint64_t eight[2] = {low[i], high[i]};
+                memcpy(lanes + (r + i) * step + 8 * block, eight, sizeof eight);
             }
-            for (int i = 0; i < 16; i += 4) transpose4(&words[0][i], 16, lanes + (r + i) * step + 8 * block, step / 2);
         }
 }
 
@@ -184,6 +172,7 @@ void forward_task(const AttentionArguments& a, const Task& task) {
     const int64_t length = task.length, step = 3 * a.heads * a.width, out_step = a.heads * a.width;
     const Element* q = static_cast<const Element*>(a.qkv) + task.start * step + task.head * a.width;
     Element* out = static_cast<Element*>(a.out) + task.start * out_step + task.head * a.width;
+    for (int part = 0; part < 3; ++part) prefetch(q + part * out_step, step, length, a.width);
     Parts parts;
     Unit* space = parts.take<Unit>(shape.panel());
     Unit* keys = parts.take<Unit>(shape.panel());
@@ -195,7 +184,8 @@ void forward_task(const AttentionArguments& a, const Task& task) {
 
     Operands::pack_columns(q + out_step, step, keys, shape.keys, length, a.width, space);
     Operands::pack_rows(q + 2 * out_step, step, values, shape.width, length, a.width);
-    const Left<Unit> queries = Operands::left(q, step, length, a.width, space);
+    if (Operands::kPacksLeft) Operands::pack_rows(q, step, space, a.width, length, a.width);
+    const Left<Unit> queries = Operands::left(q, step, space, a.width);
     for (int64_t first = 0; first < length; first += kBlock) {
         const int64_t rows = length - first < kBlock ? length - first : kBlock;
         product<Operands>(queries.from_row(first), keys, shape.keys, scores, shape.keys, rows, shape.keys,
@@ -204,8 +194,8 @@ void forward_task(const AttentionArguments& a, const Task& task) {
         float factor[kBlock];
         for (int64_t r = 0; r < rows; ++r) {
             float* row = scores + r * shape.keys;
-            const SoftmaxRow softmax = softmax_row<kDropout>(row, length, a.scale, lanes + r * shape.keys, a.threshold);
-            for (int64_t j = length; j < shape.keys; ++j) row[j] = 0;
+            const SoftmaxRow softmax = softmax_row<kDropout>(row, int(length), a.scale, lanes + r * shape.keys,
+                                                            int(a.threshold));
             factor[r] = (kDropout ? a.keep_scale : 1.0f) / softmax.sum;
             a.lse[(task.start + first + r) * a.heads + task.head] = softmax.maximum + logf(softmax.sum);
         }
@@ -224,9 +214,10 @@ void backward_task(const AttentionArguments& a, const Task& task) {
     const Element* q = static_cast<const Element*>(a.qkv) + task.start * step + task.head * a.width;
     const Element* grad = static_cast<const Element*>(a.grad) + task.start * out_step + task.head * a.width;
     Element* grad_q = static_cast<Element*>(a.out) + task.start * step + task.head * a.width;
+    for (int part = 0; part < 3; ++part) prefetch(q + part * out_step, step, length, a.width);
+    prefetch(grad, out_step, length, a.width);
     Parts parts;
     Unit* space = parts.take<Unit>(shape.panel());
-    Unit* space_of_grad = parts.take<Unit>(shape.panel());
     Unit* key_columns = parts.take<Unit>(shape.panel());
     Unit* value_columns = parts.take<Unit>(shape.panel());
     Unit* key_rows = parts.take<Unit>(shape.panel());
@@ -245,8 +236,8 @@ void backward_task(const AttentionArguments& a, const Task& task) {
     Operands::pack_rows(q + out_step, step, key_rows, shape.width, length, a.width);
     Operands::pack_rows(q, step, query_rows, shape.width, length, a.width);
     Operands::pack_rows(grad, out_step, grad_rows, shape.width, length, a.width);
-    const Left<Unit> queries = Operands::left(q, step, length, a.width, space);
-    const Left<Unit> grads = Operands::left(grad, out_step, length, a.width, space_of_grad);
+    const Left<Unit> queries = Operands::left(q, step, query_rows, shape.width);
+    const Left<Unit> grads = Operands::left(grad, out_step, grad_rows, shape.width);
     for (int64_t first = 0; first < length; first += kBlock) {
         const int64_t rows = length - first < kBlock ? length - first : kBlock;
         const int64_t depth = (rows + Operands::kDepth - 1) / Operands::kDepth;
@@ -258,10 +249,9 @@ void backward_task(const AttentionArguments& a, const Task& task) {
         if (kDropout) draw_lanes(task, first, rows, lanes, shape.keys);
         for (int64_t r = 0; r < rows; ++r) {
             const int64_t row = r * shape.keys;
-            softmax_backward_row<kDropout>(scores + row, grad_scores + row, length, a.scale,
-                                           a.lse[(task.start + first + r) * a.heads + task.head], lanes + row, a.threshold,
+            softmax_backward_row<kDropout>(scores + row, grad_scores + row, int(length), a.scale,
+                                           a.lse[(task.start + first + r) * a.heads + task.head], lanes + row, int(a.threshold),
                                            a.keep_scale);
-            for (int64_t j = length; j < shape.keys; ++j) grad_scores[row + j] = 0;
         }
         product<Operands>(Operands::left_scores_transposed(scores, shape.keys, rows, operand), grad_rows + panel_row, shape.width,
                           grad_values, shape.width, length, shape.width, depth, first > 0);
@@ -286,11 +276,11 @@ TaskFunction choose(bool backward, bool dropout) {
 }
 
 TaskFunction choose(const AttentionArguments& a, bool backward) {
-    if (a.type == Type::float32) return choose<Float<float>, float>(backward, a.threshold > 0);
+    if (a.type == Type::float32) return choose<Single<float>, float>(backward, a.threshold > 0);
 #if defined(__AVX512F__)
-    if (__builtin_cpu_supports("avx512bf16")) return choose<Pairs, uint16_t>(backward, a.threshold > 0);
+    if (__builtin_cpu_supports("avx512bf16")) return choose<Pairs, BFloat16>(backward, a.threshold > 0);
 #endif
-    return choose<Float<uint16_t>, uint16_t>(backward, a.threshold > 0);
+    return choose<Single<BFloat16>, BFloat16>(backward, a.threshold > 0);
 }
 
 struct Sequence {

@@ -5,19 +5,16 @@
 // [depth, columns] whose rows are aligned vectors. An arithmetic is a struct with `Unit`, `kDepth` (values per unit) and `dot`.
 #pragma once
 
-#include "variant.h"
+#include "cpu/vectors.h"
 
 namespace memofast::MEMOFAST_VARIANT {
 
 #if defined(__AVX512F__)
-constexpr int kLanes = 16, kTileRows = 6, kTileVectors = 4;
-#elif defined(__AVX2__)
-constexpr int kLanes = 8, kTileRows = 6, kTileVectors = 2;
+constexpr int kTileRows = 6, kTileVectors = 4;
 #else
-constexpr int kLanes = 4, kTileRows = 6, kTileVectors = 2;
+constexpr int kTileRows = 6, kTileVectors = 2;
 #endif
 
-typedef float Floats __attribute__((vector_size(4 * kLanes), may_alias));
 typedef float Quad __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int QuadIndex __attribute__((vector_size(16)));
 
@@ -35,8 +32,7 @@ struct PairArithmetic {
     using Unit = uint32_t;
     static constexpr int kDepth = 2;
     static MEMOFAST_FUNCTION void dot(Floats& sum, uint32_t left, Floats right) {
-        typedef uint32_t Units __attribute__((vector_size(64)));
-        const Units pair = left - Units{};
+        const Units pair = Units{} + left;
         asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(pair), "v"(right));
     }
 };
