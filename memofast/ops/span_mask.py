@@ -11,7 +11,7 @@ from memofast.ops import library, targets
 from memofast.ops.philox import Purpose, below, draw, rows_of, stream_key
 
 KINDS = {"span": 0, "independent": 1, "single_span": 2, "mixed": 3}
-BACKENDS = ("reference", "cpu", "cuda")
+BACKENDS = ("reference", "cpu", "cuda", "triton")
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,10 @@ def _implementation(offsets, sample_keys, rng, selected, rows, capacity, codes, 
         policy = SpanPolicy(list(KINDS)[kind], (numerator, denominator), length, bool(dice), bool(original))
         options = dict(rows=rows, site=site, purpose=purpose, selected=selected, capacity=capacity)
         return tuple(span_mask_reference(offsets, sample_keys, rng, policy, **options))
+    if backend == "triton":
+        from memofast.kernels import span_mask as kernels
+
+        return kernels.span_mask(offsets, sample_keys, rng, selected, rows, capacity, codes)
     new, point, samples = offsets.new_empty, library.pointer, sample_keys.numel()
     outputs = source, indices, count, overflow = new(rows), new(capacity), new(1), new(1)
     workspace = new(samples) if backend == "cuda" else None

@@ -1,0 +1,73 @@
+"""The Triton kernel without a GPU: run by Triton's interpreter, and compiled for GPU architectures."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+INTERPRETED = """
+import itertools, torch
+from memofast.ops import MaskedRows, SpanPolicy, span_mask_reference
+
+POLICIES = [
+    (0, SpanPolicy()), (0, SpanPolicy(ratio=(1, 2), length=2, original=True)), (0, SpanPolicy(ratio=(1, 4), dice=True)),
+    (1, SpanPolicy("independent")), (1, SpanPolicy("independent", ratio=(0, 1))),
+    (2, SpanPolicy("single_span", ratio=(3, 10))), (2, SpanPolicy("single_span", ratio=(9, 10), original=True)),
+    (3, SpanPolicy("mixed", length=6, dice=True)),
+]
+lengths = [0, 1, 2, 3, 17, 40, 0, 70, 30, 31, 32]
+offsets = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+keys = (torch.arange(len(lengths)) - 3) * 0x9E3779B97F4A7C1
+rng, rows, site = torch.tensor([-(2**40) + 5, 2**35 + 17]), sum(lengths) + 5, 1 << 20
+for number, (kind, policy) in enumerate(POLICIES):
+    selected = torch.arange(len(lengths)) % 3 != 1 if number % 2 else None
+    for capacity in (7, 512) if number == 0 else (512,):
+        codes = [kind, *policy.ratio, policy.length, policy.dice, policy.original, 3, site]
+        ours = torch.ops.memofast.span_mask(offsets, keys, rng, selected, rows, capacity, codes, "triton")
+        theirs = span_mask_reference(offsets, keys, rng, policy, rows=rows, site=site, selected=selected, capacity=capacity)
+        for name, a, b in zip(MaskedRows._fields, ours, theirs):
+            assert a.dtype == b.dtype and torch.equal(a, b), (policy, name)
+"""
+
+COMPILED = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from memofast.kernels import span_mask as kernels
+
+def compile(kernel, constants):
+    pointers = dict(sample_keys="*i64", rng="*i64", selected="*u8")
+    values = {name: "i32" for name in kernels.SIZES}
+    signature = {n: "constexpr" if n in constants else values.get(n) or pointers.get(n, "*i32") for n in kernel.arg_names}
+    source = ASTSource(kernel, signature, constants)
+    assert triton.compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32)).asm["cubin"]
+
+for kind in range(4):
+    compile(kernels.choose_rows, dict(KIND=kind, DICE=kind in (0, 3), ORIGINAL=bool(kind % 2), SELECT=kind == 0, BLOCK=64))
+compile(kernels.list_targets, dict(BLOCK=64))
+"""
+
+
+def run(script, *arguments, **environment):
+    command = [sys.executable, "-c", script, *arguments]
+    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_importing_memofast_does_not_import_triton():
+    run("import sys, memofast.ops; assert 'triton' not in sys.modules")
+
+
+@pytest.mark.slow
+def test_interpreted_kernel_equals_reference():
+    run(INTERPRETED, TRITON_INTERPRET="1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["80", "90"])
+def test_compiles_for_a_gpu(architecture, tmp_path):
+    run(COMPILED, architecture, TRITON_CACHE_DIR=str(tmp_path))
