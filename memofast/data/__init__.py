@@ -2,6 +2,19 @@
 
 from memofast.data.batch import Capacity, PackedBatch
 from memofast.data.corpus import Corpus, Split, sample_key, write_corpus
-from memofast.data.loading import epoch
+from memofast.data.loading import Loader, MicroBatch, Update, epoch
+from memofast.data.sampling import Stream
 
-__all__ = ["Capacity", "Corpus", "PackedBatch", "Split", "epoch", "sample_key", "write_corpus"]
+__all__ = [
+    "Capacity",
+    "Corpus",
+    "Loader",
+    "MicroBatch",
+    "PackedBatch",
+    "Split",
+    "Stream",
+    "Update",
+    "epoch",
+    "sample_key",
+    "write_corpus",
+]

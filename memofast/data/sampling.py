@@ -1,4 +1,9 @@
-"""Which samples form which batch: order of an epoch, and runs of it that fit a capacity."""
+"""Which samples form which batch: order of an epoch, runs of it that fit a capacity, and the draw between streams."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,10 +46,11 @@ class Filling:
         return min(start + self._samples, *ends)
 
 
-def check_fits(split: Split, capacity: Capacity) -> None:
-    """Raises `MemofastError` naming the first sample that is longer than a whole batch."""
+def check_fits(split: Split, capacity: Capacity, chosen: np.ndarray | None = None) -> None:
+    """Raises `MemofastError` naming the first sample (of those at the indices `chosen`) that is longer than a whole batch."""
     limits = np.array((capacity.text, capacity.visual, capacity.speech))
-    too_long = np.flatnonzero((split.lengths > limits).any(1))
+    chosen = np.arange(len(split)) if chosen is None else chosen
+    too_long = chosen[(split.lengths[chosen] > limits).any(1)]
     if capacity.samples < 1:
         raise MemofastError("a batch needs room for at least one sample")
     if len(too_long):
@@ -53,3 +59,137 @@ def check_fits(split: Split, capacity: Capacity) -> None:
             f"sample {split.ids[too_long[0]]!r} of corpus {split.corpus.name} has {rows[0]} text, {rows[1]} visual and {rows[2]} speech rows; "
             f"a batch holds {limits[0]}, {limits[1]} and {limits[2]} ({len(too_long)} such samples): raise the capacity or leave out long samples"
         )
+
+
+@dataclass(eq=False)
+class Stream:
+    """Samples that are visited in turn, each once per epoch.
+
+    split: where they come from. weight: how often the stream is drawn, relative to the others. objective: for which the stream is, None
+    for any. eligible [n] bool: which samples of the split take part; None: all. name: of the corpus.
+    """
+
+    split: Split
+    weight: float = 1.0
+    objective: str | None = None
+    eligible: np.ndarray | None = None
+    name: str = ""
+
+    def __post_init__(self):
+        self.name = self.name or self.split.corpus.name
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}/{self.split.name}" + (f" for {self.objective}" if self.objective else "")
+
+
+class Position(NamedTuple):
+    """Updates planned so far, and for every stream its epoch and the next sample of that epoch's order."""
+
+    updates: int
+    streams: tuple[tuple[int, int], ...]
+
+
+class _Order:
+    """The order of one stream's current epoch."""
+
+    def __init__(self, stream: Stream, site: int, seed: int, capacity: Capacity):
+        self.stream = stream
+        chosen = np.arange(len(stream.split)) if stream.eligible is None else np.flatnonzero(stream.eligible)
+        if stream.eligible is not None and len(stream.eligible) != len(stream.split):
+            raise ValueError(f"stream {stream.title}: eligible must have {len(stream.split)} entries")
+        if not len(chosen):
+            raise MemofastError(f"stream {stream.title} has no samples it can use: drop the objective or the corpus")
+        check_fits(stream.split, capacity, chosen)
+        self._chosen, self._site, self._seed, self._capacity = chosen, site, seed, capacity
+        self._epoch = -1
+        keys = np.ascontiguousarray(stream.split.keys[chosen])
+        self.fingerprint = hashlib.blake2b(keys.tobytes(), digest_size=8).hexdigest()
+
+    def take(self, epoch: int, start: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """Indices into the split of the next batch, which ends with the epoch, and the position after it."""
+        if epoch != self._epoch:
+            split = self.stream.split
+            self._indices = self._chosen[shuffled(split.keys[self._chosen], self._seed, epoch, self._site)]
+            self._filling = Filling(split.lengths[self._indices], self._capacity)
+            self._epoch = epoch
+        end = self._filling.run(start)
+        after = (epoch, end) if end < len(self._indices) else (epoch + 1, 0)
+        return self._indices[start:end], after
+
+
+class Streams:
+    """Plans updates: which stream and which samples each micro-batch takes. A plan depends on nothing but its position.
+
+    Several streams of one corpus (one per objective) shuffle with sites 0, 1, ..., so that they do not go in step.
+    Raises: `MemofastError` for a sample longer than the capacity, a stream without samples, or feature widths that differ.
+    """
+
+    def __init__(self, streams: Sequence[Stream], capacity: Capacity, seed: int, micro_batches: int, mixing: str):
+        if mixing not in ("update", "sample"):
+            raise ValueError(f"mixing is 'update' or 'sample', not {mixing!r}")
+        if not streams:
+            raise MemofastError("there is no stream to draw from: name at least one corpus")
+        _check_widths(streams)
+        weights = np.array([stream.weight for stream in streams], np.float64)
+        if not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
+            raise MemofastError("stream weights must be at least 0, and one of them more")
+        ends = np.cumsum(weights) / weights.sum()
+        self._thresholds = np.round(ends * 2.0**32).astype(np.int64)
+        self._thresholds[np.flatnonzero(weights)[-1] :] = 2**32
+        self._orders, seen = [], {}
+        for stream in streams:
+            site = seen.get(stream.name, 0)
+            seen[stream.name] = site + 1
+            self._orders.append(_Order(stream, site, seed, capacity))
+        self._seed, self._micro_batches, self._mixing = seed, micro_batches, mixing
+        self.start = Position(0, ((0, 0),) * len(streams))
+
+    def _draw(self, step: int) -> list[int]:
+        """The stream of each micro-batch: Philox(seed, STREAM, step, key 0), position = micro-batch, word 0."""
+        rng = torch.tensor([self._seed, step], dtype=torch.int64)
+        zero = torch.zeros(1, dtype=torch.int64)
+        positions = torch.arange(self._micro_batches) * (self._mixing == "sample")
+        words = draw(stream_key(rng, Purpose.STREAM, 0), zero, positions, zero)[:, 0].numpy()
+        return np.searchsorted(self._thresholds, words, side="right").tolist()
+
+    def plan(self, position: Position) -> tuple[list[tuple[Stream, np.ndarray]], Position]:
+        """Stream and indices of every micro-batch of the next update, over all ranks, and the position after it."""
+        step, places, plans = position.updates + 1, list(position.streams), []
+        for number in self._draw(step):
+            indices, places[number] = self._orders[number].take(*places[number])
+            plans.append((self._orders[number].stream, indices))
+        return plans, Position(step, tuple(places))
+
+    def state(self, position: Position) -> dict[str, Any]:
+        streams = [
+            {"stream": order.stream.title, "samples": order.fingerprint, "epoch": place[0], "next": place[1]}
+            for order, place in zip(self._orders, position.streams, strict=True)
+        ]
+        return {"seed": self._seed, "updates": position.updates, "streams": streams}
+
+    def position(self, state: dict[str, Any]) -> Position:
+        """Raises: `MemofastError` where the state was taken with another seed or other samples."""
+        if state["seed"] != self._seed:
+            raise MemofastError(
+                f"the state to resume has seed {state['seed']}, the run {self._seed}: use the same seed"
+            )
+        there = [(entry["stream"], entry["samples"]) for entry in state["streams"]]
+        here = [(order.stream.title, order.fingerprint) for order in self._orders]
+        if there != here:
+            names = sorted({title for title, _ in set(there) ^ set(here)}) or ["their order"]
+            raise MemofastError(
+                f"the data changed since the state to resume was saved ({', '.join(names)}): start a new run"
+            )
+        return Position(state["updates"], tuple((entry["epoch"], entry["next"]) for entry in state["streams"]))
+
+
+def _check_widths(streams: Sequence[Stream]) -> None:
+    for modality in ("visual", "speech"):
+        widths = {stream.split.corpus.width(modality): stream.split.corpus.name for stream in streams}
+        widths.pop(0, None)
+        if len(widths) > 1:
+            (one, first), (two, second) = list(widths.items())[:2]
+            raise MemofastError(
+                f"{modality} rows are {one} wide in corpus {first} and {two} wide in {second}: prepare them with the same extractor"
+            )
