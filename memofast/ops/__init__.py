@@ -1,16 +1,21 @@
 """The operators. Each has a reference beside its public function, which every backend agrees with."""
 
 from memofast.ops.attention import attention, attention_reference
+from memofast.ops.embed import FeatureRows, TextRows, embed, embed_reference
 from memofast.ops.span_mask import MaskedRows, SpanPolicy, span_mask, span_mask_reference
 from memofast.ops.token_mask import MaskedTokens, TokenPolicy, token_mask, token_mask_reference
 
 __all__ = [
+    "FeatureRows",
     "MaskedRows",
     "MaskedTokens",
     "SpanPolicy",
+    "TextRows",
     "TokenPolicy",
     "attention",
     "attention_reference",
+    "embed",
+    "embed_reference",
     "span_mask",
     "span_mask_reference",
     "token_mask",
