@@ -40,13 +40,6 @@ MEMOFAST_FUNCTION void store_row(const float* row, float factor, Element* to, in
     for (int64_t d = 0; d < width; ++d) from_float(row[d] * factor, to[d]);
 }
 
-// Asks for rows that lie too far apart for the hardware to foresee.
-template <class Element>
-MEMOFAST_FUNCTION void prefetch(const Element* from, int64_t step, int64_t rows, int64_t width) {
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t d = 0; d < width; d += 64 / int64_t(sizeof(Element))) __builtin_prefetch(from + r * step + d, 0, 2);
-}
-
 // How inputs and scores become operands of `product`, for either arithmetic.
 template <class Element>
 struct Single : FloatArithmetic {
@@ -172,7 +165,6 @@ void forward_task(const AttentionArguments& a, const Task& task) {
     const int64_t length = task.length, step = 3 * a.heads * a.width, out_step = a.heads * a.width;
     const Element* q = static_cast<const Element*>(a.qkv) + task.start * step + task.head * a.width;
     Element* out = static_cast<Element*>(a.out) + task.start * out_step + task.head * a.width;
-    for (int part = 0; part < 3; ++part) prefetch(q + part * out_step, step, length, a.width);
     Parts parts;
     Unit* space = parts.take<Unit>(shape.panel());
     Unit* keys = parts.take<Unit>(shape.panel());
@@ -214,8 +206,6 @@ void backward_task(const AttentionArguments& a, const Task& task) {
     const Element* q = static_cast<const Element*>(a.qkv) + task.start * step + task.head * a.width;
     const Element* grad = static_cast<const Element*>(a.grad) + task.start * out_step + task.head * a.width;
     Element* grad_q = static_cast<Element*>(a.out) + task.start * step + task.head * a.width;
-    for (int part = 0; part < 3; ++part) prefetch(q + part * out_step, step, length, a.width);
-    prefetch(grad, out_step, length, a.width);
     Parts parts;
     Unit* space = parts.take<Unit>(shape.panel());
     Unit* key_columns = parts.take<Unit>(shape.panel());

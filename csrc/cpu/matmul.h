@@ -108,7 +108,7 @@ static void product(Left<typename Arithmetic::Unit> left, const typename Arithme
 }
 
 // A 4x4 block of units: to[column][row] = from[row][column]; rows from `rows` on read as zero.
-MEMOFAST_FUNCTION void transpose4(const void* from, int64_t from_step, void* to, int64_t to_step, int64_t rows = 4) {
+MEMOFAST_FUNCTION void transpose4(const void* from, int64_t from_step, void* to, int64_t to_step, int64_t rows) {
     const float* source = static_cast<const float*>(from);
     float* target = static_cast<float*>(to);
     Quad row[4];
@@ -126,7 +126,11 @@ MEMOFAST_FUNCTION void transpose4(const void* from, int64_t from_step, void* to,
 MEMOFAST_FUNCTION void transpose(const void* from, int64_t from_step, void* to, int64_t to_step, int64_t rows, int64_t columns) {
     const float* source = static_cast<const float*>(from);
     float* target = static_cast<float*>(to);
-    for (int64_t r = 0; r < to_step; r += 4)
+    int64_t r = 0;
+    for (; r + 4 <= rows; r += 4)
+        for (int64_t c = 0; c < columns; c += 4)
+            transpose4(source + r * from_step + c, from_step, target + c * to_step + r, to_step, 4);
+    for (; r < to_step; r += 4)
         for (int64_t c = 0; c < columns; c += 4)
             transpose4(source + r * from_step + c, from_step, target + c * to_step + r, to_step, rows - r);
 }
