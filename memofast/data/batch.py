@@ -22,6 +22,53 @@ class Capacity:
         return self.text + self.visual + self.speech
 
 
+def pad_rows(rows: Tensor, offsets: Tensor, length: int | None = None, fill: float = 0) -> Tensor:
+    """Packed rows as one row of a table per sample.
+
+    Args: rows [N, ...]; offsets [B+1] int32; length L: None for the longest sample; fill: value past a sample's end.
+    Returns: [B, L, ...]. Raises: `ValueError` where a sample is longer than `length`.
+    """
+    begins = offsets.to(torch.int64)
+    lengths = begins[1:] - begins[:-1]
+    longest = int(lengths.max()) if lengths.numel() else 0
+    length = longest if length is None else length
+    if longest > length:
+        raise ValueError(f"length must be at least {longest}, the longest sample, got {length}")
+    inside = torch.arange(length, device=rows.device) < lengths[:, None]
+    padded = rows.new_full((lengths.numel(), length, *rows.shape[1:]), fill)
+    padded[inside] = rows[: int(begins[-1])]
+    return padded
+
+
+def unpad_rows(padded: Tensor, lengths: Tensor) -> Tensor:
+    """The inverse of `pad_rows`: [B, L, ...] and lengths [B] -> [sum of lengths, ...]."""
+    return padded[torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]]
+
+
+@dataclass
+class PaddedBatch:
+    """A batch in the usual layout, for interchange and tests.
+
+    token_ids, word_ids [B, T] int32, padded with 0 and -1; visual [B, V, Dv], speech [B, S, Ds], padded with 0, None where the corpus has
+    none; text_lengths, visual_lengths, speech_lengths [B] int32; sample_keys [B] int64; targets: `label` [B], `lexicon` [B, T] padded
+    with -1, `soft_labels` [B, V, classes] padded with 0.
+    """
+
+    token_ids: Tensor
+    word_ids: Tensor
+    text_lengths: Tensor
+    visual_lengths: Tensor
+    speech_lengths: Tensor
+    sample_keys: Tensor
+    visual: Tensor | None = None
+    speech: Tensor | None = None
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    ids: list[str] | None = None
+
+
+_TARGET_ROWS = {"soft_labels": ("visual", 0), "lexicon": ("text", -1)}  # whose rows a target follows, and its padding
+
+
 @dataclass
 class PackedBatch:
     """B samples, their rows packed per modality; the joint sequence of a sample is `text, visual, speech`.
@@ -86,3 +133,76 @@ class PackedBatch:
             before = before + lengths[1:] - lengths[:-1]
         joint = self.offsets.to(torch.int64)[sample] + before[sample] + rows - own[sample]
         return joint.clamp(max=max(self.rows - 1, 0))
+
+    def to_padded(self) -> PaddedBatch:
+        """The same batch, every sample padded to the longest of each modality."""
+        offsets = {name: getattr(self, f"{name}_offsets") for name in ("text", "visual", "speech")}
+        targets = dict(self.targets)
+        for name, (modality, fill) in _TARGET_ROWS.items():
+            if name in targets:
+                targets[name] = pad_rows(targets[name], offsets[modality], fill=fill)
+        return PaddedBatch(
+            token_ids=pad_rows(self.token_ids, self.text_offsets),
+            word_ids=pad_rows(self.word_ids, self.text_offsets, fill=-1),
+            **{f"{name}_lengths": own[1:] - own[:-1] for name, own in offsets.items()},
+            sample_keys=self.sample_keys,
+            visual=None if self.visual is None else pad_rows(self.visual, self.visual_offsets),
+            speech=None if self.speech is None else pad_rows(self.speech, self.speech_offsets),
+            targets=targets,
+            ids=self.ids,
+        )
+
+    @classmethod
+    def from_padded(cls, padded: PaddedBatch) -> PackedBatch:
+        """The inverse of `to_padded`; what lies past a sample's length is dropped."""
+        lengths = {name: getattr(padded, f"{name}_lengths") for name in ("text", "visual", "speech")}
+        offsets = {f"{name}_offsets": _offsets(own) for name, own in lengths.items()}
+        targets = dict(padded.targets)
+        for name, (modality, _) in _TARGET_ROWS.items():
+            if name in targets:
+                targets[name] = unpad_rows(targets[name], lengths[modality])
+        return cls(
+            token_ids=unpad_rows(padded.token_ids, lengths["text"]),
+            word_ids=unpad_rows(padded.word_ids, lengths["text"]),
+            **offsets,
+            offsets=_offsets(lengths["text"] + lengths["visual"] + lengths["speech"]),
+            sample_keys=padded.sample_keys,
+            visual=None if padded.visual is None else unpad_rows(padded.visual, lengths["visual"]),
+            speech=None if padded.speech is None else unpad_rows(padded.speech, lengths["speech"]),
+            targets=targets,
+            ids=padded.ids,
+        )
+
+    def padded_to(self, capacity: Capacity) -> PackedBatch:
+        """The same samples in tensors of fixed shape: rows are zero and samples empty (the last offset repeated) past the end.
+
+        Padding of targets: `label` and `lexicon` -1, `soft_labels` 0. Raises: `ValueError` where the batch exceeds the capacity.
+        """
+        rows = {"text": capacity.text, "visual": capacity.visual, "speech": capacity.speech}
+        targets = {}
+        for name, values in self.targets.items():
+            modality, fill = _TARGET_ROWS.get(name, ("samples", -1))
+            targets[name] = _extended(values, rows.get(modality, capacity.samples), fill, name)
+        offsets = {f.name: getattr(self, f.name) for f in fields(self) if f.name.endswith("offsets")}
+        last = {name: _extended(own, capacity.samples + 1, own[-1], "samples") for name, own in offsets.items()}
+        return replace(
+            self,
+            **last,
+            token_ids=_extended(self.token_ids, capacity.text, 0, "text"),
+            word_ids=_extended(self.word_ids, capacity.text, -1, "text"),
+            visual=None if self.visual is None else _extended(self.visual, capacity.visual, 0, "visual"),
+            speech=None if self.speech is None else _extended(self.speech, capacity.speech, 0, "speech"),
+            sample_keys=_extended(self.sample_keys, capacity.samples, 0, "samples"),
+            targets=targets,
+        )
+
+
+def _offsets(lengths: Tensor) -> Tensor:
+    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+
+
+def _extended(values: Tensor, rows: int, fill: Tensor | float, what: str) -> Tensor:
+    missing = rows - values.shape[0]
+    if missing < 0:
+        raise ValueError(f"{what}: the batch has {values.shape[0]} rows, its capacity is {rows}")
+    return torch.cat((values, values.new_empty((missing, *values.shape[1:])).copy_(torch.as_tensor(fill))))

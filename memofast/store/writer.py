@@ -167,12 +167,12 @@ class FeatureWriter(StoreWriter):
             raise MemofastError(f"store {path}: rows need a width of at least 1 and dtype float16 or float32")
         types = {"rows": [dtype, width], "times": ["float32", 1], "confidence": [dtype, 1]}
         types["soft_labels"] = [dtype, len(classes)]
-        self._columns = {name: types[name] for name in types if name == "rows" or name in columns}
+        self.columns = {name: types[name] for name in types if name == "rows" or name in columns}
         super().__init__(
             path,
             {
                 "kind": "features",
-                "columns": self._columns,
+                "columns": self.columns,
                 "classes": {"soft_labels": list(classes)} if classes else {},
                 "extractor": extractor,
                 "fingerprint": fingerprint,
@@ -198,13 +198,13 @@ class FeatureWriter(StoreWriter):
         """
         given = {"rows": rows, "times": times, "confidence": confidence, "soft_labels": soft_labels}
         given = {name: np.asarray(value) for name, value in given.items() if value is not None}
-        if given.keys() != self._columns.keys():
+        if given.keys() != self.columns.keys():
             raise MemofastError(
-                f"id {id!r}: store {self.path} has columns {', '.join(self._columns)}, the sample has {', '.join(given)}"
+                f"id {id!r}: store {self.path} has columns {', '.join(self.columns)}, the sample has {', '.join(given)}"
             )
         count = len(given["rows"])
         columns = {}
-        for name, (dtype, width) in self._columns.items():
+        for name, (dtype, width) in self.columns.items():
             shape = (count, width) if name in ("rows", "soft_labels") else (count,)
             if given[name].shape != shape:
                 raise MemofastError(

@@ -1,0 +1,54 @@
+from dataclasses import fields
+
+import pytest
+import torch
+
+from memofast.data import Capacity, PackedBatch
+
+
+def assert_equal(one, two):
+    for f in fields(one):
+        a, b = getattr(one, f.name), getattr(two, f.name)
+        if isinstance(a, torch.Tensor):
+            assert a.dtype == b.dtype and torch.equal(a, b), f.name
+        elif f.name == "targets":
+            assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+        else:
+            assert a == b
+
+
+@pytest.mark.parametrize("modalities", [("visual", "speech"), ("speech",), ()])
+def test_padding_and_back(make_corpus, modalities):
+    batch = make_corpus(modalities=modalities).split("train").pack(range(13))
+    padded = batch.to_padded()
+    assert padded.token_ids.shape == (13, int((batch.text_offsets[1:] - batch.text_offsets[:-1]).max()))
+    assert_equal(PackedBatch.from_padded(padded), batch)
+
+
+def test_padded_rows_stand_where_they_belong(make_corpus):
+    batch = make_corpus().split("train").pack(range(13))
+    padded = batch.to_padded()
+    for sample in range(13):
+        rows = batch.visual[batch.visual_offsets[sample] : batch.visual_offsets[sample + 1]]
+        assert torch.equal(padded.visual[sample, : len(rows)], rows)
+        assert (padded.visual[sample, len(rows) :] == 0).all()
+        assert (padded.word_ids[sample, padded.text_lengths[sample] :] == -1).all()
+
+
+def test_padded_to_capacity_has_static_shapes(make_corpus):
+    split = make_corpus().split("train")
+    capacity = Capacity(20, 200, 150, 160)
+    batch = split.pack(range(13))
+    static = batch.padded_to(capacity)
+    shapes = {f.name: getattr(static, f.name).shape[0] for f in fields(static) if f.name not in ("targets", "ids")}
+    rows = {"token_ids": 200, "word_ids": 200, "visual": 150, "speech": 160, "sample_keys": 20}
+    assert shapes == rows | dict.fromkeys(("text_offsets", "visual_offsets", "speech_offsets", "offsets"), 21)
+    assert static.rows == capacity.rows
+    assert torch.equal(static.offsets[:14], batch.offsets)
+    assert (static.offsets[13:] == batch.offsets[-1]).all()
+    assert torch.equal(static.speech[: batch.speech.shape[0]], batch.speech)
+    assert (static.speech[batch.speech.shape[0] :] == 0).all()
+    assert (static.targets["label"][13:] == -1).all()
+    assert static.targets["soft_labels"].shape == (150, 3)
+    with pytest.raises(ValueError, match=r"the batch has .* its capacity is 3"):
+        batch.padded_to(Capacity(20, 200, 3, 160))
