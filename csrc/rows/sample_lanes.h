@@ -68,7 +68,9 @@ MEMOFAST_FUNCTION void draw_words(Key key, int64_t sample_key, uint32_t position
     for (int i = 0; i < draws; ++i) {
         Counter c0 = uint32_t(uint64_t(sample_key)), c1 = uint32_t(uint64_t(sample_key) >> 32), c2 = position + i, c3 = block;
         uint32_t low = key.low, high = key.high;
+#ifndef __CUDACC__
 #pragma GCC unroll 10
+#endif
         for (int round = 0; round < 10; ++round) {
             const uint64_t a = uint64_t{0xD2511F53u} * (c0 & 0xFFFFFFFFu);
             const uint64_t b = uint64_t{0xCD9E8D57u} * (c2 & 0xFFFFFFFFu);
