@@ -53,7 +53,6 @@ def test_token_mask(side_by_side):
         lambda: token_mask(ids, words, offsets, keys, rng, policy, site=1),
         {"python loop": lambda: python_loop(samples, 0.15, draw)},
         rounds=60,
-        target={"python loop": 50},
         samples=inputs.SAMPLES,
         rows=sum(sizes),
     )

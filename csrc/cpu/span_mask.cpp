@@ -13,7 +13,7 @@ int span_mask(const SpanMaskArguments& a) {
         [&](int32_t first, int32_t rows) {
             for (int32_t row = first; row < first + rows; ++row) a.source[row] = row;
         },
-        [&](int32_t row) { return a.source[row] < 0; },
+        [source = a.source](int32_t row) { return source[row] < 0; },
         [&](int32_t first, int32_t end) {
             if (!a.policy.dice) return;
             for (int32_t row = first; row < end; ++row) a.source[row] = settled(a.source[row]);

@@ -40,11 +40,13 @@ int mask_batch(const MaskedBatch& batch, const Mask& mask, const Leave& leave, c
         int64_t slot = 0;
         for (int earlier = 0; earlier < thread; ++earlier) slot += targets[earlier];
         const int64_t last = slot + own < batch.capacity ? slot + own : batch.capacity;
-        for (int32_t row = batch.offsets[begin]; slot < last && row < batch.offsets[end]; ++row) {
-            batch.indices[slot] = row;  // stays where it is a target, or else the next row takes its place
+        const int32_t end_row = batch.offsets[end];
+        int32_t* const indices = batch.indices;
+        for (int32_t row = batch.offsets[begin]; slot < last && row < end_row; ++row) {
+            indices[slot] = row;  // stays where it is a target, or else the next row takes its place
             slot += is_target(row);
         }
-        settle(batch.offsets[begin], batch.offsets[end]);
+        settle(batch.offsets[begin], end_row);
     };
     if (threads == 1) {
         work(0, 1, [] {});

@@ -18,7 +18,7 @@ int token_mask(const TokenMaskArguments& a) {
                 a.labels[row] = -1;
             }
         },
-        [&](int32_t row) { return a.labels[row] >= 0; }, [](int32_t, int32_t) {});
+        [labels = a.labels](int32_t row) { return labels[row] >= 0; }, [](int32_t, int32_t) {});
 }
 
 }  // namespace memofast::MEMOFAST_VARIANT

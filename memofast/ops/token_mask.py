@@ -121,7 +121,12 @@ def token_mask(
     if not targets.batch_fits(offsets, sample_keys, rng, selected):
         targets.check_batch("token_mask", offsets, sample_keys, rng, selected)
     for name, tensor in (("token_ids", token_ids), ("word_ids", word_ids), ("emotion", emotion)):
-        if tensor is not None:
+        if tensor is not None and not (
+            tensor.dtype is torch.int32
+            and tensor.shape == (rows,)
+            and tensor.device == device
+            and tensor.is_contiguous()
+        ):
             library.check_tensor("token_mask", name, tensor, shape=(rows,), dtype=torch.int32, device=device)
     chosen = library.resolve("token_mask", backend, device.type if device.type in BACKENDS else "reference", BACKENDS)
     if chosen != device.type:
