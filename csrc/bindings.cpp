@@ -6,6 +6,7 @@
 #define MEMOFAST_VARIANT host
 
 #include "attention.h"
+#include "embed.h"
 #include "host/batch_memory.h"
 #include "host/gather.h"
 #include "rows/philox.h"
@@ -165,6 +166,41 @@ void bind_store(py::module_& m) {
     m.def("set_calling_thread_parallelism", &set_calling_thread_parallelism);
 }
 
+// Addresses in the order of EmbedModality's pointers.
+EmbedModality embed_modality(const py::tuple& addresses, int64_t rows, int64_t contents, int64_t positions) {
+    int next = 0;
+    const auto take = [&] { return addresses[next++].cast<std::uintptr_t>(); };
+    EmbedModality m{};
+    m.offsets = at<const int32_t>(take());
+    m.index = at<const int32_t>(take());
+    m.content = at<const void>(take());
+    m.mask = at<const void>(take());
+    for (const float** table : {&m.position, &m.type, &m.feature_gamma, &m.feature_beta, &m.gamma, &m.beta})
+        *table = at<const float>(take());
+    m.rows = rows, m.contents = contents, m.positions = positions;
+    m.grad_content = at<void>(take());
+    m.grad_mask = at<void>(take());
+    m.order = at<const int64_t>(take());
+    for (float** gradient : {&m.grad_position, &m.grad_type, &m.grad_feature_gamma, &m.grad_feature_beta, &m.grad_gamma, &m.grad_beta})
+        *gradient = at<float>(take());
+    return m;
+}
+
+void bind_embed(py::module_& m) {
+    using Address = std::uintptr_t;
+    py::class_<EmbedModality>(m, "EmbedModality").def(py::init(&embed_modality)).def(py::init<>());
+    m.def("embed", [](bool backward, const EmbedModality& text, const EmbedModality& visual, const EmbedModality& speech,
+                      Address offsets, Address rng, Address sample_keys, Address grad, Address out, Address statistics,
+                      int64_t rows, int64_t samples, int64_t width, uint32_t site, uint32_t threshold, float keep_scale,
+                      float eps, int type, int word_type) -> int {
+        const EmbedArguments a{{text, visual, speech}, at<const int32_t>(offsets), at<const int64_t>(rng),
+                               at<const int64_t>(sample_keys), at<const void>(grad), at<void>(out), at<float>(statistics),
+                               rows, samples, width, site, threshold, keep_scale, eps, Type(type), Type(word_type)};
+        py::gil_scoped_release release;
+        return backward ? MEMOFAST_DISPATCH(embed_backward, a) : MEMOFAST_DISPATCH(embed_forward, a);
+    });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -176,5 +212,6 @@ PYBIND11_MODULE(_C, m) {
     m.attr("isa") = isa_name();
     bind_masks(m);
     bind_attention(m);
+    bind_embed(m);
     bind_store(m);
 }

@@ -3,6 +3,7 @@
 Source of the formulas: MEmoBERT's embeddings, LN(word + position + type) and LN(LN(projection) + position + type), then dropout.
 """
 
+import functools
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from memofast import _C
 from memofast.ops import library, philox
 
-BACKENDS = ("reference",)
+BACKENDS = ("reference", "cpu")
 
 
 class TextRows(NamedTuple):
@@ -120,16 +122,75 @@ def _unflatten(
 
 # Positions of the tensors that have gradients in the flat list of operands, in the order `embed_backward` returns them.
 _FLOATING = (2, 3, 4, 5, 6, 8, *range(11, 17), 17, *range(20, 26))
+_CONTENT = (2, 8, 17)  # word table and projected rows: their gradients are written in their own type
 _OPERANDS = len(TextRows._fields) + 2 + 2 * len(FeatureRows._fields) + 2
 
 
 def _forward(*arguments) -> tuple[Tensor, Tensor]:
-    tensors, (rows, p, eps, site, dtype, _backend) = arguments[:_OPERANDS], arguments[_OPERANDS:]
+    tensors, (rows, p, eps, site, dtype, backend) = arguments[:_OPERANDS], arguments[_OPERANDS:]
     text, types, offsets, visual, speech, rng, sample_keys = _unflatten(tensors)
+    if backend == "cpu":
+        out = torch.empty((rows, types.shape[1]), dtype=dtype)
+        statistics = torch.empty((rows, 4), dtype=torch.float32)
+        _cpu(False, tensors, None, None, out, statistics, rows, p, eps, site, dtype)
+        return out, statistics
     refuse_bad_indices(text, offsets, visual, speech, rows)
     options = {"rows": rows, "p": p, "eps": eps, "rng": rng, "sample_keys": sample_keys, "site": site, "dtype": dtype}
     out = embed_reference(text, types, offsets, visual=visual, speech=speech, **options)
     return out, types.new_empty((0, 4), dtype=torch.float32)
+
+
+def _cpu(backward, tensors, found, grad, out, statistics, rows, p, eps, site, dtype) -> None:
+    text, types, offsets, visual, speech, rng, sample_keys = _unflatten(tensors)
+    types = types.float()
+    grads = dict(zip(_FLOATING, found, strict=True)) if backward else {}
+    kept, modalities = [types], []  # conversions must outlive the call
+    for modality, (own, first) in enumerate(((text, 0), (visual, 8), (speech, 17))):
+        if own is None:
+            modalities.append(_C.EmbedModality())
+            continue
+        norms = (
+            [t.float() for t in own[-5:]]
+            if modality
+            else [own.position.float(), None, None, own.gamma.float(), own.beta.float()]
+        )
+        order = torch.sort(own.token_ids, stable=True).indices if backward and modality == 0 else None
+        kept += [*norms, order]
+        if modality == 0:
+            content, index, mask = own.word, own.token_ids, None
+            slots = (2, None, 3, None, None, 4, 5)
+        else:
+            content, index, mask = own.projected, own.source, own.mask
+            slots = (first, first + 3, *range(first + 4, first + 9))
+        grad_content, grad_mask, grad_position, *grad_norms = (grads.get(slot) for slot in slots)
+        grad_type = grads[6][modality] if backward else None
+        addresses = (own.offsets, index, content, mask, norms[0], types[modality], *norms[1:])
+        addresses += (grad_content, grad_mask, order, grad_position, grad_type, *grad_norms)
+        sizes = (own[0].shape[0], content.shape[0], own.position.shape[0])
+        modalities.append(_C.EmbedModality(tuple(map(library.pointer, addresses)), *sizes))
+    addresses = map(library.pointer, (offsets, rng, sample_keys, grad, out, statistics))
+    numbers = (rows, offsets.shape[0] - 1, types.shape[1], site, philox.drop_threshold(p), 1 / (1 - p), eps)
+    codes = (library.TYPE_CODES[dtype], library.TYPE_CODES[text.word.dtype])
+    status = _C.embed(backward, *modalities, *addresses, *numbers, *codes)
+    if status in (-2, -3):
+        refuse_bad_indices(text, offsets, visual, speech, rows)
+    library.check_status("embed", status)
+
+
+def _cpu_backward(grad, statistics, tensors, rows, p, eps, site, dtype) -> list[Tensor]:
+    def room(place: int) -> Tensor:
+        like = tensors[place]
+        if like is None:
+            return torch.empty(0, dtype=tensors[6].dtype)
+        return torch.empty(like.shape, dtype=like.dtype if place in _CONTENT else torch.float32)
+
+    found = [room(place) for place in _FLOATING]
+    if tensors[8] is None or tensors[17] is None:
+        found[_FLOATING.index(6)].zero_()
+    _cpu(True, tensors, found, grad, None, statistics, rows, p, eps, site, dtype)
+    return [
+        g if like is None else g.to(like.dtype) for g, like in zip(found, (tensors[i] for i in _FLOATING), strict=True)
+    ]
 
 
 def _reference_backward(grad: Tensor, tensors: tuple, rows, p, eps, site, dtype) -> list[Tensor]:
@@ -190,8 +251,13 @@ def _norm_backward(grad: Tensor, x: Tensor, gamma: Tensor, eps: float) -> tuple[
 
 
 def _backward(grad, statistics, *arguments) -> list[Tensor]:
-    tensors, (rows, p, eps, site, dtype, _backend) = arguments[:_OPERANDS], arguments[_OPERANDS:]
-    return _reference_backward(grad, tensors, rows, p, eps, site, dtype)
+    tensors, (rows, p, eps, site, dtype, backend) = arguments[:_OPERANDS], arguments[_OPERANDS:]
+    backward = (
+        functools.partial(_cpu_backward, grad, statistics)
+        if backend == "cpu"
+        else functools.partial(_reference_backward, grad)
+    )
+    return backward(tensors, rows, p, eps, site, dtype)
 
 
 def refuse_bad_indices(text: TextRows, offsets: Tensor, visual, speech, rows: int) -> None:
@@ -330,7 +396,7 @@ def embed(
 
 
 def _automatic(types: Tensor, dtype: torch.dtype) -> str:
-    return "reference"
+    return "cpu" if types.device.type == "cpu" and dtype != torch.float64 else "reference"
 
 
 def _in_compute_type(own: FeatureRows | None, dtype: torch.dtype) -> FeatureRows | None:
