@@ -12,16 +12,19 @@ _COMMANDS = ("pretrain", "prepare", "info", "download", "import_npz", "denseface
 _HOMES = {"denseface": "memofast.prepare.denseface", "import_npz": "memofast.store.import_npz"}
 
 
-def run(command: Callable, name: str) -> None:
-    """Run one command function as a program.
+def run(command: Callable | typer.Typer, name: str) -> None:
+    """Run one command function, or an app of several, as a program.
 
     A user's mistake (`MemofastError`) becomes one line on stderr and exit code 2; `--debug` anywhere on the command line
     shows the traceback instead.
     """
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(epilog="--debug shows the traceback of an error.")(command)
+    if isinstance(command, typer.Typer):
+        app = command
+    else:
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command(epilog="--debug shows the traceback of an error.")(command)
     try:
         app(prog_name=name)
     except MemofastError as error:

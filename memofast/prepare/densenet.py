@@ -1,0 +1,82 @@
+"""The DenseFace network: a DenseNet-BC over grey 64 x 64 faces with a 342-wide feature.
+
+Structure after AIM3-RUC/MEmoBERT, code/denseface: stem of stride 2, three blocks of 16 layers, growth 12, bottleneck 48, halving
+transitions; 24 -> 216 -> 108 -> 300 -> 150 -> 342 channels at 32, 16 and 8 pixels (Huang et al., Densely Connected
+Convolutional Networks, 2017).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIDE = 64
+FEATURE_WIDTH = 342
+_STEM, _GROWTH, _BOTTLENECK, _LAYERS, _BLOCKS = 24, 12, 48, 16, 3
+
+
+class _Layer(nn.Module):
+    """BN, ReLU, 1x1 convolution to 48, BN, ReLU, 3x3 convolution to 12 new channels."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm_in = nn.BatchNorm2d(channels)
+        self.squeeze = nn.Conv2d(channels, _BOTTLENECK, 1, bias=False)
+        self.norm_mid = nn.BatchNorm2d(_BOTTLENECK)
+        self.grow = nn.Conv2d(_BOTTLENECK, _GROWTH, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.squeeze(F.relu(self.norm_in(x)))
+        return self.grow(F.relu(self.norm_mid(x), inplace=True))
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int, dropout: float):
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(channels + i * _GROWTH) for i in range(_LAYERS))
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            grown = F.dropout(layer(x), self.dropout, self.training) if self.dropout else layer(x)
+            x = torch.cat([x, grown], 1)
+        return x
+
+
+class _Transition(nn.Module):
+    """BN, ReLU, 1x1 convolution to half the channels, 2x2 average pool."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        self.halve = nn.Conv2d(channels, channels // 2, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # the 1x1 convolution is linear and per pixel: pooling first gives the same with a quarter of the work
+        return self.halve(F.avg_pool2d(F.relu(self.norm(x)), 2))
+
+
+class DenseNet(nn.Module):
+    """Faces [n, 1, 64, 64] float, normalised -> feature [n, 342] and logits [n, classes]."""
+
+    def __init__(self, classes: int, dropout: float = 0.0):
+        super().__init__()
+        self.stem = nn.Conv2d(1, _STEM, 3, stride=2, padding=1, bias=False)
+        stages: list[nn.Module] = []
+        channels = _STEM
+        for block in range(_BLOCKS):
+            stages.append(_Block(channels, dropout))
+            channels += _LAYERS * _GROWTH
+            if block < _BLOCKS - 1:
+                stages.append(_Transition(channels))
+                channels //= 2
+        self.stages = nn.Sequential(*stages)
+        self.norm = nn.BatchNorm2d(channels)
+        self.head = nn.Linear(channels, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stages(self.stem(x))
+        feature = F.relu(self.norm(x)).mean((2, 3))
+        return feature, self.head(feature)

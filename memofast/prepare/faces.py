@@ -1,0 +1,159 @@
+"""The main face of a picture as a grey 64 x 64 crop, turned so that the eyes lie level."""
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from memofast.errors import MemofastError
+
+CROP = 64
+EYE_HEIGHT = 0.36  # of the crop; with the eye distance below, brows and chin are inside, as in FER2013
+EYE_DISTANCE = 0.40
+MINIMUM_CONFIDENCE = 0.6
+_INSTALL = 'pip install "memofast[face]"'
+
+
+@dataclass(frozen=True)
+class Face:
+    """crop [64, 64] uint8 grey, aligned by the eyes; confidence in 0..1 as the detector gives it."""
+
+    crop: np.ndarray
+    confidence: float
+
+
+class FaceFinder(Protocol):
+    """Called with a picture [height, width, 3] uint8 BGR; gives its main face, or None."""
+
+    name: str
+
+    def __call__(self, picture: np.ndarray) -> Face | None: ...
+
+
+def load_opencv():
+    """The `cv2` module, on one thread; raises MemofastError with the install command when it is absent."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise MemofastError(f"faces need OpenCV, which is not installed: {_INSTALL}") from error
+    cv2.setNumThreads(1)  # files are spread over processes
+    return cv2
+
+
+def check_finder(yunet: Path | None) -> None:
+    """Refuse a missing or wrong detector before any work begins, and warn where the weaker one will be used."""
+    find_faces(yunet)
+    if yunet is None:
+        warnings.warn(
+            "no YuNet model: faces are found by the Haar cascade, which misses turned faces; `memofast download yunet` "
+            "fetches the better detector, --yunet PATH uses it",
+            stacklevel=2,
+        )
+
+
+def find_faces(yunet: Path | None) -> FaceFinder:
+    """YuNet from the ONNX file `yunet`, or OpenCV's Haar cascades where that is None."""
+    return Haar() if yunet is None else YuNet(yunet)
+
+
+def main_face(boxes: np.ndarray, confidences: np.ndarray) -> int:
+    """Index of the face with the largest area times confidence: boxes [n, 4] (left, top, width, height), confidences [n]."""
+    return int(np.argmax(boxes[:, 2] * boxes[:, 3] * confidences))
+
+
+class YuNet:
+    """`cv2.FaceDetectorYN` with the YuNet model of the OpenCV zoo (Wu et al., 2023)."""
+
+    name = "yunet"
+
+    def __init__(self, model: Path):
+        self._cv2 = load_opencv()
+        if not Path(model).is_file():
+            raise MemofastError(f"no YuNet model at {model}; fetch it with `memofast download yunet`")
+        try:
+            self._net = self._cv2.FaceDetectorYN.create(str(model), "", (320, 320), MINIMUM_CONFIDENCE)
+            self._net.setInputSize((64, 64))
+            self._net.detect(np.zeros((64, 64, 3), np.uint8))
+        except self._cv2.error as error:
+            raise MemofastError(
+                f"{model} is not a YuNet model that OpenCV can run; fetch one with `memofast download yunet`"
+            ) from error
+
+    def __call__(self, picture: np.ndarray) -> Face | None:
+        height, width = picture.shape[:2]
+        self._net.setInputSize((width, height))
+        _, found = self._net.detect(picture)
+        if found is None:
+            return None
+        best = found[main_face(found[:, :4], found[:, 14])]
+        crop = align(self._cv2, picture, best[4:6], best[6:8])
+        return Face(crop, float(best[14]))
+
+
+class Haar:
+    """OpenCV's own frontal-face and eye cascades; the crop is not turned where two eyes are not found."""
+
+    name = "haar"
+
+    def __init__(self):
+        self._cv2 = load_opencv()
+        if not hasattr(self._cv2, "CascadeClassifier"):
+            raise MemofastError(f"this OpenCV has no Haar cascades (version 5?): {_INSTALL}, or give --yunet PATH")
+        folder = Path(self._cv2.data.haarcascades)
+        self._faces = self._cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
+        self._eyes = self._cv2.CascadeClassifier(str(folder / "haarcascade_eye.xml"))
+
+    def __call__(self, picture: np.ndarray) -> Face | None:
+        grey = self._cv2.cvtColor(picture, self._cv2.COLOR_BGR2GRAY)
+        smallest = max(24, min(grey.shape) // 8)
+        boxes, _, weights = self._faces.detectMultiScale3(
+            grey, 1.1, 5, minSize=(smallest, smallest), outputRejectLevels=True
+        )
+        if len(boxes) == 0:
+            return None
+        confidences = 1 / (1 + np.exp(-np.asarray(weights, np.float64).reshape(-1)))
+        best = main_face(boxes.astype(np.float64), confidences)
+        left, top, width, height = (int(value) for value in boxes[best])
+        right_eye, left_eye = self._find_eyes(grey[top : top + height, left : left + width])
+        offset = np.array([left, top], np.float64)
+        return Face(align(self._cv2, picture, right_eye + offset, left_eye + offset), float(confidences[best]))
+
+    def _find_eyes(self, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centres of the two eyes within the face box; where they usually are when the cascade does not find them."""
+        height, width = face.shape
+        upper = face[: int(0.6 * height)]
+        found = [(x + w / 2, y + h / 2, w) for x, y, w, h in self._eyes.detectMultiScale(upper, 1.1, 5)]
+        halves = [[eye for eye in found if (eye[0] < width / 2) == first] for first in (True, False)]
+        if all(halves):
+            eyes = [np.array(max(half, key=lambda eye: eye[2])[:2]) for half in halves]
+            step = eyes[1] - eyes[0]
+            if step[0] > 0.25 * width and abs(step[1]) < 0.5 * step[0]:
+                return eyes[0], eyes[1]
+        return np.array([0.31 * width, 0.39 * height]), np.array([0.69 * width, 0.39 * height])
+
+
+def align(cv2, picture: np.ndarray, right_eye: np.ndarray, left_eye: np.ndarray) -> np.ndarray:
+    """Grey crop [64, 64] uint8 with the eyes level at fixed places; `right_eye` is the person's, left in the picture."""
+    step = np.asarray(left_eye, np.float64) - np.asarray(right_eye, np.float64)
+    distance = max(math.hypot(*step), 1e-3)
+    scale = EYE_DISTANCE * CROP / distance
+    cosine, sine = step / distance * scale
+    middle = (np.asarray(left_eye, np.float64) + np.asarray(right_eye, np.float64)) / 2
+    turn = np.array([[cosine, sine], [-sine, cosine]])
+    shift = np.array([CROP / 2, EYE_HEIGHT * CROP]) - turn @ middle
+    if scale < 0.5:  # shrinking by more than two would alias
+        picture, turn = _halve(cv2, picture, turn, scale)
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    matrix = np.column_stack([turn, shift])
+    return cv2.warpAffine(grey, matrix, (CROP, CROP), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _halve(cv2, picture: np.ndarray, turn: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    factor = 1 / (2 * scale)
+    height, width = picture.shape[:2]
+    size = (max(1, round(width / factor)), max(1, round(height / factor)))
+    smaller = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return smaller, turn * np.array([[width / size[0], height / size[1]]])

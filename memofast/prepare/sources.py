@@ -1,0 +1,194 @@
+"""What there is to prepare: folders of media with sidecar timings, and tables, as one list of clips."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from memofast.errors import MemofastError
+from memofast.prepare.table import Columns, read_table
+from memofast.prepare.timings import SIDECARS, clean_sentence, parse_seconds, read_cues
+
+VIDEO = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".ts", ".wmv", ".3gp", ".ogv"}
+AUDIO = {".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma"}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sample to be: where its picture and sound lie (None: nowhere), its piece of them in seconds, what is said, its label.
+
+    folder: the folder below the source it came from. split: the split named by its source or column. problem: known before decoding.
+    """
+
+    id: str
+    picture: Path | None = None
+    sound: Path | None = None
+    start: float | None = None
+    end: float | None = None
+    text: str | None = None
+    label: str | None = None
+    folder: str = ""
+    split: str | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """columns: which table columns are read. media_root: where a table's files lie, by default beside the table.
+
+    label_pattern: regular expression whose first group, found in a clip's id, is its label. split_column: table column that names the split.
+    """
+
+    columns: Columns = Columns()
+    media_root: Path | None = None
+    label_pattern: str | None = None
+    split_column: str | None = None
+
+
+def read_sources(sources: Iterable[str], options: SourceOptions) -> list[Clip]:
+    """All clips of folders, tables and single files, each given as `PATH` or `SPLIT=PATH`, sorted by id.
+
+    With several sources ids begin with the name of theirs where they would clash. Raises MemofastError when a source is missing or
+    empty, or when an id occurs twice.
+    """
+    pattern = _compile(options.label_pattern)
+    per_source: list[tuple[str, list[Clip]]] = []
+    for given in sources:
+        split, path = _split_and_path(given)
+        clips = [replace(clip, split=split or clip.split) for clip in _read_source(path, options)]
+        if not clips:
+            raise MemofastError(f"{path} holds nothing to prepare; give a folder of media, a media file or a table with rows")
+        per_source.append((path.stem if path.is_file() else path.name, clips))
+    counts = Counter(clip.id for _, clips in per_source for clip in clips)
+    clips = []
+    for name, part in per_source:
+        clash = len(per_source) > 1 and any(counts[clip.id] > 1 for clip in part)
+        clips += [replace(clip, id=f"{name}/{clip.id}") if clash else clip for clip in part]
+    _refuse_twice(clips)
+    if pattern:
+        clips = [_label_from_id(clip, pattern) for clip in clips]
+    return sorted(clips, key=lambda clip: clip.id)
+
+
+def _compile(pattern: str | None) -> re.Pattern | None:
+    try:
+        compiled = re.compile(pattern) if pattern else None
+    except re.error as error:
+        raise MemofastError(f"--label-pattern {pattern!r} is not a regular expression ({error})") from error
+    if compiled and compiled.groups < 1:
+        raise MemofastError(f"--label-pattern {pattern!r} has no group; put the label's part in parentheses")
+    return compiled
+
+
+def _split_and_path(given: str) -> tuple[str | None, Path]:
+    split, equals, path = given.partition("=")
+    if equals and not Path(given).exists() and re.fullmatch(r"\w+", split):
+        return split, Path(path)
+    return None, Path(given)
+
+
+def _read_source(path: Path, options: SourceOptions) -> list[Clip]:
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.exists():
+        raise MemofastError(f"no file or folder {path}; check the path")
+    if path.suffix.lower() in VIDEO | AUDIO:
+        return _clips_of_stem(path.stem, [path], path.parent)
+    return _read_rows(path, options)
+
+
+def _read_folder(folder: Path) -> list[Clip]:
+    """Clips of every media file below a folder; files that share all but their suffix belong together."""
+    by_stem: dict[Path, list[Path]] = {}
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = Path(root, name)
+            if path.suffix.lower() in VIDEO | AUDIO and not name.startswith("."):
+                by_stem.setdefault(path.with_suffix(""), []).append(path)
+    clips: list[Clip] = []
+    for stem, paths in by_stem.items():
+        clips += _clips_of_stem(stem.relative_to(folder).as_posix(), paths, folder)
+    return clips
+
+
+def _clips_of_stem(id: str, paths: list[Path], folder: Path) -> list[Clip]:
+    """Clips of the media files that share a stem: a video with its sound beside it is one, two videos are two."""
+    videos = [path for path in paths if path.suffix.lower() in VIDEO]
+    sounds = [path for path in paths if path.suffix.lower() in AUDIO]
+    if len(videos) <= 1 and len(sounds) <= 1:
+        picture = videos[0] if videos else None
+        return _with_timings(Clip(id, picture, sounds[0] if sounds else picture), paths[0], folder)
+    clips = []
+    for path in paths:
+        named = Clip(f"{id}{path.suffix}", path if path in videos else None, path)
+        clips += _with_timings(named, path, folder)
+    return clips
+
+
+def _with_timings(clip: Clip, media: Path, folder: Path) -> list[Clip]:
+    """The clip, or one clip per cue of the first sidecar that lies beside its media."""
+    parent = media.parent.relative_to(folder).as_posix()
+    clip = replace(clip, folder="" if parent == "." else parent)
+    sidecars = (media.with_suffix(suffix) for suffix in SIDECARS)
+    sidecar = next((path for path in sidecars if path.is_file()), None)
+    if sidecar is None:
+        return [clip]
+    try:
+        cues = read_cues(sidecar)
+    except MemofastError as error:
+        return [replace(clip, problem=f"bad timings: {error}")]
+    if not cues:
+        return [replace(clip, problem=f"bad timings: {sidecar} holds no cue with words")]
+    if len(cues) == 1 and cues[0].start is None:
+        return [replace(clip, text=cues[0].text)]
+    digits = max(4, len(str(len(cues))))
+    return [
+        replace(clip, id=f"{clip.id}_{number:0{digits}}", start=cue.start, end=cue.end, text=cue.text)
+        for number, cue in enumerate(cues, 1)
+    ]
+
+
+def _read_rows(path: Path, options: SourceOptions) -> list[Clip]:
+    root = options.media_root or path.parent
+    rows = read_table(path, options.columns, options.split_column)
+    digits = max(4, len(str(len(rows))))
+    clips = []
+    for number, row in enumerate(rows, 1):
+        clip = Clip(row.get("id") or f"{path.stem}_{number:0{digits}}", label=row.get("label"), split=row.get("split"))
+        if (text := row.get("text")) is not None:
+            clip = replace(clip, text=clean_sentence(text))
+        if file := row.get("file"):
+            clip = _with_media(clip, root / file, row)
+        elif "file" in row:
+            clip = replace(clip, problem="missing file: the table's cell is empty")
+        clips.append(clip)
+    return clips
+
+
+def _with_media(clip: Clip, media: Path, row: dict[str, str]) -> Clip:
+    if not media.is_file():
+        return replace(clip, problem=f"missing file: {media}")
+    picture = None if media.suffix.lower() in AUDIO else media
+    clip = replace(clip, picture=picture, sound=media, folder=Path(row["file"]).parent.as_posix())
+    try:
+        start = parse_seconds(row["start"]) if row.get("start") else None
+        end = parse_seconds(row["end"]) if row.get("end") else None
+    except ValueError as error:
+        return replace(clip, problem=f"bad times: {error}")
+    if end is not None and end <= (start or 0.0):
+        return replace(clip, problem=f"bad times: end {end} is not after start {start or 0.0}")
+    return replace(clip, start=start, end=end)
+
+
+def _label_from_id(clip: Clip, pattern: re.Pattern) -> Clip:
+    found = pattern.search(clip.id)
+    return replace(clip, label=found[1]) if found else clip
+
+
+def _refuse_twice(clips: list[Clip]) -> None:
+    twice = [id for id, count in Counter(clip.id for clip in clips).items() if count > 1]
+    if twice:
+        raise MemofastError(f"id {twice[0]!r} occurs more than once ({len(twice)} such ids); make ids unique, e.g. id={{a}}_{{b}}")
