@@ -50,7 +50,9 @@ def replace_file(path: Path, content: bytes) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise MemofastError(f"{path} cannot be written ({error.strerror}); choose another --out or free space") from error
+        raise MemofastError(
+            f"{path} cannot be written ({error.strerror}); choose another --out or free space"
+        ) from error
 
 
 class DenseFace:
@@ -121,9 +123,13 @@ main = typer.Typer(
 )
 
 
-@main.command(epilog="Example: python -m memofast.prepare.denseface train FER.npz --out denseface.safetensors --epochs 10")
+@main.command(
+    epilog="Example: python -m memofast.prepare.denseface train FER.npz --out denseface.safetensors --epochs 10"
+)
 def train(
-    data: Annotated[Path, typer.Argument(help="npz with images [n, height, width] uint8, labels [n], classes [k] names")],
+    data: Annotated[
+        Path, typer.Argument(help="npz with images [n, height, width] uint8, labels [n], classes [k] names")
+    ],
     out: Annotated[Path, typer.Option(help="DenseFace file to write; training state lies beside it until done")],
     epochs: Annotated[int, typer.Option(min=1, help="most epochs")] = 200,
     limit: Annotated[int, typer.Option(min=0, help="use this many images, drawn evenly; 0: all")] = 0,
@@ -131,9 +137,13 @@ def train(
     lr: Annotated[float, typer.Option(help="Adam's learning rate; halved every 40 epochs")] = 1e-3,
     dropout: Annotated[float, typer.Option(min=0, max=0.9)] = 0.0,
     patience: Annotated[int, typer.Option(min=1, help="stop after this many epochs without a better one")] = 8,
-    validation: Annotated[float, typer.Option(min=0.01, max=0.5, help="part held out, the same share of each class")] = 0.1,
+    validation: Annotated[
+        float, typer.Option(min=0.01, max=0.5, help="part held out, the same share of each class")
+    ] = 0.1,
     seed: int = 0,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16 (autocast); auto takes bf16 where the CPU has it")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, fp32 or bf16 (autocast); auto takes bf16 where the CPU has it")
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="0: all cores")] = 0,
     restart: Annotated[bool, typer.Option(help="ignore the state of an interrupted training")] = False,
 ) -> None:

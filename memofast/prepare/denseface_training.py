@@ -248,7 +248,7 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        if not math.isfinite(value := float(loss)):
+        if not math.isfinite(value := float(loss.detach())):
             raise MemofastError(f"the loss is {value} at epoch {self.epoch + 1}, step {self.step}; lower --lr")
         return value
 
@@ -274,7 +274,9 @@ class _Training:
 def cpu_has_bf16() -> bool:
     """Whether bf16 convolutions are fast here: AVX512_BF16 or AMX."""
     try:
-        return torch.backends.cpu.get_cpu_capability() == "AVX512" and "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+        return (
+            torch.backends.cpu.get_cpu_capability() == "AVX512" and "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+        )
     except OSError:
         return False
 

@@ -1,7 +1,6 @@
 """The main face of a picture as a grey 64 x 64 crop, turned so that the eyes lie level."""
 
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -43,15 +42,15 @@ def load_opencv():
     return cv2
 
 
-def check_finder(yunet: Path | None) -> None:
-    """Refuse a missing or wrong detector before any work begins, and warn where the weaker one will be used."""
+def check_finder(yunet: Path | None) -> list[str]:
+    """Refuse a missing or wrong detector before any work begins; returns a warning where the weaker one will be used."""
     find_faces(yunet)
-    if yunet is None:
-        warnings.warn(
-            "no YuNet model: faces are found by the Haar cascade, which misses turned faces; `memofast download yunet` "
-            "fetches the better detector, --yunet PATH uses it",
-            stacklevel=2,
-        )
+    if yunet is not None:
+        return []
+    return [
+        "no YuNet model: faces are found by the Haar cascade, which misses turned faces; "
+        "`memofast download yunet` fetches the better detector, --yunet PATH uses it"
+    ]
 
 
 def find_faces(yunet: Path | None) -> FaceFinder:

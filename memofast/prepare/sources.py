@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from memofast.errors import MemofastError
@@ -41,7 +41,7 @@ class SourceOptions:
     label_pattern: regular expression whose first group, found in a clip's id, is its label. split_column: table column that names the split.
     """
 
-    columns: Columns = Columns()
+    columns: Columns = field(default_factory=Columns)
     media_root: Path | None = None
     label_pattern: str | None = None
     split_column: str | None = None
@@ -59,7 +59,9 @@ def read_sources(sources: Iterable[str], options: SourceOptions) -> list[Clip]:
         split, path = _split_and_path(given)
         clips = [replace(clip, split=split or clip.split) for clip in _read_source(path, options)]
         if not clips:
-            raise MemofastError(f"{path} holds nothing to prepare; give a folder of media, a media file or a table with rows")
+            raise MemofastError(
+                f"{path} holds nothing to prepare; give a folder of media, a media file or a table with rows"
+            )
         per_source.append((path.stem if path.is_file() else path.name, clips))
     counts = Counter(clip.id for _, clips in per_source for clip in clips)
     clips = []
@@ -191,4 +193,6 @@ def _label_from_id(clip: Clip, pattern: re.Pattern) -> Clip:
 def _refuse_twice(clips: list[Clip]) -> None:
     twice = [id for id, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
-        raise MemofastError(f"id {twice[0]!r} occurs more than once ({len(twice)} such ids); make ids unique, e.g. id={{a}}_{{b}}")
+        raise MemofastError(
+            f"id {twice[0]!r} occurs more than once ({len(twice)} such ids); make ids unique, e.g. id={{a}}_{{b}}"
+        )

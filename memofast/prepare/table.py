@@ -26,17 +26,16 @@ class Columns:
     label: str = "label"
 
 
-def parse_columns(given: list[str]) -> tuple[Columns, frozenset[str]]:
-    """Columns from `field=column` pairs, and which fields were named. Raises MemofastError for an unknown field."""
+def parse_columns(given: list[str]) -> Columns:
+    """Columns from `field=column` pairs. Raises MemofastError for an unknown field."""
     known = [column.name for column in fields(Columns)]
-    columns, named = Columns(), set()
+    columns = Columns()
     for pair in given:
         name, equals, column = pair.partition("=")
         if name not in known or not equals or not column:
             raise MemofastError(f"--column is FIELD=COLUMN with a field of {', '.join(known)}, not {pair!r}")
         columns = replace(columns, **{name: column})
-        named.add(name)
-    return columns, frozenset(named)
+    return columns
 
 
 def read_table(path: Path, columns: Columns, split_column: str | None = None) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from memofast.prepare.encoding import read_text
 LONGEST = 100  # words; what follows is cut
 # the six classes and their order in MEmoBERT's lexicon
 NRC_CLASSES = ("anger", "joy", "sadness", "surprise", "fear", "disgust")
-_EDGES = "\"'`.,;:!?()[]{}<>*_-…“”‘’«»"
+_EDGES = "\"'`.,;:!?()[]{}<>*_-…“”‘’«»"  # noqa: RUF001
 
 
 @dataclass(frozen=True)

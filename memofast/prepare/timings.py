@@ -63,7 +63,9 @@ def _align_cues(path: Path, text: str) -> list[Cue]:
         if not fields:
             continue
         if len(fields) != 3 or not (fields[0].isdigit() and fields[1].isdigit()):
-            raise MemofastError(f"{path}, line {number}: expected `start end word`, found {line.strip()!r}; fix the line")
+            raise MemofastError(
+                f"{path}, line {number}: expected `start end word`, found {line.strip()!r}; fix the line"
+            )
         if fields[2] not in {"sil", "sp"}:
             words.append(fields[2])
     return [Cue(None, None, " ".join(words))] if words else []

@@ -1,0 +1,7 @@
+"""`python -m memofast.prepare`."""
+
+from memofast.cli import run
+from memofast.prepare.command import main
+
+if __name__ == "__main__":
+    run(main, "python -m memofast.prepare")

@@ -1,0 +1,114 @@
+"""The command `python -m memofast.prepare`: options to a prepared corpus."""
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from memofast.errors import MemofastError
+
+_SOURCES = "folder of media with sidecar timings (.srt, .vtt, .align), media file, or table (.csv, .tsv, .json, .jsonl); SPLIT=PATH names its split"
+_SPEECH = "logmel, compare (openSMILE, non-commercial licence), wav2vec2=FOLDER, or none"
+_COLUMN = "FIELD=COLUMN for a table; fields: id, file, start, end, text, label; a template works too: id=dia{Dialogue_ID}_utt{Utterance_ID}"
+
+
+def main(
+    sources: Annotated[list[str], typer.Argument(help=_SOURCES)],
+    out: Annotated[Path, typer.Option(help="corpus folder to write; run again to go on after an interruption")],
+    name: Annotated[str | None, typer.Option(help="name of the corpus; default: that of --out")] = None,
+    vocab: Annotated[
+        Path | None, typer.Option(help="vocab.txt or tokenizer folder; needed where there is text")
+    ] = None,
+    lexicon: Annotated[Path | None, typer.Option(help="emotion lexicon: NRC file, or word<TAB>class lines")] = None,
+    denseface: Annotated[Path | None, typer.Option(help="DenseFace file; without it faces are left out")] = None,
+    yunet: Annotated[
+        Path | None, typer.Option(help="YuNet model; default: the downloaded one, else the Haar cascade")
+    ] = None,
+    speech: Annotated[str, typer.Option(help=_SPEECH)] = "logmel",
+    speech_mean: Annotated[
+        int | None, typer.Option(min=1, help="rows averaged into one; default: logmel 6, compare 5, wav2vec2 3")
+    ] = None,
+    max_seconds: Annotated[float, typer.Option(min=0.1, help="what a clip holds beyond is left out")] = 30.0,
+    column: Annotated[list[str] | None, typer.Option("--column", "-c", help=_COLUMN)] = None,
+    media_root: Annotated[
+        Path | None, typer.Option(help="where a table's files lie; default: beside the table")
+    ] = None,
+    label_pattern: Annotated[
+        str | None, typer.Option(help="regular expression; its first group, found in the id, is the label")
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FRACTION by a hash of the id; the rest is train; default: validation=0.1"),
+    ] = None,
+    split_by: Annotated[
+        str, typer.Option(help="id, folder (keeps folders together), or column:NAME of a table")
+    ] = "id",
+    licence: Annotated[str, typer.Option(help="licence of the source, kept in the stores")] = "",
+    workers: Annotated[int, typer.Option(min=0, help="processes; 0: one per core")] = 0,
+) -> None:
+    """Turn media, subtitles and tables into a corpus of stores.
+
+    Example: python -m memofast.prepare clips/ --out corpora/clips --vocab vocab.txt --denseface denseface.safetensors
+    """
+    from memofast.prepare.extraction import ExtractionOptions
+    from memofast.prepare.faces import check_finder
+    from memofast.prepare.pipeline import PrepareOptions, prepare
+    from memofast.prepare.sources import read_sources
+    from memofast.prepare.speech import parse_speech
+    from memofast.prepare.splits import parse_fractions
+    from memofast.prepare.text import WordPieces, read_lexicon
+
+    console = Console(stderr=True)
+    name = name or out.resolve().name
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise MemofastError(f"--name {name!r}: a corpus name has letters, digits, dots, dashes and underscores only")
+    fractions = parse_fractions(split or ["validation=0.1"])
+    choice = parse_speech(speech, speech_mean)
+    clips = read_sources(sources, _source_options(column or [], media_root, label_pattern, split_by))
+    pieces = None
+    if vocab:
+        pieces = WordPieces(vocab, read_lexicon(lexicon) if lexicon else None)
+    elif lexicon:
+        raise MemofastError("--lexicon needs --vocab: classes are kept per word piece")
+    pictures = sum(clip.picture is not None for clip in clips)
+    if denseface and pictures:
+        yunet = yunet or _downloaded_yunet()
+        for note in check_finder(yunet):
+            console.print(f"warning: {note}")
+    elif pictures:
+        console.print(f"note: no --denseface, so the faces of {pictures} clips are left out")
+    extraction = ExtractionOptions(denseface if pictures else None, yunet, choice, max_seconds)
+    options = PrepareOptions(name, fractions, split_by == "folder", workers or os.cpu_count() or 1, licence)
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        prepare(clips, out, pieces, extraction, options, console)
+    except KeyboardInterrupt:
+        console.print("interrupted; what is done is kept: run the same command again to go on")
+        raise SystemExit(130) from None
+
+
+def _source_options(column: list[str], media_root: Path | None, label_pattern: str | None, split_by: str):
+    from memofast.prepare.sources import SourceOptions
+    from memofast.prepare.table import parse_columns
+
+    kind, _, split_column = split_by.partition(":")
+    if split_by not in {"id", "folder"} and not (kind == "column" and split_column):
+        raise MemofastError(f"--split-by is id, folder or column:NAME, not {split_by!r}")
+    if media_root and not media_root.is_dir():
+        raise MemofastError(f"no folder {media_root} for --media-root")
+    return SourceOptions(parse_columns(column), media_root, label_pattern, split_column or None)
+
+
+def _downloaded_yunet() -> Path | None:
+    from memofast.download import home_of
+
+    path = home_of("yunet")
+    return path if path.is_file() else None
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)

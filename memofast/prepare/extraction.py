@@ -1,0 +1,145 @@
+"""From the clips of one media file to their face and speech rows, in one decoding pass."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from memofast.prepare.decoding import Excerpt, Span, UnreadableMedia, decode
+from memofast.prepare.denseface import DenseFace
+from memofast.prepare.faces import find_faces
+from memofast.prepare.report import Problem
+from memofast.prepare.sources import Clip
+from memofast.prepare.speech import SHORTEST, SpeechChoice, mean_rows, open_speech
+
+QUIET = 1e-3  # a sound that never exceeds this (-60 dB of full scale) is silence
+
+
+@dataclass(frozen=True)
+class ExtractionOptions:
+    """denseface None: no faces. max_seconds: what a clip holds beyond is cut."""
+
+    denseface: Path | None
+    yunet: Path | None
+    speech: SpeechChoice
+    max_seconds: float
+
+
+@dataclass
+class FaceRows:
+    """rows [n, 342], soft_labels [n, classes], confidence [n], times [n] seconds from the clip's start, all float32."""
+
+    rows: np.ndarray
+    soft_labels: np.ndarray
+    confidence: np.ndarray
+    times: np.ndarray
+
+
+@dataclass
+class SoundRows:
+    """rows [n, width], times [n] seconds at the middle of what a row covers, both float32."""
+
+    rows: np.ndarray
+    times: np.ndarray
+
+
+@dataclass
+class Extracted:
+    """What one clip gave, None for a modality without rows, and why."""
+
+    clip: Clip
+    faces: FaceRows | None = None
+    sound: SoundRows | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+class Extraction:
+    """The extractors of one process, opened once. One thread: files are spread over processes, and rows do not depend on how many."""
+
+    def __init__(self, options: ExtractionOptions):
+        self.options = options
+        self.denseface = DenseFace(options.denseface) if options.denseface else None
+        self.finder = find_faces(options.yunet) if self.denseface else None
+        self.speech = open_speech(options.speech)
+
+    def __call__(self, clips: list[Clip]) -> list[Extracted]:
+        """Rows of the clips of one file (all with the same picture and sound). Problems of the file become problems of its clips."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return [self._rows(clip, excerpt) for clip, excerpt in self._excerpts(clips)]
+        except UnreadableMedia as error:
+            return [Extracted(clip, problems=[Problem("unreadable", str(error))]) for clip in clips]
+        finally:
+            torch.set_num_threads(threads)
+
+    def _excerpts(self, clips: list[Clip]) -> Iterator[tuple[Clip, Excerpt]]:
+        spans = [self._span(clip) for clip in clips]
+        picture, sound = clips[0].picture, clips[0].sound
+        see = self.finder if picture else None
+        if picture == sound or see is None or self.speech is None:
+            file = picture if see and picture else sound
+            for index, excerpt in decode(file, spans, see=see, sound=self.speech is not None):
+                yield clips[index], excerpt
+            return
+        heard = dict(decode(sound, spans, see=None)) if sound else {}
+        for index, excerpt in decode(picture, spans, see=see, sound=False):
+            if index in heard:
+                excerpt.sound = heard[index].sound
+                excerpt.complete &= heard[index].complete
+            yield clips[index], excerpt
+
+    def _span(self, clip: Clip) -> Span:
+        start = clip.start or 0.0
+        end = math.inf if clip.end is None else clip.end
+        return Span(start, min(end, start + self.options.max_seconds))
+
+    def _rows(self, clip: Clip, excerpt: Excerpt) -> Extracted:
+        extracted = Extracted(clip)
+        if not excerpt.complete:
+            extracted.problems.append(Problem("damaged", f"{clip.picture or clip.sound} breaks off or is damaged"))
+        if clip.end is not None and clip.end - (clip.start or 0.0) > self.options.max_seconds:
+            extracted.problems.append(Problem("cut", f"longer than {self.options.max_seconds:g} s"))
+        if self.denseface and clip.picture:
+            self._add_faces(extracted, excerpt)
+        if self.speech and clip.sound:
+            self._add_sound(extracted, excerpt)
+        return extracted
+
+    def _add_faces(self, extracted: Extracted, excerpt: Excerpt) -> None:
+        found = [(time, face) for time, face in zip(excerpt.times, excerpt.seen, strict=True) if face]
+        if not found:
+            reason = "no face" if excerpt.seen else "no picture"
+            extracted.problems.append(Problem(reason, str(extracted.clip.picture)))
+            return
+        rows, soft_labels = self.denseface(np.stack([face.crop for _, face in found]))
+        confidence = np.array([face.confidence for _, face in found], np.float32)
+        times = np.array([time for time, _ in found], np.float32)
+        extracted.faces = FaceRows(rows, soft_labels, confidence, times)
+
+    def _add_sound(self, extracted: Extracted, excerpt: Excerpt) -> None:
+        sound = excerpt.sound
+        where = str(extracted.clip.sound)
+        if sound is None:
+            extracted.problems.append(Problem("no sound track", where))
+        elif len(sound) < SHORTEST:
+            extracted.problems.append(Problem("too short", f"{len(sound)} samples of sound in {where}"))
+        elif np.abs(sound).max() < QUIET:
+            extracted.problems.append(Problem("silent", where))
+        else:
+            k = self.options.speech.mean
+            rows = mean_rows(self.speech(sound), k)
+            times = (np.arange(len(rows), dtype=np.float32) + 0.5) * np.float32(k * self.speech.hop)
+            extracted.sound = SoundRows(rows, times)
+
+
+def by_file(clips: Iterable[Clip]) -> list[list[Clip]]:
+    """Clips grouped by the media they are cut from; those without media are left out."""
+    groups: dict[tuple, list[Clip]] = {}
+    for clip in clips:
+        if clip.picture or clip.sound:
+            groups.setdefault((clip.picture, clip.sound), []).append(clip)
+    return list(groups.values())

@@ -1,0 +1,130 @@
+"""What became of every clip: counted by reason, listed by id, in `report.json` and as a table."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from memofast.store.files import write_json
+
+REASONS = {
+    "missing file": "the media file is not there",
+    "unreadable": "the media file does not open or decode",
+    "crashed": "decoding ended the process",
+    "failed": "an extractor raised an error",
+    "bad timings": "the sidecar is malformed or holds no words",
+    "bad times": "start and end are not times",
+    "damaged": "the file breaks off; what could be decoded is used",
+    "cut": "longer than --max-seconds; the rest is left out",
+    "too short": "less sound than one row needs",
+    "no picture": "no frame in this piece",
+    "no face": "no face found in any frame",
+    "no sound track": "the file has no sound",
+    "silent": "the sound never exceeds -60 dB",
+    "no text": "no words; kept for its faces or speech",
+    "nothing usable": "dropped: neither words nor faces nor speech",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """reason: a key of REASONS. detail: which file, in words."""
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass
+class Outcome:
+    """What one clip became. kept: it is in the corpus; rows per modality."""
+
+    id: str
+    kept: bool
+    text: int = 0
+    visual: int = 0
+    speech: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    def as_json(self) -> dict:
+        problems = [[problem.reason, problem.detail] for problem in self.problems]
+        return {"id": self.id, "kept": self.kept, "rows": [self.text, self.visual, self.speech], "problems": problems}
+
+    @classmethod
+    def from_json(cls, entry: dict) -> "Outcome":
+        return cls(entry["id"], entry["kept"], *entry["rows"], [Problem(*pair) for pair in entry["problems"]])
+
+
+class Journal:
+    """Outcomes on disk, one JSON line each; the last line of an id counts, a torn line is ignored."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.outcomes: dict[str, Outcome] = {}
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").split("\n"):
+                self._read(line)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
+        self._file.write("\n")  # ends a line torn by a kill
+
+    def _read(self, line: str) -> None:
+        try:
+            outcome = Outcome.from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            return
+        self.outcomes[outcome.id] = outcome
+
+    def add(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.id] = outcome
+        self._file.write(json.dumps(outcome.as_json(), ensure_ascii=False) + "\n")
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def write_report(path: Path, outcomes: list[Outcome], splits: dict[str, int], facts: dict) -> dict:
+    """Write `report.json` and return it: clips kept and dropped, rows, and per reason the count and every clip with its detail."""
+    listed: dict[str, list] = defaultdict(list)
+    for outcome in outcomes:
+        for problem in outcome.problems:
+            listed[problem.reason].append({"id": outcome.id, "detail": problem.detail})
+    kept = [outcome for outcome in outcomes if outcome.kept]
+    report = {
+        **facts,
+        "clips": len(outcomes),
+        "kept": len(kept),
+        "with": {m: sum(getattr(o, m) > 0 for o in kept) for m in ("text", "visual", "speech")},
+        "rows": {m: sum(getattr(o, m) for o in kept) for m in ("text", "visual", "speech")},
+        "splits": splits,
+        "problems": {
+            reason: {"count": len(listed[reason]), "clips": listed[reason]} for reason in REASONS if reason in listed
+        },
+    }
+    write_json(path, report)
+    return report
+
+
+def print_report(report: dict, console: Console) -> None:
+    """Print the counts of a report as a table."""
+    counts = Table(title=f"{report['kept']} of {report['clips']} clips kept", title_justify="left")
+    counts.add_column("modality")
+    counts.add_column("clips", justify="right")
+    counts.add_column("rows", justify="right")
+    for modality, number in report["with"].items():
+        counts.add_row(modality, str(number), str(report["rows"][modality]))
+    console.print(counts)
+    if report["splits"]:
+        console.print("splits: " + ", ".join(f"{name} {count}" for name, count in report["splits"].items()))
+    if report["problems"]:
+        problems = Table(title="problems", title_justify="left")
+        problems.add_column("reason")
+        problems.add_column("clips", justify="right")
+        problems.add_column("meaning")
+        for reason, listed in report["problems"].items():
+            problems.add_row(reason, str(listed["count"]), REASONS[reason])
+        console.print(problems)

@@ -1,0 +1,47 @@
+"""Which clip is for training and which for validation or test: by a hash that never changes, or as the source says."""
+
+import hashlib
+from collections.abc import Iterable
+
+from memofast.errors import MemofastError
+from memofast.prepare.sources import Clip
+
+TRAIN = "train"
+
+
+def parse_fractions(given: list[str]) -> dict[str, float]:
+    """Fractions from `validation=0.1` pairs; raises MemofastError where they are no fractions or leave nothing to train."""
+    fractions = {}
+    for pair in given:
+        name, _, value = pair.partition("=")
+        try:
+            fractions[name] = float(value)
+        except ValueError:
+            fractions[name] = -1.0
+        if not name or name == TRAIN or not 0 < fractions[name] < 1:
+            raise MemofastError(f"--split is NAME=FRACTION, as validation=0.1, not {pair!r}; the rest is {TRAIN}")
+    if sum(fractions.values()) >= 1:
+        raise MemofastError(f"--split fractions add up to {sum(fractions.values()):g} and leave nothing for {TRAIN}")
+    return fractions
+
+
+def assign_splits(clips: Iterable[Clip], fractions: dict[str, float], by_folder: bool) -> dict[str, list[str]]:
+    """Ids of each split, sorted.
+
+    A clip whose source names its split is in that one. The others are drawn by BLAKE2b of their id, or of their folder (one speaker's clips
+    stay together), so that a clip keeps its split when others come or go.
+    """
+    splits: dict[str, list[str]] = {}
+    for clip in clips:
+        split = clip.split or _by_hash(clip.folder if by_folder else clip.id, fractions)
+        splits.setdefault(split, []).append(clip.id)
+    return {name: sorted(ids) for name, ids in sorted(splits.items())}
+
+
+def _by_hash(name: str, fractions: dict[str, float]) -> str:
+    place = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") / 2**64
+    for split, fraction in fractions.items():
+        if place < fraction:
+            return split
+        place -= fraction
+    return TRAIN

@@ -1,0 +1,38 @@
+"""Small clips made on the spot: a moving picture and a sine."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def write_clip(
+    path: Path,
+    seconds: float = 1.0,
+    *,
+    rate: int = 25,
+    picture: bool = True,
+    sound: bool = True,
+    level: float = 0.3,
+    size: tuple[int, int] = (96, 80),
+) -> Path:
+    """A clip whose picture brightens by one grey value per frame (from 40) and whose sound is 440 Hz at 44.1 kHz stereo."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=rate) if picture else None
+        audio = container.add_stream("aac", rate=44_100, layout="stereo") if sound else None
+        if video:
+            video.width, video.height, video.pix_fmt = *size, "yuv420p"
+            video.bit_rate = 2_000_000
+            for number in range(round(seconds * rate)):
+                image = np.full((size[1], size[0], 3), 40 + number % 200, np.uint8)
+                container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(video.encode())
+        if audio:
+            time = np.arange(round(seconds * 44_100)) / 44_100
+            wave = (level * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+            for first in range(0, len(wave), 1024):
+                frame = av.AudioFrame.from_ndarray(np.tile(wave[first : first + 1024], (2, 1)), "fltp", "stereo")
+                frame.sample_rate, frame.pts = 44_100, first
+                container.mux(audio.encode(frame))
+            container.mux(audio.encode())
+    return path
