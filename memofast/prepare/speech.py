@@ -132,8 +132,8 @@ class Compare:
             return np.empty((0, self.width), np.float32)
         parts = [smile.process_signal(sound, SAMPLE_RATE).to_numpy(np.float32) for smile in self._parts]
         count = min(map(len, parts))
-        rows = np.nan_to_num(np.concatenate([part[:count] for part in parts], axis=1))
-        return (rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-5)
+        rows = np.nan_to_num(np.concatenate([part[:count] for part in parts], axis=1).astype(np.float64))
+        return ((rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-5)).astype(np.float32)
 
 
 class Wav2Vec2:
