@@ -114,47 +114,29 @@ private:
     BatchMemory memory_;
 };
 
-// Buffers of Python objects, held while C++ reads them without the GIL.
-class HeldBuffers {
-public:
-    explicit HeldBuffers(const py::list& objects) {
-        views_.reserve(objects.size());
-        for (const py::handle object : objects) {
-            Py_buffer view;
-            if (PyObject_GetBuffer(object.ptr(), &view, PyBUF_SIMPLE) != 0) {
-                release();
-                throw py::error_already_set();
-            }
-            views_.push_back(view);
-            data.push_back(static_cast<const uint8_t*>(view.buf));
-            sizes.push_back(view.len);
-        }
+// What of each buffer in a list; the buffers stay valid as long as what they point into does, here a memory map.
+template <class Field>
+py::list of_buffers(const py::list& buffers, Field field) {
+    py::list result(buffers.size());
+    for (size_t i = 0; i < buffers.size(); ++i) {
+        Py_buffer view;
+        if (PyObject_GetBuffer(buffers[i].ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
+        result[i] = field(view);
+        PyBuffer_Release(&view);
     }
-    HeldBuffers(const HeldBuffers&) = delete;
-    ~HeldBuffers() { release(); }
-    std::vector<const uint8_t*> data;
-    std::vector<int64_t> sizes;
+    return result;
+}
 
-private:
-    void release() {
-        for (Py_buffer& view : views_) PyBuffer_Release(&view);
-    }
-    std::vector<Py_buffer> views_;
-};
-
-// records: list of buffers; rows, first_row: addresses of int64; columns: (name, width, padded width, type, address).
-int64_t gather(const py::list& records, std::uintptr_t rows, std::uintptr_t first_row, const py::list& columns) {
-    const HeldBuffers held(records);
+// columns: (name, width, padded width, type, address); the rest: addresses of int64 arrays of `count` values.
+int64_t gather(Address records, Address sizes, Address rows, Address first_row, int64_t count, const py::list& columns) {
     std::vector<GatherColumn> wanted;
     for (const py::handle column : columns) {
-        const auto [name, width, padded, type, out] =
-            column.cast<std::tuple<int, int64_t, int64_t, int, std::uintptr_t>>();
-        wanted.push_back({name, width, padded, RecordType(type), reinterpret_cast<void*>(out)});
+        const auto [name, width, padded, type, out] = column.cast<std::tuple<int, int64_t, int64_t, int, Address>>();
+        wanted.push_back({name, width, padded, RecordType(type), at<void>(out)});
     }
     const py::gil_scoped_release release;
-    return gather_records({held.data.data(), held.sizes.data(), reinterpret_cast<const int64_t*>(rows),
-                           reinterpret_cast<const int64_t*>(first_row), int64_t(held.data.size()), wanted.data(),
-                           int(wanted.size())});
+    return gather_records({at<const uint8_t* const>(records), at<const int64_t>(sizes), at<const int64_t>(rows),
+                           at<const int64_t>(first_row), count, wanted.data(), int(wanted.size())});
 }
 
 void bind_store(py::module_& m) {
@@ -162,6 +144,12 @@ void bind_store(py::module_& m) {
         .def(py::init<size_t>())
         .def_buffer(&BatchBuffer::info);
     m.def("idle_batch_memory", &idle_batch_memory);
+    m.def("buffer_addresses", [](const py::list& buffers) {
+        return of_buffers(buffers, [](const Py_buffer& view) { return reinterpret_cast<Address>(view.buf); });
+    });
+    m.def("buffer_sizes", [](const py::list& buffers) {
+        return of_buffers(buffers, [](const Py_buffer& view) { return int64_t(view.len); });
+    });
     m.def("gather_records", &gather);
     m.def("set_calling_thread_parallelism", &set_calling_thread_parallelism);
 }

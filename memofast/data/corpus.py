@@ -208,8 +208,14 @@ class Split:
         return len(self.ids)
 
     @cached_property
-    def encoded_ids(self) -> list[bytes]:
-        return [id.encode() for id in self.ids]
+    def places(self) -> np.ndarray:
+        """[n, 3] int64: where each sample stands in the text, visual and speech store; -1 where it does not."""
+        places = np.full((len(self.ids), 3), -1, np.int64)
+        for column, modality in enumerate(MODALITIES):
+            if modality in self.corpus.stores:
+                place_of = self.corpus.stores[modality].place_of
+                places[:, column] = [place_of.get(id, -1) for id in self.ids]
+        return places
 
     def pack(
         self, indices: Iterable[int] | np.ndarray, *, dtype: torch.dtype | None = None, pin: bool = False

@@ -84,14 +84,12 @@ def _gather(
     present = np.flatnonzero(rows)
     if len(present) < len(indices):
         indices, rows, starts = indices[present], rows[present], starts[present]
-    encoded = split.encoded_ids
     wanted = [
         (name, padded, TYPE_IDS[kind], tensors[f"{modality}.{name}"].data_ptr())
         for name, (padded, kind) in columns.items()
     ]
-    store.gather(
-        [encoded[i] for i in indices.tolist()], np.ascontiguousarray(rows), np.ascontiguousarray(starts), wanted
-    )
+    places = split.places[indices, _COLUMN[modality]]
+    store.gather(places, np.ascontiguousarray(rows), np.ascontiguousarray(starts), wanted)
 
 
 def _batch(split: "Split", indices: np.ndarray, tensors: dict[str, Tensor]) -> PackedBatch:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from memofast import _C
 from memofast.data.batch import Capacity
 from memofast.data.corpus import Split
 from memofast.errors import MemofastError
@@ -147,10 +148,10 @@ class Streams:
 
     def _draw(self, step: int) -> list[int]:
         """The stream of each micro-batch: Philox(seed, STREAM, step, key 0), position = micro-batch, word 0."""
-        rng = torch.tensor([self._seed, step], dtype=torch.int64)
-        zero = torch.zeros(1, dtype=torch.int64)
-        positions = torch.arange(self._micro_batches) * (self._mixing == "sample")
-        words = draw(stream_key(rng, Purpose.STREAM, 0), zero, positions, zero)[:, 0].numpy()
+        seed = self._seed & (2**64 - 1)
+        low, high, *_ = _C.philox(seed & 0xFFFFFFFF, seed >> 32, step, Purpose.STREAM, 0)  # the key of this step
+        positions = range(self._micro_batches) if self._mixing == "sample" else [0] * self._micro_batches
+        words = [_C.philox(low, high, 0, position, 0)[0] for position in positions]
         return np.searchsorted(self._thresholds, words, side="right").tolist()
 
     def plan(self, position: Position) -> tuple[list[tuple[Stream, np.ndarray]], Position]:

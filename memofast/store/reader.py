@@ -1,11 +1,11 @@
 """Reading stores: counts from the index, rows through one read transaction per batch, closed after the gather."""
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 
 from memofast import _C
@@ -30,6 +30,7 @@ class Store:
         self.complete: bool = self.meta["complete"]
         self.columns: dict[str, tuple[str, int]] = {name: tuple(c) for name, c in self.meta["columns"].items()}
         self.classes: dict[str, list[str]] = self.meta["classes"]
+        self._located: tuple[tuple[lmdb.Environment, int], np.ndarray] | None = None
         self.ids, self.lengths = files.read_index(self.path) if self.complete else self._scan()
 
     @classmethod
@@ -48,6 +49,11 @@ class Store:
         """Row count by id."""
         return dict(zip(self.ids, self.lengths.tolist(), strict=True))
 
+    @cached_property
+    def place_of(self) -> dict[str, int]:
+        """Index into `ids` and `lengths` by id."""
+        return {id: place for place, id in enumerate(self.ids)}
+
     def _scan(self) -> tuple[list[str], np.ndarray]:
         ids, rows = [], []
         if (self.path / "data.mdb").exists():
@@ -62,25 +68,20 @@ class Store:
 
     def read(self, id: str) -> dict[str, np.ndarray]:
         """All columns of one sample, copied: name -> [rows, width] or 1-d array."""
-        with self._records([id.encode()]) as values:
-            return record.decode(values[0], self._where(id))
-
-    @contextmanager
-    def _records(self, keys: Sequence[bytes]):
-        """The values of these keys, in order, as buffers that are valid inside the `with`."""
         with environments.for_reading(self.path).begin(buffers=True) as transaction:
-            found = transaction.cursor().getmulti(keys)
-            if len(found) != len(keys):
-                there = {bytes(key) for key, _ in found}
-                missing = next(key for key in keys if key not in there).decode()
-                raise MemofastError(
-                    f"id {missing!r} is not in store {self.path}: prepare it or take it out of the split"
-                )
-            yield [value for _, value in found]
+            return record.decode(self._values(transaction, [id.encode()])[0], self._where(id))
+
+    def _values(self, transaction: lmdb.Transaction, keys: Sequence[bytes]) -> list[memoryview]:
+        found = dict(transaction.cursor().getmulti(keys))
+        if missing := next((key for key in keys if key not in found), None):
+            raise MemofastError(
+                f"id {missing.decode()!r} is not in store {self.path}: prepare it or take it out of the split"
+            )
+        return [found[key] for key in keys]
 
     def gather(
         self,
-        keys: Sequence[bytes],
+        places: np.ndarray,
         rows: np.ndarray,
         first_row: np.ndarray,
         columns: Sequence[tuple[str, int, int, int]],
@@ -88,25 +89,50 @@ class Store:
         """Copy columns of many records into the rows of a batch, in C++ without the GIL.
 
         Args:
-            keys: sample ids, encoded. rows, first_row [len(keys)] int64: row counts the records must have; where they start.
+            places: [B] int64 indices into `ids`. rows, first_row [B] int64: row counts the records must have; where they start.
             columns: (name, padded width, type id, address of the output), see `memofast.store.memory`.
         Raises: `MemofastError` for an id that is missing or a record that is corrupt or has other rows.
         """
-        if not keys:
+        if not len(places):
             return
         wanted = [
             (record.NAMES[name], self.columns[name][1], padded, dtype, address)
             for name, padded, dtype, address in columns
         ]
-        with self._records(keys) as values:
-            bad = _C.gather_records(values, rows.ctypes.data, first_row.ctypes.data, wanted)
-            if bad >= 0:
-                self._explain(keys[bad].decode(), values[bad], int(rows[bad]))
+        environment = environments.for_reading(self.path)
+        with environment.begin(buffers=True) as transaction:
+            addresses, sizes = self._locate(environment, transaction, places)
+            bad = _C.gather_records(
+                addresses.ctypes.data, sizes.ctypes.data, rows.ctypes.data, first_row.ctypes.data, len(places), wanted
+            )
+        if bad >= 0:
+            self._explain(self.ids[places[bad]], int(rows[bad]))
 
-    def _explain(self, id: str, value: memoryview, rows: int) -> None:
+    def _locate(
+        self, environment: lmdb.Environment, transaction: lmdb.Transaction, places: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Addresses and sizes [B] int64 of records in the memory map, valid inside the transaction.
+
+        What was looked up once is kept: while the environment's last transaction is the same, records lie where they lay.
+        """
+        snapshot = (environment, transaction.id())
+        located = self._located
+        if located is None or located[0] != snapshot:
+            located = self._located = (snapshot, np.zeros((2, len(self.ids)), np.int64))
+        known = located[1]
+        new = places[known[0, places] == 0]
+        if len(new):
+            values = self._values(transaction, [self.ids[place].encode() for place in new.tolist()])
+            known[1, new], known[0, new] = _C.buffer_sizes(values), _C.buffer_addresses(values)
+        return known[0, places], known[1, places]
+
+    def _explain(self, id: str, rows: int) -> None:
         where = self._where(id)
-        found = record.decode(value, where)
-        if (there := record.row_count(value, where)) != rows:
+        found = self.read(id)
+        there = (
+            len(found["rows" if "rows" in self.columns else "tokens"]) if found.keys() & {"rows", "tokens"} else rows
+        )
+        if there != rows:
             raise MemofastError(f"{where} has {there} rows, its index says {rows}: restore the store or write it anew")
         for name, (_, width) in self.columns.items():
             shape = (rows, width) if width > 1 else (rows,)

@@ -17,7 +17,8 @@ def gather(store, ids, rows, width=8, dtype=torch.float16):
     rows = np.array(rows, np.int64)
     first = np.cumsum(rows) - rows
     out = torch.full((int(rows.sum()), width), torch.nan, dtype=dtype)
-    store.gather([id.encode() for id in ids], rows, first, [("rows", width, TYPE_IDS[dtype], out.data_ptr())])
+    places = np.array([store.ids.index(id) for id in ids])
+    store.gather(places, rows, first, [("rows", width, TYPE_IDS[dtype], out.data_ptr())])
     return out
 
 
@@ -83,7 +84,7 @@ def test_no_transaction_outlives_a_gather(tmp_path, write_features):
     for _ in range(5000):  # more than the reader slots of an environment
         gather(store, ["clip0"], [3])
     with pytest.raises(MemofastError):
-        gather(store, ["no"], [3])
+        gather(store, ["clip0"], [4])
     gather(store, ["clip0"], [3])
 
 
@@ -115,9 +116,25 @@ def test_corrupt_record_is_named_with_its_store(tmp_path, write_features, change
 
 
 def test_missing_id_is_named_with_its_store(tmp_path, write_features):
-    write_features(tmp_path, [3])
-    with pytest.raises(MemofastError, match=f"id 'clip9' is not in store {tmp_path}"):
-        gather(FeatureStore.open(tmp_path), ["clip0", "clip9"], [3, 3])
+    write_features(tmp_path, [3, 3])
+    store = FeatureStore.open(tmp_path)
+    with lmdb.open(str(tmp_path)) as environment, environment.begin(write=True) as transaction:
+        transaction.delete(b"clip1")
+    for read in (lambda: gather(store, ["clip0", "clip1"], [3, 3]), lambda: store.read("clip1")):
+        with pytest.raises(MemofastError, match=f"id 'clip1' is not in store {tmp_path}"):
+            read()
+
+
+def test_records_are_looked_up_again_after_a_change(tmp_path, write_features):
+    rows = write_features(tmp_path, [3, 3])
+    store = FeatureStore.open(tmp_path)
+    gather(store, ["clip0", "clip1"], [3, 3])
+    with FeatureWriter(tmp_path, 5) as writer:
+        for i in range(2, 200):
+            writer.put(f"clip{i}", np.full((3, 5), i))
+    np.testing.assert_array_equal(
+        gather(store, ["clip1", "clip0"], [3, 3])[:, :5], np.concatenate([rows["clip1"], rows["clip0"]])
+    )
 
 
 def test_missing_store_other_kind_and_damage_are_refused(tmp_path, write_features):

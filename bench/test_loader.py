@@ -1,0 +1,90 @@
+"""The packed loader with span masks, against the original's way of loading and against memcpy of the same bytes."""
+
+import numpy as np
+import pytest
+import torch
+from baseline_loader import SpanLoader, write
+
+from memofast.data import Capacity, Loader, Stream, write_corpus
+from memofast.ops import SpanPolicy, span_mask
+from memofast.store import FeatureWriter, TextWriter
+
+SAMPLES, BATCH = 4000, 256
+CLASSES = [f"emotion{i}" for i in range(8)]
+
+
+def _samples() -> list[dict]:
+    random = np.random.default_rng(1)
+    samples = []
+    for i in range(SAMPLES):
+        faces, sound = int(random.integers(24, 37)), int(random.integers(30, 47))
+        samples.append(
+            {
+                "id": f"film_{i}",
+                "tokens": random.integers(999, 30522, 16).astype(np.int32),
+                "words": np.arange(16) * 4 // 5,
+                "text": " ".join(["word"] * 13),
+                "visual": random.standard_normal((faces, 342), np.float32).astype(np.float16),
+                "soft_labels": random.dirichlet(np.ones(8), faces).astype(np.float16),
+                "speech": random.standard_normal((sound, 768), np.float32).astype(np.float16),
+            }
+        )
+    return samples
+
+
+@pytest.fixture(scope="module")
+def loaders(tmp_path_factory):
+    folder, samples = tmp_path_factory.mktemp("corpus"), _samples()
+    write(folder / "original", samples)
+    with (
+        TextWriter(folder / "text") as text,
+        FeatureWriter(folder / "visual", 342, columns=("soft_labels",), classes=CLASSES) as visual,
+        FeatureWriter(folder / "speech", 768) as speech,
+    ):
+        for sample in samples:
+            text.put(sample["id"], sample["tokens"], sample["words"], utf8=sample["text"])
+            visual.put(sample["id"], sample["visual"], soft_labels=sample["soft_labels"])
+            speech.put(sample["id"], sample["speech"])
+    ids = [sample["id"] for sample in samples]
+    stores = {name: folder / name for name in ("text", "visual", "speech")}
+    return write_corpus(folder, "film", stores, {"train": ids}).split("train"), SpanLoader(folder / "original")
+
+
+def _masked(micro_batch, step):
+    batch = micro_batch.batch
+    rng = torch.tensor([1, step])
+    return span_mask(
+        batch.visual_offsets, batch.sample_keys, rng, SpanPolicy(), rows=batch.visual.shape[0], site=1, backend="auto"
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_span_task_loader(side_by_side, loaders, threads):
+    split, original = loaders
+    capacity = Capacity(BATCH, *(BATCH * split.lengths.max(0)).tolist())
+    loader = Loader([Stream(split)], capacity=capacity, seed=1, transform=_masked, prefetch=4, threads=threads)
+    updates = iter(loader)
+    ids = np.random.default_rng(2).permutation(split.ids).tolist()
+    starts = iter(range(0, 10**9, BATCH))
+
+    def ours():
+        """One epoch: 4,000 samples in 16 batches."""
+        assert sum(next(updates).micro_batches[0].batch.samples for _ in range(16)) == SAMPLES
+
+    def original_way():
+        """Four batches; its time is scaled to an epoch by `SHARE`."""
+        for _ in range(4):
+            start = next(starts) % (SAMPLES - BATCH)
+            original.batch(ids[start : start + BATCH])
+
+    rows = split.lengths.sum(0)
+    size = int(rows[1]) * 342 * 2 + int(rows[2]) * 768 * 2
+    source, target = torch.ones(size, dtype=torch.uint8), torch.empty(size, dtype=torch.uint8)
+
+    def copy():
+        target.copy_(source)
+
+    side_by_side(
+        ours, {"original": original_way, "memcpy": copy}, rounds=10, samples=SAMPLES, batch=BATCH, threads=threads
+    )
+    updates.close()
