@@ -6,6 +6,8 @@
 #define MEMOFAST_VARIANT host
 
 #include "attention.h"
+#include "bias_gelu.h"
+#include "dropout_add_norm.h"
 #include "embed.h"
 #include "host/batch_memory.h"
 #include "host/gather.h"
@@ -189,6 +191,48 @@ void bind_embed(py::module_& m) {
     });
 }
 
+void bind_rows(py::module_& m) {
+    using Address = std::uintptr_t;
+    m.def("dropout_add_norm", [](Address x, Address residual, Address gamma, Address beta, Address bias, Address rng,
+                                 Address sample_keys, Address offsets, Address out, Address statistics, int64_t rows, int width,
+                                 int samples, int type, int bias_type, uint32_t site, uint32_t threshold, float scale, float eps,
+                                 bool on_cuda, Address stream) -> int {
+        const DropoutAddNormArguments a{
+            at<void>(x), at<void>(residual), at<float>(gamma), at<float>(beta), at<void>(bias), at<float>(statistics),
+            at<int64_t>(rng), at<int64_t>(sample_keys), at<int32_t>(offsets), rows, width, samples, Type(type), Type(bias_type),
+            site, threshold, scale, eps, at<void>(out), nullptr, nullptr, nullptr, nullptr, nullptr};
+        py::gil_scoped_release release;
+        return on_cuda ? MEMOFAST_CUDA_CALL(dropout_add_norm, a, at<void>(stream)) : MEMOFAST_DISPATCH(dropout_add_norm, a);
+    });
+    m.def("dropout_add_norm_backward",
+          [](Address grad, Address x, Address residual, Address gamma, Address bias, Address statistics, Address rng,
+             Address sample_keys, Address offsets, Address grad_x, Address grad_residual, Address partials, Address sums,
+             int64_t rows, int width, int samples, int type, int bias_type, uint32_t site, uint32_t threshold, float scale,
+             float eps, bool on_cuda, Address stream) -> int {
+        const DropoutAddNormArguments a{
+            at<void>(x), at<void>(residual), at<float>(gamma), nullptr, at<void>(bias), at<float>(statistics), at<int64_t>(rng),
+            at<int64_t>(sample_keys), at<int32_t>(offsets), rows, width, samples, Type(type), Type(bias_type), site, threshold,
+            scale, eps, nullptr, at<void>(grad), at<void>(grad_x), at<void>(grad_residual), at<float>(partials), at<float>(sums)};
+        py::gil_scoped_release release;
+        return on_cuda ? MEMOFAST_CUDA_CALL(dropout_add_norm_backward, a, at<void>(stream))
+                       : MEMOFAST_DISPATCH(dropout_add_norm_backward, a);
+    });
+    m.def("bias_gelu", [](Address x, Address bias, Address out, int64_t rows, int width, int type, int bias_type, bool on_cuda,
+                          Address stream) -> int {
+        const BiasGeluArguments a{at<void>(x), at<void>(bias), rows, width, Type(type), Type(bias_type), at<void>(out),
+                                  nullptr, nullptr, nullptr, nullptr};
+        py::gil_scoped_release release;
+        return on_cuda ? MEMOFAST_CUDA_CALL(bias_gelu, a, at<void>(stream)) : MEMOFAST_DISPATCH(bias_gelu, a);
+    });
+    m.def("bias_gelu_backward", [](Address grad, Address x, Address bias, Address grad_x, Address partials, Address grad_bias,
+                                   int64_t rows, int width, int type, int bias_type, bool on_cuda, Address stream) -> int {
+        const BiasGeluArguments a{at<void>(x), at<void>(bias), rows, width, Type(type), Type(bias_type), nullptr,
+                                  at<void>(grad), at<void>(grad_x), at<float>(partials), at<float>(grad_bias)};
+        py::gil_scoped_release release;
+        return on_cuda ? MEMOFAST_CUDA_CALL(bias_gelu_backward, a, at<void>(stream)) : MEMOFAST_DISPATCH(bias_gelu_backward, a);
+    });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -199,6 +243,7 @@ PYBIND11_MODULE(_C, m) {
     m.attr("cuda_archs") = MEMOFAST_CUDA_ARCHS;
     m.attr("isa") = isa_name();
     bind_masks(m);
+    bind_rows(m);
     bind_attention(m);
     bind_embed(m);
     bind_store(m);

@@ -18,6 +18,10 @@
 #include "rows/philox.h"
 #include "variant.h"
 
+#ifndef __CUDACC__
+#include "rows/wide.h"
+#endif
+
 #ifdef __CUDACC__
 #include <cuda_fp16.h>
 #define MEMOFAST_UNROLL _Pragma("unroll")
@@ -31,6 +35,8 @@
 #endif
 
 namespace memofast::MEMOFAST_VARIANT {
+
+constexpr int kRowsPerChunk = 64;  // of one partial of a sum over rows
 
 struct BFloat16 {
     uint16_t bits;
@@ -48,6 +54,8 @@ struct OneLane {
         return {first, left < kChunk ? left : kChunk};
     }
     static MEMOFAST_FUNCTION float sum(float value) { return value; }
+    // Where element i of chunk k lies in an array of sums over rows.
+    static MEMOFAST_FUNCTION int slot(int k, int i) { return k * kChunk + i; }
 };
 
 // A row in memory of this lane's own: `floats_per_row(width)` floats.
@@ -109,6 +117,12 @@ struct Warp {
     __device__ __forceinline__ Span span(int k, int width) const {
         const int first = (k * kLanes + lane) * kChunk, left = width - first;
         return {first, left < 0 ? 0 : left < kChunk ? left : kChunk};
+    }
+    // Neighbouring lanes in neighbouring words, so that shared memory is free of conflicts.
+    __device__ __forceinline__ int slot(int k, int i) const { return (k * kChunk + i) * kLanes + lane; }
+    static __device__ __forceinline__ int slot_of_channel(int channel) {
+        const int chunk = channel / kChunk;
+        return (chunk / kLanes * kChunk + channel % kChunk) * kLanes + chunk % kLanes;
     }
     // The same order of additions in every lane.
     static __device__ __forceinline__ float sum(float value) {
@@ -190,17 +204,65 @@ struct Dropout {
     float scale;         // of what is kept
 };
 
+// Lanes of the n / 8 blocks from channel `first` on, in the order of channels.
+#ifdef __CUDACC__
+
+template <int n>
+MEMOFAST_FUNCTION void draw_lanes(Key key, int64_t sample_key, uint32_t position, int first, uint16_t* lanes) {
+    for (int block = 0; block < n / 8; ++block) {
+        const Words words = draw(key, sample_key, position, uint32_t(first / 8 + block));
+        MEMOFAST_SIMD for (int i = 0; i < 8; ++i) lanes[8 * block + i] = uint16_t(lane16(words, i));
+    }
+}
+
+#else
+
+// The same for all blocks at once. A word of the counter lies in the low half of a 64-bit element; what the high half holds
+// is ignored, as only the product reads its operand, and its low half alone.
+template <int n>
+MEMOFAST_FUNCTION void draw_lanes(Key key, int64_t sample_key, uint32_t position, int first, uint16_t* lanes) {
+    constexpr int vectors = n / 8 / kWideElements;
+    static_assert(vectors * kWideElements * 8 == n);
+    const uint64_t low = uint64_t(sample_key), high = uint64_t(sample_key) >> 32;
+    Wide c0[vectors], c1[vectors], c2[vectors], c3[vectors] = {};
+    for (int v = 0; v < vectors; ++v) {
+        c0[v] = Wide{} + low, c1[v] = Wide{} + high, c2[v] = Wide{} + uint64_t{position};
+        for (int i = 0; i < kWideElements; ++i) c3[v][i] = uint64_t(first / 8 + v * kWideElements + i);
+    }
+    for (int round = 0; round < 10; ++round) {
+        for (int v = 0; v < vectors; ++v) {
+            const Wide a = wide_product(c0[v], 0xD2511F53u), b = wide_product(c2[v], 0xCD9E8D57u);
+            c0[v] = (b >> 32) ^ c1[v] ^ uint64_t{key.low};
+            c1[v] = b;
+            c2[v] = (a >> 32) ^ c3[v] ^ uint64_t{key.high};
+            c3[v] = a;
+        }
+        key.low += 0x9E3779B9u;
+        key.high += 0xBB67AE85u;
+    }
+    uint64_t words[n / 4];  // little-endian: two words are four lanes
+    for (int v = 0; v < vectors; ++v) {
+        const Wide front = (c0[v] & 0xFFFFFFFFu) | (c1[v] << 32), back = (c2[v] & 0xFFFFFFFFu) | (c3[v] << 32);
+        for (int i = 0; i < kWideElements; ++i) {
+            words[2 * (v * kWideElements + i)] = front[i];
+            words[2 * (v * kWideElements + i) + 1] = back[i];
+        }
+    }
+    memcpy(lanes, words, sizeof words);
+}
+
+#endif
+
 // The factor (0 or scale) of n channels from `first` on, which is a multiple of eight.
 template <int n>
 MEMOFAST_FUNCTION void dropout_factors(const Dropout& dropout, int64_t sample_key, uint32_t position, int first,
                                        float* factors) {
     static_assert(n % 8 == 0);
-    uint16_t lanes[n];  // the four words of a block are its eight lanes, low half first
-    MEMOFAST_SIMD for (int block = 0; block < n / 8; ++block) {
-        const Words words = draw(dropout.key, sample_key, position, uint32_t(first / 8 + block));
-        for (int i = 0; i < 8; ++i) lanes[8 * block + i] = uint16_t(lane16(words, i));
-    }
-    MEMOFAST_SIMD for (int i = 0; i < n; ++i) factors[i] = lanes[i] >= dropout.threshold ? dropout.scale : 0.0f;
+    uint16_t lanes[n];
+    draw_lanes<n>(dropout.key, sample_key, position, first, lanes);
+    const int32_t threshold = int32_t(dropout.threshold);
+    const float scale = dropout.scale;
+    MEMOFAST_SIMD for (int i = 0; i < n; ++i) factors[i] = int32_t(lanes[i]) >= threshold ? scale : 0.0f;
 }
 
 }  // namespace memofast::MEMOFAST_VARIANT

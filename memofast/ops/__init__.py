@@ -1,6 +1,8 @@
 """The operators. Each has a reference beside its public function, which every backend agrees with."""
 
 from memofast.ops.attention import attention, attention_reference
+from memofast.ops.bias_gelu import bias_gelu, bias_gelu_reference
+from memofast.ops.dropout_add_norm import dropout_add_norm, dropout_add_norm_reference
 from memofast.ops.embed import FeatureRows, TextRows, embed, embed_reference
 from memofast.ops.span_mask import MaskedRows, SpanPolicy, span_mask, span_mask_reference
 from memofast.ops.token_mask import MaskedTokens, TokenPolicy, token_mask, token_mask_reference
@@ -14,6 +16,10 @@ __all__ = [
     "TokenPolicy",
     "attention",
     "attention_reference",
+    "bias_gelu",
+    "bias_gelu_reference",
+    "dropout_add_norm",
+    "dropout_add_norm_reference",
     "embed",
     "embed_reference",
     "span_mask",

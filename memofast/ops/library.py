@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from memofast import _C
+
 _library = torch.library.Library("memofast", "FRAGMENT")
 
 TYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -58,6 +60,21 @@ def require_device(operator: str, backend: str, tensor: Tensor) -> None:
     expected = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}.get(backend)
     if expected and tensor.device.type != expected:
         raise ValueError(f"{operator}: backend {backend!r} needs {expected} tensors, got {tensor.device}")
+
+
+def row_types(x: Tensor, exact: bool) -> tuple[torch.dtype, ...]:
+    """Types that row operators take on this device; `exact` (backend reference) adds fp64."""
+    types = (torch.float32, torch.bfloat16, torch.float16) if x.is_cuda else (torch.float32, torch.bfloat16)
+    return (*types, torch.float64) if exact else types
+
+
+def row_backend(x: Tensor) -> str:
+    """What `auto` means for operators whose kernels exist for CPU and CUDA."""
+    if x.dtype == torch.float64 or x.device.type not in ("cpu", "cuda"):
+        return "reference"
+    if x.is_cuda:
+        return "cuda" if _C.cuda_version else "reference"
+    return "cpu"
 
 
 def check_tensor(

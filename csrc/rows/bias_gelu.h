@@ -1,0 +1,30 @@
+// One chunk of a row of GELU(x + bias).
+#pragma once
+
+#include "../bias_gelu.h"
+#include "rows/math.h"
+
+namespace memofast::MEMOFAST_VARIANT {
+
+template <class Group, class T>
+MEMOFAST_FUNCTION void gelu_chunk(const T* x, const float* bias, int count, T* out) {
+    constexpr int n = Group::kChunk;
+    float v[n];
+    load<n>(x, count, v);
+    MEMOFAST_SIMD for (int i = 0; i < n; ++i) v[i] = gelu(v[i] + bias[i]);
+    store<n>(out, count, v);
+}
+
+// Adds the chunk's share of the bias gradient to sums[n].
+template <class Group, class T>
+MEMOFAST_FUNCTION void gelu_chunk_backward(const T* x, const float* bias, const T* grad, int count, T* grad_x, float* sums) {
+    constexpr int n = Group::kChunk;
+    float v[n], g[n];
+    load<n>(x, count, v);
+    load<n>(grad, count, g);
+    MEMOFAST_SIMD for (int i = 0; i < n; ++i) g[i] *= gelu_derivative(v[i] + bias[i]);
+    store<n>(grad_x, count, g);
+    MEMOFAST_SIMD for (int i = 0; i < n; ++i) sums[i] += g[i];
+}
+
+}  // namespace memofast::MEMOFAST_VARIANT

@@ -1,0 +1,99 @@
+"""GELU (erf form) of x + bias: the middle of a transformer's feed-forward part, with the gradient of the bias."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from memofast import _C
+from memofast.ops import library
+
+BACKENDS = ("reference", "cpu", "cuda")
+
+
+def bias_gelu_reference(x: Tensor, bias: Tensor) -> Tensor:
+    """The specification of `bias_gelu`; differentiable, any floating type, at least fp32 inside."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return torch.nn.functional.gelu(x.to(wide) + bias.to(wide)).to(x.dtype)
+
+
+def _reference_backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(x.dtype, torch.float32)
+    v = x.to(wide) + bias.to(wide)
+    cumulative = 0.5 * (1 + torch.erf(v * math.sqrt(0.5)))
+    grad_v = grad.to(wide) * (cumulative + v * torch.exp(-0.5 * v * v) / math.sqrt(2 * math.pi))
+    return grad_v.to(x.dtype), grad_v.sum(0)
+
+
+def _shape(x: Tensor, bias: Tensor, backend: str) -> tuple:
+    types = library.TYPE_CODES[x.dtype], library.TYPE_CODES[bias.dtype]
+    return *x.shape, *types, backend == "cuda", library.stream(x)
+
+
+def _forward(x: Tensor, bias: Tensor, backend: str) -> Tensor:
+    if backend == "reference":
+        return bias_gelu_reference(x, bias)
+    out = torch.empty_like(x)
+    status = _C.bias_gelu(x.data_ptr(), bias.data_ptr(), out.data_ptr(), *_shape(x, bias, backend))
+    library.check_status("bias_gelu", status)
+    return out
+
+
+def _backward(grad: Tensor, x: Tensor, bias: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    if backend == "reference":
+        return _reference_backward(grad, x, bias)
+    grad_x = torch.empty_like(x)
+    grad_bias = torch.empty(x.shape[1], dtype=torch.float32, device=x.device)
+    partials = torch.empty((-(-x.shape[0] // 64), x.shape[1]), dtype=torch.float32, device=x.device)
+    addresses = (tensor.data_ptr() for tensor in (grad, x, bias, grad_x, partials, grad_bias))
+    library.check_status("bias_gelu_backward", _C.bias_gelu_backward(*addresses, *_shape(x, bias, backend)))
+    return grad_x, grad_bias
+
+
+_bias_gelu = library.define(
+    "bias_gelu(Tensor x, Tensor bias, str backend) -> Tensor", _forward, lambda x, *_: torch.empty_like(x)
+)
+_bias_gelu_backward = library.define(
+    "bias_gelu_backward(Tensor grad, Tensor x, Tensor bias, str backend) -> (Tensor, Tensor)",
+    _backward,
+    lambda grad, x, *_: (
+        torch.empty_like(x),
+        x.new_empty(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32)),
+    ),
+)
+
+
+class _BiasGelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, bias, backend):
+        ctx.save_for_backward(x, bias)
+        ctx.backend = backend
+        return _bias_gelu(x, bias, backend)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, bias = ctx.saved_tensors
+        grad_x, grad_bias = _bias_gelu_backward(grad.contiguous(), x, bias, ctx.backend)
+        return grad_x, grad_bias.to(bias.dtype), None
+
+
+def bias_gelu(x: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
+    """v Phi(v) of v = x + bias, Phi the cumulative normal distribution.
+
+    Args:
+        x: [N, C] fp32 or bf16 (fp16 on GPUs; fp64 with backend reference); bias: [C] fp32 or the type of x.
+        backend: auto, reference, cpu or cuda.
+    Returns: [N, C] of x's type.
+    Raises: ValueError for a wrong shape, type, device or stride, or an unknown backend.
+    Notes: arithmetic in fp32, rounded once; the gradient of the bias is partials of 64 rows added in order, so that two runs are
+        bitwise equal for any number of threads. Source: Hendrycks & Gimpel, "Gaussian error linear units", 2016.
+    """
+    backend = library.resolve("bias_gelu", backend, library.row_backend(x), BACKENDS)
+    library.require_device("bias_gelu", backend, x)
+    types = library.row_types(x, backend == "reference")
+    library.check_tensor("bias_gelu", "x", x, shape=(None, None), dtype=types)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    library.check_tensor("bias_gelu", "bias", bias, shape=(x.shape[1],), dtype=(wide, x.dtype), device=x.device)
+    if torch.is_grad_enabled() and (x.requires_grad or bias.requires_grad):
+        return _BiasGelu.apply(x, bias, backend)
+    return _bias_gelu(x, bias, backend)

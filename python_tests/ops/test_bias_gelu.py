@@ -1,0 +1,148 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from memofast import _C
+from memofast.ops import bias_gelu, bias_gelu_reference
+
+
+def batch(rows, width, dtype=torch.float32, bias=torch.float32, spread=2.0):
+    generator = torch.Generator().manual_seed(rows + width)
+    x, grad = torch.randn(2, rows, width, generator=generator).to(dtype).unbind()
+    return x * spread, torch.randn(width, generator=generator).to(bias), grad
+
+
+def run(function, x, bias, grad, **options):
+    leaves = [t.detach().clone().requires_grad_() for t in (x, bias)]
+    out = function(*leaves, **options)
+    out.backward(grad.to(out))
+    return [out.detach(), *(leaf.grad for leaf in leaves)]
+
+
+def plain(x, bias):
+    """What PyTorch does in the compute type."""
+    return F.gelu(x + bias.to(x.dtype))
+
+
+def assert_within_rule(got, ordinary, exact):
+    for number, (mine, other, truth) in enumerate(zip(got, ordinary, exact, strict=True)):
+        error, theirs = (mine.double() - truth).abs(), (other.double() - truth).abs()
+        if truth.numel():
+            tiny = 1e-6 * (1 + truth.abs().max()) if number == 2 else 1e-7  # the gradient of the bias is a sum
+            assert error.max() <= (3 if number else 2) * theirs.max() + tiny, number
+
+
+@pytest.mark.parametrize("width", [1, 7, 40, 384, 768, 1000])
+@pytest.mark.parametrize("rows", [1, 15, 63, 64, 129, 160])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [torch.float32, "same"])
+def test_matches_reference(rows, width, dtype, bias, poisoned_memory):
+    x, shift, grad = batch(rows, width, dtype, dtype if bias == "same" else bias)
+    got = run(bias_gelu, x, shift, grad, backend="cpu")
+    exact = run(bias_gelu_reference, x.double(), shift.double(), grad)
+    assert [t.dtype for t in got] == [dtype, dtype, shift.dtype]
+    assert_within_rule(got, run(plain, x, shift, grad), exact)
+
+
+def test_whole_range():
+    """Every magnitude, tails, infinities and NaN."""
+    x = torch.linspace(-20, 20, 200_001)[:, None]
+    bias, grad = torch.zeros(1), torch.ones_like(x)
+    got = run(bias_gelu, x, bias, grad, backend="cpu")
+    exact = run(bias_gelu_reference, x.double(), bias.double(), grad)
+    assert_within_rule(got[:2], run(plain, x, bias, grad)[:2], exact[:2])
+    near = x.abs() < 5  # beyond, 1 + erf cancels in fp64 too
+    assert ((got[0].double() - exact[0]).abs() <= 1e-5 * exact[0].abs())[near].all()  # no cancellation in the tail
+    odd = torch.tensor([float("inf"), float("nan"), 3e38, -3e38, 0.0])[:, None]
+    value, slope, _ = run(bias_gelu, odd, bias, torch.ones_like(odd), backend="cpu")
+    assert value[0] == float("inf") and value[1].isnan() and slope[1].isnan()
+    assert value[2] == odd[2] and value[3].abs() < 1e-30 and value[4] == 0
+    torch.testing.assert_close(slope[[0, 2, 3, 4], 0], torch.tensor([1.0, 1.0, 0.0, 0.5]))
+
+
+@pytest.mark.parametrize("shape", [(0, 40), (3, 0), (0, 0)])
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_empty(shape, backend, poisoned_memory):
+    x, bias, grad = batch(*shape)
+    out, grad_x, grad_bias = run(bias_gelu, x, bias, grad, backend=backend)
+    assert out.shape == grad_x.shape == shape and not grad_bias.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bitwise_repeatable(dtype):
+    x, bias, grad = batch(500, 300, dtype)
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 2, 3, 2):
+        torch.set_num_threads(count)
+        results.append(run(bias_gelu, x, bias, grad, backend="cpu"))
+    torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+
+
+def test_reference_gradient():
+    x, bias, _ = batch(5, 7)
+    leaves = [t.double().requires_grad_() for t in (x, bias)]
+    assert torch.autograd.gradcheck(lambda x, bias: bias_gelu(x, bias, backend="reference"), leaves)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_opcheck(backend):
+    x, bias, grad = batch(10, 24)
+    torch.library.opcheck(torch.ops.memofast.bias_gelu.default, (x, bias, backend))
+    torch.library.opcheck(torch.ops.memofast.bias_gelu_backward.default, (grad, x, bias, backend))
+    with pytest.raises(RuntimeError, match="no derivative"):
+        torch.ops.memofast.bias_gelu(x.requires_grad_(), bias, backend)
+
+
+@pytest.mark.slow
+def test_compile():
+    x, bias, grad = batch(10, 24)
+
+    def function(x, bias):
+        return bias_gelu(x * 2, bias) + 1
+
+    compiled = torch.compile(function, fullgraph=True)
+    torch.testing.assert_close(run(compiled, x, bias, grad), run(function, x, bias, grad))
+
+
+def test_refusals():
+    x, bias, _ = batch(10, 24)
+    cases = [
+        ("x must be", (x.half(), bias), {}),
+        ("x must have shape", (x[0], bias), {}),
+        ("x must be contiguous", (x.mT.contiguous().mT, bias), {}),
+        ("bias must have shape", (x, bias[:-1]), {}),
+        ("bias must be", (x, bias.bfloat16()), {}),
+        ("bias must be contiguous", (x, torch.zeros(48)[::2]), {}),
+        ("not one of auto", (x, bias), {"backend": "torch"}),
+        ("needs cuda tensors", (x, bias), {"backend": "cuda"}),
+    ]
+    for message, arguments, keywords in cases:
+        with pytest.raises(ValueError, match=message):
+            bias_gelu(*arguments, **keywords)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", ["portable", "avx2"])
+def test_other_instruction_sets(isa):
+    order = ["portable", "avx2", "avx512"]
+    if order.index(isa) > order.index(_C.isa):
+        pytest.skip(f"this CPU has no {isa}")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "matches_reference or whole_range"]
+    subprocess.run(command, check=True, env=os.environ | {"MEMOFAST_ISA": isa})
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("width", [1, 7, 40, 384, 1000, 3072])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gpu(width, dtype):
+    x, bias, grad = batch(129, width, dtype)
+    got, again = (run(bias_gelu, x.cuda(), bias.cuda(), grad.cuda(), backend="cuda") for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+    exact = run(bias_gelu_reference, x.double(), bias.double(), grad)
+    assert_within_rule([t.cpu() for t in got], run(plain, x, bias, grad), exact)
