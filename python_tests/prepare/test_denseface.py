@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+
+from memofast.errors import MemofastError
+from memofast.prepare import denseface_training as training
+from memofast.prepare.denseface import DenseFace, DenseFaceMeta, resize_faces, save_denseface
+from memofast.prepare.densenet import FEATURE_WIDTH, DenseNet
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """Two classes that differ in which half is bright, a third that is rare."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, (60, 48, 48), dtype=np.uint8)
+    labels = np.arange(60) % 2
+    images[labels == 0, :24] += 150
+    images[labels == 1, 24:] += 150
+    labels[:4] = 2
+    path = tmp_path / "faces.npz"
+    np.savez(path, images=images, labels=labels, classes=np.array(["up", "down", "rare"]))
+    return path
+
+
+def options(**changes):
+    return training.TrainingOptions(**({"epochs": 1, "batch": 16, "limit": 40, "precision": "fp32"} | changes))
+
+
+def test_shapes_follow_the_published_network():
+    net = DenseNet(8).eval()
+    channels = []
+    for stage in net.stages:
+        stage.register_forward_hook(lambda _, __, out: channels.append(tuple(out.shape[1:])))
+    feature, logits = net(torch.randn(2, 1, 64, 64))
+    assert channels == [(216, 32, 32), (108, 16, 16), (300, 16, 16), (150, 8, 8), (342, 8, 8)]
+    assert feature.shape == (2, FEATURE_WIDTH) and logits.shape == (2, 8) and (feature >= 0).all()
+
+
+def test_file_keeps_weights_and_facts(tmp_path):
+    net = DenseNet(3)
+    save_denseface(tmp_path / "d.safetensors", net.state_dict(), DenseFaceMeta(("a", "b", "c"), 100.0, 50.0))
+    model = DenseFace(tmp_path / "d.safetensors", batch=4)
+    crops = np.random.default_rng(1).integers(0, 255, (6, 64, 64), dtype=np.uint8)
+    features, labels = model(crops)
+    with torch.no_grad():
+        expected, logits = net.eval()((torch.from_numpy(crops)[:, None].float() - 100) / 50)
+    np.testing.assert_allclose(features, expected, atol=1e-4)
+    np.testing.assert_allclose(labels, logits.softmax(1), atol=1e-5)
+    assert model.meta.classes == ("a", "b", "c") and len(model.fingerprint) == 32
+    assert [part.shape for part in model(crops[:0])] == [(0, 342), (0, 3)]
+
+
+def test_files_that_are_not_denseface(tmp_path):
+    (tmp_path / "x").write_bytes(b"12345678")
+    for name in ("x", "none"):
+        with pytest.raises(MemofastError, match="denseface train"):
+            DenseFace(tmp_path / name)
+
+
+def test_validation_part_holds_every_class():
+    labels = np.array([0] * 80 + [1] * 18 + [2] * 2)
+    train, held = training.stratified_parts(labels, 0.1, seed=0)
+    assert np.bincount(labels[held]).tolist() == [8, 2, 1]
+    assert sorted([*train, *held]) == list(range(100))
+    np.testing.assert_array_equal(held, training.stratified_parts(labels, 0.1, seed=0)[1])
+
+
+def test_scores_of_a_known_matrix():
+    scores = training.scores(np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]]))
+    assert scores["accuracy"] == pytest.approx(0.85) and scores["recall"] == pytest.approx(0.85)
+    assert scores["f1"] == pytest.approx((16 / 19 + 18 / 21) / 2)
+
+
+def test_augmentation_keeps_the_middle_and_the_range():
+    pixels = torch.zeros(32, 1, 64, 64)
+    pixels[:, :, 24:40, 24:40] = 200
+    moved = training.augment(pixels, np.random.default_rng(0))
+    assert moved.shape == pixels.shape and moved.min() >= 0 and moved.max() <= 200.01
+    mass = moved.sum((1, 2, 3)) / pixels.sum((1, 2, 3))
+    assert ((mass - 1).abs() < 0.05).all() and not torch.equal(moved[0], moved[1])
+
+
+def test_resize():
+    assert resize_faces(np.full((3, 48, 48), 77, np.uint8)).tolist() == np.full((3, 64, 64), 77).tolist()
+
+
+@pytest.mark.slow
+def test_training_writes_a_usable_file_and_resumes_to_the_same(faces, tmp_path, monkeypatch, capsys):
+    whole = training.train_denseface(faces, tmp_path / "whole", options(epochs=2))
+    assert "accuracy" in capsys.readouterr().out
+    assert np.array(whole.validation["confusion"]).sum() == whole.validation["images"]
+    assert not (tmp_path / "whole.training").exists()
+    step = training._Training._train_step
+
+    def interrupted(self, chosen):
+        if self.epoch == 1 and self.step == 1:
+            raise KeyboardInterrupt
+        return step(self, chosen)
+
+    monkeypatch.setattr(training._Training, "_train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_denseface(faces, tmp_path / "cut", options(epochs=2))
+    monkeypatch.setattr(training._Training, "_train_step", step)
+    assert not (tmp_path / "cut").exists()
+    with pytest.raises(MemofastError, match="--restart"):
+        training.train_denseface(faces, tmp_path / "cut", options(epochs=2, lr=0.1))
+    again = training.train_denseface(faces, tmp_path / "cut", options(epochs=2))
+    assert again.validation == whole.validation
+    assert DenseFace(tmp_path / "cut").fingerprint == DenseFace(tmp_path / "whole").fingerprint
+
+
+def test_data_that_cannot_be_trained_on(faces, tmp_path):
+    with pytest.raises(MemofastError, match="no file"):
+        training.read_faces(tmp_path / "none.npz")
+    (tmp_path / "bad.npz").write_bytes(b"words")
+    with pytest.raises(MemofastError, match="not an npz"):
+        training.read_faces(tmp_path / "bad.npz")
+    np.savez(tmp_path / "float.npz", images=np.zeros((2, 4, 4)), labels=np.zeros(2, int), classes=np.array(["a"]))
+    with pytest.raises(MemofastError, match="uint8"):
+        training.read_faces(tmp_path / "float.npz")
+    with pytest.raises(MemofastError, match="too few"):
+        training.train_denseface(faces, tmp_path / "o", options(batch=64))
+    with pytest.raises(MemofastError, match="--precision"):
+        training.train_denseface(faces, tmp_path / "o", options(precision="fp8"))

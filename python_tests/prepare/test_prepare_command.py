@@ -1,0 +1,228 @@
+"""The whole command: corpora out of generated clips, interruptions, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from media import write_clip
+
+from memofast.data.corpus import Corpus
+from memofast.prepare import extraction, pipeline
+from memofast.prepare.denseface import DenseFaceMeta, save_denseface
+from memofast.prepare.densenet import DenseNet
+from memofast.prepare.faces import Face
+from memofast.store import FeatureStore
+
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "now", "##s"]
+
+
+def command(*arguments):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "memofast.prepare", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory):
+    path = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
+    path.write_text("\n".join(VOCABULARY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Good clips, and one of every kind that is not."""
+    folder = tmp_path_factory.mktemp("clips")
+    for name in ("a", "b", "c"):
+        write_clip(folder / f"{name}.mp4", 1.0)
+        (folder / f"{name}.srt").write_text("1\n00:00:00,100 --> 00:00:00,900\nred blues now\n")
+    write_clip(folder / "silent.mp4", 1.0, level=0.0)
+    write_clip(folder / "mute.mp4", 1.0, sound=False)
+    (folder / "broken.mp4").write_bytes(b"no media" * 100)
+    (folder / "half.mp4").write_bytes((folder / "a.mp4").read_bytes()[:1500])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def denseface(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("denseface") / "denseface.safetensors"
+    save_denseface(path, DenseNet(3).state_dict(), DenseFaceMeta(("calm", "glad", "sad"), 120.0, 60.0))
+    return path
+
+
+@pytest.fixture
+def bright_faces(monkeypatch):
+    """A finder that sees a face in every picture brighter than 50, so that no photograph is needed."""
+
+    class Bright:
+        name = "bright"
+
+        def __call__(self, picture):
+            return Face(np.full((64, 64), picture.mean(), np.uint8), 0.75) if picture.mean() > 50 else None
+
+    monkeypatch.setattr(extraction, "find_faces", lambda yunet: Bright())
+
+
+def run_here(monkeypatch, *arguments):
+    from memofast.cli import run
+    from memofast.prepare.command import main
+
+    monkeypatch.setattr(sys, "argv", ["prepare", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        run(main, "prepare")
+    return ended.value.code or 0
+
+
+def digests(out):
+    return json.loads((out / "report.json").read_text())["digests"]
+
+
+def test_a_corpus_of_three_modalities(clips, vocabulary, denseface, bright_faces, monkeypatch, tmp_path, capsys):
+    out = tmp_path / "corpus"
+    arguments = [clips, "--out", out, "--vocab", vocabulary, "--denseface", denseface, "--workers", 1]
+    assert run_here(monkeypatch, *arguments) == 0
+    assert "Haar" in capsys.readouterr().err
+    corpus = Corpus.open(out)
+    assert corpus.name == "corpus" and corpus.modalities == ("text", "visual", "speech")
+    report = json.loads((out / "report.json").read_text())
+    assert report["clips"] == 7 and report["kept"] == 5
+    counts = {reason: listed["count"] for reason, listed in report["problems"].items()}
+    assert counts == {"unreadable": 2, "no sound track": 1, "silent": 1, "no text": 4, "nothing usable": 2}
+    assert {entry["id"] for entry in report["problems"]["unreadable"]["clips"]} == {"broken", "half"}
+    ids = sorted(id for split in report["splits"] for id in corpus.split(split).ids)
+    assert ids == ["a_0001", "b_0001", "c_0001", "mute", "silent"]
+    meta = FeatureStore.open(out / "visual").meta
+    assert meta["classes"] == {"soft_labels": ["calm", "glad", "sad"]} and meta["fingerprint"]
+    assert meta["extractor"] == "denseface, faces by bright" and "120" in meta["normalisation"]
+    speech = FeatureStore.open(out / "speech").meta
+    assert speech["extractor"] == "logmel, mean of 6" and speech["normalisation"]
+    everything = [corpus.split(split) for split in report["splits"]]
+    batches = [split.pack(np.arange(len(split.ids))) for split in everything]
+    assert sum(batch.targets["soft_labels"].shape[0] for batch in batches) == report["rows"]["visual"]
+    assert run_here(monkeypatch, *arguments) == 0  # a second run finds everything done
+    assert digests(out) == report["digests"]
+
+
+def test_no_face_is_counted(clips, vocabulary, denseface, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        extraction, "find_faces", lambda yunet: type("Blind", (), {"name": "blind", "__call__": lambda *_: None})()
+    )
+    out = tmp_path / "corpus"
+    assert run_here(monkeypatch, clips / "a.mp4", "--out", out, "--vocab", vocabulary, "--denseface", denseface) == 0
+    assert json.loads((out / "report.json").read_text())["problems"]["no face"]["count"] == 1
+
+
+def test_a_failing_extractor_is_a_problem_of_its_clips(clips, vocabulary, denseface, monkeypatch, tmp_path):
+    def fail(*_):
+        raise RuntimeError("odd picture")
+
+    monkeypatch.setattr(extraction, "find_faces", lambda yunet: type("Bad", (), {"name": "bad", "__call__": fail})())
+    out = tmp_path / "corpus"
+    run_here(monkeypatch, clips, "--out", out, "--vocab", vocabulary, "--denseface", denseface, "--workers", 1)
+    failed = json.loads((out / "report.json").read_text())["problems"]["failed"]
+    assert failed["count"] == 5 and "odd picture" in failed["clips"][0]["detail"]
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    first = write_clip(folder / "000.wav.mkv", 2.0, picture=False)
+    data = first.read_bytes()
+    for number in range(1, 300):
+        (folder / f"{number:03}.mkv").write_bytes(data)
+        (folder / f"{number:03}.srt").write_text("00:00,100 --> 00:01,900\nred now\n")
+    arguments = [folder, "--vocab", vocabulary, "--workers", 2]
+    whole = command(*arguments, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    out = tmp_path / "killed"
+    line = [sys.executable, "-m", "memofast.prepare", *map(str, arguments), "--out", str(out)]
+    process = subprocess.Popen(line, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    data_file = out / "text" / "data.mdb"
+    empty = None
+    for _ in range(3000):  # killed once the first records are on the disk
+        time.sleep(0.01)
+        if data_file.exists():
+            size = data_file.stat().st_size
+            empty = size if empty is None else empty
+            if size > empty or process.poll() is not None:
+                break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "corpus.json").exists(), "the run ended before it could be killed"
+    again = command(*arguments, "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert "resuming: " in again.stderr
+    assert digests(out) == digests(tmp_path / "whole")
+    assert json.loads((out / "report.json").read_text())["kept"] == 300
+
+
+@pytest.mark.slow
+def test_one_worker_and_two_write_the_same(clips, vocabulary, tmp_path, monkeypatch):
+    run_here(monkeypatch, clips, "--out", tmp_path / "one", "--vocab", vocabulary, "--workers", 1)
+    assert command(clips, "--out", tmp_path / "two", "--vocab", vocabulary, "--workers", 2).returncode == 0
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{tmp}/missing", "--out", "{tmp}/o"], "no file or folder"),
+        (["{clips}", "--out", "{tmp}/o"], "give --vocab"),
+        (["{clips}", "--out", "{tmp}/o", "--speech", "mfcc"], "--speech is logmel"),
+        (["{clips}", "--out", "{tmp}/o", "--split", "validation=7"], "--split is NAME=FRACTION"),
+        (["{clips}", "--out", "{tmp}/o", "--split-by", "moon"], "--split-by is id"),
+        (["{clips}", "--out", "{tmp}/o", "--column", "x=y"], "FIELD=COLUMN"),
+        (["{clips}", "--out", "{tmp}/o", "--vocab", "{tmp}/none.txt"], "no vocabulary"),
+        (["{clips}", "--out", "{tmp}/o", "--denseface", "{vocab}", "--vocab", "{vocab}"], "not a DenseFace file"),
+        (
+            ["{clips}", "--out", "{tmp}/o", "--denseface", "{face}", "--yunet", "{vocab}", "--vocab", "{vocab}"],
+            "not a YuNet model",
+        ),
+        (["{clips}/broken.mp4", "--out", "{tmp}/o"], "none of 1 clips is usable"),
+        (["{clips}", "--out", "{vocab}/below", "--vocab", "{vocab}"], "cannot be made"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_code_2(
+    arguments, message, clips, vocabulary, denseface, tmp_path, monkeypatch, capsys
+):
+    names = {"tmp": tmp_path, "clips": clips, "vocab": vocabulary, "face": denseface}
+    assert run_here(monkeypatch, *(argument.format(**names) for argument in arguments)) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("prepare: ") and message in last
+    assert not (tmp_path / "o" / "corpus.json").exists()
+
+
+def test_other_options_are_refused_in_a_begun_folder(clips, vocabulary, tmp_path, monkeypatch, capsys):
+    arguments = [clips / "a.mp4", "--out", tmp_path / "o", "--vocab", vocabulary]
+    assert run_here(monkeypatch, *arguments) == 0
+    assert run_here(monkeypatch, *arguments, "--speech-mean", 3) == 2
+    assert "speech_mean 6, not 3" in capsys.readouterr().err
+
+
+def test_commits_stay_below_the_stores_batch():
+    from memofast.store import writer
+
+    assert pipeline._COMMIT_EVERY < writer._BATCH_RECORDS
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_odd_real_clips(real_data, vocabulary, tmp_path):
+    folders = [real_data / "video" / name for name in ("pyfeat_tests", "video_retalking")]
+    done = command(*folders, "--out", tmp_path / "o", "--max-seconds", 2)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "o" / "report.json").read_text())
+    assert report["with"]["speech"] >= 3 and "unreadable" not in report["problems"]
