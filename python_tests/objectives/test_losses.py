@@ -1,0 +1,171 @@
+"""Losses, their normalisation, their gradients, and the trivial predictors beside them."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from packed_batches import random_batch, select, small_config
+
+from memofast import objectives
+from memofast.model import MemoBertForPreTraining
+
+CONFIG = small_config(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
+NAMES = ("whole_word_mlm", "span_visual_regression", "span_visual_emotion", "span_speech_regression")
+BUILT = objectives.build({**dict.fromkeys(NAMES), "whole_word_mlm": {"at_least_one": True}}, CONFIG)
+SHARES = dict(zip(NAMES, (2, 1, 1, 1), strict=True))
+RNG = torch.tensor([5, 17])
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return MemoBertForPreTraining(CONFIG).eval()
+
+
+@pytest.fixture
+def mixed():
+    batch = random_batch(CONFIG, [(9, 15, 20)] * 24)
+    return batch, objectives.corrupt(batch, BUILT, objectives.assign(batch, BUILT, SHARES, RNG), RNG)
+
+
+def test_losses_are_those_of_the_formulas(model, mixed):
+    batch, corruption = mixed
+    sums = objectives.losses(model, batch, corruption, None)
+    inputs = {name: getattr(corruption.inputs, name) for name in ("token_ids", "visual_source", "speech_source")}
+    with torch.no_grad():
+        hidden = model.memobert(batch, **inputs).hidden
+    rows = {name: hidden[corruption.targets[name].joint] for name in NAMES}
+    own = {name: corruption.targets[name].rows.long() for name in NAMES}
+
+    def transformed(head, x):
+        return head.transform.norm(F.gelu(head.transform.dense(x)))
+
+    heads, embeddings = model.heads, model.memobert.embeddings
+    logits = transformed(heads.words, rows[NAMES[0]]) @ embeddings.word.weight.T + heads.words.bias
+    expected = {NAMES[0]: F.cross_entropy(logits, batch.token_ids[own[NAMES[0]]].long())}
+    for name, modality in ((NAMES[1], "visual"), (NAMES[3], "speech")):
+        head, width = getattr(heads, f"{modality}_features"), CONFIG.feature_width(modality)
+        out = transformed(head, rows[name]) @ getattr(embeddings, modality).projection.weight + head.bias
+        expected[name] = F.mse_loss(out, getattr(batch, modality)[own[name], :width])
+    out = heads.visual_emotions.classifier(transformed(heads.visual_emotions, rows[NAMES[2]])).log_softmax(-1)
+    expected[NAMES[2]] = F.kl_div(out, batch.targets["soft_labels"][own[NAMES[2]]], reduction="batchmean") / 8
+    for name in NAMES:
+        assert sums[name].count == corruption.counts[name] > 0
+        torch.testing.assert_close(sums[name].total / sums[name].count, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+    accuracy = sums[NAMES[0]].metrics["accuracy"] / sums[NAMES[0]].count
+    assert float(accuracy) == pytest.approx(
+        float((logits.argmax(-1) == corruption.targets[NAMES[0]].labels).float().mean())
+    )
+
+
+def test_sums_over_micro_batches_add_up(model, mixed):
+    batch, _ = mixed
+    assignment = objectives.assign(batch, BUILT, SHARES, RNG)
+    parts = [list(range(10)), list(range(10, 24))]
+    whole = objectives.losses(model, batch, objectives.corrupt(batch, BUILT, assignment, RNG), None)
+    halves = [
+        objectives.losses(model, part, objectives.corrupt(part, BUILT, assignment[samples], RNG), None)
+        for samples in parts
+        for part in [select(batch, samples)]
+    ]
+    for name in NAMES:
+        assert sum(half[name].count for half in halves) == whole[name].count
+        torch.testing.assert_close(sum(half[name].total for half in halves), whole[name].total, rtol=1e-5, atol=1e-6)
+
+
+def test_initial_losses_are_near_their_expected_values(model):
+    batch = random_batch(CONFIG, [(20, 30, 40)] * 40)
+    for name in NAMES:
+        sums = objectives.losses(model, batch, objectives.corrupt(batch, BUILT, name, RNG), None)[name]
+        loss = float(sums.total.detach()) / sums.count
+        if name == "whole_word_mlm":
+            assert loss == pytest.approx(math.log(CONFIG.vocab_size), rel=0.05)
+        elif name == "span_visual_emotion":
+            labels = batch.targets["soft_labels"]
+            entropy = float(-(labels * labels.log()).sum(-1).mean())
+            assert loss == pytest.approx((math.log(8) - entropy) / 8, abs=0.01)
+        else:
+            assert loss == pytest.approx(1.0, rel=0.15)  # features are standard normal
+
+
+def test_objectives_without_a_part_in_a_batch_have_a_loss_of_zero(model):
+    batch = random_batch(CONFIG, [(9, 0, 0), (6, 0, 0)])
+    corruption = objectives.corrupt(batch, BUILT, objectives.assign(batch, BUILT, SHARES, RNG), RNG)
+    sums = objectives.losses(model, batch, corruption, None)
+    assert sums[NAMES[0]].count >= 2
+    assert [(float(sums[name].total.detach()), sums[name].count) for name in NAMES[1:]] == [(0.0, 0)] * 3
+    assert sums["span_visual_emotion"].metrics == {"accuracy": 0}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_targets_means_a_loss_of_zero_that_backpropagates_zeros(name):
+    torch.manual_seed(0)
+    model = MemoBertForPreTraining(CONFIG).train()
+    batch = random_batch(CONFIG, [(2, 0, 0), (1, 0, 0)])
+    if name == "span_visual_emotion":
+        batch.targets["soft_labels"] = torch.zeros(0, 8)
+    sums = objectives.losses(model, batch, objectives.corrupt(batch, BUILT, name, RNG), RNG)[name]
+    assert (float(sums.total.detach()), sums.count) == (0.0, 0)
+    sums.total.backward()
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+def test_gradients_are_finite_in_bf16_with_half_precision_features(mixed):
+    torch.manual_seed(0)
+    model = MemoBertForPreTraining(CONFIG).train()
+    batch, corruption = mixed
+    batch.visual, batch.speech = batch.visual.half(), batch.speech.half()
+    exact = objectives.losses(model, batch, corruption, RNG)
+    with torch.autocast("cpu", torch.bfloat16):
+        sums = objectives.losses(model, batch, corruption, RNG)
+    for name in NAMES:
+        assert sums[name].total.dtype == torch.float32
+        torch.testing.assert_close(sums[name].total, exact[name].total, rtol=0.03, atol=1e-3)
+    sum(loss.total / loss.count for loss in sums.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_a_few_steps_reduce_every_loss():
+    torch.manual_seed(0)
+    config = small_config(hidden_dropout_prob=0.05)
+    model = MemoBertForPreTraining(config).train()
+    batch = random_batch(config, [(9, 15, 20)] * 16)
+    corruption = objectives.corrupt(batch, BUILT, objectives.assign(batch, BUILT, SHARES, RNG), RNG)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    first = last = None
+    for step in range(60):
+        sums = objectives.losses(model, batch, corruption, torch.tensor([5, step]))
+        last = {name: float(loss.total.detach()) / loss.count for name, loss in sums.items()}
+        first = first or last
+        sum(loss.total / loss.count for loss in sums.values()).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    assert all(last[name] < 0.9 * first[name] for name in NAMES), (first, last)
+
+
+def test_trivial_predictors(mixed):
+    batch, corruption = mixed
+    trivial = objectives.Trivial(CONFIG.vocab_size, {"visual": CONFIG.visual_width, "speech": CONFIG.speech_width})
+    half = random_batch(CONFIG, [(9, 15, 20)] * 8, seed=4)
+    for part in (half, batch):
+        trivial.fit(part)
+    sums = trivial.evaluate(batch, corruption)
+    assert {name: loss.count for name, loss in sums.items()} == corruption.counts
+
+    pieces = torch.cat([b.token_ids[b.word_ids >= 0] for b in (half, batch)]).long()
+    frequency = (torch.bincount(pieces, minlength=CONFIG.vocab_size) + 1).double()
+    labels = corruption.targets[NAMES[0]].labels
+    expected = {NAMES[0]: -(frequency / frequency.sum()).log()[labels].sum()}
+    for name, modality in ((NAMES[1], "visual"), (NAMES[3], "speech")):
+        width = CONFIG.feature_width(modality)
+        mean = torch.cat([getattr(b, modality)[:, :width] for b in (half, batch)]).mean(0)
+        wanted = getattr(batch, modality)[corruption.targets[name].rows.long(), :width]
+        expected[name] = ((wanted - mean) ** 2).mean(-1).sum()
+    mean = torch.cat([b.targets["soft_labels"] for b in (half, batch)]).mean(0)
+    wanted = batch.targets["soft_labels"][corruption.targets[NAMES[2]].rows.long()]
+    expected[NAMES[2]] = (wanted * (wanted.log() - mean.log())).sum() / 8
+    for name in NAMES:
+        torch.testing.assert_close(sums[name].total.double(), expected[name].double(), rtol=1e-4, atol=1e-6, msg=name)
