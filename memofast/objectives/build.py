@@ -1,16 +1,21 @@
 """Objectives by name and options, as a recipe gives them."""
 
+from __future__ import annotations
+
 import difflib
+from collections.abc import Iterable
 from dataclasses import fields
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memofast import ops
 from memofast.errors import MemofastError
-from memofast.model import MemoBertConfig
 from memofast.objectives.features import SpeechRegression, VisualEmotion, VisualRegression
 from memofast.objectives.objective import Objective
 from memofast.objectives.words import MaskedWords
+
+if TYPE_CHECKING:
+    from memofast.model import MemoBertConfig
 
 KINDS: dict[str, type[Objective]] = {
     "whole_word_mlm": MaskedWords,
@@ -86,6 +91,6 @@ def _ratio(name: str, option: str, value: Any) -> tuple[int, int]:
     return fraction.numerator, fraction.denominator
 
 
-def _nearest(word: str, known) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"

@@ -35,6 +35,7 @@ class MaskedFeatures(Objective):
             site=self.site,
             purpose=purpose,
             selected=selected,
+            capacity=None if features.is_cpu else features.shape[0],
         )
         name = f"{self.modality}_source"
         before = getattr(inputs, name)

@@ -42,6 +42,7 @@ class MaskedWords(Objective):
             purpose=purpose,
             emotion=batch.targets.get("lexicon"),
             selected=selected,
+            capacity=None if batch.token_ids.is_cpu else batch.token_ids.numel(),
         )
         inputs.token_ids = masked.token_ids
         rows = masked.indices[: int(masked.count)]

@@ -128,6 +128,24 @@ def test_gradients_are_finite_in_bf16_with_half_precision_features(mixed):
         assert parameter.grad.isfinite().all(), name
 
 
+def test_losses_of_a_model_wrapped_for_several_processes(mixed, tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        model = MemoBertForPreTraining(CONFIG).train()
+        batch, _ = mixed
+        wrapped = torch.nn.parallel.DistributedDataParallel(model)
+        for name in NAMES:  # each leaves other heads unused, which must not stop the reduction
+            corruption = objectives.corrupt(batch, BUILT, name, RNG)
+            gradients = []
+            for run in (model, wrapped):
+                model.zero_grad()
+                objectives.losses(run, batch, corruption, RNG)[name].total.backward()
+                gradients.append([p.grad.clone() for p in model.parameters()])
+            torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_a_few_steps_reduce_every_loss():
     torch.manual_seed(0)
     config = small_config(hidden_dropout_prob=0.05)
