@@ -137,6 +137,24 @@ def test_bf16_autocast_stays_close_to_fp32():
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpu_gives_what_the_cpu_gives(dtype):
+    model = build(MemoBertForPreTraining, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).train()
+    batch = random_batch(model.config, dtype=torch.float16)
+    sources = masks(batch)
+    expected = model(batch, ROWS, **sources, rng=RNG)
+    targets = {name: (head, rows.cuda()) for name, (head, rows) in ROWS.items()}
+    sources = {name: source.cuda() for name, source in sources.items()}
+    with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+        ours = model.cuda()(batch.to("cuda"), targets, **sources, rng=RNG.cuda())
+    for name, rows in expected.items():
+        error = (ours[name].float().cpu() - rows).norm() / rows.norm()
+        assert error < (1e-4 if dtype == torch.float32 else 0.05), name
+    sum(rows.float().square().sum() for rows in ours.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
 @pytest.mark.slow
 def test_compiles_whole():
     model = build(MemoBertForPreTraining, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).train()
