@@ -8,6 +8,7 @@ from torch import Tensor
 
 from memofast import ops
 from memofast.data.batch import PackedBatch
+from memofast.errors import MemofastError
 from memofast.objectives.objective import Inputs, LossSum, Objective, Targets
 from memofast.ops.philox import Purpose
 
@@ -88,6 +89,11 @@ class VisualEmotion(MaskedFeatures):
 
     def _loss(self, prediction: Tensor, batch: PackedBatch, targets: Targets) -> LossSum:
         wanted = soft_labels(batch, targets)
+        if wanted.shape[1] != prediction.shape[1]:
+            raise MemofastError(
+                f"objective {self.name}: soft labels have {wanted.shape[1]} classes, the model's head {prediction.shape[1]}; "
+                f"set model.visual_classes to {wanted.shape[1]}"
+            )
         total = divergence(wanted, prediction.float().log_softmax(-1)).sum() / prediction.shape[1]
         agrees = (prediction.detach().argmax(-1) == wanted.argmax(-1)).sum()
         return LossSum(total, targets.count, {"accuracy": agrees})

@@ -49,11 +49,17 @@ class Trivial:
             mean = self.sums[objective.modality] / max(self.rows[objective.modality], 1)
             prediction = mean.float().to(device).expand(targets.count, -1)
         elif isinstance(objective, VisualEmotion):
-            labels = torch.ones(1, dtype=torch.float64) if self.labels is None else self.labels
-            prediction = _log_shares(labels).to(device).expand(targets.count, -1)
+            prediction = _log_shares(self._label_sums(batch)).to(device).expand(targets.count, -1)
         else:
             prediction = _log_shares(self.words).to(device).expand(targets.count, -1)
         return objective.loss(prediction, batch, targets)
+
+    def _label_sums(self, batch: PackedBatch) -> Tensor:
+        """Summed soft labels per class; all alike where the training data had none."""
+        if self.labels is not None:
+            return self.labels
+        given = batch.targets.get("soft_labels")
+        return torch.ones(1 if given is None else given.shape[1], dtype=torch.float64)
 
 
 def _log_shares(counts: Tensor) -> Tensor:

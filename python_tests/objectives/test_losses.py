@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from packed_batches import random_batch, select, small_config
 
 from memofast import objectives
+from memofast.errors import MemofastError
 from memofast.model import MemoBertForPreTraining
 
 CONFIG = small_config(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
@@ -187,3 +188,20 @@ def test_trivial_predictors(mixed):
     expected[NAMES[2]] = (wanted * (wanted.log() - mean.log())).sum() / 8
     for name in NAMES:
         torch.testing.assert_close(sums[name].total.double(), expected[name].double(), rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_trivial_predictors_of_data_without_a_modality():
+    text_only = random_batch(CONFIG, [(9, 0, 0), (6, 0, 0)])
+    corruption = objectives.corrupt(text_only, BUILT, objectives.assign(text_only, BUILT, SHARES, RNG), RNG)
+    trivial = objectives.Trivial(CONFIG.vocab_size, {"visual": CONFIG.visual_width, "speech": CONFIG.speech_width})
+    trivial.fit(text_only)
+    sums = trivial.evaluate(text_only, corruption)
+    assert [sums[name].count for name in NAMES[1:]] == [0, 0, 0]
+    assert sums[NAMES[0]].total > 0
+
+
+def test_soft_labels_of_another_number_of_classes_are_refused(model):
+    batch = random_batch(small_config(visual_classes=7))
+    corruption = objectives.corrupt(batch, BUILT, "span_visual_emotion", RNG)
+    with pytest.raises(MemofastError, match=r"set model\.visual_classes to 7"):
+        objectives.losses(model, batch, corruption, None)
