@@ -1,0 +1,195 @@
+"""The embedded demo corpus: synthetic talking people whose words, faces and voices share an emotion and a speaker.
+
+Nothing here was recorded. Every clip draws an emotion, a speaker and a course of intensity over time; the sentence takes its words from
+the emotion and its topic from the speaker's favourites, face rows (10 a second) and speech rows (5 for 3 of those) are noisy
+projections of the same emotion, its intensity, the speaker's identity and smooth motions. So each modality helps to predict the others.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from memofast.data.corpus import CORPUS, Corpus, write_corpus
+from memofast.errors import MemofastError
+from memofast.store import FeatureWriter, TextWriter
+
+EMOTIONS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
+SPLITS = {"train": 1600, "val": 200, "test": 200}
+VISUAL_WIDTH, SPEECH_WIDTH = 342, 96
+_VERSION = 1  # of the rules below; a change of them makes a new folder
+_SEED = 20211127
+_SPEAKERS = 24
+_IDENTITY = 6
+_MOTIONS = 3
+_NOISE = 0.3
+_WITHOUT = 0.05  # share of clips without faces, and of clips without speech
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_MOODS = (
+    "calm usual plain ordinary normal quiet",
+    "happy joy|ful glad cheer|ful delight|ed wonder|ful",
+    "surprise|d amazed aston|ish|ed stunned start|led sudden",
+    "sad lonely tear|ful gloomy un|happy heart|broken",
+    "angry furious mad annoyed out|rage|d bitter",
+    "disgust|ing sick revolt|ing nasty foul gross",
+    "afraid scared terrif|ied nervous anxious fright|en|ed",
+    "smug scorn|ful pathetic ridiculous worth|less stupid",
+)
+_DEEDS = (
+    "talk wait", "smile laugh", "gasp stare", "cry weep", "shout yell", "spit gag", "shake hide", "sneer mock",
+)  # fmt: skip
+_TOPICS = "movie weather game dinner letter journey party phone house music school doctor garden meeting photo dog"
+_SENTENCES = (
+    "i feel {mood} about the {topic} .",
+    "the {topic} is so {mood} today .",
+    "we are {mood} because of the {topic} .",
+    "it was a {mood} {topic} , wasn't it ?",
+    "when you see the {topic} you {deed} .",
+    "they {deed} and feel {mood} , the {topic} again .",
+    "this {topic} makes me {mood} , i {deed} .",
+)
+
+
+def cache_folder() -> Path:
+    """Where generated data lies: MEMOFAST_CACHE, else `memofast` in XDG_CACHE_HOME or ~/.cache."""
+    if given := os.environ.get("MEMOFAST_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memofast"
+
+
+def vocabulary() -> list[str]:
+    """The word pieces of the demo's sentences; a piece's id is its index."""
+    words = " ".join((*_MOODS, *_DEEDS, _TOPICS, *_SENTENCES)).replace("{", " {").split()
+    pieces = {piece for word in words if not word.startswith("{") for piece in _pieces(word)}
+    return [*SPECIAL, *sorted(pieces)]
+
+
+def demo_corpus(folder: Path | None = None, splits: dict[str, int] | None = None) -> Path:
+    """The folder of the demo corpus, generated at the first call, always with the same contents.
+
+    Args: folder: where to keep it, by default below `cache_folder`; splits: number of clips by split.
+    Raises: `MemofastError` where the folder cannot be written. Interrupted work leaves nothing under the final name.
+    """
+    folder = folder or cache_folder() / f"demo-{_VERSION}"
+    if (folder / CORPUS).is_file():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise MemofastError(
+            f"demo corpus: {folder.parent} cannot be written ({error.strerror}); set MEMOFAST_CACHE to another folder"
+        ) from None
+    try:
+        _generate(temporary, splits or SPLITS)
+        os.replace(temporary, folder)
+    except OSError:
+        if not (folder / CORPUS).is_file():  # another process may have been faster
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _generate(folder: Path, splits: dict[str, int]) -> Corpus:
+    ids = {split: [f"{split}-{number:05}" for number in range(count)] for split, count in splits.items()}
+    world = _World()
+    about = {"source": "memofast.data.demo (synthetic)", "licence": "Apache-2.0", "extractor": "memofast.data.demo"}
+    with (
+        TextWriter(
+            folder / "text", cls_id=2, sep_id=3, classes=EMOTIONS, lexicon_classes=EMOTIONS[1:], **about
+        ) as text,
+        FeatureWriter(folder / "visual", VISUAL_WIDTH, columns=("soft_labels",), classes=EMOTIONS, **about) as visual,
+        FeatureWriter(folder / "speech", SPEECH_WIDTH, **about) as speech,
+    ):
+        for number, id in enumerate(id for split in ids.values() for id in split):
+            clip = _Clip(world, number)
+            text.put(id, clip.tokens, clip.words, lexicon=clip.lexicon, utf8=clip.sentence, label=clip.emotion)
+            if clip.has_faces:
+                visual.put(id, clip.faces, soft_labels=clip.soft_labels)
+            if clip.has_speech:
+                speech.put(id, clip.speech)
+    (folder / "vocab.txt").write_text("\n".join(world.vocabulary) + "\n")
+    stores = {modality: folder / modality for modality in ("text", "visual", "speech")}
+    return write_corpus(folder, "demo", stores, ids, {"synthetic": True, "speakers": _SPEAKERS})
+
+
+def _random(stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[_SEED, stream]))
+
+
+def _pieces(word: str) -> list[str]:
+    first, *rest = word.split("|")
+    return [first, *(f"##{piece}" for piece in rest)]
+
+
+class _World:
+    """What all clips share: speakers, how they look and sound, and how latents become features."""
+
+    def __init__(self):
+        random = _random(0)
+        self.vocabulary = vocabulary()
+        self.ids = {piece: number for number, piece in enumerate(self.vocabulary)}
+        self.moods = [mood.split() for mood in _MOODS]
+        self.deeds = [deed.split() for deed in _DEEDS]
+        self.emotional = {
+            word: emotion - 1 for emotion in range(1, 8) for word in self.moods[emotion] + self.deeds[emotion]
+        }
+        self.favourites = [random.choice(_TOPICS.split(), 2, replace=False) for _ in range(_SPEAKERS)]
+        self.looks = random.standard_normal((_SPEAKERS, _IDENTITY))
+        self.voices = random.standard_normal((_SPEAKERS, _IDENTITY))
+        latents = len(EMOTIONS) + _IDENTITY + _MOTIONS
+        self.to_faces = random.standard_normal((latents, VISUAL_WIDTH)) / np.sqrt(_IDENTITY)
+        self.to_speech = random.standard_normal((latents, SPEECH_WIDTH)) / np.sqrt(_IDENTITY)
+
+
+class _Clip:
+    """One synthetic clip. tokens, words, lexicon: per piece; faces [V, 342], soft_labels [V, 8], speech [S, 96]."""
+
+    def __init__(self, world: _World, number: int):
+        random = _random(1 + number)
+        self.emotion = int(random.integers(len(EMOTIONS)))
+        speaker = int(random.integers(_SPEAKERS))
+        self._say(world, speaker, random)
+        frames = 3 * int(random.integers(3, 13))
+        course = np.sin(np.pi * (random.uniform(0, 0.4) + random.uniform(0.4, 0.6) * np.linspace(0, 1, 5 * frames)))
+        self.has_faces = random.random() >= _WITHOUT
+        self.has_speech = random.random() >= _WITHOUT
+        intensity = course[::5]
+        self.faces = self._features(world.looks[speaker], world.to_faces, intensity, random)
+        self.soft_labels = self._labels(intensity, random)
+        self.speech = self._features(world.voices[speaker], world.to_speech, course[::3], random)
+
+    def _say(self, world: _World, speaker: int, random: np.random.Generator) -> None:
+        choose = {
+            "{mood}": random.choice(world.moods[self.emotion]),
+            "{deed}": random.choice(world.deeds[self.emotion]),
+            "{topic}": random.choice(world.favourites[speaker]),
+        }
+        spoken = [choose.get(word, word) for word in random.choice(_SENTENCES).split()]
+        pieces = [(piece, n, world.emotional.get(word, -1)) for n, word in enumerate(spoken) for piece in _pieces(word)]
+        self.tokens = [world.ids[piece] for piece, _, _ in pieces]
+        self.words = [number for _, number, _ in pieces]
+        self.lexicon = [emotion for _, _, emotion in pieces]
+        self.sentence = " ".join(spoken).replace("|", "")
+
+    def _features(self, identity, projection, intensity, random) -> np.ndarray:
+        rows = len(intensity)
+        shown = np.zeros((rows, len(EMOTIONS)))
+        shown[:, self.emotion] = 1.5 * intensity
+        times = np.arange(rows)[:, None] / 10
+        motion = np.sin(times * random.uniform(1, 4, _MOTIONS) + random.uniform(0, 2 * np.pi, _MOTIONS))
+        latents = np.concatenate((shown, np.tile(identity, (rows, 1)), motion), axis=1)
+        return latents @ projection + _NOISE * random.standard_normal((rows, projection.shape[1]))
+
+    def _labels(self, intensity, random) -> np.ndarray:
+        scores = 0.3 * random.standard_normal((len(intensity), len(EMOTIONS)))
+        scores[:, 0] += 2 * (1 - intensity)
+        scores[:, self.emotion] += 3 * intensity
+        shares = np.exp(scores)
+        return shares / shares.sum(1, keepdims=True)

@@ -1,0 +1,43 @@
+"""The comparison table: each objective beside its trivial predictor."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+TRIVIAL = {"text": "unigram", "visual": "mean feature", "speech": "mean feature", "visual_emotions": "mean label"}
+HEADINGS = ("corpus", "objective", "targets", "loss", "trivial predictor", "its loss", "ratio")
+
+
+def rows(scores: dict[tuple[str, str], dict], predictors: dict[str, str]) -> list[tuple[str, ...]]:
+    """Cells of the table. scores: by (corpus, objective) `loss`, `trivial`, `targets`; predictors: name of each objective's."""
+    return [
+        (
+            corpus,
+            objective,
+            f"{score['targets']:,}",
+            f"{score['loss']:.4f}",
+            predictors[objective],
+            f"{score['trivial']:.4f}",
+            f"{score['loss'] / score['trivial']:.3f}" if score["trivial"] else "-",
+        )
+        for (corpus, objective), score in sorted(scores.items())
+    ]
+
+
+def terminal(cells: list[tuple[str, ...]], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if number in (0, 1, 4) else "right")
+    for row in cells:
+        table.add_row(*row)
+    return table
+
+
+def markdown(cells: list[tuple[str, ...]]) -> str:
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells]) + "\n"
+
+
+def predictor(objective) -> str:
+    """Name of an objective's trivial predictor."""
+    return TRIVIAL.get(objective.head, TRIVIAL[objective.modality])

@@ -1,0 +1,66 @@
+"""Pre-train a model: `python -m memofast.pretrain [RECIPE] [key=value ...]`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memofast.cli import run
+from memofast.errors import MemofastError
+
+
+def main(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE] [KEY=VALUE]...",
+            help="demo (default), memobert-base, memobert-mini or a YAML file; then overrides such as train.lr=3e-5",
+        ),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="continue the run in this folder")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="open everything, print what would run, and stop")] = False,
+) -> None:
+    """Pre-train on one or more corpora; without a recipe, on the embedded demo.
+
+    Example: python -m memofast.pretrain memobert-mini corpora.0.path=CORPUS train.lr=1e-4
+
+    A run is kept in runs/RECIPE-TIME/: config.yaml, metrics.jsonl, TensorBoard events, checkpoints and report.md. Several processes:
+    torchrun --nproc-per-node 2 -m memofast.pretrain ...
+    """
+    from memofast.train import recipe as recipes
+    from memofast.train.dry_run import describe
+    from memofast.train.folder import make_folder, recipe_of, write_recipe
+    from memofast.train.plan import make_plan
+    from memofast.train.processes import Processes
+    from memofast.train.session import train
+
+    name, overrides = _split(arguments or [])
+    if resume and name:
+        raise MemofastError(f"--resume continues with the run's own recipe; leave out {name} or start a new run")
+    name = name or "demo"
+    chosen = recipes.read(str(recipe_of(resume)) if resume else name, overrides)
+    if dry_run:
+        print(describe(make_plan(chosen)))
+        return
+    processes = Processes.join(chosen.train)
+    try:
+        plan = make_plan(chosen)
+        folder = resume or processes.from_first(make_folder(name) if processes.first else None)
+        if processes.first:
+            write_recipe(folder, plan)
+        train(plan, folder, processes)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    finally:
+        processes.leave()
+
+
+def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The recipe's name, None where the line begins with an override, and the overrides."""
+    if not arguments or "=" in arguments[0]:
+        return None, arguments
+    return arguments[0], arguments[1:]
+
+
+if __name__ == "__main__":
+    run(main, "memofast pretrain")

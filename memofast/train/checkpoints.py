@@ -1,0 +1,124 @@
+"""Checkpoints: written under a temporary name, synced, renamed; the last two and the best are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from memofast.errors import MemofastError
+
+_KEPT = 2
+_SLACK = 1.05
+
+
+def checkpoint_bytes(model: nn.Module) -> int:
+    """What a checkpoint takes on the disk: weights and both moments of AdamW."""
+    return int(_SLACK * 3 * sum(p.numel() * p.element_size() for p in model.parameters()))
+
+
+class Checkpoints:
+    """The folder `checkpoints` of a run, with `step-00000500/{config.json, model.safetensors, optimizer.pt, trainer.json}`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def steps(self) -> list[int]:
+        return sorted(int(entry.name[5:]) for entry in self.folder.glob("step-*") if entry.name[5:].isdigit())
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08}"
+
+    def save(self, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, trainer: dict[str, Any]) -> Path:
+        """Write a checkpoint and remove those no longer wanted.
+
+        Args: trainer: plain values for `trainer.json`, among them `best`, the step of the best checkpoint so far or None.
+        Raises: `MemofastError` where the disk has no room; earlier checkpoints stay as they are.
+        """
+        final, temporary = self.path(step), self.folder / f".step-{step:08}.partial"
+        if final.exists():
+            return final
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._check_room(checkpoint_bytes(model))
+            shutil.rmtree(temporary, ignore_errors=True)
+            model.save_pretrained(temporary)
+            with open(temporary / "optimizer.pt", "wb") as file:
+                torch.save(optimiser.state_dict(), file)
+            (temporary / "trainer.json").write_text(json.dumps(trainer, indent=1) + "\n")
+            _sync(temporary)
+            os.replace(temporary, final)
+            _sync_entry(self.folder)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise MemofastError(
+                f"checkpoint {final} cannot be written ({reason}); free space, then continue with --resume {self.folder.parent}"
+            ) from None
+        self._prune(trainer.get("best"))
+        return final
+
+    def _check_room(self, needed: int) -> None:
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise OSError(0, f"needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free")
+
+    def _prune(self, best: int | None) -> None:
+        for step in self.steps()[:-_KEPT]:
+            if step != best:
+                shutil.rmtree(self.path(step))
+
+    def load(self, step: int, model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        """Bring model and optimiser to a checkpoint's state. Returns: its `trainer.json`.
+
+        Raises: `MemofastError` where the checkpoint is of another architecture or cannot be read.
+        """
+        folder = self.path(step)
+        try:
+            weights = load_file(folder / "model.safetensors")
+            state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+            trainer = json.loads((folder / "trainer.json").read_text())
+        except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+            raise MemofastError(
+                f"checkpoint {folder} cannot be read ({str(error).splitlines()[0]}); remove it to go on from the one before"
+            ) from None
+        _check_architecture(folder, weights, model)
+        model.load_state_dict(weights)
+        optimiser.load_state_dict(state)
+        return trainer
+
+
+def _check_architecture(folder: Path, weights: dict[str, torch.Tensor], model: nn.Module) -> None:
+    own = model.state_dict()
+    if wrong := sorted(weights.keys() ^ own.keys()):
+        where = "the checkpoint" if wrong[0] in weights else "the recipe's model"
+        raise MemofastError(
+            f"checkpoint {folder} is of another architecture (only {where} has {wrong[0]}); resume with the run's own recipe"
+        )
+    for name, weight in weights.items():
+        if weight.shape != own[name].shape:
+            raise MemofastError(
+                f"checkpoint {folder} is of another architecture ({name} is {list(weight.shape)}, the recipe's {list(own[name].shape)}); "
+                "resume with the run's own recipe"
+            )
+
+
+def _sync(folder: Path) -> None:
+    for entry in folder.iterdir():
+        _sync_entry(entry)
+    _sync_entry(folder)
+
+
+def _sync_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

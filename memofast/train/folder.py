@@ -1,0 +1,55 @@
+"""The folder of a run: where it is made, its resolved recipe."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from memofast.errors import MemofastError
+from memofast.store.files import replace_file
+from memofast.train.plan import Plan
+from memofast.train.recipe import DEMO, Recipe
+
+CONFIG = "config.yaml"
+
+
+def make_folder(name: str, parent: Path = Path("runs")) -> Path:
+    """A new folder `runs/NAME-TIME`. Raises `MemofastError` where it cannot be made."""
+    stem = f"{Path(name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+        folder = parent / (stem + suffix)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise MemofastError(
+                f"run folder {folder} cannot be made ({error.strerror}); start from another folder"
+            ) from None
+        return folder
+    raise MemofastError(f"run folder {parent / stem} is taken; try again")
+
+
+def resolved(plan: Plan) -> Recipe:
+    """The plan's recipe with every size of the model and every path spelt out."""
+    recipe = plan.recipe.model_copy(deep=True)
+    for entry in recipe.corpora:
+        if entry.path != DEMO:
+            entry.path = str(Path(entry.path).resolve())
+    for name in type(recipe.model).model_fields:
+        if name != "init":
+            setattr(recipe.model, name, getattr(plan.config, name))
+    if recipe.model.init:
+        recipe.model.init = str(Path(recipe.model.init).resolve())
+    return recipe
+
+
+def write_recipe(folder: Path, plan: Plan) -> None:
+    replace_file(folder / CONFIG, resolved(plan).to_yaml().encode())
+
+
+def recipe_of(folder: Path) -> Path:
+    """The recipe of an existing run. Raises `MemofastError` where the folder holds no run."""
+    if not (folder / CONFIG).is_file():
+        raise MemofastError(f"{folder}: no run to resume ({CONFIG} is missing); give a folder such as runs/demo-TIME")
+    return folder / CONFIG

@@ -1,0 +1,243 @@
+"""From a recipe to what the loop needs: open corpora, objectives by corpus, streams, capacity, model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from memofast import objectives
+from memofast.data import Capacity, Corpus, Split
+from memofast.data.demo import demo_corpus
+from memofast.data.loading import MicroBatch
+from memofast.data.sampling import Stream
+from memofast.errors import MemofastError
+from memofast.model import MemoBertConfig, MemoBertForPreTraining, conversion
+from memofast.objectives import Objective
+from memofast.train.recipe import DEMO, CorpusEntry, Recipe, Rows
+
+MODALITIES = ("text", "visual", "speech")
+
+
+@dataclass
+class Part:
+    """One corpus of a run. shares: weight of each objective it serves in training, summing to one; checked: those that validation sees."""
+
+    corpus: Corpus
+    train: Split
+    validation: Split
+    shares: dict[str, float]
+    checked: tuple[str, ...]
+
+
+@dataclass
+class Plan:
+    """A recipe with everything opened. capacity: of a training micro-batch; validation_capacity: of a validation batch."""
+
+    recipe: Recipe
+    parts: list[Part]
+    config: MemoBertConfig
+    objectives: dict[str, Objective]
+    capacity: Capacity
+    validation_capacity: Capacity
+
+    def streams(self) -> list[Stream]:
+        """A stream per corpus, in `update` mixing per objective and corpus, by weight."""
+        found = []
+        for part in self.parts:
+            served = {name: _served(self.objectives[name], part.train) for name in part.shares}
+            if self.recipe.train.mixing == "sample":
+                found.append(Stream(part.train, part.corpus.weight, None, np.any(list(served.values()), axis=0)))
+            else:
+                found += [
+                    Stream(part.train, part.corpus.weight * share, name, served[name])
+                    for name, share in part.shares.items()
+                ]
+        return found
+
+    def corruption(self) -> Callable[[MicroBatch, int], objectives.Corruption]:
+        """What masks a micro-batch of one update, ahead of the device."""
+        seed = self.recipe.train.seed
+        shares = {part.corpus.name: part.shares for part in self.parts}
+
+        def corrupt(micro_batch: MicroBatch, step: int) -> objectives.Corruption:
+            rng = torch.tensor([seed, step], dtype=torch.int64)
+            batch, assignment = micro_batch.batch, micro_batch.objective
+            if assignment is None:
+                assignment = objectives.assign(batch, self.objectives, shares[micro_batch.corpus], rng)
+            return objectives.corrupt(batch, self.objectives, assignment, rng)
+
+        return corrupt
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Open everything a recipe names.
+
+    Raises: `MemofastError` for a missing corpus or split, no sample left, feature widths that differ, an objective that no corpus can serve,
+        a checkpoint of another architecture.
+    """
+    corpora = [_open(entry) for entry in recipe.corpora]
+    _check_names(corpora)
+    config = make_config(recipe, corpora)
+    built = objectives.build(recipe.objective_options, config)
+    parts = [_part(recipe, entry, corpus, config, built) for entry, corpus in zip(recipe.corpora, corpora, strict=True)]
+    _check_objectives(parts, built)
+    train = recipe.train
+    capacity = _capacity([part.train for part in parts], train.samples, train.rows)
+    validation_capacity = _capacity([part.validation for part in parts], train.samples, Rows())
+    return Plan(recipe, parts, config, built, capacity, validation_capacity)
+
+
+def make_config(recipe: Recipe, corpora: list[Corpus]) -> MemoBertConfig:
+    """The model's sizes: the recipe's, else the starting checkpoint's, else the default; feature widths and classes from the corpora."""
+    found: dict[str, Any] = {}
+    for modality in MODALITIES[1:]:
+        widths = {corpus.width(modality): corpus for corpus in corpora if corpus.width(modality)}
+        if len(widths) > 1:
+            (one, first), (two, second) = list(widths.items())[:2]
+            raise MemofastError(
+                f"{modality} rows are {one} wide in corpus {first.path} and {two} wide in {second.path}; "
+                "prepare them with the same extractor"
+            )
+        found[f"{modality}_width"] = next(iter(widths), 0)
+    labels = [
+        corpus.stores["visual"].columns["soft_labels"][1] for corpus in corpora if "soft_labels" in corpus.targets
+    ]
+    if labels:
+        found["visual_classes"] = max(labels)
+    given = recipe.model.entries()
+    for name, value in found.items():
+        if value and given.get(name, value) != value:
+            raise MemofastError(f"model.{name} is {given[name]}, but the corpora have {value}; leave it out")
+    try:
+        return MemoBertConfig(**{**found, **_sizes_of(recipe.model.init), **given, **_present(found)})
+    except ValueError as error:
+        raise MemofastError(f"model: {error}") from None
+
+
+def make_model(plan: Plan) -> MemoBertForPreTraining:
+    """The model at update 0: random weights from the run's seed, or those of `model.init`.
+
+    Raises: `MemofastError` where the checkpoint's sizes are not the recipe's.
+    """
+    torch.manual_seed(plan.recipe.train.seed)
+    init = plan.recipe.model.init
+    if init is None:
+        return MemoBertForPreTraining(plan.config)
+    _check_sizes(init, _sizes_of(init), plan.config)
+    path = Path(init)
+    overrides = {name: value for name, value in plan.config.to_dict().items() if name in _CHOSEN}
+    if path.is_file():
+        return MemoBertForPreTraining.from_original(path, **overrides)
+    if _kind(path) == "bert":
+        return MemoBertForPreTraining.from_bert(path, **overrides)
+    return MemoBertForPreTraining.from_pretrained(path, config=plan.config)
+
+
+_CHOSEN = (
+    "visual_width", "speech_width", "visual_positions", "speech_positions", "visual_classes", "mask_token_id",
+    "hidden_dropout_prob", "attention_probs_dropout_prob",
+)  # fmt: skip
+_SIZES = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "max_position_embeddings", "visual_width", "speech_width", "visual_positions", "speech_positions", "visual_classes",
+)  # fmt: skip
+
+
+def _kind(folder: Path) -> str | None:
+    try:
+        return json.loads((folder / "config.json").read_text()).get("model_type")
+    except (OSError, ValueError):
+        return None
+
+
+def _sizes_of(init: str | None) -> dict[str, Any]:
+    """Sizes that a starting checkpoint fixes."""
+    if init is None:
+        return {}
+    path = Path(init)
+    if not path.exists():
+        raise MemofastError(f"model.init: no checkpoint at {init}; give a local folder or file")
+    if path.is_file():
+        return conversion.read_original(path).sizes
+    kind = _kind(path)
+    if kind == "bert":
+        return conversion.read_bert(path).sizes
+    sizes = MemoBertForPreTraining.config_class.from_pretrained(path).to_dict() if kind == "memobert" else {}
+    if not sizes:
+        raise MemofastError(f"model.init: {init} holds no BERT or memofast checkpoint; give one or leave it out")
+    return {name: sizes[name] for name in _SIZES}
+
+
+def _check_sizes(init: str, sizes: dict[str, Any], config: MemoBertConfig) -> None:
+    for name in _SIZES:
+        if sizes.get(name, value := getattr(config, name)) != value:
+            raise MemofastError(
+                f"model.init: {init} has {name} {sizes[name]}, the recipe {value}; "
+                f"set model.{name}={sizes[name]} or start from another checkpoint"
+            )
+
+
+def _present(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if value}
+
+
+def _open(entry: CorpusEntry) -> Corpus:
+    return Corpus.open(demo_corpus() if entry.path == DEMO else entry.path, entry.weight)
+
+
+def _check_names(corpora: list[Corpus]) -> None:
+    first: dict[str, Corpus] = {}
+    for corpus in corpora:
+        if corpus.name in first:
+            raise MemofastError(
+                f"corpora {first[corpus.name].path} and {corpus.path} are both named {corpus.name!r}; rename one in its corpus.json"
+            )
+        first[corpus.name] = corpus
+
+
+def _part(
+    recipe: Recipe, entry: CorpusEntry, corpus: Corpus, config: MemoBertConfig, built: dict[str, Objective]
+) -> Part:
+    train = corpus.split("train", _longest(recipe.train.longest, config))
+    validation = corpus.split(recipe.validate_.split, _longest(recipe.validate_.longest, config))
+    wanted = entry.objectives or list(built)
+    shares = {name: recipe.shares[name] for name in wanted if _served(built[name], train).any()}
+    total = sum(shares.values())
+    shares = {name: share / total for name, share in shares.items()}
+    checked = tuple(name for name in shares if _served(built[name], validation).any())
+    return Part(corpus, train, validation, shares, checked)
+
+
+def _longest(limits: Rows, config: MemoBertConfig) -> tuple[int, int, int]:
+    """A sample must fit the position tables too."""
+    tables = (config.max_position_embeddings, config.visual_positions, config.speech_positions)
+    given = (limits.text, limits.visual, limits.speech)
+    return tuple(min(limit or table, table) for limit, table in zip(given, tables, strict=True))
+
+
+def _served(objective: Objective, split: Split) -> np.ndarray:
+    return objective.eligible(split.lengths, set(split.corpus.targets))
+
+
+def _check_objectives(parts: list[Part], built: dict[str, Objective]) -> None:
+    for name, objective in built.items():
+        if not any(name in part.shares for part in parts):
+            needs = " and ".join([f"{objective.modality} rows", *sorted(objective.target_names)])
+            raise MemofastError(f"objectives.{name}: no corpus can serve it, none has {needs}; leave it out")
+    for part in parts:
+        if not part.shares:
+            raise MemofastError(f"corpus {part.corpus.path} serves none of the recipe's objectives; leave it out")
+
+
+def _capacity(splits: list[Split], samples: int, rows: Rows) -> Capacity:
+    longest = np.max([split.lengths.max(0) for split in splits], axis=0)
+    limits = [
+        limit or samples * int(most) for limit, most in zip((rows.text, rows.visual, rows.speech), longest, strict=True)
+    ]
+    return Capacity(samples, *limits)

@@ -1,0 +1,84 @@
+"""`report.md`: what a run did, its table and its curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from memofast.evaluate import table
+from memofast.store.files import replace_file
+from memofast.train.metrics import read_metrics
+from memofast.train.plan import Plan
+from memofast.train.state import State
+
+CURVES = "curves.png"
+
+
+def cells(plan: Plan, state: State) -> list[tuple[str, ...]]:
+    """Rows of the comparison table at the best validation."""
+    predictors = {name: table.predictor(objective) for name, objective in plan.objectives.items()}
+    return table.rows(state.scores, predictors)
+
+
+def title(plan: Plan, state: State) -> str:
+    return f"split {plan.recipe.validate_.split!r}, update {state.best}"
+
+
+def write_report(folder: Path, plan: Plan, state: State, environment: dict) -> None:
+    """Write `report.md` and its curves."""
+    curves = _draw(folder, plan)
+    split = plan.recipe.validate_.split
+    lines = [
+        f"# {folder.name}",
+        "",
+        f"Update {state.step} of {plan.recipe.train.updates}, {state.seconds:.0f} s in updates; "
+        + ", ".join(f"{name} {value}" for name, value in environment.items())
+        + ".",
+        "",
+        *(
+            f"- corpus {part.corpus.name} (weight {part.corpus.weight:g}): {len(part.train):,} training samples"
+            f" ({part.train.excluded:,} left out as too long), {len(part.validation):,} in split {split!r}"
+            for part in plan.parts
+        ),
+        "",
+    ]
+    if state.best is not None:
+        lines += [
+            f"The checkpoint of update {state.best} was chosen on split `{split}`: lowest mean over objectives (by share) of the loss divided "
+            f"by the trivial predictor's, {state.best_value:.4f}. No test data was read.",
+            "",
+            f"Losses there ({title(plan, state)}):",
+            "",
+            table.markdown(cells(plan, state)),
+        ]
+    if curves:
+        lines += [f"![losses]({CURVES})", ""]
+    replace_file(folder / "report.md", "\n".join(lines).encode())
+
+
+def _draw(folder: Path, plan: Plan) -> bool:
+    """Loss over updates, one panel per objective. Returns: whether there was anything to draw."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    entries = read_metrics(folder / "metrics.jsonl")
+    names = [name for name in plan.objectives if any(entry["objective"] == name for entry in entries)]
+    if not names:
+        return False
+    figure, axes = pyplot.subplots(1, len(names), figsize=(4 * len(names), 3), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        own = [entry for entry in entries if entry["objective"] == name]
+        for corpus, split in sorted({(entry["corpus"], entry["split"]) for entry in own}):
+            points = [entry for entry in own if (entry["corpus"], entry["split"]) == (corpus, split)]
+            label = f"{corpus} {split}"
+            (line,) = axis.plot([p["step"] for p in points], [p["loss"] for p in points], label=label)
+            if "trivial" in points[-1]:
+                axis.axhline(points[-1]["trivial"], color=line.get_color(), linestyle=":", label=f"{corpus} trivial")
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("update")
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(folder / CURVES, dpi=110)
+    pyplot.close(figure)
+    return True

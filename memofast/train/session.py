@@ -1,0 +1,32 @@
+"""One run from its folder to its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from memofast.evaluate import table
+from memofast.train.loop import Trainer
+from memofast.train.plan import Plan
+from memofast.train.processes import Processes
+from memofast.train.report import cells, title, write_report
+
+
+def train(plan: Plan, folder: Path, processes: Processes) -> None:
+    """Train, fresh or from the newest checkpoint in the folder; print the final table and write the report, also after a stop."""
+    trainer = Trainer(plan, folder, processes)
+    console = Console(stderr=True, quiet=not processes.first, highlight=False, soft_wrap=True)
+    for difference in trainer.differences:
+        console.print(f"warning: {difference}; the run will not repeat an uninterrupted one bit for bit")
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    begin = f"goes on after update {trainer.state.step}" if trainer.state.step else "begins"
+    console.print(f"{folder} {begin}: {parameters:,} parameters, {trainer.precision} on {trainer.device.type}")
+    try:
+        trainer.run()
+    finally:
+        if processes.first:
+            write_report(folder, plan, trainer.state, trainer.environment)
+    if processes.first:
+        Console().print(table.terminal(cells(plan, trainer.state), title(plan, trainer.state)))
+        print(f"report: {folder / 'report.md'}\nbest checkpoint: {trainer.checkpoints.path(trainer.state.best)}")
