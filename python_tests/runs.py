@@ -1,0 +1,92 @@
+"""Runs as a user starts them: a small demo corpus, a small recipe, the program in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from memofast.data.demo import demo_corpus, vocabulary
+from memofast.model import MemoBertConfig, MemoBertForPreTraining
+from memofast.train.metrics import read_metrics
+
+SMALL = {
+    "model": {
+        "vocab_size": len(vocabulary()),
+        "mask_token_id": 4,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    },
+    "objectives": {
+        "whole_word_mlm": {"share": 2},
+        "span_visual_regression": {},
+        "span_visual_emotion": {},
+        "span_speech_regression": {},
+    },
+    "train": {"samples": 8, "mixing": "sample", "updates": 12, "lr": 1e-3, "log_every": 2, "save_every": 4},
+    "validate": {"every": 6},
+}
+
+
+def tiny_model() -> MemoBertForPreTraining:
+    sizes = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return MemoBertForPreTraining(MemoBertConfig(**sizes, intermediate_size=32, visual_width=8, speech_width=8))
+
+
+def small_corpus(folder: Path) -> Path:
+    return demo_corpus(folder / "corpus", {"train": 48, "val": 16, "test": 8})
+
+
+def small_recipe(folder: Path, corpus: Path | str | None, **sections: dict) -> Path:
+    """A recipe file; sections add to or replace entries of `SMALL`."""
+    values = {name: {**SMALL.get(name, {}), **sections.get(name, {})} for name in SMALL}
+    values["corpora"] = [{"path": str(corpus)}] if corpus else []
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def command(*arguments: object, ranks: int = 1) -> list[str]:
+    program = ["-m", "memofast.pretrain", *map(str, arguments)]
+    if ranks == 1:
+        return [sys.executable, *program]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "0"]
+    return [sys.executable, *launcher, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", *program]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    root = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **extra}
+
+
+def pretrain(folder: Path, *arguments: object, ranks: int = 1, **extra: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(*arguments, ranks=ranks),
+        cwd=folder,
+        env=environment(**extra),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def the_run(folder: Path) -> Path:
+    (run,) = (folder / "runs").iterdir()
+    return run
+
+
+def losses(run: Path) -> list[dict]:
+    """What a run logged, without what depends on the clock."""
+    clock = ("samples_per_s", "rows_per_s")
+    return [{k: v for k, v in entry.items() if k not in clock} for entry in read_metrics(run / "metrics.jsonl")]
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    newest = max((run / "checkpoints").glob("step-*"))
+    return load_file(newest / "model.safetensors")
