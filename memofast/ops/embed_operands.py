@@ -1,0 +1,158 @@
+"""What `embed` reads: rows and tables of each modality, their order in the raw ops, and what is refused."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from memofast.ops import library, philox
+
+
+class TextRows(NamedTuple):
+    """Text rows and their tables: token_ids [sum T] int32; offsets [B+1] int32; word [vocab, C]; position [P, C]; gamma, beta [C]."""
+
+    token_ids: Tensor
+    offsets: Tensor
+    word: Tensor
+    position: Tensor
+    gamma: Tensor
+    beta: Tensor
+
+
+class FeatureRows(NamedTuple):
+    """Rows of one feature modality and their tables.
+
+    projected [rows, C]: projection with its bias, in the compute type; source [rows] int32 or None: the row of the same sample that
+    each row reads, -1 for the mask vector (None: its own); offsets [B+1] int32; mask [C] or None: the mask vector, projected;
+    position [P, C]; feature_gamma, feature_beta [C]: inner LayerNorm; gamma, beta [C]: outer LayerNorm.
+    """
+
+    projected: Tensor
+    source: Tensor | None
+    offsets: Tensor
+    mask: Tensor | None
+    position: Tensor
+    feature_gamma: Tensor
+    feature_beta: Tensor
+    gamma: Tensor
+    beta: Tensor
+
+
+class Operands(NamedTuple):
+    """The tensors of one call. The raw ops take them flat: text's fields, types, offsets, visual's, speech's, rng, sample_keys."""
+
+    text: TextRows
+    types: Tensor
+    offsets: Tensor
+    visual: FeatureRows | None
+    speech: FeatureRows | None
+    rng: Tensor | None
+    sample_keys: Tensor | None
+
+    def flat(self) -> tuple[Tensor | None, ...]:
+        visual, speech = self.visual or _ABSENT, self.speech or _ABSENT
+        return *self.text, self.types, self.offsets, *visual, *speech, self.rng, self.sample_keys
+
+    @property
+    def modalities(self) -> tuple[TextRows, FeatureRows | None, FeatureRows | None]:
+        return self.text, self.visual, self.speech
+
+
+_ABSENT = (None,) * 9
+COUNT = 28  # tensors of one call, flat
+TYPES, VISUAL, SPEECH = 6, 8, 17  # where types and the fields of each feature modality start in the flat order
+# Tensors that have gradients, in the order in which `embed_backward` returns them; those of CONTENT come in the tensor's own type.
+FLOATING = (2, 3, 4, 5, TYPES, VISUAL, *range(11, 17), SPEECH, *range(20, 26))
+CONTENT = (2, VISUAL, SPEECH)
+
+
+def operands_of(flat: tuple) -> Operands:
+    visual = None if flat[VISUAL] is None else FeatureRows(*flat[8:17])
+    speech = None if flat[SPEECH] is None else FeatureRows(*flat[17:26])
+    return Operands(TextRows(*flat[:6]), flat[6], flat[7], visual, speech, flat[26], flat[27])
+
+
+def output_type(text: TextRows, visual: FeatureRows | None, speech: FeatureRows | None) -> torch.dtype:
+    """The compute type where none is named: that of the projected rows, else of the word table."""
+    own = visual or speech
+    return text.word.dtype if own is None else own.projected.dtype
+
+
+def total_rows(*modalities: TextRows | FeatureRows | None) -> int:
+    return sum(own[0].shape[0] for own in modalities if own is not None)
+
+
+def check(operands: Operands, p: float, dtype: torch.dtype, backend: str) -> None:
+    """Raise a `ValueError` for the first wrong shape, type, device or stride; reads no element."""
+    types, offsets = operands.types, operands.offsets
+    device, floats = types.device, (torch.float32, torch.bfloat16)
+    floats += (torch.float16,) if types.is_cuda else ()
+    floats += (torch.float64,) if backend == "reference" else ()
+    if dtype not in floats:
+        raise ValueError(f"embed: dtype must be one of {', '.join(map(str, floats))}, got {dtype}")
+
+    def expect(name: str, tensor: Tensor, shape: tuple, kinds: torch.dtype | tuple) -> None:
+        library.check_tensor("embed", name, tensor, shape=shape, dtype=kinds, device=device)
+
+    expect("types", types, (3, None), floats)
+    expect("offsets", offsets, (None,), torch.int32)
+    if not offsets.shape[0]:
+        raise ValueError("embed: offsets must have shape [B + 1], got [0]")
+    table, vector, bounds = (None, types.shape[1]), (types.shape[1],), (offsets.shape[0],)
+    for name, own in zip(("text", "visual", "speech"), operands.modalities, strict=True):
+        if own is None:
+            continue
+        content, index = ("word", "token_ids") if name == "text" else ("projected", "source")
+        expect(f"{name}.{content}", getattr(own, content), table, floats)
+        expect(f"{name}.offsets", own.offsets, bounds, torch.int32)
+        if (rows := getattr(own, index)) is not None:
+            expect(f"{name}.{index}", rows, (own[0].shape[0],), torch.int32)
+        expect(f"{name}.position", own.position, table, floats)
+        for field in (
+            ("gamma", "beta") if name == "text" else ("mask", "feature_gamma", "feature_beta", "gamma", "beta")
+        ):
+            if (values := getattr(own, field)) is not None:
+                expect(f"{name}.{field}", values, vector, floats)
+    philox.drop_threshold(p)
+    if p > 0:
+        if operands.rng is None or operands.sample_keys is None:
+            raise ValueError("embed: dropout (p > 0) needs rng and sample_keys")
+        expect("rng", operands.rng, (2,), torch.int64)
+        expect("sample_keys", operands.sample_keys, (offsets.shape[0] - 1,), torch.int64)
+
+
+def refuse_bad_indices(operands: Operands, rows: int) -> None:
+    """Raise a `ValueError` naming the offsets, ids, positions or source rows that lie outside. Waits for the device."""
+    joint = torch.zeros_like(operands.offsets)
+    for name, own in zip(("text", "visual", "speech"), operands.modalities, strict=True):
+        if own is None:
+            continue
+        bounds = own.offsets.tolist()
+        if bounds[0] != 0 or bounds[-1] > own[0].shape[0] or any(b < a for a, b in pairwise(bounds)):
+            raise ValueError(f"embed: {name}.offsets must start at 0, never decrease and end within the rows given")
+        longest, positions = max((b - a for a, b in pairwise(bounds)), default=0), own.position.shape[0]
+        if longest > positions:
+            raise ValueError(f"embed: {name}.position has {positions} rows, but a sample has {longest} {name} rows")
+        if name == "text":
+            _refuse_outside("text.token_ids", own.token_ids[: bounds[-1]], 0, own.word.shape[0])
+        elif own.source is not None:
+            _refuse_foreign_sources(name, own, bounds[-1])
+        joint = joint + own.offsets
+    if not torch.equal(joint, operands.offsets):
+        raise ValueError("embed: offsets must be the sum of the offsets of the modalities given")
+    if rows < (end := int(joint[-1])):
+        raise ValueError(f"embed: rows must be at least offsets[-1] = {end}, got {rows}")
+
+
+def _refuse_outside(name: str, ids: Tensor, low: int, high: int) -> None:
+    if ids.numel() and (int(ids.min()) < low or int(ids.max()) >= high):
+        raise ValueError(f"embed: {name} must lie in [{low}, {high}), got {int(ids.min())} to {int(ids.max())}")
+
+
+def _refuse_foreign_sources(name: str, own: FeatureRows, end: int) -> None:
+    source = own.source[:end].to(torch.int64)
+    _refuse_outside(f"{name}.source", source, 0 if own.mask is None else -1, max(end, 1))
+    reading, _ = philox.rows_of(own.offsets, end)
+    if bool(((source >= 0) & (reading[source.clamp(min=0)] != reading)).any()):
+        raise ValueError(f"embed: {name}.source must name rows of the same sample")
