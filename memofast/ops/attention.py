@@ -47,7 +47,7 @@ def attention_reference(
         probability = torch.softmax(scale * (q @ k.mT), dim=-1)
         if p > 0:
             keep = attention_keep_mask(rng, site, sample_keys[b : b + 1], heads, length, p)[0]
-            probability = probability * keep / (1 - p)
+            probability = probability * keep * philox.keep_scale(p)
         out[start : start + length] = (probability @ v).transpose(0, 1)
     return out
 
@@ -95,7 +95,7 @@ def _torch_forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale) -> T
         out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     else:
         keep = attention_keep_mask(rng, site, sample_keys, q.shape[1], layout.longest, p)
-        out = (_probability(q, k, layout, scale) * keep / (1 - p)).to(v.dtype) @ v
+        out = (_probability(q, k, layout, scale) * keep * philox.keep_scale(p)).to(v.dtype) @ v
     return layout.collect(out.transpose(1, 2))
 
 
@@ -117,7 +117,8 @@ def _gradients(grad, q, k, v, probability, keep, p, scale) -> Tensor:
     """Gradients of q, k and v, stacked: [3, ..., S, D], from probabilities [..., S, S]."""
     dropped, grad_probability = probability, (grad @ v.mT).to(probability.dtype)
     if keep is not None:
-        dropped, grad_probability = probability * keep / (1 - p), grad_probability * keep / (1 - p)
+        factors = keep * philox.keep_scale(p)
+        dropped, grad_probability = probability * factors, grad_probability * factors
     shift = (probability * grad_probability).sum(-1, keepdim=True)
     grad_scores = (probability * (grad_probability - shift) * scale).to(q.dtype)
     return torch.stack((grad_scores @ k, grad_scores.mT @ q, dropped.to(q.dtype).mT @ grad))
@@ -137,7 +138,7 @@ def _reference_backward(grad, qkv, offsets, lengths, rng, sample_keys, site, p, 
 def _cpu(backward, qkv, grad, out, lse, offsets, lengths, rng, sample_keys, site, p, scale) -> None:
     tensors = (qkv, grad, out, lse, offsets, lengths, rng, sample_keys)
     rows, _, heads, width = qkv.shape
-    numbers = (rows, offsets.shape[0] - 1, heads, width, site, philox.drop_threshold(p), 1 / (1 - p), scale)
+    numbers = (rows, offsets.shape[0] - 1, heads, width, site, philox.drop_threshold(p), philox.keep_scale(p), scale)
     status = _C.attention(backward, *map(library.pointer, tensors), *numbers, library.TYPE_CODES[qkv.dtype])
     library.check_status("attention", status)
 
@@ -216,7 +217,7 @@ def attention(
         offsets: [B+1] int32, first row of every sequence, ending within N; offsets[0] = 0.
         lengths: [B] int32, rows used of each sequence, at most offsets[b+1] - offsets[b]; None: all of them. A padded batch of
             B x S rows has offsets = arange(0, B*S + 1, S).
-        p: dropout probability of the softmax; kept ones are scaled by 1 / (1 - p). See `attention_keep_mask`.
+        p: dropout probability of the softmax; see `attention_keep_mask`, `philox.keep_scale`.
         scale: None stands for D ** -0.5.
         rng: [2] int64, run seed and update number; sample_keys [B] int64; site: `philox.site`. Needed where p > 0.
         backend: auto, reference, cpu, or torch (plain PyTorch, any device; waits for the device to learn the longest length).

@@ -43,18 +43,9 @@ def _inside(offsets: Tensor | None, rows: int, device: torch.device) -> Tensor:
 
 def _factors(x, rng, sample_keys, offsets, site, p) -> Tensor | float:
     """What dropout multiplies each element with: 0, or the inverse of the share kept."""
-    threshold, scale = _dropout(p)
-    if threshold == 0:
+    if philox.drop_threshold(p) == 0:
         return 1.0
-    return philox.hidden_keep_mask(rng, site, sample_keys, offsets, x.shape[0], x.shape[1], p) * scale
-
-
-def _dropout(p: float) -> tuple[int, float]:
-    """Threshold of a 16-bit lane, and the scale of what is kept."""
-    threshold = philox.drop_threshold(p)
-    if threshold == 65536:
-        raise ValueError(f"dropout_add_norm: p = {p} keeps nothing")
-    return threshold, 65536 / (65536 - threshold)
+    return philox.hidden_keep_mask(rng, site, sample_keys, offsets, *x.shape, p) * philox.keep_scale(p)
 
 
 def _summed(x, residual, bias, inside, factors) -> Tensor:
@@ -96,7 +87,7 @@ def _addresses(*tensors: Tensor | None) -> tuple[int, ...]:
 
 
 def _shape(x, bias, offsets, site, p, eps, backend) -> tuple:
-    threshold, scale = _dropout(p)
+    threshold, scale = philox.drop_threshold(p), philox.keep_scale(p)
     types = library.TYPE_CODES[x.dtype], 0 if bias is None else library.TYPE_CODES[bias.dtype]
     samples = 0 if offsets is None else offsets.shape[0] - 1
     return *x.shape, samples, *types, site, threshold, scale, eps, backend == "cuda", library.stream(x)
@@ -228,7 +219,7 @@ def _check(x, residual, gamma, beta, bias, p, rng, sample_keys, offsets, backend
         library.check_tensor(name, "offsets", offsets, shape=(None,), dtype=torch.int32, device=device)
         if not offsets.shape[0]:
             raise ValueError(f"{name}: offsets must have shape [B + 1], got [0]")
-    _dropout(p)
+    philox.drop_threshold(p)
     if p > 0:
         if rng is None or sample_keys is None or offsets is None:
             raise ValueError(f"{name}: dropout (p > 0) needs rng, sample_keys and offsets")

@@ -79,7 +79,7 @@ def _kernel(operands, grads, grad, out, statistics, rows, p, eps, site, dtype) -
         modalities.append(modality)
         kept += tables
     addresses = map(library.pointer, (offsets, rng, sample_keys, grad, out, statistics))
-    numbers = (rows, offsets.shape[0] - 1, types.shape[1], site, philox.drop_threshold(p), 1 / (1 - p), eps)
+    numbers = (rows, offsets.shape[0] - 1, types.shape[1], site, philox.drop_threshold(p), philox.keep_scale(p), eps)
     codes = (library.TYPE_CODES[dtype], library.TYPE_CODES[text.word.dtype])
     status = _C.embed(grads is not None, *modalities, *addresses, *numbers, *codes)
     if status in (-2, -3):
@@ -182,7 +182,8 @@ def embed(
             its sample. Tables fp32 or the compute type.
         types: [3, C], rows for text, visual, speech. offsets: [B+1] int32, the sum of the modalities' offsets.
         rows: of the output; None: the sum of the modalities' rows.
-        p: dropout probability, drawn by row within the joint sample (`philox.hidden_keep_mask`); kept ones are scaled by 1 / (1 - p).
+        p: dropout probability, drawn by row within the joint sample (`philox.hidden_keep_mask`); see
+            `philox.keep_scale` for the scale of kept ones.
         rng: [2] int64, run seed and update number; sample_keys [B] int64; site: `philox.site`. Needed where p > 0.
         dtype: the compute type, of the output; None: that of `projected`, else of `word`.
         backend: auto, reference or cpu.

@@ -76,7 +76,7 @@ def _source(own: FeatureRows) -> Tensor:
 def _dropped(x: Tensor, rng, site: int, sample_keys, offsets: Tensor, p: float) -> Tensor:
     if p == 0:
         return x
-    return x * philox.hidden_keep_mask(rng, site, sample_keys, offsets, *x.shape, p) / (1 - p)
+    return x * philox.hidden_keep_mask(rng, site, sample_keys, offsets, *x.shape, p) * philox.keep_scale(p)
 
 
 def embed_reference_backward(grad: Tensor, operands: Operands, rows, p, eps, site, dtype) -> list[Tensor]:

@@ -101,10 +101,18 @@ def below(words: Tensor, n: Tensor | int) -> Tensor:
 
 
 def drop_threshold(p: float) -> int:
-    """A lane is kept where it is at least this: round(65536 p). Raises `ValueError` where p is not in [0, 1)."""
+    """A lane is kept where it is at least this: round(65536 p). Raises `ValueError` where p is not in [0, 1) or nothing is kept."""
     if not 0.0 <= p < 1.0:
         raise ValueError(f"dropout probability must lie in [0, 1), got {p}")
-    return round(65536 * p)
+    threshold = round(65536 * p)
+    if threshold == 65536:
+        raise ValueError(f"dropout probability {p} keeps nothing")
+    return threshold
+
+
+def keep_scale(p: float) -> float:
+    """What dropout multiplies kept values with: the inverse of the true share kept, 65536 / (65536 - drop_threshold(p))."""
+    return 65536 / (65536 - drop_threshold(p))
 
 
 def rows_of(offsets: Tensor, rows: int) -> tuple[Tensor, Tensor]:

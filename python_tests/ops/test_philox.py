@@ -145,3 +145,12 @@ def test_every_instruction_set_draws_the_same(isa):
     if "this CPU cannot run it" in result.stdout + result.stderr:
         pytest.skip(f"this CPU cannot run {isa}")
     assert result.returncode == 0, result.stdout[-3000:]
+
+
+def test_keep_scale_is_the_inverse_of_the_share_kept():
+    assert philox.drop_threshold(0.1) == 6554  # 0.1 is 6553.6 of 65536
+    assert philox.keep_scale(0.1) == 65536 / 58982
+    assert philox.keep_scale(0.0) == 1.0
+    for p, message in ((1.0, "must lie in"), (-0.1, "must lie in"), (0.999999, "keeps nothing")):
+        with pytest.raises(ValueError, match=message):
+            philox.keep_scale(p)
