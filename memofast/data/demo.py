@@ -27,6 +27,7 @@ _SPEAKERS = 24
 _IDENTITY = 6
 _MOTIONS = 3
 _NOISE = 0.3
+_EXPRESSION = 3.0  # how far an emotion at full intensity moves a face or voice; identities have standard deviation 1
 _WITHOUT = 0.05  # share of clips without faces, and of clips without speech
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -181,7 +182,7 @@ class _Clip:
     def _features(self, identity, projection, intensity, random) -> np.ndarray:
         rows = len(intensity)
         shown = np.zeros((rows, len(EMOTIONS)))
-        shown[:, self.emotion] = 1.5 * intensity
+        shown[:, self.emotion] = _EXPRESSION * intensity
         times = np.arange(rows)[:, None] / 10
         motion = np.sin(times * random.uniform(1, 4, _MOTIONS) + random.uniform(0, 2 * np.pi, _MOTIONS))
         latents = np.concatenate((shown, np.tile(identity, (rows, 1)), motion), axis=1)

@@ -1,0 +1,236 @@
+"""The program as a user runs it: a whole run, kill and resume, signals, several processes, and every mistake in one line."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+import yaml
+from runs import command, environment, final_weights, losses, pretrain, small_corpus, small_recipe, the_run
+
+from memofast.errors import MemofastError
+from memofast.pretrain import main
+from memofast.train.metrics import read_metrics
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    return small_corpus(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def finished(corpus, tmp_path_factory):
+    """The folder of a process that ran the small recipe to its end, and its output."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = pretrain(folder, small_recipe(folder, corpus))
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+def start(folder, *arguments):
+    return subprocess.Popen(
+        command(*arguments), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for_checkpoint(folder, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if list(folder.glob("runs/*/checkpoints/step-*")):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no checkpoint: {process.communicate()[0]}")
+
+
+def test_run_folder(finished):
+    folder, result = finished
+    run = the_run(folder)
+    assert run.name.startswith("small-")
+    assert {f.name for f in run.iterdir()} >= {
+        "config.yaml",
+        "metrics.jsonl",
+        "tensorboard",
+        "checkpoints",
+        "report.md",
+    }
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["visual_width"] == 342 and config["train"]["seed"] == 1234
+    entry = read_metrics(run / "metrics.jsonl")[0]
+    wanted = {"step", "split", "corpus", "objective", "loss", "targets", "samples_per_s", "rows_per_s", "lr"}
+    assert wanted <= entry.keys()
+    splits = {e["split"] for e in read_metrics(run / "metrics.jsonl")}
+    assert splits == {"train", "val"}
+    report = (run / "report.md").read_text()
+    assert "chosen on split `val`" in report and "No test data" in report and "curves.png" in report
+    for predictor in ("unigram", "mean feature", "mean label"):
+        assert predictor in report and predictor in result.stdout
+    steps = sorted(f.name for f in (run / "checkpoints").iterdir())
+    assert steps[-2:] == ["step-00000008", "step-00000012"]
+
+
+def test_training_twice_is_bitwise_equal(finished, corpus, tmp_path):
+    assert pretrain(tmp_path, small_recipe(tmp_path, corpus)).returncode == 0
+    assert losses(the_run(tmp_path)) == losses(the_run(finished[0]))
+
+
+@pytest.mark.parametrize("mixing", ["sample", "update"])
+def test_kill_and_resume_equals_an_uninterrupted_run(corpus, tmp_path, mixing):
+    train = {"mixing": mixing, "updates": 60, "save_every": 5, "log_every": 3}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    recipe = small_recipe(tmp_path, corpus, train=train)
+    assert pretrain(whole, recipe).returncode == 0
+    process = start(broken, recipe)
+    wait_for_checkpoint(broken, process)
+    process.kill()
+    process.wait()
+    run = the_run(broken)
+    assert read_metrics(run / "metrics.jsonl")[-1]["step"] < 60
+    resumed = pretrain(broken, "--resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(run) == losses(the_run(whole))
+    for name, weight in final_weights(the_run(whole)).items():
+        assert torch.equal(weight, final_weights(run)[name]), name
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save(corpus, tmp_path, number, code):
+    recipe = small_recipe(tmp_path, corpus, train={"updates": 100_000, "save_every": 10}, validate={"every": 100_000})
+    process = start(tmp_path, recipe)
+    wait_for_checkpoint(tmp_path, process)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == code, output
+    run = the_run(tmp_path)
+    saved = json.loads((max((run / "checkpoints").glob("step-*")) / "trainer.json").read_text())
+    assert f"stopped at update {saved['step']}, saved; continue with --resume {run.relative_to(tmp_path)}" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mixing", ["sample", "update"])
+def test_two_ranks_equal_one_process(corpus, tmp_path, mixing):
+    """The same masks (targets agree exactly) and the same losses, 1e-6 at update 1 and 1e-4 at update 20."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    train = {"mixing": mixing, "updates": 20, "log_every": 1, "save_every": 20, "precision": "fp32"}
+    recipe = small_recipe(tmp_path, corpus, train=train, validate={"every": 20})
+    alone = pretrain(one, recipe, "train.accumulate=2")
+    assert alone.returncode == 0, alone.stderr
+    together = pretrain(two, recipe, ranks=2)
+    assert together.returncode == 0, together.stderr
+    ours, theirs = losses(the_run(one)), losses(the_run(two))
+    assert len(ours) == len(theirs) > 20
+    for a, b in zip(ours, theirs, strict=True):
+        assert [a[k] for k in ("step", "split", "objective", "targets")] == [
+            b[k] for k in ("step", "split", "objective", "targets")
+        ]
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-6 if a["step"] == 1 else 1e-4)
+
+
+def test_dry_run(corpus, tmp_path):
+    result = pretrain(tmp_path, small_recipe(tmp_path, corpus), "--dry-run")
+    assert result.returncode == 0, result.stderr
+    for part in ("48 training", "visual [", "parameters", "MB for weights", "lr: 0.001"):
+        assert part in result.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def one_line(result):
+    """A user's mistake: exit code 2, one line, no traceback."""
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("memofast pretrain: ")]
+    assert len(lines) == 1 and "Traceback" not in result.stderr, result.stderr
+    return lines[0]
+
+
+def test_exit_code_and_line(corpus, tmp_path):
+    assert "did you mean train.lr?" in one_line(pretrain(tmp_path, small_recipe(tmp_path, corpus), "train.lrr=1"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["corpora.0.path=nowhere"], "no corpus at nowhere"),
+        (["validate.split=dev"], "no split 'dev'"),
+        (["train.longest.text=1"], "no samples"),
+        (["model.init=nowhere"], "no checkpoint at nowhere"),
+        (["model.visual_width=8"], "model.visual_width is 8, but the corpora have 342"),
+        (["model.vocab_size=20"], "set model.vocab_size"),
+        (["corpora.1.path=demo", "corpora.1.objectives=[span_visual_emotion]"], "both named 'demo'"),
+    ],
+)
+def test_mistakes(corpus, tmp_path, monkeypatch, overrides, message):
+    monkeypatch.chdir(tmp_path)
+    if "demo" in message:
+        overrides = [override.replace("path=demo", f"path={corpus}") for override in overrides]
+    with pytest.raises(MemofastError) as error:
+        main([str(small_recipe(tmp_path, corpus)), *overrides])
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_resume_mistakes(finished, tmp_path):
+    run = the_run(finished[0])
+    with pytest.raises(MemofastError, match="no run to resume"):
+        main([], resume=tmp_path)
+    with pytest.raises(MemofastError, match="leave out demo"):
+        main(["demo"], resume=run)
+
+
+def test_resume_of_another_architecture(finished, tmp_path):
+    run = tmp_path / "copy"
+    shutil.copytree(the_run(finished[0]), run)
+    with pytest.raises(MemofastError, match="another architecture"):
+        main(["model.intermediate_size=128", "train.updates=20"], resume=run)
+
+
+def test_objective_no_corpus_can_serve(corpus, tmp_path):
+    words = tmp_path / "words"
+    words.mkdir()
+    description = json.loads((corpus / "corpus.json").read_text())
+    description["stores"] = {"text": str(corpus / "text")}
+    for entry in description["splits"].values():
+        entry["file"] = str(corpus / entry["file"])
+    (words / "corpus.json").write_text(json.dumps(description))
+    with pytest.raises(MemofastError, match=r"objectives\.span_.*: no corpus can serve it, none has .* rows"):
+        main([str(small_recipe(tmp_path, words))])
+
+
+def test_start_from_a_checkpoint(finished, corpus, tmp_path):
+    checkpoint = max((the_run(finished[0]) / "checkpoints").glob("step-*"))
+    recipe = small_recipe(tmp_path, corpus, train={"updates": 2})
+    assert pretrain(tmp_path, recipe, f"model.init={checkpoint}").returncode == 0
+    line = one_line(pretrain(tmp_path, recipe, f"model.init={checkpoint}", "model.hidden_size=64"))
+    assert "has hidden_size 32, the recipe 64" in line
+
+
+def test_full_disk(corpus, tmp_path):
+    """The limit stands in for a full disk: a clear line, and no half-written checkpoint under a final name."""
+    recipe = small_recipe(tmp_path, corpus, model={"hidden_size": 64, "intermediate_size": 256})
+    limit = 150_000
+    result = subprocess.run(
+        command(recipe), cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert "cannot be written" in one_line(result)
+    assert not list(tmp_path.glob("runs/*/checkpoints/*"))
+
+
+def test_not_finite_loss_names_objective_update_and_samples(corpus, tmp_path):
+    recipe = small_recipe(tmp_path, corpus, train={"lr": 1e30, "warmup": 0, "schedule": "constant"})
+    line = one_line(pretrain(tmp_path, recipe))
+    assert "is not finite at update" in line and "samples train-" in line
+    assert any(name in line for name in ("whole_word_mlm", "span_"))
+
+
+def test_demo_corpus_goes_to_the_cache(tmp_path):
+    result = pretrain(tmp_path, "--dry-run", MEMOFAST_CACHE=str(tmp_path / "cache"))
+    assert result.returncode == 0, result.stderr
+    assert [f.name for f in (tmp_path / "cache").iterdir()] == ["demo-1"]
+    assert os.listdir(tmp_path) == ["cache"]
