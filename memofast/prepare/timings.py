@@ -4,13 +4,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import pysubs2
+
 from memofast.errors import MemofastError
 from memofast.prepare.encoding import read_text
 
 SIDECARS = (".srt", ".vtt", ".align")
-GRID_TICKS_PER_SECOND = 25_000  # time / 1000 is the frame number at 25 frames per second
-_TIME = r"(?:\d+:)?\d{1,2}:\d{1,2}(?:[.,]\d{1,3})?"
-_ARROW = re.compile(rf"^\s*({_TIME})\s*-->\s*({_TIME})")
+_EMPTY_LINE = re.compile(r"\\N\s*\\N")  # as pysubs2 writes it; what follows is a WebVTT note or the next cue's name
 _MARKUP = re.compile(r"<[^>\n]*>|\{[^}\n]*\}")
 _SPACE = re.compile(r"\s+")
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&nbsp;": " ", "&lrm;": "", "&rlm;": ""}
@@ -49,7 +49,7 @@ def clean_sentence(text: str) -> str:
 def read_cues(path: Path) -> list[Cue]:
     """Cues of a sidecar file in time order; cues without text or without duration are left out.
 
-    A subtitle cue is any line with an arrow between two times and the lines up to the next empty line; indexes may be missing.
+    Subtitles are read by pysubs2; a cue's text ends at the first empty line, and indexes may be missing.
     A GRID alignment is one cue over the whole file: its words without `sil` and `sp`. Raises MemofastError on a malformed alignment.
     """
     text = read_text(path)
@@ -72,27 +72,11 @@ def _align_cues(path: Path, text: str) -> list[Cue]:
 
 
 def _subtitle_cues(text: str) -> list[Cue]:
+    text = "\n".join(text.splitlines())
+    kind = "vtt" if text.lstrip().startswith("WEBVTT") else "srt"
     cues = []
-    lines = text.splitlines()
-    for number, line in enumerate(lines):
-        found = _ARROW.match(line)
-        if not found:
-            continue
-        start, end = parse_seconds(found[1]), parse_seconds(found[2])
-        sentence = clean_sentence(" ".join(_cue_lines(lines, number + 1)))
-        if sentence and end > start:
-            cues.append(Cue(start, end, sentence))
+    for event in pysubs2.SSAFile.from_string(text, format_=kind):
+        sentence = clean_sentence(_EMPTY_LINE.split(event.text)[0])
+        if sentence and event.end > event.start:
+            cues.append(Cue(event.start / 1000, event.end / 1000, sentence))
     return sorted(cues, key=lambda cue: (cue.start, cue.end))
-
-
-def _cue_lines(lines: list[str], first: int) -> list[str]:
-    """Lines of the cue whose text begins at `first`; an index line right before the next arrow is not text."""
-    taken = []
-    for number in range(first, len(lines)):
-        if not lines[number].strip() or _ARROW.match(lines[number]):
-            break
-        taken.append(lines[number])
-    next_line = first + len(taken)
-    if taken and next_line < len(lines) and _ARROW.match(lines[next_line]) and taken[-1].strip().isdigit():
-        taken.pop()
-    return taken

@@ -143,7 +143,7 @@ def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
     data = first.read_bytes()
     for number in range(1, 300):
         (folder / f"{number:03}.mkv").write_bytes(data)
-        (folder / f"{number:03}.srt").write_text("00:00,100 --> 00:01,900\nred now\n")
+        (folder / f"{number:03}.srt").write_text("00:00:00,100 --> 00:00:01,900\nred now\n")
     arguments = [folder, "--vocab", vocabulary, "--workers", 2]
     whole = command(*arguments, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr

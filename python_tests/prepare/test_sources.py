@@ -16,7 +16,7 @@ def touch(path):
 
 def test_folder_pairs_files_and_cuts_by_cues(tmp_path):
     touch(tmp_path / "s1" / "a.mp4")
-    (tmp_path / "s1" / "a.srt").write_text("00:01,0 --> 00:02,0\none\n\n00:03,0 --> 00:04,0\ntwo\n")
+    (tmp_path / "s1" / "a.srt").write_text("0:00:01,0 --> 0:00:02,0\none\n\n0:00:03,0 --> 0:00:04,0\ntwo\n")
     touch(tmp_path / "b.mp4")
     touch(tmp_path / "b.wav")
     touch(tmp_path / "c.flac")

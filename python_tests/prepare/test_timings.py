@@ -20,13 +20,21 @@ def test_lines_of_two_encodings_in_one_file():
     assert decode_text("don\u2019t\n".encode() + "can\u2019t".encode("cp1252")) == "don\u2019t\ncan\u2019t"
 
 
+def test_what_follows_an_empty_line_is_not_said(tmp_path):
+    path = tmp_path / "a.vtt"
+    path.write_text(
+        "WEBVTT\n\nfirst\n00:00:01.000 --> 00:00:02.000\nSaid.\n\nNOTE not said\n\nsecond\n00:00:03.000 --> 00:00:04.000\nToo.\n"
+    )
+    assert read_cues(path) == [Cue(1.0, 2.0, "Said."), Cue(3.0, 4.0, "Too.")]
+
+
 def test_missing_indexes_blank_lines_and_nonsense(tmp_path):
     path = tmp_path / "a.srt"
     path.write_text(
-        "nonsense\n\n00:01,000 --> 00:02,000\nno hours\n2\n00:00:03.000 --> 00:00:04.000 X1:1\r\ndots\r\n\r\n"
+        "nonsense\n\n00:00:01,000 --> 00:00:02,000\nno index\n2\n00:00:03.000 --> 00:00:04.000 X1:1\r\ndots\r\n\r\n"
         "00:00:05,000 --> 00:00:05,000\nno duration\n\n00:00:06,000 --> 00:00:07,000\n<b></b>\n"
     )
-    assert read_cues(path) == [Cue(1.0, 2.0, "no hours"), Cue(3.0, 4.0, "dots")]
+    assert read_cues(path) == [Cue(1.0, 2.0, "no index"), Cue(3.0, 4.0, "dots")]
 
 
 def test_vtt_with_notes_and_voices(tmp_path):
@@ -60,8 +68,12 @@ def test_sentences_lose_their_markup():
 def test_real_subtitles(real_data):
     folder = real_data / "subtitles"
     assert len(read_cues(folder / "sintel_en.srt")) == 26
-    assert len(read_cues(folder / "elephantsdream" / "captions.en.vtt")) == 78
+    counts = {"captions": 78, "chapters": 9, "descriptions": 63}
+    found = {name: len(read_cues(folder / "elephantsdream" / f"{name}.en.vtt")) for name in counts}
+    assert found == counts
     odd = folder / "pysrt_tests"
     same = [read_cues(path) for path in sorted(odd.glob("bom-*.srt"))]
     assert len(same) == 5 and all(cues == same[0] and len(cues) == 7 for cues in same)
+    counts = {"capability_tester": 35, "empty": 5, "invalid": 0, "no-indexes": 7, "utf-8": 1332}
+    assert {name: len(read_cues(odd / f"{name}.srt")) for name in counts} == counts
     assert read_cues(odd / "windows-1252.srt") == read_cues(odd / "utf-8.srt")
