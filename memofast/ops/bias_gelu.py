@@ -92,8 +92,9 @@ def bias_gelu(x: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
     library.require_device("bias_gelu", backend, x)
     types = library.row_types(x, backend == "reference")
     library.check_tensor("bias_gelu", "x", x, shape=(None, None), dtype=types)
-    wide = torch.promote_types(x.dtype, torch.float32)
-    library.check_tensor("bias_gelu", "bias", bias, shape=(x.shape[1],), dtype=(wide, x.dtype), device=x.device)
+    types = (torch.float64 if x.dtype is torch.float64 else torch.float32, x.dtype)
+    types = bias.dtype if bias.dtype in types else types
+    library.check_tensor("bias_gelu", "bias", bias, shape=(x.shape[1],), dtype=types, device=x.device)
     if torch.is_grad_enabled() and (x.requires_grad or bias.requires_grad):
         return _BiasGelu.apply(x, bias, backend)
     return _bias_gelu(x, bias, backend)

@@ -196,7 +196,13 @@ def dropout_add_norm(
     backend = library.resolve("dropout_add_norm", backend, library.row_backend(x), BACKENDS)
     _check(x, residual, gamma, beta, bias, p, rng, sample_keys, offsets, backend)
     arguments = (x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, float(p), float(eps), backend)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, residual, gamma, beta, bias)):
+    if torch.is_grad_enabled() and (
+        x.requires_grad
+        or residual.requires_grad
+        or gamma.requires_grad
+        or beta.requires_grad
+        or (bias is not None and bias.requires_grad)
+    ):
         return _DropoutAddNorm.apply(*arguments)
     return _dropout_add_norm(*arguments)[0]
 
@@ -210,11 +216,12 @@ def _check(x, residual, gamma, beta, bias, p, rng, sample_keys, offsets, backend
         raise ValueError(f"{name}: x must have at least one channel, got {list(x.shape)}")
     device, width = x.device, (x.shape[1],)
     library.check_tensor(name, "residual", residual, shape=tuple(x.shape), dtype=x.dtype, device=device)
-    statistics = torch.promote_types(x.dtype, torch.float32)
+    statistics = torch.float64 if x.dtype is torch.float64 else torch.float32
     library.check_tensor(name, "gamma", gamma, shape=width, dtype=statistics, device=device)
     library.check_tensor(name, "beta", beta, shape=width, dtype=statistics, device=device)
     if bias is not None:
-        library.check_tensor(name, "bias", bias, shape=width, dtype=(statistics, x.dtype), device=device)
+        types = bias.dtype if bias.dtype in (statistics, x.dtype) else (statistics, x.dtype)
+        library.check_tensor(name, "bias", bias, shape=width, dtype=types, device=device)
     if offsets is not None:
         library.check_tensor(name, "offsets", offsets, shape=(None,), dtype=torch.int32, device=device)
         if not offsets.shape[0]:

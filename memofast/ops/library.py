@@ -87,6 +87,8 @@ def check_tensor(
     device: torch.device | None = None,
 ) -> None:
     """Raise a `ValueError` that names the argument, what was expected and what came. A None in `shape` fits any size."""
+    if tensor.dtype is dtype and tensor.shape == shape and tensor.device == device and tensor.is_contiguous():
+        return  # the usual case, in a microsecond
     if dtype is not None and tensor.dtype not in (dtype if isinstance(dtype, tuple) else (dtype,)):
         raise ValueError(f"{operator}: {name} must be {dtype}, got {tensor.dtype}")
     if shape is not None and (
