@@ -39,7 +39,7 @@ def tiny_model() -> MemoBertForPreTraining:
 
 
 def small_corpus(folder: Path) -> Path:
-    return demo_corpus(folder / "corpus", {"train": 48, "val": 16, "test": 8})
+    return demo_corpus(folder / "corpus", {"train": 48, "validation": 16, "test": 8})
 
 
 def small_recipe(folder: Path, corpus: Path | str | None, **sections: dict) -> Path:

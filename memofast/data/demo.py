@@ -19,7 +19,7 @@ from memofast.errors import MemofastError
 from memofast.store import FeatureWriter, TextWriter
 
 EMOTIONS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
-SPLITS = {"train": 1600, "val": 200, "test": 200}
+SPLITS = {"train": 1600, "validation": 200, "test": 200}
 VISUAL_WIDTH, SPEECH_WIDTH = 342, 96
 _VERSION = 1  # of the rules below; a change of them makes a new folder
 _SEED = 20211127

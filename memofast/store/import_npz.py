@@ -187,7 +187,7 @@ def _splits(ids: list[str], splits: Path | None, validation: int, name: str) -> 
 
         order = sorted(ids, key=lambda id: sample_key(name, id))  # any fixed order that has nothing to do with the ids
         chosen = set(order[:validation])
-        parts = {"train": [id for id in ids if id not in chosen], "val": [id for id in ids if id in chosen]}
+        parts = {"train": [id for id in ids if id not in chosen], "validation": [id for id in ids if id in chosen]}
         return {split: part for split, part in parts.items() if part}
     try:
         wanted = json.loads(splits.read_text())
@@ -210,7 +210,7 @@ def main(
     speech_rows: Annotated[int, typer.Option(help="Keep the first so many speech rows.")] = 64,
     speech_rate: Annotated[float, typer.Option(help="Speech rows per second.")] = 50 / 3,
     splits: Annotated[Path | None, typer.Option(help="JSON: {split: [ids]}. Default: train and val.")] = None,
-    validation: Annotated[int, typer.Option(help="Without --splits: samples that form split val.")] = 0,
+    validation: Annotated[int, typer.Option(help="Without --splits: samples that form split validation.")] = 0,
 ) -> None:
     """Import .npz features and captions of the original system as a corpus.
 

@@ -93,7 +93,7 @@ class Train(Section):
 class Validate(Section):
     """split: what chooses the checkpoint, never test data. every: in updates. samples: most per corpus, from the split's beginning."""
 
-    split: str = "val"
+    split: str = "validation"
     every: int = Field(500, gt=0)
     samples: int | None = Field(None, gt=0)
     longest: Rows = Rows()

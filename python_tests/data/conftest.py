@@ -34,6 +34,6 @@ def make_corpus(tmp_path):
                 for i, id in enumerate(ids):
                     if i % 5 != 4:
                         speech.put(id, random.standard_normal((int(random.integers(1, longest)), 16)))
-        return write_corpus(folder, name, stores, splits or {"train": ids[:-8], "val": ids[-8:]})
+        return write_corpus(folder, name, stores, splits or {"train": ids[:-8], "validation": ids[-8:]})
 
     return make

@@ -77,8 +77,8 @@ def test_corpus_facts(make_corpus):
     assert corpus.targets == {"label", "lexicon", "soft_labels"}
     assert corpus.classes["soft_labels"] == ["neutral", "happy", "sad"]
     assert (corpus.width("visual"), corpus.width("speech")) == (13, 16)
-    assert corpus.splits == ("train", "val")
-    split = pickle.loads(pickle.dumps(corpus.split("val")))
+    assert corpus.splits == ("train", "validation")
+    split = pickle.loads(pickle.dumps(corpus.split("validation")))
     assert split.pack([1]).ids == ["clip033"]
 
 
@@ -119,7 +119,7 @@ def test_bad_corpora_are_refused(make_corpus, tmp_path):
         corpus.split("train", longest=(0, 0, 0))
     for splits, says in (
         ({"train": ["clip000", "clip000"]}, "'clip000' stands in split train and again in train"),
-        ({"train": ["clip000"], "val": ["clip000"]}, "split train and again in val"),
+        ({"train": ["clip000"], "validation": ["clip000"]}, "split train and again in val"),
         ({"train": ["nobody"]}, "'nobody' of split train is not in store"),
     ):
         with pytest.raises(MemofastError, match=says):
@@ -128,9 +128,9 @@ def test_bad_corpora_are_refused(make_corpus, tmp_path):
         write_corpus(tmp_path / "bad", "bad", {"visual": visual}, {})
     with pytest.raises(MemofastError, match="holds features, not text"):
         write_corpus(tmp_path / "bad", "bad", {"text": visual}, {})
-    (corpus.path / "splits/val.txt").write_text("clip000\nnobody\n")
-    with pytest.raises(MemofastError, match="'nobody' of split val is not in store"):
-        corpus.split("val")
+    (corpus.path / "splits/validation.txt").write_text("clip000\nnobody\n")
+    with pytest.raises(MemofastError, match="'nobody' of split validation is not in store"):
+        corpus.split("validation")
     meta = json.loads((text / "meta.json").read_text())
     (text / "meta.json").write_text(json.dumps(meta | {"complete": False}))
     with pytest.raises(MemofastError, match="is not finished"):

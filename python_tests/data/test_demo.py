@@ -5,7 +5,7 @@ from memofast.data import Corpus
 from memofast.data import demo as demo_module
 from memofast.data.demo import EMOTIONS, cache_folder, demo_corpus, vocabulary
 
-SPLITS = {"train": 30, "val": 6}
+SPLITS = {"train": 30, "validation": 6}
 
 
 def digests(folder):

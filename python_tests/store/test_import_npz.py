@@ -62,7 +62,7 @@ def test_import_writes_a_corpus_and_counts_what_it_leaves_out(tmp_path, original
         assert "visual: 5 taken, 1 unreadable (BadZipFile), 1 missing, 1 of another width" in result.stdout
         assert "speech: 8 taken" in result.stdout
     corpus = Corpus.open(tmp_path / "out")
-    assert (len(corpus.split("train")), len(corpus.split("val"))) == (6, 2)
+    assert (len(corpus.split("train")), len(corpus.split("validation"))) == (6, 2)
     report = json.loads((tmp_path / "out/import.json").read_text())
     assert report["visual"]["refused"]["unreadable (BadZipFile)"] == [str(tmp_path / "faces/film_2.npz")]
     visual = corpus.stores["visual"]
