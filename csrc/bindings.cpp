@@ -182,12 +182,21 @@ void bind_embed(py::module_& m) {
     m.def("embed", [](bool backward, const EmbedModality& text, const EmbedModality& visual, const EmbedModality& speech,
                       Address offsets, Address rng, Address sample_keys, Address grad, Address out, Address statistics,
                       int64_t rows, int64_t samples, int64_t width, uint32_t site, uint32_t threshold, float keep_scale,
-                      float eps, int type, int word_type) -> int {
+                      float eps, int type, int word_type, Address workspace, bool on_cuda, Address stream) -> int {
         const EmbedArguments a{{text, visual, speech}, at<const int32_t>(offsets), at<const int64_t>(rng),
                                at<const int64_t>(sample_keys), at<const void>(grad), at<void>(out), at<float>(statistics),
-                               rows, samples, width, site, threshold, keep_scale, eps, Type(type), Type(word_type)};
+                               rows, samples, width, site, threshold, keep_scale, eps, Type(type), Type(word_type),
+                               at<float>(workspace)};
         py::gil_scoped_release release;
+        if (on_cuda)
+            return backward ? MEMOFAST_CUDA_CALL(embed_backward, a, at<void>(stream))
+                            : MEMOFAST_CUDA_CALL(embed_forward, a, at<void>(stream));
         return backward ? MEMOFAST_DISPATCH(embed_backward, a) : MEMOFAST_DISPATCH(embed_forward, a);
+    });
+    m.def("embed_workspace", [](const EmbedModality& text, const EmbedModality& visual, const EmbedModality& speech, int64_t width) {
+        EmbedArguments a{{text, visual, speech}};
+        a.width = width;
+        return EmbedWorkspace(a).floats;
     });
 }
 

@@ -32,9 +32,36 @@ struct EmbedArguments {
     uint32_t site, threshold;  // a 16-bit lane is kept where it is at least the threshold
     float keep_scale, eps;
     Type type, word_type;
+    float* workspace;  // backward on a GPU only: EmbedWorkspace(arguments).floats
+};
+
+// Backward on a GPU: rows are shared among blocks, and each block leaves one partial of every sum over its rows.
+constexpr int kEmbedRowsPerBlock = 16, kEmbedPartials = 4;
+
+// Where things lie in the workspace, counted in floats.
+struct EmbedWorkspace {
+    int64_t total[3] = {}, content[3] = {};  // [rows, width]: gradients of content + position + type; of what was read by `index`
+    int64_t partials = 0;                    // [blocks, kEmbedPartials, width]
+    int64_t first_block[4] = {};             // of each modality's rows
+    int64_t floats = 0;
+
+    explicit EmbedWorkspace(const EmbedArguments& a) {
+        for (int m = 0; m < 3; ++m) {
+            const int64_t rows = a.modality[m].offsets ? a.modality[m].rows : 0;
+            total[m] = floats, floats += rows * a.width;
+            content[m] = floats, floats += m > 0 && a.modality[m].index ? rows * a.width : 0;
+            first_block[m + 1] = first_block[m] + (rows + kEmbedRowsPerBlock - 1) / kEmbedRowsPerBlock;
+        }
+        partials = floats, floats += first_block[3] * kEmbedPartials * a.width;
+    }
 };
 
 MEMOFAST_DECLARE(int embed_forward(const EmbedArguments&))
 MEMOFAST_DECLARE(int embed_backward(const EmbedArguments&))
+
+namespace cuda {
+int embed_forward(const EmbedArguments&, void* stream);
+int embed_backward(const EmbedArguments&, void* stream);
+}  // namespace cuda
 
 }  // namespace memofast

@@ -15,6 +15,16 @@ constexpr int kMostWidth = 4096, kSamplesPerUnit = 64;
 enum Kind { kGamma, kBeta, kTotal, kFeatureGamma, kMask, kKinds };
 using Row = MemoryRow<OneLane>;
 
+// Sums over the rows of one modality that share a position.
+struct Sums {
+    Row gamma, beta, total, feature_gamma, mask;
+
+    MEMOFAST_FUNCTION void add_total(int k, const Span&, const float* values) {
+        float* sum = total.at(k);
+        MEMOFAST_SIMD for (int i = 0; i < OneLane::kChunk; ++i) sum[i] += values[i];
+    }
+};
+
 bool offsets_are_sound(const int32_t* offsets, int64_t samples, int64_t rows) {
     bool sound = offsets[0] == 0 && offsets[samples] <= rows;
     for (int64_t sample = 0; sample < samples; ++sample) sound &= offsets[sample] <= offsets[sample + 1];
@@ -101,7 +111,7 @@ struct Embedding {
         const size_t bytes = Row::floats_per_row(width) * sizeof(float);
         for (auto& values : sum) memset(values, 0, bytes);
         Row d{scratch[0]}, z{scratch[1]}, h{scratch[2]};
-        EmbedSums<Row> sums{{sum[kGamma]}, {sum[kBeta]}, {sum[kTotal]}, {sum[kFeatureGamma]}, {sum[kMask]}};
+        Sums sums{{sum[kGamma]}, {sum[kBeta]}, {sum[kTotal]}, {sum[kFeatureGamma]}, {sum[kMask]}};
         const int64_t begin = block * kSamplesPerUnit;
         const int64_t end = begin + kSamplesPerUnit < a.samples ? begin + kSamplesPerUnit : a.samples;
         for (int64_t sample = begin; sample < end; ++sample) {

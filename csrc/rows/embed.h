@@ -17,14 +17,8 @@ struct EmbedPlace {
     int64_t sample_key;
 };
 
-// Adds of the rows of one modality that share a position, each a row of floats.
-template <class Row>
-struct EmbedSums {
-    Row gamma, beta, total, feature_gamma, mask;
-};
-
 template <class Group, class Row, class Content, class Out>
-MEMOFAST_FUNCTION EmbedStatistics embed_row(const Group& group, Row& z, const EmbedModality& m, const Content* content,
+MEMOFAST_FUNCTION EmbedStatistics embed_row(const Group& group, Row& z, const EmbedModality& m, Content content,
                                             const EmbedPlace& place, const Dropout& dropout, int width, float eps, Out* out) {
     constexpr int n = Group::kChunk;
     EmbedStatistics found{};
@@ -69,10 +63,11 @@ MEMOFAST_FUNCTION EmbedStatistics embed_row(const Group& group, Row& z, const Em
     return found;
 }
 
-// Gradient of one row: adds to `sums` (not mask) and leaves the gradient of its content in `d`. `z` and `h` are scratch.
-template <class Group, class Row, class Content, class Out>
-MEMOFAST_FUNCTION void embed_row_backward(const Group& group, Row& d, Row& z, Row& h, EmbedSums<Row>& sums,
-                                          const EmbedModality& m, const Content* content, const EmbedPlace& place,
+// Gradient of one row: left in `d` for its content, given to sums.add_total for content + position + type, and added to the rows
+// sums.gamma, beta and feature_gamma. `z` and `h` are scratch.
+template <class Group, class Row, class Sums, class Content, class Out>
+MEMOFAST_FUNCTION void embed_row_backward(const Group& group, Row& d, Row& z, Row& h, Sums& sums,
+                                          const EmbedModality& m, Content content, const EmbedPlace& place,
                                           const EmbedStatistics& known, const Dropout& dropout, int width, const Out* grad) {
     constexpr int n = Group::kChunk;
     const float* position = m.position + int64_t(place.position) * width;
@@ -116,11 +111,9 @@ MEMOFAST_FUNCTION void embed_row_backward(const Group& group, Row& d, Row& z, Ro
     float inner_mean = 0.0f, inner_slope = 0.0f;
     MEMOFAST_UNROLL for (int k = 0; k < d.chunks(width); ++k) {
         const Span span = group.span(k, width);
-        float *dk = d.at(k), *zk = z.at(k), *hk = h.at(k), *sum_total = sums.total.at(k);
-        MEMOFAST_SIMD for (int i = 0; i < n; ++i) {
-            dk[i] = known.outer.rstd * (dk[i] - mean - zk[i] * slope);
-            sum_total[i] += dk[i];
-        }
+        float *dk = d.at(k), *zk = z.at(k), *hk = h.at(k);
+        MEMOFAST_SIMD for (int i = 0; i < n; ++i) dk[i] = known.outer.rstd * (dk[i] - mean - zk[i] * slope);
+        sums.add_total(k, group.span(k, width), dk);
         if (m.feature_gamma) {
             float* sum_feature = sums.feature_gamma.at(k);
             load<n>(m.feature_gamma + span.first, span.count, b);

@@ -26,7 +26,8 @@ from memofast.ops.embed_operands import (
 )
 from memofast.ops.embed_reference import embed_reference, embed_reference_backward
 
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", "cuda")
+_WIDEST_ON_CUDA = 1024
 
 
 def _forward(*arguments) -> tuple[Tensor, Tensor]:
@@ -38,9 +39,9 @@ def _forward(*arguments) -> tuple[Tensor, Tensor]:
         options = {"rows": rows, "p": p, "eps": eps, "rng": rng, "sample_keys": sample_keys, "site": site}
         out = embed_reference(text, types, offsets, visual=visual, speech=speech, dtype=dtype, **options)
         return out, types.new_empty((0, 4), dtype=torch.float32)
-    out = torch.empty((rows, types.shape[1]), dtype=dtype)
-    statistics = torch.empty((rows, 4), dtype=torch.float32)
-    _kernel(operands, None, None, out, statistics, rows, p, eps, site, dtype)
+    out = torch.empty((rows, types.shape[1]), dtype=dtype, device=types.device)
+    statistics = torch.empty((rows, 4), dtype=torch.float32, device=types.device)
+    _kernel(operands, None, None, out, statistics, rows, p, eps, site, dtype, backend == "cuda")
     return out, statistics
 
 
@@ -54,7 +55,7 @@ def _backward(grad: Tensor, statistics: Tensor, *arguments) -> list[Tensor]:
     grads = dict(zip(FLOATING, found, strict=True))
     if operands.visual is None or operands.speech is None:
         grads[TYPES].zero_()
-    _kernel(operands, grads, grad, None, statistics, rows, p, eps, site, dtype)
+    _kernel(operands, grads, grad, None, statistics, rows, p, eps, site, dtype, backend == "cuda")
     return [g if like is None else _as(g, like.dtype) for g, like in zip(found, likes, strict=True)]
 
 
@@ -62,14 +63,16 @@ def _room(like: Tensor | None, is_content: bool) -> Tensor:
     """Memory for the gradient of `like`; sums over rows are kept in fp32."""
     if like is None:
         return torch.empty(0)
-    return torch.empty(like.shape, dtype=like.dtype if is_content else torch.float32)
+    return torch.empty(like.shape, dtype=like.dtype if is_content else torch.float32, device=like.device)
 
 
 def _as(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return tensor if tensor is None or tensor.dtype is dtype else tensor.to(dtype)
 
 
-def _kernel(operands, grads, grad, out, statistics, rows, p, eps, site, dtype) -> None:
+def _kernel(operands, grads, grad, out, statistics, rows, p, eps, site, dtype, on_cuda) -> None:
+    if on_cuda and library.debugging():
+        refuse_bad_indices(operands, rows)
     text, _, offsets, visual, speech, rng, sample_keys = operands
     types = _as(operands.types, torch.float32)
     order = None if grads is None else torch.sort(text.token_ids, stable=True).indices
@@ -81,7 +84,10 @@ def _kernel(operands, grads, grad, out, statistics, rows, p, eps, site, dtype) -
     addresses = map(library.pointer, (offsets, rng, sample_keys, grad, out, statistics))
     numbers = (rows, offsets.shape[0] - 1, types.shape[1], site, philox.drop_threshold(p), philox.keep_scale(p), eps)
     codes = (library.TYPE_CODES[dtype], library.TYPE_CODES[text.word.dtype])
-    status = _C.embed(grads is not None, *modalities, *addresses, *numbers, *codes)
+    room = _C.embed_workspace(*modalities, types.shape[1]) if on_cuda and grads is not None else 0
+    workspace = torch.empty(room, dtype=torch.float32, device=types.device) if room else None
+    device = (library.pointer(workspace), on_cuda, library.stream(types))
+    status = _C.embed(grads is not None, *modalities, *addresses, *numbers, *codes, *device)
     if status in (-2, -3):
         refuse_bad_indices(operands, rows)
     library.check_status("embed", status)
@@ -186,15 +192,15 @@ def embed(
             `philox.keep_scale` for the scale of kept ones.
         rng: [2] int64, run seed and update number; sample_keys [B] int64; site: `philox.site`. Needed where p > 0.
         dtype: the compute type, of the output; None: that of `projected`, else of `word`.
-        backend: auto, reference or cpu.
+        backend: auto, reference, cpu or cuda (C up to 1024; the word table fp32 or the compute type).
     Returns: [rows, C] in `dtype`; rows past offsets[-1] are zero, and so are their gradients.
-    Raises: ValueError for a wrong shape, type, device or stride, for offsets, ids or source rows out of range, and for samples
-        longer than a position table.
+    Raises: ValueError for a wrong shape, type, device or stride; for offsets, ids or source rows out of range and for samples longer
+        than a position table on the CPU, and on a GPU where MEMOFAST_DEBUG is 1.
     Notes: arithmetic and statistics in fp32; gradients of tables are added in a fixed order, so two runs are bitwise equal for any
         number of threads; a sample's rows do not depend on the rest of the batch.
     """
     dtype = output_type(text, visual, speech) if dtype is None else dtype
-    backend = library.resolve("embed", backend, _automatic(types, dtype), BACKENDS)
+    backend = library.resolve("embed", backend, _automatic(types, text.word, dtype), BACKENDS)
     library.require_device("embed", backend, types)
     check(Operands(text, types, offsets, visual, speech, rng, sample_keys), p, dtype, backend)
     rows = total_rows(text, visual, speech) if rows is None else rows
@@ -208,8 +214,12 @@ def embed(
     return _embed(*arguments)[0]
 
 
-def _automatic(types: Tensor, dtype: torch.dtype) -> str:
-    return "cpu" if types.device.type == "cpu" and dtype != torch.float64 else "reference"
+def _automatic(types: Tensor, word: Tensor, dtype: torch.dtype) -> str:
+    backend = library.row_backend(types)
+    if dtype is torch.float64:
+        return "reference"
+    covered = types.shape[-1] <= _WIDEST_ON_CUDA and word.dtype in (torch.float32, dtype)
+    return backend if covered or backend == "cpu" else "reference"
 
 
 def _in_compute_type(own: FeatureRows | None, dtype: torch.dtype) -> FeatureRows | None:

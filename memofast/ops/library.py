@@ -55,6 +55,11 @@ def resolve(operator: str, requested: str, automatic: str, backends: Iterable[st
     return requested
 
 
+def debugging() -> bool:
+    """Whether kernels on a GPU check indices too (MEMOFAST_DEBUG=1), which waits for the device."""
+    return os.environ.get("MEMOFAST_DEBUG") == "1"
+
+
 def require_device(operator: str, backend: str, tensor: Tensor) -> None:
     """Raise `ValueError` where a named backend cannot run on the tensor's device."""
     expected = {"cpu": "cpu", "cuda": "cuda", "triton": "cuda"}.get(backend)

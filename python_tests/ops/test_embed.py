@@ -157,3 +157,20 @@ def test_gpu_matches_reference(dtype, sources):
     plain = run(embed_reference, cast(given, dtype), p=0.1)
     assert_within_rule(got, plain, run(embed_reference, cast(given, torch.float64), p=0.1))
     assert_equal(got, run(embed, given, p=0.1, backend="cuda"))
+
+
+@pytest.mark.gpu
+def test_gpu_waits_only_to_debug(monkeypatch):
+    given = operands([(3, 4, 2), (2, 3, 1)], device="cuda")
+    given["rng"].add_(0)  # the device is awake before waiting becomes an error
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        leaf = given["types"].requires_grad_()
+        grad = torch.ones(15, 40, device="cuda")
+        torch.autograd.grad(embed(**given, p=0.1, backend="cuda"), leaf, grad)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    monkeypatch.setenv("MEMOFAST_DEBUG", "1")
+    text = given["text"]._replace(token_ids=given["text"].token_ids + 60)
+    with pytest.raises(ValueError, match="token_ids must lie in"):
+        embed(**given | {"text": text}, p=0.1, backend="cuda")
