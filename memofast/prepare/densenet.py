@@ -25,7 +25,7 @@ class _Layer(nn.Module):
         self.grow = nn.Conv2d(_BOTTLENECK, _GROWTH, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.squeeze(F.relu(self.norm_in(x)))
+        x = self.squeeze(F.relu(self.norm_in(x), inplace=True))
         return self.grow(F.relu(self.norm_mid(x), inplace=True))
 
 
@@ -52,11 +52,14 @@ class _Transition(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # the 1x1 convolution is linear and per pixel: pooling first gives the same with a quarter of the work
-        return self.halve(F.avg_pool2d(F.relu(self.norm(x)), 2))
+        return self.halve(F.avg_pool2d(F.relu(self.norm(x), inplace=True), 2))
 
 
 class DenseNet(nn.Module):
-    """Faces [n, 1, 64, 64] float, normalised -> feature [n, 342] and logits [n, classes]."""
+    """Faces [n, 1, 64, 64] float, normalised -> feature [n, 342] and logits [n, classes].
+
+    Channels lie last in memory: with few channels oneDNN's convolutions and batch norms are faster there than on planes.
+    """
 
     def __init__(self, classes: int, dropout: float = 0.0):
         super().__init__()
@@ -75,8 +78,9 @@ class DenseNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.stages(self.stem(x))
+        x = self.stages(self.stem(x).contiguous(memory_format=torch.channels_last))
         feature = F.relu(self.norm(x)).mean((2, 3))
         return feature, self.head(feature)
