@@ -64,9 +64,9 @@ def test_run_folder(finished):
     wanted = {"step", "split", "corpus", "objective", "loss", "targets", "samples_per_s", "rows_per_s", "lr"}
     assert wanted <= entry.keys()
     splits = {e["split"] for e in read_metrics(run / "metrics.jsonl")}
-    assert splits == {"train", "val"}
+    assert splits == {"train", "validation"}
     report = (run / "report.md").read_text()
-    assert "chosen on split `val`" in report and "No test data" in report and "curves.png" in report
+    assert "chosen on split `validation`" in report and "No test data" in report and "curves.png" in report
     for predictor in ("unigram", "mean feature", "mean label"):
         assert predictor in report and predictor in result.stdout
     steps = sorted(f.name for f in (run / "checkpoints").iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.console import Console
 from rich.table import Table
 
 TRIVIAL = {"text": "unigram", "visual": "mean feature", "speech": "mean feature", "visual_emotions": "mean label"}
@@ -24,13 +25,15 @@ def rows(scores: dict[tuple[str, str], dict], predictors: dict[str, str]) -> lis
     ]
 
 
-def terminal(cells: list[tuple[str, ...]], title: str) -> Table:
+def show(cells: list[tuple[str, ...]], title: str) -> None:
+    """Print the table, never cutting a name short."""
     table = Table(title=title, title_justify="left")
     for number, heading in enumerate(HEADINGS):
-        table.add_column(heading, justify="left" if number in (0, 1, 4) else "right")
+        table.add_column(heading, justify="left" if number in (0, 1, 4) else "right", no_wrap=True)
     for row in cells:
         table.add_row(*row)
-    return table
+    needed = Console(width=1000).measure(table).maximum
+    Console(width=max(Console().width, needed)).print(table)
 
 
 def markdown(cells: list[tuple[str, ...]]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
+from transformers.utils import logging
 
 from memofast.evaluate import table
 from memofast.train.loop import Trainer
@@ -15,6 +17,9 @@ from memofast.train.report import cells, title, write_report
 
 def train(plan: Plan, folder: Path, processes: Processes) -> None:
     """Train, fresh or from the newest checkpoint in the folder; print the final table and write the report, also after a stop."""
+    if plan.recipe.train.threads:
+        torch.set_num_threads(plan.recipe.train.threads)
+    logging.disable_progress_bar()  # of saving, which is quick
     trainer = Trainer(plan, folder, processes)
     console = Console(stderr=True, quiet=not processes.first, highlight=False, soft_wrap=True)
     for difference in trainer.differences:
@@ -28,5 +33,5 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
         if processes.first:
             write_report(folder, plan, trainer.state, trainer.environment)
     if processes.first:
-        Console().print(table.terminal(cells(plan, trainer.state), title(plan, trainer.state)))
+        table.show(cells(plan, trainer.state), title(plan, trainer.state))
         print(f"report: {folder / 'report.md'}\nbest checkpoint: {trainer.checkpoints.path(trainer.state.best)}")
