@@ -6,7 +6,11 @@ bf16 through `F.linear` of weights cast once per call, embeddings and norms in f
 `padded` is the original's formulation: three padded blocks embedded by `F.embedding`, `F.linear` and `F.layer_norm`, concatenated, and
 gathered into packed order. Padding of the inputs, gather index and position ids are made before the clock starts; the output gradient is
 ready; the gather goes straight to the real rows (it pays for no padded tail). `packed` is the same without padding: it embeds packed
-rows and orders them by one gather, which no framework does by itself. Dropout draws from each side's own generator.
+rows and orders them by one gather, which no framework does by itself. Dropout draws from each side's own generator. With masks, a
+sixth of the feature rows read a learned mask feature: rivals put it in by `torch.where` before they project, we project it as one more
+row and pass `source`; the mask features are leaves too. The vocabulary's gradient (94 MB in fp32) is fresh memory on both sides; our
+kernel asks the system for huge pages there (`madvise`) while the rivals' allocator does not, which saves us page faults; with
+transparent huge pages set to `always` both sides get them.
 """
 
 import pytest
@@ -33,7 +37,10 @@ def parameters(generator):
     return found
 
 
-def feature_rows(features, kind, position_ids, types, weights, dtype):
+def feature_rows(features, kind, position_ids, types, weights, dtype, masking):
+    if masking is not None:
+        masked, mask = masking
+        features = torch.where(masked[..., None], mask.to(dtype), features)
     weight, bias, position, feature_gamma, feature_beta, gamma, beta = weights
     hidden = F.linear(features, weight.to(dtype), bias.to(dtype)).float()
     hidden = F.layer_norm(hidden, (HIDDEN,), feature_gamma, feature_beta, EPS)
@@ -47,12 +54,14 @@ def text_rows(token_ids, position_ids, types, weights, dtype):
     return F.dropout(F.layer_norm(total, (HIDDEN,), gamma, beta, EPS), P).to(dtype)
 
 
-def plain(token_ids, features, positions, gather, tables, dtype):
+def plain(token_ids, features, positions, gather, masking, tables, dtype):
     """Embed three blocks of rows ([rows] or [B, longest]), concatenate them, gather the packed order."""
     types = tables["types"][0]
     blocks = [text_rows(token_ids, positions["text"], types, tables["text"], dtype)]
     for kind, name in enumerate(WIDTHS, start=1):
-        blocks.append(feature_rows(features[name], kind, positions[name], types, tables[name], dtype))
+        blocks.append(
+            feature_rows(features[name], kind, positions[name], types, tables[name], dtype, masking.get(name))
+        )
     return torch.cat(blocks, dim=-2).flatten(0, -2).index_select(0, gather)
 
 
@@ -71,7 +80,8 @@ def padded(packed, lengths):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_embed(side_by_side, dtype):
+@pytest.mark.parametrize("with_masks", [False, True], ids=["unmasked", "masked"])
+def test_embed(side_by_side, dtype, with_masks):
     generator = torch.Generator().manual_seed(1)
     lengths = {
         name: torch.randint(low, high + 1, (SAMPLES,), generator=generator) for name, (low, high) in RANGES.items()
@@ -83,6 +93,16 @@ def test_embed(side_by_side, dtype):
     }
     tables = parameters(generator)
     leaves = [leaf for group in tables.values() for leaf in group]
+    masking = {}
+    if with_masks:
+        for name, width in WIDTHS.items():
+            masked = torch.rand(int(lengths[name].sum()), generator=generator) < 1 / 6
+            masking[name] = (masked, torch.randn(width, generator=generator).requires_grad_())
+            leaves.append(masking[name][1])
+    sources = {
+        name: torch.where(masked, -1, torch.arange(masked.shape[0])).to(torch.int32)
+        for name, (masked, _) in masking.items()
+    }
     offsets = {name: offsets_of(n) for name, n in lengths.items()}
     joint = sum(offsets.values())
     grad = torch.randn(int(joint[-1]), HIDDEN, generator=generator).to(dtype)
@@ -104,12 +124,16 @@ def test_embed(side_by_side, dtype):
     padded_ids = padded(token_ids, lengths["text"])
     padded_features = {name: padded(rows, lengths[name]) for name, rows in features.items()}
     padded_positions = {name: torch.arange(n).expand(SAMPLES, n) for name, n in longest.items()}
+    padded_masking = {name: (padded(masked, lengths[name]), mask) for name, (masked, mask) in masking.items()}
     short_ids = token_ids.to(torch.int32)
 
     def rows_of(name):
         weight, bias, *own = tables[name]
         projected = F.linear(features[name], weight.to(dtype), bias.to(dtype))
-        return FeatureRows(projected, None, offsets[name], None, *own)
+        mask = None
+        if with_masks:
+            mask = F.linear(masking[name][1].to(dtype), weight.to(dtype), bias.to(dtype))
+        return FeatureRows(projected, sources.get(name), offsets[name], mask, *own)
 
     def ours():
         text = TextRows(short_ids, offsets["text"], *tables["text"])
@@ -121,8 +145,8 @@ def test_embed(side_by_side, dtype):
         return lambda: torch.autograd.grad(plain(*blocks, tables, dtype), leaves, grad)
 
     rivals = {
-        "padded": rival(padded_ids, padded_features, padded_positions, padded_gather),
-        "packed": rival(token_ids, features, positions, packed_gather),
+        "padded": rival(padded_ids, padded_features, padded_positions, padded_gather, padded_masking),
+        "packed": rival(token_ids, features, positions, packed_gather, masking),
     }
     rows = {name: int(own.sum()) for name, own in lengths.items()}
     side_by_side(ours, rivals, rounds=15, target={"padded": 2.0}, **rows)

@@ -94,12 +94,10 @@ def check_tensor(
     """Raise a `ValueError` that names the argument, what was expected and what came. A None in `shape` fits any size."""
     if tensor.dtype is dtype and tensor.shape == shape and tensor.device == device and tensor.is_contiguous():
         return  # the usual case, in a microsecond
-    if dtype is not None and tensor.dtype not in (dtype if isinstance(dtype, tuple) else (dtype,)):
-        raise ValueError(f"{operator}: {name} must be {dtype}, got {tensor.dtype}")
-    if shape is not None and (
-        tensor.dim() != len(shape)
-        or any(want is not None and want != have for want, have in zip(shape, tensor.shape, strict=False))
-    ):
+    have = tensor.dtype
+    if dtype is not None and have is not dtype and (not isinstance(dtype, tuple) or have not in dtype):
+        raise ValueError(f"{operator}: {name} must be {dtype}, got {have}")
+    if shape is not None and tensor.shape != shape and not _fits(tensor.shape, shape):
         expected = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{operator}: {name} must have shape [{expected}], got {list(tensor.shape)}")
     if device is not None and tensor.device != device:
@@ -108,6 +106,13 @@ def check_tensor(
         raise ValueError(
             f"{operator}: {name} must be contiguous, got strides {tuple(tensor.stride())}; call .contiguous()"
         )
+
+
+def _fits(sizes: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    # a list, as a generator would cost more than the comparisons
+    return len(sizes) == len(shape) and all(
+        [want is None or have == want for have, want in zip(sizes, shape, strict=True)]
+    )
 
 
 def check_status(operator: str, status: int) -> None:
