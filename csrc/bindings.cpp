@@ -11,6 +11,7 @@
 #include "embed.h"
 #include "host/batch_memory.h"
 #include "host/gather.h"
+#include "host/huge_pages.h"
 #include "rows/philox.h"
 #include "span_mask.h"
 #include "token_mask.h"
@@ -153,6 +154,7 @@ void bind_store(py::module_& m) {
         return of_buffers(buffers, [](const Py_buffer& view) { return int64_t(view.len); });
     });
     m.def("gather_records", &gather);
+    m.def("advise_huge_pages", [](std::uintptr_t data, size_t size) { advise_huge_pages(reinterpret_cast<void*>(data), size); });
     m.def("set_calling_thread_parallelism", &set_calling_thread_parallelism);
 }
 

@@ -1,10 +1,10 @@
 #include "batch_memory.h"
 
-#include <sys/mman.h>
-
 #include <cstdlib>
 #include <mutex>
 #include <vector>
+
+#include "host/huge_pages.h"
 
 namespace memofast {
 namespace {
@@ -41,9 +41,7 @@ BatchMemory take_batch_memory(size_t size) {
     if (BatchMemory found = take_idle(size); found.data) return found;
     size += (size / 8) / kAlignment * kAlignment;  // room for the somewhat larger batch that will come
     void* data = std::aligned_alloc(kAlignment, size);
-#ifdef MADV_HUGEPAGE
-    if (data) madvise(data, size, MADV_HUGEPAGE);
-#endif
+    if (data) advise_huge_pages(data, size);
     return {data, data ? size : 0};
 }
 

@@ -159,7 +159,7 @@ def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend) -
 
 def _backward(grad, qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale, backend) -> Tensor:
     if backend == "cpu":
-        grad_qkv = torch.empty_like(qkv)
+        grad_qkv = library.output_like(qkv)
         _cpu(True, qkv, grad, grad_qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale)
         return grad_qkv
     backward = {"reference": _reference_backward, "torch": _torch_backward}[backend]

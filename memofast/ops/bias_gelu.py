@@ -33,7 +33,7 @@ def _shape(x: Tensor, bias: Tensor, backend: str) -> tuple:
 def _forward(x: Tensor, bias: Tensor, backend: str) -> Tensor:
     if backend == "reference":
         return bias_gelu_reference(x, bias)
-    out = torch.empty_like(x)
+    out = library.output_like(x)
     status = _C.bias_gelu(x.data_ptr(), bias.data_ptr(), out.data_ptr(), *_shape(x, bias, backend))
     library.check_status("bias_gelu", status)
     return out
@@ -42,7 +42,7 @@ def _forward(x: Tensor, bias: Tensor, backend: str) -> Tensor:
 def _backward(grad: Tensor, x: Tensor, bias: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     if backend == "reference":
         return _reference_backward(grad, x, bias)
-    grad_x = torch.empty_like(x)
+    grad_x = library.output_like(x)
     grad_bias = torch.empty(x.shape[1], dtype=torch.float32, device=x.device)
     partials = torch.empty((-(-x.shape[0] // 64), x.shape[1]), dtype=torch.float32, device=x.device)
     addresses = (tensor.data_ptr() for tensor in (grad, x, bias, grad_x, partials, grad_bias))

@@ -96,7 +96,7 @@ def _shape(x, bias, offsets, site, p, eps, backend) -> tuple:
 def _forward(x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, p, eps, backend):
     if backend == "reference":
         return _reference_forward(x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, p, eps)
-    out, statistics = torch.empty_like(x), torch.empty((x.shape[0], 2), dtype=torch.float32, device=x.device)
+    out, statistics = library.output_like(x), torch.empty((x.shape[0], 2), dtype=torch.float32, device=x.device)
     inputs = _addresses(x, residual, gamma, beta, bias, rng, sample_keys, offsets, out, statistics)
     status = _C.dropout_add_norm(*inputs, *_shape(x, bias, offsets, site, p, eps, backend))
     library.check_status("dropout_add_norm", status)
@@ -106,8 +106,8 @@ def _forward(x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, p,
 def _backward(grad, x, residual, gamma, bias, statistics, rng, sample_keys, offsets, site, p, backend):
     if backend == "reference":
         return _reference_backward(grad, x, residual, gamma, bias, statistics, rng, sample_keys, offsets, site, p)
-    grad_residual = torch.empty_like(x)
-    grad_x = torch.empty_like(x) if p > 0 else x.new_empty(0, x.shape[1])
+    grad_residual = library.output_like(x)
+    grad_x = library.output_like(x) if p > 0 else x.new_empty(0, x.shape[1])
     sums = torch.empty((2 if bias is None else 3, x.shape[1]), dtype=torch.float32, device=x.device)
     partials = torch.empty((-(-x.shape[0] // 64), *sums.shape), dtype=torch.float32, device=x.device)
     inputs = _addresses(grad, x, residual, gamma, bias, statistics, rng, sample_keys, offsets)

@@ -125,6 +125,17 @@ def check_status(operator: str, status: int) -> None:
     raise kind(f"memofast::{operator}: {_STATUS.get(status, f'status {status}')}")
 
 
+_LARGE = 4 << 20
+
+
+def output_like(tensor: Tensor) -> Tensor:
+    """Uninitialised memory like a tensor's; large memory on the CPU is asked to be huge pages, for it costs mostly page faults."""
+    memory = torch.empty_like(tensor)
+    if tensor.device.type == "cpu" and memory.nbytes >= _LARGE:
+        _C.advise_huge_pages(memory.data_ptr(), memory.nbytes)
+    return memory
+
+
 def pointer(tensor: Tensor | None) -> int:
     """Address of a tensor's first element; 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()
