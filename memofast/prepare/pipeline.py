@@ -1,6 +1,5 @@
 """The whole preparation: clips in, a corpus of stores out, resumable at any moment."""
 
-import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -53,7 +52,7 @@ def prepare(
     if pieces is None and any(clip.text for clip in clips):
         raise MemofastError("there are sentences to tokenise; give --vocab VOCAB.txt or a tokenizer folder")
     _check_settings(out, extraction, pieces)
-    with contextlib.closing(_Stores(out, clips, pieces, Extraction(extraction), extraction, options)) as stores:
+    with _Stores(out, clips, pieces, Extraction(extraction), extraction, options) as stores:
         left = [clip for clip in clips if not stores.text.done(clip.id)]
         if len(left) < len(clips):
             console.print(f"resuming: {len(clips) - len(left)} of {len(clips)} clips are done")
@@ -203,13 +202,17 @@ class _Stores:
             store.commit()
         self._waiting = 0
 
-    def close(self) -> None:
+    def __enter__(self) -> "_Stores":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """After a write that failed nothing more is committed: the text record would mark a clip whose other rows were lost as done."""
         try:
-            self.commit()
+            if kind is None or not issubclass(kind, MemofastError):
+                self.commit()
         finally:
             for store in self.all.values():
                 store.close()
-            self.journal.close()
 
 
 def _finish(stores: _Stores, clips: list[Clip], out: Path, options: PrepareOptions, console: Console) -> dict:

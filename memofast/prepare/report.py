@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from memofast.errors import MemofastError
 from memofast.store.files import write_json
 
 REASONS = {
@@ -66,8 +67,7 @@ class Journal:
         if path.is_file():
             for line in path.read_text(encoding="utf-8").split("\n"):
                 self._read(line)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
-        self._file.write("\n")  # ends a line torn by a kill
+        self._waiting = ["\n"]  # ends a line torn by a kill
 
     def _read(self, line: str) -> None:
         try:
@@ -78,13 +78,18 @@ class Journal:
 
     def add(self, outcome: Outcome) -> None:
         self.outcomes[outcome.id] = outcome
-        self._file.write(json.dumps(outcome.as_json(), ensure_ascii=False) + "\n")
+        self._waiting.append(json.dumps(outcome.as_json(), ensure_ascii=False) + "\n")
 
     def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
+        """Bring the outcomes added so far to the disk; raises MemofastError where it does not take them."""
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write("".join(self._waiting))
+        except OSError as error:
+            raise MemofastError(
+                f"{self._path} cannot be written ({error.strerror}): free space and run again to go on"
+            ) from error
+        self._waiting = []
 
 
 def write_report(path: Path, outcomes: list[Outcome], splits: dict[str, int], facts: dict) -> dict:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +15,19 @@ import torch
 from media import write_clip
 
 from memofast.data.corpus import Corpus
+from memofast.errors import MemofastError
 from memofast.prepare import extraction, pipeline
 from memofast.prepare.denseface import DenseFaceMeta, save_denseface
 from memofast.prepare.densenet import DenseNet
 from memofast.prepare.faces import Face
+from memofast.prepare.report import Journal, Outcome
 from memofast.store import FeatureStore
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "now", "##s"]
 
 
-def command(*arguments):
+def command(*arguments, largest_file=None):
+    """Run the command; with `largest_file` no file may grow beyond so many bytes, as on a full disk."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "memofast.prepare", *map(str, arguments)],
@@ -30,6 +35,8 @@ def command(*arguments):
         text=True,
         env=environment,
         timeout=120,
+        preexec_fn=largest_file
+        and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))),
     )
 
 
@@ -167,6 +174,32 @@ def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
     assert "resuming: " in again.stderr
     assert digests(out) == digests(tmp_path / "whole")
     assert json.loads((out / "report.json").read_text())["kept"] == 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("largest_file", [100, 9_000, 20_000])
+def test_a_full_disk_is_one_line_and_the_rest_follows(clips, vocabulary, tmp_path, largest_file):
+    arguments = [clips, "--vocab", vocabulary, "--workers", 1]
+    assert command(*arguments, "--out", tmp_path / "whole").returncode == 0
+    out = tmp_path / "full"
+    full = command(*arguments, "--out", out, largest_file=largest_file)
+    assert full.returncode == 2, full.stderr
+    last = full.stderr.strip().splitlines()[-1]
+    assert "cannot be written" in last and "run again" in last and "Traceback" not in full.stderr
+    for path in out.rglob("*.json"):
+        json.loads(path.read_text())
+    assert not (out / "corpus.json").exists() and not (out / "report.json").exists()
+    again = command(*arguments, "--out", out)
+    assert again.returncode == 0, again.stderr
+    assert digests(out) == digests(tmp_path / "whole")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_journal_on_a_full_disk():
+    journal = Journal(Path("/dev/full"))
+    journal.add(Outcome("a", True))
+    with pytest.raises(MemofastError, match="cannot be written"):
+        journal.flush()
 
 
 @pytest.mark.slow
