@@ -15,6 +15,7 @@ import torch
 
 import memofast
 from memofast import _C
+from memofast.cpu import bf16_units
 
 THREADS = 2
 
@@ -93,9 +94,8 @@ def _commit() -> str:
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
-    amx = torch.cpu._is_amx_tile_supported()
     machine_info["memofast"] = {
-        "cpu": f"{_cpu_name()}{', AMX' if amx else ', no AMX'}",
+        "cpu": f"{_cpu_name()}, bf16 instructions: {bf16_units() or 'none'}",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "threads": THREADS,
         "isa": _C.isa,

@@ -11,6 +11,7 @@ import typer
 
 from memofast import _C
 from memofast.cli import run
+from memofast.cpu import bf16_units
 from memofast.version import __version__
 
 # distribution that shows the extra is there -> what it gives
@@ -55,7 +56,7 @@ def _available() -> list[Fact]:
         Fact("available", "Python", platform.python_version()),
         Fact("available", "torch", torch.__version__),
         Fact("available", "CPU kernels", f"{_C.isa}, {torch.get_num_threads()} threads"),
-        Fact("available", "CPU bf16 matrix units (AMX)", "yes" if torch.cpu._is_amx_tile_supported() else "no"),
+        Fact("available", "CPU bf16 instructions", bf16_units() or "no"),
     ]
     if torch.cuda.is_available():
         capability = "{}.{}".format(*torch.cuda.get_device_capability())

@@ -16,6 +16,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
+from memofast.cpu import bf16_units
 from memofast.errors import MemofastError
 from memofast.prepare.denseface import DenseFaceMeta, replace_file, resize_faces, save_denseface
 from memofast.prepare.densenet import SIDE, DenseNet
@@ -154,7 +155,7 @@ class _Training:
         torch.manual_seed(options.seed)
         self.net = DenseNet(len(faces.classes), options.dropout)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=options.lr, fused=True)
-        self.bf16 = options.precision == "bf16" or (options.precision == "auto" and cpu_has_bf16())
+        self.bf16 = options.precision == "bf16" or (options.precision == "auto" and bool(bf16_units()))
         self.epoch, self.step, self.best, self.stale = 0, 0, None, 0
 
     def resume(self, restart: bool) -> None:
@@ -269,16 +270,6 @@ class _Training:
             predicted = self._logits(self._pixels(chosen)).argmax(1).numpy()
             np.add.at(confusion, (self.faces.labels[chosen], predicted), 1)
         return {"images": len(self.held_out), "confusion": confusion.tolist(), **scores(confusion)}
-
-
-def cpu_has_bf16() -> bool:
-    """Whether bf16 convolutions are fast here: AVX512_BF16 or AMX."""
-    try:
-        return (
-            torch.backends.cpu.get_cpu_capability() == "AVX512" and "avx512_bf16" in Path("/proc/cpuinfo").read_text()
-        )
-    except OSError:
-        return False
 
 
 def _progress() -> Progress:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from memofast.cpu import bf16_units
 from memofast.errors import MemofastError
 from memofast.train.recipe import Train
 
@@ -66,13 +66,8 @@ def precision_of(train: Train, device: torch.device) -> str:
     """`bf16` or `fp32`, with `auto` resolved."""
     if train.precision != "auto":
         return train.precision
-    return "bf16" if device.type == "cuda" or _has_amx() else "fp32"
+    return "bf16" if device.type == "cuda" or bf16_units() else "fp32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-def _has_amx() -> bool:
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and " amx_bf16" in flags.read_text()

@@ -68,7 +68,7 @@ class Model(Section):
 class Train(Section):
     """samples, rows: most samples and rows of a micro-batch. longest: longer samples are left out. accumulate: micro-batches per
     update and process. mixing: one objective and corpus per update, or an objective per sample. clip: largest global gradient norm.
-    precision `auto`: bf16 autocast on GPUs and on CPUs with AMX, else fp32. threads: of the CPU; None: torch's default. log_every, save_every: in updates."""
+    precision `auto`: bf16 autocast on GPUs and on CPUs with bf16 matrix instructions, else fp32. threads: of the CPU; None: torch's default. log_every, save_every: in updates."""
 
     samples: int = Field(32, gt=0)
     rows: Rows = Rows()
