@@ -1,0 +1,52 @@
+"""The program `memofast`: every command by name, mistakes in one line with exit code 2."""
+
+import subprocess
+import sys
+
+import pytest
+
+from memofast import cli
+from memofast.errors import MemofastError
+from memofast.version import __version__
+
+
+def memofast(*arguments: str) -> subprocess.CompletedProcess:
+    program = "from memofast.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("command", ["pretrain", "prepare", "info", "download", "import-npz", "denseface"])
+def test_every_command_explains_itself(command):
+    result = memofast(command, "--help")
+    assert result.returncode == 0, result.stderr
+    assert f"memofast {command}" in result.stdout
+
+
+def test_version_and_usage():
+    assert memofast("--version").stdout.strip() == f"memofast {__version__}"
+    usage = memofast()
+    assert usage.returncode == 2 and "pretrain" in usage.stdout
+
+
+def test_unknown_command_names_the_known_ones():
+    result = memofast("pretrian")
+    assert result.returncode == 2
+    assert "pretrain" in result.stderr and "Traceback" not in result.stderr
+
+
+def _mistaken() -> None:
+    raise MemofastError("corpus nowhere is not there; give another folder")
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["memofast"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(_mistaken, "memofast test")
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "memofast test: corpus nowhere is not there; give another folder\n"
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["memofast", "--debug"])
+    with pytest.raises(MemofastError):
+        cli.run(_mistaken, "memofast test")
