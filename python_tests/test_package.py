@@ -135,8 +135,12 @@ def test_editable_install(source, tmp_path):
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
-    # the packages of this environment, after the new one's own; addsitedir would also run its .pth files
-    (site / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    outer = tmp_path / "outer"  # the packages of this environment, but for an installed memofast
+    outer.mkdir()
+    for package in Path(sysconfig.get_path("purelib")).iterdir():
+        if not package.name.startswith(("memofast", "__editable__")):
+            (outer / package.name).symlink_to(package)
+    (site / "outer.pth").write_text(f"{outer}\n")
     pip = [python, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "-e", folder]
     run(*pip, cwd=tmp_path)
     code = "import memofast, memofast.kernels; print(memofast.__file__, memofast.kernels.__file__)"
