@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -142,6 +143,17 @@ def test_a_failing_extractor_is_a_problem_of_its_clips(clips, vocabulary, densef
     assert failed["count"] == 5 and "odd picture" in failed["clips"][0]["detail"]
 
 
+def records_on_disk(store):
+    """Records that a store being written has committed; the size of its file grows before they are."""
+    if not (store / "data.mdb").is_file():
+        return 0
+    try:
+        with lmdb.open(str(store), readonly=True, lock=False) as environment:
+            return environment.stat()["entries"]
+    except lmdb.Error:  # the file is there and has no pages yet
+        return 0
+
+
 @pytest.mark.slow
 def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
     folder = tmp_path / "clips"
@@ -157,15 +169,9 @@ def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
     out = tmp_path / "killed"
     line = [sys.executable, "-m", "memofast.prepare", *map(str, arguments), "--out", str(out)]
     process = subprocess.Popen(line, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    data_file = out / "text" / "data.mdb"
-    empty = None
-    for _ in range(3000):  # killed once the first records are on the disk
+    deadline = time.monotonic() + 60
+    while records_on_disk(out / "text") == 0 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-        if data_file.exists():
-            size = data_file.stat().st_size
-            empty = size if empty is None else empty
-            if size > empty or process.poll() is not None:
-                break
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "corpus.json").exists(), "the run ended before it could be killed"
