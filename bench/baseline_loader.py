@@ -1,13 +1,18 @@
-"""The span-task loader written the original's way, in one process.
+"""The span-task loader written the original's way, in one process, and the same loader tidied.
 
-Rules: per sample one lz4 frame of msgpack for the text and one msgpack-numpy dict each for faces and speech, read from LMDB by id;
-features cast to float32; the span mask of each sample drawn in Python (ratio 0.2, spans of 3 frames); collate pads each modality to
-its longest sample, builds position ids, the attention mask, the gather index and the padded masks, and gathers target features by boolean
-selection. What is slow only by accident is left out: length files are read once, arrays are converted without copies where that is
-possible, spans are marked by slices, padding is filled through preallocated tensors, and no strings but the ids are decoded twice.
+Both read, per sample, one lz4 frame of msgpack for the text and one msgpack-numpy dict each for faces and speech from LMDB by id; cast
+features to float32; draw the span mask of each sample in Python (ratio 0.2, spans of 3 frames); and collate by padding each modality to
+its longest sample, with position ids, attention mask, gather index and the padded masks. Length files are read once.
+
+`OriginalSpanLoader` keeps what the original does with every frame: lists of frames and labels turned into tensors that Python then walks
+element by element, target rows collected one by one and concatenated, a count of targets by Python's `sum` over a tensor, tensors copied where
+they could be shared, every array of a record decoded, and `pad_sequence` over lists of tensors.
+`SpanLoader` gives the same batches with that removed: spans are marked by slices, arrays are converted without copies where that is
+possible, padding is filled through preallocated tensors and targets are gathered by boolean selection.
 Source of the behaviour: MEmoBERT's data sets, sampler and collate functions.
 """
 
+import functools
 import random
 from pathlib import Path
 
@@ -17,8 +22,10 @@ import msgpack
 import msgpack_numpy
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 CLS, SEP = 101, 102
+MASKED, NO_TARGET = 1000, -1
 
 
 def write(path: Path, samples: list[dict]) -> None:
@@ -48,20 +55,26 @@ def _value(name: str, sample: dict) -> bytes:
     return msgpack.packb(record, use_bin_type=True, default=msgpack_numpy.encode)
 
 
+@functools.cache
+def reading(path: Path) -> lmdb.Transaction:
+    """The one read transaction of an environment in this process."""
+    return lmdb.open(str(path), readonly=True).begin(buffers=True)
+
+
 class SpanLoader:
-    """Batches of the span visual regression task, in the given order of ids."""
+    """Batches of the span visual regression task, in the given order of ids, without the original's work per frame."""
 
     def __init__(self, path: Path):
-        environments = [lmdb.open(str(path / name), readonly=True) for name in ("text", "visual", "speech")]
-        self._transactions = [environment.begin(buffers=True) for environment in environments]
+        self._transactions = [reading(path / name) for name in ("text", "visual", "speech")]
+
+    def records(self, id: str) -> tuple[dict, dict, dict]:
+        """Text, faces and speech of one sample as they are stored."""
+        text, visual, speech = (transaction.get(id.encode()) for transaction in self._transactions)
+        unpack = functools.partial(msgpack.unpackb, object_hook=msgpack_numpy.decode, raw=False)
+        return msgpack.unpackb(lz4.frame.decompress(text), raw=False), unpack(visual), unpack(speech)
 
     def sample(self, id: str) -> dict:
-        key = id.encode()
-        text, visual, speech = (transaction.get(key) for transaction in self._transactions)
-        text = msgpack.unpackb(lz4.frame.decompress(text), raw=False)
-        visual, speech = (
-            msgpack.unpackb(value, object_hook=msgpack_numpy.decode, raw=False) for value in (visual, speech)
-        )
+        text, visual, speech = self.records(id)
         faces = torch.from_numpy(visual["features"].astype(np.float32))
         sound = torch.from_numpy(speech["features"].astype(np.float32))
         mask = span_mask(len(faces))
@@ -72,6 +85,96 @@ class SpanLoader:
 
     def batch(self, ids: list[str]) -> dict[str, torch.Tensor]:
         return collate([self.sample(id) for id in ids])
+
+
+class OriginalSpanLoader(SpanLoader):
+    """Batches of the span visual regression task, in the given order of ids, the original's way."""
+
+    def sample(self, id: str) -> dict:
+        text, visual, speech = self.records(id)
+        faces, sound = (torch.tensor(record["features"]).float() for record in (visual, speech))
+        ids = torch.tensor([CLS, *text["input_ids"], SEP])
+        attention = torch.cat(
+            [torch.ones(len(ids) + len(faces), dtype=torch.long), torch.ones(len(sound), dtype=torch.long)]
+        )
+        frames, labels = (torch.tensor(marks) for marks in frame_marks(len(faces)))
+        mask = torch.tensor([bool(frame == MASKED) for frame in frames], dtype=torch.long)
+        is_target = torch.tensor([bool(label != NO_TARGET) for label in labels])
+        joint = torch.cat(
+            [torch.zeros(len(ids), dtype=torch.bool), is_target, torch.zeros(len(sound), dtype=torch.bool)]
+        )
+        rows = [faces[place] for place in range(len(faces)) if labels[place] != NO_TARGET]
+        targets = torch.cat(rows).reshape(-1, faces.shape[1])
+        assert sum(joint) == len(targets)
+        for place, source in enumerate(frames):
+            if source != MASKED and source != place:
+                faces[place] = faces[source]
+        return {
+            "ids": ids,
+            "visual": faces,
+            "speech": sound,
+            "attention": attention,
+            "mask": mask,
+            "joint": joint,
+            "targets": targets,
+        }
+
+    def batch(self, ids: list[str]) -> dict[str, torch.Tensor]:
+        return pad_and_collate([self.sample(id) for id in ids])
+
+
+def frame_marks(frames: int, ratio: float = 0.2, span: int = 3) -> tuple[list[int], list[int]]:
+    """Per frame the frame to read or MASKED, and per frame its number where it is a target."""
+    sources, labels = list(range(frames)), [NO_TARGET] * frames
+    starts = list(range(frames - span - 1))
+    count = min(int(frames * ratio // span), len(starts))
+    if count > 0:
+        places = [start + i for start in random.sample(starts, count) for i in range(span)]
+    else:
+        places = [random.choice(range(frames))]
+    for place in places:
+        sources[place], labels[place] = MASKED, place
+    return sources, labels
+
+
+def pad_rows(tensors: list[torch.Tensor]) -> torch.Tensor:
+    padded = torch.zeros(len(tensors), max(len(rows) for rows in tensors), tensors[0].shape[1])
+    for row, rows in enumerate(tensors):
+        padded[row, : len(rows)] = rows
+    return padded
+
+
+def pad_and_collate(samples: list[dict]) -> dict[str, torch.Tensor]:
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    ids, mask, joint, attention = (
+        pad_sequence(columns[name], batch_first=True) for name in ("ids", "mask", "joint", "attention")
+    )
+    visual, speech = pad_rows(columns["visual"]), pad_rows(columns["speech"])
+    targets = torch.cat(columns["targets"]).view(-1, visual.shape[2])
+    visual = visual.masked_fill(mask.bool().unsqueeze(-1).expand_as(visual), 0)
+    assert torch.sum(joint) == len(targets)
+    padded = {"ids": ids, "visual": visual, "speech": speech}
+    gather = torch.arange(attention.shape[1]).repeat(len(samples), 1)
+    for row, sample in enumerate(samples):
+        text, faces, sound = len(sample["ids"]), len(sample["visual"]), len(sample["speech"])
+        gather[row, text : text + faces] = torch.arange(ids.shape[1], ids.shape[1] + faces)
+        start = ids.shape[1] + visual.shape[1]
+        gather[row, text + faces : text + faces + sound] = torch.arange(start, start + sound)
+    return (
+        padded
+        | positions(padded)
+        | {
+            "visual_mask": mask.bool(),
+            "joint_mask": joint,
+            "attention": attention,
+            "gather": gather,
+            "targets": targets,
+        }
+    )
+
+
+def positions(padded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{name}_positions": torch.arange(rows.shape[1])[None] for name, rows in padded.items()}
 
 
 def span_mask(frames: int, ratio: float = 0.2, span: int = 3) -> torch.Tensor:
@@ -110,10 +213,9 @@ def collate(samples: list[dict]) -> dict[str, torch.Tensor]:
         start = longest["ids"] + longest["visual"]
         gather[row, text + faces : text + faces + sound] = torch.arange(start, start + sound)
     targets = torch.cat([sample["targets"][sample["mask"]] for sample in samples])
-    positions = {f"{name}_positions": torch.arange(length)[None] for name, length in longest.items()}
     return (
         padded
-        | positions
+        | positions(padded)
         | {
             "visual_mask": visual_mask,
             "joint_mask": joint_mask,
