@@ -78,10 +78,22 @@ def relative_loss(scores: Scores, weights: Mapping[Key, float]) -> float:
 
 
 def _beginning(split: Split, capacity: Capacity, samples: int | None) -> Iterator[PackedBatch]:
-    """Batches until at least `samples` samples were seen."""
+    """Batches until at least `samples` samples were seen. Raises: `MemofastError` naming samples with features that are not finite."""
     seen = 0
     for batch in epoch(split, capacity):
+        _refuse_not_finite(batch, split)
         yield batch
         seen += batch.samples
         if samples is not None and seen >= samples:
             return
+
+
+def _refuse_not_finite(batch: PackedBatch, split: Split) -> None:
+    for name, rows in (("visual", batch.visual), ("speech", batch.speech)):
+        if rows is not None and not (sound := torch.isfinite(rows).all(1)).all():
+            offsets = getattr(batch, f"{name}_offsets")
+            bad = torch.searchsorted(offsets, torch.nonzero(~sound)[:, 0], right=True).unique() - 1
+            ids = ", ".join(batch.ids[i] for i in bad[:8].tolist())
+            raise MemofastError(
+                f"corpus {split.corpus.path}: {name} features of {ids} are not finite; prepare these samples again or leave them out"
+            )

@@ -5,6 +5,7 @@ Source of the file formats and filter rules: MEmoBERT's data preparation.
 
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +136,7 @@ def _differs(writer: FeatureWriter, columns: Mapping[str, np.ndarray]) -> str | 
 def read_captions(path: Path) -> dict[str, tuple[str, Any]]:
     """Id -> (sentence, label or None), from `{id: [sentence]}` or `{id: {"txt": [sentence], "label": int or str}}`."""
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(path.read_text(), object_pairs_hook=_once_each)
         captions = {}
         for id, entry in entries.items():
             texts, label = (entry["txt"], entry.get("label")) if isinstance(entry, dict) else (entry, None)
@@ -145,6 +146,15 @@ def read_captions(path: Path) -> dict[str, tuple[str, Any]]:
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise MemofastError(f"captions {path} are not {{id: [sentence]}} ({type(error).__name__}: {error})") from None
     return captions
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different; Python alone would keep the last of several."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"{twice!r} is there twice, keep one")
+    return entries
 
 
 def import_captions(captions: Mapping[str, tuple[str, Any]], out: Path, vocabulary: Path) -> Outcome:

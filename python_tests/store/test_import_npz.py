@@ -91,6 +91,12 @@ def test_captions_with_labels(tmp_path):
     assert read_captions(tmp_path / "c.json") == {"a": ("hello there", "sad"), "b": ("hello", None)}
 
 
+def test_captions_of_one_id_twice_are_refused(tmp_path):
+    (tmp_path / "captions.json").write_text('{"a": ["red"], "b": ["now"], "a": ["blue"]}')
+    with pytest.raises(MemofastError, match="'a' is there twice"):
+        read_captions(tmp_path / "captions.json")
+
+
 def test_mistakes_are_one_line_and_code_2(tmp_path, original):
     for options, says in (
         (("vocabulary", "none.txt"), "no vocabulary at"),

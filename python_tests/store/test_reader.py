@@ -1,6 +1,10 @@
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import lmdb
 import numpy as np
@@ -113,6 +117,26 @@ def test_corrupt_record_is_named_with_its_store(tmp_path, write_features, change
         gather(store, ["clip0", "clip1"], [3, 2])
     assert str(caught.value).startswith(f"record 'clip1' of store {tmp_path / 'visual'}")
     np.testing.assert_equal(gather(store, ["clip0"], [3]).shape, (3, 8))
+
+
+_READ_AS_NOBODY = """
+import os, sys
+from memofast.store import FeatureStore
+store = FeatureStore.open(sys.argv[1])
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+print(store.read("clip1")["rows"].shape)
+"""
+
+
+def test_store_where_nothing_can_be_written(write_features):
+    with tempfile.TemporaryDirectory() as folder:  # not tmp_path, whose parents are closed to others
+        write_features(folder, [3, 2])
+        (Path(folder) / "lock.mdb").unlink()
+        Path(folder).chmod(0o555)
+        read = subprocess.run([sys.executable, "-c", _READ_AS_NOBODY, folder], capture_output=True, text=True)
+        Path(folder).chmod(0o755)
+    assert read.stdout == "(2, 5)\n", read.stderr
 
 
 def test_missing_id_is_named_with_its_store(tmp_path, write_features):
