@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
-from memofast.data.batch import PackedBatch
+from memofast.data.batch import Capacity, PackedBatch
 from memofast.errors import MemofastError
 from memofast.objectives.objective import Inputs, Objective, Targets
 from memofast.ops.philox import Purpose, below, draw, stream_key
@@ -36,12 +37,41 @@ class Corruption:
     def pin_memory(self) -> Corruption:
         return self._map(Tensor.pin_memory)
 
+    def padded_to(self, capacity: Capacity) -> Corruption:
+        """The same corruption for `batch.padded_to(capacity)`, in tensors of fixed shape.
+
+        Raises: `ValueError` where an objective has more targets than its capacity.
+        """
+        inputs = Inputs(
+            *(
+                None if values is None else _own_rows(values, rows, fill)
+                for values, rows, fill in (
+                    (self.inputs.token_ids, capacity.text, False),
+                    (self.inputs.visual_source, capacity.visual, True),
+                    (self.inputs.speech_source, capacity.speech, True),
+                )
+            )
+        )
+        padded = {}
+        for name, targets in self.targets.items():
+            rows = getattr(capacity, targets.objective.modality)
+            padded[name] = targets.padded_to(targets.objective.capacity(rows, capacity.samples))
+        return Corruption(inputs, padded)
+
     def _map(self, move: Callable[[Tensor], Tensor]) -> Corruption:
         def moved(item):
-            tensors = {name: move(value) for name, value in vars(item).items() if isinstance(value, Tensor)}
-            return replace(item, **tensors)
+            copied = copy(item)
+            vars(copied).update({name: move(value) for name, value in vars(item).items() if isinstance(value, Tensor)})
+            return copied
 
         return Corruption(moved(self.inputs), {name: moved(targets) for name, targets in self.targets.items()})
+
+
+def _own_rows(values: Tensor, rows: int, own: bool) -> Tensor:
+    """[n] int32 extended to `rows` entries: each reads its own row, or zero."""
+    extended = torch.arange(rows, dtype=torch.int32, device=values.device) if own else values.new_zeros(rows)
+    extended[: values.numel()] = values
+    return extended
 
 
 def validation_rng(seed: int) -> Tensor:

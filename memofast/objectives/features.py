@@ -53,7 +53,7 @@ class FeatureRegression(MaskedFeatures):
 
     def _loss(self, prediction: Tensor, batch: PackedBatch, targets: Targets) -> LossSum:
         wanted = feature_rows(batch, targets, prediction.shape[1])
-        return LossSum((prediction.float() - wanted).square().mean(-1).sum(), targets.count)
+        return LossSum(targets.sum((prediction.float() - wanted).square().mean(-1)), targets.count)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ class VisualEmotion(MaskedFeatures):
                 f"objective {self.name}: soft labels have {wanted.shape[1]} classes, the model's head {prediction.shape[1]}; "
                 f"set model.visual_classes to {wanted.shape[1]}"
             )
-        total = divergence(wanted, prediction.float().log_softmax(-1)).sum() / prediction.shape[1]
-        agrees = (prediction.detach().argmax(-1) == wanted.argmax(-1)).sum()
+        total = targets.sum(divergence(wanted, prediction.float().log_softmax(-1)).sum(-1)) / prediction.shape[1]
+        agrees = targets.sum(prediction.detach().argmax(-1) == wanted.argmax(-1))
         return LossSum(total, targets.count, {"accuracy": agrees})
 
 

@@ -8,8 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from memofast import ops
 from memofast.data.batch import PackedBatch
 from memofast.ops.philox import Purpose
 
@@ -35,16 +37,39 @@ class Targets:
 
     rows [n] int32: rows within the objective's modality, ascending. joint [n] int64: the same rows in the joint sequence.
     labels [n] int64: token ids of word objectives; None where the batch itself holds what to predict.
+    weights [n] fp32: 1 at targets, 0 at entries that only fill a fixed capacity; None: all are targets.
+    count: number of targets, known on the host; None: as many as there are entries.
     """
 
     objective: Objective
     rows: Tensor
     joint: Tensor
     labels: Tensor | None = None
+    weights: Tensor | None = None
+    count: int | None = None
 
-    @property
-    def count(self) -> int:
-        return self.rows.numel()
+    def __post_init__(self):
+        if self.count is None:
+            self.count = self.rows.numel()
+
+    def padded_to(self, capacity: int) -> Targets:
+        """The same targets in tensors of `capacity` entries; what is added reads row 0 and weighs nothing.
+
+        Raises: `ValueError` where there are more targets.
+        """
+        missing = capacity - self.count
+        if missing < 0:
+            raise ValueError(f"objective {self.objective.name} has {self.count} targets, its capacity is {capacity}")
+        weights = torch.ones(self.count, device=self.rows.device)
+        rows, joint, labels, weights = (
+            None if values is None else F.pad(values, (0, missing))
+            for values in (self.rows, self.joint, self.labels, weights)
+        )
+        return Targets(self.objective, rows, joint, labels, weights, self.count)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over targets of values [n], fp32."""
+        return values.float().sum() if self.weights is None else values.float() @ self.weights
 
 
 @dataclass
@@ -61,6 +86,7 @@ class Objective:
     """A masked-modelling objective. Subclasses say which modality they mask, which head predicts, and what."""
 
     name: str
+    policy: ops.SpanPolicy | ops.TokenPolicy
 
     modality: ClassVar[str]
     head: ClassVar[str]
@@ -93,6 +119,10 @@ class Objective:
         enough = offsets[1:] - offsets[:-1] >= self.fewest_rows
         return enough if self.target_names <= batch.targets.keys() else torch.zeros_like(enough)
 
+    def capacity(self, rows: int, samples: int) -> int:
+        """Entries that hold the targets of a batch of so many rows of the modality, but for one batch in 10^15."""
+        return self.policy.capacity(rows, samples)
+
     def corrupt(
         self, batch: PackedBatch, inputs: Inputs, selected: Tensor | None, rng: Tensor, purpose: Purpose
     ) -> Targets:
@@ -104,7 +134,7 @@ class Objective:
 
         Args: prediction [n, outputs of the head], in any float type.
         """
-        if targets.count == 0:
+        if prediction.shape[0] == 0:
             nothing = prediction.float().sum()
             return LossSum(nothing, 0, {name: torch.zeros_like(nothing) for name in self.metrics})
         return self._loss(prediction, batch, targets)

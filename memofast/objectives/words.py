@@ -50,6 +50,6 @@ class MaskedWords(Objective):
         return Targets(self, rows, batch.joint_rows("text", rows), labels)
 
     def _loss(self, prediction: Tensor, batch: PackedBatch, targets: Targets) -> LossSum:
-        total = F.cross_entropy(prediction.float(), targets.labels, reduction="sum")
-        correct = (prediction.detach().argmax(-1) == targets.labels).sum()
+        total = targets.sum(F.cross_entropy(prediction.float(), targets.labels, reduction="none"))
+        correct = targets.sum(prediction.detach().argmax(-1) == targets.labels)
         return LossSum(total, targets.count, {"accuracy": correct})

@@ -1,15 +1,20 @@
 """Losses, their normalisation, their gradients, and the trivial predictors beside them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from packed_batches import random_batch, select, small_config
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from memofast import objectives
+from memofast.data import Capacity
 from memofast.errors import MemofastError
 from memofast.model import MemoBertForPreTraining
+from memofast.train import optimisation
 
 CONFIG = small_config(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
 NAMES = ("whole_word_mlm", "span_visual_regression", "span_visual_emotion", "span_speech_regression")
@@ -73,6 +78,53 @@ def test_sums_over_micro_batches_add_up(model, mixed):
     for name in NAMES:
         assert sum(half[name].count for half in halves) == whole[name].count
         torch.testing.assert_close(sum(half[name].total for half in halves), whole[name].total, rtol=1e-5, atol=1e-6)
+
+
+def fixed_shapes(batch, corruption):
+    rows = {name: getattr(batch, f"{name}_offsets")[-1].item() for name in ("text", "visual", "speech")}
+    capacity = Capacity(batch.samples + 3, **{name: count + 17 for name, count in rows.items()})
+    return batch.padded_to(capacity), corruption.padded_to(capacity)
+
+
+def test_fixed_shapes_change_neither_losses_nor_gradients(model, mixed):
+    results = []
+    for batch, corruption in (mixed, fixed_shapes(*mixed)):
+        model.train().zero_grad()
+        sums = objectives.losses(model, batch, corruption, RNG)
+        torch.stack([loss.total / max(loss.count, 1) for loss in sums.values()]).sum().backward()
+        results.append((sums, {name: p.grad.clone() for name, p in model.named_parameters()}))
+    model.eval().zero_grad()
+    (exact, gradients), (padded, padded_gradients) = results
+    for name in NAMES:
+        assert padded[name].count == exact[name].count > 0
+        torch.testing.assert_close(padded[name].total, exact[name].total, rtol=1e-5, atol=1e-6)
+        for metric, value in exact[name].metrics.items():
+            assert padded[name].metrics[metric] == value
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(padded_gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_more_targets_than_the_capacity_are_refused(mixed):
+    targets = mixed[1].targets[NAMES[0]]
+    with pytest.raises(
+        ValueError, match=f"{NAMES[0]} has {targets.count} targets, its capacity is {targets.count - 1}"
+    ):
+        targets.padded_to(targets.count - 1)
+
+
+def test_no_number_leaves_the_device_in_a_step_of_fixed_shapes(mixed):
+    """Fake tensors have shapes and no values: whatever asks for a value, and so would wait for a GPU, raises."""
+    batch, corruption = fixed_shapes(*mixed)
+    with FakeTensorMode() as mode:
+        model = MemoBertForPreTraining(CONFIG).train()
+        tensors = {name: mode.from_tensor(value) for name, value in vars(batch).items() if isinstance(value, Tensor)}
+        targets = {name: mode.from_tensor(value) for name, value in batch.targets.items()}
+        batch, corruption = replace(batch, **tensors, targets=targets), corruption._map(mode.from_tensor)
+        sums = objectives.losses(model, batch, corruption, mode.from_tensor(RNG))
+        torch.stack([loss.total for loss in sums.values()]).sum().backward()
+        optimisation.clip(model, 5.0)
+        with pytest.raises(DataDependentOutputException):
+            sums[NAMES[0]].total.item()
 
 
 def test_initial_losses_are_near_their_expected_values(model):
