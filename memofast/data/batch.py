@@ -196,6 +196,26 @@ class PackedBatch:
             targets=targets,
         )
 
+    def copy_from(self, batch: PackedBatch) -> None:
+        """Take over the samples of a batch that fits into these tensors, in place and without waiting for a copy to end.
+
+        Afterwards offsets repeat the last one past the batch's samples; other tensors keep there what they held, which nothing reads.
+        """
+        for f in fields(self):
+            own, values = getattr(self, f.name), getattr(batch, f.name)
+            if isinstance(own, Tensor):
+                copy_rows(own, values)
+                if f.name.endswith("offsets"):
+                    own[values.shape[0] :].fill_(int(values[-1]))
+        for name, own in self.targets.items():
+            copy_rows(own, batch.targets[name])
+        self.ids = batch.ids
+
+
+def copy_rows(out: Tensor, rows: Tensor) -> None:
+    """Write `rows` [n, ...] over the first n of `out`, asynchronously where they are page-locked."""
+    out[: rows.shape[0]].copy_(rows, non_blocking=True)
+
 
 def _offsets(lengths: Tensor) -> Tensor:
     return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)

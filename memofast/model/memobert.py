@@ -172,7 +172,7 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
         idle = self._no_part_of(batch, used, visual_source, speech_source) if torch.is_grad_enabled() else None
         predictions = {}
         for name, (head, rows) in targets.items():
-            selected = hidden[rows]
+            selected = hidden.index_select(0, rows)
             if idle is not None:
                 selected, idle = selected + idle.to(selected.dtype), None
             predictions[name] = self._predict(head, selected)

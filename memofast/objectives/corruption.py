@@ -11,7 +11,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from memofast.data.batch import Capacity, PackedBatch
+from memofast.data.batch import Capacity, PackedBatch, copy_rows
 from memofast.errors import MemofastError
 from memofast.objectives.objective import Inputs, Objective, Targets
 from memofast.ops.philox import Purpose, below, draw, stream_key
@@ -54,9 +54,20 @@ class Corruption:
         )
         padded = {}
         for name, targets in self.targets.items():
-            rows = getattr(capacity, targets.objective.modality)
-            padded[name] = targets.padded_to(targets.objective.capacity(rows, capacity.samples))
+            padded[name] = targets.padded_to(targets.objective.most_targets(capacity))
         return Corruption(inputs, padded)
+
+    def fits(self, capacity: Capacity) -> bool:
+        """Whether `padded_to` would hold all targets."""
+        return all(targets.count <= targets.objective.most_targets(capacity) for targets in self.targets.values())
+
+    def copy_from(self, corruption: Corruption) -> None:
+        """Take over another corruption of the same objectives in place; what it does not fill keeps what it held and weighs nothing."""
+        for name, own in vars(self.inputs).items():
+            if own is not None:
+                copy_rows(own, getattr(corruption.inputs, name))
+        for name, own in self.targets.items():
+            own.copy_from(corruption.targets[name])
 
     def _map(self, move: Callable[[Tensor], Tensor]) -> Corruption:
         def moved(item):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memofast import ops
-from memofast.data.batch import PackedBatch
+from memofast.data.batch import Capacity, PackedBatch, copy_rows
 from memofast.ops.philox import Purpose
 
 MODALITIES = ("text", "visual", "speech")
@@ -67,6 +67,15 @@ class Targets:
         )
         return Targets(self.objective, rows, joint, labels, weights, self.count)
 
+    def copy_from(self, targets: Targets) -> None:
+        """Take over other targets of the same objective in place, as `padded_to` would lay them out."""
+        for own, values in ((self.rows, targets.rows), (self.joint, targets.joint), (self.labels, targets.labels)):
+            if own is not None:
+                copy_rows(own, values)
+        self.weights[: targets.count].fill_(1)
+        self.weights[targets.count :].fill_(0)
+        self.count = targets.count
+
     def sum(self, values: Tensor) -> Tensor:
         """Sum over targets of values [n], fp32."""
         return values.float().sum() if self.weights is None else values.float() @ self.weights
@@ -119,9 +128,9 @@ class Objective:
         enough = offsets[1:] - offsets[:-1] >= self.fewest_rows
         return enough if self.target_names <= batch.targets.keys() else torch.zeros_like(enough)
 
-    def capacity(self, rows: int, samples: int) -> int:
-        """Entries that hold the targets of a batch of so many rows of the modality, but for one batch in 10^15."""
-        return self.policy.capacity(rows, samples)
+    def most_targets(self, capacity: Capacity) -> int:
+        """Entries that hold the targets of a batch of this capacity, but for one batch in 10^15."""
+        return self.policy.capacity(getattr(capacity, self.modality), capacity.samples)
 
     def corrupt(
         self, batch: PackedBatch, inputs: Inputs, selected: Tensor | None, rng: Tensor, purpose: Purpose

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memofast import objectives
 from memofast.data import Loader, MicroBatch, Update
@@ -19,13 +19,15 @@ from memofast.evaluate import validation
 from memofast.evaluate.tally import Sums, Tally, means
 from memofast.evaluate.validation import HeldOut, Scores
 from memofast.train import optimisation
+from memofast.train.captured_step import CapturedStep
 from memofast.train.checkpoints import Checkpoints
 from memofast.train.metrics import MetricsLog
 from memofast.train.plan import Plan, make_model
-from memofast.train.processes import Processes, gather_gradients
+from memofast.train.processes import Processes
 from memofast.train.progress import Progress
 from memofast.train.signals import Stop
 from memofast.train.state import State, environment
+from memofast.train.step import Step
 
 
 class Trainer:
@@ -45,7 +47,7 @@ class Trainer:
         self.optimiser = optimisation.adamw(self.model, self.options)
         self.differences: list[str] = []
         self.state = self._restore()
-        self.wrapped = processes.wrap(self.model, self.device)
+        self.step = self._step(processes.wrap(self.model, self.device))
         self.held_out = [
             HeldOut(part.validation, part.checked, plan.validation_capacity, plan.recipe.validate_.samples)
             for part in plan.parts
@@ -95,6 +97,12 @@ class Trainer:
                 mark = time.perf_counter()
         return self.state
 
+    def _step(self, model: nn.Module) -> Step:
+        arguments = (model, self.optimiser, self.options.clip, self.precision, self.device)
+        captured = self.options.graphs and self.device.type == "cuda"
+        optimisation.set_capturable(self.optimiser, self.device if captured else None)
+        return CapturedStep(*arguments, self.plan.capacity) if captured else Step(*arguments)
+
     def _loader(self) -> Loader:
         return Loader(
             self.plan.streams(),
@@ -104,7 +112,7 @@ class Trainer:
             rank=self.processes.rank,
             world=self.processes.world,
             mixing=self.options.mixing,
-            transform=self.plan.corruption(),
+            transform=self.plan.corruption(pin=self.device.type == "cuda"),
             pin=self.device.type == "cuda",
             state=self.state.loader,
         )
@@ -117,31 +125,24 @@ class Trainer:
         counts, samples, rows = self._counts(update)
         tally = Tally(self._keys, self.plan.objectives, self.device)
         totals = []
-        rng = torch.tensor([self.options.seed, update.step], dtype=torch.int64).to(self.device)
-        for number, micro_batch in enumerate(update.micro_batches):
-            batch = micro_batch.batch.to(self.device, non_blocking=True)
-            corruption = micro_batch.extra.to(self.device, non_blocking=True)
-            with gather_gradients(self.wrapped, last=number == len(update.micro_batches) - 1):
-                with optimisation.autocast(self.precision, self.device):
-                    losses = objectives.losses(self.wrapped, batch, corruption, rng)
-                parts = [
-                    loss.total * (self._share(micro_batch, name) * self.processes.world / max(counts[name], 1))
-                    for name, loss in losses.items()
-                ]
-                total = torch.stack(parts).sum()
-                total.backward()
+        rng = torch.tensor([self.options.seed, update.step], dtype=torch.int64)
+        for number, micro_batch in enumerate(update.micro_batches, 1):
+            factors = {
+                name: self._share(micro_batch, name) * self.processes.world / max(counts[name], 1)
+                for name in micro_batch.extra.targets
+            }
+            last = number == len(update.micro_batches)
+            total, losses = self.step.add_gradients(micro_batch.batch, micro_batch.extra, factors, rng, last)
             tally.add(micro_batch.corpus, losses)
-            totals.append(total.detach())
-        norm = optimisation.clip(self.model, self.options.clip)
+            totals.append(total)
+        norm = self.step.clip()
         self.processes.sum_(tally.values)
         self._pending.append((update, totals, tally, norm))
         self._samples += samples
         self._rows += rows
         if self.device.type == "cpu":
             self._settle()
-        optimisation.set_rate(self.optimiser, optimisation.learning_rate(update.step, self.options))
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.step.apply(optimisation.learning_rate(update.step, self.options))
 
     def _share(self, micro_batch: MicroBatch, name: str) -> float:
         """With one objective per update its mean is the loss; else the sum over objectives of share * mean."""

@@ -45,7 +45,18 @@ def learning_rate(step: int, train: Train) -> float:
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def set_capturable(optimiser: torch.optim.Optimizer, device: torch.device | None) -> None:
+    """Make the optimiser fit for CUDA graphs on `device`, its rate in a tensor there; None: back to plain numbers."""
+    for group in optimiser.param_groups:
+        rate = float(group["lr"])
+        group["capturable"] = device is not None
+        group["lr"] = rate if device is None else torch.tensor(rate, device=device)
 
 
 def clip(model: nn.Module, largest: float) -> Tensor:

@@ -60,8 +60,8 @@ class Plan:
                 ]
         return found
 
-    def corruption(self) -> Callable[[MicroBatch, int], objectives.Corruption]:
-        """What masks a micro-batch of one update, ahead of the device."""
+    def corruption(self, pin: bool = False) -> Callable[[MicroBatch, int], objectives.Corruption]:
+        """What masks a micro-batch of one update, ahead of the device. pin: into page-locked memory (with CUDA)."""
         seed = self.recipe.train.seed
         shares = {part.corpus.name: part.shares for part in self.parts}
 
@@ -70,7 +70,8 @@ class Plan:
             batch, assignment = micro_batch.batch, micro_batch.objective
             if assignment is None:
                 assignment = objectives.assign(batch, self.objectives, shares[micro_batch.corpus], rng)
-            return objectives.corrupt(batch, self.objectives, assignment, rng)
+            corruption = objectives.corrupt(batch, self.objectives, assignment, rng)
+            return corruption.pin_memory() if pin else corruption
 
         return corrupt
 

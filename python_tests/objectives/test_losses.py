@@ -104,6 +104,28 @@ def test_fixed_shapes_change_neither_losses_nor_gradients(model, mixed):
         torch.testing.assert_close(padded_gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_what_an_earlier_batch_left_behind_changes_nothing(model, mixed):
+    """A smaller batch copied over a larger one in tensors of fixed shape gives the smaller one's losses and gradients."""
+    small = random_batch(CONFIG, [(7, 11, 13)] * 18)
+    small = small, objectives.corrupt(small, BUILT, objectives.assign(small, BUILT, SHARES, RNG), RNG)
+    placed = fixed_shapes(*mixed)
+    for own, new in zip(placed, small, strict=True):
+        own.copy_from(new)
+    results = []
+    for batch, corruption in (small, placed):
+        model.train().zero_grad()
+        sums = objectives.losses(model, batch, corruption, RNG)
+        torch.stack([loss.total for loss in sums.values()]).sum().backward()
+        results.append((sums, {name: p.grad.clone() for name, p in model.named_parameters()}))
+    model.eval().zero_grad()
+    (exact, gradients), (left_over, left_over_gradients) = results
+    for name in NAMES:
+        assert left_over[name].count == exact[name].count > 0
+        torch.testing.assert_close(left_over[name].total, exact[name].total, rtol=1e-5, atol=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(left_over_gradients[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+
+
 def test_more_targets_than_the_capacity_are_refused(mixed):
     targets = mixed[1].targets[NAMES[0]]
     with pytest.raises(

@@ -1,0 +1,137 @@
+"""The step as CUDA graphs: tensors of fixed shape and place, so that one launch replays a whole forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from memofast.data import Capacity, PackedBatch
+from memofast.objectives import Corruption, LossSum
+from memofast.train import optimisation
+from memofast.train.step import Step
+
+_WARM_UP = 3
+_WARM_UP_OF_RANKS = 11  # DistributedDataParallel settles its buckets and statistics in its first ten backward passes
+
+
+@dataclass
+class _Shape:
+    """Micro-batches of one kind: their place on the device, and their graph once it is captured."""
+
+    batch: PackedBatch
+    corruption: Corruption
+    weights: Tensor
+    seen: int = 0
+    graph: torch.cuda.CUDAGraph | None = None
+    result: tuple[Tensor, dict[str, LossSum]] = field(default=None)
+
+
+class CapturedStep(Step):
+    """Replays forward and backward, clipping and the optimiser from CUDA graphs, one per kind of micro-batch.
+
+    The kind is what decides shapes: objectives, modalities and targets there are, and whether it is the last of its update. The first few of
+    a kind run operation by operation on the same tensors, which gives the same numbers. So does a micro-batch with more targets
+    than its capacity, which masks reach once in 10^15 batches.
+
+    Args: capacity: room of a micro-batch; the rest as in `Step`. The optimiser must be capturable, with its rate in a tensor.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        clip: float,
+        precision: str,
+        device: torch.device,
+        capacity: Capacity,
+    ):
+        super().__init__(model, optimiser, clip, precision, device)
+        self.capacity = capacity
+        self._warm_up = _WARM_UP_OF_RANKS if isinstance(model, nn.parallel.DistributedDataParallel) else _WARM_UP
+        self._shapes: dict[tuple, _Shape] = {}
+        self._rng = torch.zeros(2, dtype=torch.int64, device=device)
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._applied = 0
+        self._clip: torch.cuda.CUDAGraph | None = None
+        self._apply: torch.cuda.CUDAGraph | None = None
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    def add_gradients(
+        self, batch: PackedBatch, corruption: Corruption, factors: Mapping[str, float], rng: Tensor, last: bool
+    ) -> tuple[Tensor, dict[str, LossSum]]:
+        if not corruption.fits(self.capacity):
+            return super().add_gradients(batch, corruption, factors, rng, last)
+        shape = self._place(batch, corruption, last)
+        self._rng.copy_(rng, non_blocking=True)
+        shape.weights.copy_(torch.tensor([factors[name] for name in corruption.targets]), non_blocking=True)
+        shape.seen += 1
+        arguments = (shape.batch, shape.corruption, shape.weights, self._rng, last)
+        if shape.seen <= self._warm_up:
+            return self._aside(lambda: self._backward(*arguments))
+        if shape.graph is None:
+            shape.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(shape.graph, pool=self._pool, stream=self._stream):
+                shape.result = self._backward(*arguments)
+        shape.graph.replay()
+        total, losses = shape.result
+        for name, loss in losses.items():
+            loss.count = corruption.targets[name].count
+        return total.clone(), losses
+
+    def clip(self) -> Tensor:
+        if self._applied < self._warm_up:
+            return self._aside(super().clip)
+        if self._clip is None:
+            self._clip = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._clip, pool=self._pool, stream=self._stream):
+                self._norm = super().clip()
+        self._clip.replay()
+        return self._norm.clone()
+
+    def apply(self, rate: float) -> None:
+        optimisation.set_rate(self.optimiser, rate)
+        self._applied += 1
+        if self._applied <= self._warm_up:
+            return self._aside(self._update)
+        if self._apply is None:
+            self._apply = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._apply, pool=self._pool, stream=self._stream):
+                self._update()
+        self._apply.replay()
+
+    def _update(self) -> None:
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=False)
+
+    def _aside(self, function):
+        """Run on the stream of the captures, as work before a capture must."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            result = function()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return result
+
+    def _place(self, batch: PackedBatch, corruption: Corruption, last: bool) -> _Shape:
+        """Copy a micro-batch to the place of its kind on the device."""
+        kind = (
+            last,
+            tuple(corruption.targets),
+            *(None if rows is None else (rows.shape[1], rows.dtype) for rows in (batch.visual, batch.speech)),
+            *(values is None for values in vars(corruption.inputs).values()),
+            *((name, *values.shape[1:]) for name, values in batch.targets.items()),
+        )
+        if kind not in self._shapes:
+            self._shapes[kind] = _Shape(
+                batch.padded_to(self.capacity).to(self.device),
+                corruption.padded_to(self.capacity).to(self.device),
+                torch.zeros(len(corruption.targets), device=self.device),
+            )
+        else:
+            self._shapes[kind].batch.copy_from(batch)
+            self._shapes[kind].corruption.copy_from(corruption)
+        return self._shapes[kind]

@@ -1,0 +1,71 @@
+"""The work of one update on the device: forward and backward of each micro-batch, then clipping and the optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from memofast import objectives
+from memofast.data import PackedBatch
+from memofast.objectives import Corruption, LossSum
+from memofast.train import optimisation
+from memofast.train.processes import gather_gradients
+
+
+class Step:
+    """Runs as PyTorch runs it, operation by operation; `CapturedStep` replays it from CUDA graphs.
+
+    Args: model: bare or wrapped by DDP, on `device`; clip: largest norm of all gradients; precision: `fp32` or `bf16`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        clip: float,
+        precision: str,
+        device: torch.device,
+    ):
+        self.model, self.optimiser = model, optimiser
+        self.largest, self.precision, self.device = clip, precision, device
+
+    def add_gradients(
+        self, batch: PackedBatch, corruption: Corruption, factors: Mapping[str, float], rng: Tensor, last: bool
+    ) -> tuple[Tensor, dict[str, LossSum]]:
+        """Add the gradients of one micro-batch to those there are.
+
+        Args:
+            batch, corruption: on the host, page-locked where there is a GPU; factors: what each objective's sum of losses is multiplied
+                with; rng [2] int64: run seed and update number; last: of its update, so that ranks exchange gradients.
+        Returns: the loss, and the sums it is made of; valid until the next call.
+        """
+        weights = torch.tensor([factors[name] for name in corruption.targets], device=self.device)
+        return self._backward(
+            batch.to(self.device, non_blocking=True),
+            corruption.to(self.device, non_blocking=True),
+            weights,
+            rng.to(self.device),
+            last,
+        )
+
+    def _backward(
+        self, batch: PackedBatch, corruption: Corruption, weights: Tensor, rng: Tensor, last: bool
+    ) -> tuple[Tensor, dict[str, LossSum]]:
+        with gather_gradients(self.model, last):
+            with optimisation.autocast(self.precision, self.device):
+                losses = objectives.losses(self.model, batch, corruption, rng)
+            total = torch.stack([loss.total for loss in losses.values()]) @ weights
+            total.backward()
+        return total.detach(), losses
+
+    def clip(self) -> Tensor:
+        """Scale the gradients down to the largest norm. Returns: their norm before, a scalar on the device."""
+        return optimisation.clip(self.model, self.largest)
+
+    def apply(self, rate: float) -> None:
+        """One step of the optimiser at this learning rate; gradients start anew."""
+        optimisation.set_rate(self.optimiser, rate)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
