@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import gpu_timing
 import pytest
 import torch
 
@@ -80,6 +81,64 @@ def side_by_side(benchmark):
     return measure
 
 
+@pytest.fixture
+def on_gpu(benchmark):
+    """Time our function and its rivals on the GPU, round by round in turn, over rotating inputs; see `gpu_timing`.
+
+    `on_gpu(ours, rivals={name: make}, bytes_of_one=..., rounds=7, target={name: ratio}, **facts)`: `ours` and each rival is a function of the
+    number of an input set that returns the call to time. A rival that raises is recorded with its reason and not timed. Ratios are
+    of GPU time. facts: `bytes` and `flop` of one call are what the report takes the floor from.
+    """
+
+    def measure(
+        ours: Callable[[int], Callable[[], object]],
+        rivals: dict[str, Callable[[int], Callable[[], object]]],
+        bytes_of_one: int,
+        rounds: int = 7,
+        target: dict[str, float] | None = None,
+        **facts: object,
+    ) -> None:
+        copies = gpu_timing.copies_beyond_cache(bytes_of_one)
+        timed, refused = {}, {}
+        for name, make in {"ours": ours, **rivals}.items():
+            try:
+                timed[name] = gpu_timing.Timed([make(number) for number in range(copies)])
+            except (RuntimeError, ValueError, NotImplementedError, ImportError) as error:
+                if name == "ours":
+                    raise
+                refused[name] = str(error).strip().splitlines()[0][:200]
+        times: dict[str, list[float]] = {name: [] for name in timed}
+        calls: dict[str, list[float]] = {name: [] for name in timed}
+        for _ in range(rounds):
+            for name, contestant in timed.items():
+                times[name].append(contestant.gpu_seconds())
+                calls[name].append(contestant.call_seconds())
+        benchmark.extra_info |= {
+            "device": "gpu",
+            "seconds": {name: _summary(values) for name, values in times.items()},
+            "call_seconds": {name: _summary(values) for name, values in calls.items()},
+            "method": {name: contestant.method for name, contestant in timed.items()},
+            "ratios": {
+                name: _summary([rival / our for rival, our in zip(times[name], times["ours"], strict=True)])
+                for name in timed
+                if name != "ours"
+            },
+            "refused": refused,
+            "target": target or {},
+            "facts": facts,
+        }
+        benchmark.pedantic(timed["ours"].gpu_seconds, rounds=3, warmup_rounds=0)
+
+    return measure
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+    items.sort(key=lambda item: "test_ceilings" not in item.nodeid)  # before anything else, in the same process
+
+
 def _cpu_name() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
         if line.startswith("model name"):
@@ -100,6 +159,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "threads": THREADS,
         "isa": _C.isa,
         "memofast": memofast.__version__,
+        "build": _C.source_digest,
         "commit": _commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),

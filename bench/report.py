@@ -1,68 +1,148 @@
-"""Turns the JSON of `pytest bench --benchmark-json=FILE` into a speed report: `python bench/report.py FILE ... > REPORT.md`."""
+"""Turns the JSON of `pytest bench` into a speed report: Markdown, the same as HTML, and plots.
 
-import json
+pytest python_tests/ops --junitxml=tests.xml
+pytest bench --benchmark-json=speed.json
+python bench/report.py speed.json --tests tests.xml --out bench/results/MACHINE
+"""
+
+import argparse
 import sys
 from pathlib import Path
 
+import report_plots
+import yaml
+from markdown_it import MarkdownIt
+from measurements import Measurement, Run, read_run, tested
 
-def _time(seconds: float) -> str:
+REASONS = Path(__file__).with_name("where_we_lose.yaml")
+_PAGE = """<!doctype html><meta charset="utf-8"><title>memofast: speed</title>
+<style>body{{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}}table{{border-collapse:collapse;display:block;overflow-x:auto}}
+td,th{{border-bottom:1px solid #ccc;padding:.3rem .7rem;text-align:left;vertical-align:top}}img{{max-width:100%}}code{{background:#f3f3f3}}</style>
+{body}"""
+
+
+def time(seconds: float) -> str:
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
         if seconds * factor >= 1:
             return f"{seconds * factor:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
 
 
-def _spread(summary: dict, show) -> str:
+def spread(summary: dict, show) -> str:
     return f"{show(summary['median'])} [{show(summary['p20'])}, {show(summary['p80'])}]"
 
 
-def _ratio(value: float) -> str:
+def ratio(value: float) -> str:
     return f"{value:.2f}x" if value < 10 else f"{value:.0f}x"
 
 
-def header(machine: dict, date: str) -> list[str]:
-    facts = machine.get("memofast", {})
+def header(run: Run) -> list[str]:
+    facts = run.machine
     return [
         f"- machine: {facts.get('cpu')}, {facts.get('threads')} threads; GPU: {facts.get('gpu')}; kernels: {facts.get('isa')}",
-        f"- memofast {facts.get('memofast')} at {facts.get('commit')}, torch {facts.get('torch')}, Python {facts.get('python')}",
-        f"- date: {date[:10]}; command: `pytest bench --benchmark-json=FILE && python bench/report.py FILE`",
-        "- every row: median [20th, 80th percentile]; ours and the rival ran in turn in one process on the same inputs;",
-        "  the ratio is the rival's time over ours, taken round by round",
+        f"- memofast {facts.get('memofast')} at {facts.get('commit')}, torch {facts.get('torch')}, Python {facts.get('python')}, date: {run.date}",
+        "- every row: median [20th, 80th percentile]; ours and the rival ran in turn in one process on the same inputs; the ratio is the",
+        "  rival's time over ours, taken round by round; floor: the time that the bytes (at the measured copy rate) or the operations (at the",
+        "  measured matrix rate) of the work need at least, whichever is longer, as a share of our time",
     ]
 
 
-def rows(benchmark: dict) -> list[str]:
-    info = benchmark["extra_info"]
-    lines = []
-    for rival, ratio in info["ratios"].items():
-        wanted = info["target"].get(rival)
-        verdict = "" if wanted is None else f"{wanted:g}x {'met' if ratio['median'] >= wanted else '**not met**'}"
-        cells = [benchmark["name"].removeprefix("test_"), rival, _spread(info["seconds"]["ours"], _time)]
-        cells += [_spread(info["seconds"][rival], _time), _spread(ratio, _ratio), verdict]
-        lines.append("| " + " | ".join(cells) + " |")
+def ceilings(run: Run) -> list[str]:
+    if not run.ceilings:
+        return ["Ceilings: not measured, so no floors are given."]
+    lines = ["| ceiling, measured in the same process | rate |", "| --- | --- |"]
+    return lines + [f"| {name} | {rate:,.0f} {unit} |" for name, (rate, unit) in run.ceilings.items()]
+
+
+def claims(run: Run, passed: set[str] | None) -> list[str]:
+    lines = [
+        "| what | rival | ours | rival's time | ratio | target | floor |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for measured in run.measurements:
+        for rival in measured.ratios:
+            lines.append("| " + " | ".join(_cells(run, measured, rival, passed)) + " |")
+        for rival, reason in measured.refused.items():
+            lines.append(f"| {measured.name} | {rival} | | not measured: {reason} | | | |")
     return lines
 
 
-def facts(benchmark: dict) -> str:
-    told = ", ".join(f"{name} {value}" for name, value in benchmark["extra_info"]["facts"].items())
-    return f"- {benchmark['name'].removeprefix('test_')}: {told}" if told else ""
+def _cells(run: Run, measured: Measurement, rival: str, passed: set[str] | None) -> list[str]:
+    floor = run.floor(measured)
+    share = "" if floor is None else f"{100 * floor / measured.seconds['ours']['median']:.0f} %"
+    ours = spread(measured.seconds["ours"], time)
+    if measured.call_seconds:
+        ours += f", call {time(measured.call_seconds['ours']['median'])}"
+    if passed is not None and measured.tests not in passed:
+        return [
+            measured.name,
+            rival,
+            ours,
+            "",
+            f"withheld: test_{measured.tests} did not pass on this build",
+            "",
+            share,
+        ]
+    wanted = measured.target.get(rival)
+    verdict = "" if wanted is None else f"{wanted:g}x {'met' if measured.met(rival) else '**not met**'}"
+    theirs = spread(measured.seconds[rival], time)
+    if measured.method.get(rival) == "events":
+        theirs += " (events)"
+    return [measured.name, rival, ours, theirs, spread(measured.ratios[rival], ratio), verdict, share]
 
 
-def report(paths: list[Path]) -> str:
-    """Markdown of all measurements in the files, one table per file."""
-    lines = ["# Speed"]
-    for path in paths:
-        data = json.loads(path.read_text())
-        measured = [entry for entry in data["benchmarks"] if "ratios" in entry.get("extra_info", {})]
-        lines += ["", *header(data["machine_info"], data["datetime"]), ""]
-        lines += ["| what | rival | ours | rival's time | ratio | target |", "| --- | --- | --- | --- | --- | --- |"]
-        for entry in measured:
-            lines += rows(entry)
-        lines += ["", *filter(None, map(facts, measured))]
+def losses(run: Run, reasons: dict[str, str]) -> list[str]:
+    """Every row that misses its target or is slower than its rival, with the reason where one is known."""
+    lines = []
+    for measured in run.measurements:
+        for rival, summary in measured.ratios.items():
+            if summary["median"] < 1 or not measured.met(rival):
+                why = next(
+                    (text for name, text in reasons.items() if measured.name.startswith(name)), "reason not known"
+                )
+                lines.append(f"- {measured.name} against {rival}: {spread(summary, ratio)}. {why}")
+    return lines or ["- in no row of this run"]
+
+
+def facts(measured: Measurement) -> str:
+    told = ", ".join(f"{name} {value}" for name, value in measured.facts.items())
+    return f"- {measured.name}: {told}" if told else ""
+
+
+def report(run: Run, passed: set[str] | None, plots: list[str]) -> str:
+    """The report of one run as Markdown. passed: operators whose tests passed on this build, None where nobody looked."""
+    reasons = yaml.safe_load(REASONS.read_text()) or {}
+    lines = ["# Speed", "", *header(run), ""]
+    if passed is None:
+        lines += ["Correctness tests were not looked at for this report (`--tests`).", ""]
+    lines += [*ceilings(run), "", "## Measured", "", *claims(run, passed), ""]
+    lines += [f"![{name}]({name})" for name in plots]
+    lines += ["", "## Where we lose", "", *losses(run, reasons), "", "## How to repeat", ""]
+    lines += [f"    {line}" for line in __doc__.strip().splitlines()[2:]]
+    lines += ["", "## What was measured", "", *filter(None, map(facts, run.measurements))]
     return "\n".join(lines) + "\n"
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="JSON of pytest bench --benchmark-json")
+    parser.add_argument("--tests", type=Path, help="JUnit XML of the operators' tests on the same build")
+    parser.add_argument(
+        "--out", type=Path, help="folder for speed.md, speed.html and plots; without it Markdown is printed"
+    )
+    options = parser.parse_args()
+    run = read_run(options.file)
+    passed = None if options.tests is None else tested(options.tests, run)
+    if options.out is None:
+        sys.stdout.write(report(run, passed, []))
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = report(run, passed, report_plots.draw(run, options.out))
+    (options.out / "speed.md").write_text(text)
+    body = MarkdownIt("commonmark").enable("table").render(text)
+    (options.out / "speed.html").write_text(_PAGE.format(body=body))
+    print(f"wrote {options.out / 'speed.md'} and speed.html")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    sys.stdout.write(report([Path(name) for name in sys.argv[1:]]))
+    main()

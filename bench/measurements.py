@@ -1,0 +1,97 @@
+"""What a run of `pytest bench` measured, read back from its JSON."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_DTYPES = ("fp32", "bf16", "fp16")
+
+
+@dataclass
+class Measurement:
+    """One comparison. tests: the operator whose tests vouch for it; summaries are {median, p20, p80}, in seconds or ratios, by contestant."""
+
+    name: str
+    tests: str
+    on_gpu: bool
+    seconds: dict[str, dict]
+    ratios: dict[str, dict]
+    target: dict[str, float]
+    facts: dict[str, object]
+    call_seconds: dict[str, dict] = field(default_factory=dict)
+    method: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def met(self, rival: str) -> bool:
+        return self.ratios[rival]["median"] >= self.target.get(rival, 0)
+
+    @property
+    def dtype(self) -> str:
+        return next((dtype for dtype in _DTYPES if dtype in self.name), "fp32")
+
+
+@dataclass
+class Run:
+    """machine: what conftest.py says about it; ceilings: name -> (rate in 10^9 per second, unit)."""
+
+    machine: dict
+    date: str
+    ceilings: dict[str, tuple[float, str]]
+    measurements: list[Measurement]
+
+    def floor(self, measured: Measurement) -> float | None:
+        """Seconds that the work needs at least: its bytes at the copy rate or its operations at the matrix rate; None where unknown."""
+        prefix = "gpu_" if measured.on_gpu else ""
+        kind = "matrix_product[" if not measured.on_gpu else f"{prefix}matrix_product["
+        dtype = "" if measured.on_gpu else measured.dtype
+        products = [rate for name, (rate, _) in self.ceilings.items() if name.startswith(kind) and dtype in name]
+        copy = self.ceilings.get(f"{prefix}copy", (None, ""))[0]
+        needs = []
+        if copy and (gigabytes := measured.facts.get("gigabytes")):
+            needs.append(gigabytes / copy)
+        if products and (flop := measured.facts.get("flop")):
+            needs.append(flop / 1e9 / max(products))
+        return max(needs, default=None)
+
+
+def read_run(path: Path) -> Run:
+    data = json.loads(path.read_text())
+    found, ceilings = [], {}
+    for entry in data["benchmarks"]:
+        name, info = entry["name"].removeprefix("test_"), entry["extra_info"]
+        if "ceiling" in info:
+            ceilings[name] = (info["ceiling"]["rate"], info["ceiling"]["unit"])
+        elif "ratios" in info:
+            tests = re.sub(r"^.*test_|\.py$", "", entry["fullname"].split("::")[0])
+            optional = {key: info[key] for key in ("call_seconds", "method", "refused") if key in info}
+            on_gpu = info.get("device") == "gpu"
+            found.append(
+                Measurement(
+                    name, tests, on_gpu, info["seconds"], info["ratios"], info["target"], info["facts"], **optional
+                )
+            )
+    return Run(data["machine_info"].get("memofast", {}), data["datetime"][:10], ceilings, found)
+
+
+def tested(path: Path, run: Run) -> set[str]:
+    """Test files (`attention`, `embed`, ...) of a JUnit XML that ran on the run's build without a failure.
+
+    Where the run has GPU rows, a file counts only if a test of it marked `gpu` ran.
+    """
+    suites = ElementTree.parse(path).getroot()
+    builds = {p.get("value") for p in suites.iter("property") if p.get("name") == "build"}
+    if builds != {run.machine.get("build")}:
+        return set()
+    passed, failed, on_gpu = set(), set(), set()
+    for case in suites.iter("testcase"):
+        name = case.get("classname", "").rsplit(".", 1)[-1].removeprefix("test_")
+        if case.find("failure") is not None or case.find("error") is not None:
+            failed.add(name)
+        elif case.find("skipped") is None:
+            passed.add(name)
+            if any(p.get("name") == "device" and p.get("value") == "gpu" for p in case.iter("property")):
+                on_gpu.add(name)
+    needs_gpu = {measured.tests for measured in run.measurements if measured.on_gpu}
+    return {name for name in passed - failed if name not in needs_gpu or name in on_gpu}

@@ -1,0 +1,52 @@
+"""The plots of the speed report: share of the floor against the longest sequence, and the ladder of the whole step."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from measurements import Run
+
+
+def draw(run: Run, folder: Path) -> list[str]:
+    """Write the plots that the run has data for. Returns: their file names."""
+    return [name for name in (_floors(run, folder), _ladder(run, folder)) if name]
+
+
+def _floors(run: Run, folder: Path) -> str | None:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for measured in run.measurements:
+        floor = run.floor(measured)
+        if floor is not None and "longest" in measured.facts:
+            label = f"{measured.tests} {measured.dtype}{' GPU' if measured.on_gpu else ''}"
+            share = 100 * floor / measured.seconds["ours"]["median"]
+            series.setdefault(label, []).append((measured.facts["longest"], share))
+    if not series:
+        return None
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for label, points in sorted(series.items()):
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", linestyle="none", label=label)
+    axes.set(xlabel="longest sequence of the batch, rows", ylabel="share of the floor, %", ylim=(0, None))
+    axes.legend(frameon=False)
+    return _saved(figure, folder / "floor.png")
+
+
+def _ladder(run: Run, folder: Path) -> str | None:
+    rungs = {m.name: m for m in run.measurements if "ladder" in m.facts}
+    if not rungs:
+        return None
+    figure, axes = plt.subplots(len(rungs), figsize=(7, 0.5 + 3 * len(rungs)), layout="constrained", squeeze=False)
+    for axis, (name, measured) in zip(axes[:, 0], rungs.items(), strict=True):
+        names = [rung for rung in measured.facts["ladder"] if rung in measured.seconds]
+        values = [measured.seconds[rung]["median"] * 1e3 for rung in names]
+        axis.barh([n.replace("ours", "memofast") for n in names], values, color="tab:blue")
+        axis.invert_yaxis()
+        axis.set(xlabel="ms per step", title=name)
+    return _saved(figure, folder / "ladder.png")
+
+
+def _saved(figure, path: Path) -> str:
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path.name
