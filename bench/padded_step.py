@@ -21,8 +21,11 @@ EPS = 1e-12
 
 @dataclass
 class PaddedBatch:
-    """input_ids [B, T]; img_feat [B, V, Dv] and speech_feat [B, S, Ds], zero where masked; img_masks, speech_masks [B, V], [B, S] bool;
-    gather_index [B, L]; attn_masks [B, L]; selected [B, L] bool, where the loss is taken."""
+    """One collated batch.
+
+    input_ids [B, T]; img_feat [B, V, Dv] and speech_feat [B, S, Ds], zero where masked; img_masks, speech_masks [B, V], [B, S] bool;
+    gather_index [B, L]; attn_masks [B, L]; selected [B, L] bool, where the loss is taken.
+    """
 
     input_ids: Tensor
     img_feat: Tensor
@@ -32,6 +35,9 @@ class PaddedBatch:
     gather_index: Tensor
     attn_masks: Tensor
     selected: Tensor
+
+    def to(self, device: str) -> "PaddedBatch":
+        return PaddedBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 def collate(batch: PackedBatch, config: MemoBertConfig, corruption: Corruption) -> PaddedBatch:
@@ -78,7 +84,7 @@ class TextEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        position = torch.arange(input_ids.shape[1])[None]
+        position = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         kinds = self.token_type_embeddings(torch.zeros_like(input_ids))
         return self.dropout(
             self.LayerNorm(self.word_embeddings(input_ids) + self.position_embeddings(position) + kinds)
@@ -104,7 +110,7 @@ class FeatureEmbeddings(nn.Module):
     def forward(self, features: Tensor, masks: Tensor, kind: Tensor) -> Tensor:
         features = features + self.mask_embedding(masks.long())
         hidden = getattr(self, f"{self.name}_layer_norm")(getattr(self, f"{self.name}_linear")(features))
-        position = self.position_embeddings(torch.arange(features.shape[1])[None])
+        position = self.position_embeddings(torch.arange(features.shape[1], device=features.device)[None])
         return self.dropout(self.LayerNorm(hidden + position + kind))
 
 
@@ -114,9 +120,14 @@ class SelfAttention(nn.Module):
         self.heads = config.num_attention_heads
         self.query, self.key, self.value = (nn.Linear(config.hidden_size, config.hidden_size) for _ in range(3))
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
+        self.sdpa = False
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         q, k, v = (m(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for m in (self.query, self.key, self.value))
+        if self.sdpa:
+            p = self.dropout.p if self.training else 0.0
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype), dropout_p=p)
+            return out.transpose(1, 2).flatten(-2)
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + mask
         return (self.dropout(scores.softmax(-1)) @ v).transpose(1, 2).flatten(-2)
 
@@ -157,12 +168,9 @@ class Encoder(nn.Module):
 
     def forward(self, batch: PaddedBatch) -> Tensor:
         text = self.embeddings(batch.input_ids)
-        visual = self.img_embeddings(
-            batch.img_feat, batch.img_masks, self.embeddings.token_type_embeddings(torch.tensor(1))
-        )
-        speech = self.speech_embeddings(
-            batch.speech_feat, batch.speech_masks, self.speech_embeddings.token_type_embeddings(torch.tensor(0))
-        )
+        types = [embeddings.token_type_embeddings.weight for embeddings in (self.embeddings, self.speech_embeddings)]
+        visual = self.img_embeddings(batch.img_feat, batch.img_masks, types[0][1])
+        speech = self.speech_embeddings(batch.speech_feat, batch.speech_masks, types[1][0])
         hidden = torch.cat((text, visual, speech), dim=1)
         hidden = hidden.gather(1, batch.gather_index[..., None].expand(-1, -1, hidden.shape[-1]))
         mask = (1.0 - batch.attn_masks[:, None, None]) * -10000.0
@@ -208,6 +216,19 @@ class PaddedModel(nn.Module):
         self.speech_feat_regress = Regressor(config, self.uniter.speech_embeddings.speech_linear)
         transform = (nn.Linear(d, d), nn.GELU(), nn.LayerNorm(d, eps=EPS), nn.Linear(d, config.visual_classes))
         self.region_classifier = nn.ModuleDict({"net": nn.Sequential(*transform)})
+
+    def use_sdpa(self, use: bool) -> None:
+        """Whether attention is `scaled_dot_product_attention` instead of written out."""
+        for module in self.modules():
+            if isinstance(module, SelfAttention):
+                module.sdpa = use
+
+    def word_loss_everywhere(self, batch: PaddedBatch, targets: Tensor) -> Tensor:
+        """The mean word loss with logits at every position of the joint sequence, as BertForMaskedLM computes them."""
+        labels = torch.full(batch.selected.shape, -100, device=targets.device)
+        labels[batch.selected] = targets
+        logits = self.cls["predictions"](self.uniter(batch))
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     def loss(self, head: str, batch: PaddedBatch, targets: Tensor) -> Tensor:
         """Mean loss of one task. targets: token ids [n], feature rows [n, D] or soft labels [n, 8] at the selected positions."""

@@ -1,0 +1,33 @@
+"""The operators as eager PyTorch writes them over packed rows, dropout from PyTorch's own generator: what a rung of the ladder runs before ours.
+
+Each takes the arguments of its operator in `memofast.ops`, so that a model runs with any of them in place of ours.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from memofast.data.batch import pad_rows, unpad_rows
+from memofast.ops.embed_reference import embed_reference
+
+
+def bias_gelu(x: Tensor, bias: Tensor, **_) -> Tensor:
+    return F.gelu(x + bias.to(x.dtype))
+
+
+def dropout_add_norm(x, residual, gamma, beta, *, bias, p, eps, **_) -> Tensor:
+    z = residual + F.dropout(x + bias.to(x.dtype), p)
+    return F.layer_norm(z.float(), gamma.shape, gamma, beta, eps).to(x.dtype)
+
+
+def embed(text, types, offsets, *, p, rng=None, sample_keys=None, site=0, **options) -> Tensor:
+    return F.dropout(embed_reference(text, types, offsets, **options), p)
+
+
+def attention(qkv: Tensor, offsets: Tensor, *, p: float, **_) -> Tensor:
+    """SDPA over padded sequences with a key mask, and back."""
+    lengths = offsets.diff()
+    q, k, v = pad_rows(qkv, offsets).permute(2, 0, 3, 1, 4)
+    real = torch.arange(q.shape[2], device=qkv.device) < lengths[:, None]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None, :], dropout_p=p)
+    return unpad_rows(out.transpose(1, 2), lengths)
