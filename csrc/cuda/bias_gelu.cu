@@ -52,8 +52,8 @@ int launch(const BiasGeluArguments& a, bool backward, cudaStream_t stream) {
     const int rows = backward ? kRowsPerChunk : kWarps * kForwardRows;
     const int64_t blocks = (a.rows + rows - 1) / rows;
     const dim3 grid(unsigned(blocks), unsigned((a.width + 255) / 256));
-    if (grid.x && grid.y && backward) backward_kernel<T, B><<<grid, kWarps * 32, 0, stream>>>(a);
-    if (grid.x && grid.y && !backward) forward_kernel<T, B><<<grid, kWarps * 32, 0, stream>>>(a);
+    if (grid.x && grid.y && backward) launch_kernel(backward_kernel<T, B>, grid, kWarps * 32, 0, stream, a);
+    if (grid.x && grid.y && !backward) launch_kernel(forward_kernel<T, B>, grid, kWarps * 32, 0, stream, a);
     if (const int error = cudaGetLastError(); error || !backward || !a.width) return error;
     return add_partials(a.partials, blocks, a.width, a.grad_bias, stream);
 }

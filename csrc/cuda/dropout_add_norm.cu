@@ -42,7 +42,7 @@ __device__ bool inside(const DropoutAddNormArguments& a, int sample) { return !a
 
 template <class T, class B, class Storage>
 __global__ void forward_kernel(const DropoutAddNormArguments a) {
-    extern __shared__ float shared[];
+    float* shared = shared_memory<float>();
     const Warp warp = this_warp();
     const int64_t row = int64_t(blockIdx.x) * Storage::kBlockWarps + threadIdx.x / 32;
     if (row >= a.rows) return;
@@ -59,7 +59,7 @@ __global__ void forward_kernel(const DropoutAddNormArguments a) {
 
 template <class T, class B, class Storage>
 __global__ void backward_kernel(const DropoutAddNormArguments a) {
-    extern __shared__ float shared[];
+    float* shared = shared_memory<float>();
     const Warp warp = this_warp();
     const int number = threadIdx.x / 32, kinds = a.bias ? 3 : 2, columns = (a.width + 255) / 256 * 256;
     float* rows = shared;
@@ -99,11 +99,11 @@ int launch(const DropoutAddNormArguments& a, bool backward, cudaStream_t stream)
     if (floats > kSharedFloats) return kUnsupported;
     if (a.rows > 0 && !backward) {
         const unsigned blocks = unsigned((a.rows + Storage::kBlockWarps - 1) / Storage::kBlockWarps);
-        forward_kernel<T, B, Storage><<<blocks, threads, floats * sizeof(float), stream>>>(a);
+        launch_kernel(forward_kernel<T, B, Storage>, blocks, threads, floats * sizeof(float), stream, a);
     }
     const int64_t chunks = (a.rows + kRowsPerChunk - 1) / kRowsPerChunk;
     if (a.rows > 0 && backward)
-        backward_kernel<T, B, Storage><<<unsigned(chunks), threads, floats * sizeof(float), stream>>>(a);
+        launch_kernel(backward_kernel<T, B, Storage>, unsigned(chunks), threads, floats * sizeof(float), stream, a);
     if (const int error = cudaGetLastError(); error || !backward) return error;
     return add_partials(a.partials, chunks, int64_t{kinds} * a.width, a.sums, stream);
 }

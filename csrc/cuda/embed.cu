@@ -260,7 +260,7 @@ unsigned blocks_of(int64_t items, int64_t per_block) { return unsigned((items + 
 
 template <class T, int kChunks>
 int forward(const EmbedArguments& a, cudaStream_t stream) {
-    if (a.rows) forward_rows<T, kChunks><<<blocks_of(a.rows, kWarps), 32 * kWarps, 0, stream>>>(a);
+    if (a.rows) launch_kernel(forward_rows<T, kChunks>, blocks_of(a.rows, kWarps), 32 * kWarps, 0, stream, a);
     return cudaGetLastError();
 }
 
@@ -269,7 +269,7 @@ void words(const EmbedArguments& a, const EmbedWorkspace& room, cudaStream_t str
     const EmbedModality& m = a.modality[0];
     const dim3 blocks(blocks_of(m.rows, kWarps), blocks_of(a.width, kSlab));
     cudaMemsetAsync(m.grad_content, 0, m.contents * a.width * sizeof(Word), stream);
-    if (m.rows) gather_words<Word><<<blocks, 32 * kWarps, 0, stream>>>(a, room);
+    if (m.rows) launch_kernel(gather_words<Word>, blocks, 32 * kWarps, 0, stream, a, room);
 }
 
 template <class T, int kChunks>
@@ -281,16 +281,16 @@ int backward(const EmbedArguments& a, cudaStream_t stream) {
         if (a.modality[m].positions > positions) positions = a.modality[m].positions;
         if (m > 0 && a.modality[m].index && a.modality[m].rows > features) features = a.modality[m].rows;
     }
-    if (row_blocks) backward_rows<T, kChunks><<<row_blocks, 32 * kWarps, 0, stream>>>(a, room);
+    if (row_blocks) launch_kernel(backward_rows<T, kChunks>, row_blocks, 32 * kWarps, 0, stream, a, room);
     if (positions) {
         const dim3 blocks(unsigned(positions), blocks_of(a.width, kColumns), 3);
-        sum_positions<<<blocks, kColumns, 0, stream>>>(a, room);
+        launch_kernel(sum_positions, blocks, kColumns, 0, stream, a, room);
     }
-    sum_vectors<<<dim3(blocks_of(a.width, 32), 3 * 6), dim3(32, kSlices), 0, stream>>>(a, room);
+    launch_kernel(sum_vectors, dim3(blocks_of(a.width, 32), 3 * 6), dim3(32, kSlices), 0, stream, a, room);
     a.word_type == Type::float32 ? words<float>(a, room, stream) : words<T>(a, room, stream);
     if (features) {
         const dim3 blocks(blocks_of(features, kWarps), blocks_of(a.width, kSlab), 2);
-        gather_projected<T><<<blocks, 32 * kWarps, 0, stream>>>(a, room);
+        launch_kernel(gather_projected<T>, blocks, 32 * kWarps, 0, stream, a, room);
     }
     return cudaGetLastError();
 }

@@ -1,8 +1,7 @@
 // Rows on a GPU: one warp per row; sums over rows are one partial per 64 rows, added in order by a second kernel.
 #pragma once
 
-#include <cuda_runtime.h>
-
+#include "launch.cuh"
 #include "rows/lanes.h"
 
 namespace memofast::cuda {
@@ -32,7 +31,7 @@ __device__ void zero_row(const Warp& warp, T* row, int width) {
     }
 }
 
-static __global__ void add_partials(const float* partials, int64_t chunks, int64_t columns, float* sums) {
+static __global__ void sum_partials(const float* partials, int64_t chunks, int64_t columns, float* sums) {
     const int64_t column = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (column >= columns) return;
     float total = 0.0f;
@@ -41,8 +40,7 @@ static __global__ void add_partials(const float* partials, int64_t chunks, int64
 }
 
 static int add_partials(const float* partials, int64_t chunks, int64_t columns, float* sums, cudaStream_t stream) {
-    add_partials<<<unsigned((columns + 127) / 128), 128, 0, stream>>>(partials, chunks, columns, sums);
-    return cudaGetLastError();
+    return launch_kernel(sum_partials, unsigned((columns + 127) / 128), 128, 0, stream, partials, chunks, columns, sums);
 }
 
 }  // namespace memofast::cuda

@@ -1,8 +1,7 @@
 // How samples are spread over warps, and how their targets are listed in row order without a host sync.
 #pragma once
 
-#include <cuda_runtime.h>
-
+#include "launch.cuh"
 #include "masked_batch.h"
 #include "rows/sample_lanes.h"
 
@@ -67,9 +66,8 @@ template <class Mask, class Leave, class Take>
 int mask_batch(const MaskedBatch& batch, Mask mask, Leave leave, Take take, void* stream) {
     const dim3 blocks(unsigned(batch.samples / kWarpsPerBlock + 1)), threads(32 * kWarpsPerBlock);
     const auto on = static_cast<cudaStream_t>(stream);
-    mask_samples<<<blocks, threads, 0, on>>>(batch, mask, leave);
-    list_targets<<<blocks, threads, 0, on>>>(batch, take);
-    return cudaGetLastError();
+    if (const int error = launch_kernel(mask_samples<Mask, Leave>, blocks, threads, 0, on, batch, mask, leave)) return error;
+    return launch_kernel(list_targets<Take>, blocks, threads, 0, on, batch, take);
 }
 
 }  // namespace memofast::MEMOFAST_VARIANT

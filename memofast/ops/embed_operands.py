@@ -86,9 +86,8 @@ def total_rows(*modalities: TextRows | FeatureRows | None) -> int:
 def check(operands: Operands, p: float, dtype: torch.dtype, backend: str) -> None:
     """Raise a `ValueError` for the first wrong shape, type, device or stride; reads no element."""
     types, offsets = operands.types, operands.offsets
-    device, floats = types.device, (torch.float32, torch.bfloat16)
-    floats += (torch.float16,) if types.is_cuda else ()
-    floats += (torch.float64,) if backend == "reference" else ()
+    device = types.device
+    floats = library.row_types(types, backend == "reference")
     if dtype not in floats:
         raise ValueError(f"embed: dtype must be one of {', '.join(map(str, floats))}, got {dtype}")
 

@@ -1,0 +1,105 @@
+"""The CUDA row kernels, run by the host, against the operators' references."""
+
+import embed_cases
+import pytest
+import test_bias_gelu as gelu_cases
+import test_dropout_add_norm as norm_cases
+import test_span_mask as span_cases
+import test_token_mask as token_cases
+import torch
+
+from memofast.ops import (
+    bias_gelu,
+    bias_gelu_reference,
+    dropout_add_norm,
+    dropout_add_norm_reference,
+    embed,
+    embed_reference,
+    span_mask,
+    span_mask_reference,
+    token_mask,
+    token_mask_reference,
+)
+
+TYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("rows", [0, 1, 33, 65, 160])
+@pytest.mark.parametrize("width", [7, 257, 768])
+def test_bias_gelu(cuda_on_host, poisoned_memory, rows, width, dtype):
+    for bias in {torch.float32, dtype}:
+        x, shift, grad = gelu_cases.batch(rows, width, dtype, bias)
+        got = cuda_on_host(gelu_cases.run, bias_gelu, x, shift, grad, backend="cuda")
+        exact = gelu_cases.run(bias_gelu_reference, x.double(), shift.double(), grad)
+        gelu_cases.assert_within_rule(got, gelu_cases.run(gelu_cases.plain, x, shift, grad), exact)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("p", [0.0, 0.1])
+@pytest.mark.parametrize("width", [7, 264, 768, 1100])
+def test_dropout_add_norm(cuda_on_host, poisoned_memory, width, p, dtype):
+    for bias in (None, torch.float32, dtype):
+        tensors, grad, options = norm_cases.batch(width, dtype=dtype, bias=bias)
+        options |= {"p": p, "eps": 1e-3 if width == 1 else 1e-12}
+        got = cuda_on_host(norm_cases.run, dropout_add_norm, tensors, grad, backend="cuda", **options)
+        ordinary = norm_cases.run(norm_cases.plain, tensors, grad, **options)
+        wide = [t if t is None else t.double() for t in tensors]
+        exact = norm_cases.run(dropout_add_norm_reference, wide, grad, **options)
+        norm_cases.assert_within_rule(got, ordinary, exact)
+        assert not any(t[-3:].any() for t in got[:3])
+
+
+@pytest.mark.parametrize("lengths", [[], [0], [0, 0, 0], [1]])
+def test_dropout_add_norm_of_nothing(cuda_on_host, poisoned_memory, lengths):
+    for spare in (0, 2):
+        tensors, grad, options = norm_cases.batch(24, lengths, spare=spare)
+        got = cuda_on_host(norm_cases.run, dropout_add_norm, tensors, grad, p=0.1, backend="cuda", **options)
+        assert not any(t[sum(lengths) :].any() for t in got[:3])
+        assert all(t.isfinite().all() for t in got)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("table", ["fp32", "compute"])
+@pytest.mark.parametrize(("p", "sources"), [(0.0, True), (0.1, True), (0.1, False)])
+@pytest.mark.parametrize("width", [40, 768])
+def test_embed(cuda_on_host, poisoned_memory, monkeypatch, width, p, sources, table, dtype):
+    table = torch.float32 if table == "fp32" else dtype
+    given = embed_cases.operands(embed_cases.ODD, width, dtype, table, sources, spare=3)
+    got = cuda_on_host(embed_cases.run, embed, given, p=p, backend="cuda")
+    plain = embed_cases.run(embed_reference, embed_cases.cast(given, dtype), p=p)
+    exact = embed_cases.run(embed_reference, embed_cases.cast(given, torch.float64), p=p)
+    embed_cases.assert_within_rule(got, plain, exact)
+    assert not got["out"][-9:].any() and not got["visual.projected"][-3:].any()
+
+
+@pytest.mark.parametrize("lengths", [[], [(0, 0, 0)], [(1, 0, 0)], [(2, 3, 0), (3, 0, 0)], [(0, 0, 5), (3, 0, 0)]])
+def test_embed_of_little(cuda_on_host, poisoned_memory, lengths):
+    empty = [name for place, name in ((1, "visual"), (2, "speech")) if not any(sample[place] for sample in lengths)]
+    for absent in ([], empty):
+        given = embed_cases.operands(lengths, spare=2) | dict.fromkeys(absent)
+        got = cuda_on_host(embed_cases.run, embed, given, p=0.1, backend="cuda")
+        plain = embed_cases.run(embed_reference, given, p=0.1)
+        exact = embed_cases.run(embed_reference, embed_cases.cast(given, torch.float64), p=0.1)
+        embed_cases.assert_within_rule(got, plain, exact)
+
+
+@pytest.mark.parametrize("policy", span_cases.POLICIES, ids=str)
+def test_span_mask(cuda_on_host, poisoned_memory, policy):
+    offsets, keys = span_cases.batch(span_cases.ODD)
+    for selected in (None, torch.arange(len(keys)) % 3 != 1):
+        for capacity in (7, 1024):
+            options = {"rows": sum(span_cases.ODD) + 3, "site": 1 << 20, "selected": selected, "capacity": capacity}
+            ours = cuda_on_host(span_mask, offsets, keys, span_cases.rng(), policy, backend="cuda", **options)
+            span_cases.assert_same(ours, span_mask_reference(offsets, keys, span_cases.rng(), policy, **options))
+
+
+@pytest.mark.parametrize("policy", token_cases.POLICIES, ids=str)
+def test_token_mask(cuda_on_host, poisoned_memory, policy):
+    data = token_cases.batch(token_cases.ODD, spare=5)
+    for selected in (None, torch.arange(len(token_cases.ODD)) % 3 != 1):
+        for capacity in (7, 1024):
+            options = {"site": 1 << 20, "selected": selected, "capacity": capacity}
+            ours = cuda_on_host(token_mask, rng=token_cases.rng(), policy=policy, backend="cuda", **data, **options)
+            theirs = token_mask_reference(rng=token_cases.rng(), policy=policy, **data, **options)
+            token_cases.assert_same(ours, theirs)
