@@ -19,7 +19,7 @@ from memofast.errors import MemofastError
 from memofast.model import conversion
 from memofast.model.configuration import MemoBertConfig
 from memofast.model.embeddings import FEATURE_MODALITIES, FeatureEmbeddings, MemoBertEmbeddings
-from memofast.model.encoder import MemoBertEncoder
+from memofast.model.encoder import MemoBertEncoder, ReadRows
 from memofast.model.heads import PreTrainingHeads, TiedHead
 
 if TYPE_CHECKING:
@@ -124,8 +124,9 @@ class MemoBertModel(MemoBertPreTrainedModel):
         visual_source: Tensor | None = None,
         speech_source: Tensor | None = None,
         rng: Tensor | None = None,
+        read: ReadRows | None = None,
     ) -> Tensor:
-        """`forward` without the pooler. Returns: [N, C]."""
+        """`forward` without the pooler. Returns: [N, C]; with `read` [n, C], the rows read."""
         if (
             rng is None
             and self.training
@@ -136,7 +137,7 @@ class MemoBertModel(MemoBertPreTrainedModel):
             )
         sources = {"visual": visual_source, "speech": speech_source}
         hidden = self.embeddings(batch, batch.token_ids if token_ids is None else token_ids, sources, rng)
-        return self.encoder(hidden, batch, rng)
+        return self.encoder(hidden, batch, rng, read)
 
 
 class MemoBertForPreTraining(MemoBertPreTrainedModel):
@@ -162,17 +163,18 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
 
         Args:
             targets: per objective the name of its head (`words`, `visual_features`, `visual_emotions`, `speech_features`) and the
-                target rows [n] int64 of the joint sequence. The other arguments are those of `MemoBertModel.forward`.
+                target rows [n] int64 of the joint sequence, ascending. The other arguments are those of `MemoBertModel.forward`.
         Returns: per objective [n, outputs of its head]: logits over words or emotions, or features in their true width.
 
         Every parameter takes part in the graph, so that those a batch does not use get zero gradients (as DDP needs).
         """
-        hidden = self.memobert.encode(batch, token_ids, visual_source, speech_source, rng)
+        read = ReadRows.of(batch, [rows for _, rows in targets.values()]) if targets else None
+        hidden = self.memobert.encode(batch, token_ids, visual_source, speech_source, rng, read)
         used = {head for head, _ in targets.values()}
         idle = self._no_part_of(batch, used, visual_source, speech_source) if torch.is_grad_enabled() else None
         predictions = {}
-        for name, (head, rows) in targets.items():
-            selected = hidden.index_select(0, rows)
+        parts = hidden.split([rows.shape[0] for _, rows in targets.values()]) if targets else ()
+        for (name, (head, _)), selected in zip(targets.items(), parts, strict=True):
             if idle is not None:
                 selected, idle = selected + idle.to(selected.dtype), None
             predictions[name] = self._predict(head, selected)

@@ -54,7 +54,7 @@ class Corruption:
         )
         padded = {}
         for name, targets in self.targets.items():
-            padded[name] = targets.padded_to(targets.objective.most_targets(capacity))
+            padded[name] = targets.padded_to(targets.objective.most_targets(capacity), capacity.rows - 1)
         return Corruption(inputs, padded)
 
     def fits(self, capacity: Capacity) -> bool:

@@ -38,7 +38,7 @@ class Targets:
     rows [n] int32: rows within the objective's modality, ascending. joint [n] int64: the same rows in the joint sequence.
     labels [n] int64: token ids of word objectives; None where the batch itself holds what to predict.
     weights [n] fp32: 1 at targets, 0 at entries that only fill a fixed capacity; None: all are targets.
-    count: number of targets, known on the host; None: as many as there are entries.
+    count: number of targets, known on the host; None: as many as there are entries. spare: joint row that entries without a target name.
     """
 
     objective: Objective
@@ -47,31 +47,33 @@ class Targets:
     labels: Tensor | None = None
     weights: Tensor | None = None
     count: int | None = None
+    spare: int = 0
 
     def __post_init__(self):
         if self.count is None:
             self.count = self.rows.numel()
 
-    def padded_to(self, capacity: int) -> Targets:
-        """The same targets in tensors of `capacity` entries; what is added reads row 0 and weighs nothing.
+    def padded_to(self, capacity: int, spare: int) -> Targets:
+        """The same targets in tensors of `capacity` entries; those added weigh nothing and name joint row `spare`, the batch's last.
 
         Raises: `ValueError` where there are more targets.
         """
         missing = capacity - self.count
         if missing < 0:
             raise ValueError(f"objective {self.objective.name} has {self.count} targets, its capacity is {capacity}")
-        weights = torch.ones(self.count, device=self.rows.device)
-        rows, joint, labels, weights = (
+        rows, labels, weights = (
             None if values is None else F.pad(values, (0, missing))
-            for values in (self.rows, self.joint, self.labels, weights)
+            for values in (self.rows, self.labels, torch.ones(self.count, device=self.rows.device))
         )
-        return Targets(self.objective, rows, joint, labels, weights, self.count)
+        joint = F.pad(self.joint, (0, missing), value=spare)
+        return Targets(self.objective, rows, joint, labels, weights, self.count, spare)
 
     def copy_from(self, targets: Targets) -> None:
         """Take over other targets of the same objective in place, as `padded_to` would lay them out."""
         for own, values in ((self.rows, targets.rows), (self.joint, targets.joint), (self.labels, targets.labels)):
             if own is not None:
                 copy_rows(own, values)
+        self.joint[targets.count :].fill_(self.spare)
         self.weights[: targets.count].fill_(1)
         self.weights[targets.count :].fill_(0)
         self.count = targets.count

@@ -131,7 +131,7 @@ def test_more_targets_than_the_capacity_are_refused(mixed):
     with pytest.raises(
         ValueError, match=f"{NAMES[0]} has {targets.count} targets, its capacity is {targets.count - 1}"
     ):
-        targets.padded_to(targets.count - 1)
+        targets.padded_to(targets.count - 1, 0)
 
 
 def test_no_number_leaves_the_device_in_a_step_of_fixed_shapes(mixed):
