@@ -47,7 +47,8 @@ class Trainer:
         self.optimiser = optimisation.adamw(self.model, self.options)
         self.differences: list[str] = []
         self.state = self._restore()
-        self.step = self._step(processes.wrap(self.model, self.device))
+        model = torch.compile(self.model, dynamic=True) if self.options.compile else self.model
+        self.step = self._step(processes.wrap(model, self.device))
         self.held_out = [
             HeldOut(part.validation, part.checked, plan.validation_capacity, plan.recipe.validate_.samples)
             for part in plan.parts

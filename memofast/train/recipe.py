@@ -69,7 +69,7 @@ class Train(Section):
     """samples, rows: most samples and rows of a micro-batch. longest: longer samples are left out. accumulate: micro-batches per
     update and process. mixing: one objective and corpus per update, or an objective per sample. clip: largest global gradient norm.
     precision `auto`: bf16 autocast on GPUs and on CPUs with bf16 matrix instructions, else fp32. graphs: replay the step from CUDA
-    graphs on a GPU. threads: of the CPU; None: torch's default. log_every, save_every: in updates."""
+    graphs on a GPU. compile: pass the model through torch.compile first. threads: of the CPU; None: torch's default. log_every, save_every: in updates."""
 
     samples: int = Field(32, gt=0)
     rows: Rows = Rows()
@@ -87,6 +87,7 @@ class Train(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     graphs: bool = True
+    compile: bool = False
     threads: int | None = Field(None, gt=0)
     seed: int = Field(1234, ge=0)
     log_every: int = Field(20, gt=0)
