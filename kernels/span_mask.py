@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from memofast.kernels.philox import draw, stream_key
+
 SPAN, INDEPENDENT, SINGLE_SPAN, MIXED = (tl.constexpr(code) for code in range(4))
 BEYOND = tl.constexpr(2**63 - 1)
 EIGHT_TENTHS, NINE_TENTHS = tl.constexpr((8 << 32) // 10), tl.constexpr((9 << 32) // 10)
@@ -24,26 +26,6 @@ SIZES = (
     "denominator",
     "length",
 )  # one kernel serves all values
-
-
-@triton.jit
-def draw(key_low, key_high, sample_key, position, block):
-    """Four words, uint32, for each position [...] int32."""
-    zero = position.to(tl.uint32) * 0
-    low = (sample_key & 0xFFFFFFFF).to(tl.uint32) + zero
-    high = ((sample_key >> 32) & 0xFFFFFFFF).to(tl.uint32) + zero
-    return tl.philox_impl(low, high, position.to(tl.uint32), zero + block, key_low, key_high)
-
-
-@triton.jit
-def stream_key(rng, purpose, site):
-    """The key of one purpose and site at one update; rng points at {seed, step}."""
-    seed, step = tl.load(rng), tl.load(rng + 1)
-    low, high, _, _ = tl.philox_impl(
-        (step & 0xFFFFFFFF).to(tl.uint32), ((step >> 32) & 0xFFFFFFFF).to(tl.uint32), purpose.to(tl.uint32), site.to(tl.uint32),
-        (seed & 0xFFFFFFFF).to(tl.uint32), ((seed >> 32) & 0xFFFFFFFF).to(tl.uint32),
-    )  # fmt: skip
-    return low, high
 
 
 @triton.jit
