@@ -8,7 +8,7 @@ from torch import Tensor
 from memofast import _C
 from memofast.ops import library, philox
 
-BACKENDS = ("reference", "cpu", "torch")
+BACKENDS = ("reference", "cpu", "torch", "triton")
 _MAX_POSITION = 1 << 16  # a dropout position is head << 16 | query
 
 
@@ -143,7 +143,17 @@ def _cpu(backward, qkv, grad, out, lse, offsets, lengths, rng, sample_keys, site
     library.check_status("attention", status)
 
 
+def _triton_kernels(qkv, offsets, lengths):
+    from memofast.kernels import attention as kernels
+
+    if library.debugging():
+        _spans(offsets, lengths, qkv.shape[0])
+    return kernels
+
+
 def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend) -> tuple[Tensor, Tensor]:
+    if backend == "triton":
+        return _triton_kernels(qkv, offsets, lengths).forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale)
     rows, _, heads, width = qkv.shape
     if backend == "cpu":
         out = torch.empty((rows, heads, width), dtype=qkv.dtype)
@@ -158,6 +168,9 @@ def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend) -
 
 
 def _backward(grad, qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale, backend) -> Tensor:
+    if backend == "triton":
+        kernels = _triton_kernels(qkv, offsets, lengths)
+        return kernels.backward(grad, qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale)
     if backend == "cpu":
         grad_qkv = library.output_like(qkv)
         _cpu(True, qkv, grad, grad_qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale)
@@ -220,7 +233,8 @@ def attention(
         p: dropout probability of the softmax; see `attention_keep_mask`, `philox.keep_scale`.
         scale: None stands for D ** -0.5.
         rng: [2] int64, run seed and update number; sample_keys [B] int64; site: `philox.site`. Needed where p > 0.
-        backend: auto, reference, cpu, or torch (plain PyTorch, any device; waits for the device to learn the longest length).
+        backend: auto, reference, cpu, triton (D at most 128), or torch (plain PyTorch, any device; waits for the device to learn
+            the longest length).
     Returns: [N, H, D], zero in rows of no sequence; so is the gradient.
     Raises: ValueError for a wrong shape, type, device or stride, offsets or lengths out of range, or an unknown backend.
     Notes: softmax and sums in fp32; two runs are bitwise equal for any number of threads; a sequence's result does not depend on

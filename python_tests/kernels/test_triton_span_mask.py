@@ -1,4 +1,4 @@
-"""The Triton kernel without a GPU: run by Triton's interpreter, and compiled for GPU architectures."""
+"""The Triton kernels without a GPU, run by Triton's interpreter."""
 
 import os
 import subprocess
@@ -32,25 +32,6 @@ for number, (kind, policy) in enumerate(POLICIES):
             assert a.dtype == b.dtype and torch.equal(a, b), (policy, name)
 """
 
-COMPILED = """
-import sys
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from memofast.kernels import span_mask as kernels
-
-def compile(kernel, constants):
-    pointers = dict(sample_keys="*i64", rng="*i64", selected="*u8")
-    values = {name: "i32" for name in kernels.SIZES}
-    signature = {n: "constexpr" if n in constants else values.get(n) or pointers.get(n, "*i32") for n in kernel.arg_names}
-    source = ASTSource(kernel, signature, constants)
-    assert triton.compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32)).asm["cubin"]
-
-for kind in range(4):
-    compile(kernels.choose_rows, dict(KIND=kind, DICE=kind in (0, 3), ORIGINAL=bool(kind % 2), SELECT=kind == 0, BLOCK=64))
-compile(kernels.list_targets, dict(BLOCK=64))
-"""
-
 
 def run(script, *arguments, **environment):
     command = [sys.executable, "-c", script, *arguments]
@@ -65,9 +46,3 @@ def test_importing_memofast_does_not_import_triton():
 @pytest.mark.slow
 def test_interpreted_kernel_equals_reference():
     run(INTERPRETED, TRITON_INTERPRET="1")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["80", "90"])
-def test_compiles_for_a_gpu(architecture, tmp_path):
-    run(COMPILED, architecture, TRITON_CACHE_DIR=str(tmp_path))

@@ -1,0 +1,200 @@
+"""attention in Triton against the reference: on a GPU, or by Triton's interpreter on the CPU (TRITON_INTERPRET=1)."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from memofast.ops import philox
+from memofast.ops.attention import attention, attention_keep_mask, attention_reference
+
+pytest.importorskip("triton")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+on_device = pytest.mark.interpreted if INTERPRETED else pytest.mark.gpu
+TYPES = [torch.float32, torch.bfloat16, torch.float16]
+ODD = [1, 15, 16, 17, 33, 63, 100, 0, 129, 160, 0]
+SITE = philox.site(2, philox.Place.ATTENTION)
+
+
+def batch(lengths, heads=1, width=64, dtype=torch.float32, spare=3):
+    """qkv, grad and options of a packed batch, on the device; `spare` rows belong to no sequence."""
+    generator = torch.Generator().manual_seed(0)
+    rows = sum(lengths) + spare
+    qkv = torch.randn(rows, 3, heads, width, generator=generator).to(DEVICE, dtype)
+    grad = torch.randn(rows, heads, width, generator=generator).to(DEVICE, dtype)
+    offsets = torch.tensor([0, *lengths]).cumsum(0).to(DEVICE, torch.int32)
+    keys = torch.randint(-(2**63), 2**63 - 1, (len(lengths),), generator=generator)
+    options = {"offsets": offsets, "lengths": None, "rng": torch.tensor([17 - 2**40, 2**35], device=DEVICE)}
+    return qkv, grad, options | {"sample_keys": keys.to(DEVICE), "site": SITE}
+
+
+def triton(qkv, grad, offsets, lengths, rng, sample_keys, site, p, scale=0.125):
+    """(output, gradient) of the raw operators, which run the interpreter too."""
+    rest = (offsets, lengths, rng, sample_keys, site, p, scale, "triton")
+    out, lse = torch.ops.memofast.attention(qkv, *rest)
+    return out, torch.ops.memofast.attention_backward(grad, qkv, lse, *rest)
+
+
+def reference(qkv, grad, p, scale=0.125, **options):
+    leaf = qkv.detach().clone().requires_grad_()
+    out = attention_reference(leaf, p=p, scale=scale, **options)
+    (grad_qkv,) = torch.autograd.grad(out + 0 * leaf[:, 0], leaf, grad.to(out.dtype))  # no sequence: zero, not an error
+    return out.detach(), grad_qkv
+
+
+def assert_within_rule(qkv, grad, **options):
+    """Error at most 2x (forward) and 3x (gradient) that of plain PyTorch; the interpreter cuts bf16 off, which doubles it."""
+    got, plain = triton(qkv, grad, **options), reference(qkv, grad, **options)
+    exact = reference(qkv.double(), grad.double(), **options)
+    doubled = 2 if INTERPRETED and qkv.dtype == torch.bfloat16 else 1
+    for factor, mine, other, truth in zip((2, 3), got, plain, exact, strict=True):
+        assert mine.dtype == qkv.dtype
+        allowed = doubled * factor * (other.double() - truth).abs().max() + 1e-6
+        assert (mine.double() - truth).abs().max() <= allowed
+    return got
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="runs this file")
+def test_in_the_interpreter():
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    result = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-5000:]
+
+
+@on_device
+@pytest.mark.parametrize(
+    ("dtype", "p"),
+    [(torch.float32, 0.0), (torch.float32, 0.1), (torch.bfloat16, 0.0), (torch.bfloat16, 0.1), (torch.float16, 0.1)],
+)
+def test_matches_reference(dtype, p, poisoned_memory):
+    qkv, grad, options = batch(ODD, dtype=dtype)
+    out, grad_qkv = assert_within_rule(qkv, grad, p=p, **options)
+    assert not out[-3:].any() and not grad_qkv[-3:].any()
+
+
+@on_device
+@pytest.mark.parametrize(("heads", "width"), [(3, 16), (2, 24), (1, 48), (2, 96), (1, 128)])
+def test_head_widths(heads, width, poisoned_memory):
+    for dtype in TYPES[: 1 if INTERPRETED else 3]:
+        assert_within_rule(*(case := batch([17, 0, 40], heads, width, dtype))[:2], p=0.1, **case[2])
+
+
+@on_device
+def test_padded_equals_packed(poisoned_memory):
+    lengths, longest = [7, 0, 40, 20], 40
+    qkv, grad, options = batch(lengths, heads=2, spare=0)
+    inside = torch.arange(longest, device=DEVICE) < torch.tensor(lengths, device=DEVICE)[:, None]
+    padded_qkv = qkv.new_full((4, longest, *qkv.shape[1:]), float("nan"))
+    padded_grad = grad.new_full((4, longest, *grad.shape[1:]), float("nan"))
+    padded_qkv[inside], padded_grad[inside] = qkv, grad
+    padded = options | {
+        "offsets": torch.arange(0, 4 * longest + 1, longest, dtype=torch.int32, device=DEVICE),
+        "lengths": torch.tensor(lengths, dtype=torch.int32, device=DEVICE),
+    }
+    results = triton(padded_qkv.flatten(0, 1), padded_grad.flatten(0, 1), p=0.2, **padded)
+    for packed, result in zip(triton(qkv, grad, p=0.2, **options), results, strict=True):
+        result = result.unflatten(0, (4, longest))
+        assert torch.equal(result[inside], packed)
+        assert not result[~inside].any()
+
+
+@on_device
+@pytest.mark.parametrize("lengths", [[], [0], [0, 0, 0], [1]])
+@pytest.mark.parametrize("spare", [0, 70])
+def test_empty(lengths, spare, poisoned_memory):
+    qkv, grad, options = batch(lengths, heads=2, spare=spare)
+    results = triton(qkv, grad, p=0.1, **options)
+    torch.testing.assert_close(results, reference(qkv, grad, p=0.1, **options))
+
+
+@on_device
+def test_dropout_follows_the_mask():
+    """With equal scores and one-hot values the output is the keep mask itself, bit for bit."""
+    length, heads, p = 72, 2, 0.3
+    _, _, options = batch([length], spare=0)
+    qkv = torch.zeros(length, 3, heads, length, device=DEVICE)
+    qkv[:, 2] = torch.eye(length, device=DEVICE)[:, None]
+    out, _ = triton(qkv, qkv[:, 0], p=p, **options)
+    keep = attention_keep_mask(options["rng"], SITE, options["sample_keys"], heads, length, p)[0]
+    assert torch.equal(out.transpose(0, 1) != 0, keep)
+    torch.testing.assert_close(out.transpose(0, 1), keep * philox.keep_scale(p) / length)
+
+
+@on_device
+def test_bitwise_repeatable_in_any_batch():
+    qkv, grad, options = batch([5, 70, 9], spare=0)
+    whole = triton(qkv, grad, p=0.1, **options)
+    for once, again in zip(whole, triton(qkv, grad, p=0.1, **options), strict=True):
+        assert torch.equal(once, again)
+    alone = options | {
+        "offsets": torch.tensor([0, 70], dtype=torch.int32, device=DEVICE),
+        "sample_keys": options["sample_keys"][1:2],
+    }
+    for mine, all_rows in zip(triton(qkv[5:75].clone(), grad[5:75].clone(), p=0.1, **alone), whole, strict=True):
+        assert torch.equal(mine, all_rows[5:75])
+
+
+@on_device
+def test_large_scores_stay_finite():
+    qkv, grad, options = batch([50])
+    exact = reference(qkv.double() * 20, grad, p=0.0, **options)
+    for result, truth in zip(triton(qkv * 20, grad, p=0.0, **options), exact, strict=True):
+        torch.testing.assert_close(result.double(), truth, atol=1e-3 * truth.abs().max().item(), rtol=0)
+
+
+@on_device
+def test_refuses_wide_heads():
+    qkv, grad, options = batch([3], width=136)
+    with pytest.raises(ValueError, match="at most 128 channels"):
+        triton(qkv, grad, p=0.0, **options)
+
+
+def test_needs_a_gpu():
+    with pytest.raises(ValueError, match="needs cuda tensors"):
+        attention(torch.zeros(3, 3, 1, 16), torch.tensor([0, 3], dtype=torch.int32), backend="triton")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TYPES)
+def test_compile_fullgraph(dtype):
+    qkv, grad, options = batch([4, 0, 90], dtype=dtype)
+
+    def doubled(x):
+        return attention(x * 2, p=0.1, backend="triton", **options) + 1
+
+    def run(function):
+        leaf = qkv.clone().requires_grad_()
+        out = function(leaf)
+        out.backward(grad)
+        return out.detach(), leaf.grad
+
+    torch.testing.assert_close(run(torch.compile(doubled, fullgraph=True)), run(doubled))
+
+
+@pytest.mark.gpu
+def test_opcheck():
+    qkv, grad, options = batch([4, 0, 9])
+    rest = (*options.values(), 0.1, 0.125, "triton")
+    torch.library.opcheck(torch.ops.memofast.attention.default, (qkv, *rest))
+    lse = torch.ops.memofast.attention(qkv, *rest)[1]
+    torch.library.opcheck(torch.ops.memofast.attention_backward.default, (grad, qkv, lse, *rest))
+
+
+@pytest.mark.gpu
+def test_graph_replay_draws_anew():
+    """A captured launch reads offsets, keys and the update number at every replay."""
+    qkv, grad, options = batch([40, 70, 0, 33])
+    triton(qkv, grad, p=0.1, **options)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = triton(qkv, grad, p=0.1, **options)
+    options["rng"] += 1
+    options["offsets"].copy_(torch.tensor([0, 70, 75, 140, 143]))
+    graph.replay()
+    for replayed, eager in zip(results, triton(qkv, grad, p=0.1, **options), strict=True):
+        assert torch.equal(replayed, eager)
