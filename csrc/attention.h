@@ -20,9 +20,17 @@ struct AttentionArguments {
     float keep_scale;    // what kept probabilities are multiplied with
     float scale;         // of the scores
     Type type;           // of qkv, grad and out
+    // On a GPU only.
+    const void* saved;   // [rows, heads, width]: what forward gave; backward only
+    int64_t longest;     // no sequence is known to be longer; 0: nothing is known
 };
 
 MEMOFAST_DECLARE(int attention_forward(const AttentionArguments&))
 MEMOFAST_DECLARE(int attention_backward(const AttentionArguments&))
+
+namespace cuda {
+int attention_forward(const AttentionArguments&, void* stream);
+int attention_backward(const AttentionArguments&, void* stream);
+}  // namespace cuda
 
 }  // namespace memofast

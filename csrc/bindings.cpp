@@ -90,16 +90,19 @@ void bind_masks(py::module_& m) {
 }
 
 void bind_attention(py::module_& m) {
-    m.def("attention", [](bool backward, std::uintptr_t qkv, std::uintptr_t grad, std::uintptr_t out, std::uintptr_t lse,
-                          std::uintptr_t offsets, std::uintptr_t lengths, std::uintptr_t rng, std::uintptr_t sample_keys,
-                          int64_t rows, int64_t samples, int64_t heads, int64_t width, uint32_t site, uint32_t threshold,
-                          float keep_scale, float scale, int type) {
-        const AttentionArguments arguments{
+    m.def("attention", [](bool backward, Address qkv, Address grad, Address out, Address lse, Address offsets, Address lengths,
+                          Address rng, Address sample_keys, int64_t rows, int64_t samples, int64_t heads, int64_t width,
+                          uint32_t site, uint32_t threshold, float keep_scale, float scale, int type, Address saved,
+                          int64_t longest, bool on_cuda, Address stream) -> int {
+        const AttentionArguments a{
             at<const void>(qkv), at<const void>(grad), at<void>(out), at<float>(lse),
-            at<const int32_t>(offsets), at<const int32_t>(lengths), at<const int64_t>(rng),
-            at<const int64_t>(sample_keys), rows, samples, heads, width, site, threshold, keep_scale, scale, Type(type)};
+            at<const int32_t>(offsets), at<const int32_t>(lengths), at<const int64_t>(rng), at<const int64_t>(sample_keys),
+            rows, samples, heads, width, site, threshold, keep_scale, scale, Type(type), at<const void>(saved), longest};
         py::gil_scoped_release release;
-        return backward ? MEMOFAST_DISPATCH(attention_backward, arguments) : MEMOFAST_DISPATCH(attention_forward, arguments);
+        if (on_cuda)
+            return backward ? MEMOFAST_CUDA_CALL(attention_backward, a, at<void>(stream))
+                            : MEMOFAST_CUDA_CALL(attention_forward, a, at<void>(stream));
+        return backward ? MEMOFAST_DISPATCH(attention_backward, a) : MEMOFAST_DISPATCH(attention_forward, a);
     });
 }
 

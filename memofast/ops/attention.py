@@ -8,7 +8,8 @@ from torch import Tensor
 from memofast import _C
 from memofast.ops import library, philox
 
-BACKENDS = ("reference", "cpu", "torch", "triton")
+BACKENDS = ("reference", "cpu", "cuda", "torch", "triton")
+_CUDA_WIDTHS = (32, 64, 96, 128)  # of a head
 _MAX_POSITION = 1 << 16  # a dropout position is head << 16 | query
 
 
@@ -135,11 +136,14 @@ def _reference_backward(grad, qkv, offsets, lengths, rng, sample_keys, site, p, 
     return grads
 
 
-def _cpu(backward, qkv, grad, out, lse, offsets, lengths, rng, sample_keys, site, p, scale) -> None:
+def _kernel(backward, qkv, grad, out, lse, offsets, lengths, rng, sample_keys, site, p, scale, saved, longest, backend):
+    if backend == "cuda" and library.debugging():
+        _spans(offsets, lengths, qkv.shape[0])
     tensors = (qkv, grad, out, lse, offsets, lengths, rng, sample_keys)
     rows, _, heads, width = qkv.shape
     numbers = (rows, offsets.shape[0] - 1, heads, width, site, philox.drop_threshold(p), philox.keep_scale(p), scale)
-    status = _C.attention(backward, *map(library.pointer, tensors), *numbers, library.TYPE_CODES[qkv.dtype])
+    device = (library.pointer(saved), longest, backend == "cuda", library.stream(qkv))
+    status = _C.attention(backward, *map(library.pointer, tensors), *numbers, library.TYPE_CODES[qkv.dtype], *device)
     library.check_status("attention", status)
 
 
@@ -151,14 +155,15 @@ def _triton_kernels(qkv, offsets, lengths):
     return kernels
 
 
-def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend) -> tuple[Tensor, Tensor]:
+def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0) -> tuple[Tensor, Tensor]:
     if backend == "triton":
         return _triton_kernels(qkv, offsets, lengths).forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale)
     rows, _, heads, width = qkv.shape
-    if backend == "cpu":
-        out = torch.empty((rows, heads, width), dtype=qkv.dtype)
-        lse = torch.empty((rows, heads), dtype=torch.float32)
-        _cpu(False, qkv, None, out, lse, offsets, lengths, rng, sample_keys, site, p, scale)
+    if backend in ("cpu", "cuda"):
+        out = torch.empty((rows, heads, width), dtype=qkv.dtype, device=qkv.device)
+        lse = torch.empty((rows, heads), dtype=torch.float32, device=qkv.device)
+        options = (offsets, lengths, rng, sample_keys, site, p, scale, None, longest, backend)
+        _kernel(False, qkv, None, out, lse, *options)
         return out, lse
     lse = qkv.new_zeros((rows, heads), dtype=torch.float32)  # the other backends compute probabilities anew
     if backend == "torch":
@@ -167,20 +172,22 @@ def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend) -
     return attention_reference(qkv, offsets, **options), lse
 
 
-def _backward(grad, qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale, backend) -> Tensor:
+def _backward(grad, qkv, out, lse, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0) -> Tensor:
     if backend == "triton":
         kernels = _triton_kernels(qkv, offsets, lengths)
         return kernels.backward(grad, qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale)
-    if backend == "cpu":
+    if backend in ("cpu", "cuda"):
         grad_qkv = library.output_like(qkv)
-        _cpu(True, qkv, grad, grad_qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale)
+        options = (offsets, lengths, rng, sample_keys, site, p, scale, out, longest, backend)
+        _kernel(True, qkv, grad, grad_qkv, lse, *options)
         return grad_qkv
     backward = {"reference": _reference_backward, "torch": _torch_backward}[backend]
     return backward(grad, qkv, offsets, lengths, rng, sample_keys, site, p, scale)
 
 
 _OPTIONS = (
-    "Tensor offsets, Tensor? lengths, Tensor? rng, Tensor? sample_keys, int site, float p, float scale, str backend"
+    "Tensor offsets, Tensor? lengths, Tensor? rng, Tensor? sample_keys, int site, float p, float scale, str backend, "
+    "int longest=0"
 )
 _attention = library.define(
     f"attention(Tensor qkv, {_OPTIONS}) -> (Tensor, Tensor)",
@@ -191,7 +198,7 @@ _attention = library.define(
     ),
 )
 _attention_backward = library.define(
-    f"attention_backward(Tensor grad, Tensor qkv, Tensor lse, {_OPTIONS}) -> Tensor",
+    f"attention_backward(Tensor grad, Tensor qkv, Tensor out, Tensor lse, {_OPTIONS}) -> Tensor",
     _backward,
     lambda grad, qkv, *_: torch.empty_like(qkv),
 )
@@ -199,16 +206,16 @@ _attention_backward = library.define(
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend):
-        out, lse = _attention(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend)
-        ctx.save_for_backward(qkv, lse, offsets, lengths, rng, sample_keys)
-        ctx.options = (site, p, scale, backend)
+    def forward(ctx, qkv, offsets, lengths, rng, sample_keys, *options):
+        out, lse = _attention(qkv, offsets, lengths, rng, sample_keys, *options)
+        ctx.save_for_backward(qkv, out, lse, offsets, lengths, rng, sample_keys)
+        ctx.options = options
         return out
 
     @staticmethod
     def backward(ctx, grad):
         grad_qkv = _attention_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options)
-        return (grad_qkv, *[None] * 8)
+        return (grad_qkv, *[None] * 9)
 
 
 def attention(
@@ -221,6 +228,7 @@ def attention(
     rng: Tensor | None = None,
     sample_keys: Tensor | None = None,
     site: int = 0,
+    longest: int = 0,
     backend: str = "auto",
 ) -> Tensor:
     """softmax(scale q k^T) with dropout, times v, in every head of every sequence on its own.
@@ -233,7 +241,8 @@ def attention(
         p: dropout probability of the softmax; see `attention_keep_mask`, `philox.keep_scale`.
         scale: None stands for D ** -0.5.
         rng: [2] int64, run seed and update number; sample_keys [B] int64; site: `philox.site`. Needed where p > 0.
-        backend: auto, reference, cpu, triton (D at most 128), or torch (plain PyTorch, any device; waits for the device to learn
+        longest: no sequence is longer than this, if the caller knows; 0: unknown. Backend cuda then shares out its memory better.
+        backend: auto, reference, cpu, cuda (D 32, 64, 96 or 128; sm_80 or newer), triton (D at most 128), or torch (plain PyTorch, any device; waits for the device to learn
             the longest length).
     Returns: [N, H, D], zero in rows of no sequence; so is the gradient.
     Raises: ValueError for a wrong shape, type, device or stride, offsets or lengths out of range, or an unknown backend.
@@ -244,7 +253,7 @@ def attention(
     library.require_device("attention", backend, qkv)
     _check(qkv, offsets, lengths, p, rng, sample_keys, backend)
     scale = qkv.shape[-1] ** -0.5 if scale is None else float(scale)
-    arguments = (qkv, offsets, lengths, rng, sample_keys, site, float(p), scale, backend)
+    arguments = (qkv, offsets, lengths, rng, sample_keys, site, float(p), scale, backend, longest)
     if torch.is_grad_enabled() and qkv.requires_grad:
         return _Attention.apply(*arguments)
     return _attention(*arguments)[0]
@@ -253,14 +262,15 @@ def attention(
 def _automatic(qkv: Tensor) -> str:
     if qkv.dtype == torch.float64:
         return "reference"
-    return "cpu" if qkv.device.type == "cpu" else "torch"
+    if not qkv.is_cuda:
+        return "cpu" if qkv.device.type == "cpu" else "torch"
+    covered = bool(_C.cuda_version) and qkv.shape[-1] in _CUDA_WIDTHS
+    return "cuda" if covered and torch.cuda.get_device_capability(qkv.device) >= (8, 0) else "torch"
 
 
 def _check(qkv, offsets, lengths, p, rng, sample_keys, backend) -> None:
-    types = [torch.float32, torch.bfloat16]
-    types += [torch.float16] if qkv.is_cuda else []
-    types += [torch.float64] if backend == "reference" else []
-    library.check_tensor("attention", "qkv", qkv, shape=(None, 3, None, None), dtype=tuple(types))
+    types = library.row_types(qkv, backend == "reference")
+    library.check_tensor("attention", "qkv", qkv, shape=(None, 3, None, None), dtype=types)
     if qkv.shape[3] % 8 or not qkv.shape[3] or not qkv.shape[2]:
         raise ValueError(
             f"attention: qkv [N, 3, H, D] needs at least one head and D a multiple of 8, got {list(qkv.shape)}"

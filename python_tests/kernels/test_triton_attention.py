@@ -36,7 +36,7 @@ def triton(qkv, grad, offsets, lengths, rng, sample_keys, site, p, scale=0.125):
     """(output, gradient) of the raw operators, which run the interpreter too."""
     rest = (offsets, lengths, rng, sample_keys, site, p, scale, "triton")
     out, lse = torch.ops.memofast.attention(qkv, *rest)
-    return out, torch.ops.memofast.attention_backward(grad, qkv, lse, *rest)
+    return out, torch.ops.memofast.attention_backward(grad, qkv, out, lse, *rest)
 
 
 def reference(qkv, grad, p, scale=0.125, **options):
@@ -181,8 +181,8 @@ def test_opcheck():
     qkv, grad, options = batch([4, 0, 9])
     rest = (*options.values(), 0.1, 0.125, "triton")
     torch.library.opcheck(torch.ops.memofast.attention.default, (qkv, *rest))
-    lse = torch.ops.memofast.attention(qkv, *rest)[1]
-    torch.library.opcheck(torch.ops.memofast.attention_backward.default, (grad, qkv, lse, *rest))
+    out, lse = torch.ops.memofast.attention(qkv, *rest)
+    torch.library.opcheck(torch.ops.memofast.attention_backward.default, (grad, qkv, out, lse, *rest))
 
 
 @pytest.mark.gpu

@@ -185,8 +185,8 @@ def test_opcheck(backend):
     qkv, grad, options = batch([4, 0, 9])
     rest = (options["offsets"], None, options["rng"], options["sample_keys"], SITE, 0.1, 0.125, backend)
     torch.library.opcheck(torch.ops.memofast.attention.default, (qkv, *rest))
-    lse = torch.ops.memofast.attention(qkv, *rest)[1]
-    torch.library.opcheck(torch.ops.memofast.attention_backward.default, (grad, qkv, lse, *rest))
+    out, lse = torch.ops.memofast.attention(qkv, *rest)
+    torch.library.opcheck(torch.ops.memofast.attention_backward.default, (grad, qkv, out, lse, *rest))
     with pytest.raises(RuntimeError, match="no derivative"):
         torch.ops.memofast.attention(qkv.requires_grad_(), *rest)
 
@@ -234,12 +234,56 @@ def test_wrong_offsets(backend, wrong):
         attention(qkv, good, lengths=torch.tensor([5, 5], dtype=torch.int32), backend=backend)
 
 
+def on_gpu(qkv, grad, options):
+    return qkv.cuda(), grad.cuda(), {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_gpu(dtype):
-    qkv, grad, options = batch(ODD, dtype=dtype, spare=3)
-    on_gpu = {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in options.items()}
-    got = run(attention, qkv.cuda(), grad.cuda(), p=0.1, **on_gpu)
-    plain = run(attention_reference, qkv.cuda(), grad.cuda(), p=0.1, **on_gpu)
-    exact = run(attention_reference, qkv.double(), grad, p=0.1, **options)
-    assert_within_rule([x.cpu() for x in got], [x.cpu() for x in plain], exact)
+@pytest.mark.parametrize("p", [0.0, 0.1])
+@pytest.mark.parametrize(("heads", "width"), [(3, 64), (2, 32), (2, 96), (1, 128)])
+def test_gpu_matches_reference(heads, width, p, dtype, poisoned_memory):
+    qkv, grad, options = on_gpu(*batch([*ODD, 700], heads, width, dtype, spare=3))
+    got = run(attention, qkv, grad, p=p, backend="cuda", **options)
+    plain = run(attention_reference, qkv, grad, p=p, **options)
+    exact = run(attention_reference, qkv.double(), grad, p=p, **options)
+    assert_within_rule(got, plain, exact)
+    assert not got[0][-3:].any() and not got[1][-3:].any()
+    for longest in (0, 160, 700):
+        again = run(attention, qkv, grad, p=p, longest=longest, **options)  # auto is cuda
+        assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
+
+
+@pytest.mark.gpu
+def test_gpu_other_widths():
+    qkv, grad, options = on_gpu(*batch([17, 33], width=40))
+    got = run(attention, qkv, grad, p=0.1, **options)
+    torch.testing.assert_close(got, run(attention_reference, qkv, grad, p=0.1, **options))
+    with pytest.raises(ValueError, match="not covered"):
+        attention(qkv, backend="cuda", **options)
+
+
+@pytest.mark.gpu
+def test_gpu_captured_without_waiting():
+    """A CUDA graph of forward and backward gives, for other values, lengths and steps, what eager mode gives."""
+    qkv, grad, options = on_gpu(*batch([40, 100, 17], dtype=torch.bfloat16))
+    leaf = qkv.clone().requires_grad_()
+
+    def step():
+        out = attention(leaf, p=0.1, backend="cuda", **options)
+        return out.detach(), torch.autograd.grad(out, leaf, grad)[0]
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        leaf.mul_(0.5)
+        options["offsets"].copy_(torch.tensor([0, 90, 95, 157]))
+        options["rng"].add_(1)
+    graph.replay()
+    assert all(torch.equal(a, b) for a, b in zip(captured, step(), strict=True))

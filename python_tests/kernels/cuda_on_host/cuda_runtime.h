@@ -52,7 +52,8 @@ struct alignas(16) float4 {
 
 using cudaStream_t = void*;
 using cudaError_t = int;
-constexpr int cudaErrorInvalidValue = 1, cudaErrorLaunchFailure = 719, cudaFuncAttributeMaxDynamicSharedMemorySize = 8;
+constexpr int cudaErrorInvalidValue = 1, cudaErrorLaunchFailure = 719, cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+              cudaDevAttrMaxSharedMemoryPerBlockOptin = 97;
 
 namespace cuda_on_host {
 inline cudaError_t last_error = 0;
@@ -61,6 +62,15 @@ inline cudaError_t last_error = 0;
 inline cudaError_t cudaGetLastError() { return std::exchange(cuda_on_host::last_error, 0); }
 inline cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t) {
     memset(target, value, bytes);
+    return 0;
+}
+inline cudaError_t cudaGetDevice(int* device) {
+    *device = 0;
+    return 0;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) {
+    const char* bytes = getenv("MEMOFAST_SHARED_BYTES");
+    *value = bytes ? atoi(bytes) : 227 * 1024;
     return 0;
 }
 template <class Kernel>
@@ -83,6 +93,11 @@ struct Warp {
     alignas(16) unsigned char slots[2][32][kSlotBytes];
 };
 
+struct Copy {  // started by cp.async; shared memory sees it when the thread waits
+    void* target;
+    const void* source;
+};
+
 struct Thread {
     uint3 index;
     unsigned number;
@@ -90,6 +105,7 @@ struct Thread {
     Barrier* waits_for = nullptr;
     unsigned generation = 0, exchanges = 0;
     bool started = false, done = false;
+    std::vector<Copy> copies;
     jmp_buf where;
     ucontext_t start;
 };
@@ -237,6 +253,7 @@ inline unsigned __ballot_sync(unsigned, int flag) {
     return result;
 }
 
+inline int min(int a, int b) { return a < b ? a : b; }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline int __clz(int bits) { return bits ? __builtin_clz(unsigned(bits)) : 32; }

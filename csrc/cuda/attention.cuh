@@ -1,0 +1,158 @@
+// What forward and backward of attention share: a block is one head of one sequence, its rows lie in shared memory, and each of its
+// warps owns 16 of them at a time. Sequences longer than `capacity` rows are read in chunks of that many.
+#pragma once
+
+#include <type_traits>
+
+#include "attention.h"
+#include "cuda/fragments.cuh"
+#include "launch.cuh"
+
+namespace memofast::cuda {
+
+constexpr int kTile = 16, kMostWarps = 8;
+constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
+__host__ __device__ inline int tiles_of(int rows) { return (rows + kTile - 1) / kTile; }
+
+struct Sequence {
+    int64_t first;       // row of the batch
+    int length, unused;  // rows, and rows behind them that belong to no sequence
+    int sample, head;
+};
+
+// Blocks past the last sample have the rows that come after all sequences.
+__device__ __forceinline__ Sequence this_sequence(const AttentionArguments& a) {
+    const int sample = int(blockIdx.x / a.heads), head = int(blockIdx.x % a.heads);
+    const int64_t first = a.offsets[sample], end = sample < a.samples ? a.offsets[sample + 1] : a.rows;
+    const int room = int(end - first), length = sample == a.samples ? 0 : a.lengths ? a.lengths[sample] : room;
+    return {first, length, room - length, sample, head};
+}
+
+// One head of a tensor of rows.
+template <class T>
+struct HeadRows {
+    T* at;
+    int64_t stride;
+
+    __device__ __forceinline__ T* row(int64_t number) const { return at + number * stride; }
+};
+
+// part: 0 query, 1 key, 2 value.
+template <class T>
+__device__ __forceinline__ HeadRows<T> part_of(T* qkv, const AttentionArguments& a, const Sequence& s, int part) {
+    const int64_t stride = 3 * a.heads * a.width;
+    return {qkv + s.first * stride + (part * a.heads + s.head) * a.width, stride};
+}
+
+template <class T>
+__device__ __forceinline__ HeadRows<T> head_of(T* rows, const AttentionArguments& a, const Sequence& s) {
+    const int64_t stride = a.heads * a.width;
+    return {rows + s.first * stride + s.head * a.width, stride};
+}
+
+// Starts copying rows [first, first + count) into shared memory, and zeros up to a whole tile.
+template <class T, int width>
+__device__ __forceinline__ void start_rows(SharedRows<T, width> target, HeadRows<const T> source, int first, int count) {
+    constexpr int elements = 16 / sizeof(T), vectors = width / elements;
+    for (int i = threadIdx.x; i < tiles_of(count) * kTile * vectors; i += blockDim.x) {
+        const int row = i / vectors, column = i % vectors * elements;
+        const bool real = row < count;
+        start_copy(target.row(row) + column, source.row(first + (real ? row : 0)) + column, real);
+    }
+}
+
+template <class T, int width>
+__device__ void zero_rows(HeadRows<T> rows, int first, int count) {
+    constexpr int elements = 16 / sizeof(T), vectors = width / elements;
+    for (int64_t i = threadIdx.x; i < int64_t(count) * vectors; i += blockDim.x)
+        *reinterpret_cast<uint4*>(rows.row(first + i / vectors) + i % vectors * elements) = {};
+}
+
+// Dropout of a tile of probabilities. One lane draws one (query, block of eight keys); the lanes that share a result combine the
+// eight bits of each into the bytes of a word.
+struct AttentionDropout {
+    Key key;
+    int64_t sample_key;
+    uint32_t position;  // head << 16
+    uint32_t threshold;
+
+    __device__ __forceinline__ AttentionDropout(const AttentionArguments& a, const Sequence& s)
+        : key{}, sample_key(0), position(uint32_t(s.head) << 16), threshold(a.threshold) {
+        if (!threshold || s.sample == a.samples) return;
+        key = stream_key(a.rng, 2, a.site);  // philox.Purpose.ATTENTION_DROPOUT
+        sample_key = a.sample_keys[s.sample];
+    }
+
+    // Bit k: key 8 block + k is kept.
+    __device__ __forceinline__ uint32_t draw_keys(int query, int block) const {
+        const Words words = draw(key, sample_key, position | uint32_t(query), uint32_t(block));
+        uint32_t kept = 0;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) kept |= lane16(words, i) >= threshold ? 1u << i : 0u;
+        return kept;
+    }
+
+    // Whether element i of accumulator h (rows are queries) is kept: bit 8 (i / 2 + 2 h) + i % 2.
+    __device__ __forceinline__ uint32_t by_query(int query, int key_row) const {
+        const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+        uint32_t bytes = draw_keys(query + g + t % 2 * 8, key_row / 8 + t / 2) << (8 * t);
+        bytes |= __shfl_xor_sync(~0u, bytes, 1);
+        bytes |= __shfl_xor_sync(~0u, bytes, 2);
+        return bytes >> (2 * t);
+    }
+
+    // The same where rows are keys: bit 8 (i % 2 + 2 h) of word i / 2.
+    __device__ __forceinline__ uint2 by_key(int query, int key_row) const {
+        const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+        uint32_t bytes = draw_keys(query + 2 * t + g % 2 + g / 2 % 2 * 8, key_row / 8 + g / 4) << (8 * (g % 4));
+        bytes |= __shfl_xor_sync(~0u, bytes, 4);
+        bytes |= __shfl_xor_sync(~0u, bytes, 8);
+        const uint32_t other = __shfl_xor_sync(~0u, bytes, 16);
+        return {(g < 4 ? bytes : other) >> g, (g < 4 ? other : bytes) >> g};
+    }
+};
+
+// How a launch is laid out: a block holds `capacity` rows, so that sequences up to that long are read once.
+struct AttentionLaunch {
+    int capacity, warps;
+    size_t shared_bytes;
+};
+
+inline int plan_attention(const AttentionArguments& a, int bytes_per_row, AttentionLaunch& plan) {
+    constexpr int unknown = 160, most = 256;
+    int device = 0, limit = 0;
+    if (const int error = cudaGetDevice(&device)) return error;
+    if (const int error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
+    const int longest = a.longest <= 0 ? unknown : a.longest < most ? int(a.longest) : most;
+    const int room = limit / bytes_per_row / kTile, wanted = tiles_of(longest), tiles = wanted < room ? wanted : room;
+    if (tiles == 0) return kUnsupported;
+    const int rounds = (tiles + kMostWarps - 1) / kMostWarps;
+    plan = {tiles * kTile, (tiles + rounds - 1) / rounds, size_t(tiles) * kTile * bytes_per_row};
+    return kSuccess;
+}
+
+template <int value>
+using Width = std::integral_constant<int, value>;
+
+// Calls run(T, width) for the types and head widths that kernels exist for.
+template <class Run>
+int for_type_and_width(const AttentionArguments& a, Run run) {
+    const auto for_width = [&](auto element) {
+        using T = decltype(element);
+        switch (a.width) {
+            case 32: return run(element, Width<32>{});
+            case 64: return run(element, Width<64>{});
+            case 96: return run(element, Width<96>{});
+            case 128: return run(element, Width<128>{});
+            default: return int(kUnsupported);
+        }
+    };
+    switch (a.type) {
+        case Type::float32: return for_width(float{});
+        case Type::bfloat16: return for_width(BFloat16{});
+        default: return for_width(Float16{});
+    }
+}
+
+}  // namespace memofast::cuda

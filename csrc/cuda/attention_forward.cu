@@ -1,0 +1,140 @@
+// Attention forward on a GPU: each warp owns 16 queries and goes through the keys with a running softmax, 64 at a time.
+// Memory: queries, keys and values are read once, outputs and one number per row are written.
+#include "cuda/attention.cuh"
+
+namespace memofast::cuda {
+namespace {
+
+constexpr int kKeyTiles = 4, kKeys = kKeyTiles * kTile;  // of one step of the running softmax
+
+// 16 queries of a warp: of rows g and g + 8 the largest score so far, the sum of exponentials, and the sums of values.
+template <int width>
+struct Attended {
+    float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, values[width / 8][4] = {};
+};
+
+// The four lanes that share a row.
+template <class Combine>
+__device__ __forceinline__ float over_quad(float value, Combine combine) {
+    value = combine(value, __shfl_xor_sync(~0u, value, 1));
+    return combine(value, __shfl_xor_sync(~0u, value, 2));
+}
+
+// Takes up to 64 keys more, which lie in shared memory from row `row` on; `keys` are left, the first of them is `key`.
+template <class T, int width>
+__device__ __forceinline__ void attend(Attended<width>& o, SharedRows<T, width> q, SharedRows<T, width> k, SharedRows<T, width> v,
+                                       int query_row, int row, int keys, int query, int key, const AttentionDropout& dropout,
+                                       float scale) {
+    const int column = threadIdx.x % 4 * 2, tiles = tiles_of(keys);
+    float s[kKeyTiles][2][4] = {};
+#pragma unroll
+    for (int d = 0; d < width; d += 16) {
+        const Left<T> left = load_left(q, query_row, d);
+#pragma unroll
+        for (int j = 0; j < kKeyTiles; ++j)
+            if (j < tiles) multiply_add_tile(s[j][0], s[j][1], left, load_right(k, row + j * kTile, d));
+    }
+    float largest[2] = {o.largest[0], o.largest[1]};
+#pragma unroll
+    for (int j = 0; j < kKeyTiles; ++j)
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            float& score = s[j][i / 4][i % 4];
+            score = j * kTile + i / 4 * 8 + column + i % 2 < keys ? score * scale : -INFINITY;
+            largest[i / 2 % 2] = fmaxf(largest[i / 2 % 2], score);
+        }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        largest[half] = over_quad(largest[half], [](float a, float b) { return fmaxf(a, b); });
+        const float shrink = power_of_two(o.largest[half] - largest[half]);
+        o.largest[half] = largest[half];
+        o.total[half] *= shrink;
+#pragma unroll
+        for (int n = 0; n < width / 8; ++n) {
+            o.values[n][2 * half] *= shrink;
+            o.values[n][2 * half + 1] *= shrink;
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < kKeyTiles; ++j) {
+        if (j >= tiles) break;
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            float& p = s[j][i / 4][i % 4];
+            p = power_of_two(p - largest[i / 2 % 2]);
+            o.total[i / 2 % 2] += p;
+        }
+        if (dropout.threshold) {
+            const uint32_t kept = dropout.by_query(query, key + j * kTile);
+#pragma unroll
+            for (int i = 0; i < 8; ++i)
+                if (!(kept >> (8 * (i / 2 % 2 + i / 4 * 2) + i % 2) & 1)) s[j][i / 4][i % 4] = 0.0f;
+        }
+        const Left<T> left = left_of<T>(s[j]);
+#pragma unroll
+        for (int n = 0; n < width / 8; n += 2)
+            multiply_add_tile(o.values[n], o.values[n + 1], left, load_right_across(v, row + j * kTile, n * 8));
+    }
+}
+
+template <class T, int width>
+__device__ __forceinline__ void finish(Attended<width>& o, const AttentionArguments& a, const Sequence& s, int query) {
+    float factor[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const float total = over_quad(o.total[half], [](float a, float b) { return a + b; });
+        const int row = query + threadIdx.x % 32 / 4 + 8 * half;
+        factor[half] = a.keep_scale / total;
+        if (threadIdx.x % 4 == 0 && row < s.length)
+            a.lse[(s.first + row) * a.heads + s.head] = o.largest[half] * kLn2 + logf(total);
+    }
+    const HeadRows<T> out = head_of(static_cast<T*>(a.out), a, s);
+    store_tile<T, width>(o.values, factor, out.row(query), out.stride, s.length - query);
+}
+
+template <class T, int width>
+__global__ void __launch_bounds__(32 * kMostWarps) forward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
+    const Sequence s = this_sequence(a);
+    const AttentionDropout dropout(a, s);
+    const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    const bool whole = s.length <= capacity;
+    const int step = whole || capacity < kKeys ? capacity : capacity / kKeys * kKeys;  // softmax steps are the same for any capacity
+    using Rows = SharedRows<T, width>;
+    const Rows q{shared_memory<T>()}, k{q.row(capacity)}, v{k.row(capacity)};
+    const T* qkv = static_cast<const T*>(a.qkv);
+    const auto queries = part_of(qkv, a, s, 0), keys = part_of(qkv, a, s, 1), values = part_of(qkv, a, s, 2);
+    for (int first = 0; first < s.length; first += warps * kTile) {
+        const int query = first + warp * kTile;
+        Attended<width> o;
+        for (int chunk = 0; chunk < s.length; chunk += step) {
+            const int count = min(step, s.length - chunk);
+            if (!whole || first == 0) {
+                __syncthreads();
+                if (chunk == 0) start_rows(q, queries, first, whole ? s.length : min(warps * kTile, s.length - first));
+                start_rows(k, keys, chunk, count);
+                start_rows(v, values, chunk, count);
+                wait_for_copies();
+                __syncthreads();
+            }
+            for (int row = 0; row < count && query < s.length; row += kKeys)
+                attend(o, q, k, v, whole ? query : warp * kTile, row, count - row, query, chunk + row, dropout, a.scale * kLog2E);
+        }
+        if (query < s.length) finish<T>(o, a, s, query);
+    }
+    zero_rows<T, width>(head_of(static_cast<T*>(a.out), a, s), s.length, s.unused);
+    for (int row = threadIdx.x; row < s.unused; row += blockDim.x) a.lse[(s.first + s.length + row) * a.heads + s.head] = 0.0f;
+}
+
+}  // namespace
+
+int attention_forward(const AttentionArguments& a, void* stream) {
+    return for_type_and_width(a, [&](auto element, auto width) -> int {
+        using T = decltype(element);
+        AttentionLaunch plan;
+        if (const int status = plan_attention(a, 3 * SharedRows<T, width>::kStride * sizeof(T), plan)) return status;
+        return launch_kernel(forward_kernel<T, width>, unsigned((a.samples + 1) * a.heads), 32 * plan.warps, plan.shared_bytes,
+                             static_cast<cudaStream_t>(stream), a, plan.capacity);
+    });
+}
+
+}  // namespace memofast::cuda

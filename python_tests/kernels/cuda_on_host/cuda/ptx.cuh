@@ -1,0 +1,109 @@
+// The functions of csrc/cuda/ptx.cuh on the host: layouts of matrix fragments as "PTX ISA" documents them. A matrix instruction
+// sums exactly and rounds once; PTX leaves that open.
+#pragma once
+
+#include <cmath>
+
+#include "rows/lanes.h"
+
+namespace memofast::cuda {
+
+inline int this_lane() { return int(cuda_on_host::current->number % 32); }
+
+template <class T>
+uint16_t bits16(float value) {
+    T rounded;
+    from_float(value, rounded);
+    uint16_t bits;
+    memcpy(&bits, &rounded, 2);
+    return bits;
+}
+
+template <class T>
+float half_of(uint32_t word, int half) {
+    const uint16_t bits = uint16_t(word >> (16 * half));
+    T value;
+    memcpy(&value, &bits, 2);
+    return to_float(value);
+}
+
+template <class T>
+uint32_t pack(float low, float high) {
+    return bits16<T>(low) | uint32_t(bits16<T>(high)) << 16;
+}
+
+inline float power_of_two(float x) { return exp2f(x); }
+
+// A lane's elements of a and b, as numbers.
+template <int a_count, int b_count>
+struct Operands {
+    float a[a_count], b[b_count];
+};
+
+template <class T>
+void multiply_add(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    Operands<8, 4> mine;
+    for (int i = 0; i < 8; ++i) mine.a[i] = half_of<T>(a[i / 2], i % 2);
+    for (int i = 0; i < 4; ++i) mine.b[i] = half_of<T>(b[i / 2], i % 2);
+    const auto* lanes = cuda_on_host::exchange("mma.m16n8k16", mine);
+    const auto of = [&](int lane) { return reinterpret_cast<const Operands<8, 4>*>(lanes[lane]); };
+    const int row = this_lane() / 4, column = this_lane() % 4 * 2;
+    for (int i = 0; i < 4; ++i) {
+        double sum = c[i];
+        for (int k = 0; k < 16; ++k) {
+            // register 0: rows 0..7, k 0..7; 1: rows 8..15; 2 and 3: the same of k 8..15
+            const float left = of(row * 4 + k % 8 / 2)->a[4 * (k / 8) + 2 * (i / 2) + k % 2];
+            const float right = of((column + i % 2) * 4 + k % 8 / 2)->b[2 * (k / 8) + k % 2];
+            sum += double(left) * right;
+        }
+        c[i] = float(sum);
+    }
+}
+
+inline void multiply_add_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    Operands<4, 2> mine;
+    for (int i = 0; i < 4; ++i) mine.a[i] = bits_float(a[i] & 0xFFFFE000u);
+    for (int i = 0; i < 2; ++i) mine.b[i] = bits_float(b[i] & 0xFFFFE000u);
+    const auto* lanes = cuda_on_host::exchange("mma.m16n8k8", mine);
+    const auto of = [&](int lane) { return reinterpret_cast<const Operands<4, 2>*>(lanes[lane]); };
+    const int row = this_lane() / 4, column = this_lane() % 4 * 2;
+    for (int i = 0; i < 4; ++i) {
+        double sum = c[i];
+        for (int k = 0; k < 8; ++k)
+            sum += double(of(row * 4 + k % 4)->a[2 * (k / 4) + i / 2]) * of((column + i % 2) * 4 + k % 4)->b[k / 4];
+        c[i] = float(sum);
+    }
+}
+
+inline const uint16_t* matrix_row(const unsigned char (*lanes)[cuda_on_host::kSlotBytes], int lane) {
+    const auto* row = cuda_on_host::taken<const uint16_t*>(lanes, lane);
+    if (reinterpret_cast<uintptr_t>(row) % 16) cuda_on_host::fault = "a row of ldmatrix is not aligned to 16 bytes";
+    return row;
+}
+
+inline void load_matrices(uint32_t (&m)[4], const void* row) {
+    const auto* lanes = cuda_on_host::exchange("ldmatrix", row);
+    for (int i = 0; i < 4; ++i) memcpy(&m[i], matrix_row(lanes, 8 * i + this_lane() / 4) + this_lane() % 4 * 2, 4);
+}
+
+inline void load_matrices_transposed(uint32_t (&m)[4], const void* row) {
+    const auto* lanes = cuda_on_host::exchange("ldmatrix.trans", row);
+    for (int i = 0; i < 4; ++i) {
+        const int first = 8 * i + this_lane() % 4 * 2, column = this_lane() / 4;
+        m[i] = matrix_row(lanes, first)[column] | uint32_t(matrix_row(lanes, first + 1)[column]) << 16;
+    }
+}
+
+inline void start_copy(void* target, const void* source, bool real) {
+    if (reinterpret_cast<uintptr_t>(target) % 16 || reinterpret_cast<uintptr_t>(source) % 16)
+        cuda_on_host::fault = "a copy of 16 bytes is not aligned";
+    cuda_on_host::current->copies.push_back({target, real ? source : nullptr});
+}
+
+inline void wait_for_copies() {
+    for (const auto& copy : cuda_on_host::current->copies)
+        copy.source ? memcpy(copy.target, copy.source, 16) : memset(copy.target, 0, 16);
+    cuda_on_host::current->copies.clear();
+}
+
+}  // namespace memofast::cuda
