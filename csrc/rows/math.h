@@ -56,4 +56,37 @@ MEMOFAST_FUNCTION float gelu_derivative(float v) {
     return v < 0.0f ? negative : 1.0f - negative;
 }
 
+constexpr float kNear = 4.75f;  // the short forms are 0 or v, 0 or 1 beyond: Phi(-4.75) is 1e-6
+
+MEMOFAST_FUNCTION float cut_near(float v) {  // NaN stays NaN
+    const float below = kNear < v ? kNear : v;
+    return -kNear > below ? -kNear : below;
+}
+
+// c[0] + c[1] u + ... + c[10] u^10 as even and odd powers, so that half of the products need not wait.
+MEMOFAST_FUNCTION float eleven_terms(const float (&c)[11], float u) {
+    const float u2 = u * u;
+    const float even = ((((c[10] * u2 + c[8]) * u2 + c[6]) * u2 + c[4]) * u2 + c[2]) * u2 + c[0];
+    const float odd = (((c[9] * u2 + c[7]) * u2 + c[5]) * u2 + c[3]) * u2 + c[1];
+    return odd * u + even;
+}
+
+MEMOFAST_FUNCTION float near_square(float t) { return t * t * 0.0886426593f - 1.0f; }  // [-kNear, kNear] to [-1, 1]
+
+// v Phi(v) for results of 16 bits, absolute error 5e-6: Phi - 1/2 as v times a minimax polynomial in v^2, exact at both ends.
+MEMOFAST_FUNCTION float gelu_short(float v) {
+    constexpr float c[11] = {0.148748353f,  -0.0736693367f,  0.0532334894f,  -0.0405298248f,  0.0303951204f, -0.0218571331f,
+                             0.0135228038f, -0.00677477149f, 0.00472872844f, -0.00401027594f, 0.00147599843f};
+    const float t = cut_near(v), cumulative = t * eleven_terms(c, near_square(t)) + 0.5f;
+    return v * (0.0f > cumulative ? 0.0f : cumulative);
+}
+
+// Phi(v) + v phi(v) in the same way, absolute error 3e-5.
+MEMOFAST_FUNCTION float gelu_derivative_short(float v) {
+    constexpr float c[11] = {0.150168344f,  -0.0817399323f, 0.0755884647f, -0.0811615735f, 0.0914153531f, -0.0995591655f,
+                             0.0748276189f, -0.0335507095f, 0.0385442935f, -0.0502294973f, 0.0209599584f};
+    const float t = cut_near(v);
+    return t * eleven_terms(c, near_square(t)) + 0.5f;
+}
+
 }  // namespace memofast::MEMOFAST_VARIANT
