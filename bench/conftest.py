@@ -3,6 +3,7 @@
 pytest bench --benchmark-json=speed.json && python bench/report.py speed.json
 """
 
+import math
 import platform
 import statistics
 import subprocess
@@ -29,10 +30,18 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def _seconds(function: Callable[[], object]) -> float:
+_LEAST_SECONDS = 0.005  # a round of a quick function is several calls, as one alone would measure its cold start
+
+
+def _calls(function: Callable[[], object]) -> int:
+    return max(1, math.ceil(_LEAST_SECONDS / max(_seconds(function, 1), 1e-7)))
+
+
+def _seconds(function: Callable[[], object], calls: int) -> float:
     start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) / calls
 
 
 def _summary(seconds: list[float]) -> dict[str, float]:
@@ -42,7 +51,7 @@ def _summary(seconds: list[float]) -> dict[str, float]:
 
 @pytest.fixture
 def side_by_side(benchmark):
-    """Time our function and its rivals in turn, round by round.
+    """Time our function and its rivals in turn, round by round; each is called as often as fills 5 ms, at least once.
 
     `side_by_side(ours, rivals={name: function}, rounds=20, target={name: ratio}, **facts)` records for every rival the median over
     rounds of (its time / our time in the same round) with the 20th and 80th percentile, in `extra_info` of the JSON.
@@ -60,11 +69,12 @@ def side_by_side(benchmark):
         for function in functions.values():  # twice: caches, pools and thread teams are filled before the first round
             function()
             function()
+        calls = {name: _calls(function) for name, function in functions.items()}
         times: dict[str, list[float]] = {name: [] for name in functions}
         names = list(functions)
         for number in range(rounds):
             for name in names[number % len(names) :] + names[: number % len(names)]:
-                times[name].append(_seconds(functions[name]))
+                times[name].append(_seconds(functions[name], calls[name]))
         ratios = {
             name: _summary([rival / our for rival, our in zip(times[name], times["ours"], strict=True)])
             for name in rivals

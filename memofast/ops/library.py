@@ -9,6 +9,7 @@ from torch import Tensor
 from memofast import _C
 
 _library = torch.library.Library("memofast", "FRAGMENT")
+_FORCED = os.environ.get("MEMOFAST_BACKEND", "auto")  # read once: a look into the environment costs a microsecond
 
 TYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
@@ -45,9 +46,9 @@ def define(schema: str, implementation: Callable, fake: Callable, integer: bool 
 
 
 def resolve(operator: str, requested: str, automatic: str, backends: Iterable[str]) -> str:
-    """The backend to run: the one requested, else MEMOFAST_BACKEND, else `automatic`; unknown ones raise `ValueError`."""
+    """The backend to run: the one requested, else MEMOFAST_BACKEND at import, else `automatic`; unknown ones raise `ValueError`."""
     if requested == "auto":
-        requested = os.environ.get("MEMOFAST_BACKEND", "auto")
+        requested = _FORCED
         if requested == "auto":
             return automatic
     if requested not in (known := tuple(backends)):

@@ -95,15 +95,15 @@ def span_mask(
     """
     if not targets.batch_fits(offsets, sample_keys, rng, selected):
         targets.check_batch("span_mask", offsets, sample_keys, rng, selected)
-    device = offsets.device
-    chosen = library.resolve("span_mask", backend, device.type if device.type in BACKENDS else "reference", BACKENDS)
-    if chosen != device.type:
+    automatic = targets.mask_backend(offsets)
+    chosen = library.resolve("span_mask", backend, automatic, BACKENDS)
+    if chosen != automatic:
         library.require_device("span_mask", chosen, offsets)
     entries = policy.capacity(rows, sample_keys.numel()) if capacity is None else capacity
     source, indices, count, overflow = _raw(
         offsets, sample_keys, rng, selected, rows, entries, _codes(policy, purpose, site), chosen
     )
-    if capacity is None and device.type == "cpu" and not torch.compiler.is_compiling():
+    if capacity is None and offsets.is_cpu and not torch.compiler.is_compiling():
         if (found := count.item()) > entries:
             return span_mask(
                 offsets, sample_keys, rng, policy, rows=rows, site=site, purpose=purpose, selected=selected, capacity=found, backend=backend

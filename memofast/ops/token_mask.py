@@ -121,22 +121,18 @@ def token_mask(
     if not targets.batch_fits(offsets, sample_keys, rng, selected):
         targets.check_batch("token_mask", offsets, sample_keys, rng, selected)
     for name, tensor in (("token_ids", token_ids), ("word_ids", word_ids), ("emotion", emotion)):
-        if tensor is not None and not (
-            tensor.dtype is torch.int32
-            and tensor.shape == (rows,)
-            and tensor.device == device
-            and tensor.is_contiguous()
-        ):
+        if tensor is not None:
             library.check_tensor("token_mask", name, tensor, shape=(rows,), dtype=torch.int32, device=device)
-    chosen = library.resolve("token_mask", backend, device.type if device.type in BACKENDS else "reference", BACKENDS)
-    if chosen != device.type:
+    automatic = targets.mask_backend(offsets)
+    chosen = library.resolve("token_mask", backend, automatic, BACKENDS)
+    if chosen != automatic:
         library.require_device("token_mask", chosen, offsets)
     entries = policy.capacity(rows, sample_keys.numel()) if capacity is None else capacity
     codes = _codes(policy, purpose, site)
     seen, labels, indices, count, overflow = _raw(
         token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, entries, codes, chosen
     )
-    if capacity is None and device.type == "cpu" and not torch.compiler.is_compiling():
+    if capacity is None and offsets.is_cpu and not torch.compiler.is_compiling():
         if (found := count.item()) > entries:
             return token_mask(
                 token_ids, word_ids, offsets, sample_keys, rng, policy, site=site, purpose=purpose,
