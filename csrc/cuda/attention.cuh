@@ -10,7 +10,7 @@
 
 namespace memofast::cuda {
 
-constexpr int kTile = 16, kMostWarps = 8;
+constexpr int kTile = 16, kMostWarps = 6;
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 __host__ __device__ inline int tiles_of(int rows) { return (rows + kTile - 1) / kTile; }
@@ -69,47 +69,44 @@ __device__ void zero_rows(HeadRows<T> rows, int first, int count) {
         *reinterpret_cast<uint4*>(rows.row(first + i / vectors) + i % vectors * elements) = {};
 }
 
-// Dropout of a tile of probabilities. One lane draws one (query, block of eight keys); the lanes that share a result combine the
-// eight bits of each into the bytes of a word.
-struct AttentionDropout {
-    Key key;
-    int64_t sample_key;
-    uint32_t position;  // head << 16
-    uint32_t threshold;
+// Which probabilities dropout keeps, a bit each, of the queries and keys that lie in shared memory; drawn while they are copied.
+struct KeptBits {
+    uint8_t* at;  // null without dropout
+    int pitch;    // bytes of a query: keys / 8
 
-    __device__ __forceinline__ AttentionDropout(const AttentionArguments& a, const Sequence& s)
-        : key{}, sample_key(0), position(uint32_t(s.head) << 16), threshold(a.threshold) {
-        if (!threshold || s.sample == a.samples) return;
-        key = stream_key(a.rng, 2, a.site);  // philox.Purpose.ATTENTION_DROPOUT
-        sample_key = a.sample_keys[s.sample];
-    }
-
-    // Bit k: key 8 block + k is kept.
-    __device__ __forceinline__ uint32_t draw_keys(int query, int block) const {
-        const Words words = draw(key, sample_key, position | uint32_t(query), uint32_t(block));
-        uint32_t kept = 0;
+    // One byte is one draw: a query, eight keys. `query` and `key` count from the sequence's start.
+    __device__ __forceinline__ void draw_all(const AttentionArguments& a, const Sequence& s, int query, int queries, int key, int keys) const {
+        if (!at || queries == 0) return;
+        const Key stream = stream_key(a.rng, 2, a.site);  // philox.Purpose.ATTENTION_DROPOUT
+        const int64_t sample_key = a.sample_keys[s.sample];
+        const int blocks = (keys + 7) / 8;
+        for (int i = threadIdx.x; i < queries * blocks; i += blockDim.x) {
+            const int row = i / blocks, block = i % blocks;
+            const Words words = draw(stream, sample_key, uint32_t(s.head) << 16 | uint32_t(query + row), uint32_t(key / 8 + block));
+            uint32_t kept = 0;
 #pragma unroll
-        for (int i = 0; i < 8; ++i) kept |= lane16(words, i) >= threshold ? 1u << i : 0u;
-        return kept;
+            for (int lane = 0; lane < 8; ++lane) kept |= lane16(words, lane) >= a.threshold ? 1u << lane : 0u;
+            at[row * pitch + block] = uint8_t(kept);
+        }
     }
 
-    // Whether element i of accumulator h (rows are queries) is kept: bit 8 (i / 2 + 2 h) + i % 2.
-    __device__ __forceinline__ uint32_t by_query(int query, int key_row) const {
-        const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-        uint32_t bytes = draw_keys(query + g + t % 2 * 8, key_row / 8 + t / 2) << (8 * t);
-        bytes |= __shfl_xor_sync(~0u, bytes, 1);
-        bytes |= __shfl_xor_sync(~0u, bytes, 2);
-        return bytes >> (2 * t);
+    // Two blocks of eight keys.
+    __device__ __forceinline__ uint32_t pair(int query, int key) const {
+        return *reinterpret_cast<const uint16_t*>(at + query * pitch + key / 8);
     }
 
-    // The same where rows are keys: bit 8 (i % 2 + 2 h) of word i / 2.
-    __device__ __forceinline__ uint2 by_key(int query, int key_row) const {
-        const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-        uint32_t bytes = draw_keys(query + 2 * t + g % 2 + g / 2 % 2 * 8, key_row / 8 + g / 4) << (8 * (g % 4));
-        bytes |= __shfl_xor_sync(~0u, bytes, 4);
-        bytes |= __shfl_xor_sync(~0u, bytes, 8);
-        const uint32_t other = __shfl_xor_sync(~0u, bytes, 16);
-        return {(g < 4 ? bytes : other) >> g, (g < 4 ? other : bytes) >> g};
+    // Of a tile whose rows are queries: element i of accumulator h is kept where bit 8 (h + 2 (i / 2)) + i % 2 is set.
+    __device__ __forceinline__ uint32_t by_query(int query, int key) const {
+        if (!at) return ~0u;
+        const int row = query + threadIdx.x % 32 / 4;
+        return (pair(row, key) | pair(row + 8, key) << 16) >> (threadIdx.x % 4 * 2);
+    }
+
+    // Of two accumulators whose rows are keys and whose columns are eight queries from `query` on: bit 16 (i % 2) + 8 (i / 2).
+    __device__ __forceinline__ uint32_t by_key(int query, int key) const {
+        if (!at) return ~0u;
+        const int column = query + threadIdx.x % 4 * 2;
+        return (pair(column, key) | pair(column + 1, key) << 16) >> (threadIdx.x % 32 / 4);
     }
 };
 
@@ -124,11 +121,11 @@ inline int plan_attention(const AttentionArguments& a, int bytes_per_row, Attent
     int device = 0, limit = 0;
     if (const int error = cudaGetDevice(&device)) return error;
     if (const int error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
-    const int longest = a.longest <= 0 ? unknown : a.longest < most ? int(a.longest) : most;
-    const int room = limit / bytes_per_row / kTile, wanted = tiles_of(longest), tiles = wanted < room ? wanted : room;
+    int tiles = tiles_of(a.longest <= 0 ? unknown : a.longest < most ? int(a.longest) : most);
+    const auto bytes = [&] { return tiles * kTile * (bytes_per_row + tiles * kTile / 8); };
+    while (bytes() > limit) --tiles;
     if (tiles == 0) return kUnsupported;
-    const int rounds = (tiles + kMostWarps - 1) / kMostWarps;
-    plan = {tiles * kTile, (tiles + rounds - 1) / rounds, size_t(tiles) * kTile * bytes_per_row};
+    plan = {tiles * kTile, tiles < kMostWarps ? tiles : kMostWarps, size_t(bytes())};
     return kSuccess;
 }
 

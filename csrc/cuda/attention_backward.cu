@@ -1,6 +1,6 @@
-// Attention backward on a GPU, in one launch and without atomics: first each warp owns 16 queries and sums their gradient over the
-// keys, then it owns 16 keys and sums their gradient and that of their values over the queries. Probabilities are computed from the
-// saved log-sum-exp and dropout is drawn again, both times; no sum is ever shared by two warps.
+// Attention backward on a GPU, in one launch and without atomics: a warp owns 16 keys and sums their gradient and that of their
+// values over the queries, or it owns 16 queries and sums their gradient over the keys. Probabilities are computed from the saved
+// log-sum-exp, once for each; no sum is ever shared by two warps.
 // Memory: queries, keys, values, the output and its gradient are read once, three gradients are written.
 #include "cuda/attention.cuh"
 
@@ -16,6 +16,12 @@ template <class T, int width>
 struct Block {
     SharedRows<T, width> q, grad, k, v;
     QueryFacts* facts;
+    KeptBits bits;
+
+    __device__ __forceinline__ Block(const AttentionArguments& a, int capacity)
+        : q{shared_memory<T>()}, grad{q.row(capacity)}, k{grad.row(capacity)}, v{k.row(capacity)},
+          facts(reinterpret_cast<QueryFacts*>(v.row(capacity))),
+          bits{a.threshold ? reinterpret_cast<uint8_t*>(facts + capacity) : nullptr, capacity / 8} {}
 };
 
 // The left operands of a product: kept in registers where that costs few of them, else read again for every tile.
@@ -41,7 +47,8 @@ struct OwnRows {
 // sums[16, 16] += own rows times other rows.
 template <class T, int width>
 __device__ __forceinline__ void multiply_rows(float (&sums)[2][4], const OwnRows<T, width>& own, SharedRows<T, width> others, int first) {
-#pragma unroll
+    constexpr int ahead = OwnRows<T, width>::kKept ? width / 16 : 2;  // more loads in flight would take too many registers
+#pragma unroll ahead
     for (int d = 0; d < width; d += 16) multiply_add_tile(sums[0], sums[1], own[d], load_right(others, first, d));
 }
 
@@ -53,6 +60,10 @@ __device__ __forceinline__ void add_rows(float (&sums)[width / 8][4], const floa
     for (int n = 0; n < width / 8; n += 2) multiply_add_tile(sums[n], sums[n + 1], left, load_right_across(rows, first, n * 8));
 }
 
+// Of a launch: how many blocks a multiprocessor should hold, which bounds the registers of a thread.
+template <class T, int width>
+constexpr int kBlocks = sizeof(T) == 2 && width <= 64 ? 2 : 1;
+
 // What every tile needs of the launch.
 struct Scales {
     float exponent, kept;  // of scores, as powers of two; of gradients of probabilities that dropout kept
@@ -60,153 +71,129 @@ struct Scales {
     __device__ __forceinline__ explicit Scales(const AttentionArguments& a) : exponent(a.scale * kLog2E), kept(a.keep_scale * a.scale) {}
 };
 
-// 16 queries of a warp and the tile of 16 keys at `key_row`, of which `keys` are real: the gradient of the queries.
+// The gradient of 16 queries of a warp, at `row` in shared memory, from the keys there.
 template <class T, int width>
-__device__ __forceinline__ void add_keys(float (&sums)[width / 8][4], const OwnRows<T, width>& q, const OwnRows<T, width>& grad,
-                                         const Block<T, width>& block, const QueryFacts (&facts)[2], int key_row, int keys,
-                                         int query, int key, const AttentionDropout& dropout, Scales scales) {
-    float s[2][4] = {}, g[2][4] = {};
-    multiply_rows(s, q, block.k, key_row);
-    multiply_rows(g, grad, block.v, key_row);
-    const uint32_t kept = dropout.threshold ? dropout.by_query(query, key) : ~0u;
+__device__ __forceinline__ void add_keys(float (&sums)[width / 8][4], const Block<T, width>& block, int row, int keys, Scales scales) {
+    const OwnRows<T, width> q(block.q, row), grad(block.grad, row);
+    const QueryFacts facts[2] = {block.facts[row + threadIdx.x % 32 / 4], block.facts[row + threadIdx.x % 32 / 4 + 8]};
+    for (int key = 0; key < keys; key += kTile) {
+        float s[2][4] = {}, g[2][4] = {};
+        multiply_rows(s, q, block.k, key);
+        multiply_rows(g, grad, block.v, key);
+        const uint32_t kept = block.bits.by_query(row, key);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        const QueryFacts& of = facts[i / 2 % 2];
-        const bool keep = kept >> (8 * (i / 2 % 2 + i / 4 * 2) + i % 2) & 1, real = i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2 < keys;
-        const float p = power_of_two(s[i / 4][i % 4] * scales.exponent - of.log_total);
-        s[i / 4][i % 4] = real ? p * (g[i / 4][i % 4] * (keep ? scales.kept : 0.0f) - of.shift) : 0.0f;
+        for (int i = 0; i < 8; ++i) {
+            const QueryFacts& of = facts[i / 2 % 2];
+            const float factor = kept >> (8 * (i / 4 + i / 2 % 2 * 2) + i % 2) & 1 ? scales.kept : 0.0f;
+            const bool real = key + i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2 < keys;
+            const float p = power_of_two(s[i / 4][i % 4] * scales.exponent - of.log_total);
+            s[i / 4][i % 4] = real ? p * (g[i / 4][i % 4] * factor - of.shift) : 0.0f;
+        }
+        add_rows(sums, s, block.k, key);
     }
-    add_rows(sums, s, block.k, key_row);
 }
 
-// 16 keys of a warp and the tile of 16 queries at `query_row`: the gradients of the keys and of their values, the latter still to
-// be scaled for dropout.
+// The gradients of 16 keys of a warp and of their values, at `row`, from the queries there; the values' still without keep_scale.
 template <class T, int width>
 __device__ __forceinline__ void add_queries(float (&key_sums)[width / 8][4], float (&value_sums)[width / 8][4],
-                                            const OwnRows<T, width>& k, const OwnRows<T, width>& v, const Block<T, width>& block,
-                                            int query_row, int query, int key, const AttentionDropout& dropout, Scales scales) {
-    float s[2][4] = {}, g[2][4] = {};
-    multiply_rows(s, k, block.q, query_row);
-    multiply_rows(g, v, block.grad, query_row);
-    const uint2 kept = dropout.threshold ? dropout.by_key(query, key) : uint2{~0u, ~0u};
+                                            const Block<T, width>& block, int row, int queries, Scales scales) {
+    const OwnRows<T, width> k(block.k, row), v(block.v, row);
+    for (int query = 0; query < queries; query += kTile) {
+        float s[2][4] = {}, g[2][4] = {};
+        multiply_rows(s, k, block.q, query);
+        multiply_rows(g, v, block.grad, query);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-        const QueryFacts of = block.facts[query_row + i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2];
-        const bool keep = (i / 2 % 2 ? kept.y : kept.x) >> (8 * (i % 2 + i / 4 * 2)) & 1;
-        const float p = power_of_two(s[i / 4][i % 4] * scales.exponent - of.log_total);
-        s[i / 4][i % 4] = keep ? p : 0.0f;
-        g[i / 4][i % 4] = p * (g[i / 4][i % 4] * (keep ? scales.kept : 0.0f) - of.shift);
+        for (int h = 0; h < 2; ++h) {
+            const uint32_t kept = block.bits.by_key(query + 8 * h, row);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const QueryFacts of = block.facts[query + 8 * h + threadIdx.x % 4 * 2 + i % 2];
+                const bool keep = kept >> (16 * (i % 2) + 8 * (i / 2)) & 1;
+                const float p = power_of_two(s[h][i] * scales.exponent - of.log_total);
+                s[h][i] = keep ? p : 0.0f;
+                g[h][i] = p * (g[h][i] * (keep ? scales.kept : 0.0f) - of.shift);
+            }
+        }
+        add_rows(value_sums, s, block.grad, query);
+        add_rows(key_sums, g, block.q, query);
     }
-    add_rows(value_sums, s, block.grad, query_row);
-    add_rows(key_sums, g, block.q, query_row);
 }
 
-// Where a sequence's rows lie in memory.
-template <class T>
-struct Sources {
-    HeadRows<const T> q, k, v, out, grad;
-    const float* lse;
-    int64_t lse_stride;
-    float scale;
-
-    __device__ Sources(const AttentionArguments& a, const Sequence& s)
-        : q(part_of(static_cast<const T*>(a.qkv), a, s, 0)), k(part_of(static_cast<const T*>(a.qkv), a, s, 1)),
-          v(part_of(static_cast<const T*>(a.qkv), a, s, 2)), out(head_of(static_cast<const T*>(a.saved), a, s)),
-          grad(head_of(static_cast<const T*>(a.grad), a, s)), lse(a.lse + s.first * a.heads + s.head), lse_stride(a.heads),
-          scale(a.scale) {}
-};
-
+// The tensors' places are worked out where they are needed: kept, they would take registers from the sums.
 template <class T, int width>
-__device__ __forceinline__ void start_keys(const Block<T, width>& block, const Sources<T>& from, int first, int count) {
-    start_rows(block.k, from.k, first, count);
-    start_rows(block.v, from.v, first, count);
+__device__ __forceinline__ void start_keys(const Block<T, width>& block, const AttentionArguments& a, const Sequence& s, int first, int count) {
+    const T* qkv = static_cast<const T*>(a.qkv);
+    start_rows(block.k, part_of(qkv, a, s, 1), first, count);
+    start_rows(block.v, part_of(qkv, a, s, 2), first, count);
 }
 
 // Queries, their output's gradient and their facts; queries past `count` get probability 0.
 template <class T, int width>
-__device__ __forceinline__ void start_queries(const Block<T, width>& block, const Sources<T>& from, int first, int count) {
-    start_rows(block.q, from.q, first, count);
-    start_rows(block.grad, from.grad, first, count);
+__device__ __forceinline__ void start_queries(const Block<T, width>& block, const AttentionArguments& a, const Sequence& s, int first, int count) {
+    const auto outs = head_of(static_cast<const T*>(a.saved), a, s), grads = head_of(static_cast<const T*>(a.grad), a, s);
+    start_rows(block.q, part_of(static_cast<const T*>(a.qkv), a, s, 0), first, count);
+    start_rows(block.grad, grads, first, count);
     for (int base = threadIdx.x / 32 * 8; base < tiles_of(count) * kTile; base += blockDim.x / 4) {
         const int row = base + threadIdx.x % 32 / 4;
         float total = 0.0f;
         for (int column = threadIdx.x % 4 * 8; column < width && row < count; column += 32) {
             float out[8], grad[8];
-            load<8>(from.out.row(first + row) + column, 8, out);
-            load<8>(from.grad.row(first + row) + column, 8, grad);
+            load<8>(outs.row(first + row) + column, 8, out);
+            load<8>(grads.row(first + row) + column, 8, grad);
 #pragma unroll
             for (int i = 0; i < 8; ++i) total += out[i] * grad[i];
         }
         total += __shfl_xor_sync(~0u, total, 1);
         total += __shfl_xor_sync(~0u, total, 2);
         if (threadIdx.x % 4 == 0)
-            block.facts[row] = {row < count ? from.lse[(first + row) * from.lse_stride] * kLog2E : INFINITY, total * from.scale};
+            block.facts[row] = {row < count ? a.lse[(s.first + first + row) * a.heads + s.head] * kLog2E : INFINITY, total * a.scale};
     }
 }
 
 template <class T, int width>
-__global__ void __launch_bounds__(32 * kMostWarps) backward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
+__global__ void __launch_bounds__(32 * kMostWarps, kBlocks<T, width>) backward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
     const Sequence s = this_sequence(a);
-    const AttentionDropout dropout(a, s);
-    const Sources<T> from(a, s);
+    const Block<T, width> block(a, capacity);
     const Scales scales(a);
-    const int warp = threadIdx.x / 32, own = blockDim.x / 32 * kTile;  // rows that the warps own at a time
+    const int warp = threadIdx.x / 32, warps = blockDim.x / 32, own = warps * kTile;
     const bool whole = s.length <= capacity;
-    using Rows = SharedRows<T, width>;
-    const Rows q{shared_memory<T>()}, grad{q.row(capacity)}, k{grad.row(capacity)}, v{k.row(capacity)};
-    const Block<T, width> block{q, grad, k, v, reinterpret_cast<QueryFacts*>(v.row(capacity))};
-    T* out = static_cast<T*>(a.out);
-    const auto of_queries = part_of(out, a, s, 0), of_keys = part_of(out, a, s, 1), of_values = part_of(out, a, s, 2);
-
+    const auto result = [&](int part) { return part_of(static_cast<T*>(a.out), a, s, part); };  // 0 queries, 1 keys, 2 values
     if (whole) {
-        start_queries(block, from, 0, s.length);
-        start_keys(block, from, 0, s.length);
+        start_queries(block, a, s, 0, s.length);
+        start_keys(block, a, s, 0, s.length);
+        block.bits.draw_all(a, s, 0, s.length, 0, s.length);
         wait_for_copies();
         __syncthreads();
     }
-    for (int first = 0; first < s.length; first += own) {
-        const int query = first + warp * kTile, row = whole ? query : warp * kTile, count = s.length - query;
-        float sums[width / 8][4] = {};
-        for (int chunk = 0; chunk < s.length; chunk += capacity) {
-            const int keys = min(capacity, s.length - chunk);
-            if (!whole) {
-                __syncthreads();
-                if (chunk == 0) start_queries(block, from, first, min(own, s.length - first));
-                start_keys(block, from, chunk, keys);
-                wait_for_copies();
-                __syncthreads();
-            }
-            if (count <= 0) continue;
-            const OwnRows<T, width> own_q(q, row), own_grad(grad, row);
-            const int g = threadIdx.x % 32 / 4;
-            const QueryFacts facts[2] = {block.facts[row + g], block.facts[row + g + 8]};
-            for (int key = 0; key < keys; key += kTile)
-                add_keys(sums, own_q, own_grad, block, facts, key, keys - key, query, chunk + key, dropout, scales);
-        }
-        if (count > 0) store_tile<T, width>(sums, {1.0f, 1.0f}, of_queries.row(query), of_queries.stride, count);
-    }
-    for (int first = 0; first < s.length; first += own) {
-        const int key = first + warp * kTile, row = whole ? key : warp * kTile, count = s.length - key;
+    // Tiles of keys, the longer work, come first. Where rows are read in chunks, all warps own keys, or all own queries.
+    const int tiles = whole ? tiles_of(s.length) : (tiles_of(s.length) + warps - 1) / warps * warps;
+    for (int base = 0; base < 2 * tiles; base += warps) {
+        const int number = base + warp;
+        if (number >= 2 * tiles) break;
+        const bool by_key = number < tiles;
+        const int first = (by_key ? number : number - tiles) * kTile, group = first - warp * kTile;
+        const int row = whole ? first : warp * kTile, count = s.length - first;
         float key_sums[width / 8][4] = {}, value_sums[width / 8][4] = {};
         for (int chunk = 0; chunk < s.length; chunk += capacity) {
-            const int queries = min(capacity, s.length - chunk);
+            const int others = min(capacity, s.length - chunk), mine = min(own, s.length - group);
             if (!whole) {
                 __syncthreads();
-                if (chunk == 0) start_keys(block, from, first, min(own, s.length - first));
-                start_queries(block, from, chunk, queries);
+                if (!by_key || chunk == 0) start_keys(block, a, s, by_key ? group : chunk, by_key ? mine : others);
+                if (by_key || chunk == 0) start_queries(block, a, s, by_key ? chunk : group, by_key ? others : mine);
+                block.bits.draw_all(a, s, by_key ? chunk : group, by_key ? others : mine, by_key ? group : chunk, by_key ? mine : others);
                 wait_for_copies();
                 __syncthreads();
             }
             if (count <= 0) continue;
-            const OwnRows<T, width> own_k(k, row), own_v(v, row);
-            for (int query = 0; query < queries; query += kTile)
-                add_queries(key_sums, value_sums, own_k, own_v, block, query, chunk + query, key, dropout, scales);
+            if (by_key) add_queries(key_sums, value_sums, block, row, others, scales);
+            else add_keys(key_sums, block, row, others, scales);
         }
         if (count <= 0) continue;
-        store_tile<T, width>(key_sums, {1.0f, 1.0f}, of_keys.row(key), of_keys.stride, count);
-        store_tile<T, width>(value_sums, {a.keep_scale, a.keep_scale}, of_values.row(key), of_values.stride, count);
+        if (by_key) store_tile<T, width>(value_sums, {a.keep_scale, a.keep_scale}, result(2).row(first), result(2).stride, count);
+        const auto target = result(by_key);
+        store_tile<T, width>(key_sums, {1.0f, 1.0f}, target.row(first), target.stride, count);
     }
-    for (const auto& part : {of_queries, of_keys, of_values}) zero_rows<T, width>(part, s.length, s.unused);
+    for (int part = 0; part < 3; ++part) zero_rows<T, width>(result(part), s.length, s.unused);
 }
 
 }  // namespace

@@ -20,11 +20,10 @@ __device__ __forceinline__ float over_quad(float value, Combine combine) {
     return combine(value, __shfl_xor_sync(~0u, value, 2));
 }
 
-// Takes up to 64 keys more, which lie in shared memory from row `row` on; `keys` are left, the first of them is `key`.
+// Takes up to 64 keys more of the `keys` that are left from row `row` of shared memory on.
 template <class T, int width>
 __device__ __forceinline__ void attend(Attended<width>& o, SharedRows<T, width> q, SharedRows<T, width> k, SharedRows<T, width> v,
-                                       int query_row, int row, int keys, int query, int key, const AttentionDropout& dropout,
-                                       float scale) {
+                                       const KeptBits& bits, int query_row, int row, int keys, float scale) {
     const int column = threadIdx.x % 4 * 2, tiles = tiles_of(keys);
     float s[kKeyTiles][2][4] = {};
 #pragma unroll
@@ -64,12 +63,10 @@ __device__ __forceinline__ void attend(Attended<width>& o, SharedRows<T, width> 
             p = power_of_two(p - largest[i / 2 % 2]);
             o.total[i / 2 % 2] += p;
         }
-        if (dropout.threshold) {
-            const uint32_t kept = dropout.by_query(query, key + j * kTile);
+        const uint32_t kept = bits.by_query(query_row, row + j * kTile);
 #pragma unroll
-            for (int i = 0; i < 8; ++i)
-                if (!(kept >> (8 * (i / 2 % 2 + i / 4 * 2) + i % 2) & 1)) s[j][i / 4][i % 4] = 0.0f;
-        }
+        for (int i = 0; i < 8; ++i)
+            if (!(kept >> (8 * (i / 4 + i / 2 % 2 * 2) + i % 2) & 1)) s[j][i / 4][i % 4] = 0.0f;
         const Left<T> left = left_of<T>(s[j]);
 #pragma unroll
         for (int n = 0; n < width / 8; n += 2)
@@ -93,14 +90,14 @@ __device__ __forceinline__ void finish(Attended<width>& o, const AttentionArgume
 }
 
 template <class T, int width>
-__global__ void __launch_bounds__(32 * kMostWarps) forward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
+__global__ void __launch_bounds__(32 * kMostWarps, sizeof(T) == 2 && width <= 64 ? 3 : 1) forward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
     const Sequence s = this_sequence(a);
-    const AttentionDropout dropout(a, s);
     const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
     const bool whole = s.length <= capacity;
     const int step = whole || capacity < kKeys ? capacity : capacity / kKeys * kKeys;  // softmax steps are the same for any capacity
     using Rows = SharedRows<T, width>;
     const Rows q{shared_memory<T>()}, k{q.row(capacity)}, v{k.row(capacity)};
+    const KeptBits bits{a.threshold ? reinterpret_cast<uint8_t*>(v.row(capacity)) : nullptr, capacity / 8};
     const T* qkv = static_cast<const T*>(a.qkv);
     const auto queries = part_of(qkv, a, s, 0), keys = part_of(qkv, a, s, 1), values = part_of(qkv, a, s, 2);
     for (int first = 0; first < s.length; first += warps * kTile) {
@@ -110,14 +107,16 @@ __global__ void __launch_bounds__(32 * kMostWarps) forward_kernel(const __grid_c
             const int count = min(step, s.length - chunk);
             if (!whole || first == 0) {
                 __syncthreads();
-                if (chunk == 0) start_rows(q, queries, first, whole ? s.length : min(warps * kTile, s.length - first));
+                const int count_q = whole ? s.length : min(warps * kTile, s.length - first);
+                if (chunk == 0) start_rows(q, queries, first, count_q);
                 start_rows(k, keys, chunk, count);
                 start_rows(v, values, chunk, count);
+                bits.draw_all(a, s, first, count_q, chunk, count);
                 wait_for_copies();
                 __syncthreads();
             }
             for (int row = 0; row < count && query < s.length; row += kKeys)
-                attend(o, q, k, v, whole ? query : warp * kTile, row, count - row, query, chunk + row, dropout, a.scale * kLog2E);
+                attend(o, q, k, v, bits, whole ? query : warp * kTile, row, count - row, a.scale * kLog2E);
         }
         if (query < s.length) finish<T>(o, a, s, query);
     }

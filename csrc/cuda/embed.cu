@@ -75,7 +75,8 @@ __global__ void forward_rows(const __grid_constant__ EmbedArguments a) {
 // Sums over the rows of one warp; the gradient of content + position + type goes to memory, row by row.
 template <int kChunks>
 struct Sums {
-    RegisterRow<Warp, kChunks> gamma = {}, beta = {}, feature_gamma = {}, mask = {};
+    RegisterRow<Warp, kChunks> gamma = {}, beta = {}, feature_gamma = {};
+    float* mask;  // in shared memory of the warp's own, as few rows are masked
     float* total = nullptr;
 
     __device__ __forceinline__ void add_total(int k, const Span& span, const float* values) {
@@ -94,11 +95,11 @@ __device__ void store_row(const Warp& warp, RegisterRow<Warp, kChunks>& row, int
 }
 
 template <int kChunks>
-__device__ void add_row(RegisterRow<Warp, kChunks>& sum, const RegisterRow<Warp, kChunks>& row) {
+__device__ void add_row(const Warp& warp, float* sum, const RegisterRow<Warp, kChunks>& row) {
 #pragma unroll
     for (int k = 0; k < kChunks; ++k)
 #pragma unroll
-        for (int i = 0; i < Warp::kChunk; ++i) sum.values[k][i] += row.values[k][i];
+        for (int i = 0; i < Warp::kChunk; ++i) sum[warp.slot(k, i)] += row.values[k][i];
 }
 
 template <class T, int kChunks>
@@ -120,7 +121,7 @@ __device__ void backward_row(const EmbedArguments& a, const EmbedWorkspace& room
                        static_cast<const T*>(a.grad) + joint * width);
     if (modality == 0) return;
     if (!m.index) store_row(warp, d, width, static_cast<T*>(m.grad_content) + row * width);
-    else if (m.index[row] < 0) add_row(sums.mask, d);
+    else if (m.index[row] < 0) add_row(warp, sums.mask, d);
     else store_row(warp, d, width, a.workspace + room.content[modality] + row * width);
 }
 
@@ -147,10 +148,13 @@ __device__ void add_warps(RegisterRow<Warp, kChunks>& row, float* shared, int wi
 template <class T, int kChunks>
 __global__ void __launch_bounds__(32 * kWarps) backward_rows(const __grid_constant__ EmbedArguments a,
                                                              const __grid_constant__ EmbedWorkspace room) {
-    __shared__ float shared[kChunks * kSlab];
+    __shared__ float shared[kChunks * kSlab], masks[kWarps][kChunks * kSlab];
     const int modality = blockIdx.x < room.first_block[1] ? 0 : blockIdx.x < room.first_block[2] ? 1 : 2;
     const int64_t first = (blockIdx.x - room.first_block[modality]) * kEmbedRowsPerBlock;
+    for (int i = threadIdx.x; i < kWarps * kChunks * kSlab; i += blockDim.x) masks[0][i] = 0.0f;
+    __syncthreads();
     Sums<kChunks> sums;
+    sums.mask = masks[threadIdx.x / 32];
     for (int64_t row = first + threadIdx.x / 32; row < first + kEmbedRowsPerBlock; row += kWarps)
         if (row < a.modality[modality].rows) backward_row<T>(a, room, modality, row, sums);
     float* partial = a.workspace + room.partials + int64_t(blockIdx.x) * kEmbedPartials * a.width;
@@ -158,7 +162,11 @@ __global__ void __launch_bounds__(32 * kWarps) backward_rows(const __grid_consta
     add_warps(sums.beta, shared, int(a.width), partial + kBeta * a.width);
     if (modality == 0) return;
     add_warps(sums.feature_gamma, shared, int(a.width), partial + kFeatureGamma * a.width);
-    add_warps(sums.mask, shared, int(a.width), partial + kMask * a.width);
+    for (int i = threadIdx.x; i < a.width; i += blockDim.x) {
+        float sum = 0.0f;
+        for (int number = 0; number < kWarps; ++number) sum += masks[number][Warp::slot_of_channel(i)];
+        partial[kMask * a.width + i] = sum;
+    }
 }
 
 // Gradient of one row of a position table: the rows at that position, sample by sample.
