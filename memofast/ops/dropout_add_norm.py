@@ -156,11 +156,12 @@ class _DropoutAddNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        bias = ctx.saved_tensors[3]
-        grad_x, grad_residual, sums = _dropout_add_norm_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options)
-        grad_bias = None if bias is None else sums[2].to(bias.dtype)
+        saved = ctx.saved_tensors  # each look unpacks them anew
+        grad_x, grad_residual, sums = _dropout_add_norm_backward(grad.contiguous(), *saved, *ctx.options)
+        grad_gamma, grad_beta, *grad_bias = sums.unbind()
+        grad_bias = grad_bias[0].to(saved[3].dtype) if grad_bias else None
         grad_x = grad_x if ctx.options[1] > 0 else grad_residual
-        return grad_x, grad_residual, sums[0], sums[1], grad_bias, *[None] * 7
+        return grad_x, grad_residual, grad_gamma, grad_beta, grad_bias, *[None] * 7
 
 
 def dropout_add_norm(
