@@ -43,38 +43,48 @@ using Address = std::uintptr_t;
 #define MEMOFAST_CUDA_CALL(name, ...) kNotBuilt
 #endif
 
+// The masks of the CPU return the number of targets, or a negative status, and list_targets lists them; those of the GPU do both.
 void bind_masks(py::module_& m) {
     m.def("span_mask",
-          [](Address offsets, Address sample_keys, Address rng, Address selected, Address indices, Address count,
-             Address overflow, Address sample_counts, Address source, int64_t samples, int64_t rows, int64_t capacity,
-             int kind, int numerator, int denominator, int length, bool dice, bool original, uint32_t purpose,
-             uint32_t site, bool on_cuda, Address stream) -> int {
+          [](Address offsets, Address sample_keys, Address rng, Address selected, int64_t samples, int64_t rows,
+             Address source, int kind, int numerator, int denominator, int length, bool dice, bool original,
+             uint32_t purpose, uint32_t site, bool on_cuda, Address indices, Address count, Address overflow,
+             int64_t capacity, Address sample_counts, Address stream) -> int64_t {
               const SpanMaskArguments a{
                   {at<const int32_t>(offsets), at<const int64_t>(sample_keys), at<const int64_t>(rng),
-                   at<const bool>(selected), at<int32_t>(indices), at<int32_t>(count), at<int32_t>(overflow),
-                   at<int32_t>(sample_counts), samples, rows, capacity, purpose, site},
+                   at<const bool>(selected), samples, rows, purpose, site},
                   {SpanKind(kind), numerator, denominator, length, dice, original},
                   at<int32_t>(source)};
+              [[maybe_unused]] const TargetList list{at<int32_t>(indices), at<int32_t>(count), at<int32_t>(overflow),
+                                                     capacity, at<int32_t>(sample_counts)};
               py::gil_scoped_release release;
-              return on_cuda ? MEMOFAST_CUDA_CALL(span_mask, a, at<void>(stream)) : MEMOFAST_DISPATCH(span_mask, a);
+              return on_cuda ? MEMOFAST_CUDA_CALL(span_mask, a, list, at<void>(stream)) : MEMOFAST_DISPATCH(span_mask, a);
           });
     m.def("token_mask",
-          [](Address offsets, Address sample_keys, Address rng, Address selected, Address indices, Address count,
-             Address overflow, Address sample_counts, Address token_ids, Address word_ids, Address emotion, Address seen,
-             Address labels, int64_t samples, int64_t rows, int64_t capacity, int kind, int numerator, int denominator,
-             int emotion_numerator, int emotion_denominator, bool at_least_one, int mask_id, int random_low,
-             int random_high, uint32_t purpose, uint32_t site, bool on_cuda, Address stream) -> int {
+          [](Address offsets, Address sample_keys, Address rng, Address selected, int64_t samples, int64_t rows,
+             Address token_ids, Address word_ids, Address emotion, Address seen, Address labels, int kind, int numerator,
+             int denominator, int emotion_numerator, int emotion_denominator, bool at_least_one, int mask_id,
+             int random_low, int random_high, uint32_t purpose, uint32_t site, bool on_cuda, Address indices,
+             Address count, Address overflow, int64_t capacity, Address sample_counts, Address stream) -> int64_t {
               const TokenMaskArguments a{
                   {at<const int32_t>(offsets), at<const int64_t>(sample_keys), at<const int64_t>(rng),
-                   at<const bool>(selected), at<int32_t>(indices), at<int32_t>(count), at<int32_t>(overflow),
-                   at<int32_t>(sample_counts), samples, rows, capacity, purpose, site},
+                   at<const bool>(selected), samples, rows, purpose, site},
                   {TokenKind(kind), numerator, denominator, emotion_numerator, emotion_denominator, at_least_one, mask_id,
                    random_low, random_high},
                   at<const int32_t>(token_ids), at<const int32_t>(word_ids), at<const int32_t>(emotion),
                   at<int32_t>(seen), at<int32_t>(labels)};
+              [[maybe_unused]] const TargetList list{at<int32_t>(indices), at<int32_t>(count), at<int32_t>(overflow),
+                                                     capacity, at<int32_t>(sample_counts)};
               py::gil_scoped_release release;
-              return on_cuda ? MEMOFAST_CUDA_CALL(token_mask, a, at<void>(stream)) : MEMOFAST_DISPATCH(token_mask, a);
+              return on_cuda ? MEMOFAST_CUDA_CALL(token_mask, a, list, at<void>(stream)) : MEMOFAST_DISPATCH(token_mask, a);
           });
+    m.def("list_targets", [](Address values, int64_t rows, bool negative, Address indices, Address count,
+                             Address overflow, int64_t capacity) -> int {
+        const MaskedValues masked{at<int32_t>(values), rows, negative};
+        const TargetList list{at<int32_t>(indices), at<int32_t>(count), at<int32_t>(overflow), capacity, nullptr};
+        py::gil_scoped_release release;
+        return MEMOFAST_DISPATCH(list_targets, masked, list);
+    });
     m.def("stream_key", [](int64_t seed, int64_t step, uint32_t purpose, uint32_t site) {
         const int64_t rng[2] = {seed, step};
         const auto key = host::stream_key(rng, purpose, site);

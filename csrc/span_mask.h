@@ -19,10 +19,11 @@ struct SpanMaskArguments {
     int32_t* source;  // [rows]
 };
 
-MEMOFAST_DECLARE(int span_mask(const SpanMaskArguments& arguments))
+// Returns the number of targets, or a negative Status.
+MEMOFAST_DECLARE(int64_t span_mask(const SpanMaskArguments& arguments))
 
 namespace cuda {
-int span_mask(const SpanMaskArguments& arguments, void* stream);
+int span_mask(const SpanMaskArguments& arguments, const TargetList& list, void* stream);
 }
 
 }  // namespace memofast

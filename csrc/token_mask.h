@@ -24,10 +24,11 @@ struct TokenMaskArguments {
     int32_t* labels;           // [rows] the original id at targets, -1 elsewhere
 };
 
-MEMOFAST_DECLARE(int token_mask(const TokenMaskArguments& arguments))
+// Returns the number of targets, or a negative Status.
+MEMOFAST_DECLARE(int64_t token_mask(const TokenMaskArguments& arguments))
 
 namespace cuda {
-int token_mask(const TokenMaskArguments& arguments, void* stream);
+int token_mask(const TokenMaskArguments& arguments, const TargetList& list, void* stream);
 }
 
 }  // namespace memofast

@@ -3,7 +3,7 @@
 
 namespace memofast::MEMOFAST_VARIANT {
 
-int span_mask(const SpanMaskArguments& a) {
+int64_t span_mask(const SpanMaskArguments& a) {
     const Key key = stream_key(a.batch.rng, a.batch.purpose, a.batch.site);
     return mask_batch(
         a.batch,
@@ -12,11 +12,6 @@ int span_mask(const SpanMaskArguments& a) {
         },
         [&](int32_t first, int32_t rows) {
             for (int32_t row = first; row < first + rows; ++row) a.source[row] = row;
-        },
-        [source = a.source](int32_t row) { return source[row] < 0; },
-        [&](int32_t first, int32_t end) {
-            if (!a.policy.dice) return;
-            for (int32_t row = first; row < end; ++row) a.source[row] = settled(a.source[row]);
         });
 }
 

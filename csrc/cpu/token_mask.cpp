@@ -3,7 +3,7 @@
 
 namespace memofast::MEMOFAST_VARIANT {
 
-int token_mask(const TokenMaskArguments& a) {
+int64_t token_mask(const TokenMaskArguments& a) {
     const Key key = stream_key(a.batch.rng, a.batch.purpose, a.batch.site);
     return mask_batch(
         a.batch,
@@ -17,8 +17,7 @@ int token_mask(const TokenMaskArguments& a) {
                 a.seen[row] = a.token_ids[row];
                 a.labels[row] = -1;
             }
-        },
-        [labels = a.labels](int32_t row) { return labels[row] >= 0; }, [](int32_t, int32_t) {});
+        });
 }
 
 }  // namespace memofast::MEMOFAST_VARIANT

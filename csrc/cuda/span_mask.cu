@@ -27,8 +27,8 @@ struct Take {
 
 }  // namespace
 
-int span_mask(const SpanMaskArguments& a, void* stream) {
-    return mask_batch(a.batch, Mask{a}, Leave{a.source}, Take{a.source}, stream);
+int span_mask(const SpanMaskArguments& a, const TargetList& list, void* stream) {
+    return mask_batch(a.batch, list, Mask{a}, Leave{a.source}, Take{a.source}, stream);
 }
 
 }  // namespace memofast::MEMOFAST_VARIANT

@@ -28,8 +28,8 @@ struct Take {
 
 }  // namespace
 
-int token_mask(const TokenMaskArguments& a, void* stream) {
-    return mask_batch(a.batch, Mask{a}, Leave{a}, Take{a.labels}, stream);
+int token_mask(const TokenMaskArguments& a, const TargetList& list, void* stream) {
+    return mask_batch(a.batch, list, Mask{a}, Leave{a}, Take{a.labels}, stream);
 }
 
 }  // namespace memofast::MEMOFAST_VARIANT

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from memofast import _C
 
@@ -54,6 +55,14 @@ def resolve(operator: str, requested: str, automatic: str, backends: Iterable[st
     if requested not in (known := tuple(backends)):
         raise ValueError(f"{operator}: backend {requested!r} is not one of auto, {', '.join(known)}")
     return requested
+
+
+def eager(tensor: Tensor) -> bool:
+    """Whether nothing compiles, traces or watches operators here, so that a kernel may be called without PyTorch's dispatcher.
+
+    The way through it and back into Python costs more than some kernels do.
+    """
+    return not torch.compiler.is_compiling() and type(tensor) is Tensor and not is_in_torch_dispatch_mode()
 
 
 def debugging() -> bool:

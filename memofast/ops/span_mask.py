@@ -99,17 +99,14 @@ def span_mask(
     chosen = library.resolve("span_mask", backend, automatic, BACKENDS)
     if chosen != automatic:
         library.require_device("span_mask", chosen, offsets)
-    entries = policy.capacity(rows, sample_keys.numel()) if capacity is None else capacity
-    source, indices, count, overflow = _raw(
-        offsets, sample_keys, rng, selected, rows, entries, _codes(policy, purpose, site), chosen
-    )
-    if capacity is None and offsets.is_cpu and not torch.compiler.is_compiling():
-        if (found := count.item()) > entries:
-            return span_mask(
-                offsets, sample_keys, rng, policy, rows=rows, site=site, purpose=purpose, selected=selected, capacity=found, backend=backend
-            )  # fmt: skip
-        indices = indices[:found]
-    return MaskedRows(source, indices, count, overflow)
+    run = _raw
+    if capacity is None:
+        if offsets.is_cpu and library.eager(offsets):
+            run = _implementation
+        else:
+            capacity = policy.capacity(rows, sample_keys.numel())
+    codes = _codes(policy, purpose, site)
+    return MaskedRows(*run(offsets, sample_keys, rng, selected, rows, capacity, codes, chosen))
 
 
 def span_mask_reference(
@@ -218,16 +215,20 @@ def _implementation(offsets, sample_keys, rng, selected, rows, capacity, codes, 
         from memofast.kernels import span_mask as kernels
 
         return kernels.span_mask(offsets, sample_keys, rng, selected, rows, capacity, codes)
-    new, point, samples = offsets.new_empty, library.pointer, sample_keys.numel()
-    outputs = source, indices, count, overflow = new(rows), new(capacity), new(1), new(1)
-    workspace = new(samples) if backend == "cuda" else None
-    status = _C.span_mask(
-        offsets.data_ptr(), sample_keys.data_ptr(), rng.data_ptr(), point(selected), indices.data_ptr(), count.data_ptr(),
-        overflow.data_ptr(), point(workspace), source.data_ptr(), samples, rows, capacity, *codes,
-        backend == "cuda", library.stream(offsets),
+    new, samples = offsets.new_empty, sample_keys.numel()
+    source = new(rows)
+    arguments = (
+        offsets.data_ptr(), sample_keys.data_ptr(), rng.data_ptr(), library.pointer(selected), samples, rows, source.data_ptr(), *codes,
     )  # fmt: skip
-    library.check_status("span_mask", status)
-    return outputs
+    if backend == "cpu":
+        found = _C.span_mask(*arguments, *targets.NO_LIST)
+        if found < 0:
+            library.check_status("span_mask", found)
+        return source, *targets.listed(source, found, True, capacity)
+    workspace = new(samples)
+    listed, place = targets.list_on_cuda(workspace, capacity)
+    library.check_status("span_mask", _C.span_mask(*arguments, *place))
+    return source, *listed
 
 
 def _fake(offsets, sample_keys, rng, selected, rows, capacity, codes, backend):

@@ -5,9 +5,11 @@ import math
 import torch
 from torch import Tensor
 
+from memofast import _C
 from memofast.ops import library
 
 RATIO_LIMIT = 1000
+NO_LIST = (False, 0, 0, 0, 0, 0, 0)  # what a mask's kernel is told on the CPU, where `listed` follows it
 
 
 def check_ratio(owner: str, name: str, ratio: tuple[int, int]) -> None:
@@ -43,6 +45,24 @@ def compact(is_target: Tensor, capacity: int | None) -> tuple[Tensor, Tensor, Te
     rows = torch.arange(is_target.numel(), dtype=torch.int32, device=is_target.device)
     indices = torch.zeros(capacity + 1, dtype=torch.int32, device=is_target.device).scatter_(0, slots, rows)
     return indices[:capacity].clone(), count, (count > capacity).to(torch.int32)
+
+
+def listed(values: Tensor, found: int, negative: bool, capacity: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """`compact` of the rows whose value is negative, or is not: `found` rows of what a mask's kernel on the CPU wrote."""
+    new = values.new_empty
+    indices, count, overflow = new(found if capacity is None else capacity), new(1), new(1)
+    _C.list_targets(
+        values.data_ptr(), values.numel(), negative, indices.data_ptr(), count.data_ptr(), overflow.data_ptr(), indices.numel()
+    )  # fmt: skip
+    return indices, count, overflow
+
+
+def list_on_cuda(workspace: Tensor, capacity: int) -> tuple[tuple[Tensor, Tensor, Tensor], tuple]:
+    """(indices, count, overflow) for a mask's kernel on a GPU to write, and the arguments that tell it to; workspace [B] int32."""
+    new = workspace.new_empty
+    indices, count, overflow = new(capacity), new(1), new(1)
+    addresses = (indices.data_ptr(), count.data_ptr(), overflow.data_ptr(), capacity, workspace.data_ptr())
+    return (indices, count, overflow), (True, *addresses, library.stream(workspace))
 
 
 def mask_backend(offsets: Tensor) -> str:

@@ -127,19 +127,16 @@ def token_mask(
     chosen = library.resolve("token_mask", backend, automatic, BACKENDS)
     if chosen != automatic:
         library.require_device("token_mask", chosen, offsets)
-    entries = policy.capacity(rows, sample_keys.numel()) if capacity is None else capacity
+    run = _raw
+    if capacity is None:
+        if offsets.is_cpu and library.eager(offsets):
+            run = _implementation
+        else:
+            capacity = policy.capacity(rows, sample_keys.numel())
     codes = _codes(policy, purpose, site)
-    seen, labels, indices, count, overflow = _raw(
-        token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, entries, codes, chosen
+    return MaskedTokens(
+        *run(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, chosen)
     )
-    if capacity is None and offsets.is_cpu and not torch.compiler.is_compiling():
-        if (found := count.item()) > entries:
-            return token_mask(
-                token_ids, word_ids, offsets, sample_keys, rng, policy, site=site, purpose=purpose,
-                emotion=emotion, selected=selected, capacity=found, backend=backend,
-            )  # fmt: skip
-        indices = indices[:found]
-    return MaskedTokens(seen, labels, indices, count, overflow)
 
 
 def token_mask_reference(
@@ -245,15 +242,20 @@ def _implementation(token_ids, word_ids, offsets, sample_keys, rng, emotion, sel
         options = dict(site=site, purpose=purpose, emotion=emotion, selected=selected, capacity=capacity)
         return tuple(token_mask_reference(token_ids, word_ids, offsets, sample_keys, rng, policy, **options))
     new, point, samples, rows = offsets.new_empty, library.pointer, sample_keys.numel(), token_ids.numel()
-    outputs = seen, labels, indices, count, overflow = new(rows), new(rows), new(capacity), new(1), new(1)
-    workspace = new(samples) if backend == "cuda" else None
-    status = _C.token_mask(
-        offsets.data_ptr(), sample_keys.data_ptr(), rng.data_ptr(), point(selected), indices.data_ptr(), count.data_ptr(),
-        overflow.data_ptr(), point(workspace), token_ids.data_ptr(), word_ids.data_ptr(), point(emotion), seen.data_ptr(),
-        labels.data_ptr(), samples, rows, capacity, *codes, backend == "cuda", library.stream(offsets),
+    seen, labels = new(rows), new(rows)
+    arguments = (
+        offsets.data_ptr(), sample_keys.data_ptr(), rng.data_ptr(), point(selected), samples, rows, token_ids.data_ptr(),
+        word_ids.data_ptr(), point(emotion), seen.data_ptr(), labels.data_ptr(), *codes,
     )  # fmt: skip
-    library.check_status("token_mask", status)
-    return outputs
+    if backend == "cpu":
+        found = _C.token_mask(*arguments, *targets.NO_LIST)
+        if found < 0:
+            library.check_status("token_mask", found)
+        return seen, labels, *targets.listed(labels, found, False, capacity)
+    workspace = new(samples)
+    listed, place = targets.list_on_cuda(workspace, capacity)
+    library.check_status("token_mask", _C.token_mask(*arguments, *place))
+    return seen, labels, *listed
 
 
 def _fake(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, backend):
