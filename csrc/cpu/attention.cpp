@@ -144,13 +144,13 @@ struct Task {
 // The 16-bit lanes of queries first .. first + rows - 1 for every key: lanes [rows rounded up to kLanes / 2, step].
 void draw_lanes(const Task& task, int64_t first, int64_t rows, uint16_t* lanes, int64_t step) {
     constexpr int kDraws = kLanes / 2;
-    Wides positions;
+    Wide positions;
     for (int i = 0; i < kDraws; ++i) positions[i] = uint64_t(task.head << 16 | (first + i));
     for (int64_t r = 0; r < rows; r += kDraws, positions += kDraws)
         for (int64_t block = 0; 8 * block < task.length; ++block) {
-            Wides words[4];
+            Wide words[4];
             draw(task.key, task.sample_key, positions, uint32_t(block), words);
-            const Wides low = (words[0] & 0xFFFFFFFFu) | words[1] << 32, high = (words[2] & 0xFFFFFFFFu) | words[3] << 32;
+            const Wide low = (words[0] & 0xFFFFFFFFu) | words[1] << 32, high = (words[2] & 0xFFFFFFFFu) | words[3] << 32;
             for (int i = 0; i < kDraws; ++i) {
                 const uint64_t eight[2] = {low[i], high[i]};
                 memcpy(lanes + (r + i) * step + 8 * block, eight, sizeof eight);

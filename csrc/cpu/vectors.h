@@ -2,11 +2,8 @@
 // is vectorised.
 #pragma once
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
 #include "rows/philox.h"
+#include "rows/wide.h"
 
 namespace memofast::MEMOFAST_VARIANT {
 
@@ -22,7 +19,6 @@ typedef float Floats __attribute__((vector_size(4 * kLanes), may_alias));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes), may_alias));
 typedef uint32_t Units __attribute__((vector_size(4 * kLanes), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(2 * kLanes), may_alias, aligned(2)));
-typedef uint64_t Wides __attribute__((vector_size(4 * kLanes), may_alias));
 
 MEMOFAST_FUNCTION Floats& floats(float* values) { return *reinterpret_cast<Floats*>(values); }
 
@@ -65,25 +61,12 @@ MEMOFAST_FUNCTION Units rounded_bf16(Floats values) {
     return values == values ? rounded : Units{} + 0x7FC00000u;
 }
 
-// Products of the lower halves of each lane.
-MEMOFAST_FUNCTION Wides multiply_low(Wides a, uint32_t b) {
-#if defined(__AVX512F__)
-    return (Wides)_mm512_maskz_mul_epu32(0xFF, (__m512i)a, _mm512_set1_epi64(b));
-#elif defined(__AVX2__)
-    return (Wides)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b));
-#elif defined(__SSE2__)
-    return (Wides)_mm_mul_epu32((__m128i)a, _mm_set1_epi64x(b));
-#else
-    return (a & 0xFFFFFFFFu) * b;
-#endif
-}
-
 // `draw` for kLanes / 2 positions; a lane's upper half must be ignored.
-MEMOFAST_FUNCTION void draw(Key key, int64_t sample_key, Wides positions, uint32_t block, Wides words[4]) {
-    Wides c0 = Wides{} + uint64_t(sample_key), c1 = c0 >> 32, c2 = positions, c3 = Wides{} + block;
-    Wides low = Wides{} + key.low, high = Wides{} + key.high;
+MEMOFAST_FUNCTION void draw(Key key, int64_t sample_key, Wide positions, uint32_t block, Wide words[4]) {
+    Wide c0 = Wide{} + uint64_t(sample_key), c1 = c0 >> 32, c2 = positions, c3 = Wide{} + block;
+    Wide low = Wide{} + key.low, high = Wide{} + key.high;
     for (int round = 0; round < 10; ++round) {
-        const Wides a = multiply_low(c0, 0xD2511F53u), b = multiply_low(c2, 0xCD9E8D57u);
+        const Wide a = wide_product(c0, 0xD2511F53u), b = wide_product(c2, 0xCD9E8D57u);
         c0 = (b >> 32) ^ c1 ^ low;
         c1 = b;
         c2 = (a >> 32) ^ c3 ^ high;
