@@ -242,14 +242,14 @@ def attention(
         scale: None stands for D ** -0.5.
         rng: [2] int64, run seed and update number; sample_keys [B] int64; site: `philox.site`. Needed where p > 0.
         longest: no sequence is longer than this, if the caller knows; 0: unknown. Backend cuda then shares out its memory better.
-        backend: auto, reference, cpu, cuda (D 32, 64, 96 or 128; sm_80 or newer), triton (D at most 128), or torch (plain PyTorch, any device; waits for the device to learn
-            the longest length).
+        backend: auto, reference, cpu, cuda (D 32, 64, 96 or 128; sm_80 or newer), triton (D at most 128), or torch (plain PyTorch, any
+            device; waits for the device to learn the longest length).
     Returns: [N, H, D], zero in rows of no sequence; so is the gradient.
     Raises: ValueError for a wrong shape, type, device or stride, offsets or lengths out of range, or an unknown backend.
     Notes: softmax and sums in fp32; two runs are bitwise equal for any number of threads; a sequence's result does not depend on
         the rest of the batch.
     """
-    backend = library.resolve("attention", backend, _automatic(qkv), BACKENDS)
+    backend = library.resolve("attention", backend, automatic_backend(qkv), BACKENDS)
     library.require_device("attention", backend, qkv)
     _check(qkv, offsets, lengths, p, rng, sample_keys, backend)
     scale = qkv.shape[-1] ** -0.5 if scale is None else float(scale)
@@ -259,7 +259,8 @@ def attention(
     return _attention(*arguments)[0]
 
 
-def _automatic(qkv: Tensor) -> str:
+def automatic_backend(qkv: Tensor) -> str:
+    """What `auto` means for this type, device and head width; all but `torch` can be captured in CUDA graphs."""
     if qkv.dtype == torch.float64:
         return "reference"
     if not qkv.is_cuda:

@@ -18,6 +18,7 @@ from memofast.errors import MemofastError
 from memofast.evaluate import validation
 from memofast.evaluate.tally import Sums, Tally, means
 from memofast.evaluate.validation import HeldOut, Scores
+from memofast.ops.attention import automatic_backend
 from memofast.train import optimisation
 from memofast.train.captured_step import CapturedStep
 from memofast.train.checkpoints import Checkpoints
@@ -100,9 +101,14 @@ class Trainer:
 
     def _step(self, model: nn.Module) -> Step:
         arguments = (model, self.optimiser, self.options.clip, self.precision, self.device)
-        captured = self.options.graphs and self.device.type == "cuda"
+        captured = self.options.graphs and self.device.type == "cuda" and self._attention_is_capturable()
         optimisation.set_capturable(self.optimiser, self.device if captured else None)
         return CapturedStep(*arguments, self.plan.capacity) if captured else Step(*arguments)
+
+    def _attention_is_capturable(self) -> bool:
+        width = self.plan.config.hidden_size // self.plan.config.num_attention_heads
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return automatic_backend(torch.empty(0, 3, 1, width, dtype=dtype, device=self.device)) != "torch"
 
     def _loader(self) -> Loader:
         return Loader(
