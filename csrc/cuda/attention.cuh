@@ -33,32 +33,37 @@ __device__ __forceinline__ Sequence this_sequence(const AttentionArguments& a) {
 template <class T>
 struct HeadRows {
     T* at;
-    int64_t stride;
+    int stride;
 
-    __device__ __forceinline__ T* row(int64_t number) const { return at + number * stride; }
+    __device__ __forceinline__ T* row(int number) const { return at + int64_t(number) * stride; }
 };
 
 // part: 0 query, 1 key, 2 value.
-template <class T>
+template <int width, class T>
 __device__ __forceinline__ HeadRows<T> part_of(T* qkv, const AttentionArguments& a, const Sequence& s, int part) {
-    const int64_t stride = 3 * a.heads * a.width;
-    return {qkv + s.first * stride + (part * a.heads + s.head) * a.width, stride};
+    const int heads = int(a.heads), stride = 3 * heads * width;
+    return {qkv + unkept(s.first) * stride + (part * heads + s.head) * width, stride};
 }
 
-template <class T>
+template <int width, class T>
 __device__ __forceinline__ HeadRows<T> head_of(T* rows, const AttentionArguments& a, const Sequence& s) {
-    const int64_t stride = a.heads * a.width;
-    return {rows + s.first * stride + s.head * a.width, stride};
+    const int stride = int(a.heads) * width;
+    return {rows + unkept(s.first) * stride + s.head * width, stride};
 }
 
-// Starts copying rows [first, first + count) into shared memory, and zeros up to a whole tile.
-template <class T, int width>
-__device__ __forceinline__ void start_rows(SharedRows<T, width> target, HeadRows<const T> source, int first, int count) {
-    constexpr int elements = 16 / sizeof(T), vectors = width / elements;
-    for (int i = threadIdx.x; i < tiles_of(count) * kTile * vectors; i += blockDim.x) {
-        const int row = i / vectors, column = i % vectors * elements;
-        const bool real = row < count;
-        start_copy(target.row(row) + column, source.row(first + (real ? row : 0)) + column, real);
+// Starts copying rows [first, first + count) into shared memory, and zeros up to a whole tile. A few lanes share a row.
+template <class T, int width, int parts>
+__device__ __forceinline__ void start_rows(SharedRows<T, width, parts> target, HeadRows<const T> source, int first, int count) {
+    constexpr int elements = 16 / sizeof(T), vectors = width / elements, lanes = vectors % 8 == 0 ? 8 : 4;
+    const int step = unkept(int(blockDim.x)) / lanes, column = int(threadIdx.x) % lanes * elements;
+    int row = int(threadIdx.x) / lanes;
+    const T* from = source.row(first + row) + column;
+    T* to = target.row(row) + column;
+    for (; row < tiles_of(count) * kTile; row += step) {
+#pragma unroll
+        for (int i = 0; i < width; i += lanes * elements) start_copy(to + i, from + i, row < count);
+        from += step * source.stride;
+        to += step * target.kStride;
     }
 }
 
@@ -67,6 +72,13 @@ __device__ void zero_rows(HeadRows<T> rows, int first, int count) {
     constexpr int elements = 16 / sizeof(T), vectors = width / elements;
     for (int64_t i = threadIdx.x; i < int64_t(count) * vectors; i += blockDim.x)
         *reinterpret_cast<uint4*>(rows.row(first + i / vectors) + i % vectors * elements) = {};
+}
+
+// Of the four lanes that share a row.
+template <class Combine>
+__device__ __forceinline__ float over_quad(float value, Combine combine) {
+    value = combine(value, __shfl_xor_sync(~0u, value, 1));
+    return combine(value, __shfl_xor_sync(~0u, value, 2));
 }
 
 // Which probabilities dropout keeps, a bit each, of the queries and keys that lie in shared memory; drawn while they are copied.
@@ -80,7 +92,7 @@ struct KeptBits {
         const Key stream = stream_key(a.rng, 2, a.site);  // philox.Purpose.ATTENTION_DROPOUT
         const int64_t sample_key = a.sample_keys[s.sample];
         const int blocks = (keys + 7) / 8;
-        for (int i = threadIdx.x; i < queries * blocks; i += blockDim.x) {
+        for (int i = threadIdx.x; i < queries * blocks; i += unkept(int(blockDim.x))) {
             const int row = i / blocks, block = i % blocks;
             const Words words = draw(stream, sample_key, uint32_t(s.head) << 16 | uint32_t(query + row), uint32_t(key / 8 + block));
             uint32_t kept = 0;
@@ -117,6 +129,8 @@ struct AttentionLaunch {
 };
 
 inline int plan_attention(const AttentionArguments& a, int bytes_per_row, AttentionLaunch& plan) {
+    for (const void* tensor : {a.qkv, a.grad, a.saved, static_cast<const void*>(a.out)})
+        if (reinterpret_cast<uintptr_t>(tensor) % 16) return kMisaligned;
     constexpr int unknown = 160, most = 256;
     int device = 0, limit = 0;
     if (const int error = cudaGetDevice(&device)) return error;

@@ -13,14 +13,17 @@ struct QueryFacts {
 };
 
 template <class T, int width>
+using Rows = SharedRows<T, width, 4>;
+
+template <class T, int width>
 struct Block {
-    SharedRows<T, width> q, grad, k, v;
+    Rows<T, width> q, grad, k, v;
     QueryFacts* facts;
     KeptBits bits;
 
     __device__ __forceinline__ Block(const AttentionArguments& a, int capacity)
-        : q{shared_memory<T>()}, grad{q.row(capacity)}, k{grad.row(capacity)}, v{k.row(capacity)},
-          facts(reinterpret_cast<QueryFacts*>(v.row(capacity))),
+        : q{shared_memory<T>()}, grad{q.at + width}, k{grad.at + width}, v{k.at + width},
+          facts(reinterpret_cast<QueryFacts*>(q.row(capacity))),
           bits{a.threshold ? reinterpret_cast<uint8_t*>(facts + capacity) : nullptr, capacity / 8} {}
 };
 
@@ -28,11 +31,11 @@ struct Block {
 template <class T, int width>
 struct OwnRows {
     static constexpr bool kKept = sizeof(T) == 2 && width <= 64;
-    SharedRows<T, width> rows;
+    Rows<T, width> rows;
     int first;
     Left<T> kept[kKept ? width / 16 : 1];
 
-    __device__ __forceinline__ OwnRows(SharedRows<T, width> rows, int first) : rows(rows), first(first) {
+    __device__ __forceinline__ OwnRows(Rows<T, width> rows, int first) : rows(rows), first(first) {
         if constexpr (kKept) {
 #pragma unroll
             for (int d = 0; d < width / 16; ++d) kept[d] = load_left(rows, first, d * 16);
@@ -46,7 +49,7 @@ struct OwnRows {
 
 // sums[16, 16] += own rows times other rows.
 template <class T, int width>
-__device__ __forceinline__ void multiply_rows(float (&sums)[2][4], const OwnRows<T, width>& own, SharedRows<T, width> others, int first) {
+__device__ __forceinline__ void multiply_rows(float (&sums)[2][4], const OwnRows<T, width>& own, Rows<T, width> others, int first) {
     constexpr int ahead = OwnRows<T, width>::kKept ? width / 16 : 2;  // more loads in flight would take too many registers
 #pragma unroll ahead
     for (int d = 0; d < width; d += 16) multiply_add_tile(sums[0], sums[1], own[d], load_right(others, first, d));
@@ -54,13 +57,13 @@ __device__ __forceinline__ void multiply_rows(float (&sums)[2][4], const OwnRows
 
 // sums[16, width] += tile[16, 16] times rows.
 template <class T, int width>
-__device__ __forceinline__ void add_rows(float (&sums)[width / 8][4], const float (&tile)[2][4], SharedRows<T, width> rows, int first) {
+__device__ __forceinline__ void add_rows(float (&sums)[width / 8][4], const float (&tile)[2][4], Rows<T, width> rows, int first) {
     const Left<T> left = left_of<T>(tile);
 #pragma unroll
     for (int n = 0; n < width / 8; n += 2) multiply_add_tile(sums[n], sums[n + 1], left, load_right_across(rows, first, n * 8));
 }
 
-// Of a launch: how many blocks a multiprocessor should hold, which bounds the registers of a thread.
+// How many blocks a multiprocessor should hold, which bounds the registers of a thread.
 template <class T, int width>
 constexpr int kBlocks = sizeof(T) == 2 && width <= 64 ? 2 : 1;
 
@@ -123,28 +126,35 @@ __device__ __forceinline__ void add_queries(float (&key_sums)[width / 8][4], flo
 template <class T, int width>
 __device__ __forceinline__ void start_keys(const Block<T, width>& block, const AttentionArguments& a, const Sequence& s, int first, int count) {
     const T* qkv = static_cast<const T*>(a.qkv);
-    start_rows(block.k, part_of(qkv, a, s, 1), first, count);
-    start_rows(block.v, part_of(qkv, a, s, 2), first, count);
+    start_rows(block.k, part_of<width>(qkv, a, s, 1), first, count);
+    start_rows(block.v, part_of<width>(qkv, a, s, 2), first, count);
+}
+
+// This lane's share of the sum over products of two rows, which four lanes go through together.
+template <class T, int width>
+__device__ __forceinline__ float dot_in_quad(const T* a, const T* b) {
+    Packet<T> left[width / 32], right[width / 32];
+#pragma unroll
+    for (int i = 0; i < width / 32; ++i) {
+        left[i] = reinterpret_cast<const Packet<T>*>(a)[i * 4 + threadIdx.x % 4];
+        right[i] = reinterpret_cast<const Packet<T>*>(b)[i * 4 + threadIdx.x % 4];
+    }
+    float total = 0.0f;
+#pragma unroll
+    for (int i = 0; i < width / 4; ++i) total += to_float(left[i / 8].element[i % 8]) * to_float(right[i / 8].element[i % 8]);
+    return total;
 }
 
 // Queries, their output's gradient and their facts; queries past `count` get probability 0.
 template <class T, int width>
 __device__ __forceinline__ void start_queries(const Block<T, width>& block, const AttentionArguments& a, const Sequence& s, int first, int count) {
-    const auto outs = head_of(static_cast<const T*>(a.saved), a, s), grads = head_of(static_cast<const T*>(a.grad), a, s);
-    start_rows(block.q, part_of(static_cast<const T*>(a.qkv), a, s, 0), first, count);
+    const auto outs = head_of<width>(static_cast<const T*>(a.saved), a, s), grads = head_of<width>(static_cast<const T*>(a.grad), a, s);
+    start_rows(block.q, part_of<width>(static_cast<const T*>(a.qkv), a, s, 0), first, count);
     start_rows(block.grad, grads, first, count);
-    for (int base = threadIdx.x / 32 * 8; base < tiles_of(count) * kTile; base += blockDim.x / 4) {
+    for (int base = threadIdx.x / 32 * 8; base < tiles_of(count) * kTile; base += unkept(int(blockDim.x)) / 4) {
         const int row = base + threadIdx.x % 32 / 4;
-        float total = 0.0f;
-        for (int column = threadIdx.x % 4 * 8; column < width && row < count; column += 32) {
-            float out[8], grad[8];
-            load<8>(outs.row(first + row) + column, 8, out);
-            load<8>(grads.row(first + row) + column, 8, grad);
-#pragma unroll
-            for (int i = 0; i < 8; ++i) total += out[i] * grad[i];
-        }
-        total += __shfl_xor_sync(~0u, total, 1);
-        total += __shfl_xor_sync(~0u, total, 2);
+        const float share = row < count ? dot_in_quad<T, width>(outs.row(first + row), grads.row(first + row)) : 0.0f;
+        const float total = over_quad(share, [](float a, float b) { return a + b; });
         if (threadIdx.x % 4 == 0)
             block.facts[row] = {row < count ? a.lse[(s.first + first + row) * a.heads + s.head] * kLog2E : INFINITY, total * a.scale};
     }
@@ -157,7 +167,7 @@ __global__ void __launch_bounds__(32 * kMostWarps, kBlocks<T, width>) backward_k
     const Scales scales(a);
     const int warp = threadIdx.x / 32, warps = blockDim.x / 32, own = warps * kTile;
     const bool whole = s.length <= capacity;
-    const auto result = [&](int part) { return part_of(static_cast<T*>(a.out), a, s, part); };  // 0 queries, 1 keys, 2 values
+    const auto result = [&](int part) { return part_of<width>(static_cast<T*>(a.out), a, s, part); };  // 0 queries, 1 keys, 2 values
     if (whole) {
         start_queries(block, a, s, 0, s.length);
         start_keys(block, a, s, 0, s.length);
@@ -202,7 +212,7 @@ int attention_backward(const AttentionArguments& a, void* stream) {
     return for_type_and_width(a, [&](auto element, auto width) -> int {
         using T = decltype(element);
         AttentionLaunch plan;
-        const int bytes = 4 * SharedRows<T, width>::kStride * sizeof(T) + sizeof(QueryFacts);
+        const int bytes = Rows<T, width>::kStride * sizeof(T) + sizeof(QueryFacts);
         if (const int status = plan_attention(a, bytes, plan)) return status;
         return launch_kernel(backward_kernel<T, width>, unsigned((a.samples + 1) * a.heads), 32 * plan.warps, plan.shared_bytes,
                              static_cast<cudaStream_t>(stream), a, plan.capacity);

@@ -5,7 +5,19 @@
 namespace memofast::cuda {
 namespace {
 
+template <class T, int width>
+using Rows = SharedRows<T, width, 3>;  // queries, keys, values
+
 constexpr int kKeyTiles = 4, kKeys = kKeyTiles * kTile;  // of one step of the running softmax
+
+// How many blocks a multiprocessor should hold, which bounds the registers of a thread; before Hopper shared memory holds two.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int kBlocksOfNarrowHeads = 2;
+#else
+constexpr int kBlocksOfNarrowHeads = 3;
+#endif
+template <class T, int width>
+constexpr int kBlocks = sizeof(T) == 2 && width <= 64 ? kBlocksOfNarrowHeads : 1;
 
 // 16 queries of a warp: of rows g and g + 8 the largest score so far, the sum of exponentials, and the sums of values.
 template <int width>
@@ -13,16 +25,9 @@ struct Attended {
     float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, values[width / 8][4] = {};
 };
 
-// The four lanes that share a row.
-template <class Combine>
-__device__ __forceinline__ float over_quad(float value, Combine combine) {
-    value = combine(value, __shfl_xor_sync(~0u, value, 1));
-    return combine(value, __shfl_xor_sync(~0u, value, 2));
-}
-
 // Takes up to 64 keys more of the `keys` that are left from row `row` of shared memory on.
 template <class T, int width>
-__device__ __forceinline__ void attend(Attended<width>& o, SharedRows<T, width> q, SharedRows<T, width> k, SharedRows<T, width> v,
+__device__ __forceinline__ void attend(Attended<width>& o, Rows<T, width> q, Rows<T, width> k, Rows<T, width> v,
                                        const KeptBits& bits, int query_row, int row, int keys, float scale) {
     const int column = threadIdx.x % 4 * 2, tiles = tiles_of(keys);
     float s[kKeyTiles][2][4] = {};
@@ -85,21 +90,19 @@ __device__ __forceinline__ void finish(Attended<width>& o, const AttentionArgume
         if (threadIdx.x % 4 == 0 && row < s.length)
             a.lse[(s.first + row) * a.heads + s.head] = o.largest[half] * kLn2 + logf(total);
     }
-    const HeadRows<T> out = head_of(static_cast<T*>(a.out), a, s);
+    const HeadRows<T> out = head_of<width>(static_cast<T*>(a.out), a, s);
     store_tile<T, width>(o.values, factor, out.row(query), out.stride, s.length - query);
 }
 
 template <class T, int width>
-__global__ void __launch_bounds__(32 * kMostWarps, sizeof(T) == 2 && width <= 64 ? 3 : 1) forward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
+__global__ void __launch_bounds__(32 * kMostWarps, kBlocks<T, width>) forward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
     const Sequence s = this_sequence(a);
     const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
     const bool whole = s.length <= capacity;
     const int step = whole || capacity < kKeys ? capacity : capacity / kKeys * kKeys;  // softmax steps are the same for any capacity
-    using Rows = SharedRows<T, width>;
-    const Rows q{shared_memory<T>()}, k{q.row(capacity)}, v{k.row(capacity)};
-    const KeptBits bits{a.threshold ? reinterpret_cast<uint8_t*>(v.row(capacity)) : nullptr, capacity / 8};
+    const Rows<T, width> q{shared_memory<T>()}, k{q.at + width}, v{k.at + width};
+    const KeptBits bits{a.threshold ? reinterpret_cast<uint8_t*>(q.row(capacity)) : nullptr, capacity / 8};
     const T* qkv = static_cast<const T*>(a.qkv);
-    const auto queries = part_of(qkv, a, s, 0), keys = part_of(qkv, a, s, 1), values = part_of(qkv, a, s, 2);
     for (int first = 0; first < s.length; first += warps * kTile) {
         const int query = first + warp * kTile;
         Attended<width> o;
@@ -108,9 +111,9 @@ __global__ void __launch_bounds__(32 * kMostWarps, sizeof(T) == 2 && width <= 64
             if (!whole || first == 0) {
                 __syncthreads();
                 const int count_q = whole ? s.length : min(warps * kTile, s.length - first);
-                if (chunk == 0) start_rows(q, queries, first, count_q);
-                start_rows(k, keys, chunk, count);
-                start_rows(v, values, chunk, count);
+                if (chunk == 0) start_rows(q, part_of<width>(qkv, a, s, 0), first, count_q);
+                start_rows(k, part_of<width>(qkv, a, s, 1), chunk, count);
+                start_rows(v, part_of<width>(qkv, a, s, 2), chunk, count);
                 bits.draw_all(a, s, first, count_q, chunk, count);
                 wait_for_copies();
                 __syncthreads();
@@ -120,7 +123,7 @@ __global__ void __launch_bounds__(32 * kMostWarps, sizeof(T) == 2 && width <= 64
         }
         if (query < s.length) finish<T>(o, a, s, query);
     }
-    zero_rows<T, width>(head_of(static_cast<T*>(a.out), a, s), s.length, s.unused);
+    zero_rows<T, width>(head_of<width>(static_cast<T*>(a.out), a, s), s.length, s.unused);
     for (int row = threadIdx.x; row < s.unused; row += blockDim.x) a.lse[(s.first + s.length + row) * a.heads + s.head] = 0.0f;
 }
 
@@ -130,7 +133,7 @@ int attention_forward(const AttentionArguments& a, void* stream) {
     return for_type_and_width(a, [&](auto element, auto width) -> int {
         using T = decltype(element);
         AttentionLaunch plan;
-        if (const int status = plan_attention(a, 3 * SharedRows<T, width>::kStride * sizeof(T), plan)) return status;
+        if (const int status = plan_attention(a, Rows<T, width>::kStride * sizeof(T), plan)) return status;
         return launch_kernel(forward_kernel<T, width>, unsigned((a.samples + 1) * a.heads), 32 * plan.warps, plan.shared_bytes,
                              static_cast<cudaStream_t>(stream), a, plan.capacity);
     });

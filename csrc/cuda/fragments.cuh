@@ -32,17 +32,19 @@ struct Right {
     typename PairOf<T>::type pair[2][2];
 };
 
-// Rows of `width` elements in shared memory; the spare 16 bytes (fp32: 32) between them keep a tile's rows in different banks.
-template <class T, int width>
+// One of `parts` tensors in shared memory, whose rows of `width` elements lie side by side; 16 bytes more (fp32: 32) keep the rows
+// of a tile in different banks.
+template <class T, int width, int parts>
 struct SharedRows {
-    static constexpr int kStride = width + (sizeof(T) == 4 ? 8 : 16 / int(sizeof(T)));
+    using Element = T;
+    static constexpr int kStride = parts * width + (sizeof(T) == 4 ? 8 : 16 / int(sizeof(T)));
     T* at;
 
     __device__ __forceinline__ T* row(int number) const { return at + number * kStride; }
 };
 
-template <class T, int width>
-__device__ __forceinline__ Left<T> load_left(SharedRows<T, width> rows, int first, int k) {
+template <class T, int width, int parts>
+__device__ __forceinline__ Left<T> load_left(SharedRows<T, width, parts> rows, int first, int k) {
     const int lane = threadIdx.x % 32;
     Left<T> left;
     if constexpr (sizeof(T) == 2) {
@@ -56,8 +58,8 @@ __device__ __forceinline__ Left<T> load_left(SharedRows<T, width> rows, int firs
 }
 
 // 16 columns, each a row of memory.
-template <class T, int width>
-__device__ __forceinline__ Right<T> load_right(SharedRows<T, width> rows, int first, int k) {
+template <class T, int width, int parts>
+__device__ __forceinline__ Right<T> load_right(SharedRows<T, width, parts> rows, int first, int k) {
     const int lane = threadIdx.x % 32;
     Right<T> right;
     if constexpr (sizeof(T) == 2) {
@@ -74,8 +76,8 @@ __device__ __forceinline__ Right<T> load_right(SharedRows<T, width> rows, int fi
 }
 
 // 16 columns of memory; k counts its rows.
-template <class T, int width>
-__device__ __forceinline__ Right<T> load_right_across(SharedRows<T, width> rows, int k, int first) {
+template <class T, int width, int parts>
+__device__ __forceinline__ Right<T> load_right_across(SharedRows<T, width, parts> rows, int k, int first) {
     const int lane = threadIdx.x % 32;
     Right<T> right;
     if constexpr (sizeof(T) == 2) {

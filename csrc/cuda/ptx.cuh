@@ -74,6 +74,17 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&m)[4], const
                  : "r"(shared_address(row)));
 }
 
+// The same number. What follows from it is worked out where it is used, and takes no registers in between.
+__device__ __forceinline__ int unkept(int number) {
+    asm volatile("" : "+r"(number));
+    return number;
+}
+
+__device__ __forceinline__ int64_t unkept(int64_t number) {
+    asm volatile("" : "+l"(number));
+    return number;
+}
+
 // Starts a copy of 16 bytes into shared memory, of zeros unless `real`.
 __device__ __forceinline__ void start_copy(void* target, const void* source, bool real) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(target)), "l"(source), "r"(real ? 16 : 0)

@@ -114,3 +114,7 @@ def test_refusals(cuda_on_host):
     qkv, _, options = batch([4], width=40)
     with pytest.raises(ValueError, match="not covered"):
         attention(qkv, backend="cuda", **options)
+    qkv, _, options = batch([4])
+    shifted = torch.empty(qkv.numel() + 1)[1:].view_as(qkv)
+    with pytest.raises(ValueError, match="not aligned"):
+        attention(shifted, backend="cuda", **options)

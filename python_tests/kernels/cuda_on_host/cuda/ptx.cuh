@@ -94,6 +94,9 @@ inline void load_matrices_transposed(uint32_t (&m)[4], const void* row) {
     }
 }
 
+inline int unkept(int number) { return number; }
+inline int64_t unkept(int64_t number) { return number; }
+
 inline void start_copy(void* target, const void* source, bool real) {
     if (reinterpret_cast<uintptr_t>(target) % 16 || reinterpret_cast<uintptr_t>(source) % 16)
         cuda_on_host::fault = "a copy of 16 bytes is not aligned";
