@@ -217,37 +217,17 @@ MEMOFAST_FUNCTION void draw_lanes(Key key, int64_t sample_key, uint32_t position
 
 #else
 
-// The same for all blocks at once. A word of the counter lies in the low half of a 64-bit element; what the high half holds
-// is ignored, as only the product reads its operand, and its low half alone.
+// The same for all blocks at once.
 template <int n>
 MEMOFAST_FUNCTION void draw_lanes(Key key, int64_t sample_key, uint32_t position, int first, uint16_t* lanes) {
     constexpr int vectors = n / 8 / kWideElements;
     static_assert(vectors * kWideElements * 8 == n);
-    const uint64_t low = uint64_t(sample_key), high = uint64_t(sample_key) >> 32;
-    Wide c0[vectors], c1[vectors], c2[vectors], c3[vectors] = {};
-    for (int v = 0; v < vectors; ++v) {
-        c0[v] = Wide{} + low, c1[v] = Wide{} + high, c2[v] = Wide{} + uint64_t{position};
-        for (int i = 0; i < kWideElements; ++i) c3[v][i] = uint64_t(first / 8 + v * kWideElements + i);
-    }
-    for (int round = 0; round < 10; ++round) {
-        for (int v = 0; v < vectors; ++v) {
-            const Wide a = wide_product(c0[v], 0xD2511F53u), b = wide_product(c2[v], 0xCD9E8D57u);
-            c0[v] = (b >> 32) ^ c1[v] ^ uint64_t{key.low};
-            c1[v] = b;
-            c2[v] = (a >> 32) ^ c3[v] ^ uint64_t{key.high};
-            c3[v] = a;
-        }
-        key.low += 0x9E3779B9u;
-        key.high += 0xBB67AE85u;
-    }
-    uint64_t words[n / 4];  // little-endian: two words are four lanes
-    for (int v = 0; v < vectors; ++v) {
-        const Wide front = (c0[v] & 0xFFFFFFFFu) | (c1[v] << 32), back = (c2[v] & 0xFFFFFFFFu) | (c3[v] << 32);
-        for (int i = 0; i < kWideElements; ++i) {
-            words[2 * (v * kWideElements + i)] = front[i];
-            words[2 * (v * kWideElements + i) + 1] = back[i];
-        }
-    }
+    Wide positions[vectors], blocks[vectors], drawn[4][vectors];
+    for (Wide& element : positions) element = Wide{} + uint64_t{position};
+    count_wide<vectors>(uint64_t(first / 8), blocks);
+    draw_wide<vectors>(key, sample_key, positions, blocks, drawn);
+    uint64_t words[n / 4];  // two words are four lanes
+    store_draws<vectors>(drawn, words);
     memcpy(lanes, words, sizeof words);
 }
 

@@ -1,7 +1,13 @@
 // The lanes that choose one sample's rows together, and the random words they choose by.
 #pragma once
 
+#ifdef __CUDACC__
 #include "rows/philox.h"
+#else
+#include <string.h>
+
+#include "rows/wide.h"
+#endif
 
 namespace memofast::MEMOFAST_VARIANT {
 
@@ -52,42 +58,26 @@ MEMOFAST_FUNCTION int lowest_bit(uint32_t bits) {
 #endif
 }
 
-#if defined(__AVX512F__) && !defined(__CUDACC__)
-using Counter = uint64_t;  // the compiler then multiplies whole vectors
-#else
-using Counter = uint32_t;
-#endif
-
 // words[i] = word i % 4 of draw (position + i / 4, block), for i in [0, 4 * draws).
 template <int draws>
 MEMOFAST_FUNCTION void draw_words(Key key, int64_t sample_key, uint32_t position, uint32_t block, uint32_t* words) {
-    uint32_t columns[4][draws];
 #ifndef __CUDACC__
-#pragma omp simd
+    if constexpr (draws % kWideElements == 0) {
+        constexpr int vectors = draws / kWideElements;
+        Wide positions[vectors], blocks[vectors], drawn[4][vectors];
+        for (Wide& element : blocks) element = Wide{} + uint64_t{block};
+        count_wide<vectors>(position, positions);
+        draw_wide<vectors>(key, sample_key, positions, blocks, drawn);
+        uint64_t pairs[2 * draws];
+        store_draws<vectors>(drawn, pairs);
+        memcpy(words, pairs, sizeof pairs);
+        return;
+    }
 #endif
     for (int i = 0; i < draws; ++i) {
-        Counter c0 = uint32_t(uint64_t(sample_key)), c1 = uint32_t(uint64_t(sample_key) >> 32), c2 = position + i, c3 = block;
-        uint32_t low = key.low, high = key.high;
-#ifndef __CUDACC__
-#pragma GCC unroll 10
-#endif
-        for (int round = 0; round < 10; ++round) {
-            const uint64_t a = uint64_t{0xD2511F53u} * (c0 & 0xFFFFFFFFu);
-            const uint64_t b = uint64_t{0xCD9E8D57u} * (c2 & 0xFFFFFFFFu);
-            c0 = Counter(b >> 32) ^ c1 ^ low;
-            c1 = Counter(b & 0xFFFFFFFFu);
-            c2 = Counter(a >> 32) ^ c3 ^ high;
-            c3 = Counter(a & 0xFFFFFFFFu);
-            low += 0x9E3779B9u;
-            high += 0xBB67AE85u;
-        }
-        columns[0][i] = uint32_t(c0);
-        columns[1][i] = uint32_t(c1);
-        columns[2][i] = uint32_t(c2);
-        columns[3][i] = uint32_t(c3);
+        const Words four = draw(key, sample_key, position + uint32_t(i), block);
+        for (int word = 0; word < 4; ++word) words[4 * i + word] = four.word[word];
     }
-    for (int i = 0; i < draws; ++i)
-        for (int word = 0; word < 4; ++word) words[4 * i + word] = columns[word][i];
 }
 
 // Word `index % 4` of draw (index / 4, block), remembering the last few draws: neighbours share them.

@@ -3,6 +3,9 @@
 #pragma once
 
 #include "rows/sample_lanes.h"
+#ifndef __CUDACC__
+#include "rows/few_spans.h"
+#endif
 #include "../span_mask.h"
 
 namespace memofast::MEMOFAST_VARIANT {
@@ -66,40 +69,17 @@ MEMOFAST_FUNCTION int32_t mask_independent(const Lanes& lanes, const SpanPolicy&
     return lanes.sum(targets);
 }
 
-// What one lane does by itself with up to 64 candidates, in loops that the compiler vectorises.
-constexpr int32_t kFewCandidates = 64;
-
-template <int draws>
-MEMOFAST_FUNCTION int32_t mask_few_spans(Key key, int64_t sample_key, int32_t first, int32_t n, int32_t candidates,
-                                         int32_t spans, int32_t length, int32_t* source) {
-    uint32_t words[4 * draws];
-    uint64_t ordered[4 * draws];
-    draw_words<draws>(key, sample_key, 0, 0, words);
-    for (int32_t i = 0; i < 4 * draws; ++i)
-        ordered[i] = i < candidates ? uint64_t(words[i]) << 32 | uint32_t(i) : ~uint64_t{0};
-    for (int32_t row = 0; row < n; ++row) source[row] = first + row;
-    int32_t targets = 0;
-    for (int32_t span = 0; span < spans; ++span) {
-        uint64_t best = ~uint64_t{0};
-        for (int32_t i = 0; i < 4 * draws; ++i) best = ordered[i] < best ? ordered[i] : best;
-        const int32_t start = int32_t(uint32_t(best));
-        ordered[start] = ~uint64_t{0};
-        for (int32_t row = start; row < start + length; ++row) {
-            targets += source[row] != kMaskVector;
-            source[row] = kMaskVector;
-        }
-    }
-    return targets;
-}
-
 // `spans` distinct spans of `length` rows, starting at one of `candidates` rows; `reading`: each reads another span's rows.
 template <class Lanes>
 MEMOFAST_FUNCTION int32_t mask_spans(const Lanes& lanes, Key key, int64_t sample_key, int32_t first, int32_t n,
                                      int32_t candidates, int32_t spans, int32_t length, bool reading, int32_t* source) {
-    if (Lanes::width == 1 && candidates <= kFewCandidates && !reading)
-        return candidates <= kFewCandidates / 2
-                   ? mask_few_spans<kFewCandidates / 8>(key, sample_key, first, n, candidates, spans, length, source)
-                   : mask_few_spans<kFewCandidates / 4>(key, sample_key, first, n, candidates, spans, length, source);
+#ifndef __CUDACC__
+    if (kWideElements > 2 && n <= kFewRows && !reading) {  // vectors of two are no faster
+        const uint64_t rows = candidates <= kFewRows / 2 ? few_spans<kFewRows / 8>(key, sample_key, candidates, spans, length)
+                                                         : few_spans<kFewRows / 4>(key, sample_key, candidates, spans, length);
+        return write_few(rows, kMaskVector, first, n, source);
+    }
+#endif
     fill_words(lanes, key, sample_key, 0, candidates, source);
     uint64_t last = next_stored(lanes, source, candidates, 0);
     for (int32_t i = 1; i < spans; ++i) last = next_stored(lanes, source, candidates, last + 1);
