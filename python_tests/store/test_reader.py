@@ -122,19 +122,21 @@ def test_corrupt_record_is_named_with_its_store(tmp_path, write_features, change
 _READ_AS_NOBODY = """
 import os, sys
 from memofast.store import FeatureStore
-store = FeatureStore.open(sys.argv[1])
+FeatureStore.open(sys.argv[1]).read("clip1")  # whatever is imported late is imported now, where nobody may not reach it
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
-print(store.read("clip1")["rows"].shape)
+print(FeatureStore.open(sys.argv[2]).read("clip1")["rows"].shape)
 """
 
 
-def test_store_where_nothing_can_be_written(write_features):
+def test_store_where_nothing_can_be_written(tmp_path, write_features):
+    write_features(tmp_path, [3, 2])
     with tempfile.TemporaryDirectory() as folder:  # not tmp_path, whose parents are closed to others
         write_features(folder, [3, 2])
         (Path(folder) / "lock.mdb").unlink()
         Path(folder).chmod(0o555)
-        read = subprocess.run([sys.executable, "-c", _READ_AS_NOBODY, folder], capture_output=True, text=True)
+        script = [sys.executable, "-c", _READ_AS_NOBODY, str(tmp_path), folder]
+        read = subprocess.run(script, capture_output=True, text=True)
         Path(folder).chmod(0o755)
     assert read.stdout == "(2, 5)\n", read.stderr
 
