@@ -27,7 +27,7 @@ def _floors(run: Run, folder: Path) -> str | None:
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for label, points in sorted(series.items()):
         axes.plot(*zip(*sorted(points), strict=True), marker="o", linestyle="none", label=label)
-    axes.set(xlabel="longest sequence of the batch, rows", ylabel="share of the floor, %", ylim=(0, None))
+    axes.set(xlabel="longest sequence of the batch, rows", ylabel="share of the floor, %", ylim=(0, 100))
     axes.legend(frameon=False)
     return _saved(figure, folder / "floor.png")
 
