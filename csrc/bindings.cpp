@@ -1,6 +1,7 @@
 // The only file that knows Python: pointers, sizes and a stream come in as integers, an error code goes out.
 #include <pybind11/pybind11.h>
 
+#include <string>
 #include <vector>
 
 #define MEMOFAST_VARIANT host
@@ -10,8 +11,10 @@
 #include "dropout_add_norm.h"
 #include "embed.h"
 #include "host/batch_memory.h"
+#include "host/embed_operands.h"
 #include "host/gather.h"
 #include "host/huge_pages.h"
+#include "host/tensor.h"
 #include "rows/philox.h"
 #include "span_mask.h"
 #include "token_mask.h"
@@ -42,6 +45,55 @@ using Address = std::uintptr_t;
 #else
 #define MEMOFAST_CUDA_CALL(name, ...) kNotBuilt
 #endif
+
+const ExchangeInterface* find_exchange() {
+    const py::object tensor = py::module_::import("torch").attr("Tensor");
+    const py::object capsule = py::getattr(tensor, "__dlpack_c_exchange_api__", py::none());
+    if (!PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) return nullptr;
+    return understood(static_cast<const ExchangeInterface*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api")));
+}
+
+// What the exchange interface shows, asked attribute by attribute, as a PyTorch that lacks the interface needs.
+Tensor tensor_by_attributes(const py::handle& object) {
+    static const char* const names[] = {"torch.float32", "torch.bfloat16", "torch.float16", "torch.int32", "torch.int64"};
+    Tensor tensor;
+    tensor.data = at<void>(object.attr("data_ptr")().cast<Address>());
+    const auto type = py::str(object.attr("dtype")).cast<std::string>();
+    for (int i = 0; i < int(Element::other); ++i)
+        if (type == names[i]) tensor.element = Element(i);
+    const py::object device = object.attr("device"), number = device.attr("index");
+    tensor.device = int64_t(device.attr("type").cast<std::string>() == "cpu" ? 1 : 2) << 32;
+    if (!number.is_none()) tensor.device |= number.cast<uint32_t>();
+    tensor.contiguous = object.attr("is_contiguous")().cast<bool>();
+    const py::tuple sizes = object.attr("shape");
+    tensor.dimensions = int(sizes.size());
+    for (int i = 0; i < tensor.dimensions && i < Tensor::kMostDimensions; ++i) tensor.size[i] = sizes[i].cast<int64_t>();
+    return tensor;
+}
+
+// None is no tensor; one without memory of its own, as a tracer's, fits nothing.
+Tensor tensor_of(const py::handle& object) {
+    static const ExchangeInterface* exchange = nullptr;
+    static bool sought = false;  // not a static's initialiser: those wait for one another without giving up Python's lock
+    if (object.is_none()) return {};
+    if (!sought) exchange = find_exchange(), sought = true;
+    if (!exchange) return tensor_by_attributes(object);
+    ExchangedTensor shown;
+    if (exchange->show(object.ptr(), &shown) == 0) return tensor_of(shown);
+    PyErr_Clear();
+    Tensor unreadable;
+    unreadable.dimensions = 0;
+    return unreadable;
+}
+
+void bind_tensors(py::module_& m) {
+    m.def("describe_tensor", [](const py::object& object, bool by_attributes) {
+        const Tensor tensor = by_attributes ? tensor_by_attributes(object) : tensor_of(object);
+        py::list sizes;
+        for (int i = 0; i < tensor.dimensions && i < Tensor::kMostDimensions; ++i) sizes.append(tensor.size[i]);
+        return py::make_tuple(Address(tensor.data), int(tensor.element), tensor.device, sizes, tensor.contiguous);
+    });
+}
 
 // The masks of the CPU return the number of targets, or a negative status, and list_targets lists them; those of the GPU do both.
 void bind_masks(py::module_& m) {
@@ -99,20 +151,61 @@ void bind_masks(py::module_& m) {
     m.def("below", [](uint32_t word, uint32_t n) { return host::below(word, n); });
 }
 
+// qkv, offsets, lengths, rng, sample_keys.
+struct AttentionOperands {
+    Tensor qkv, offsets, lengths, rng, sample_keys;
+
+    explicit AttentionOperands(const py::tuple& tensors)
+        : qkv(tensor_of(tensors[0])), offsets(tensor_of(tensors[1])), lengths(tensor_of(tensors[2])), rng(tensor_of(tensors[3])),
+          sample_keys(tensor_of(tensors[4])) {}
+
+    // Whether the kernels can read them as they are.
+    bool fit(bool dropout, bool allow_float16) const {
+        const int64_t samples = offsets.size[0] - 1;
+        for (const Tensor* other : {&offsets, &lengths, &rng, &sample_keys})
+            if (*other && other->device != qkv.device) return false;
+        if (!qkv.contiguous || qkv.element > Element::float16 || (qkv.element == Element::float16 && !allow_float16)) return false;
+        if (qkv.dimensions != 4 || qkv.size[1] != 3 || !qkv.size[2] || !qkv.size[3] || qkv.size[3] % 8) return false;
+        if (!offsets.is_vector(Element::int32, samples + 1) || samples < 0) return false;
+        if (lengths && !lengths.is_vector(Element::int32, samples)) return false;
+        return !dropout || (qkv.size[2] < 1 << 16 && rng.is_vector(Element::int64, 2) && sample_keys.is_vector(Element::int64, samples));
+    }
+
+    AttentionArguments arguments() const {
+        AttentionArguments a{};
+        a.qkv = qkv.data, a.offsets = offsets.as<int32_t>(), a.lengths = lengths.as<int32_t>();
+        a.rng = rng.as<int64_t>(), a.sample_keys = sample_keys.as<int64_t>();
+        a.rows = qkv.size[0], a.samples = offsets.size[0] - 1, a.heads = qkv.size[2], a.width = qkv.size[3];
+        a.type = Type(qkv.element);
+        return a;
+    }
+};
+
 void bind_attention(py::module_& m) {
-    m.def("attention", [](bool backward, Address qkv, Address grad, Address out, Address lse, Address offsets, Address lengths,
-                          Address rng, Address sample_keys, int64_t rows, int64_t samples, int64_t heads, int64_t width,
-                          uint32_t site, uint32_t threshold, float keep_scale, float scale, int type, Address saved,
-                          int64_t longest, bool on_cuda, Address stream) -> int {
-        const AttentionArguments a{
-            at<const void>(qkv), at<const void>(grad), at<void>(out), at<float>(lse),
-            at<const int32_t>(offsets), at<const int32_t>(lengths), at<const int64_t>(rng), at<const int64_t>(sample_keys),
-            rows, samples, heads, width, site, threshold, keep_scale, scale, Type(type), at<const void>(saved), longest};
+    m.def("attention_fits", [](const py::tuple& tensors, bool dropout, bool allow_float16) {
+        return AttentionOperands(tensors).fit(dropout, allow_float16);
+    });
+    m.def("attention", [](const py::tuple& tensors, const py::object& out, const py::object& lse, uint32_t site, uint32_t threshold,
+                          float keep_scale, float scale, int64_t longest, bool on_cuda, Address stream) -> int {
+        const AttentionOperands operands(tensors);
+        if (!operands.fit(threshold > 0, on_cuda)) return kNotAsNeeded;
+        AttentionArguments a = operands.arguments();
+        a.out = tensor_of(out).data, a.lse = tensor_of(lse).as<float>();
+        a.site = site, a.threshold = threshold, a.keep_scale = keep_scale, a.scale = scale, a.longest = longest;
         py::gil_scoped_release release;
-        if (on_cuda)
-            return backward ? MEMOFAST_CUDA_CALL(attention_backward, a, at<void>(stream))
-                            : MEMOFAST_CUDA_CALL(attention_forward, a, at<void>(stream));
-        return backward ? MEMOFAST_DISPATCH(attention_backward, a) : MEMOFAST_DISPATCH(attention_forward, a);
+        return on_cuda ? MEMOFAST_CUDA_CALL(attention_forward, a, at<void>(stream)) : MEMOFAST_DISPATCH(attention_forward, a);
+    });
+    m.def("attention_backward", [](const py::tuple& tensors, const py::object& grad, const py::object& out, const py::object& lse,
+                                   const py::object& grad_qkv, uint32_t site, uint32_t threshold, float keep_scale, float scale,
+                                   int64_t longest, bool on_cuda, Address stream) -> int {
+        const AttentionOperands operands(tensors);
+        if (!operands.fit(threshold > 0, on_cuda)) return kNotAsNeeded;
+        AttentionArguments a = operands.arguments();
+        a.grad = tensor_of(grad).data, a.saved = tensor_of(out).data, a.lse = tensor_of(lse).as<float>();
+        a.out = tensor_of(grad_qkv).data;
+        a.site = site, a.threshold = threshold, a.keep_scale = keep_scale, a.scale = scale, a.longest = longest;
+        py::gil_scoped_release release;
+        return on_cuda ? MEMOFAST_CUDA_CALL(attention_backward, a, at<void>(stream)) : MEMOFAST_DISPATCH(attention_backward, a);
     });
 }
 
@@ -171,47 +264,45 @@ void bind_store(py::module_& m) {
     m.def("set_calling_thread_parallelism", &set_calling_thread_parallelism);
 }
 
-// Addresses in the order of EmbedModality's pointers.
-EmbedModality embed_modality(const py::tuple& addresses, int64_t rows, int64_t contents, int64_t positions) {
-    int next = 0;
-    const auto take = [&] { return addresses[next++].cast<std::uintptr_t>(); };
-    EmbedModality m{};
-    m.offsets = at<const int32_t>(take());
-    m.index = at<const int32_t>(take());
-    m.content = at<const void>(take());
-    m.mask = at<const void>(take());
-    for (const float** table : {&m.position, &m.type, &m.feature_gamma, &m.feature_beta, &m.gamma, &m.beta})
-        *table = at<const float>(take());
-    m.rows = rows, m.contents = contents, m.positions = positions;
-    m.grad_content = at<void>(take());
-    m.grad_mask = at<void>(take());
-    m.order = at<const int64_t>(take());
-    for (float** gradient : {&m.grad_position, &m.grad_type, &m.grad_feature_gamma, &m.grad_feature_beta, &m.grad_gamma, &m.grad_beta})
-        *gradient = at<float>(take());
-    return m;
+EmbedOperands embed_operands(const py::tuple& tensors) {
+    EmbedOperands operands;
+    for (int i = 0; i < EmbedOperands::kCount; ++i) operands.tensor[i] = tensor_of(tensors[i]);
+    return operands;
 }
 
 void bind_embed(py::module_& m) {
-    using Address = std::uintptr_t;
-    py::class_<EmbedModality>(m, "EmbedModality").def(py::init(&embed_modality)).def(py::init<>());
-    m.def("embed", [](bool backward, const EmbedModality& text, const EmbedModality& visual, const EmbedModality& speech,
-                      Address offsets, Address rng, Address sample_keys, Address grad, Address out, Address statistics,
-                      int64_t rows, int64_t samples, int64_t width, uint32_t site, uint32_t threshold, float keep_scale,
-                      float eps, int type, int word_type, Address workspace, bool on_cuda, Address stream) -> int {
-        const EmbedArguments a{{text, visual, speech}, at<const int32_t>(offsets), at<const int64_t>(rng),
-                               at<const int64_t>(sample_keys), at<const void>(grad), at<void>(out), at<float>(statistics),
-                               rows, samples, width, site, threshold, keep_scale, eps, Type(type), Type(word_type),
-                               at<float>(workspace)};
-        py::gil_scoped_release release;
-        if (on_cuda)
-            return backward ? MEMOFAST_CUDA_CALL(embed_backward, a, at<void>(stream))
-                            : MEMOFAST_CUDA_CALL(embed_forward, a, at<void>(stream));
-        return backward ? MEMOFAST_DISPATCH(embed_backward, a) : MEMOFAST_DISPATCH(embed_forward, a);
+    m.def("embed_fits", [](const py::tuple& tensors, int type, bool dropout) {
+        return embed_operands(tensors).fit(Element(type), dropout);
     });
-    m.def("embed_workspace", [](const EmbedModality& text, const EmbedModality& visual, const EmbedModality& speech, int64_t width) {
-        EmbedArguments a{{text, visual, speech}};
-        a.width = width;
-        return EmbedWorkspace(a).floats;
+    m.def("embed_workspace", [](const py::tuple& tensors) {
+        return EmbedWorkspace(embed_operands(tensors).arguments()).floats;
+    });
+    m.def("embed", [](const py::tuple& tensors, const py::object& out, const py::object& statistics, uint32_t site,
+                      uint32_t threshold, float keep_scale, float eps, bool on_cuda, Address stream) -> int {
+        const EmbedOperands operands = embed_operands(tensors);
+        const Tensor result = tensor_of(out);
+        if (!operands.fit(result.element, threshold > 0)) return kNotAsNeeded;
+        EmbedArguments a = operands.arguments();
+        a.out = result.data, a.statistics = tensor_of(statistics).as<float>();
+        a.rows = result.size[0], a.type = Type(result.element);
+        a.site = site, a.threshold = threshold, a.keep_scale = keep_scale, a.eps = eps;
+        py::gil_scoped_release release;
+        return on_cuda ? MEMOFAST_CUDA_CALL(embed_forward, a, at<void>(stream)) : MEMOFAST_DISPATCH(embed_forward, a);
+    });
+    m.def("embed_backward", [](const py::tuple& tensors, const py::object& grad, const py::object& statistics,
+                               const py::tuple& gradients, const py::object& workspace, uint32_t site, uint32_t threshold,
+                               float keep_scale, bool on_cuda, Address stream) -> int {
+        const EmbedOperands operands = embed_operands(tensors);
+        const Tensor given = tensor_of(grad);
+        if (!operands.fit(given.element, threshold > 0)) return kNotAsNeeded;
+        EmbedArguments a = operands.arguments();
+        a.grad = given.data, a.statistics = tensor_of(statistics).as<float>(), a.workspace = tensor_of(workspace).as<float>();
+        a.rows = given.size[0], a.type = Type(given.element);
+        a.site = site, a.threshold = threshold, a.keep_scale = keep_scale;
+        EmbedGradients{tensor_of(gradients[0]), {tensor_of(gradients[1]), tensor_of(gradients[2]), tensor_of(gradients[3])},
+                       tensor_of(gradients[4])}.add_to(a);
+        py::gil_scoped_release release;
+        return on_cuda ? MEMOFAST_CUDA_CALL(embed_backward, a, at<void>(stream)) : MEMOFAST_DISPATCH(embed_backward, a);
     });
 }
 
@@ -266,6 +357,7 @@ PYBIND11_MODULE(_C, m) {
     m.attr("cuda_version") = MEMOFAST_CUDA_VERSION;
     m.attr("cuda_archs") = MEMOFAST_CUDA_ARCHS;
     m.attr("isa") = isa_name();
+    bind_tensors(m);
     bind_masks(m);
     bind_rows(m);
     bind_attention(m);

@@ -22,6 +22,7 @@ enum Status : int {
     kMisaligned = -4,     // a pointer is not aligned as the kernel needs
     kUnsupported = -5,    // a shape this kernel does not cover
     kOutOfMemory = -6,
+    kNotAsNeeded = -7,    // a tensor's type, shape, strides or device
 };
 
 enum class Isa { portable, avx2, avx512 };

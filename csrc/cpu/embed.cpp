@@ -4,9 +4,6 @@
 
 #include <omp.h>
 #include <stdlib.h>
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 namespace memofast::MEMOFAST_VARIANT {
 namespace {
@@ -171,20 +168,11 @@ struct Embedding {
     }
 };
 
-// Fresh memory of this size costs mostly page faults; huge pages save them.
-void zero_table(void* table, int64_t rows, int64_t row_bytes) {
-    char* begin = static_cast<char*>(table);
-#ifdef MADV_HUGEPAGE
-    constexpr uintptr_t kPage = 2 << 20;
-    const uintptr_t low = (uintptr_t(begin) + kPage - 1) / kPage * kPage;
-    const uintptr_t high = (uintptr_t(begin) + rows * row_bytes) / kPage * kPage;
-    if (low < high) madvise(reinterpret_cast<void*>(low), high - low, MADV_HUGEPAGE);
-#endif
+void zero_table(void* table, int64_t bytes) {
     constexpr int64_t kBytes = 4 << 20;
-    const int64_t bytes = rows * row_bytes;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t start = 0; start < bytes; start += kBytes)
-        memset(begin + start, 0, bytes - start < kBytes ? bytes - start : kBytes);
+        memset(static_cast<char*>(table) + start, 0, bytes - start < kBytes ? bytes - start : kBytes);
 }
 
 // target = sum over `count` rows of `width` floats, `stride` apart.
@@ -254,7 +242,7 @@ int backward(const EmbedArguments& a) {
         reduce_positions(m, units.longest[modality], units.blocks, partial + units.first[modality] * stride, width);
         const float* kept = partial + kept_from[modality];
         if (modality == 0) {
-            zero_table(m.grad_content, m.contents, width * sizeof(Word));
+            zero_table(m.grad_content, m.contents * width * int64_t(sizeof(Word)));
 #pragma omp parallel for schedule(dynamic, 16)
             for (int64_t place = 0; place < m.rows; ++place) embedding.gather_word(m, place, kept);
             continue;

@@ -194,7 +194,7 @@ __global__ void sum_vectors(const __grid_constant__ EmbedArguments a, const __gr
 #pragma unroll
     for (int i = 0; i < 6; ++i)
         if (i == which) target = targets[i];
-    if (!m.offsets || !target) return;
+    if (!target) return;
     const bool by_position = which >= kEmbedPartials;
     const float* rows = by_position
         ? m.grad_position

@@ -9,6 +9,7 @@ from memofast import _C
 from memofast.ops import library, philox
 
 BACKENDS = ("reference", "cpu", "cuda", "torch", "triton")
+_KERNELS = ("cpu", "cuda")
 _CUDA_WIDTHS = (32, 64, 96, 128)  # of a head
 _MAX_POSITION = 1 << 16  # a dropout position is head << 16 | query
 
@@ -136,15 +137,12 @@ def _reference_backward(grad, qkv, offsets, lengths, rng, sample_keys, site, p, 
     return grads
 
 
-def _kernel(backward, qkv, grad, out, lse, offsets, lengths, rng, sample_keys, site, p, scale, saved, longest, backend):
-    if backend == "cuda" and library.debugging():
+def _run(kernel, results, qkv, offsets, lengths, rng, sample_keys, site, p, scale, longest, backend) -> None:
+    on_cuda = backend == "cuda"
+    if on_cuda and library.debugging():
         _spans(offsets, lengths, qkv.shape[0])
-    tensors = (qkv, grad, out, lse, offsets, lengths, rng, sample_keys)
-    rows, _, heads, width = qkv.shape
-    numbers = (rows, offsets.shape[0] - 1, heads, width, site, philox.drop_threshold(p), philox.keep_scale(p), scale)
-    device = (library.pointer(saved), longest, backend == "cuda", library.stream(qkv))
-    status = _C.attention(backward, *map(library.pointer, tensors), *numbers, library.TYPE_CODES[qkv.dtype], *device)
-    library.check_status("attention", status)
+    numbers = (site, philox.drop_threshold(p), philox.keep_scale(p), scale, longest, on_cuda, library.stream(qkv))
+    library.check_status("attention", kernel((qkv, offsets, lengths, rng, sample_keys), *results, *numbers))
 
 
 def _triton_kernels(qkv, offsets, lengths):
@@ -159,11 +157,11 @@ def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend, l
     if backend == "triton":
         return _triton_kernels(qkv, offsets, lengths).forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale)
     rows, _, heads, width = qkv.shape
-    if backend in ("cpu", "cuda"):
+    if backend in _KERNELS:
         out = torch.empty((rows, heads, width), dtype=qkv.dtype, device=qkv.device)
         lse = torch.empty((rows, heads), dtype=torch.float32, device=qkv.device)
-        options = (offsets, lengths, rng, sample_keys, site, p, scale, None, longest, backend)
-        _kernel(False, qkv, None, out, lse, *options)
+        operands = (qkv, offsets, lengths, rng, sample_keys)
+        _run(_C.attention, (out, lse), *operands, site, p, scale, longest, backend)
         return out, lse
     lse = qkv.new_zeros((rows, heads), dtype=torch.float32)  # the other backends compute probabilities anew
     if backend == "torch":
@@ -176,10 +174,10 @@ def _backward(grad, qkv, out, lse, offsets, lengths, rng, sample_keys, site, p, 
     if backend == "triton":
         kernels = _triton_kernels(qkv, offsets, lengths)
         return kernels.backward(grad, qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale)
-    if backend in ("cpu", "cuda"):
+    if backend in _KERNELS:
         grad_qkv = library.output_like(qkv)
-        options = (offsets, lengths, rng, sample_keys, site, p, scale, out, longest, backend)
-        _kernel(True, qkv, grad, grad_qkv, lse, *options)
+        operands = (qkv, offsets, lengths, rng, sample_keys)
+        _run(_C.attention_backward, (grad, out, lse, grad_qkv), *operands, site, p, scale, longest, backend)
         return grad_qkv
     backward = {"reference": _reference_backward, "torch": _torch_backward}[backend]
     return backward(grad, qkv, offsets, lengths, rng, sample_keys, site, p, scale)
@@ -205,17 +203,21 @@ _attention_backward = library.define(
 
 
 class _Attention(torch.autograd.Function):
+    """`at_once`: nothing traces the call and the kernel takes its operands as they are, so that no dispatcher need be asked.
+    A second derivative asks it, and is refused."""
+
     @staticmethod
-    def forward(ctx, qkv, offsets, lengths, rng, sample_keys, *options):
-        out, lse = _attention(qkv, offsets, lengths, rng, sample_keys, *options)
-        ctx.save_for_backward(qkv, out, lse, offsets, lengths, rng, sample_keys)
-        ctx.options = options
+    def forward(ctx, at_once, options, qkv, *others):
+        out, lse = (_forward if at_once else _attention)(qkv, *others, *options)
+        ctx.save_for_backward(qkv, out, lse, *others)
+        ctx.options = at_once, options
         return out
 
     @staticmethod
     def backward(ctx, grad):
-        grad_qkv = _attention_backward(grad.contiguous(), *ctx.saved_tensors, *ctx.options)
-        return (grad_qkv, *[None] * 9)
+        at_once, options = ctx.options
+        backward = _backward if at_once and library.is_eager() and not torch.is_grad_enabled() else _attention_backward
+        return None, None, backward(grad.contiguous(), *ctx.saved_tensors, *options), None, None, None, None
 
 
 def attention(
@@ -249,19 +251,24 @@ def attention(
     Notes: softmax and sums in fp32; two runs are bitwise equal for any number of threads; a sequence's result does not depend on
         the rest of the batch.
     """
-    backend = library.resolve("attention", backend, automatic_backend(qkv), BACKENDS)
-    library.require_device("attention", backend, qkv)
-    _check(qkv, offsets, lengths, p, rng, sample_keys, backend)
+    automatic = automatic_backend(qkv)
+    backend = library.resolve("attention", backend, automatic, BACKENDS)
+    if backend != automatic:
+        library.require_device("attention", backend, qkv)
+    tensors = (qkv, offsets, lengths, rng, sample_keys)
+    at_once = backend in _KERNELS and library.is_eager() and _C.attention_fits(tensors, p > 0, backend == "cuda")
+    if not at_once:
+        _check(qkv, offsets, lengths, p, rng, sample_keys, backend)
     scale = qkv.shape[-1] ** -0.5 if scale is None else float(scale)
-    arguments = (qkv, offsets, lengths, rng, sample_keys, site, float(p), scale, backend, longest)
+    options = (site, float(p), scale, backend, longest)
     if torch.is_grad_enabled() and qkv.requires_grad:
-        return _Attention.apply(*arguments)
-    return _attention(*arguments)[0]
+        return _Attention.apply(at_once, options, *tensors)
+    return (_forward if at_once else _attention)(*tensors, *options)[0]
 
 
 def automatic_backend(qkv: Tensor) -> str:
     """What `auto` means for this type, device and head width; all but `torch` can be captured in CUDA graphs."""
-    if qkv.dtype == torch.float64:
+    if qkv.dtype is torch.float64:
         return "reference"
     if not qkv.is_cuda:
         return "cpu" if qkv.device.type == "cpu" else "torch"

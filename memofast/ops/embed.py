@@ -9,31 +9,39 @@ from torch import Tensor
 from memofast import _C
 from memofast.ops import library, philox
 from memofast.ops.embed_operands import (
-    CONTENT,
     COUNT,
     FLOATING,
     SPEECH,
+    TABLES,
     TYPES,
     VISUAL,
     FeatureRows,
     Operands,
     TextRows,
     check,
+    gradients_of,
     operands_of,
     output_type,
     refuse_bad_indices,
+    sum_rows,
+    sum_type,
     total_rows,
 )
 from memofast.ops.embed_reference import embed_reference, embed_reference_backward
 
 BACKENDS = ("reference", "cpu", "cuda")
 _WIDEST_ON_CUDA = 1024
+_KERNEL_TYPES = {
+    "cpu": {dtype: code for dtype, code in library.TYPE_CODES.items() if dtype is not torch.float16},
+    "cuda": library.TYPE_CODES,
+}
 
 
 def _forward(*arguments) -> tuple[Tensor, Tensor]:
-    operands, (rows, p, eps, site, dtype, backend) = operands_of(arguments[:COUNT]), arguments[COUNT:]
-    types = operands.types
+    tensors, (rows, p, eps, site, dtype, backend) = arguments[:COUNT], arguments[COUNT:]
+    types = tensors[TYPES]
     if backend == "reference":
+        operands = operands_of(tensors)
         refuse_bad_indices(operands, rows)
         text, types, offsets, visual, speech, rng, sample_keys = operands
         options = {"rows": rows, "p": p, "eps": eps, "rng": rng, "sample_keys": sample_keys, "site": site}
@@ -41,81 +49,46 @@ def _forward(*arguments) -> tuple[Tensor, Tensor]:
         return out, types.new_empty((0, 4), dtype=torch.float32)
     out = torch.empty((rows, types.shape[1]), dtype=dtype, device=types.device)
     statistics = torch.empty((rows, 4), dtype=torch.float32, device=types.device)
-    _kernel(operands, None, None, out, statistics, rows, p, eps, site, dtype, backend == "cuda")
+    _run(_C.embed, tensors, (out, statistics), rows, p, (eps,), site, backend)
     return out, statistics
 
 
-def _backward(grad: Tensor, statistics: Tensor, *arguments) -> list[Tensor]:
-    flat, (rows, p, eps, site, dtype, backend) = arguments[:COUNT], arguments[COUNT:]
-    operands = operands_of(flat)
+def _backward(grad: Tensor, statistics: Tensor, *arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    tensors, (rows, p, eps, site, dtype, backend) = arguments[:COUNT], arguments[COUNT:]
     if backend == "reference":
-        return embed_reference_backward(grad, operands, rows, p, eps, site, dtype)
-    likes = [flat[place] for place in FLOATING]
-    found = [_room(like, place in CONTENT) for place, like in zip(FLOATING, likes, strict=True)]
-    grads = dict(zip(FLOATING, found, strict=True))
-    if operands.visual is None or operands.speech is None:
-        grads[TYPES].zero_()
-    _kernel(operands, grads, grad, None, statistics, rows, p, eps, site, dtype, backend == "cuda")
-    return [g if like is None else _as(g, like.dtype) for g, like in zip(found, likes, strict=True)]
+        return embed_reference_backward(grad, operands_of(tensors), rows, p, eps, site, dtype)
+    types, visual, speech = tensors[TYPES], tensors[VISUAL], tensors[SPEECH]
+    contents = (
+        library.output_like(tensors[2]),
+        torch.empty(0) if visual is None else torch.empty_like(visual),
+        torch.empty(0) if speech is None else torch.empty_like(speech),
+    )
+    sums = torch.empty((sum_rows(tensors), types.shape[1]), dtype=torch.float32, device=types.device)
+    order = torch.sort(tensors[0], stable=True).indices
+    workspace = None
+    if backend == "cuda":
+        workspace = torch.empty(_C.embed_workspace(tensors), dtype=torch.float32, device=types.device)
+    results = (grad, statistics, (order, *contents, sums), workspace)
+    _run(_C.embed_backward, tensors, results, rows, p, (), site, backend)
+    return *contents, sums
 
 
-def _room(like: Tensor | None, is_content: bool) -> Tensor:
-    """Memory for the gradient of `like`; sums over rows are kept in fp32."""
-    if like is None:
-        return torch.empty(0)
-    return torch.empty(like.shape, dtype=like.dtype if is_content else torch.float32, device=like.device)
+def _run(kernel, tensors: tuple, results: tuple, rows: int, p: float, eps: tuple, site: int, backend: str) -> None:
+    on_cuda = backend == "cuda"
+    if on_cuda and library.debugging():
+        refuse_bad_indices(operands_of(tensors), rows)
+    numbers = (site, philox.drop_threshold(p), philox.keep_scale(p), *eps, on_cuda, library.stream(tensors[TYPES]))
+    status = kernel(tensors, *results, *numbers)
+    if status == library.NOT_AS_NEEDED:
+        tensors = tuple(_as(t, torch.float32) if place in TABLES else t for place, t in enumerate(tensors))
+        status = kernel(tensors, *results, *numbers)
+    if status in (-2, -3):
+        refuse_bad_indices(operands_of(tensors), rows)
+    library.check_status("embed", status)
 
 
 def _as(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return tensor if tensor is None or tensor.dtype is dtype else tensor.to(dtype)
-
-
-def _kernel(operands, grads, grad, out, statistics, rows, p, eps, site, dtype, on_cuda) -> None:
-    if on_cuda and library.debugging():
-        refuse_bad_indices(operands, rows)
-    text, _, offsets, visual, speech, rng, sample_keys = operands
-    types = _as(operands.types, torch.float32)
-    order = None if grads is None else torch.sort(text.token_ids, stable=True).indices
-    modalities, kept = [], [types, order]  # conversions must outlive the call
-    for kind, own in enumerate((text, visual, speech)):
-        modality, tables = _modality(own, kind, types, grads, order)
-        modalities.append(modality)
-        kept += tables
-    addresses = map(library.pointer, (offsets, rng, sample_keys, grad, out, statistics))
-    numbers = (rows, offsets.shape[0] - 1, types.shape[1], site, philox.drop_threshold(p), philox.keep_scale(p), eps)
-    codes = (library.TYPE_CODES[dtype], library.TYPE_CODES[text.word.dtype])
-    room = _C.embed_workspace(*modalities, types.shape[1]) if on_cuda and grads is not None else 0
-    workspace = torch.empty(room, dtype=torch.float32, device=types.device) if room else None
-    device = (library.pointer(workspace), on_cuda, library.stream(types))
-    status = _C.embed(grads is not None, *modalities, *addresses, *numbers, *codes, *device)
-    if status in (-2, -3):
-        refuse_bad_indices(operands, rows)
-    library.check_status("embed", status)
-
-
-def _modality(own, kind: int, types: Tensor, grads: dict | None, order: Tensor | None) -> tuple:
-    """Addresses and sizes of one modality, and the tables they point into."""
-    if own is None:
-        return _C.EmbedModality(), ()
-    if kind == 0:
-        content, index, mask = own.word, own.token_ids, None
-        tables = (own.position, None, None, own.gamma, own.beta)
-        places = (2, None, 3, None, None, 4, 5)
-    else:
-        content, index, mask, tables = own.projected, own.source, own.mask, own[4:]
-        first = VISUAL if kind == 1 else SPEECH
-        places = (first, first + 3, *range(first + 4, first + 9))
-    tables = [_as(table, torch.float32) for table in tables]
-    row = kind * types.shape[1] * 4  # of `types`, in bytes
-    position, *norms = map(library.pointer, tables)
-    addresses = (*map(library.pointer, (own.offsets, index, content, mask)), position, types.data_ptr() + row, *norms)
-    if grads is None:
-        gradients = (0,) * 9
-    else:
-        grad_content, grad_mask, *sums = (library.pointer(grads.get(place)) for place in places)
-        gradients = (grad_content, grad_mask, library.pointer(order), sums[0], grads[TYPES].data_ptr() + row, *sums[1:])
-    sizes = (own[0].shape[0], content.shape[0], own.position.shape[0])
-    return _C.EmbedModality(addresses + gradients, *sizes), tables
 
 
 def _schema_of(prefix: str, fields: tuple[str, ...], optional: bool) -> str:
@@ -136,33 +109,38 @@ def _fake_forward(*arguments):
 
 
 def _fake_backward(grad, statistics, *arguments):
-    likes = (arguments[place] for place in FLOATING)
-    return [grad.new_empty(0, dtype=torch.float32) if like is None else torch.empty_like(like) for like in likes]
+    tensors, types = arguments[:COUNT], arguments[TYPES]
+    features = (tensors[VISUAL], tensors[SPEECH])
+    contents = [grad.new_empty(0, dtype=torch.float32) if own is None else torch.empty_like(own) for own in features]
+    sums = types.new_empty((sum_rows(tensors), types.shape[1]), dtype=sum_type(arguments[-2], types.dtype))
+    return torch.empty_like(tensors[2]), *contents, sums
 
 
 _embed = library.define(f"embed({_SCHEMA}) -> (Tensor, Tensor)", _forward, _fake_forward)
 _embed_backward = library.define(
-    f"embed_backward(Tensor grad, Tensor statistics, {_SCHEMA}) -> Tensor[]", _backward, _fake_backward
+    f"embed_backward(Tensor grad, Tensor statistics, {_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor)",
+    _backward,
+    _fake_backward,
 )
 
 
 class _Embed(torch.autograd.Function):
+    """`at_once`: nothing traces the call and the kernel takes its operands as they are, so that no dispatcher need be asked.
+    A second derivative asks it, and is refused."""
+
     @staticmethod
-    def forward(ctx, *arguments):
-        out, statistics = _embed(*arguments)
-        ctx.save_for_backward(statistics, *arguments[:COUNT])
-        ctx.options = arguments[COUNT:]
+    def forward(ctx, at_once, options, *tensors):
+        out, statistics = (_forward if at_once else _embed)(*tensors, *options)
+        ctx.save_for_backward(statistics, *tensors)
+        ctx.options = at_once, options
         return out
 
     @staticmethod
     def backward(ctx, grad):
+        at_once, options = ctx.options
         statistics, *tensors = ctx.saved_tensors
-        found = _embed_backward(grad.contiguous(), statistics, *tensors, *ctx.options)
-        gradients = [None] * (COUNT + len(ctx.options))
-        for place, gradient in zip(FLOATING, found, strict=True):
-            if tensors[place] is not None:
-                gradients[place] = gradient
-        return tuple(gradients)
+        backward = _backward if at_once and library.is_eager() and not torch.is_grad_enabled() else _embed_backward
+        return None, None, *gradients_of(tensors, *backward(grad.contiguous(), statistics, *tensors, *options))
 
 
 def embed(
@@ -200,26 +178,40 @@ def embed(
         number of threads; a sample's rows do not depend on the rest of the batch.
     """
     dtype = output_type(text, visual, speech) if dtype is None else dtype
-    backend = library.resolve("embed", backend, _automatic(types, text.word, dtype), BACKENDS)
-    library.require_device("embed", backend, types)
-    check(Operands(text, types, offsets, visual, speech, rng, sample_keys), p, dtype, backend)
+    automatic = _automatic(types, text.word, dtype)
+    backend = library.resolve("embed", backend, automatic, BACKENDS)
+    if backend != automatic:
+        library.require_device("embed", backend, types)
+    operands = Operands(text, types, offsets, visual, speech, rng, sample_keys)
+    tensors = operands.flat()
+    at_once = library.is_eager() and _fits(tensors, dtype, p, backend)
+    if not at_once:
+        check(operands, p, dtype, backend)
+        visual, speech = _in_compute_type(visual, dtype), _in_compute_type(speech, dtype)
+        tensors = operands._replace(visual=visual, speech=speech).flat()
     rows = total_rows(text, visual, speech) if rows is None else rows
-    visual, speech = _in_compute_type(visual, dtype), _in_compute_type(speech, dtype)
-    tensors = Operands(text, types, offsets, visual, speech, rng, sample_keys).flat()
-    arguments = (*tensors, rows, float(p), float(eps), site, dtype, backend)
-    if torch.is_grad_enabled() and any(
-        tensors[place] is not None and tensors[place].requires_grad for place in FLOATING
-    ):
-        return _Embed.apply(*arguments)
-    return _embed(*arguments)[0]
+    options = (rows, float(p), float(eps), site, dtype, backend)
+    if torch.is_grad_enabled() and (text.word.requires_grad or _any_requires_grad(tensors)):
+        return _Embed.apply(at_once, options, *tensors)
+    return (_forward if at_once else _embed)(*tensors, *options)[0]
+
+
+def _any_requires_grad(tensors: tuple) -> bool:
+    return any(tensors[place] is not None and tensors[place].requires_grad for place in FLOATING)
+
+
+def _fits(tensors: tuple, dtype: torch.dtype, p: float, backend: str) -> bool:
+    """What `check` checks, of operands that a kernel takes as they are, in a fraction of its time."""
+    types = _KERNEL_TYPES.get(backend, {})
+    return dtype in types and _C.embed_fits(tensors, types[dtype], p > 0)
 
 
 def _automatic(types: Tensor, word: Tensor, dtype: torch.dtype) -> str:
-    backend = library.row_backend(types)
     if dtype is torch.float64:
         return "reference"
-    covered = types.shape[-1] <= _WIDEST_ON_CUDA and word.dtype in (torch.float32, dtype)
-    return backend if covered or backend == "cpu" else "reference"
+    backend = library.row_backend(types)
+    covered = backend != "cuda" or (types.shape[-1] <= _WIDEST_ON_CUDA and word.dtype in (torch.float32, dtype))
+    return backend if covered else "reference"
 
 
 def _in_compute_type(own: FeatureRows | None, dtype: torch.dtype) -> FeatureRows | None:

@@ -62,9 +62,42 @@ class Operands(NamedTuple):
 _ABSENT = (None,) * 9
 COUNT = 28  # tensors of one call, flat
 TYPES, VISUAL, SPEECH = 6, 8, 17  # where types and the fields of each feature modality start in the flat order
-# Tensors that have gradients, in the order in which `embed_backward` returns them; those of CONTENT come in the tensor's own type.
+# Tensors that have gradients, and those of them that are read as fp32.
 FLOATING = (2, 3, 4, 5, TYPES, VISUAL, *range(11, 17), SPEECH, *range(20, 26))
-CONTENT = (2, VISUAL, SPEECH)
+TABLES = (3, 4, 5, TYPES, *range(12, 17), *range(21, 26))
+_POSITIONS = (3, 12, 21)
+_VECTORS = 12
+
+
+def sum_rows(tensors: tuple[Tensor | None, ...]) -> int:
+    """Rows of the gradients that are summed over rows: position tables, types, vectors (text's gamma and beta, then of visual and of
+    speech the mask and the gamma and beta of both norms)."""
+    return sum(tensors[place].shape[0] for place in _POSITIONS if tensors[place] is not None) + 3 + _VECTORS
+
+
+def sum_type(dtype: torch.dtype, tables: torch.dtype) -> torch.dtype:
+    """The type in which gradients are summed over rows."""
+    return torch.float64 if torch.float64 in (dtype, tables) else torch.float32
+
+
+def gradients_of(tensors, word: Tensor, visual: Tensor, speech: Tensor, sums: Tensor) -> list[Tensor | None]:
+    """The gradient of every operand, None where it has none, from what `embed_backward` returns."""
+    sizes = [0 if tensors[place] is None else tensors[place].shape[0] for place in _POSITIONS]
+    *tables, vectors = sums.split_with_sizes([*sizes, 3, _VECTORS])
+    text_position, visual_position, speech_position, types = tables
+    gamma, beta, *others = vectors.unbind()
+    visual_mask, speech_mask = others[0], others[5]
+    found = [None, None, word, text_position, gamma, beta, types, None]
+    found += [visual, None, None, visual_mask, visual_position, *others[1:5]]
+    found += [speech, None, None, speech_mask, speech_position, *others[6:], None, None]
+    return [
+        None
+        if gradient is None or like is None
+        else gradient
+        if gradient.dtype is like.dtype
+        else gradient.to(like.dtype)
+        for gradient, like in zip(found, tensors, strict=True)
+    ]
 
 
 def operands_of(flat: tuple) -> Operands:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memofast.ops import philox
-from memofast.ops.embed_operands import FLOATING, FeatureRows, Operands, TextRows, output_type, total_rows
+from memofast.ops.embed_operands import FeatureRows, Operands, TextRows, output_type, sum_type, total_rows
 
 
 def embed_reference(
@@ -79,44 +79,44 @@ def _dropped(x: Tensor, rng, site: int, sample_keys, offsets: Tensor, p: float) 
     return x * philox.hidden_keep_mask(rng, site, sample_keys, offsets, *x.shape, p) * philox.keep_scale(p)
 
 
-def embed_reference_backward(grad: Tensor, operands: Operands, rows, p, eps, site, dtype) -> list[Tensor]:
-    """The derivative written out, in the order of `FLOATING`: a raw op cannot record gradients of its own."""
+def embed_reference_backward(grad: Tensor, operands: Operands, rows, p, eps, site, dtype) -> tuple[Tensor, ...]:
+    """The derivative written out, as `embed_backward` returns it: a raw op cannot record gradients of its own."""
     types, offsets = operands.types, operands.offsets
     compute = torch.promote_types(dtype, types.dtype)
     grad = _dropped(grad.to(compute), operands.rng, site, operands.sample_keys, offsets, p)
-    first, found, grad_types = offsets[:-1].to(torch.int64), [], grad.new_zeros(types.shape)
+    first, contents, grad_types = offsets[:-1].to(torch.int64), [], grad.new_zeros(types.shape)
+    positions, vectors = [], []
     for modality, own in enumerate(operands.modalities):
         if own is None:
-            found += [None] * 7
+            contents.append(grad.new_empty(0, dtype=torch.float32))
+            vectors += [grad.new_zeros(types.shape[1])] * 5
             continue
         sample, position, inside = _places(own, offsets)
         total = _total(own, types[modality], position, inside, compute, eps)
         grad_total, *norm = _norm_backward(grad[first[sample] + position], total, own.gamma.to(compute), eps)
-        places = grad.new_zeros(own.position.shape).index_add_(0, position, grad_total)
+        positions.append(grad.new_zeros(own.position.shape).index_add_(0, position, grad_total))
         grad_types[modality] = grad_total.sum(0)
         if modality == 0:
             word = grad.new_zeros(own.word.shape).index_add_(0, own.token_ids[inside], grad_total)
-            found += [word, places, *norm, grad_types]
+            contents.append(word.to(own.word.dtype))
+            vectors += norm
         else:
-            projected, mask, *feature_norm = _feature_backward(own, inside, grad_total, eps)
-            found += [projected, mask, places, *feature_norm, *norm]
+            projected, *inner = _feature_backward(own, inside, grad_total, eps)
+            contents.append(projected.to(own.projected.dtype, copy=True))
+            vectors += [*inner, *norm]
         first = first + own.offsets.diff()
-    flat = operands.flat()
-    likes = [flat[place] for place in FLOATING]
-    return [
-        types.new_empty(0) if like is None else g.to(like.dtype, copy=True)
-        for g, like in zip(found, likes, strict=True)
-    ]
+    sums = torch.cat((*positions, grad_types, torch.stack(vectors)))
+    return *contents, sums.to(sum_type(dtype, types.dtype))
 
 
 def _feature_backward(own: FeatureRows, inside: Tensor, grad: Tensor, eps: float) -> list[Tensor]:
-    """Gradients of projected rows, mask, feature_gamma and feature_beta from that of the normed feature."""
+    """Gradients of projected rows, mask, feature_gamma and feature_beta from that of the normed feature; of no mask, zero."""
     rows, width = own.projected.shape
     source = _source(own)[inside]
     content = _projected_or_mask(own)[source].to(grad.dtype)
     grad_content, *norm = _norm_backward(grad, content, own.feature_gamma.to(grad.dtype), eps)
     read = grad.new_zeros(rows + 1, width).index_add_(0, source, grad_content)
-    return [read[:rows], None if own.mask is None else read[rows], *norm]
+    return [read[:rows], read[rows], *norm]
 
 
 def _norm_backward(grad: Tensor, x: Tensor, gamma: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,11 +9,13 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from memofast import _C
 
+_dispatch_modes = torch._C._len_torch_dispatch_stack  # what torch.utils._python_dispatch asks
 _library = torch.library.Library("memofast", "FRAGMENT")
 _FORCED = os.environ.get("MEMOFAST_BACKEND", "auto")  # read once: a look into the environment costs a microsecond
 
 TYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
+NOT_AS_NEEDED = -7
 _STATUS = {
     -1: "this installation was built without that backend (see `python -m memofast.info`)",
     -2: "offsets must start at 0, never decrease, and end within the rows given",
@@ -21,6 +23,7 @@ _STATUS = {
     -4: "a tensor is not aligned as the kernel needs; make it contiguous",
     -5: "this shape is not covered by the kernel",
     -6: "out of memory",
+    NOT_AS_NEEDED: "a tensor's type, shape, strides or device is not what the kernel takes",
 }
 
 
@@ -44,6 +47,11 @@ def define(schema: str, implementation: Callable, fake: Callable, integer: bool 
         _library.impl(name, implementation if integer else guarded, device)
     torch.library.register_fake(f"memofast::{name}", fake, lib=_library)
     return getattr(torch.ops.memofast, name).default
+
+
+def is_eager() -> bool:
+    """Whether calls run as they are made, with no compiler, tracer or mode between them and their kernel."""
+    return not torch.compiler.is_compiling() and not _dispatch_modes()
 
 
 def resolve(operator: str, requested: str, automatic: str, backends: Iterable[str]) -> str:

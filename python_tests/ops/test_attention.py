@@ -200,6 +200,13 @@ def test_compile(backend):
     torch.testing.assert_close(run(compiled, qkv, grad, p=0.1, backend=backend, **options), expected)
 
 
+def test_second_derivative_is_refused():
+    qkv, _, options = batch([4, 5])
+    out = attention(qkv.requires_grad_(), backend="cpu", **options)
+    with pytest.raises(RuntimeError, match="no derivative"):
+        torch.autograd.grad(out.square().sum(), qkv, create_graph=True)
+
+
 def test_refusals():
     qkv, _, options = batch([4, 5])
     offsets, keys, rng = options["offsets"], options["sample_keys"], options["rng"]
