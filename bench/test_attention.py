@@ -9,6 +9,7 @@ generator. FLOP counts the five products of backward and the two of forward over
 
 import pytest
 import torch
+from plain_ops import Nothing
 
 from memofast.ops import attention
 
@@ -56,4 +57,14 @@ def test_attention(side_by_side, kind, p, dtype):
     target = {"padded_sdpa": 1.5 if dtype == torch.float32 else 2.0} if kind == "memobert" and p == 0 else None
     side_by_side(
         ours, {"padded_sdpa": padded}, rounds=15, target=target, rows=rows, longest=int(lengths.max()), flop=flop
+    )
+
+
+def test_call_of_attention(side_by_side):
+    """One row of one head, forward with gradients: all is overhead."""
+    qkv, offsets = torch.randn(1, 3, 1, 8, requires_grad=True), torch.tensor([0, 1], dtype=torch.int32)
+    random = {"rng": torch.tensor([1, 2]), "sample_keys": torch.zeros(1, dtype=torch.int64)}
+    operands = (qkv, offsets, None, *random.values())
+    side_by_side(
+        lambda: attention(qkv, offsets, p=0.1, **random), {"empty Function": lambda: Nothing.apply(0, *operands)}
     )

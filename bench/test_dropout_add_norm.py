@@ -9,6 +9,7 @@ dropped before each call. `gigabytes` counts each tensor once per pass: 3 of [N,
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_ops import Nothing
 
 from memofast.ops import dropout_add_norm
 
@@ -53,4 +54,16 @@ def test_dropout_add_norm(side_by_side, dtype):
         rows=grad.shape[0],
         width=WIDTH,
         gigabytes=8 * grad.numel() * grad.element_size() / 1e9,
+    )
+
+
+def test_call_of_dropout_add_norm(side_by_side):
+    """One row of 16 channels, forward with gradients: all is overhead."""
+    x, residual = (torch.zeros(1, 16, requires_grad=True) for _ in range(2))
+    gamma, beta, bias = (torch.zeros(16, requires_grad=True) for _ in range(3))
+    options = {"rng": torch.tensor([1, 2]), "sample_keys": torch.tensor([3]), "offsets": torch.tensor([0, 1]).int()}
+    operands = (x, residual, gamma, beta, bias, *options.values())
+    side_by_side(
+        lambda: dropout_add_norm(x, residual, gamma, beta, bias=bias, p=P, **options),
+        {"empty Function": lambda: Nothing.apply(0, *operands)},
     )

@@ -16,6 +16,7 @@ transparent huge pages set to `always` both sides get them.
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_ops import Nothing
 
 from memofast.ops import FeatureRows, TextRows, embed
 
@@ -150,3 +151,23 @@ def test_embed(side_by_side, dtype, with_masks):
     }
     rows = {name: int(own.sum()) for name, own in lengths.items()}
     side_by_side(ours, rivals, rounds=15, target={"padded": 2.0}, **rows)
+
+
+def test_call_of_embed(side_by_side):
+    """One row of 16 channels in each modality, forward with gradients: all is overhead."""
+    index, offsets = torch.zeros(1, dtype=torch.int32), torch.tensor([0, 1], dtype=torch.int32)
+
+    def leaf(*shape):
+        return torch.zeros(shape, requires_grad=True)
+
+    text = TextRows(index, offsets, leaf(2, 16), leaf(2, 16), leaf(16), leaf(16))
+    visual, speech = (
+        FeatureRows(leaf(1, 16), index, offsets, leaf(16), leaf(2, 16), *(leaf(16) for _ in range(4))) for _ in WIDTHS
+    )
+    types, joint = leaf(3, 16), torch.tensor([0, 3], dtype=torch.int32)
+    random = {"rng": torch.tensor([1, 2]), "sample_keys": torch.tensor([3])}
+    operands = (*text, types, joint, *visual, *speech, *random.values())
+    side_by_side(
+        lambda: embed(text, types, joint, visual=visual, speech=speech, p=P, **random),
+        {"empty Function": lambda: Nothing.apply(6, *operands)},
+    )

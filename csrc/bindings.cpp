@@ -86,6 +86,20 @@ Tensor tensor_of(const py::handle& object) {
     return unreadable;
 }
 
+// [rows, width] of a type that kernels compute in.
+bool is_rows(const Tensor& x, bool allow_float16) {
+    return x.contiguous && x.dimensions == 2 &&
+        (x.element < Element::float16 || (allow_float16 && x.element == Element::float16));
+}
+
+bool is_bias(const Tensor& bias, const Tensor& x) {
+    return bias.is_vector(Element::float32, x.size[1]) || bias.is_vector(x.element, x.size[1]);
+}
+
+bool same_rows(const Tensor& one, const Tensor& other) {
+    return one.device == other.device && one.is_table(other.element, other.size[1]) && one.size[0] == other.size[0];
+}
+
 void bind_tensors(py::module_& m) {
     m.def("describe_tensor", [](const py::object& object, bool by_attributes) {
         const Tensor tensor = by_attributes ? tensor_by_attributes(object) : tensor_of(object);
@@ -306,43 +320,97 @@ void bind_embed(py::module_& m) {
     });
 }
 
-void bind_rows(py::module_& m) {
-    using Address = std::uintptr_t;
-    m.def("dropout_add_norm", [](Address x, Address residual, Address gamma, Address beta, Address bias, Address rng,
-                                 Address sample_keys, Address offsets, Address out, Address statistics, int64_t rows, int width,
-                                 int samples, int type, int bias_type, uint32_t site, uint32_t threshold, float scale, float eps,
-                                 bool on_cuda, Address stream) -> int {
-        const DropoutAddNormArguments a{
-            at<void>(x), at<void>(residual), at<float>(gamma), at<float>(beta), at<void>(bias), at<float>(statistics),
-            at<int64_t>(rng), at<int64_t>(sample_keys), at<int32_t>(offsets), rows, width, samples, Type(type), Type(bias_type),
-            site, threshold, scale, eps, at<void>(out), nullptr, nullptr, nullptr, nullptr, nullptr};
+// x, residual, gamma, beta (none backward), bias, rng, sample_keys, offsets.
+struct DropoutAddNormOperands {
+    Tensor x, residual, gamma, beta, bias, rng, sample_keys, offsets;
+
+    explicit DropoutAddNormOperands(const py::tuple& tensors)
+        : x(tensor_of(tensors[0])), residual(tensor_of(tensors[1])), gamma(tensor_of(tensors[2])), beta(tensor_of(tensors[3])),
+          bias(tensor_of(tensors[4])), rng(tensor_of(tensors[5])), sample_keys(tensor_of(tensors[6])),
+          offsets(tensor_of(tensors[7])) {}
+
+    bool fit(bool dropout, bool allow_float16) const {
+        const int64_t width = x.size[1], samples = offsets.size[0] - 1;
+        for (const Tensor* other : {&residual, &gamma, &beta, &bias, &rng, &sample_keys, &offsets})
+            if (*other && other->device != x.device) return false;
+        if (!is_rows(x, allow_float16) || width == 0 || !residual.is_table(x.element, width) || residual.size[0] != x.size[0]) return false;
+        if (!gamma.is_vector(Element::float32, width) || (beta && !beta.is_vector(Element::float32, width))) return false;
+        if (bias && !is_bias(bias, x)) return false;
+        if (offsets && (!offsets.is_vector(Element::int32, samples + 1) || samples < 0)) return false;
+        return !dropout || (offsets && rng.is_vector(Element::int64, 2) && sample_keys.is_vector(Element::int64, samples));
+    }
+
+    DropoutAddNormArguments arguments() const {
+        DropoutAddNormArguments a{};
+        a.x = x.data, a.residual = residual.data, a.gamma = gamma.as<float>(), a.beta = beta.as<float>(), a.bias = bias.data;
+        a.rng = rng.as<int64_t>(), a.sample_keys = sample_keys.as<int64_t>(), a.offsets = offsets.as<int32_t>();
+        a.rows = x.size[0], a.width = int(x.size[1]), a.samples = offsets ? int(offsets.size[0]) - 1 : 0;
+        a.type = Type(x.element), a.bias_type = bias ? Type(bias.element) : Type(0);
+        return a;
+    }
+};
+
+void bind_dropout_add_norm(py::module_& m) {
+    m.def("dropout_add_norm_fits", [](const py::tuple& tensors, bool dropout, bool allow_float16) {
+        const DropoutAddNormOperands operands(tensors);
+        return operands.beta && operands.fit(dropout, allow_float16);
+    });
+    m.def("dropout_add_norm", [](const py::tuple& tensors, const py::object& out, const py::object& statistics, uint32_t site,
+                                 uint32_t threshold, float scale, float eps, bool on_cuda, Address stream) -> int {
+        const DropoutAddNormOperands operands(tensors);
+        if (!operands.beta || !operands.fit(threshold > 0, on_cuda)) return kNotAsNeeded;
+        DropoutAddNormArguments a = operands.arguments();
+        a.out = tensor_of(out).data, a.statistics = tensor_of(statistics).as<float>();
+        a.site = site, a.threshold = threshold, a.scale = scale, a.eps = eps;
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(dropout_add_norm, a, at<void>(stream)) : MEMOFAST_DISPATCH(dropout_add_norm, a);
     });
     m.def("dropout_add_norm_backward",
-          [](Address grad, Address x, Address residual, Address gamma, Address bias, Address statistics, Address rng,
-             Address sample_keys, Address offsets, Address grad_x, Address grad_residual, Address partials, Address sums,
-             int64_t rows, int width, int samples, int type, int bias_type, uint32_t site, uint32_t threshold, float scale,
-             float eps, bool on_cuda, Address stream) -> int {
-        const DropoutAddNormArguments a{
-            at<void>(x), at<void>(residual), at<float>(gamma), nullptr, at<void>(bias), at<float>(statistics), at<int64_t>(rng),
-            at<int64_t>(sample_keys), at<int32_t>(offsets), rows, width, samples, Type(type), Type(bias_type), site, threshold,
-            scale, eps, nullptr, at<void>(grad), at<void>(grad_x), at<void>(grad_residual), at<float>(partials), at<float>(sums)};
+          [](const py::tuple& tensors, const py::object& grad, const py::object& statistics, const py::object& grad_x,
+             const py::object& grad_residual, const py::object& partials, const py::object& sums, uint32_t site,
+             uint32_t threshold, float scale, bool on_cuda, Address stream) -> int {
+        const DropoutAddNormOperands operands(tensors);
+        const Tensor given = tensor_of(grad);
+        if (!operands.fit(threshold > 0, on_cuda) || !same_rows(given, operands.x)) return kNotAsNeeded;
+        DropoutAddNormArguments a = operands.arguments();
+        a.grad = given.data, a.statistics = tensor_of(statistics).as<float>();
+        a.grad_x = tensor_of(grad_x).data, a.grad_residual = tensor_of(grad_residual).data;
+        a.partials = tensor_of(partials).as<float>(), a.sums = tensor_of(sums).as<float>();
+        a.site = site, a.threshold = threshold, a.scale = scale;
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(dropout_add_norm_backward, a, at<void>(stream))
                        : MEMOFAST_DISPATCH(dropout_add_norm_backward, a);
     });
-    m.def("bias_gelu", [](Address x, Address bias, Address out, int64_t rows, int width, int type, int bias_type, bool on_cuda,
-                          Address stream) -> int {
-        const BiasGeluArguments a{at<void>(x), at<void>(bias), rows, width, Type(type), Type(bias_type), at<void>(out),
-                                  nullptr, nullptr, nullptr, nullptr};
+}
+
+void bind_bias_gelu(py::module_& m) {
+    const auto fit = [](const Tensor& x, const Tensor& bias, bool allow_float16) {
+        return is_rows(x, allow_float16) && is_bias(bias, x) && bias.device == x.device;
+    };
+    const auto arguments = [](const Tensor& x, const Tensor& bias) {
+        BiasGeluArguments a{};
+        a.x = x.data, a.bias = bias.data, a.rows = x.size[0], a.width = int(x.size[1]);
+        a.type = Type(x.element), a.bias_type = Type(bias.element);
+        return a;
+    };
+    m.def("bias_gelu_fits", [=](const py::object& x, const py::object& bias, bool allow_float16) {
+        return fit(tensor_of(x), tensor_of(bias), allow_float16);
+    });
+    m.def("bias_gelu", [=](const py::object& x, const py::object& bias, const py::object& out, bool on_cuda, Address stream) -> int {
+        const Tensor rows = tensor_of(x), added = tensor_of(bias);
+        if (!fit(rows, added, on_cuda)) return kNotAsNeeded;
+        BiasGeluArguments a = arguments(rows, added);
+        a.out = tensor_of(out).data;
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(bias_gelu, a, at<void>(stream)) : MEMOFAST_DISPATCH(bias_gelu, a);
     });
-    m.def("bias_gelu_backward", [](Address grad, Address x, Address bias, Address grad_x, Address partials, Address grad_bias,
-                                   int64_t rows, int width, int type, int bias_type, bool on_cuda, Address stream) -> int {
-        const BiasGeluArguments a{at<void>(x), at<void>(bias), rows, width, Type(type), Type(bias_type), nullptr,
-                                  at<void>(grad), at<void>(grad_x), at<float>(partials), at<float>(grad_bias)};
+    m.def("bias_gelu_backward", [=](const py::object& x, const py::object& bias, const py::object& grad, const py::object& grad_x,
+                                    const py::object& partials, const py::object& grad_bias, bool on_cuda, Address stream) -> int {
+        const Tensor rows = tensor_of(x), added = tensor_of(bias), given = tensor_of(grad);
+        if (!fit(rows, added, on_cuda) || !same_rows(given, rows)) return kNotAsNeeded;
+        BiasGeluArguments a = arguments(rows, added);
+        a.grad = given.data, a.grad_x = tensor_of(grad_x).data;
+        a.partials = tensor_of(partials).as<float>(), a.grad_bias = tensor_of(grad_bias).as<float>();
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(bias_gelu_backward, a, at<void>(stream)) : MEMOFAST_DISPATCH(bias_gelu_backward, a);
     });
@@ -359,7 +427,8 @@ PYBIND11_MODULE(_C, m) {
     m.attr("isa") = isa_name();
     bind_tensors(m);
     bind_masks(m);
-    bind_rows(m);
+    bind_dropout_add_norm(m);
+    bind_bias_gelu(m);
     bind_attention(m);
     bind_embed(m);
     bind_store(m);

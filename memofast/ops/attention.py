@@ -203,8 +203,7 @@ _attention_backward = library.define(
 
 
 class _Attention(torch.autograd.Function):
-    """`at_once`: nothing traces the call and the kernel takes its operands as they are, so that no dispatcher need be asked.
-    A second derivative asks it, and is refused."""
+    """`at_once`: see `library.is_eager`."""
 
     @staticmethod
     def forward(ctx, at_once, options, qkv, *others):
@@ -216,7 +215,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         at_once, options = ctx.options
-        backward = _backward if at_once and library.is_eager() and not torch.is_grad_enabled() else _attention_backward
+        backward = _backward if at_once and library.records_nothing() else _attention_backward
         return None, None, backward(grad.contiguous(), *ctx.saved_tensors, *options), None, None, None, None
 
 

@@ -25,17 +25,11 @@ def _reference_backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, 
     return grad_v.to(x.dtype), grad_v.sum(0)
 
 
-def _shape(x: Tensor, bias: Tensor, backend: str) -> tuple:
-    types = library.TYPE_CODES[x.dtype], library.TYPE_CODES[bias.dtype]
-    return *x.shape, *types, backend == "cuda", library.stream(x)
-
-
 def _forward(x: Tensor, bias: Tensor, backend: str) -> Tensor:
     if backend == "reference":
         return bias_gelu_reference(x, bias)
     out = library.output_like(x)
-    status = _C.bias_gelu(x.data_ptr(), bias.data_ptr(), out.data_ptr(), *_shape(x, bias, backend))
-    library.check_status("bias_gelu", status)
+    library.check_status("bias_gelu", _C.bias_gelu(x, bias, out, backend == "cuda", library.stream(x)))
     return out
 
 
@@ -45,8 +39,9 @@ def _backward(grad: Tensor, x: Tensor, bias: Tensor, backend: str) -> tuple[Tens
     grad_x = library.output_like(x)
     grad_bias = torch.empty(x.shape[1], dtype=torch.float32, device=x.device)
     partials = torch.empty((-(-x.shape[0] // 64), x.shape[1]), dtype=torch.float32, device=x.device)
-    addresses = (tensor.data_ptr() for tensor in (grad, x, bias, grad_x, partials, grad_bias))
-    library.check_status("bias_gelu_backward", _C.bias_gelu_backward(*addresses, *_shape(x, bias, backend)))
+    results = (grad_x, partials, grad_bias)
+    status = _C.bias_gelu_backward(x, bias, grad, *results, backend == "cuda", library.stream(x))
+    library.check_status("bias_gelu_backward", status)
     return grad_x, grad_bias
 
 
@@ -64,17 +59,21 @@ _bias_gelu_backward = library.define(
 
 
 class _BiasGelu(torch.autograd.Function):
+    """`at_once`: see `library.is_eager`."""
+
     @staticmethod
-    def forward(ctx, x, bias, backend):
+    def forward(ctx, at_once, x, bias, backend):
         ctx.save_for_backward(x, bias)
-        ctx.backend = backend
-        return _bias_gelu(x, bias, backend)
+        ctx.options = at_once, backend
+        return (_forward if at_once else _bias_gelu)(x, bias, backend)
 
     @staticmethod
     def backward(ctx, grad):
+        at_once, backend = ctx.options
         x, bias = ctx.saved_tensors
-        grad_x, grad_bias = _bias_gelu_backward(grad.contiguous(), x, bias, ctx.backend)
-        return grad_x, grad_bias.to(bias.dtype), None
+        run = _backward if at_once and library.records_nothing() else _bias_gelu_backward
+        grad_x, grad_bias = run(grad.contiguous(), x, bias, backend)
+        return None, grad_x, grad_bias.to(bias.dtype), None
 
 
 def bias_gelu(x: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
@@ -88,13 +87,22 @@ def bias_gelu(x: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
     Notes: arithmetic in fp32, rounded once; the gradient of the bias is partials of 64 rows added in order, so that two runs are
         bitwise equal for any number of threads. Source: Hendrycks & Gimpel, "Gaussian error linear units", 2016.
     """
-    backend = library.resolve("bias_gelu", backend, library.row_backend(x), BACKENDS)
-    library.require_device("bias_gelu", backend, x)
+    automatic = library.row_backend(x)
+    backend = library.resolve("bias_gelu", backend, automatic, BACKENDS)
+    if backend != automatic:
+        library.require_device("bias_gelu", backend, x)
+    kernel = backend != "reference"
+    at_once = kernel and library.is_eager() and _C.bias_gelu_fits(x, bias, backend == "cuda")
+    if not at_once:
+        _check(x, bias, backend)
+    if torch.is_grad_enabled() and (x.requires_grad or bias.requires_grad):
+        return _BiasGelu.apply(at_once, x, bias, backend)
+    return (_forward if at_once else _bias_gelu)(x, bias, backend)
+
+
+def _check(x: Tensor, bias: Tensor, backend: str) -> None:
     types = library.row_types(x, backend == "reference")
     library.check_tensor("bias_gelu", "x", x, shape=(None, None), dtype=types)
     types = (torch.float64 if x.dtype is torch.float64 else torch.float32, x.dtype)
     types = bias.dtype if bias.dtype in types else types
     library.check_tensor("bias_gelu", "bias", bias, shape=(x.shape[1],), dtype=types, device=x.device)
-    if torch.is_grad_enabled() and (x.requires_grad or bias.requires_grad):
-        return _BiasGelu.apply(x, bias, backend)
-    return _bias_gelu(x, bias, backend)

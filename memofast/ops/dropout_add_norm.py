@@ -82,23 +82,16 @@ def _reference_backward(grad, x, residual, gamma, bias, statistics, rng, sample_
     return (grad_x if p > 0 else grad_x[:0]).to(x.dtype), grad_z.to(x.dtype), torch.stack(sums)
 
 
-def _addresses(*tensors: Tensor | None) -> tuple[int, ...]:
-    return tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
-
-
-def _shape(x, bias, offsets, site, p, eps, backend) -> tuple:
-    threshold, scale = philox.drop_threshold(p), philox.keep_scale(p)
-    types = library.TYPE_CODES[x.dtype], 0 if bias is None else library.TYPE_CODES[bias.dtype]
-    samples = 0 if offsets is None else offsets.shape[0] - 1
-    return *x.shape, samples, *types, site, threshold, scale, eps, backend == "cuda", library.stream(x)
+def _numbers(x: Tensor, site: int, p: float, *eps: float, backend: str) -> tuple:
+    return site, philox.drop_threshold(p), philox.keep_scale(p), *eps, backend == "cuda", library.stream(x)
 
 
 def _forward(x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, p, eps, backend):
     if backend == "reference":
         return _reference_forward(x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, p, eps)
     out, statistics = library.output_like(x), torch.empty((x.shape[0], 2), dtype=torch.float32, device=x.device)
-    inputs = _addresses(x, residual, gamma, beta, bias, rng, sample_keys, offsets, out, statistics)
-    status = _C.dropout_add_norm(*inputs, *_shape(x, bias, offsets, site, p, eps, backend))
+    tensors = (x, residual, gamma, beta, bias, rng, sample_keys, offsets)
+    status = _C.dropout_add_norm(tensors, out, statistics, *_numbers(x, site, p, eps, backend=backend))
     library.check_status("dropout_add_norm", status)
     return out, statistics
 
@@ -110,9 +103,9 @@ def _backward(grad, x, residual, gamma, bias, statistics, rng, sample_keys, offs
     grad_x = library.output_like(x) if p > 0 else x.new_empty(0, x.shape[1])
     sums = torch.empty((2 if bias is None else 3, x.shape[1]), dtype=torch.float32, device=x.device)
     partials = torch.empty((-(-x.shape[0] // 64), *sums.shape), dtype=torch.float32, device=x.device)
-    inputs = _addresses(grad, x, residual, gamma, bias, statistics, rng, sample_keys, offsets)
-    outputs = _addresses(grad_x if p > 0 else None, grad_residual, partials, sums)
-    status = _C.dropout_add_norm_backward(*inputs, *outputs, *_shape(x, bias, offsets, site, p, 0.0, backend))
+    tensors = (x, residual, gamma, None, bias, rng, sample_keys, offsets)
+    results = (grad_x if p > 0 else None, grad_residual, partials, sums)
+    status = _C.dropout_add_norm_backward(tensors, grad, statistics, *results, *_numbers(x, site, p, backend=backend))
     library.check_status("dropout_add_norm_backward", status)
     return grad_x, grad_residual, sums
 
@@ -143,25 +136,27 @@ _dropout_add_norm_backward = library.define(
 
 
 class _DropoutAddNorm(torch.autograd.Function):
-    """Keeps x, residual and two numbers per row: as little traffic as keeping the sum, and nothing is rounded twice."""
+    """Keeps x, residual and two numbers per row: as little traffic as keeping the sum, and nothing is rounded twice.
+    `at_once`: see `library.is_eager`."""
 
     @staticmethod
-    def forward(ctx, x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, p, eps, backend):
-        out, statistics = _dropout_add_norm(
-            x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, p, eps, backend
-        )
-        ctx.save_for_backward(x, residual, gamma, bias, statistics, rng, sample_keys, offsets)
-        ctx.options = (site, p, backend)
+    def forward(ctx, at_once, options, x, residual, gamma, beta, bias, *random):
+        run = _forward if at_once else _dropout_add_norm
+        out, statistics = run(x, residual, gamma, beta, bias, *random, *options)
+        ctx.save_for_backward(x, residual, gamma, bias, statistics, *random)
+        ctx.options = at_once, options
         return out
 
     @staticmethod
     def backward(ctx, grad):
+        at_once, (site, p, _, backend) = ctx.options
         saved = ctx.saved_tensors  # each look unpacks them anew
-        grad_x, grad_residual, sums = _dropout_add_norm_backward(grad.contiguous(), *saved, *ctx.options)
+        run = _backward if at_once and library.records_nothing() else _dropout_add_norm_backward
+        grad_x, grad_residual, sums = run(grad.contiguous(), *saved, site, p, backend)
         grad_gamma, grad_beta, *grad_bias = sums.unbind()
         grad_bias = grad_bias[0].to(saved[3].dtype) if grad_bias else None
-        grad_x = grad_x if ctx.options[1] > 0 else grad_residual
-        return grad_x, grad_residual, grad_gamma, grad_beta, grad_bias, *[None] * 7
+        grad_x = grad_x if p > 0 else grad_residual
+        return None, None, grad_x, grad_residual, grad_gamma, grad_beta, grad_bias, None, None, None
 
 
 def dropout_add_norm(
@@ -194,9 +189,16 @@ def dropout_add_norm(
     Notes: arithmetic in fp32, rounded once; sums over rows are partials of 64 rows added in order, so that two runs are bitwise
         equal for any number of threads.
     """
-    backend = library.resolve("dropout_add_norm", backend, library.row_backend(x), BACKENDS)
-    _check(x, residual, gamma, beta, bias, p, rng, sample_keys, offsets, backend)
-    arguments = (x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, float(p), float(eps), backend)
+    automatic = library.row_backend(x)
+    backend = library.resolve("dropout_add_norm", backend, automatic, BACKENDS)
+    if backend != automatic:
+        library.require_device("dropout_add_norm", backend, x)
+    tensors = (x, residual, gamma, beta, bias, rng, sample_keys, offsets)
+    kernel = backend != "reference"
+    at_once = kernel and library.is_eager() and _C.dropout_add_norm_fits(tensors, p > 0, backend == "cuda")
+    if not at_once:
+        _check(x, residual, gamma, beta, bias, p, rng, sample_keys, offsets, backend)
+    options = (site, float(p), float(eps), backend)
     if torch.is_grad_enabled() and (
         x.requires_grad
         or residual.requires_grad
@@ -204,13 +206,12 @@ def dropout_add_norm(
         or beta.requires_grad
         or (bias is not None and bias.requires_grad)
     ):
-        return _DropoutAddNorm.apply(*arguments)
-    return _dropout_add_norm(*arguments)[0]
+        return _DropoutAddNorm.apply(at_once, options, *tensors)
+    return (_forward if at_once else _dropout_add_norm)(*tensors, *options)[0]
 
 
 def _check(x, residual, gamma, beta, bias, p, rng, sample_keys, offsets, backend) -> None:
     name = "dropout_add_norm"
-    library.require_device(name, backend, x)
     exact = backend == "reference"
     library.check_tensor(name, "x", x, shape=(None, None), dtype=library.row_types(x, exact))
     if x.shape[1] == 0:

@@ -125,8 +125,7 @@ _embed_backward = library.define(
 
 
 class _Embed(torch.autograd.Function):
-    """`at_once`: nothing traces the call and the kernel takes its operands as they are, so that no dispatcher need be asked.
-    A second derivative asks it, and is refused."""
+    """`at_once`: see `library.is_eager`."""
 
     @staticmethod
     def forward(ctx, at_once, options, *tensors):
@@ -139,7 +138,7 @@ class _Embed(torch.autograd.Function):
     def backward(ctx, grad):
         at_once, options = ctx.options
         statistics, *tensors = ctx.saved_tensors
-        backward = _backward if at_once and library.is_eager() and not torch.is_grad_enabled() else _embed_backward
+        backward = _backward if at_once and library.records_nothing() else _embed_backward
         return None, None, *gradients_of(tensors, *backward(grad.contiguous(), statistics, *tensors, *options))
 
 

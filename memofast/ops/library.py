@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from memofast import _C
 
@@ -50,8 +49,17 @@ def define(schema: str, implementation: Callable, fake: Callable, integer: bool 
 
 
 def is_eager() -> bool:
-    """Whether calls run as they are made, with no compiler, tracer or mode between them and their kernel."""
+    """Whether calls run as they are made, with no compiler, tracer or mode that watches operators.
+
+    A kernel that takes its operands as they are may then be called *at once*, without PyTorch's dispatcher: the way through it and
+    back into Python costs more than some kernels do.
+    """
     return not torch.compiler.is_compiling() and not _dispatch_modes()
+
+
+def records_nothing() -> bool:
+    """Whether a backward pass may call its kernel at once: a second derivative asks the raw op, which refuses it."""
+    return is_eager() and not torch.is_grad_enabled()
 
 
 def resolve(operator: str, requested: str, automatic: str, backends: Iterable[str]) -> str:
@@ -63,14 +71,6 @@ def resolve(operator: str, requested: str, automatic: str, backends: Iterable[st
     if requested not in (known := tuple(backends)):
         raise ValueError(f"{operator}: backend {requested!r} is not one of auto, {', '.join(known)}")
     return requested
-
-
-def eager(tensor: Tensor) -> bool:
-    """Whether nothing compiles, traces or watches operators here, so that a kernel may be called without PyTorch's dispatcher.
-
-    The way through it and back into Python costs more than some kernels do.
-    """
-    return not torch.compiler.is_compiling() and type(tensor) is Tensor and not is_in_torch_dispatch_mode()
 
 
 def debugging() -> bool:

@@ -129,7 +129,7 @@ def token_mask(
         library.require_device("token_mask", chosen, offsets)
     run = _raw
     if capacity is None:
-        if offsets.is_cpu and library.eager(offsets):
+        if offsets.is_cpu and type(offsets) is Tensor and library.is_eager():
             run = _implementation
         else:
             capacity = policy.capacity(rows, sample_keys.numel())

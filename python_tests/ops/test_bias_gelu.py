@@ -99,6 +99,13 @@ def test_opcheck(backend):
         torch.ops.memofast.bias_gelu(x.requires_grad_(), bias, backend)
 
 
+def test_second_derivative_is_refused():
+    x, bias, _ = batch(10, 24)
+    out = bias_gelu(x.requires_grad_(), bias)
+    with pytest.raises(RuntimeError, match="no derivative"):
+        torch.autograd.grad(out.square().sum(), x, create_graph=True)
+
+
 @pytest.mark.slow
 def test_compile():
     x, bias, grad = batch(10, 24)
@@ -125,6 +132,8 @@ def test_refusals():
     for message, arguments, keywords in cases:
         with pytest.raises(ValueError, match=message):
             bias_gelu(*arguments, **keywords)
+    with pytest.raises(ValueError, match="what the kernel takes"):
+        torch.ops.memofast.bias_gelu(x, bias[:-1], "cpu")
 
 
 @pytest.mark.slow

@@ -142,6 +142,14 @@ def test_opcheck(backend, p):
         torch.ops.memofast.dropout_add_norm(x.requires_grad_(), *forward[1:])
 
 
+def test_second_derivative_is_refused():
+    tensors, _, options = batch(24, [4, 0, 9])
+    tensors[0].requires_grad_()
+    out = dropout_add_norm(*tensors[:4], bias=tensors[4], p=0.1, **options)
+    with pytest.raises(RuntimeError, match="no derivative"):
+        torch.autograd.grad(out.square().sum(), tensors[0], create_graph=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("p", [0.0, 0.1])
 def test_compile(p):
