@@ -1,0 +1,96 @@
+"""Attention on a GPU, packed, against what PyTorch and flash-attn offer, in the same process on the same values.
+
+Rules: every contestant computes the same sequences, forward alone or forward and backward through autograd with a ready output gradient; dropout
+draws from its own generator. `padded_sdpa` gets contiguous padded [B, H, S, D] inputs and a key mask made beforehand, and pays for neither padding nor
+unpadding. `flash_varlen` (flash-attn) and `torch_varlen` (torch.nn.attention.varlen, no dropout) read packed rows and are told the longest
+length. `triton` is our own other kernel. FLOP counts two products of forward and five of backward over real rows; bytes are those of
+queries, keys, values, output and their gradients, read or written once.
+"""
+
+import pytest
+import torch
+from test_attention import HEADS, LENGTHS, WIDTH, pad
+
+from memofast.ops import attention
+
+
+def draw_lengths(kind: str, samples: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.cat([LENGTHS[kind](generator) for _ in range(samples // 32)])
+
+
+def stage(forward, inputs, grad, backward: bool):
+    """A call of forward alone, or of both."""
+    if not backward:
+        return torch.no_grad()(forward)
+    return lambda: torch.autograd.grad(forward(), inputs, grad)
+
+
+def sdpa(qkv, grad, lengths, p, backward):
+    q, k, v = (part.requires_grad_() for part in pad(qkv, lengths).unbind())
+    real = torch.arange(max(lengths), device=qkv.device) < torch.tensor(lengths, device=qkv.device)[:, None]
+
+    def forward():
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None], dropout_p=p)
+
+    return stage(forward, (q, k, v), pad(grad, lengths), backward)
+
+
+def flash_varlen(qkv, grad, offsets, longest, p, backward):
+    from flash_attn import flash_attn_varlen_qkvpacked_func
+
+    leaf = qkv.requires_grad_()
+    return stage(lambda: flash_attn_varlen_qkvpacked_func(leaf, offsets, longest, dropout_p=p), leaf, grad, backward)
+
+
+def torch_varlen(qkv, grad, offsets, longest, p, backward):
+    from torch.nn.attention.varlen import varlen_attn
+
+    if p:
+        raise NotImplementedError("torch.nn.attention.varlen has no dropout")
+    q, k, v = (part.contiguous().requires_grad_() for part in qkv.unbind(1))
+    return stage(lambda: varlen_attn(q, k, v, offsets, offsets, longest, longest), (q, k, v), grad, backward)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
+@pytest.mark.parametrize("p", [0.0, 0.1])
+@pytest.mark.parametrize("samples", [64, 256])
+@pytest.mark.parametrize("kind", LENGTHS)
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "both"])
+def test_attention_gpu(on_gpu, backward, kind, samples, p, dtype):
+    lengths = draw_lengths(kind, samples)
+    rows, longest = int(lengths.sum()), int(lengths.max())
+    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to("cuda", torch.int32)
+    random = {"rng": torch.tensor([1, 2], device="cuda"), "sample_keys": torch.arange(samples, device="cuda")}
+
+    def tensors(number):
+        generator = torch.Generator("cuda").manual_seed(number)
+        shape = {"generator": generator, "device": "cuda"}
+        return torch.randn(rows, 3, HEADS, WIDTH, **shape).to(dtype), torch.randn(rows, HEADS, WIDTH, **shape).to(dtype)
+
+    def ours(number, backend="cuda"):
+        qkv, grad = tensors(number)
+        leaf = qkv.requires_grad_()
+        return stage(lambda: attention(leaf, offsets, p=p, backend=backend, **random), leaf, grad, backward)
+
+    rivals = {
+        "padded_sdpa": lambda number: sdpa(*tensors(number), lengths.tolist(), p, backward),
+        "flash_varlen": lambda number: flash_varlen(*tensors(number), offsets, longest, p, backward),
+        "torch_varlen": lambda number: torch_varlen(*tensors(number), offsets, longest, p, backward),
+        "triton": lambda number: ours(number, "triton"),
+    }
+    row = HEADS * WIDTH * dtype.itemsize
+    passes = 4 + 8 * backward  # of the size of the output
+    on_gpu(
+        ours,
+        rivals,
+        bytes_of_one=4 * rows * row,
+        target={"padded_sdpa": 3.0, "flash_varlen": 1.5}
+        if p and kind == "memobert" and dtype == torch.bfloat16
+        else None,
+        rows=rows,
+        longest=longest,
+        flop=(14 if backward else 4) * int((lengths**2).sum()) * WIDTH * HEADS,
+        gigabytes=passes * rows * row / 1e9,
+    )
