@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from transformers.utils import logging
 
+from memofast.cpu import limit_compiled_products
 from memofast.evaluate import table
 from memofast.train.loop import Trainer
 from memofast.train.plan import Plan
@@ -17,6 +18,7 @@ from memofast.train.report import cells, title, write_report
 
 def train(plan: Plan, folder: Path, processes: Processes) -> None:
     """Train, fresh or from the newest checkpoint in the folder; print the final table and write the report, also after a stop."""
+    limit_compiled_products()
     if plan.recipe.train.threads:
         torch.set_num_threads(plan.recipe.train.threads)
     logging.disable_progress_bar()  # of saving, which is quick
