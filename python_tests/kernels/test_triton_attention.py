@@ -61,7 +61,7 @@ def assert_within_rule(qkv, grad, **options):
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="runs this file")
 def test_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "2", "-p", "no:cacheprovider", __file__]
     result = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-5000:]
 
