@@ -10,16 +10,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Capacity:
-    """Upper limits of a batch; the sampler never exceeds any of them."""
+    """Upper limits of a batch; the sampler never exceeds any of them. longest: see `PackedBatch`, for all batches there will be."""
 
     samples: int
     text: int
     visual: int
     speech: int
+    longest: int = 0
 
     @property
     def rows(self) -> int:
         return self.text + self.visual + self.speech
+
+
+def rounded_length(rows: int) -> int:
+    """A bound for samples of so many rows that few batches differ in: attention's kernels are chosen by it."""
+    return -(-rows // 32) * 32
 
 
 def pad_rows(rows: Tensor, offsets: Tensor, length: int | None = None, fill: float = 0) -> Tensor:
@@ -79,6 +85,7 @@ class PackedBatch:
     sample_keys [B] int64: stable hash of the sample id, the random numbers' name for the sample.
     targets: labels per sample, soft labels per visual row (`soft_labels` [sum V, classes]), lexicon classes per token (`lexicon` [sum T] int32).
     ids: sample ids, for messages; None where they were not kept.
+    longest: no sample has more joint rows than this; 0: unknown.
     """
 
     token_ids: Tensor
@@ -92,6 +99,7 @@ class PackedBatch:
     speech: Tensor | None = None
     targets: dict[str, Tensor] = field(default_factory=dict)
     ids: list[str] | None = None
+    longest: int = 0
 
     @property
     def samples(self) -> int:
@@ -161,16 +169,18 @@ class PackedBatch:
         for name, (modality, _) in _TARGET_ROWS.items():
             if name in targets:
                 targets[name] = unpad_rows(targets[name], lengths[modality])
+        joint = lengths["text"] + lengths["visual"] + lengths["speech"]
         return cls(
             token_ids=unpad_rows(padded.token_ids, lengths["text"]),
             word_ids=unpad_rows(padded.word_ids, lengths["text"]),
             **offsets,
-            offsets=_offsets(lengths["text"] + lengths["visual"] + lengths["speech"]),
+            offsets=_offsets(joint),
             sample_keys=padded.sample_keys,
             visual=None if padded.visual is None else unpad_rows(padded.visual, lengths["visual"]),
             speech=None if padded.speech is None else unpad_rows(padded.speech, lengths["speech"]),
             targets=targets,
             ids=padded.ids,
+            longest=rounded_length(int(joint.max())) if joint.numel() else 0,
         )
 
     def padded_to(self, capacity: Capacity) -> PackedBatch:
@@ -194,6 +204,7 @@ class PackedBatch:
             speech=None if self.speech is None else _extended(self.speech, capacity.speech, 0, "speech"),
             sample_keys=_extended(self.sample_keys, capacity.samples, 0, "samples"),
             targets=targets,
+            longest=capacity.longest,
         )
 
     def copy_from(self, batch: PackedBatch) -> None:

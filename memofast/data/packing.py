@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memofast.data.batch import PackedBatch
+from memofast.data.batch import PackedBatch, rounded_length
 from memofast.store import Store
 from memofast.store.memory import TYPE_IDS, allocate
 
@@ -107,4 +107,5 @@ def _batch(split: "Split", indices: np.ndarray, tensors: dict[str, Tensor]) -> P
         speech=tensors.get("speech.rows"),
         targets={name: tensors[column] for name, column in names.items() if column in tensors},
         ids=[split.ids[i] for i in indices.tolist()],
+        longest=rounded_length(int(split.lengths[indices].sum(1).max(initial=0))),
     )

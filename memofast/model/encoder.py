@@ -66,6 +66,7 @@ class MemoBertLayer(nn.Module):
             rng=rng,
             sample_keys=batch.sample_keys,
             site=site(self.index + 1, Place.ATTENTION),
+            longest=batch.longest,
         ).view(rows, width)
         sequences = batch
         if read is not None:

@@ -13,6 +13,7 @@ import torch
 
 from memofast import objectives
 from memofast.data import Capacity, Corpus, Split
+from memofast.data.batch import rounded_length
 from memofast.data.demo import demo_corpus
 from memofast.data.loading import MicroBatch
 from memofast.data.sampling import Stream
@@ -241,4 +242,5 @@ def _capacity(splits: list[Split], samples: int, rows: Rows) -> Capacity:
     limits = [
         limit or samples * int(most) for limit, most in zip((rows.text, rows.visual, rows.speech), longest, strict=True)
     ]
-    return Capacity(samples, *limits)
+    most = max(int(split.lengths.sum(1).max()) for split in splits)
+    return Capacity(samples, *limits, longest=rounded_length(most))

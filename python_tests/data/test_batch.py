@@ -37,13 +37,15 @@ def test_padded_rows_stand_where_they_belong(make_corpus):
 
 def test_padded_to_capacity_has_static_shapes(make_corpus):
     split = make_corpus().split("train")
-    capacity = Capacity(20, 200, 150, 160)
+    capacity = Capacity(20, 200, 150, 160, longest=96)
     batch = split.pack(range(13))
     static = batch.padded_to(capacity)
-    shapes = {f.name: getattr(static, f.name).shape[0] for f in fields(static) if f.name not in ("targets", "ids")}
+    shapes = {
+        f.name: getattr(static, f.name).shape[0] for f in fields(static) if f.name not in ("targets", "ids", "longest")
+    }
     rows = {"token_ids": 200, "word_ids": 200, "visual": 150, "speech": 160, "sample_keys": 20}
     assert shapes == rows | dict.fromkeys(("text_offsets", "visual_offsets", "speech_offsets", "offsets"), 21)
-    assert static.rows == capacity.rows
+    assert static.rows == capacity.rows and static.longest == 96
     assert torch.equal(static.offsets[:14], batch.offsets)
     assert (static.offsets[13:] == batch.offsets[-1]).all()
     assert torch.equal(static.speech[: batch.speech.shape[0]], batch.speech)

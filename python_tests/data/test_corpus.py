@@ -46,6 +46,7 @@ def test_pack_is_what_the_stores_hold(make_corpus):
         assert offsets.dtype == torch.int32
         assert offsets.tolist() == [0, *np.cumsum(lengths[:, column])]
     assert batch.offsets.tolist() == [0, *np.cumsum(lengths.sum(1))]
+    assert 0 <= batch.longest - lengths.sum(1).max() < 32 and batch.longest % 32 == 0
     assert batch.offsets[-1] == batch.rows
 
 
