@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _DTYPES = ("fp32", "bf16", "fp16")
+_VOUCHING = {"loader": "loading", "prepare": "decoding", "step": "losses", "ladder": "losses"}
 
 
 @dataclass
 class Measurement:
-    """One comparison. tests: the operator whose tests vouch for it; summaries are {median, p20, p80}, in seconds or ratios, by contestant."""
+    """One comparison. tests: the test file that vouches for it, without `test_`; summaries are {median, p20, p80}, in seconds or ratios, by contestant."""
 
     name: str
     tests: str
@@ -64,12 +65,19 @@ def read_run(path: Path) -> Run:
         if "ceiling" in info:
             ceilings[name] = (info["ceiling"]["rate"], info["ceiling"]["unit"])
         elif "ratios" in info:
-            tests = re.sub(r"^.*test_|\.py$", "", entry["fullname"].split("::")[0])
+            file = re.sub(r"^.*test_|(_gpu)?\.py$", "", entry["fullname"].split("::")[0])
             optional = {key: info[key] for key in ("call_seconds", "method", "refused") if key in info}
             on_gpu = info.get("device") == "gpu"
             found.append(
                 Measurement(
-                    name, tests, on_gpu, info["seconds"], info["ratios"], info["target"], info["facts"], **optional
+                    name,
+                    _VOUCHING.get(file, file),
+                    on_gpu,
+                    info["seconds"],
+                    info["ratios"],
+                    info["target"],
+                    info["facts"],
+                    **optional,
                 )
             )
     return Run(data["machine_info"].get("memofast", {}), data["datetime"][:10], ceilings, found)

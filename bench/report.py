@@ -1,6 +1,6 @@
 """Turns the JSON of `pytest bench` into a speed report: Markdown, the same as HTML, and plots.
 
-pytest python_tests/ops --junitxml=tests.xml
+pytest --junitxml=tests.xml
 pytest bench --benchmark-json=speed.json
 python bench/report.py speed.json --tests tests.xml --out bench/results/MACHINE
 """
