@@ -8,6 +8,7 @@
 
 #include "attention.h"
 #include "bias_gelu.h"
+#include "device.h"
 #include "dropout_add_norm.h"
 #include "embed.h"
 #include "host/batch_memory.h"
@@ -98,6 +99,16 @@ bool is_bias(const Tensor& bias, const Tensor& x) {
 
 bool same_rows(const Tensor& one, const Tensor& other) {
     return one.device == other.device && one.is_table(other.element, other.size[1]) && one.size[0] == other.size[0];
+}
+
+void bind_faults(py::module_& m) {
+    m.def("cuda_error", [](int status) -> std::string {
+#ifdef MEMOFAST_WITH_CUDA
+        return std::string(cuda::error_name(status)) + ": " + cuda::error_text(status);
+#else
+        return "CUDA error " + std::to_string(status);
+#endif
+    });
 }
 
 void bind_tensors(py::module_& m) {
@@ -425,6 +436,7 @@ PYBIND11_MODULE(_C, m) {
     m.attr("cuda_version") = MEMOFAST_CUDA_VERSION;
     m.attr("cuda_archs") = MEMOFAST_CUDA_ARCHS;
     m.attr("isa") = isa_name();
+    bind_faults(m);
     bind_tensors(m);
     bind_masks(m);
     bind_dropout_add_norm(m);

@@ -23,6 +23,7 @@ enum Status : int {
     kUnsupported = -5,    // a shape this kernel does not cover
     kOutOfMemory = -6,
     kNotAsNeeded = -7,    // a tensor's type, shape, strides or device
+    kTooLittleShared = -8,  // the shape needs more shared memory than a block of this GPU can have
 };
 
 enum class Isa { portable, avx2, avx512 };

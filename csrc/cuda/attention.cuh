@@ -138,7 +138,7 @@ inline int plan_attention(const AttentionArguments& a, int bytes_per_row, Attent
     int tiles = tiles_of(a.longest <= 0 ? unknown : a.longest < most ? int(a.longest) : most);
     const auto bytes = [&] { return tiles * kTile * (bytes_per_row + tiles * kTile / 8); };
     while (bytes() > limit) --tiles;
-    if (tiles == 0) return kUnsupported;
+    if (tiles == 0) return kTooLittleShared;
     plan = {tiles * kTile, tiles < kMostWarps ? tiles : kMostWarps, size_t(bytes())};
     return kSuccess;
 }

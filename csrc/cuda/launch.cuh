@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include "variant.h"
+
 namespace memofast::cuda {
 
 template <class T>
@@ -14,8 +16,11 @@ template <class... Parameters>
 int launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
                   typename Same<Parameters>::type... arguments) {
     constexpr size_t always = 48 * 1024;  // more shared memory than this is had by asking
-    if (shared_bytes > always)
-        if (const int error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes))) return error;
+    if (shared_bytes > always) {
+        const int error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+        if (error) cudaGetLastError();  // it is told once
+        if (error) return error == cudaErrorInvalidValue ? int(kTooLittleShared) : error;
+    }
     void* addresses[] = {&arguments...};
     return cudaLaunchKernel(kernel, grid, block, addresses, shared_bytes, stream);
 }

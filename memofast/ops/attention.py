@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import library, philox
+from memofast.ops import faults, library, philox
 
 BACKENDS = ("reference", "cpu", "cuda", "torch", "triton")
 _KERNELS = ("cpu", "cuda")
@@ -60,9 +60,9 @@ def _spans(offsets: Tensor, lengths: Tensor | None, rows: int) -> list[tuple[int
     room = [stop - start for start, stop in pairwise(bounds)]
     used = room if lengths is None else lengths.tolist()
     if max(used, default=0) >= _MAX_POSITION:
-        library.check_status("attention", -5)
+        faults.check_status("attention", -5)
     if bounds[0] != 0 or bounds[-1] > rows or any(not 0 <= n <= most for n, most in zip(used, room, strict=True)):
-        library.check_status("attention", -2)
+        faults.check_status("attention", -2)
     return list(zip(bounds[:-1], used, strict=True))
 
 
@@ -142,7 +142,8 @@ def _run(kernel, results, qkv, offsets, lengths, rng, sample_keys, site, p, scal
     if on_cuda and library.debugging():
         _spans(offsets, lengths, qkv.shape[0])
     numbers = (site, philox.drop_threshold(p), philox.keep_scale(p), scale, longest, on_cuda, library.stream(qkv))
-    library.check_status("attention", kernel((qkv, offsets, lengths, rng, sample_keys), *results, *numbers))
+    tensors = (qkv, offsets, lengths, rng, sample_keys)
+    faults.check_status("attention", kernel(tensors, *results, *numbers), tensors)
 
 
 def _triton_kernels(qkv, offsets, lengths):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import library
+from memofast.ops import faults, library
 
 BACKENDS = ("reference", "cpu", "cuda")
 
@@ -29,7 +29,7 @@ def _forward(x: Tensor, bias: Tensor, backend: str) -> Tensor:
     if backend == "reference":
         return bias_gelu_reference(x, bias)
     out = library.output_like(x)
-    library.check_status("bias_gelu", _C.bias_gelu(x, bias, out, backend == "cuda", library.stream(x)))
+    faults.check_status("bias_gelu", _C.bias_gelu(x, bias, out, backend == "cuda", library.stream(x)), (x, bias))
     return out
 
 
@@ -41,7 +41,7 @@ def _backward(grad: Tensor, x: Tensor, bias: Tensor, backend: str) -> tuple[Tens
     partials = torch.empty((-(-x.shape[0] // 64), x.shape[1]), dtype=torch.float32, device=x.device)
     results = (grad_x, partials, grad_bias)
     status = _C.bias_gelu_backward(x, bias, grad, *results, backend == "cuda", library.stream(x))
-    library.check_status("bias_gelu_backward", status)
+    faults.check_status("bias_gelu_backward", status, (x, bias))
     return grad_x, grad_bias
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import library, philox
+from memofast.ops import faults, library, philox
 
 BACKENDS = ("reference", "cpu", "cuda")
 
@@ -37,7 +37,7 @@ def _inside(offsets: Tensor | None, rows: int, device: torch.device) -> Tensor:
         return torch.ones(rows, 1, dtype=torch.bool, device=device)
     bounds = offsets.to(torch.int64)
     if bounds[0] != 0 or bounds[-1] > rows or (bounds[1:] < bounds[:-1]).any():
-        library.check_status("dropout_add_norm", -2)
+        faults.check_status("dropout_add_norm", -2)
     return (torch.arange(rows, device=device) < bounds[-1])[:, None]
 
 
@@ -92,7 +92,7 @@ def _forward(x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, p,
     out, statistics = library.output_like(x), torch.empty((x.shape[0], 2), dtype=torch.float32, device=x.device)
     tensors = (x, residual, gamma, beta, bias, rng, sample_keys, offsets)
     status = _C.dropout_add_norm(tensors, out, statistics, *_numbers(x, site, p, eps, backend=backend))
-    library.check_status("dropout_add_norm", status)
+    faults.check_status("dropout_add_norm", status, tensors)
     return out, statistics
 
 
@@ -106,7 +106,7 @@ def _backward(grad, x, residual, gamma, bias, statistics, rng, sample_keys, offs
     tensors = (x, residual, gamma, None, bias, rng, sample_keys, offsets)
     results = (grad_x if p > 0 else None, grad_residual, partials, sums)
     status = _C.dropout_add_norm_backward(tensors, grad, statistics, *results, *_numbers(x, site, p, backend=backend))
-    library.check_status("dropout_add_norm_backward", status)
+    faults.check_status("dropout_add_norm_backward", status, tensors)
     return grad_x, grad_residual, sums
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import library, philox
+from memofast.ops import faults, library, philox
 from memofast.ops.embed_operands import (
     COUNT,
     FLOATING,
@@ -79,12 +79,12 @@ def _run(kernel, tensors: tuple, results: tuple, rows: int, p: float, eps: tuple
         refuse_bad_indices(operands_of(tensors), rows)
     numbers = (site, philox.drop_threshold(p), philox.keep_scale(p), *eps, on_cuda, library.stream(tensors[TYPES]))
     status = kernel(tensors, *results, *numbers)
-    if status == library.NOT_AS_NEEDED:
+    if status == faults.NOT_AS_NEEDED:
         tensors = tuple(_as(t, torch.float32) if place in TABLES else t for place, t in enumerate(tensors))
         status = kernel(tensors, *results, *numbers)
     if status in (-2, -3):
         refuse_bad_indices(operands_of(tensors), rows)
-    library.check_status("embed", status)
+    faults.check_status("embed", status, tensors)
 
 
 def _as(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from memofast import _C
+from memofast.errors import DeviceError
+from memofast.ops import faults
 
 _dispatch_modes = torch._C._len_torch_dispatch_stack  # what torch.utils._python_dispatch asks
 _library = torch.library.Library("memofast", "FRAGMENT")
@@ -14,36 +16,35 @@ _FORCED = os.environ.get("MEMOFAST_BACKEND", "auto")  # read once: a look into t
 
 TYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
-NOT_AS_NEEDED = -7
-_STATUS = {
-    -1: "this installation was built without that backend (see `python -m memofast.info`)",
-    -2: "offsets must start at 0, never decrease, and end within the rows given",
-    -3: "an id or source row lies outside its table",
-    -4: "a tensor is not aligned as the kernel needs; make it contiguous",
-    -5: "this shape is not covered by the kernel",
-    -6: "out of memory",
-    NOT_AS_NEEDED: "a tensor's type, shape, strides or device is not what the kernel takes",
-}
-
 
 def define(schema: str, implementation: Callable, fake: Callable, integer: bool = False) -> Callable:
     """Register `torch.ops.memofast.<name>` for every device and return the overload to call.
 
     `implementation` is refused inputs that require grad while gradients are recorded: the public function owns the
     `autograd.Function`, a raw op has no derivative. An `integer` op takes nothing that could require grad, and is spared the check.
+    What PyTorch or Triton report of a device's fault there is raised as a `DeviceError` that names the op and its tensors.
     """
     name = schema[: schema.index("(")]
 
     def guarded(*arguments):
-        if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
+        if (
+            not integer
+            and torch.is_grad_enabled()
+            and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
+        ):
             raise RuntimeError(
                 f"torch.ops.memofast.{name} has no derivative; call memofast.ops.{name.removesuffix('_backward')}"
             )
-        return implementation(*arguments)
+        try:
+            return implementation(*arguments)
+        except Exception as error:
+            if isinstance(error, DeviceError) or faults.is_out_of_memory(error) or not faults.is_of_device(error):
+                raise
+            raise faults.device_error(name, error, arguments) from error
 
     _library.define(schema)
     for device in ("CPU", "CUDA"):
-        _library.impl(name, implementation if integer else guarded, device)
+        _library.impl(name, guarded, device)
     torch.library.register_fake(f"memofast::{name}", fake, lib=_library)
     return getattr(torch.ops.memofast, name).default
 
@@ -131,16 +132,6 @@ def _fits(sizes: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
     return len(sizes) == len(shape) and all(
         [want is None or have == want for have, want in zip(sizes, shape, strict=True)]
     )
-
-
-def check_status(operator: str, status: int) -> None:
-    """Raise the error that a kernel's return code stands for."""
-    if status == 0:
-        return
-    if status > 0:
-        raise RuntimeError(f"memofast::{operator}: CUDA error {status}")
-    kind = {-6: MemoryError, -1: RuntimeError}.get(status, ValueError)
-    raise kind(f"memofast::{operator}: {_STATUS.get(status, f'status {status}')}")
 
 
 _LARGE = 4 << 20

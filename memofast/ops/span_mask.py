@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import library, targets
+from memofast.ops import faults, library, targets
 from memofast.ops.philox import Purpose, below, draw, rows_of, stream_key
 
 KINDS = {"span": 0, "independent": 1, "single_span": 2, "mixed": 3}
@@ -223,11 +223,11 @@ def _implementation(offsets, sample_keys, rng, selected, rows, capacity, codes, 
     if backend == "cpu":
         found = _C.span_mask(*arguments, *targets.NO_LIST)
         if found < 0:
-            library.check_status("span_mask", found)
+            faults.check_status("span_mask", found, (offsets, sample_keys, rng, selected))
         return source, *targets.listed(source, found, True, capacity)
     workspace = new(samples)
     listed, place = targets.list_on_cuda(workspace, capacity)
-    library.check_status("span_mask", _C.span_mask(*arguments, *place))
+    faults.check_status("span_mask", _C.span_mask(*arguments, *place), (offsets, sample_keys, rng, selected))
     return source, *listed
 
 

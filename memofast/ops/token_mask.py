@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import library, targets
+from memofast.ops import faults, library, targets
 from memofast.ops.philox import Purpose, below, draw, rows_of, stream_key
 
 KINDS = {"whole_word": 0, "token": 1, "emotion_word": 2, "whole_word_emotion": 3}
@@ -243,6 +243,7 @@ def _implementation(token_ids, word_ids, offsets, sample_keys, rng, emotion, sel
         return tuple(token_mask_reference(token_ids, word_ids, offsets, sample_keys, rng, policy, **options))
     new, point, samples, rows = offsets.new_empty, library.pointer, sample_keys.numel(), token_ids.numel()
     seen, labels = new(rows), new(rows)
+    tensors = (token_ids, word_ids, offsets, sample_keys, rng, emotion, selected)
     arguments = (
         offsets.data_ptr(), sample_keys.data_ptr(), rng.data_ptr(), point(selected), samples, rows, token_ids.data_ptr(),
         word_ids.data_ptr(), point(emotion), seen.data_ptr(), labels.data_ptr(), *codes,
@@ -250,11 +251,11 @@ def _implementation(token_ids, word_ids, offsets, sample_keys, rng, emotion, sel
     if backend == "cpu":
         found = _C.token_mask(*arguments, *targets.NO_LIST)
         if found < 0:
-            library.check_status("token_mask", found)
+            faults.check_status("token_mask", found, tensors)
         return seen, labels, *targets.listed(labels, found, False, capacity)
     workspace = new(samples)
     listed, place = targets.list_on_cuda(workspace, capacity)
-    library.check_status("token_mask", _C.token_mask(*arguments, *place))
+    faults.check_status("token_mask", _C.token_mask(*arguments, *place), tensors)
     return seen, labels, *listed
 
 

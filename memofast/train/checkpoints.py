@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from memofast.errors import MemofastError
+from memofast.ops import faults
 
 _KEPT = 2
 _SLACK = 1.05
@@ -40,7 +41,7 @@ class Checkpoints:
         """Write a checkpoint and remove those no longer wanted.
 
         Args: trainer: plain values for `trainer.json`, among them `best`, the step of the best checkpoint so far or None.
-        Raises: `MemofastError` where the disk has no room; earlier checkpoints stay as they are.
+        Raises: `MemofastError` where the disk has no room; what the device says where it fails. Earlier checkpoints stay as they are.
         """
         final, temporary = self.path(step), self.folder / f".step-{step:08}.partial"
         if final.exists():
@@ -58,6 +59,8 @@ class Checkpoints:
             _sync_entry(self.folder)
         except (OSError, SafetensorError, RuntimeError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            if faults.is_of_device(error):
+                raise
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise MemofastError(
                 f"checkpoint {final} cannot be written ({reason}); free space, then continue with --resume {self.folder.parent}"

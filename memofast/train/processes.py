@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +74,10 @@ class Processes:
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
     def leave(self) -> None:
+        """Leave the group; a device that failed cannot, and what it said of that would hide why."""
         if self.world > 1 and dist.is_initialized():
-            dist.destroy_process_group()
+            with suppress(torch.AcceleratorError, dist.DistBackendError):
+                dist.destroy_process_group()
 
 
 def gather_gradients(model: nn.Module, last: bool) -> AbstractContextManager:

@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from memofast.cpu import limit_compiled_products
 from memofast.evaluate import table
+from memofast.train import device_faults, optimisation
 from memofast.train.loop import Trainer
 from memofast.train.plan import Plan
 from memofast.train.processes import Processes
@@ -17,12 +18,17 @@ from memofast.train.report import cells, title, write_report
 
 
 def train(plan: Plan, folder: Path, processes: Processes) -> None:
-    """Train, fresh or from the newest checkpoint in the folder; print the final table and write the report, also after a stop."""
+    """Train, fresh or from the newest checkpoint in the folder; print the final table and write the report, also after a stop.
+
+    Raises: `MemofastError` for a mistake in the recipe or data, for a device that fails, and where memory runs out.
+    """
     limit_compiled_products()
     if plan.recipe.train.threads:
         torch.set_num_threads(plan.recipe.train.threads)
     logging.disable_progress_bar()  # of saving, which is quick
-    trainer = Trainer(plan, folder, processes)
+    device = optimisation.device_of(plan.recipe.train, processes.local_rank)
+    with device_faults.explained(folder, device):
+        trainer = Trainer(plan, folder, processes)
     console = Console(stderr=True, quiet=not processes.first, highlight=False, soft_wrap=True)
     for difference in trainer.differences:
         console.print(f"warning: {difference}; the run will not repeat an uninterrupted one bit for bit")
@@ -30,7 +36,8 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
     begin = f"goes on after update {trainer.state.step}" if trainer.state.step else "begins"
     console.print(f"{folder} {begin}: {parameters:,} parameters, {trainer.precision} on {trainer.device.type}")
     try:
-        trainer.run()
+        with device_faults.explained(folder, device, trainer.state):
+            trainer.run()
     finally:
         if processes.first:
             write_report(folder, plan, trainer.state, trainer.environment)

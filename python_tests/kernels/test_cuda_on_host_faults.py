@@ -1,12 +1,15 @@
-"""What `cuda_on_host` is worth: it runs a sound kernel, and shows the faults of others."""
+"""What `cuda_on_host` is worth: it runs a sound kernel, and shows the faults of others; what our operators say of faults."""
 
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
+from memofast.errors import DeviceError
 from memofast.extension import SOURCE_ROOT
+from memofast.ops import attention, bias_gelu
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +38,20 @@ def test_faults_show(program):
         assert forward[name][0] == reverse[name][0] == 719
     for message in ("others never reach", "different operations", "wrote past the dynamic shared memory"):
         assert message in said
+
+
+def test_cuda_error_names_kernel_shape_and_device(cuda_on_host):
+    x = torch.zeros(1, 65536 * 256)  # more blocks than a grid has
+    with pytest.raises(DeviceError, match=r"^bias_gelu: cudaErrorInvalidValue: .*x \[1, 16777216\] float32.* on cpu"):
+        bias_gelu(x, x[0], backend="cuda")
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_too_little_shared_memory(cuda_on_host, monkeypatch, backward):
+    qkv, offsets = torch.zeros(3, 3, 1, 128, requires_grad=backward), torch.tensor([0, 3], dtype=torch.int32)
+    monkeypatch.setenv("MEMOFAST_SHARED_BYTES", str(30 * 1024))  # forward needs 25 KiB for 16 rows, backward 33
+    run = attention(qkv, offsets, backend="cuda")
+    if not backward:
+        monkeypatch.setenv("MEMOFAST_SHARED_BYTES", str(16 * 1024))
+    with pytest.raises(DeviceError, match=r"attention: .* too little shared memory .*qkv \[3, 3, 1, 128\] float32"):
+        run.sum().backward() if backward else attention(qkv, offsets, backend="cuda")

@@ -74,9 +74,17 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) {
     return 0;
 }
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel*, int, int) {
-    return 0;
+cudaError_t cudaFuncSetAttribute(Kernel*, int, int bytes) {
+    int most;
+    cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
+    return cuda_on_host::last_error = bytes > most ? cudaErrorInvalidValue : 0;
 }
+inline const char* cudaGetErrorName(cudaError_t error) {
+    return error == cudaErrorInvalidValue ? "cudaErrorInvalidValue"
+        : error == cudaErrorLaunchFailure ? "cudaErrorLaunchFailure"
+                                          : "cudaErrorUnknown";
+}
+inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaErrorLaunchFailure ? "unspecified launch failure" : "as named"; }
 
 namespace cuda_on_host {
 
