@@ -1,7 +1,5 @@
 """Multi-head attention inside each sequence of a packed or padded batch: softmax(scale q k^T), dropout, times v."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor
 
@@ -56,14 +54,10 @@ def attention_reference(
 
 def _spans(offsets: Tensor, lengths: Tensor | None, rows: int) -> list[tuple[int, int]]:
     """First row and length of every sequence, checked. Waits for the device."""
-    bounds = offsets.tolist()
-    room = [stop - start for start, stop in pairwise(bounds)]
-    used = room if lengths is None else lengths.tolist()
-    if max(used, default=0) >= _MAX_POSITION:
+    spans = library.spans("attention", offsets, rows, lengths)
+    if max((length for _, length in spans), default=0) >= _MAX_POSITION:
         faults.check_status("attention", -5)
-    if bounds[0] != 0 or bounds[-1] > rows or any(not 0 <= n <= most for n, most in zip(used, room, strict=True)):
-        faults.check_status("attention", -2)
-    return list(zip(bounds[:-1], used, strict=True))
+    return spans
 
 
 class _Padded:
@@ -138,25 +132,24 @@ def _reference_backward(grad, qkv, offsets, lengths, rng, sample_keys, site, p, 
 
 
 def _run(kernel, results, qkv, offsets, lengths, rng, sample_keys, site, p, scale, longest, backend) -> None:
-    on_cuda = backend == "cuda"
-    if on_cuda and library.debugging():
-        _spans(offsets, lengths, qkv.shape[0])
-    numbers = (site, philox.drop_threshold(p), philox.keep_scale(p), scale, longest, on_cuda, library.stream(qkv))
+    numbers = (
+        site,
+        philox.drop_threshold(p),
+        philox.keep_scale(p),
+        scale,
+        longest,
+        backend == "cuda",
+        library.stream(qkv),
+    )
     tensors = (qkv, offsets, lengths, rng, sample_keys)
     faults.check_status("attention", kernel(tensors, *results, *numbers), tensors)
 
 
-def _triton_kernels(qkv, offsets, lengths):
-    from memofast.kernels import attention as kernels
-
-    if library.debugging():
-        _spans(offsets, lengths, qkv.shape[0])
-    return kernels
-
-
 def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0) -> tuple[Tensor, Tensor]:
     if backend == "triton":
-        return _triton_kernels(qkv, offsets, lengths).forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale)
+        from memofast.kernels import attention as kernels
+
+        return kernels.forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale)
     rows, _, heads, width = qkv.shape
     if backend in _KERNELS:
         out = torch.empty((rows, heads, width), dtype=qkv.dtype, device=qkv.device)
@@ -173,7 +166,8 @@ def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend, l
 
 def _backward(grad, qkv, out, lse, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0) -> Tensor:
     if backend == "triton":
-        kernels = _triton_kernels(qkv, offsets, lengths)
+        from memofast.kernels import attention as kernels
+
         return kernels.backward(grad, qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale)
     if backend in _KERNELS:
         grad_qkv = library.output_like(qkv)
@@ -188,6 +182,12 @@ _OPTIONS = (
     "Tensor offsets, Tensor? lengths, Tensor? rng, Tensor? sample_keys, int site, float p, float scale, str backend, "
     "int longest=0"
 )
+
+
+def _refuse(named: dict) -> None:
+    _spans(named["offsets"], named["lengths"], named["qkv"].shape[0])
+
+
 _attention = library.define(
     f"attention(Tensor qkv, {_OPTIONS}) -> (Tensor, Tensor)",
     _forward,
@@ -195,16 +195,18 @@ _attention = library.define(
         torch.empty_like(qkv[:, 0], memory_format=torch.contiguous_format),
         qkv.new_empty(qkv.shape[0], qkv.shape[2], dtype=torch.float32),
     ),
+    refuse=_refuse,
 )
 _attention_backward = library.define(
     f"attention_backward(Tensor grad, Tensor qkv, Tensor out, Tensor lse, {_OPTIONS}) -> Tensor",
     _backward,
     lambda grad, qkv, *_: torch.empty_like(qkv),
+    refuse=_refuse,
 )
 
 
 class _Attention(torch.autograd.Function):
-    """`at_once`: see `library.is_eager`."""
+    """`at_once`: see `library.calls_at_once`."""
 
     @staticmethod
     def forward(ctx, at_once, options, qkv, *others):
@@ -256,7 +258,7 @@ def attention(
     if backend != automatic:
         library.require_device("attention", backend, qkv)
     tensors = (qkv, offsets, lengths, rng, sample_keys)
-    at_once = backend in _KERNELS and library.is_eager() and _C.attention_fits(tensors, p > 0, backend == "cuda")
+    at_once = backend in _KERNELS and library.calls_at_once() and _C.attention_fits(tensors, p > 0, backend == "cuda")
     if not at_once:
         _check(qkv, offsets, lengths, p, rng, sample_keys, backend)
     scale = qkv.shape[-1] ** -0.5 if scale is None else float(scale)

@@ -59,7 +59,7 @@ _bias_gelu_backward = library.define(
 
 
 class _BiasGelu(torch.autograd.Function):
-    """`at_once`: see `library.is_eager`."""
+    """`at_once`: see `library.calls_at_once`."""
 
     @staticmethod
     def forward(ctx, at_once, x, bias, backend):
@@ -92,7 +92,7 @@ def bias_gelu(x: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
     if backend != automatic:
         library.require_device("bias_gelu", backend, x)
     kernel = backend != "reference"
-    at_once = kernel and library.is_eager() and _C.bias_gelu_fits(x, bias, backend == "cuda")
+    at_once = kernel and library.calls_at_once() and _C.bias_gelu_fits(x, bias, backend == "cuda")
     if not at_once:
         _check(x, bias, backend)
     if torch.is_grad_enabled() and (x.requires_grad or bias.requires_grad):

@@ -137,7 +137,7 @@ _dropout_add_norm_backward = library.define(
 
 class _DropoutAddNorm(torch.autograd.Function):
     """Keeps x, residual and two numbers per row: as little traffic as keeping the sum, and nothing is rounded twice.
-    `at_once`: see `library.is_eager`."""
+    `at_once`: see `library.calls_at_once`."""
 
     @staticmethod
     def forward(ctx, at_once, options, x, residual, gamma, beta, bias, *random):
@@ -195,7 +195,7 @@ def dropout_add_norm(
         library.require_device("dropout_add_norm", backend, x)
     tensors = (x, residual, gamma, beta, bias, rng, sample_keys, offsets)
     kernel = backend != "reference"
-    at_once = kernel and library.is_eager() and _C.dropout_add_norm_fits(tensors, p > 0, backend == "cuda")
+    at_once = kernel and library.calls_at_once() and _C.dropout_add_norm_fits(tensors, p > 0, backend == "cuda")
     if not at_once:
         _check(x, residual, gamma, beta, bias, p, rng, sample_keys, offsets, backend)
     options = (site, float(p), float(eps), backend)

@@ -75,8 +75,6 @@ def _backward(grad: Tensor, statistics: Tensor, *arguments) -> tuple[Tensor, Ten
 
 def _run(kernel, tensors: tuple, results: tuple, rows: int, p: float, eps: tuple, site: int, backend: str) -> None:
     on_cuda = backend == "cuda"
-    if on_cuda and library.debugging():
-        refuse_bad_indices(operands_of(tensors), rows)
     numbers = (site, philox.drop_threshold(p), philox.keep_scale(p), *eps, on_cuda, library.stream(tensors[TYPES]))
     status = kernel(tensors, *results, *numbers)
     if status == faults.NOT_AS_NEEDED:
@@ -116,16 +114,22 @@ def _fake_backward(grad, statistics, *arguments):
     return torch.empty_like(tensors[2]), *contents, sums
 
 
-_embed = library.define(f"embed({_SCHEMA}) -> (Tensor, Tensor)", _forward, _fake_forward)
+def _refuse(named: dict) -> None:
+    tensors = [value for name, value in named.items() if name not in ("grad", "statistics")][:COUNT]
+    refuse_bad_indices(operands_of(tensors), named["rows"])
+
+
+_embed = library.define(f"embed({_SCHEMA}) -> (Tensor, Tensor)", _forward, _fake_forward, refuse=_refuse)
 _embed_backward = library.define(
     f"embed_backward(Tensor grad, Tensor statistics, {_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _fake_backward,
+    refuse=_refuse,
 )
 
 
 class _Embed(torch.autograd.Function):
-    """`at_once`: see `library.is_eager`."""
+    """`at_once`: see `library.calls_at_once`."""
 
     @staticmethod
     def forward(ctx, at_once, options, *tensors):
@@ -183,7 +187,7 @@ def embed(
         library.require_device("embed", backend, types)
     operands = Operands(text, types, offsets, visual, speech, rng, sample_keys)
     tensors = operands.flat()
-    at_once = library.is_eager() and _fits(tensors, dtype, p, backend)
+    at_once = library.calls_at_once() and _fits(tensors, dtype, p, backend)
     if not at_once:
         check(operands, p, dtype, backend)
         visual, speech = _in_compute_type(visual, dtype), _in_compute_type(speech, dtype)

@@ -8,10 +8,10 @@ from torch import Tensor
 from memofast import _C
 from memofast.errors import DeviceError
 
-NOT_AS_NEEDED = -7
+BAD_OFFSETS, NOT_AS_NEEDED = -2, -7
 _STATUS = {
     -1: (RuntimeError, "this installation was built without that backend", "see `python -m memofast.info`"),
-    -2: (ValueError, "offsets must start at 0, never decrease, and end within the rows given", ""),
+    BAD_OFFSETS: (ValueError, "offsets must start at 0, never decrease, and end within the rows given", ""),
     -3: (ValueError, "an id or source row lies outside its table", ""),
     -4: (ValueError, "a tensor is not aligned as the kernel needs", "make it contiguous"),
     -5: (ValueError, "this shape is not covered by the kernel", "name another backend"),

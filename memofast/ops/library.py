@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -13,18 +14,31 @@ from memofast.ops import faults
 _dispatch_modes = torch._C._len_torch_dispatch_stack  # what torch.utils._python_dispatch asks
 _library = torch.library.Library("memofast", "FRAGMENT")
 _FORCED = os.environ.get("MEMOFAST_BACKEND", "auto")  # read once: a look into the environment costs a microsecond
+_debugging = os.environ.get("MEMOFAST_DEBUG") == "1"
 
 TYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
-def define(schema: str, implementation: Callable, fake: Callable, integer: bool = False) -> Callable:
+def define(
+    schema: str,
+    implementation: Callable,
+    fake: Callable,
+    integer: bool = False,
+    refuse: Callable[[dict], None] | None = None,
+) -> Callable:
     """Register `torch.ops.memofast.<name>` for every device and return the overload to call.
 
     `implementation` is refused inputs that require grad while gradients are recorded: the public function owns the
     `autograd.Function`, a raw op has no derivative. An `integer` op takes nothing that could require grad, and is spared the check.
     What PyTorch or Triton report of a device's fault there is raised as a `DeviceError` that names the op and its tensors.
+    In debug mode `refuse` gets the arguments by name before a kernel of a GPU, to raise where what they point at lies outside (None:
+    checks `offsets`), and the device is waited for after it, so that its fault is told here.
     """
     name = schema[: schema.index("(")]
+    _library.define(schema)
+    operator = getattr(torch.ops.memofast, name).default
+    names = [argument.name for argument in operator._schema.arguments]
+    refuse = refuse or (lambda named: _refuse_bad_offsets(name, named))
 
     def guarded(*arguments):
         if (
@@ -36,31 +50,65 @@ def define(schema: str, implementation: Callable, fake: Callable, integer: bool 
                 f"torch.ops.memofast.{name} has no derivative; call memofast.ops.{name.removesuffix('_backward')}"
             )
         try:
-            return implementation(*arguments)
+            if not _debugging:
+                return implementation(*arguments)
+            named = dict(zip(names, arguments, strict=False))
+            watched = named["backend"] in ("cuda", "triton")
+            if watched:
+                refuse(named)
+            result = implementation(*arguments)
+            if watched:
+                _synchronise(arguments)
+            return result
         except Exception as error:
             if isinstance(error, DeviceError) or faults.is_out_of_memory(error) or not faults.is_of_device(error):
                 raise
             raise faults.device_error(name, error, arguments) from error
 
-    _library.define(schema)
     for device in ("CPU", "CUDA"):
         _library.impl(name, guarded, device)
     torch.library.register_fake(f"memofast::{name}", fake, lib=_library)
-    return getattr(torch.ops.memofast, name).default
+    return operator
+
+
+def _refuse_bad_offsets(operator: str, named: dict) -> None:
+    if (offsets := named.get("offsets")) is not None:
+        rows = named["rows"] if "rows" in named else next(iter(named.values())).shape[0]
+        spans(operator, offsets, rows, named.get("lengths"))
+
+
+def _synchronise(arguments: Iterable[object]) -> None:
+    for tensor in arguments:
+        if isinstance(tensor, Tensor) and tensor.is_cuda:
+            return torch.cuda.synchronize(tensor.device)
+
+
+def spans(operator: str, offsets: Tensor, rows: int, lengths: Tensor | None = None) -> list[tuple[int, int]]:
+    """First row and length of every sequence; a `ValueError` where they lie outside. Waits for the device."""
+    bounds = offsets.tolist()
+    room = [stop - start for start, stop in pairwise(bounds)]
+    used = room if lengths is None else lengths.tolist()
+    if bounds[0] != 0 or bounds[-1] > rows or any(not 0 <= n <= most for n, most in zip(used, room, strict=True)):
+        faults.check_status(operator, faults.BAD_OFFSETS)
+    return list(zip(bounds[:-1], used, strict=True))
 
 
 def is_eager() -> bool:
-    """Whether calls run as they are made, with no compiler, tracer or mode that watches operators.
-
-    A kernel that takes its operands as they are may then be called *at once*, without PyTorch's dispatcher: the way through it and
-    back into Python costs more than some kernels do.
-    """
+    """Whether calls run as they are made, with no compiler, tracer or mode that watches operators."""
     return not torch.compiler.is_compiling() and not _dispatch_modes()
+
+
+def calls_at_once() -> bool:
+    """Whether a kernel that takes its operands as they are may be called without PyTorch's dispatcher.
+
+    The way through it and back into Python costs more than some kernels do. Debug mode does its checks there.
+    """
+    return not (_debugging or torch.compiler.is_compiling() or _dispatch_modes())
 
 
 def records_nothing() -> bool:
     """Whether a backward pass may call its kernel at once: a second derivative asks the raw op, which refuses it."""
-    return is_eager() and not torch.is_grad_enabled()
+    return calls_at_once() and not torch.is_grad_enabled()
 
 
 def resolve(operator: str, requested: str, automatic: str, backends: Iterable[str]) -> str:
@@ -75,8 +123,8 @@ def resolve(operator: str, requested: str, automatic: str, backends: Iterable[st
 
 
 def debugging() -> bool:
-    """Whether kernels on a GPU check indices too (MEMOFAST_DEBUG=1), which waits for the device."""
-    return os.environ.get("MEMOFAST_DEBUG") == "1"
+    """Whether MEMOFAST_DEBUG was 1 at import: what kernels on a GPU are given is checked, and each is waited for."""
+    return _debugging
 
 
 def require_device(operator: str, backend: str, tensor: Tensor) -> None:

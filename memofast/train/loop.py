@@ -18,6 +18,7 @@ from memofast.errors import MemofastError
 from memofast.evaluate import validation
 from memofast.evaluate.tally import Sums, Tally, means
 from memofast.evaluate.validation import HeldOut, Scores
+from memofast.ops import library
 from memofast.ops.attention import automatic_backend
 from memofast.train import optimisation
 from memofast.train.captured_step import CapturedStep
@@ -102,6 +103,7 @@ class Trainer:
     def _step(self, model: nn.Module) -> Step:
         arguments = (model, self.optimiser, self.options.clip, self.precision, self.device)
         captured = self.options.graphs and self.device.type == "cuda" and self._attention_is_capturable()
+        captured = captured and not library.debugging()  # a graph cannot wait for each of its kernels
         optimisation.set_capturable(self.optimiser, self.device if captured else None)
         return CapturedStep(*arguments, self.plan.capacity) if captured else Step(*arguments)
 

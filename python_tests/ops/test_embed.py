@@ -13,7 +13,7 @@ from embed_cases import (
     run,
 )
 
-from memofast.ops import embed, embed_reference
+from memofast.ops import embed, embed_reference, library
 
 
 @every_backend
@@ -170,7 +170,7 @@ def test_gpu_waits_only_to_debug(monkeypatch):
         torch.autograd.grad(embed(**given, p=0.1, backend="cuda"), leaf, grad)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    monkeypatch.setenv("MEMOFAST_DEBUG", "1")
+    monkeypatch.setattr(library, "_debugging", True)
     text = given["text"]._replace(token_ids=given["text"].token_ids + 60)
     with pytest.raises(ValueError, match="token_ids must lie in"):
         embed(**given | {"text": text}, p=0.1, backend="cuda")
