@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import faults, library, philox
+from memofast.ops import backends, faults, library, philox
 
 BACKENDS = ("reference", "cpu", "cuda", "torch", "triton")
 _KERNELS = ("cpu", "cuda")
 _CUDA_WIDTHS = (32, 64, 96, 128)  # of a head
+_WIDEST_IN_TRITON = 128
 _MAX_POSITION = 1 << 16  # a dropout position is head << 16 | query
 
 
@@ -270,12 +271,9 @@ def attention(
 
 def automatic_backend(qkv: Tensor) -> str:
     """What `auto` means for this type, device and head width; all but `torch` can be captured in CUDA graphs."""
-    if qkv.dtype is torch.float64:
-        return "reference"
-    if not qkv.is_cuda:
-        return "cpu" if qkv.device.type == "cpu" else "torch"
-    covered = bool(_C.cuda_version) and qkv.shape[-1] in _CUDA_WIDTHS
-    return "cuda" if covered and torch.cuda.get_device_capability(qkv.device) >= (8, 0) else "torch"
+    if qkv.is_cpu or qkv.shape[-1] in _CUDA_WIDTHS:
+        return backends.automatic("attention", qkv)
+    return backends.automatic("attention", qkv, ("cuda",) if qkv.shape[-1] <= _WIDEST_IN_TRITON else ("cuda", "triton"))
 
 
 def _check(qkv, offsets, lengths, p, rng, sample_keys, backend) -> None:

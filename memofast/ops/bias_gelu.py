@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import faults, library
+from memofast.ops import backends, faults, library
 
 BACKENDS = ("reference", "cpu", "cuda")
 
@@ -87,7 +87,7 @@ def bias_gelu(x: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
     Notes: arithmetic in fp32, rounded once; the gradient of the bias is partials of 64 rows added in order, so that two runs are
         bitwise equal for any number of threads. Source: Hendrycks & Gimpel, "Gaussian error linear units", 2016.
     """
-    automatic = library.row_backend(x)
+    automatic = backends.automatic("bias_gelu", x)
     backend = library.resolve("bias_gelu", backend, automatic, BACKENDS)
     if backend != automatic:
         library.require_device("bias_gelu", backend, x)

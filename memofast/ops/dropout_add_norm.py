@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import faults, library, philox
+from memofast.ops import backends, faults, library, philox
 
 BACKENDS = ("reference", "cpu", "cuda")
 
@@ -189,7 +189,7 @@ def dropout_add_norm(
     Notes: arithmetic in fp32, rounded once; sums over rows are partials of 64 rows added in order, so that two runs are bitwise
         equal for any number of threads.
     """
-    automatic = library.row_backend(x)
+    automatic = backends.automatic("dropout_add_norm", x)
     backend = library.resolve("dropout_add_norm", backend, automatic, BACKENDS)
     if backend != automatic:
         library.require_device("dropout_add_norm", backend, x)

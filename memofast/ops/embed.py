@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import faults, library, philox
+from memofast.ops import backends, faults, library, philox
 from memofast.ops.embed_operands import (
     COUNT,
     FLOATING,
@@ -212,9 +212,8 @@ def _fits(tensors: tuple, dtype: torch.dtype, p: float, backend: str) -> bool:
 def _automatic(types: Tensor, word: Tensor, dtype: torch.dtype) -> str:
     if dtype is torch.float64:
         return "reference"
-    backend = library.row_backend(types)
-    covered = backend != "cuda" or (types.shape[-1] <= _WIDEST_ON_CUDA and word.dtype in (torch.float32, dtype))
-    return backend if covered else "reference"
+    covered = types.is_cpu or (types.shape[-1] <= _WIDEST_ON_CUDA and word.dtype in (torch.float32, dtype))
+    return backends.automatic("embed", types, () if covered else ("cuda",))
 
 
 def _in_compute_type(own: FeatureRows | None, dtype: torch.dtype) -> FeatureRows | None:

@@ -140,15 +140,6 @@ def row_types(x: Tensor, exact: bool) -> tuple[torch.dtype, ...]:
     return (*types, torch.float64) if exact else types
 
 
-def row_backend(x: Tensor) -> str:
-    """What `auto` means for operators whose kernels exist for CPU and CUDA."""
-    if x.dtype == torch.float64 or x.device.type not in ("cpu", "cuda"):
-        return "reference"
-    if x.is_cuda:
-        return "cuda" if _C.cuda_version else "reference"
-    return "cpu"
-
-
 def check_tensor(
     operator: str,
     name: str,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import faults, library, targets
+from memofast.ops import backends, faults, library, targets
 from memofast.ops.philox import Purpose, below, draw, rows_of, stream_key
 
 KINDS = {"span": 0, "independent": 1, "single_span": 2, "mixed": 3}
@@ -95,7 +95,7 @@ def span_mask(
     """
     if not targets.batch_fits(offsets, sample_keys, rng, selected):
         targets.check_batch("span_mask", offsets, sample_keys, rng, selected)
-    automatic = targets.mask_backend(offsets)
+    automatic = backends.automatic("span_mask", offsets)
     chosen = library.resolve("span_mask", backend, automatic, BACKENDS)
     if chosen != automatic:
         library.require_device("span_mask", chosen, offsets)

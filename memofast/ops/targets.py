@@ -65,11 +65,6 @@ def list_on_cuda(workspace: Tensor, capacity: int) -> tuple[tuple[Tensor, Tensor
     return (indices, count, overflow), (True, *addresses, library.stream(workspace))
 
 
-def mask_backend(offsets: Tensor) -> str:
-    """What `auto` means for the masks: the kernel of the device, for they exist for CPU and CUDA."""
-    return "cpu" if offsets.is_cpu else "cuda" if offsets.is_cuda else "reference"
-
-
 def check_batch(operator: str, offsets: Tensor, sample_keys: Tensor, rng: Tensor, selected: Tensor | None) -> None:
     """Raise `ValueError` unless the description of a packed batch has its documented types, shapes and device."""
     samples, device = sample_keys.numel(), offsets.device

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import faults, library, targets
+from memofast.ops import backends, faults, library, targets
 from memofast.ops.philox import Purpose, below, draw, rows_of, stream_key
 
 KINDS = {"whole_word": 0, "token": 1, "emotion_word": 2, "whole_word_emotion": 3}
@@ -123,7 +123,7 @@ def token_mask(
     for name, tensor in (("token_ids", token_ids), ("word_ids", word_ids), ("emotion", emotion)):
         if tensor is not None:
             library.check_tensor("token_mask", name, tensor, shape=(rows,), dtype=torch.int32, device=device)
-    automatic = targets.mask_backend(offsets)
+    automatic = backends.automatic("token_mask", offsets)
     chosen = library.resolve("token_mask", backend, automatic, BACKENDS)
     if chosen != automatic:
         library.require_device("token_mask", chosen, offsets)
