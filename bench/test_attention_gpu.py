@@ -9,21 +9,10 @@ queries, keys, values, output and their gradients, read or written once.
 
 import pytest
 import torch
+from gpu_cases import SAMPLES, draw_lengths, offsets_of, stage
 from test_attention import HEADS, LENGTHS, WIDTH, pad
 
 from memofast.ops import attention
-
-
-def draw_lengths(kind: str, samples: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.cat([LENGTHS[kind](generator) for _ in range(samples // 32)])
-
-
-def stage(forward, inputs, grad, backward: bool):
-    """A call of forward alone, or of both."""
-    if not backward:
-        return torch.no_grad()(forward)
-    return lambda: torch.autograd.grad(forward(), inputs, grad)
 
 
 def sdpa(qkv, grad, lengths, p, backward):
@@ -55,13 +44,13 @@ def torch_varlen(qkv, grad, offsets, longest, p, backward):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
 @pytest.mark.parametrize("p", [0.0, 0.1])
-@pytest.mark.parametrize("samples", [64, 256])
+@pytest.mark.parametrize("samples", SAMPLES)
 @pytest.mark.parametrize("kind", LENGTHS)
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "both"])
 def test_attention_gpu(on_gpu, backward, kind, samples, p, dtype):
     lengths = draw_lengths(kind, samples)
     rows, longest = int(lengths.sum()), int(lengths.max())
-    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to("cuda", torch.int32)
+    offsets = offsets_of(lengths).to("cuda")
     random = {"rng": torch.tensor([1, 2], device="cuda"), "sample_keys": torch.arange(samples, device="cuda")}
 
     def tensors(number):

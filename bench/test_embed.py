@@ -38,30 +38,34 @@ def parameters(generator):
     return found
 
 
-def feature_rows(features, kind, position_ids, types, weights, dtype, masking):
+def layer_norm(x, gamma, beta, eps):
+    return F.layer_norm(x, (HIDDEN,), gamma, beta, eps)
+
+
+def feature_rows(features, kind, position_ids, types, weights, dtype, masking, norm=layer_norm):
     if masking is not None:
         masked, mask = masking
         features = torch.where(masked[..., None], mask.to(dtype), features)
     weight, bias, position, feature_gamma, feature_beta, gamma, beta = weights
     hidden = F.linear(features, weight.to(dtype), bias.to(dtype)).float()
-    hidden = F.layer_norm(hidden, (HIDDEN,), feature_gamma, feature_beta, EPS)
+    hidden = norm(hidden, feature_gamma, feature_beta, EPS)
     total = hidden + F.embedding(position_ids, position) + types[kind]
-    return F.dropout(F.layer_norm(total, (HIDDEN,), gamma, beta, EPS), P).to(dtype)
+    return F.dropout(norm(total, gamma, beta, EPS), P).to(dtype)
 
 
-def text_rows(token_ids, position_ids, types, weights, dtype):
+def text_rows(token_ids, position_ids, types, weights, dtype, norm=layer_norm):
     word, position, gamma, beta = weights
     total = F.embedding(token_ids, word) + F.embedding(position_ids, position) + types[0]
-    return F.dropout(F.layer_norm(total, (HIDDEN,), gamma, beta, EPS), P).to(dtype)
+    return F.dropout(norm(total, gamma, beta, EPS), P).to(dtype)
 
 
-def plain(token_ids, features, positions, gather, masking, tables, dtype):
+def plain(token_ids, features, positions, gather, masking, tables, dtype, norm=layer_norm):
     """Embed three blocks of rows ([rows] or [B, longest]), concatenate them, gather the packed order."""
     types = tables["types"][0]
-    blocks = [text_rows(token_ids, positions["text"], types, tables["text"], dtype)]
+    blocks = [text_rows(token_ids, positions["text"], types, tables["text"], dtype, norm)]
     for kind, name in enumerate(WIDTHS, start=1):
         blocks.append(
-            feature_rows(features[name], kind, positions[name], types, tables[name], dtype, masking.get(name))
+            feature_rows(features[name], kind, positions[name], types, tables[name], dtype, masking.get(name), norm)
         )
     return torch.cat(blocks, dim=-2).flatten(0, -2).index_select(0, gather)
 
@@ -72,7 +76,9 @@ def offsets_of(lengths):
 
 def packed_order(lengths, starts):
     """For each packed row, its row among the concatenated blocks; `starts[name][b]` is where a sample's rows lie there."""
-    rows = [starts[name][b] + torch.arange(int(lengths[name][b])) for b in range(SAMPLES) for name in RANGES]
+    rows = [
+        starts[name][b] + torch.arange(int(lengths[name][b])) for b in range(len(lengths["text"])) for name in RANGES
+    ]
     return torch.cat(rows)
 
 

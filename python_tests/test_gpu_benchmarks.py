@@ -1,0 +1,53 @@
+"""The benchmarks on a GPU, their contestants called once on the CPU with two samples: each gives results of the same shapes as ours."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCH = ROOT / "bench"
+pytestmark = pytest.mark.skipif(not BENCH.is_dir(), reason="bench/ is not beside the tests")
+
+# In a process of its own, as benchmarks and tests have modules of the same names.
+CODE = """
+import itertools
+import torch
+from torch.utils._pytree import tree_leaves
+import test_bias_gelu_gpu, test_dropout_add_norm_gpu, test_embed_gpu, test_span_mask_gpu, test_token_mask_gpu
+from gpu_cases import DTYPES, STAGES
+
+def results(contest):
+    found = {"ours": contest["ours"](0)()}
+    for name, make in contest["rivals"].items():
+        if name not in ("compiled", "liger", "triton"):
+            found[name] = make(0)()
+    assert len(found) > 1 and contest["gigabytes"] > 0 and contest["bytes_of_one"] > 0
+    return {name: tree_leaves(result) for name, result in found.items()}
+
+def compare(contest, bits=()):
+    ours, *rivals = results(contest).items()
+    for name, theirs in rivals:
+        same = torch.equal if name in bits else lambda a, b: a.shape == b.shape
+        assert all(same(a, b) for a, b in zip(ours[1], theirs, strict=name != "pieces")), name
+
+for dtype, backward in itertools.product(DTYPES.values(), STAGES.values()):
+    compare(test_bias_gelu_gpu.contest(2, dtype, backward, "cpu"))
+    for option in (False, True):
+        compare(test_dropout_add_norm_gpu.contest(2, 0.1 * option, dtype, backward, "cpu"))
+        compare(test_embed_gpu.contest(2, option, dtype, backward, "cpu"))
+for modality in ("visual", "speech"):
+    compare(test_span_mask_gpu.contest(2, modality, "cpu"), bits=("eager",))
+for kind in ("whole_word", "token"):
+    compare(test_token_mask_gpu.contest(2, kind, "cpu"), bits=("eager",))
+compare(test_token_mask_gpu.contest_of_all(2, "cpu"), bits=("eager",))
+"""
+
+
+def test_contestants_agree():
+    path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=BENCH, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
