@@ -20,6 +20,9 @@ typedef int32_t Ints __attribute__((vector_size(4 * kLanes), may_alias));
 typedef uint32_t Units __attribute__((vector_size(4 * kLanes), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(2 * kLanes), may_alias, aligned(2)));
 
+MEMOFAST_FUNCTION Units float_bits(Floats values) { return (Units)values; }
+MEMOFAST_FUNCTION Floats bits_float(Units bits) { return (Floats)bits; }
+
 MEMOFAST_FUNCTION Floats& floats(float* values) { return *reinterpret_cast<Floats*>(values); }
 
 MEMOFAST_FUNCTION Ints counting() {

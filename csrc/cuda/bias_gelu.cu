@@ -18,7 +18,7 @@ __global__ void forward_kernel(const BiasGeluArguments a) {
     const int64_t first = (int64_t(blockIdx.x) * kWarps + threadIdx.x / 32) * kForwardRows;
     for (int64_t row = first; row < first + kForwardRows && row < a.rows; ++row) {
         const int64_t at = row * a.width + span.first;
-        gelu_chunk<Warp>(static_cast<const T*>(a.x) + at, bias, span.count, static_cast<T*>(a.out) + at);
+        gelu_packet(static_cast<const T*>(a.x) + at, bias, span.count, static_cast<T*>(a.out) + at);
     }
 }
 
@@ -34,7 +34,7 @@ __global__ void backward_kernel(const BiasGeluArguments a) {
     const int64_t first = int64_t(blockIdx.x) * kRowsPerChunk + number * rows;
     for (int64_t row = first; span.count && row < first + rows && row < a.rows; ++row) {
         const int64_t at = row * a.width + span.first;
-        gelu_chunk_backward<Warp>(static_cast<const T*>(a.x) + at, bias, static_cast<const T*>(a.grad) + at, span.count,
+        gelu_packet_backward(static_cast<const T*>(a.x) + at, bias, static_cast<const T*>(a.grad) + at, span.count,
                                   static_cast<T*>(a.grad_x) + at, sums);
     }
 #pragma unroll

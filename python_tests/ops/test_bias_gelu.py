@@ -64,6 +64,25 @@ def test_whole_range():
     torch.testing.assert_close(slope[[0, 2, 3, 4], 0], torch.tensor([1.0, 1.0, 0.0, 0.5]))
 
 
+def test_whole_range_bf16():
+    """Errors stay below what rounding to bf16 loses near zero, and nothing is left of the tails."""
+    x = torch.linspace(-20, 20, 40_001).bfloat16().unique()[:, None]
+    bias, grad = torch.zeros(1), torch.ones_like(x)
+    value, slope, _ = run(bias_gelu, x, bias, grad, backend="cpu")
+    exact = run(bias_gelu_reference, x.double(), bias.double(), grad)
+    half_ulp = 2.0**-8
+    assert ((value.double() - exact[0]).abs() <= half_ulp * exact[0].abs() + 2e-5).all()
+    assert ((slope.double() - exact[1]).abs() <= half_ulp * exact[1].abs() + 6e-5).all()
+    near = (x.abs() < 0.1) & (x != 0)
+    assert ((value.double() - exact[0]).abs() <= 1.2 * half_ulp * exact[0].abs())[near].all()
+    assert not value[x < -4.75].any() and torch.equal(value[x > 4.75], x[x > 4.75])
+    assert (slope[x < -4.75].abs() < 1e-6).all() and (slope[x > 4.75] == 1).all()
+    odd = torch.tensor([float("inf"), float("nan"), 3e38, -3e38, 0.0]).bfloat16()[:, None]
+    value, slope, _ = run(bias_gelu, odd, bias, torch.ones_like(odd), backend="cpu")
+    assert value[0] == float("inf") and value[1].isnan() and slope[1].isnan()
+    assert torch.equal(value[2:], torch.tensor([odd[2].item(), 0.0, 0.0]).bfloat16()[:, None])
+
+
 @pytest.mark.parametrize("shape", [(0, 40), (3, 0), (0, 0)])
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_empty(shape, backend, poisoned_memory):
