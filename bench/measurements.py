@@ -34,6 +34,18 @@ class Measurement:
 
 
 @dataclass
+class Learning:
+    """Losses of one comparison, update by update, by contestant; update u trains objective u modulo their number."""
+
+    name: str
+    objectives: list[str]
+    curves: dict[str, list[float]]
+
+    def of(self, objective: str, who: str) -> list[float]:
+        return self.curves[who][self.objectives.index(objective) :: len(self.objectives)]
+
+
+@dataclass
 class Run:
     """machine: what conftest.py says about it; ceilings: name -> (rate in 10^9 per second, unit)."""
 
@@ -41,6 +53,7 @@ class Run:
     date: str
     ceilings: dict[str, tuple[float, str]]
     measurements: list[Measurement]
+    learning: list[Learning] = field(default_factory=list)
 
     def floor(self, measured: Measurement) -> float | None:
         """Seconds that the work needs at least: its bytes at the copy rate or its operations at the matrix rate; None where unknown."""
@@ -59,11 +72,13 @@ class Run:
 
 def read_run(path: Path) -> Run:
     data = json.loads(path.read_text())
-    found, ceilings = [], {}
+    found, ceilings, learning = [], {}, []
     for entry in data["benchmarks"]:
         name, info = entry["name"].removeprefix("test_"), entry["extra_info"]
         if "ceiling" in info:
             ceilings[name] = (info["ceiling"]["rate"], info["ceiling"]["unit"])
+        elif "curves" in info:
+            learning.append(Learning(name, info["objectives"], info["curves"]))
         elif "ratios" in info:
             file = re.sub(r"^.*test_|(_gpu)?\.py$", "", entry["fullname"].split("::")[0])
             optional = {key: info[key] for key in ("call_seconds", "method", "refused") if key in info}
@@ -80,7 +95,7 @@ def read_run(path: Path) -> Run:
                     **optional,
                 )
             )
-    return Run(data["machine_info"].get("memofast", {}), data["datetime"][:10], ceilings, found)
+    return Run(data["machine_info"].get("memofast", {}), data["datetime"][:10], ceilings, found, learning)
 
 
 def tested(path: Path, run: Run) -> set[str]:

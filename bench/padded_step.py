@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from memofast.data.batch import PackedBatch
 from memofast.model import MemoBertConfig
 from memofast.objectives import Corruption
+from memofast.objectives.features import feature_rows, soft_labels
 
 EPS = 1e-12
 
@@ -66,6 +67,17 @@ def collate(batch: PackedBatch, config: MemoBertConfig, corruption: Corruption) 
         input_ids, features["visual"], features["speech"], masks["visual"], masks["speech"], gather_index,
         _pad(real, batch.offsets), _pad(selected, batch.offsets),
     )  # fmt: skip
+
+
+def wanted(batch: PackedBatch, config: MemoBertConfig, corruption: Corruption) -> tuple[str, Tensor]:
+    """Of a batch with one objective: its head, and what `PaddedModel.loss` takes as its targets."""
+    (targets,) = corruption.targets.values()
+    head = targets.objective.head
+    if head == "words":
+        return head, targets.labels
+    if head == "visual_emotions":
+        return head, soft_labels(batch, targets)
+    return head, feature_rows(batch, targets, config.feature_width(targets.objective.modality))
 
 
 def _pad(rows: Tensor, offsets: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ python bench/report.py speed.json --tests tests.xml --out bench/results/MACHINE
 """
 
 import argparse
+import statistics
 import sys
 from pathlib import Path
 
@@ -104,6 +105,28 @@ def losses(run: Run, reasons: dict[str, str]) -> list[str]:
     return lines or ["- in no row of this run"]
 
 
+_LAST = 10
+
+
+def learned(run: Run) -> list[str]:
+    """Both contestants' losses at the end, averaged over the last updates of each objective."""
+    if not run.learning:
+        return ["Not measured."]
+    lines = [
+        f"Mean loss and, in brackets, deviation over the last {_LAST} updates of each objective; the same batches and masks, dropout apart.",
+        "",
+        "| what | objective | first loss, padded | padded | memofast |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for one in run.learning:
+        for objective in one.objectives:
+            ends = [one.of(objective, who)[-_LAST:] for who in ("padded", "memofast")]
+            cells = [f"{statistics.mean(end):.4g} ({statistics.stdev(end):.2g})" for end in ends]
+            first = f"{one.of(objective, 'padded')[0]:.4g}"
+            lines.append("| " + " | ".join([one.name, objective, first, *cells]) + " |")
+    return lines
+
+
 def facts(measured: Measurement) -> str:
     told = ", ".join(f"{name} {value}" for name, value in measured.facts.items())
     return f"- {measured.name}: {told}" if told else ""
@@ -117,6 +140,7 @@ def report(run: Run, passed: set[str] | None, plots: list[str]) -> str:
         lines += ["Correctness tests were not looked at for this report (`--tests`).", ""]
     lines += [*ceilings(run), "", "## Measured", "", *claims(run, passed), ""]
     lines += [f"![{name}]({name})" for name in plots]
+    lines += ["", "## Does the fast step learn the same?", "", *learned(run)]
     lines += ["", "## Where we lose", "", *losses(run, reasons), "", "## How to repeat", ""]
     lines += [f"    {line}" for line in __doc__.strip().splitlines()[2:]]
     lines += ["", "## What was measured", "", *filter(None, map(facts, run.measurements))]

@@ -1,4 +1,5 @@
-"""The plots of the speed report: share of the floor against the longest sequence, and the ladder of the whole step."""
+"""The plots of the speed report: share of the floor against the longest sequence, and the ladder of the whole step, and the
+losses of both steps."""
 
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from measurements import Run
 
 def draw(run: Run, folder: Path) -> list[str]:
     """Write the plots that the run has data for. Returns: their file names."""
-    return [name for name in (_floors(run, folder), _ladder(run, folder)) if name]
+    return [name for name in (_floors(run, folder), _ladder(run, folder), _learning(run, folder)) if name]
 
 
 def _floors(run: Run, folder: Path) -> str | None:
@@ -44,6 +45,23 @@ def _ladder(run: Run, folder: Path) -> str | None:
         axis.invert_yaxis()
         axis.set(xlabel="ms per step", title=name)
     return _saved(figure, folder / "ladder.png")
+
+
+def _learning(run: Run, folder: Path) -> str | None:
+    if not run.learning:
+        return None
+    rows, columns = len(run.learning), len(run.learning[0].objectives)
+    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 2.8 * rows), layout="constrained", squeeze=False)
+    for line, one in zip(axes, run.learning, strict=True):
+        for axis, objective in zip(line, one.objectives, strict=True):
+            for who in one.curves:
+                values = one.of(objective, who)
+                axis.plot(range(0, len(values) * columns, columns), values, label=who, alpha=0.8)
+            axis.set(title=objective, xlabel="update", yscale="log")
+            axis.title.set_fontsize(9)
+    axes[0, 0].set_ylabel("loss")
+    axes[0, 0].legend(frameon=False)
+    return _saved(figure, folder / "learning.png")
 
 
 def _saved(figure, path: Path) -> str:

@@ -2,25 +2,32 @@
 
 Rules: every contestant computes the same sequences, forward alone or forward and backward through autograd with a ready output gradient; dropout
 draws from its own generator. `padded_sdpa` gets contiguous padded [B, H, S, D] inputs and a key mask made beforehand, and pays for neither padding nor
-unpadding. `flash_varlen` (flash-attn) and `torch_varlen` (torch.nn.attention.varlen, no dropout) read packed rows and are told the longest
-length. `triton` is our own other kernel. FLOP counts two products of forward and five of backward over real rows; bytes are those of
+unpadding. with a kernel's name only that kernel may run. `flash_varlen` (flash-attn) and `torch_varlen` (torch.nn.attention.varlen, no dropout) read packed
+rows and are told the longest length, as ours is; `flex` is compiled FlexAttention over packed rows (no dropout). `triton` is our own other kernel. FLOP counts two products of forward and five of backward over real rows; bytes are those of
 queries, keys, values, output and their gradients, read or written once.
 """
+
+from contextlib import nullcontext
 
 import pytest
 import torch
 from gpu_cases import SAMPLES, draw_lengths, offsets_of, stage
 from test_attention import HEADS, LENGTHS, WIDTH, pad
 
+from memofast.data.batch import rounded_length
 from memofast.ops import attention
 
 
-def sdpa(qkv, grad, lengths, p, backward):
+def sdpa(qkv, grad, lengths, p, backward, kernel=None):
+    """`kernel`: one of PyTorch's kernels by name, which refuses what it cannot do; None: PyTorch's choice."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
     q, k, v = (part.requires_grad_() for part in pad(qkv, lengths).unbind())
     real = torch.arange(max(lengths), device=qkv.device) < torch.tensor(lengths, device=qkv.device)[:, None]
 
     def forward():
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None], dropout_p=p)
+        with sdpa_kernel(SDPBackend[kernel]) if kernel else nullcontext():
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None], dropout_p=p)
 
     return stage(forward, (q, k, v), pad(grad, lengths), backward)
 
@@ -30,6 +37,26 @@ def flash_varlen(qkv, grad, offsets, longest, p, backward):
 
     leaf = qkv.requires_grad_()
     return stage(lambda: flash_attn_varlen_qkvpacked_func(leaf, offsets, longest, dropout_p=p), leaf, grad, backward)
+
+
+def flex(qkv, grad, offsets, p, backward):
+    """Compiled FlexAttention over all rows as one sequence, each row seeing those of its own sample; the block mask is made beforehand."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    if p:
+        raise NotImplementedError("FlexAttention has no dropout")
+    rows = qkv.shape[0]
+    sample = torch.searchsorted(offsets[1:], torch.arange(rows, device=qkv.device, dtype=torch.int32), right=True)
+
+    def same_sample(batch, head, query, key):
+        return sample[query] == sample[key]
+
+    mask = create_block_mask(same_sample, None, None, rows, rows, device=qkv.device)
+    compiled = torch.compile(flex_attention, dynamic=False)
+    q, k, v = (part.transpose(0, 1)[None].contiguous().requires_grad_() for part in qkv.unbind(1))
+    return stage(
+        lambda: compiled(q, k, v, block_mask=mask), (q, k, v), grad.transpose(0, 1)[None].contiguous(), backward
+    )
 
 
 def torch_varlen(qkv, grad, offsets, longest, p, backward):
@@ -61,10 +88,22 @@ def test_attention_gpu(on_gpu, backward, kind, samples, p, dtype):
     def ours(number, backend="cuda"):
         qkv, grad = tensors(number)
         leaf = qkv.requires_grad_()
-        return stage(lambda: attention(leaf, offsets, p=p, backend=backend, **random), leaf, grad, backward)
+        return stage(
+            lambda: attention(leaf, offsets, p=p, longest=rounded_length(longest), backend=backend, **random),
+            leaf,
+            grad,
+            backward,
+        )
 
     rivals = {
         "padded_sdpa": lambda number: sdpa(*tensors(number), lengths.tolist(), p, backward),
+        **{
+            f"padded_sdpa {kernel.lower()}": lambda number, kernel=kernel: sdpa(
+                *tensors(number), lengths.tolist(), p, backward, kernel
+            )
+            for kernel in ("EFFICIENT_ATTENTION", "CUDNN_ATTENTION", "FLASH_ATTENTION", "MATH")
+        },
+        "flex": lambda number: flex(*tensors(number), offsets, p, backward),
         "flash_varlen": lambda number: flash_varlen(*tensors(number), offsets, longest, p, backward),
         "torch_varlen": lambda number: torch_varlen(*tensors(number), offsets, longest, p, backward),
         "triton": lambda number: ours(number, "triton"),

@@ -4,12 +4,11 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from padded_step import PaddedModel, collate
+from padded_step import PaddedModel, collate, wanted
 
 from memofast import objectives
 from memofast.data.batch import PackedBatch
 from memofast.model import MemoBertConfig, MemoBertForPreTraining, conversion, padded_width
-from memofast.objectives.features import feature_rows, soft_labels
 
 SAMPLES = 32
 RNG = torch.tensor([1, 1])
@@ -55,14 +54,7 @@ class Step:
         self.batch = memobert_like(config, SAMPLES)
         built = objectives.build({objective: {}})
         self.corruption = objectives.corrupt(self.batch, built, objective, RNG)
-        targets = self.corruption.targets[objective]
-        self.head = targets.objective.head
-        if self.head == "words":
-            self.wanted = targets.labels
-        elif self.head == "visual_emotions":
-            self.wanted = soft_labels(self.batch, targets)
-        else:
-            self.wanted = feature_rows(self.batch, targets, config.feature_width(targets.objective.modality))
+        self.head, self.wanted = wanted(self.batch, config, self.corruption)
         self.collated = collate(self.batch, config, self.corruption)
         self.autocast = autocast
         self.optimisers = {
