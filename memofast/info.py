@@ -17,6 +17,7 @@ from memofast.version import __version__
 # distribution that shows the extra is there -> what it gives
 _EXTRAS = {
     "face": ("opencv-python-headless", "face detection and alignment while preparing video"),
+    "speech": ("silero-vad", "voice activity by a trained network while preparing"),
     "opensmile": ("opensmile", "ComParE speech features (licence: non-commercial research)"),
     "legacy": ("msgpack-numpy", "reading the msgpack stores of older systems"),
     "test": ("pytest", "the test suite"),

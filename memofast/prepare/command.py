@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from memofast.errors import MemofastError
 
-_SOURCES = "folder of media with sidecar timings (.srt, .vtt, .align), media file, or table (.csv, .tsv, .json, .jsonl); SPLIT=PATH names its split"
+_SOURCES = "folder of media with subtitles (.srt, .vtt, .ass, in the file) or timings (.align), media file, or table (.csv, .tsv, .json, .jsonl); SPLIT=PATH names its split"
 _SPEECH = "logmel, compare (openSMILE, non-commercial licence), wav2vec2=FOLDER, or none"
 _COLUMN = "FIELD=COLUMN for a table; fields: id, file, start, end, text, label; a template works too: id=dia{Dialogue_ID}_utt{Utterance_ID}"
 
@@ -33,6 +34,18 @@ def main(
         int | None, typer.Option(min=1, help="rows averaged into one; default: logmel 6, compare 5, wav2vec2 3")
     ] = None,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="what a clip holds beyond is left out")] = 30.0,
+    min_seconds: Annotated[float, typer.Option(min=0.0, help="shorter sentences of subtitles are left out")] = 1.0,
+    subtitles: Annotated[str, typer.Option(help="auto (beside the film, else in its file), sidecar, or none")] = "auto",
+    language: Annotated[
+        str | None, typer.Option(help="of subtitles in films, as the file names it: eng; default: the longest")
+    ] = None,
+    script: Annotated[str, typer.Option(help="lines kept of subtitles in two languages: latin, cjk, ...")] = "latin",
+    voice: Annotated[
+        str, typer.Option(help="voice activity: auto (silero if installed), silero, energy, or none")
+    ] = "auto",
+    min_speech: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="clips with a smaller share of speech are dropped")
+    ] = 0.0,
     column: Annotated[list[str] | None, typer.Option("--column", "-c", help=_COLUMN)] = None,
     media_root: Annotated[
         Path | None, typer.Option(help="where a table's files lie; default: beside the table")
@@ -57,10 +70,12 @@ def main(
     from memofast.prepare.extraction import ExtractionOptions
     from memofast.prepare.faces import check_finder
     from memofast.prepare.pipeline import PrepareOptions, prepare
+    from memofast.prepare.sentences import SentenceRules
     from memofast.prepare.sources import read_sources
     from memofast.prepare.speech import parse_speech
     from memofast.prepare.splits import parse_fractions
     from memofast.prepare.text import WordPieces, read_lexicon
+    from memofast.prepare.voice import open_voice
 
     console = Console(stderr=True)
     name = name or out.resolve().name
@@ -68,7 +83,13 @@ def main(
         raise MemofastError(f"--name {name!r}: a corpus name has letters, digits, dots, dashes and underscores only")
     fractions = parse_fractions(split or ["validation=0.1"])
     choice = parse_speech(speech, speech_mean)
-    clips = read_sources(sources, _source_options(column or [], media_root, label_pattern, split_by))
+    if voice != "none":
+        voice = open_voice(voice).name  # what `auto` means must not change when work is resumed
+    given = _source_options(column or [], media_root, label_pattern, split_by)
+    rules = SentenceRules(min_seconds, max_seconds, script=script)
+    if subtitles not in {"auto", "sidecar", "none"}:
+        raise MemofastError(f"--subtitles is auto, sidecar or none, not {subtitles!r}")
+    clips = read_sources(sources, replace(given, subtitles=subtitles, language=language, sentences=rules))
     pieces = None
     if vocab:
         pieces = WordPieces(vocab, read_lexicon(lexicon) if lexicon else None)
@@ -81,8 +102,9 @@ def main(
             console.print(f"warning: {note}")
     elif pictures:
         console.print(f"note: no --denseface, so the faces of {pictures} clips are left out")
-    extraction = ExtractionOptions(denseface if pictures else None, yunet, choice, max_seconds)
-    options = PrepareOptions(name, fractions, split_by == "folder", workers or os.cpu_count() or 1, licence)
+    extraction = ExtractionOptions(denseface if pictures else None, yunet, choice, max_seconds, voice)
+    processes = workers or os.cpu_count() or 1
+    options = PrepareOptions(name, fractions, split_by == "folder", processes, licence, min_speech)
     signal.signal(signal.SIGTERM, _stop)
     try:
         prepare(clips, out, pieces, extraction, options, console)

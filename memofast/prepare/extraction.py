@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +14,23 @@ from memofast.prepare.faces import find_faces
 from memofast.prepare.report import Problem
 from memofast.prepare.sources import Clip
 from memofast.prepare.speech import SHORTEST, SpeechChoice, mean_rows, open_speech
+from memofast.prepare.subtitle_offset import FEWEST_CUES, estimate_offset
+from memofast.prepare.timings import Cue
+from memofast.prepare.voice import EnergyVoice, open_voice
 
+_WINDOW = 60.0  # seconds of sound in memory while a film's subtitles are checked
 QUIET = 1e-3  # a sound that never exceeds this (-60 dB of full scale) is silence
 
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """denseface None: no faces. max_seconds: what a clip holds beyond is cut."""
+    """denseface None: no faces. max_seconds: what a clip holds beyond is cut. voice: a kind of voice activity, or `none`."""
 
     denseface: Path | None
     yunet: Path | None
     speech: SpeechChoice
     max_seconds: float
+    voice: str = "none"
 
 
 @dataclass
@@ -48,11 +53,12 @@ class SoundRows:
 
 @dataclass
 class Extracted:
-    """What one clip gave, None for a modality without rows, and why."""
+    """What one clip gave, None for a modality without rows, and why. spoken: share of its sound in which somebody speaks, None where nobody looked."""
 
     clip: Clip
     faces: FaceRows | None = None
     sound: SoundRows | None = None
+    spoken: float | None = None
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -64,25 +70,59 @@ class Extraction:
         self.denseface = DenseFace(options.denseface) if options.denseface else None
         self.finder = find_faces(options.yunet) if self.denseface else None
         self.speech = open_speech(options.speech)
+        self.voice = None if options.voice == "none" else open_voice(options.voice)
 
     def __call__(self, clips: list[Clip]) -> list[Extracted]:
         """Rows of the clips of one file (all with the same picture and sound). Problems of the file become problems of its clips."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return [self._rows(clip, excerpt) for clip, excerpt in self._excerpts(clips)]
+            clips, problems = self._aligned(clips)
+            found = [self._rows(clip, excerpt) for clip, excerpt in self._excerpts(clips)]
+            for extracted in found:
+                extracted.problems += problems
+            return found
         except UnreadableMedia as error:
             return [Extracted(clip, problems=[Problem("unreadable", str(error))]) for clip in clips]
         finally:
             torch.set_num_threads(threads)
 
+    def _aligned(self, clips: list[Clip]) -> tuple[list[Clip], list[Problem]]:
+        """The clips of a film moved to where somebody speaks, if their subtitles lie elsewhere, and what is to be said about it."""
+        cues = [Cue(clip.start, clip.end, clip.text) for clip in clips if clip.subtitled]
+        if self.voice is None or len(cues) < FEWEST_CUES or clips[0].sound is None:
+            return clips, []
+        offset = estimate_offset(cues, self._speech_in(clips[0].sound, max(cue.end for cue in cues)), self.voice.hop)
+        if offset is None or (offset.fits and not offset.moves):
+            return clips, []
+        told = f"correlation with speech {offset.before:.2f}, {offset.correlation:.2f} when moved by {offset.seconds:+.2f} s"
+        if not offset.fits or self.voice.name == EnergyVoice.name:  # which takes music for speech
+            return clips, [Problem("doubtful subtitles", told)]
+        clips = [
+            replace(clip, start=max(0.0, clip.start + offset.seconds), end=max(0.0, clip.end + offset.seconds))
+            for clip in clips
+        ]
+        return clips, [Problem("subtitles moved", told)]
+
+    def _speech_in(self, file: Path, last: float) -> np.ndarray:
+        """Voice activity of a file to a minute after `last` seconds, window by window."""
+        windows = [Span(start, start + _WINDOW) for start in np.arange(0.0, last + _WINDOW, _WINDOW)]
+        speech = np.zeros(round((last + 2 * _WINDOW) / self.voice.hop), bool)
+        for index, excerpt in decode(file, windows, see=None):
+            if excerpt.sound is not None:
+                found = self.voice(excerpt.sound)
+                first = round(windows[index].start / self.voice.hop)
+                speech[first : first + len(found)] = found
+        return speech
+
     def _excerpts(self, clips: list[Clip]) -> Iterator[tuple[Clip, Excerpt]]:
         spans = [self._span(clip) for clip in clips]
         picture, sound = clips[0].picture, clips[0].sound
         see = self.finder if picture else None
-        if picture == sound or see is None or self.speech is None:
+        hear = self.speech is not None or self.voice is not None
+        if picture == sound or see is None or not hear:
             file = picture if see and picture else sound
-            for index, excerpt in decode(file, spans, see=see, sound=self.speech is not None):
+            for index, excerpt in decode(file, spans, see=see, sound=hear):
                 yield clips[index], excerpt
             return
         heard = dict(decode(sound, spans, see=None)) if sound else {}
@@ -105,6 +145,8 @@ class Extraction:
             extracted.problems.append(Problem("cut", f"longer than {self.options.max_seconds:g} s"))
         if self.denseface and clip.picture:
             self._add_faces(extracted, excerpt)
+        if self.voice and excerpt.sound is not None and len(spoken := self.voice(excerpt.sound)):
+            extracted.spoken = float(spoken.mean())
         if self.speech and clip.sound:
             self._add_sound(extracted, excerpt)
         return extracted

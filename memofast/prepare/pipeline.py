@@ -27,13 +27,17 @@ _COMMIT_EVERY = 200  # clips; below the stores' own batch, so that the text reco
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """name: of the corpus. fractions, by_folder: how splits are drawn. licence: kept in the stores' meta.json."""
+    """name: of the corpus. fractions, by_folder: how splits are drawn. licence: kept in the stores' meta.json.
+
+    min_speech: clips in a smaller share of whose sound somebody speaks are dropped.
+    """
 
     name: str
     fractions: dict[str, float]
     by_folder: bool
     workers: int
     licence: str = ""
+    min_speech: float = 0.0
 
 
 def prepare(
@@ -51,7 +55,7 @@ def prepare(
     """
     if pieces is None and any(clip.text for clip in clips):
         raise MemofastError("there are sentences to tokenise; give --vocab VOCAB.txt or a tokenizer folder")
-    _check_settings(out, extraction, pieces)
+    _check_settings(out, extraction, pieces, options)
     with _Stores(out, clips, pieces, Extraction(extraction), extraction, options) as stores:
         left = [clip for clip in clips if not stores.text.done(clip.id)]
         if len(left) < len(clips):
@@ -77,12 +81,16 @@ def _results(clips: list[Clip], options: ExtractionOptions, workers: int) -> Ite
             yield from results
 
 
-def _check_settings(out: Path, extraction: ExtractionOptions, pieces: WordPieces | None) -> None:
+def _check_settings(
+    out: Path, extraction: ExtractionOptions, pieces: WordPieces | None, options: PrepareOptions
+) -> None:
     """Refuse to go on in a folder that was begun with other options: a store would hold two kinds of rows."""
     settings = {
         "max_seconds": extraction.max_seconds,
         "detector": extraction.yunet and extraction.yunet.name,
         "speech_mean": extraction.speech.mean,
+        "voice": extraction.voice,
+        "min_speech": options.min_speech,
         "lexicon": len(pieces.lexicon.words) if pieces and pieces.lexicon else 0,
     }
     path = out / SETTINGS
@@ -154,6 +162,7 @@ class _Stores:
                 **about,
             )
         self.journal = Journal(out / "progress.jsonl")
+        self.min_speech = options.min_speech
         self._waiting = 0
 
     @property
@@ -170,12 +179,17 @@ class _Stores:
         if clip.problem:
             reason, _, detail = clip.problem.partition(": ")
             problems.insert(0, Problem(reason, detail))
+        heard = result.spoken is None or result.spoken >= self.min_speech
         if not tokens.ids:
             problems.append(Problem("no text"))
-        kept = bool(tokens.ids or result.faces or result.sound)
-        if not kept:
+        kept = heard and bool(tokens.ids or result.faces or result.sound)
+        if not heard:
+            problems.append(Problem("no speech", f"somebody speaks in {result.spoken:.0%} of it"))
+        elif not kept:
             problems.append(Problem("nothing usable"))
-        outcome = Outcome(clip.id, kept, len(tokens.ids), problems=problems)
+        if not kept:
+            result, tokens = Extracted(clip, spoken=result.spoken), Tokens()
+        outcome = Outcome(clip.id, kept, len(tokens.ids), problems=problems, spoken=result.spoken)
         if result.faces:
             outcome.visual = len(result.faces.rows)
             self._put(self.visual, clip.id, **vars(result.faces))

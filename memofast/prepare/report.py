@@ -18,6 +18,10 @@ REASONS = {
     "failed": "an extractor raised an error",
     "bad timings": "the sidecar is malformed or holds no words",
     "bad times": "start and end are not times",
+    "too brief": "the sentence lasts less than --min-seconds",
+    "subtitles moved": "the film's subtitles lay beside its speech; their times were corrected",
+    "doubtful subtitles": "the film's subtitles do not lie where somebody speaks; look at it",
+    "no speech": "dropped: somebody speaks in less than --min-speech of it",
     "damaged": "the file breaks off; what could be decoded is used",
     "cut": "longer than --max-seconds; the rest is left out",
     "too short": "less sound than one row needs",
@@ -40,7 +44,7 @@ class Problem:
 
 @dataclass
 class Outcome:
-    """What one clip became. kept: it is in the corpus; rows per modality."""
+    """What one clip became. kept: it is in the corpus; rows per modality; spoken: see `Extracted`."""
 
     id: str
     kept: bool
@@ -48,14 +52,17 @@ class Outcome:
     visual: int = 0
     speech: int = 0
     problems: list[Problem] = field(default_factory=list)
+    spoken: float | None = None
 
     def as_json(self) -> dict:
         problems = [[problem.reason, problem.detail] for problem in self.problems]
-        return {"id": self.id, "kept": self.kept, "rows": [self.text, self.visual, self.speech], "problems": problems}
+        rows = [self.text, self.visual, self.speech]
+        return {"id": self.id, "kept": self.kept, "rows": rows, "problems": problems, "spoken": self.spoken}
 
     @classmethod
     def from_json(cls, entry: dict) -> "Outcome":
-        return cls(entry["id"], entry["kept"], *entry["rows"], [Problem(*pair) for pair in entry["problems"]])
+        problems = [Problem(*pair) for pair in entry["problems"]]
+        return cls(entry["id"], entry["kept"], *entry["rows"], problems, entry["spoken"])
 
 
 class Journal:
@@ -106,6 +113,7 @@ def write_report(path: Path, outcomes: list[Outcome], splits: dict[str, int], fa
         "with": {m: sum(getattr(o, m) > 0 for o in kept) for m in ("text", "visual", "speech")},
         "rows": {m: sum(getattr(o, m) for o in kept) for m in ("text", "visual", "speech")},
         "splits": splits,
+        "spoken": {o.id: round(o.spoken, 3) for o in kept if o.spoken is not None},
         "problems": {
             reason: {"count": len(listed[reason]), "clips": listed[reason]} for reason in REASONS if reason in listed
         },

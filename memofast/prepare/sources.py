@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from memofast.errors import MemofastError
+from memofast.prepare.sentences import SentenceRules, sentences_of
+from memofast.prepare.subtitle_streams import CARRIERS, stream_cues
 from memofast.prepare.table import Columns, read_table
-from memofast.prepare.timings import SIDECARS, clean_sentence, parse_seconds, read_cues
+from memofast.prepare.timings import SIDECARS, WORDS, Cue, clean_sentence, parse_seconds, read_cues
 
 VIDEO = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".ts", ".wmv", ".3gp", ".ogv"}
 AUDIO = {".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma"}
@@ -19,7 +21,8 @@ AUDIO = {".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma"}
 class Clip:
     """One sample to be: where its picture and sound lie (None: nowhere), its piece of them in seconds, what is said, its label.
 
-    folder: the folder below the source it came from. split: the split named by its source or column. problem: known before decoding.
+    folder: the folder below the source it came from. split: the split named by its source or column. subtitled: its times are those of
+    subtitles. problem: known before decoding.
     """
 
     id: str
@@ -31,6 +34,7 @@ class Clip:
     label: str | None = None
     folder: str = ""
     split: str | None = None
+    subtitled: bool = False
     problem: str | None = None
 
 
@@ -39,12 +43,16 @@ class SourceOptions:
     """columns: which table columns are read. media_root: where a table's files lie, by default beside the table.
 
     label_pattern: regular expression whose first group, found in a clip's id, is its label. split_column: table column that names the split.
+    subtitles: `auto` (sidecars, else streams inside the file), `sidecar` or `none`; language: of a stream, three letters.
     """
 
     columns: Columns = field(default_factory=Columns)
     media_root: Path | None = None
     label_pattern: str | None = None
     split_column: str | None = None
+    subtitles: str = "auto"
+    language: str | None = None
+    sentences: SentenceRules = field(default_factory=SentenceRules)
 
 
 def read_sources(sources: Iterable[str], options: SourceOptions) -> list[Clip]:
@@ -93,15 +101,15 @@ def _split_and_path(given: str) -> tuple[str | None, Path]:
 
 def _read_source(path: Path, options: SourceOptions) -> list[Clip]:
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path, options)
     if not path.exists():
         raise MemofastError(f"no file or folder {path}; check the path")
     if path.suffix.lower() in VIDEO | AUDIO:
-        return _clips_of_stem(path.stem, [path], path.parent)
+        return _clips_of_stem(path.stem, [path], path.parent, options)
     return _read_rows(path, options)
 
 
-def _read_folder(folder: Path) -> list[Clip]:
+def _read_folder(folder: Path, options: SourceOptions) -> list[Clip]:
     """Clips of every media file below a folder; files that share all but their suffix belong together."""
     by_stem: dict[Path, list[Path]] = {}
     for root, folders, names in os.walk(folder):
@@ -112,45 +120,61 @@ def _read_folder(folder: Path) -> list[Clip]:
                 by_stem.setdefault(path.with_suffix(""), []).append(path)
     clips: list[Clip] = []
     for stem, paths in by_stem.items():
-        clips += _clips_of_stem(stem.relative_to(folder).as_posix(), paths, folder)
+        clips += _clips_of_stem(stem.relative_to(folder).as_posix(), paths, folder, options)
     return clips
 
 
-def _clips_of_stem(id: str, paths: list[Path], folder: Path) -> list[Clip]:
+def _clips_of_stem(id: str, paths: list[Path], folder: Path, options: SourceOptions) -> list[Clip]:
     """Clips of the media files that share a stem: a video with its sound beside it is one, two videos are two."""
     videos = [path for path in paths if path.suffix.lower() in VIDEO]
     sounds = [path for path in paths if path.suffix.lower() in AUDIO]
     if len(videos) <= 1 and len(sounds) <= 1:
         picture = videos[0] if videos else None
-        return _with_timings(Clip(id, picture, sounds[0] if sounds else picture), paths[0], folder)
+        return _with_timings(Clip(id, picture, sounds[0] if sounds else picture), paths[0], folder, options)
     clips = []
     for path in paths:
         named = Clip(f"{id}{path.suffix}", path if path in videos else None, path)
-        clips += _with_timings(named, path, folder)
+        clips += _with_timings(named, path, folder, options)
     return clips
 
 
-def _with_timings(clip: Clip, media: Path, folder: Path) -> list[Clip]:
-    """The clip, or one clip per cue of the first sidecar that lies beside its media."""
+def _with_timings(clip: Clip, media: Path, folder: Path, options: SourceOptions) -> list[Clip]:
+    """The clip, or one clip per sentence of its subtitles."""
     parent = media.parent.relative_to(folder).as_posix()
     clip = replace(clip, folder="" if parent == "." else parent)
-    sidecars = (media.with_suffix(suffix) for suffix in SIDECARS)
-    sidecar = next((path for path in sidecars if path.is_file()), None)
-    if sidecar is None:
-        return [clip]
     try:
-        cues = read_cues(sidecar)
+        place, cues = _cues_of(media, options)
     except MemofastError as error:
         return [replace(clip, problem=f"bad timings: {error}")]
-    if not cues:
-        return [replace(clip, problem=f"bad timings: {sidecar} holds no cue with words")]
+    if place is None:
+        return [clip]
     if len(cues) == 1 and cues[0].start is None:
         return [replace(clip, text=cues[0].text)]
-    digits = max(4, len(str(len(cues))))
-    return [
-        replace(clip, id=f"{clip.id}_{number:0{digits}}", start=cue.start, end=cue.end, text=cue.text)
-        for number, cue in enumerate(cues, 1)
-    ]
+    sentences, brief = sentences_of(cues, options.sentences)
+    if not (sentences or brief):
+        return [replace(clip, problem=f"bad timings: {place} holds no cue with words")]
+    digits = max(4, len(str(len(sentences) + len(brief))))
+    clips = []
+    for number, cue in enumerate(sorted(sentences + brief, key=lambda cue: (cue.start, cue.end)), 1):
+        part = replace(clip, id=f"{clip.id}_{number:0{digits}}", start=cue.start, end=cue.end, subtitled=True)
+        if cue in brief:
+            part = replace(part, problem=f"too brief: {cue.end - cue.start:.2f} s, {cue.text!r}")
+        else:
+            part = replace(part, text=cue.text)
+        clips.append(part)
+    return clips
+
+
+def _cues_of(media: Path, options: SourceOptions) -> tuple[Path | None, list[Cue]]:
+    """Where the timings of a file lie and what they are: the first sidecar beside it, or its own subtitle stream."""
+    sidecars = (media.with_suffix(suffix) for suffix in SIDECARS)
+    sidecar = next((path for path in sidecars if path.is_file()), None)
+    if sidecar and (options.subtitles != "none" or sidecar.suffix == WORDS):
+        return sidecar, read_cues(sidecar)
+    if options.subtitles == "auto" and media.suffix.lower() in CARRIERS:
+        cues = stream_cues(media, options.language)
+        return (media if cues else None), cues
+    return None, []
 
 
 def _read_rows(path: Path, options: SourceOptions) -> list[Clip]:

@@ -54,7 +54,7 @@ def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     for name in ("a", "b", "c"):
         write_clip(folder / f"{name}.mp4", 1.0)
-        (folder / f"{name}.srt").write_text("1\n00:00:00,100 --> 00:00:00,900\nred blues now\n")
+        (folder / f"{name}.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nred blues now\n")
     write_clip(folder / "silent.mp4", 1.0, level=0.0)
     write_clip(folder / "mute.mp4", 1.0, sound=False)
     (folder / "broken.mp4").write_bytes(b"no media" * 100)
@@ -163,7 +163,7 @@ def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
     for number in range(1, 300):
         (folder / f"{number:03}.mkv").write_bytes(data)
         (folder / f"{number:03}.srt").write_text("00:00:00,100 --> 00:00:01,900\nred now\n")
-    arguments = [folder, "--vocab", vocabulary, "--workers", 2]
+    arguments = [folder, "--vocab", vocabulary, "--workers", 2, "--voice", "none"]
     whole = command(*arguments, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     out = tmp_path / "killed"

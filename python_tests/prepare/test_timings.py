@@ -5,7 +5,7 @@ from memofast.prepare.encoding import decode_text
 from memofast.prepare.timings import Cue, clean_sentence, parse_seconds, read_cues
 
 SRT = "1\n00:00:01,500 --> 00:00:02,750\n<i>Hello</i> there,\nworld.\n\n2\n00:00:03,000 --> 00:00:04,000\nSecond one.\n"
-CUES = [Cue(1.5, 2.75, "Hello there, world."), Cue(3.0, 4.0, "Second one.")]
+CUES = [Cue(1.5, 2.75, "Hello there,\nworld."), Cue(3.0, 4.0, "Second one.")]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
