@@ -1,7 +1,6 @@
 """Explicit downloads: `memofast download yunet` fetches a model once and verifies its checksum. Nothing else ever goes to the network."""
 
 import hashlib
-import os
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
+from memofast.cache import cache_folder
 from memofast.errors import MemofastError
 
 _CHUNK = 1 << 16
@@ -34,13 +34,6 @@ DOWNLOADS = {
         "YuNet face detector, 0.3 MB, Apache-2.0 (OpenCV zoo)",
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Where downloads lie: `MEMOFAST_CACHE`, else `memofast` in the user's cache folder."""
-    if chosen := os.environ.get("MEMOFAST_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memofast"
 
 
 def home_of(name: str) -> Path:

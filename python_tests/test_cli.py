@@ -15,7 +15,7 @@ def memofast(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("command", ["pretrain", "prepare", "info", "download", "import-npz", "denseface"])
+@pytest.mark.parametrize("command", ["pretrain", "prepare", "inspect", "info", "download", "import-npz", "denseface"])
 def test_every_command_explains_itself(command):
     result = memofast(command, "--help")
     assert result.returncode == 0, result.stderr

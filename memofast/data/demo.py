@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from memofast.cache import cache_folder
 from memofast.data.corpus import CORPUS, Corpus, write_corpus
 from memofast.errors import MemofastError
 from memofast.store import FeatureWriter, TextWriter
@@ -54,13 +55,6 @@ _SENTENCES = (
     "they {deed} and feel {mood} , the {topic} again .",
     "this {topic} makes me {mood} , i {deed} .",
 )
-
-
-def cache_folder() -> Path:
-    """Where generated data lies: MEMOFAST_CACHE, else `memofast` in XDG_CACHE_HOME or ~/.cache."""
-    if given := os.environ.get("MEMOFAST_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memofast"
 
 
 def vocabulary() -> list[str]:

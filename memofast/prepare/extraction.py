@@ -16,6 +16,7 @@ from memofast.prepare.sources import Clip
 from memofast.prepare.speech import SHORTEST, SpeechChoice, mean_rows, open_speech
 from memofast.prepare.subtitle_offset import FEWEST_CUES, estimate_offset
 from memofast.prepare.timings import Cue
+from memofast.prepare.tracks import Seen, main_person, thumbnail
 from memofast.prepare.voice import EnergyVoice, open_voice
 
 _WINDOW = 60.0  # seconds of sound in memory while a film's subtitles are checked
@@ -118,7 +119,7 @@ class Extraction:
     def _excerpts(self, clips: list[Clip]) -> Iterator[tuple[Clip, Excerpt]]:
         spans = [self._span(clip) for clip in clips]
         picture, sound = clips[0].picture, clips[0].sound
-        see = self.finder if picture else None
+        see = self._look if picture and self.finder else None
         hear = self.speech is not None or self.voice is not None
         if picture == sound or see is None or not hear:
             file = picture if see and picture else sound
@@ -131,6 +132,9 @@ class Extraction:
                 excerpt.sound = heard[index].sound
                 excerpt.complete &= heard[index].complete
             yield clips[index], excerpt
+
+    def _look(self, picture: np.ndarray) -> Seen:
+        return Seen(self.finder(picture), thumbnail(picture))
 
     def _span(self, clip: Clip) -> Span:
         start = clip.start or 0.0
@@ -152,14 +156,17 @@ class Extraction:
         return extracted
 
     def _add_faces(self, extracted: Extracted, excerpt: Excerpt) -> None:
-        found = [(time, face) for time, face in zip(excerpt.times, excerpt.seen, strict=True) if face]
-        if not found:
-            reason = "no face" if excerpt.seen else "no picture"
-            extracted.problems.append(Problem(reason, str(extracted.clip.picture)))
+        where = str(extracted.clip.picture)
+        if not any(shown.faces for shown in excerpt.seen):
+            extracted.problems.append(Problem("no face" if excerpt.seen else "no picture", where))
             return
-        rows, soft_labels = self.denseface(np.stack([face.crop for _, face in found]))
-        confidence = np.array([face.confidence for _, face in found], np.float32)
-        times = np.array([time for time, _ in found], np.float32)
+        person = main_person(excerpt.seen)
+        if person is None:
+            extracted.problems.append(Problem("no main face", where))
+            return
+        rows, soft_labels = self.denseface(np.stack([face.crop for face in person.faces]))
+        confidence = np.array([face.confidence for face in person.faces], np.float32)
+        times = np.array([excerpt.times[frame] for frame in person.frames], np.float32)
         extracted.faces = FaceRows(rows, soft_labels, confidence, times)
 
     def _add_sound(self, extracted: Extracted, excerpt: Excerpt) -> None:

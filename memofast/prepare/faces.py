@@ -1,4 +1,4 @@
-"""The main face of a picture as a grey 64 x 64 crop, turned so that the eyes lie level."""
+"""The faces of a picture as grey 64 x 64 crops, turned so that the eyes lie level."""
 
 import math
 from dataclasses import dataclass
@@ -13,23 +13,25 @@ CROP = 64
 EYE_HEIGHT = 0.36  # of the crop; with the eye distance below, brows and chin are inside, as in FER2013
 EYE_DISTANCE = 0.40
 MINIMUM_CONFIDENCE = 0.6
+MOST_FACES = 8  # of a crowd
 _INSTALL = 'pip install "memofast[face]"'
 
 
 @dataclass(frozen=True)
 class Face:
-    """crop [64, 64] uint8 grey, aligned by the eyes; confidence in 0..1 as the detector gives it."""
+    """crop [64, 64] uint8 grey, aligned by the eyes; confidence in 0..1 as the detector gives it; box [4]: left, top, width and height in pixels."""
 
     crop: np.ndarray
     confidence: float
+    box: np.ndarray
 
 
 class FaceFinder(Protocol):
-    """Called with a picture [height, width, 3] uint8 BGR; gives its main face, or None."""
+    """Called with a picture [height, width, 3] uint8 BGR; gives its faces, at most `MOST_FACES`, the largest and surest first."""
 
     name: str
 
-    def __call__(self, picture: np.ndarray) -> Face | None: ...
+    def __call__(self, picture: np.ndarray) -> list[Face]: ...
 
 
 def load_opencv():
@@ -58,9 +60,9 @@ def find_faces(yunet: Path | None) -> FaceFinder:
     return Haar() if yunet is None else YuNet(yunet)
 
 
-def main_face(boxes: np.ndarray, confidences: np.ndarray) -> int:
-    """Index of the face with the largest area times confidence: boxes [n, 4] (left, top, width, height), confidences [n]."""
-    return int(np.argmax(boxes[:, 2] * boxes[:, 3] * confidences))
+def main_faces(boxes: np.ndarray, confidences: np.ndarray) -> np.ndarray:
+    """Indices of the `MOST_FACES` faces of largest area times confidence: boxes [n, 4] (left, top, width, height), confidences [n]."""
+    return np.argsort(-boxes[:, 2] * boxes[:, 3] * confidences, kind="stable")[:MOST_FACES]
 
 
 class YuNet:
@@ -81,15 +83,14 @@ class YuNet:
                 f"{model} is not a YuNet model that OpenCV can run; fetch one with `memofast download yunet`"
             ) from error
 
-    def __call__(self, picture: np.ndarray) -> Face | None:
+    def __call__(self, picture: np.ndarray) -> list[Face]:
         height, width = picture.shape[:2]
         self._net.setInputSize((width, height))
         _, found = self._net.detect(picture)
         if found is None:
-            return None
-        best = found[main_face(found[:, :4], found[:, 14])]
-        crop = align(self._cv2, picture, best[4:6], best[6:8])
-        return Face(crop, float(best[14]))
+            return []
+        chosen = found[main_faces(found[:, :4], found[:, 14])]
+        return [Face(align(self._cv2, picture, one[4:6], one[6:8]), float(one[14]), one[:4].copy()) for one in chosen]
 
 
 class Haar:
@@ -105,20 +106,22 @@ class Haar:
         self._faces = self._cv2.CascadeClassifier(str(folder / "haarcascade_frontalface_default.xml"))
         self._eyes = self._cv2.CascadeClassifier(str(folder / "haarcascade_eye.xml"))
 
-    def __call__(self, picture: np.ndarray) -> Face | None:
+    def __call__(self, picture: np.ndarray) -> list[Face]:
         grey = self._cv2.cvtColor(picture, self._cv2.COLOR_BGR2GRAY)
         smallest = max(24, min(grey.shape) // 8)
         boxes, _, weights = self._faces.detectMultiScale3(
             grey, 1.1, 5, minSize=(smallest, smallest), outputRejectLevels=True
         )
         if len(boxes) == 0:
-            return None
+            return []
+        boxes = boxes.astype(np.float64)
         confidences = 1 / (1 + np.exp(-np.asarray(weights, np.float64).reshape(-1)))
-        best = main_face(boxes.astype(np.float64), confidences)
-        left, top, width, height = (int(value) for value in boxes[best])
+        return [self._face(picture, grey, boxes[n], float(confidences[n])) for n in main_faces(boxes, confidences)]
+
+    def _face(self, picture: np.ndarray, grey: np.ndarray, box: np.ndarray, confidence: float) -> Face:
+        left, top, width, height = box.astype(int)
         right_eye, left_eye = self._find_eyes(grey[top : top + height, left : left + width])
-        offset = np.array([left, top], np.float64)
-        return Face(align(self._cv2, picture, right_eye + offset, left_eye + offset), float(confidences[best]))
+        return Face(align(self._cv2, picture, right_eye + box[:2], left_eye + box[:2]), confidence, box)
 
     def _find_eyes(self, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centres of the two eyes within the face box; where they usually are when the cascade does not find them."""

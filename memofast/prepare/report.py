@@ -27,6 +27,7 @@ REASONS = {
     "too short": "less sound than one row needs",
     "no picture": "no frame in this piece",
     "no face": "no face found in any frame",
+    "no main face": "nobody is seen in a fifth of the frames",
     "no sound track": "the file has no sound",
     "silent": "the sound never exceeds -60 dB",
     "no text": "no words; kept for its faces or speech",

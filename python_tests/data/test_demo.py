@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from memofast.cache import cache_folder
 from memofast.data import Corpus
 from memofast.data import demo as demo_module
-from memofast.data.demo import EMOTIONS, cache_folder, demo_corpus, vocabulary
+from memofast.data.demo import EMOTIONS, demo_corpus, vocabulary
 
 SPLITS = {"train": 30, "validation": 6}
 

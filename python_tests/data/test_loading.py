@@ -206,12 +206,18 @@ def test_program_ends_while_batches_are_prepared(make_corpus, how, code):
 
 def test_interrupt_ends_the_program(make_corpus):
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, make_corpus().path, "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", _PROGRAM, make_corpus().path, "wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
-    process.stdout.readline()
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    try:
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
     assert process.returncode == -signal.SIGINT
     assert b"KeyboardInterrupt" in errors
 

@@ -30,13 +30,14 @@ def test_eyes_land_at_their_places(scale, angle):
         assert np.hypot(columns.mean() - expected[0], rows.mean() - expected[1]) < 2
 
 
-def test_the_main_face_is_large_and_sure():
+def test_main_faces_are_large_and_sure():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 40, 40], [0, 0, 42, 42]], np.float32)
-    assert faces.main_face(boxes, np.array([0.99, 0.95, 0.6])) == 1
+    assert faces.main_faces(boxes, np.array([0.99, 0.95, 0.6])).tolist() == [1, 2, 0]
+    assert len(faces.main_faces(np.ones((20, 4)), np.ones(20))) == faces.MOST_FACES
 
 
 def test_haar_finds_nothing_in_a_plain_picture():
-    assert faces.Haar()(np.full((120, 160, 3), 90, np.uint8)) is None
+    assert faces.Haar()(np.full((120, 160, 3), 90, np.uint8)) == []
 
 
 def test_wrong_or_missing_model(tmp_path):
@@ -60,7 +61,7 @@ def test_real_faces(real_data):
     clip = real_data / "video" / "grid_s1" / "bbal8p.mpg"
     ((_, excerpt),) = decode(clip, [Span(0, 1)], see=lambda picture: (yunet(picture), haar(picture)), sound=False)
     assert len(excerpt.seen) == 10 and all(both[0] and both[1] for both in excerpt.seen)
-    for by_yunet, by_haar in excerpt.seen:
+    for (by_yunet, *_), (by_haar, *_) in excerpt.seen:
         assert 0.6 < by_yunet.confidence <= 1 and 0 < by_haar.confidence <= 1
         likeness = np.corrcoef(by_yunet.crop.ravel(), by_haar.crop.ravel())[0, 1]
         assert likeness > 0.4  # both crops show the same face at about the same place

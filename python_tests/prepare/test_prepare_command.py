@@ -78,7 +78,8 @@ def bright_faces(monkeypatch):
         name = "bright"
 
         def __call__(self, picture):
-            return Face(np.full((64, 64), picture.mean(), np.uint8), 0.75) if picture.mean() > 50 else None
+            crop, box = np.full((64, 64), picture.mean(), np.uint8), np.array([0.0, 0.0, 40.0, 40.0])
+            return [Face(crop, 0.75, box)] if picture.mean() > 50 else []
 
     monkeypatch.setattr(extraction, "find_faces", lambda yunet: Bright())
 
@@ -125,7 +126,7 @@ def test_a_corpus_of_three_modalities(clips, vocabulary, denseface, bright_faces
 
 def test_no_face_is_counted(clips, vocabulary, denseface, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        extraction, "find_faces", lambda yunet: type("Blind", (), {"name": "blind", "__call__": lambda *_: None})()
+        extraction, "find_faces", lambda yunet: type("Blind", (), {"name": "blind", "__call__": lambda *_: []})()
     )
     out = tmp_path / "corpus"
     assert run_here(monkeypatch, clips / "a.mp4", "--out", out, "--vocab", vocabulary, "--denseface", denseface) == 0

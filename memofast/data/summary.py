@@ -1,0 +1,89 @@
+"""What a corpus holds, counted from its stores: samples, rows, labels, and what its preparation left out."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from memofast.data.corpus import MODALITIES, Corpus, Split
+from memofast.errors import MemofastError
+
+REPORT = "report.json"
+_QUANTILES = {"p5": 0.05, "median": 0.5, "p95": 0.95, "longest": 1.0}
+_FACTS = ("extractor", "normalisation", "source", "licence")
+
+
+def summarise(corpus: Corpus) -> dict[str, Any]:
+    """All counts, as JSON can hold them.
+
+    stores: of each modality its facts, records, rows, width and digest. splits: of each its samples, `rows` by modality (samples that have any, their
+    total and quantiles) and `labels` by class name, "" for samples without one. preparation: clips, clips kept, and clips by problem, {} where
+    no `report.json` lies beside the corpus.
+    """
+    return {
+        "name": corpus.name,
+        "path": str(corpus.path),
+        "stores": {modality: _store(corpus, modality) for modality in corpus.modalities},
+        "splits": {name: _split(corpus.split(name)) for name in corpus.splits},
+        "preparation": _preparation(corpus.path / REPORT),
+    }
+
+
+def _store(corpus: Corpus, modality: str) -> dict[str, Any]:
+    store = corpus.stores[modality]
+    facts = {name: store.meta[name] for name in _FACTS if store.meta.get(name)}
+    counts = {"records": len(store), "rows": int(store.lengths.sum()), "width": corpus.width(modality)}
+    return facts | counts | {"digest": store.meta.get("digest", "")}
+
+
+def _split(split: Split) -> dict[str, Any]:
+    rows = {}
+    for column, modality in enumerate(MODALITIES):
+        lengths = split.lengths[:, column]
+        # text always has [CLS] and [SEP]: a sample with words has more
+        present = lengths[lengths > 2] if modality == "text" else lengths[lengths > 0]
+        if len(present):
+            quantiles = {name: int(np.quantile(present, q, method="nearest")) for name, q in _QUANTILES.items()}
+            rows[modality] = {"samples": len(present), "rows": int(present.sum())} | quantiles
+    return {"samples": len(split), "rows": rows, "labels": _labels(split)}
+
+
+def _labels(split: Split) -> dict[str, int]:
+    """Samples by class, in the classes' order; empty where the corpus has no labels."""
+    classes = split.corpus.classes.get("label", [])
+    if not classes:
+        return {}
+    text = split.corpus.stores["text"]
+    found = Counter(int(text.read(id)["label"][0]) for id in split.ids)
+    named = {name: found[index] for index, name in enumerate(classes)}
+    return named | ({"": found[-1]} if found[-1] else {})
+
+
+def _preparation(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        report = json.loads(path.read_text())
+        problems = {reason: listed["count"] for reason, listed in report["problems"].items()}
+        return {"clips": report["clips"], "kept": report["kept"], "problems": problems}
+    except (ValueError, KeyError, TypeError) as error:
+        raise MemofastError(f"{path} is no report of a preparation ({error}); run memofast prepare again") from None
+
+
+def sentences(corpus: Corpus, split: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Samples of a split drawn at random, in the split's order: `id`, `text`, `label` (None without one) and `rows` by modality."""
+    chosen = corpus.split(split)
+    order = np.sort(np.random.default_rng(seed).permutation(len(chosen))[:count])
+    classes = corpus.classes.get("label", [])
+    found = []
+    for index in order:
+        record = corpus.stores["text"].read(chosen.ids[index])
+        label = int(record["label"][0]) if "label" in record else -1
+        text = bytes(record["utf8"]).decode("utf-8", errors="replace") if "utf8" in record else ""
+        rows = dict(zip(MODALITIES, chosen.lengths[index].tolist(), strict=True))
+        found.append(
+            {"id": chosen.ids[index], "text": text, "label": classes[label] if label >= 0 else None, "rows": rows}
+        )
+    return found

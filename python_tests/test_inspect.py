@@ -1,0 +1,37 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from memofast.data.demo import demo_corpus
+
+
+def inspect(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "memofast.inspect", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return demo_corpus(tmp_path_factory.mktemp("demo") / "demo", {"train": 60, "validation": 20})
+
+
+def test_tables_and_samples(corpus):
+    done = inspect(corpus, "--samples", 2)
+    assert done.returncode == 0, done.stderr
+    for wanted in ("train visual", "validation speech", "samples with", "stores"):
+        assert wanted in done.stdout
+    assert sum(line.startswith("train ") and "rows)" in line for line in done.stdout.splitlines()) == 2
+
+
+def test_json(corpus):
+    done = inspect(corpus, "--json", "--samples", 1)
+    found = json.loads(done.stdout)
+    assert found["splits"]["train"]["samples"] == 60 and len(found["samples"]["validation"]) == 1
+
+
+def test_no_corpus_is_one_line(tmp_path):
+    done = inspect(tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no corpus" in done.stderr
