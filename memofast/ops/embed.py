@@ -29,7 +29,7 @@ from memofast.ops.embed_operands import (
 )
 from memofast.ops.embed_reference import embed_reference, embed_reference_backward
 
-BACKENDS = ("reference", "cpu", "cuda")
+BACKENDS = ("reference", "cpu", "cuda", "triton")
 _WIDEST_ON_CUDA = 1024
 _KERNEL_TYPES = {
     "cpu": {dtype: code for dtype, code in library.TYPE_CODES.items() if dtype is not torch.float16},
@@ -47,6 +47,8 @@ def _forward(*arguments) -> tuple[Tensor, Tensor]:
         options = {"rows": rows, "p": p, "eps": eps, "rng": rng, "sample_keys": sample_keys, "site": site}
         out = embed_reference(text, types, offsets, visual=visual, speech=speech, dtype=dtype, **options)
         return out, types.new_empty((0, 4), dtype=torch.float32)
+    if backend == "triton":
+        return _triton_kernels(tensors, rows).forward(tensors, rows, p, eps, site, dtype)
     out = torch.empty((rows, types.shape[1]), dtype=dtype, device=types.device)
     statistics = torch.empty((rows, 4), dtype=torch.float32, device=types.device)
     _run(_C.embed, tensors, (out, statistics), rows, p, (eps,), site, backend)
@@ -57,6 +59,8 @@ def _backward(grad: Tensor, statistics: Tensor, *arguments) -> tuple[Tensor, Ten
     tensors, (rows, p, eps, site, dtype, backend) = arguments[:COUNT], arguments[COUNT:]
     if backend == "reference":
         return embed_reference_backward(grad, operands_of(tensors), rows, p, eps, site, dtype)
+    if backend == "triton":
+        return _triton_kernels(tensors, rows).backward(grad, statistics, tensors, p, site)
     types, visual, speech = tensors[TYPES], tensors[VISUAL], tensors[SPEECH]
     contents = (
         library.output_like(tensors[2]),
@@ -71,6 +75,14 @@ def _backward(grad: Tensor, statistics: Tensor, *arguments) -> tuple[Tensor, Ten
     results = (grad, statistics, (order, *contents, sums), workspace)
     _run(_C.embed_backward, tensors, results, rows, p, (), site, backend)
     return *contents, sums
+
+
+def _triton_kernels(tensors: tuple, rows: int):
+    from memofast.kernels import embed as kernels
+
+    if library.debugging():
+        refuse_bad_indices(operands_of(tensors), rows)
+    return kernels
 
 
 def _run(kernel, tensors: tuple, results: tuple, rows: int, p: float, eps: tuple, site: int, backend: str) -> None:
@@ -173,7 +185,7 @@ def embed(
             `philox.keep_scale` for the scale of kept ones.
         rng: [2] int64, run seed and update number; sample_keys [B] int64; site: `philox.site`. Needed where p > 0.
         dtype: the compute type, of the output; None: that of `projected`, else of `word`.
-        backend: auto, reference, cpu or cuda (C up to 1024; the word table fp32 or the compute type).
+        backend: auto, reference, cpu, cuda (C up to 1024; the word table fp32 or the compute type), or triton (C up to 1024).
     Returns: [rows, C] in `dtype`; rows past offsets[-1] are zero, and so are their gradients.
     Raises: ValueError for a wrong shape, type, device or stride; for offsets, ids or source rows out of range and for samples longer
         than a position table on the CPU, and on a GPU where MEMOFAST_DEBUG is 1.

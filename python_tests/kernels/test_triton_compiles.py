@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from memofast import kernels  # noqa: E402
-from memofast.kernels import attention, span_mask  # noqa: E402
+from memofast.kernels import attention, embed, span_mask  # noqa: E402
 
 SHARED_MEMORY = {80: 163 << 10, 90: 227 << 10}  # bytes a program may use, by compute capability
 NO_KERNELS = {"philox"}
@@ -63,7 +63,53 @@ def attention_cases():
             )
 
 
-CASES = dict([*span_mask_cases(), *attention_cases()])
+def embed_row_cases():
+    """Text, whose table is fp32; visual rows that are read as they stand; speech rows read by `source`, of samples without visual ones."""
+    absent = {
+        "text": ("mask", "feature_gamma", "feature_beta", "earlier", "earliest"),
+        "visual": ("index", "mask", "earliest", "rng", "sample_keys"),
+        "speech": ("earliest",),
+    }
+    values = dict.fromkeys(embed.NUMBERS, "i32") | {"keep_scale": "fp32", "eps": "fp32"}
+    for kernel in (embed.forward_rows, embed.backward_rows):
+        for modality, name, width in (
+            ("text", "bf16", 768),
+            ("visual", "fp16", 1021),
+            ("speech", "bf16", 768),
+            ("speech", "fp32", 1024),
+        ):
+            pointers = dict.fromkeys(("content", "mask", "out", "grad"), f"*{name}")
+            pointers |= {"content": "*fp32"} if modality == "text" else {}
+            floats = ("position", "feature_gamma", "feature_beta", "gamma", "beta", "types", "statistics", "partials")
+            pointers |= dict.fromkeys((*floats, "grad_total"), "*fp32")
+            pointers["grad_content"] = f"*{name}" if modality == "visual" else "*fp32"
+            pointers |= dict.fromkeys(("index", "own_offsets", "offsets", "earlier", "earliest"), "*i32")
+            pointers |= {"rng": "*i64", "sample_keys": "*i64"}
+            options = embed.tile(width, kernel is embed.backward_rows)
+            constants = {"WIDTH": width, "ROWS": options.pop("ROWS"), "DROPOUT": modality != "visual"}
+            constants |= dict.fromkeys(absent[modality])
+            yield f"{kernel.__name__}-{modality}-{name}-{width}", Case(kernel, pointers, values, constants, options)
+
+
+def embed_sum_cases():
+    pointers = dict.fromkeys(("partials", "sums", "totals", "values"), "*fp32")
+    pointers |= {"ids": "*i32", "order": "*i64", "own_offsets": "*i32"}
+    values = dict.fromkeys(embed.NUMBERS, "i32")
+    for kernel, size, width in (
+        (embed.add_chunks, embed.NARROW, 5 * 768),
+        (embed.add_positions, embed.GATHER, 768),
+        (embed.add_segments, embed.GATHER, 1021),
+    ):
+        options = dict(size)
+        constants = {"WIDTH": width, "ROWS": options.pop("ROWS"), "COLUMNS": options.pop("COLUMNS")}
+        for name in ("bf16", "fp32") if kernel is embed.add_segments else ("fp32",):
+            yield (
+                f"{kernel.__name__}-{name}",
+                Case(kernel, pointers | {"grad": f"*{name}"}, values, constants, options),
+            )
+
+
+CASES = dict([*span_mask_cases(), *attention_cases(), *embed_row_cases(), *embed_sum_cases()])
 
 
 def compiled(case: Case, capability: int):
