@@ -62,7 +62,7 @@ def _stores(summary: dict) -> Table:
 
 
 def _rows(summary: dict) -> Table:
-    columns = ("samples with", "share", "rows", "5 %", "median", "95 %", "longest")
+    columns = ("samples", "share", "rows", "5 %", "median", "95 %", "longest")
     table = _table("rows of samples that have any", "split, modality", *columns)
     for split, found in summary["splits"].items():
         for modality, rows in found["rows"].items():

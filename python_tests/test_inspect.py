@@ -21,7 +21,7 @@ def corpus(tmp_path_factory):
 def test_tables_and_samples(corpus):
     done = inspect(corpus, "--samples", 2)
     assert done.returncode == 0, done.stderr
-    for wanted in ("train visual", "validation speech", "samples with", "stores"):
+    for wanted in ("train visual", "validation speech", "share", "stores"):
         assert wanted in done.stdout
     assert sum(line.startswith("train ") and "rows)" in line for line in done.stdout.splitlines()) == 2
 

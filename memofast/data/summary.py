@@ -18,7 +18,7 @@ _FACTS = ("extractor", "normalisation", "source", "licence")
 def summarise(corpus: Corpus) -> dict[str, Any]:
     """All counts, as JSON can hold them.
 
-    stores: of each modality its facts, records, rows, width and digest. splits: of each its samples, `rows` by modality (samples that have any, their
+    stores: of each modality its facts, records, rows, width (0 for text) and digest. splits: of each its samples, `rows` by modality (samples that have any, their
     total and quantiles) and `labels` by class name, "" for samples without one. preparation: clips, clips kept, and clips by problem, {} where
     no `report.json` lies beside the corpus.
     """
@@ -34,7 +34,8 @@ def summarise(corpus: Corpus) -> dict[str, Any]:
 def _store(corpus: Corpus, modality: str) -> dict[str, Any]:
     store = corpus.stores[modality]
     facts = {name: store.meta[name] for name in _FACTS if store.meta.get(name)}
-    counts = {"records": len(store), "rows": int(store.lengths.sum()), "width": corpus.width(modality)}
+    width = 0 if modality == "text" else corpus.width(modality)
+    counts = {"records": len(store), "rows": int(store.lengths.sum()), "width": width}
     return facts | counts | {"digest": store.meta.get("digest", "")}
 
 
