@@ -48,7 +48,9 @@ def _forward(*arguments) -> tuple[Tensor, Tensor]:
         out = embed_reference(text, types, offsets, visual=visual, speech=speech, dtype=dtype, **options)
         return out, types.new_empty((0, 4), dtype=torch.float32)
     if backend == "triton":
-        return _triton_kernels(tensors, rows).forward(tensors, rows, p, eps, site, dtype)
+        from memofast.kernels import embed as kernels
+
+        return kernels.forward(tensors, rows, p, eps, site, dtype)
     out = torch.empty((rows, types.shape[1]), dtype=dtype, device=types.device)
     statistics = torch.empty((rows, 4), dtype=torch.float32, device=types.device)
     _run(_C.embed, tensors, (out, statistics), rows, p, (eps,), site, backend)
@@ -60,7 +62,9 @@ def _backward(grad: Tensor, statistics: Tensor, *arguments) -> tuple[Tensor, Ten
     if backend == "reference":
         return embed_reference_backward(grad, operands_of(tensors), rows, p, eps, site, dtype)
     if backend == "triton":
-        return _triton_kernels(tensors, rows).backward(grad, statistics, tensors, p, site)
+        from memofast.kernels import embed as kernels
+
+        return kernels.backward(grad, statistics, tensors, p, site)
     types, visual, speech = tensors[TYPES], tensors[VISUAL], tensors[SPEECH]
     contents = (
         library.output_like(tensors[2]),
@@ -75,14 +79,6 @@ def _backward(grad: Tensor, statistics: Tensor, *arguments) -> tuple[Tensor, Ten
     results = (grad, statistics, (order, *contents, sums), workspace)
     _run(_C.embed_backward, tensors, results, rows, p, (), site, backend)
     return *contents, sums
-
-
-def _triton_kernels(tensors: tuple, rows: int):
-    from memofast.kernels import embed as kernels
-
-    if library.debugging():
-        refuse_bad_indices(operands_of(tensors), rows)
-    return kernels
 
 
 def _run(kernel, tensors: tuple, results: tuple, rows: int, p: float, eps: tuple, site: int, backend: str) -> None:

@@ -56,7 +56,7 @@ def assert_matches(given, p=0.1):
 @pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="runs this file")
 def test_in_the_interpreter():
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "2", "-p", "no:cacheprovider", __file__]
     result = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-5000:]
 
@@ -174,7 +174,7 @@ def test_refuses_wide_rows():
 
 @on_device
 def test_debug_mode_names_bad_indices(monkeypatch):
-    monkeypatch.setenv("MEMOFAST_DEBUG", "1")
+    monkeypatch.setattr(library, "_debugging", True)
     given = few()
     text = given["text"]._replace(token_ids=given["text"].token_ids + 60)
     with pytest.raises(ValueError, match="token_ids must lie in"):
