@@ -14,9 +14,10 @@ def write_clip(
     picture: bool = True,
     sound: bool = True,
     level: float = 0.3,
+    quiet: float = 0.0,
     size: tuple[int, int] = (96, 80),
 ) -> Path:
-    """A clip whose picture brightens by one grey value per frame (from 40) and whose sound is 440 Hz at 44.1 kHz stereo."""
+    """A clip whose picture brightens by one grey value per frame (from 40) and whose sound is 440 Hz at 44.1 kHz stereo, after `quiet` seconds."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=rate) if picture else None
         audio = container.add_stream("aac", rate=44_100, layout="stereo") if sound else None
@@ -29,7 +30,7 @@ def write_clip(
             container.mux(video.encode())
         if audio:
             time = np.arange(round(seconds * 44_100)) / 44_100
-            wave = (level * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
+            wave = (level * (time >= quiet) * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
             for first in range(0, len(wave), 1024):
                 frame = av.AudioFrame.from_ndarray(np.tile(wave[first : first + 1024], (2, 1)), "fltp", "stereo")
                 frame.sample_rate, frame.pts = 44_100, first

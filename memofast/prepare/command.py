@@ -62,6 +62,10 @@ def main(
     ] = "id",
     licence: Annotated[str, typer.Option(help="licence of the source, kept in the stores")] = "",
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one per core")] = 0,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: the cluster of RAY_ADDRESS, whose machines share the disk of --out")
+    ] = "local",
+    profile: Annotated[bool, typer.Option("--profile", help="print where the time went")] = False,
 ) -> None:
     """Turn media, subtitles and tables into a corpus of stores.
 
@@ -69,12 +73,12 @@ def main(
     """
     from memofast.prepare.extraction import ExtractionOptions
     from memofast.prepare.faces import check_finder
-    from memofast.prepare.pipeline import PrepareOptions, prepare
+    from memofast.prepare.pipeline import ENGINES, PrepareOptions, prepare
     from memofast.prepare.sentences import SentenceRules
+    from memofast.prepare.shards import Vocabulary
     from memofast.prepare.sources import read_sources
     from memofast.prepare.speech import parse_speech
     from memofast.prepare.splits import parse_fractions
-    from memofast.prepare.text import WordPieces, read_lexicon
     from memofast.prepare.voice import open_voice
 
     console = Console(stderr=True)
@@ -90,11 +94,10 @@ def main(
     if subtitles not in {"auto", "sidecar", "none"}:
         raise MemofastError(f"--subtitles is auto, sidecar or none, not {subtitles!r}")
     clips = read_sources(sources, replace(given, subtitles=subtitles, language=language, sentences=rules))
-    pieces = None
-    if vocab:
-        pieces = WordPieces(vocab, read_lexicon(lexicon) if lexicon else None)
-    elif lexicon:
+    if lexicon and not vocab:
         raise MemofastError("--lexicon needs --vocab: classes are kept per word piece")
+    if engine not in ENGINES:
+        raise MemofastError(f"--engine is {' or '.join(ENGINES)}, not {engine!r}")
     pictures = sum(clip.picture is not None for clip in clips)
     if denseface and pictures:
         yunet = yunet or _downloaded_yunet()
@@ -104,10 +107,11 @@ def main(
         console.print(f"note: no --denseface, so the faces of {pictures} clips are left out")
     extraction = ExtractionOptions(denseface if pictures else None, yunet, choice, max_seconds, voice)
     processes = workers or os.cpu_count() or 1
-    options = PrepareOptions(name, fractions, split_by == "folder", processes, licence, min_speech)
+    options = PrepareOptions(name, fractions, split_by == "folder", processes, licence, min_speech, engine, profile)
+    vocabulary = Vocabulary(vocab.resolve(), lexicon and lexicon.resolve()) if vocab else None
     signal.signal(signal.SIGTERM, _stop)
     try:
-        prepare(clips, out, pieces, extraction, options, console)
+        prepare(clips, out.resolve(), vocabulary, extraction, options, console)
     except KeyboardInterrupt:
         console.print("interrupted; what is done is kept: run the same command again to go on")
         raise SystemExit(130) from None

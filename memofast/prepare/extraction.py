@@ -1,19 +1,22 @@
 """From the clips of one media file to their face and speech rows, in one decoding pass."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from memofast.prepare.decoding import Excerpt, Span, UnreadableMedia, decode
+from memofast.errors import MemofastError
+from memofast.prepare.decoding import SAMPLE_RATE, Excerpt, Span, UnreadableMedia, decode
 from memofast.prepare.denseface import DenseFace
 from memofast.prepare.faces import find_faces
 from memofast.prepare.report import Problem
 from memofast.prepare.sources import Clip
 from memofast.prepare.speech import SHORTEST, SpeechChoice, mean_rows, open_speech
+from memofast.prepare.stopwatch import Stopwatch
 from memofast.prepare.subtitle_offset import FEWEST_CUES, estimate_offset
 from memofast.prepare.timings import Cue
 from memofast.prepare.tracks import Seen, main_person, thumbnail
@@ -72,28 +75,41 @@ class Extraction:
         self.finder = find_faces(options.yunet) if self.denseface else None
         self.speech = open_speech(options.speech)
         self.voice = None if options.voice == "none" else open_voice(options.voice)
+        self.watch = Stopwatch()
 
-    def __call__(self, clips: list[Clip]) -> list[Extracted]:
-        """Rows of the clips of one file (all with the same picture and sound). Problems of the file become problems of its clips."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
+    def __call__(self, clips: list[Clip], done: Container[str] = ()) -> Iterator[Extracted]:
+        """Rows of the clips of one file (all with the same picture and sound), one by one, those whose id is in `done` left out.
+
+        Whatever goes wrong becomes a problem of the clips that were still to come, and never ends the run.
+        """
+        left = {clip.id: clip for clip in clips if clip.id not in done}
         try:
-            clips, problems = self._aligned(clips)
-            found = [self._rows(clip, excerpt) for clip, excerpt in self._excerpts(clips)]
-            for extracted in found:
-                extracted.problems += problems
-            return found
-        except UnreadableMedia as error:
-            return [Extracted(clip, problems=[Problem("unreadable", str(error))]) for clip in clips]
-        finally:
-            torch.set_num_threads(threads)
+            with one_thread():
+                aligned, problems = self._aligned(clips)
+                aligned = [clip for clip in aligned if clip.id in left]
+                for clip, excerpt in self.watch.timed("decoding", self._excerpts(aligned)):
+                    del left[clip.id]
+                    yield self._guarded(clip, excerpt, problems)
+        except Exception as error:
+            for clip in left.values():
+                yield Extracted(clip, problems=[_failure(error, clip)])
+
+    def _guarded(self, clip: Clip, excerpt: Excerpt, problems: list[Problem]) -> Extracted:
+        try:
+            extracted = self._rows(clip, excerpt)
+        except Exception as error:
+            return Extracted(clip, problems=[_failure(error, clip)])
+        extracted.problems += problems
+        return extracted
 
     def _aligned(self, clips: list[Clip]) -> tuple[list[Clip], list[Problem]]:
         """The clips of a film moved to where somebody speaks, if their subtitles lie elsewhere, and what is to be said about it."""
         cues = [Cue(clip.start, clip.end, clip.text) for clip in clips if clip.subtitled]
         if self.voice is None or len(cues) < FEWEST_CUES or clips[0].sound is None:
             return clips, []
-        offset = estimate_offset(cues, self._speech_in(clips[0].sound, max(cue.end for cue in cues)), self.voice.hop)
+        with self.watch("checking subtitles"):
+            speech = self._speech_in(clips[0].sound, max(cue.end for cue in cues))
+            offset = estimate_offset(cues, speech, self.voice.hop)
         if offset is None or (offset.fits and not offset.moves):
             return clips, []
         told = f"correlation with speech {offset.before:.2f}, {offset.correlation:.2f} when moved by {offset.seconds:+.2f} s"
@@ -134,7 +150,8 @@ class Extraction:
             yield clips[index], excerpt
 
     def _look(self, picture: np.ndarray) -> Seen:
-        return Seen(self.finder(picture), thumbnail(picture))
+        with self.watch("finding faces"):
+            return Seen(self.finder(picture), thumbnail(picture))
 
     def _span(self, clip: Clip) -> Span:
         start = clip.start or 0.0
@@ -143,14 +160,18 @@ class Extraction:
 
     def _rows(self, clip: Clip, excerpt: Excerpt) -> Extracted:
         extracted = Extracted(clip)
+        seconds = 0.0 if excerpt.sound is None else len(excerpt.sound) / SAMPLE_RATE
+        self.watch.media += max([seconds, *excerpt.times[-1:]])
         if not excerpt.complete:
             extracted.problems.append(Problem("damaged", f"{clip.picture or clip.sound} breaks off or is damaged"))
         if clip.end is not None and clip.end - (clip.start or 0.0) > self.options.max_seconds:
             extracted.problems.append(Problem("cut", f"longer than {self.options.max_seconds:g} s"))
         if self.denseface and clip.picture:
             self._add_faces(extracted, excerpt)
-        if self.voice and excerpt.sound is not None and len(spoken := self.voice(excerpt.sound)):
-            extracted.spoken = float(spoken.mean())
+        if self.voice and excerpt.sound is not None:
+            with self.watch("voice activity"):
+                spoken = self.voice(excerpt.sound)
+            extracted.spoken = float(spoken.mean()) if len(spoken) else None
         if self.speech and clip.sound:
             self._add_sound(extracted, excerpt)
         return extracted
@@ -160,11 +181,13 @@ class Extraction:
         if not any(shown.faces for shown in excerpt.seen):
             extracted.problems.append(Problem("no face" if excerpt.seen else "no picture", where))
             return
-        person = main_person(excerpt.seen)
+        with self.watch("tracking faces"):
+            person = main_person(excerpt.seen)
         if person is None:
             extracted.problems.append(Problem("no main face", where))
             return
-        rows, soft_labels = self.denseface(np.stack([face.crop for face in person.faces]))
+        with self.watch("face features"):
+            rows, soft_labels = self.denseface(np.stack([face.crop for face in person.faces]))
         confidence = np.array([face.confidence for face in person.faces], np.float32)
         times = np.array([excerpt.times[frame] for frame in person.frames], np.float32)
         extracted.faces = FaceRows(rows, soft_labels, confidence, times)
@@ -180,9 +203,28 @@ class Extraction:
             extracted.problems.append(Problem("silent", where))
         else:
             k = self.options.speech.mean
-            rows = mean_rows(self.speech(sound), k)
+            with self.watch("speech features"):
+                rows = mean_rows(self.speech(sound), k)
             times = (np.arange(len(rows), dtype=np.float32) + 0.5) * np.float32(k * self.speech.hop)
             extracted.sound = SoundRows(rows, times)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _failure(error: Exception, clip: Clip) -> Problem:
+    if isinstance(error, UnreadableMedia):
+        return Problem("unreadable", str(error))
+    if isinstance(error, MemofastError):
+        return Problem("failed", str(error))
+    return Problem("failed", f"{clip.picture or clip.sound}: {type(error).__name__}: {error}")
 
 
 def by_file(clips: Iterable[Clip]) -> list[list[Clip]]:

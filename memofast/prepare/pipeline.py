@@ -1,35 +1,39 @@
 """The whole preparation: clips in, a corpus of stores out, resumable at any moment."""
 
 import json
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from memofast.data.corpus import write_corpus
 from memofast.errors import MemofastError
+from memofast.prepare.corpus_stores import CorpusStores, StorePlan
 from memofast.prepare.densenet import FEATURE_WIDTH
 from memofast.prepare.extraction import Extracted, Extraction, ExtractionOptions, by_file
-from memofast.prepare.report import Journal, Outcome, Problem, print_report, write_report
+from memofast.prepare.progress import Bar
+from memofast.prepare.ray_engine import run_ray
+from memofast.prepare.report import Outcome, Problem, print_profile, print_report, write_report
+from memofast.prepare.shards import SHARDS, Vocabulary, WorkOrder, make_tasks, times_of
 from memofast.prepare.sources import Clip
 from memofast.prepare.splits import assign_splits
-from memofast.prepare.text import Tokens, WordPieces
-from memofast.prepare.workers import extract
-from memofast.store import FeatureWriter, StoreWriter, TextWriter
+from memofast.prepare.stopwatch import Stopwatch
+from memofast.prepare.text import WordPieces
+from memofast.prepare.workers import run_local
 from memofast.store.files import write_json
 from memofast.version import __version__
 
 SETTINGS = "prepare.json"
-_COMMIT_EVERY = 200  # clips; below the stores' own batch, so that the text record, which marks a clip as done, is never first on disk
+ENGINES = {"local": run_local, "ray": run_ray}
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
     """name: of the corpus. fractions, by_folder: how splits are drawn. licence: kept in the stores' meta.json.
 
-    min_speech: clips in a smaller share of whose sound somebody speaks are dropped.
+    min_speech: clips in a smaller share of whose sound somebody speaks are dropped. engine: a key of `ENGINES`.
+    profile: whether to print where the time went.
     """
 
     name: str
@@ -38,47 +42,110 @@ class PrepareOptions:
     workers: int
     licence: str = ""
     min_speech: float = 0.0
+    engine: str = "local"
+    profile: bool = False
 
 
 def prepare(
     clips: list[Clip],
     out: Path,
-    pieces: WordPieces | None,
+    vocabulary: Vocabulary | None,
     extraction: ExtractionOptions,
     options: PrepareOptions,
     console: Console,
 ) -> dict:
     """Prepare every clip, write the corpus to `out`, print and return the report.
 
-    A clip that the text store holds is done: an interrupted run goes on after it, and the stores come out the same. Raises MemofastError when
-    `out` was begun with other options or when no clip is usable.
+    Workers write shards, which are taken into the corpus as they end. An interrupted run goes on where it stopped, and the stores come out the
+    same. Raises MemofastError when `out` was begun with other options or when no clip is usable.
     """
-    if pieces is None and any(clip.text for clip in clips):
+    if vocabulary is None and any(clip.text for clip in clips):
         raise MemofastError("there are sentences to tokenise; give --vocab VOCAB.txt or a tokenizer folder")
+    pieces = vocabulary.open() if vocabulary else None
     _check_settings(out, extraction, pieces, options)
-    with _Stores(out, clips, pieces, Extraction(extraction), extraction, options) as stores:
-        left = [clip for clip in clips if not stores.text.done(clip.id)]
-        if len(left) < len(clips):
-            console.print(f"resuming: {len(clips) - len(left)} of {len(clips)} clips are done")
-        with _progress(console) as progress:
-            bar = progress.add_task("preparing", total=len(clips), completed=len(clips) - len(left), rate="")
-            for result in _results(left, extraction, options.workers):
-                stores.add(result)
-                progress.advance(bar)
-                task = progress.tasks[bar]
-                progress.update(bar, rate=f"{task.finished_speed or task.speed or 0:.1f} clips/s")
-        return _finish(stores, clips, out, options, console)
+    order = WorkOrder(extraction, _plan(clips, pieces, extraction, options), vocabulary)
+    with CorpusStores(out, order.plan, pieces) as stores:
+        profile = _work(clips, out / SHARDS, order, stores, options, console)
+        report = _finish(stores, clips, out, options, profile, console)
+    if options.profile:
+        print_profile(report["profile"], console)
+    return report
 
 
-def _results(clips: list[Clip], options: ExtractionOptions, workers: int) -> Iterator[Extracted]:
-    clips = [replace(clip, picture=None, sound=None) if clip.problem else clip for clip in clips]
-    for clip in clips:
-        if not (clip.picture or clip.sound):
-            yield Extracted(clip)
-    files = by_file(clips)
-    if files:
-        for results in extract(files, options, workers):
-            yield from results
+def _plan(
+    clips: list[Clip], pieces: WordPieces | None, extraction: ExtractionOptions, options: PrepareOptions
+) -> StorePlan:
+    """How the stores are opened. The extractors are opened for it too, so that what they lack is said before any work begins."""
+    extractors = Extraction(extraction)
+    about = {"source": "prepared by memofast " + __version__, "licence": options.licence}
+    text = {"classes": sorted({clip.label for clip in clips if clip.label}), **about}
+    if pieces:
+        text |= {"cls_id": pieces.cls_id, "sep_id": pieces.sep_id}
+        text |= {"extractor": pieces.name, "fingerprint": pieces.fingerprint}
+        text |= {"lexicon_classes": pieces.lexicon.classes if pieces.lexicon else ()}
+    visual = speech = None
+    if extractors.denseface and any(clip.picture for clip in clips):
+        meta = extractors.denseface.meta
+        visual = {
+            "width": FEATURE_WIDTH,
+            "columns": ("times", "confidence", "soft_labels"),
+            "classes": meta.classes,
+            "extractor": f"denseface, faces by {extractors.finder.name}",
+            "fingerprint": extractors.denseface.fingerprint,
+            "normalisation": f"pixels (x - {meta.mean:.4f}) / {meta.std:.4f}",
+            **about,
+        }
+    if extractors.speech and any(clip.sound for clip in clips):
+        speech = {
+            "width": extractors.speech.width,
+            "columns": ("times",),
+            "extractor": f"{extractors.speech.name}, mean of {extraction.speech.mean}",
+            "fingerprint": extractors.speech.fingerprint,
+            "normalisation": extractors.speech.normalisation,
+            **about,
+        }
+    return StorePlan(text, visual, speech, options.min_speech)
+
+
+def _work(
+    clips: list[Clip], shards: Path, order: WorkOrder, stores: CorpusStores, options: PrepareOptions, console: Console
+) -> dict:
+    """Bring every clip into the stores. Returns where the time went."""
+    for shard in sorted(shards.iterdir()) if shards.is_dir() else ():
+        stores.take(shard)  # of a run that was killed
+    done = {clip.id for clip in clips if stores.done(clip.id)}
+    if done:
+        console.print(f"resuming: {len(done)} of {len(clips)} clips are done")
+    watch, begin = Stopwatch(), time.perf_counter()
+    with Bar(console, len(clips)) as bar:
+        files = by_file(clip for clip in clips if not clip.problem)
+        played = {clip.id for file in files for clip in file}
+        for clip in clips:
+            if clip.id not in played and clip.id not in done:
+                stores.add(Extracted(replace(clip, picture=None, sound=None)))
+                done.add(clip.id)
+        stores.commit()
+        bar.show(len(done), shards)
+        tasks = make_tasks(files, shards, done, options.workers)
+        for task, ended in ENGINES[options.engine](tasks, order, options.workers):
+            if task is not None:
+                watch.add(times_of(task.folder))
+                if task.folder.is_dir():
+                    stores.take(task.folder)
+                if not ended:
+                    for clip in task.clips:
+                        if not stores.done(clip.id):
+                            stores.journal.add(_crashed(clip))
+                done |= {clip.id for clip in task.clips if clip.id in stores.journal.outcomes}
+            bar.show(len(done), shards)
+    if shards.is_dir():
+        shards.rmdir()
+    return {"wall": time.perf_counter() - begin, **watch.as_json()}
+
+
+def _crashed(clip: Clip) -> Outcome:
+    problem = Problem("crashed", f"decoding {clip.picture or clip.sound} ended the process")
+    return Outcome(clip.id, False, problems=[problem])
 
 
 def _check_settings(
@@ -113,129 +180,15 @@ def _check_settings(
     write_json(path, settings)
 
 
-class _Stores:
-    """The writers of one corpus and the journal of what became of each clip."""
-
-    def __init__(
-        self,
-        out: Path,
-        clips: list[Clip],
-        pieces: WordPieces | None,
-        extractors: Extraction,
-        extraction: ExtractionOptions,
-        options: PrepareOptions,
-    ):
-        self.pieces = pieces
-        self.labels = sorted({clip.label for clip in clips if clip.label})
-        about = {"source": "prepared by memofast " + __version__, "licence": options.licence}
-        self.text = TextWriter(
-            out / "text",
-            cls_id=pieces.cls_id if pieces else 101,
-            sep_id=pieces.sep_id if pieces else 102,
-            classes=self.labels,
-            lexicon_classes=pieces.lexicon.classes if pieces and pieces.lexicon else (),
-            extractor=pieces.name if pieces else "",
-            fingerprint=pieces.fingerprint if pieces else "",
-            **about,
-        )
-        self.visual = self.speech = None
-        if extractors.denseface and any(clip.picture for clip in clips):
-            meta = extractors.denseface.meta
-            self.visual = FeatureWriter(
-                out / "visual",
-                FEATURE_WIDTH,
-                columns=("times", "confidence", "soft_labels"),
-                classes=meta.classes,
-                extractor=f"denseface, faces by {extractors.finder.name}",
-                fingerprint=extractors.denseface.fingerprint,
-                normalisation=f"pixels (x - {meta.mean:.4f}) / {meta.std:.4f}",
-                **about,
-            )
-        if extractors.speech and any(clip.sound for clip in clips):
-            self.speech = FeatureWriter(
-                out / "speech",
-                extractors.speech.width,
-                columns=("times",),
-                extractor=f"{extractors.speech.name}, mean of {extraction.speech.mean}",
-                fingerprint=extractors.speech.fingerprint,
-                normalisation=extractors.speech.normalisation,
-                **about,
-            )
-        self.journal = Journal(out / "progress.jsonl")
-        self.min_speech = options.min_speech
-        self._waiting = 0
-
-    @property
-    def all(self) -> dict[str, StoreWriter]:
-        """Writers by modality, text last: its record marks a clip as done."""
-        stores = {"visual": self.visual, "speech": self.speech, "text": self.text}
-        return {name: store for name, store in stores.items() if store is not None}
-
-    def add(self, result: Extracted) -> None:
-        """Write what a clip gave; a clip that gave nothing is only noted."""
-        clip = result.clip
-        tokens = self.pieces(clip.text) if self.pieces and clip.text else Tokens()
-        problems = list(result.problems)
-        if clip.problem:
-            reason, _, detail = clip.problem.partition(": ")
-            problems.insert(0, Problem(reason, detail))
-        heard = result.spoken is None or result.spoken >= self.min_speech
-        if not tokens.ids:
-            problems.append(Problem("no text"))
-        kept = heard and bool(tokens.ids or result.faces or result.sound)
-        if not heard:
-            problems.append(Problem("no speech", f"somebody speaks in {result.spoken:.0%} of it"))
-        elif not kept:
-            problems.append(Problem("nothing usable"))
-        if not kept:
-            result, tokens = Extracted(clip, spoken=result.spoken), Tokens()
-        outcome = Outcome(clip.id, kept, len(tokens.ids), problems=problems, spoken=result.spoken)
-        if result.faces:
-            outcome.visual = len(result.faces.rows)
-            self._put(self.visual, clip.id, **vars(result.faces))
-        if result.sound:
-            outcome.speech = len(result.sound.rows)
-            self._put(self.speech, clip.id, **vars(result.sound))
-        if kept:
-            label = self.labels.index(clip.label) if clip.label else None
-            lexicon = tokens.lexicon if self.pieces and self.pieces.lexicon else None
-            self.text.put(clip.id, tokens.ids, tokens.words, lexicon=lexicon, utf8=clip.text or "", label=label)
-        self.journal.add(outcome)
-        self._waiting += 1
-        if self._waiting >= _COMMIT_EVERY:
-            self.commit()
-
-    @staticmethod
-    def _put(store: FeatureWriter, id: str, rows, **columns) -> None:
-        if not store.done(id):  # a kill between the stores' commits leaves features without text
-            store.put(id, rows, **columns)
-
-    def commit(self) -> None:
-        self.journal.flush()
-        for store in self.all.values():
-            store.commit()
-        self._waiting = 0
-
-    def __enter__(self) -> "_Stores":
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        """After a write that failed nothing more is committed: the text record would mark a clip whose other rows were lost as done."""
-        try:
-            if kind is None or not issubclass(kind, MemofastError):
-                self.commit()
-        finally:
-            for store in self.all.values():
-                store.close()
-
-
-def _finish(stores: _Stores, clips: list[Clip], out: Path, options: PrepareOptions, console: Console) -> dict:
+def _finish(
+    stores: CorpusStores, clips: list[Clip], out: Path, options: PrepareOptions, profile: dict, console: Console
+) -> dict:
     stores.commit()
     outcomes = [stores.journal.outcomes.get(clip.id) or Outcome(clip.id, True) for clip in clips]
     kept = [clip for clip, outcome in zip(clips, outcomes, strict=True) if outcome.kept]
     splits = assign_splits(kept, options.fractions, options.by_folder)
     counts = {name: len(ids) for name, ids in splits.items()}
-    facts = {"corpus": options.name, "memofast": __version__}
+    facts = {"corpus": options.name, "memofast": __version__, "profile": profile}
     if not kept:
         print_report(write_report(out / "report.json", outcomes, counts, facts), console)
         raise MemofastError(f"none of {len(clips)} clips is usable; {out / 'report.json'} lists why")
@@ -254,16 +207,3 @@ def _finish(stores: _Stores, clips: list[Clip], out: Path, options: PrepareOptio
 def fractions_without_clips(fractions: dict[str, float], splits: dict[str, list[str]], kept: list[Clip]) -> list[str]:
     """Names of splits that were asked for by a fraction and got no clip, where fractions were in use."""
     return [name for name in fractions if name not in splits and any(clip.split is None for clip in kept)]
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )

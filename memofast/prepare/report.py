@@ -34,6 +34,8 @@ REASONS = {
     "nothing usable": "dropped: neither words nor faces nor speech",
 }
 
+FAILURES = {"missing file", "unreadable", "crashed", "failed", "damaged"}  # may be mended: such clips are tried again
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -142,3 +144,17 @@ def print_report(report: dict, console: Console) -> None:
         for reason, listed in report["problems"].items():
             problems.add_row(reason, str(listed["count"]), REASONS[reason])
         console.print(problems)
+
+
+def print_profile(profile: dict, console: Console) -> None:
+    """Print where the time of a run went: seconds over all workers, their share, and how fast that is beside the media."""
+    total = sum(profile["seconds"].values())
+    table = Table(title="where the time went, all workers together", title_justify="left")
+    for name in ("part", "seconds", "share", "times real time"):
+        table.add_column(name, justify="left" if name == "part" else "right")
+    for part, seconds in sorted(profile["seconds"].items(), key=lambda item: -item[1]):
+        speed = f"{profile['media'] / seconds:,.0f}" if seconds > 1e-3 else ""
+        table.add_row(part, f"{seconds:.2f}", f"{seconds / max(total, 1e-9):.1%}", speed)
+    console.print(table)
+    media, wall = profile["media"], profile["wall"]
+    console.print(f"{media:.0f} s of media in {wall:.1f} s: {media / max(wall, 1e-9):.1f} times real time")

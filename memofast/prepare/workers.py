@@ -1,77 +1,82 @@
-"""Media files spread over processes: bounded work in flight, and a file that ends its process is named and left behind."""
+"""Tasks on local processes: bounded work in flight, and a file that ends its process is named and left behind."""
 
 import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_sentinel
 
-from memofast.errors import MemofastError
-from memofast.prepare.extraction import Extracted, Extraction, ExtractionOptions
-from memofast.prepare.report import Problem
-from memofast.prepare.sources import Clip
+from memofast.prepare.shards import Task, Worker, WorkOrder
 
-_IN_FLIGHT = 2  # files per worker
-_extraction: Extraction | None = None
+_IN_FLIGHT = 2  # tasks per worker
+_LOOK_EVERY = 0.5  # seconds
+_worker: Worker | None = None
 
 
-def extract(files: list[list[Clip]], options: ExtractionOptions, workers: int) -> Iterator[list[Extracted]]:
-    """Rows of every file's clips, file by file as they are done. One worker works in this process."""
-    if workers <= 1 or len(files) <= 1:
-        extraction = Extraction(options)
-        for clips in files:
-            yield _guarded(extraction, clips)
+def run_local(tasks: Iterable[Task], order: WorkOrder, workers: int) -> Iterator[tuple[Task | None, bool]]:
+    """Work on every task; yields `(task, whether it came to its end)` as tasks end, and `(None, True)` in between as a sign of life.
+
+    A task that did not come to its end is of one file, which ended the process that read it. One worker works in this process.
+    """
+    left = deque(tasks)
+    if workers <= 1 or len(left) <= 1:
+        worker = Worker(order)
+        for task in left:
+            for _ in worker(task):
+                yield None, True
+            yield task, True
         return
-    left = deque(files)
     while left:
-        suspects = yield from _pool(left, options, workers)
-        for clips in suspects:  # one of them ended a worker: each alone, so that only the guilty one is given up
-            yield from _alone(clips, options)
+        suspects = yield from _pool(left, order, workers)
+        for task in suspects:  # one of them ended a worker: each file alone, so that only the guilty one is given up
+            yield task, True  # what it has done so far
+            for single in task.alone():
+                yield from _alone(single, order)
 
 
-def _pool(left: deque, options: ExtractionOptions, workers: int) -> Iterator[list[Extracted]]:
-    """Work until nothing is left or a worker dies; returns the files that were in flight then."""
-    with _executor(options, workers) as executor:
-        running: dict[Future, list[Clip]] = {}
+def _pool(left: deque[Task], order: WorkOrder, workers: int) -> Iterator[tuple[Task | None, bool]]:
+    """Work until nothing is left or a worker dies; returns the tasks that were in flight then."""
+    with _executor(order, workers) as executor:
+        running: dict[Future, Task] = {}
         try:
             while left or running:
                 while left and len(running) < _IN_FLIGHT * workers:
-                    clips = left.popleft()
-                    running[executor.submit(_work, clips)] = clips
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    running[executor.submit(_work, left[0])] = left[0]
+                    left.popleft()  # only now: a pool that just broke takes nothing
+                done, _ = wait(running, _LOOK_EVERY, FIRST_COMPLETED)
                 for future in done:
-                    result = future.result()
-                    del running[future]
-                    yield result
+                    future.result()
+                    yield running.pop(future), True
+                yield None, True
         except BrokenProcessPool:
-            return [clips for future, clips in running.items() if clips]
+            return list(running.values())
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
             raise
     return []
 
 
-def _alone(clips: list[Clip], options: ExtractionOptions) -> Iterator[list[Extracted]]:
-    with _executor(options, 1) as executor:
+def _alone(task: Task, order: WorkOrder) -> Iterator[tuple[Task, bool]]:
+    with _executor(order, 1) as executor:
         try:
-            yield executor.submit(_work, clips).result()
+            executor.submit(_work, task).result()
+            yield task, True
         except BrokenProcessPool:
-            detail = f"decoding {clips[0].picture or clips[0].sound} ended the process"
-            yield [Extracted(clip, problems=[Problem("crashed", detail)]) for clip in clips]
+            yield task, False
 
 
-def _executor(options: ExtractionOptions, workers: int) -> ProcessPoolExecutor:
+def _executor(order: WorkOrder, workers: int) -> ProcessPoolExecutor:
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(options,))
+    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(order,))
 
 
-def _start(options: ExtractionOptions) -> None:
-    global _extraction
+def _start(order: WorkOrder) -> None:
+    global _worker
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _extraction = Extraction(options)
+    _worker = Worker(order)
 
 
 def _end_with_parent() -> None:
@@ -80,16 +85,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(clips: list[Clip]) -> list[Extracted]:
-    return _guarded(_extraction, clips)
-
-
-def _guarded(extraction: Extraction, clips: list[Clip]) -> list[Extracted]:
-    """One file's clips; whatever goes wrong inside becomes a problem of these clips and not of the run."""
-    try:
-        return extraction(clips)
-    except MemofastError as error:
-        return [Extracted(clip, problems=[Problem("failed", str(error))]) for clip in clips]
-    except Exception as error:
-        detail = f"{clips[0].picture or clips[0].sound}: {type(error).__name__}: {error}"
-        return [Extracted(clip, problems=[Problem("failed", detail)]) for clip in clips]
+def _work(task: Task) -> None:
+    for _ in _worker(task):
+        pass

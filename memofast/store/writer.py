@@ -43,13 +43,16 @@ class StoreWriter:
 
     def _continue(self) -> None:
         there = files.read_meta(self.path)
+        self._check_settings(self.path, there)
+        self._finished = there["complete"]
+
+    def _check_settings(self, path: Path, there: Mapping[str, Any]) -> None:
         for name in _SETTINGS:
             if there.get(name) != self._meta.get(name):
                 raise MemofastError(
-                    f"store {self.path} holds {name} {there.get(name)!r}, not {self._meta.get(name)!r}: "
+                    f"store {path} holds {name} {there.get(name)!r}, not {self._meta.get(name)!r}: "
                     "one store holds one kind of record, so write to another folder"
                 )
-        self._finished = there["complete"]
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -64,15 +67,28 @@ class StoreWriter:
             raise MemofastError(f"id {id!r}: an id has 1 to 511 bytes and no line break")
         if id in self._ids:
             raise MemofastError(f"id {id!r} is in store {self.path} already: give each sample an id of its own")
+        self._add(id, record.encode(rows, columns))
+
+    def _add(self, id: str, value: bytes) -> None:
         if self._finished:
             files.write_json(self.path / files.META, self._meta)
             self._finished = False
-        value = record.encode(rows, columns)
         self._ids.add(id)
-        self._pending.append((key, value))
+        self._pending.append((id.encode(), value))
         self._pending_bytes += len(value)
         if len(self._pending) >= _BATCH_RECORDS or self._pending_bytes >= _BATCH_BYTES:
             self.commit()
+
+    def copy(self, other: "StoreWriter", ids: Iterable[str]) -> None:
+        """Add records of another store byte for byte; ids that it lacks or that are here already are passed over.
+
+        Raises: `MemofastError` where the two stores hold different kinds of records.
+        """
+        self._check_settings(other.path, other._meta)
+        with other._environment.begin(buffers=True) as transaction:
+            for id in ids:
+                if id not in self._ids and (value := transaction.get(id.encode())) is not None:
+                    self._add(id, bytes(value))
 
     def commit(self) -> None:
         """Bring what was put so far to the disk. Raises `MemofastError` where it does not fit; nothing committed is lost."""

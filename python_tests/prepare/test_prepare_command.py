@@ -17,7 +17,7 @@ from media import write_clip
 
 from memofast.data.corpus import Corpus
 from memofast.errors import MemofastError
-from memofast.prepare import extraction, pipeline
+from memofast.prepare import extraction, shards
 from memofast.prepare.denseface import DenseFaceMeta, save_denseface
 from memofast.prepare.densenet import DenseNet
 from memofast.prepare.faces import Face
@@ -222,6 +222,7 @@ def test_one_worker_and_two_write_the_same(clips, vocabulary, tmp_path, monkeypa
         (["{tmp}/missing", "--out", "{tmp}/o"], "no file or folder"),
         (["{clips}", "--out", "{tmp}/o"], "give --vocab"),
         (["{clips}", "--out", "{tmp}/o", "--speech", "mfcc"], "--speech is logmel"),
+        (["{clips}", "--out", "{tmp}/o", "--vocab", "{vocab}", "--engine", "moon"], "--engine is local or ray"),
         (["{clips}", "--out", "{tmp}/o", "--split", "validation=7"], "--split is NAME=FRACTION"),
         (["{clips}", "--out", "{tmp}/o", "--split-by", "moon"], "--split-by is id"),
         (["{clips}", "--out", "{tmp}/o", "--column", "x=y"], "FIELD=COLUMN"),
@@ -255,7 +256,53 @@ def test_other_options_are_refused_in_a_begun_folder(clips, vocabulary, tmp_path
 def test_commits_stay_below_the_stores_batch():
     from memofast.store import writer
 
-    assert pipeline._COMMIT_EVERY < writer._BATCH_RECORDS
+    assert shards._COMMIT_EVERY < writer._BATCH_RECORDS
+
+
+def test_profile_says_where_the_time_went(clips, vocabulary, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "o"
+    assert run_here(monkeypatch, clips, "--out", out, "--vocab", vocabulary, "--workers", 1, "--profile") == 0
+    told = capsys.readouterr().err
+    assert "where the time went" in told and "times real time" in told
+    profile = json.loads((out / "report.json").read_text())["profile"]
+    assert {"decoding", "voice activity", "speech features", "writing"} <= profile["seconds"].keys()
+    assert sum(profile["seconds"].values()) <= profile["wall"] and 4.0 <= profile["media"] <= 5.5
+
+
+def test_what_a_rule_dropped_stays_dropped_and_what_failed_is_tried_again(
+    clips, vocabulary, tmp_path, monkeypatch, capsys
+):
+    folder, out = tmp_path / "films", tmp_path / "o"
+    folder.mkdir()
+    write_clip(folder / "a.mp4", 1.0, quiet=0.5)
+    for name in ("a.srt", "silent.mp4", "half.mp4"):
+        (folder / name).write_bytes((clips / name).read_bytes())
+    arguments = [folder, "--out", out, "--vocab", vocabulary, "--voice", "energy", "--min-speech", 0.01, "--workers", 1]
+    assert run_here(monkeypatch, *arguments) == 0
+    problems = json.loads((out / "report.json").read_text())["problems"]
+    assert {reason: [c["id"] for c in found["clips"]] for reason, found in problems.items()} == {
+        "unreadable": ["half"],
+        "no speech": ["silent"],
+        "silent": ["silent"],
+        "no text": ["half", "silent"],
+        "nothing usable": ["half"],
+    }
+    write_clip(folder / "half.mp4", 1.0, quiet=0.5)
+    capsys.readouterr()
+    assert run_here(monkeypatch, *arguments) == 0
+    assert "resuming: 2 of 3" in capsys.readouterr().err
+    report = json.loads((out / "report.json").read_text())
+    assert report["kept"] == 2 and list(report["problems"]) == ["no speech", "silent", "no text"]
+
+
+@pytest.mark.slow
+def test_ray_writes_the_same(clips, vocabulary, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    arguments = [clips, "--vocab", vocabulary, "--workers", 2]
+    assert command(*arguments, "--out", tmp_path / "local").returncode == 0
+    done = command(*arguments, "--out", tmp_path / "ray", "--engine", "ray")
+    assert done.returncode == 0, done.stderr
+    assert digests(tmp_path / "ray") == digests(tmp_path / "local")
 
 
 @pytest.mark.real

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from media import write_clip
 
+from memofast.prepare.corpus_stores import CorpusStores, StorePlan
 from memofast.prepare.extraction import ExtractionOptions
+from memofast.prepare.shards import WorkOrder, make_tasks
 from memofast.prepare.sources import Clip
 from memofast.prepare.speech import parse_speech
-from memofast.prepare.workers import extract
+from memofast.prepare.workers import run_local
 
 
 def kill_readers(pipe: Path, stop: threading.Event) -> None:
@@ -45,15 +47,23 @@ def test_a_file_that_ends_its_worker_is_given_up_alone(tmp_path):
     os.mkfifo(pipe)
     good = [write_clip(tmp_path / f"{name}.mkv", 1.0, picture=False) for name in "abcd"]
     files = [[Clip(path.stem, sound=path)] for path in [good[0], pipe, *good[1:]]]
+    plan = StorePlan(speech={"width": 80, "columns": ("times",)})
+    order = WorkOrder(ExtractionOptions(None, None, parse_speech("logmel", None), 30.0), plan, None)
+    tasks = make_tasks(files, tmp_path / "shards", (), workers=1)
+    assert len(tasks) == 5
+    given_up = []
     stop = threading.Event()
     killer = threading.Thread(target=kill_readers, args=(pipe, stop), daemon=True)
     killer.start()
-    options = ExtractionOptions(None, None, parse_speech("logmel", None), 30.0)
     try:
-        results = {result.clip.id: result for (result,) in extract(files, options, workers=2)}
+        with CorpusStores(tmp_path / "corpus", plan, None) as stores:
+            for task, ended in run_local(tasks, order, workers=2):
+                if task and task.folder.is_dir():
+                    stores.take(task.folder)
+                given_up += [] if ended else [clip.id for clip in task.clips]
+            assert sorted(id for id in stores.journal.outcomes if stores.done(id)) == ["a", "b", "c", "d"]
+            assert len(stores.speech) == 4
     finally:
         stop.set()
         killer.join()
-    assert sorted(results) == ["a", "b", "c", "d", "deadly"]
-    assert [problem.reason for problem in results["deadly"].problems] == ["crashed"]
-    assert all(results[name].sound is not None and not results[name].problems for name in "abcd")
+    assert given_up == ["deadly"]

@@ -215,3 +215,25 @@ def test_reopening_a_finished_store_changes_nothing(tmp_path):
         before = (tmp_path / "meta.json").stat().st_mtime_ns
         time.sleep(0.01)
     assert (tmp_path / "meta.json").stat().st_mtime_ns == before
+
+
+def test_records_are_copied_byte_for_byte(tmp_path, random):
+    with FeatureWriter(tmp_path / "a", 4) as source:
+        source.put("x", random.standard_normal((3, 4)))
+        source.put("y", random.standard_normal((2, 4)))
+        source.commit()
+        with FeatureWriter(tmp_path / "b", 4) as out:
+            out.put("y", np.zeros((1, 4)))
+            out.copy(source, ["x", "y", "z"])
+    a, b = FeatureStore.open(tmp_path / "a"), FeatureStore.open(tmp_path / "b")
+    assert b.ids == ["x", "y"] and b.lengths.tolist() == [3, 1]
+    np.testing.assert_array_equal(a.read("x")["rows"], b.read("x")["rows"])
+
+
+def test_records_of_another_kind_are_not_copied(tmp_path):
+    with (
+        FeatureWriter(tmp_path / "a", 4) as source,
+        FeatureWriter(tmp_path / "b", 5) as out,
+        pytest.raises(MemofastError, match="holds columns"),
+    ):
+        out.copy(source, ["x"])
