@@ -8,15 +8,14 @@ import pytest
 import torch
 
 from memofast.errors import DeviceError
-from memofast.extension import SOURCE_ROOT
 from memofast.ops import attention, bias_gelu
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory):
+def program(csrc, tmp_path_factory):
     target = tmp_path_factory.mktemp("faults") / "faulty_kernels"
     host = Path(__file__).parent / "cuda_on_host"
-    flags = f"-std=c++17 -O1 -D__CUDACC__ -I{host} -I{SOURCE_ROOT / 'csrc'} -include cuda_runtime.h".split()
+    flags = f"-std=c++17 -O1 -D__CUDACC__ -I{host} -I{csrc} -include cuda_runtime.h".split()
     subprocess.run(["g++", *flags, str(host / "faulty_kernels.cpp"), "-o", str(target)], check=True)
     return target
 

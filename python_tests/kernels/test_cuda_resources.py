@@ -10,7 +10,7 @@ HOT = {"attention_forward", "attention_backward", "dropout_add_norm", "bias_gelu
 
 
 @pytest.mark.slow
-def test_hot_kernels_spill_nothing(capsys):
+def test_hot_kernels_spill_nothing(csrc, capsys):
     spec = importlib.util.spec_from_file_location("kernel_resources", SCRIPT)
     kernel_resources = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(kernel_resources)
