@@ -48,7 +48,7 @@ def read_every_frame(path):
 
 
 def decode_kept(path):
-    ((_, excerpt),) = decoding.decode(path, [decoding.Span()], see=lambda picture: picture, sound=False)
+    ((_, excerpt),) = decoding.decode(path, [decoding.Span()], see=lambda frame: frame.picture(), sound=False)
     return excerpt.seen
 
 

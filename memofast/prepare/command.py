@@ -43,6 +43,9 @@ def main(
     voice: Annotated[
         str, typer.Option(help="voice activity: auto (silero if installed), silero, energy, or none")
     ] = "auto",
+    speaker: Annotated[
+        str, typer.Option(help="whose face is taken: active (who speaks; nobody may) or most-seen")
+    ] = "active",
     min_speech: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="clips with a smaller share of speech are dropped")
     ] = 0.0,
@@ -105,7 +108,9 @@ def main(
             console.print(f"warning: {note}")
     elif pictures:
         console.print(f"note: no --denseface, so the faces of {pictures} clips are left out")
-    extraction = ExtractionOptions(denseface if pictures else None, yunet, choice, max_seconds, voice)
+    if speaker not in {"active", "most-seen"}:
+        raise MemofastError(f"--speaker is active or most-seen, not {speaker!r}")
+    extraction = ExtractionOptions(denseface if pictures else None, yunet, choice, max_seconds, voice, speaker)
     processes = workers or os.cpu_count() or 1
     options = PrepareOptions(name, fractions, split_by == "folder", processes, licence, min_speech, engine, profile)
     vocabulary = Vocabulary(vocab.resolve(), lexicon and lexicon.resolve()) if vocab else None

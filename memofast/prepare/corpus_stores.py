@@ -74,6 +74,7 @@ class CorpusStores:
             result, tokens = Extracted(clip, spoken=result.spoken), Tokens()
         outcome = Outcome(clip.id, kept, len(tokens.ids), problems=problems, spoken=result.spoken)
         if result.faces:
+            outcome.speaker = result.speaker
             outcome.visual = len(result.faces.rows)
             self._put(self.visual, clip.id, **vars(result.faces))
         if result.sound:

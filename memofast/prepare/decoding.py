@@ -53,13 +53,14 @@ def decode(
     path: Path,
     spans: Iterable[Span],
     *,
-    see: Callable[[np.ndarray], object] | None,
+    see: Callable[["Frame"], object] | None,
+    glance: Callable[["Frame"], None] | None = None,
     sound: bool = True,
 ) -> Iterator[tuple[int, Excerpt]]:
     """Decode `path` once and yield `(index of span, excerpt)` as spans end.
 
-    Args: see, called with every kept frame [height, width, 3] uint8 BGR, the first at or after each tenth of a second;
-    None leaves the picture alone. sound, whether sound is wanted.
+    Args: see, called with every kept frame, the first at or after each tenth of a second; None leaves the picture alone.
+    glance, called with the frames between. sound, whether sound is wanted.
     Raises: UnreadableMedia. A file damaged in the middle yields what could be decoded, marked incomplete.
     """
     try:
@@ -67,7 +68,7 @@ def decode(
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UnreadableMedia(f"{path} is not readable media ({_reason(error)}); check or re-encode it") from error
     with container:
-        reader = _Reader(container, path, see, sound)
+        reader = _Reader(container, path, see, glance, sound)
         for group in _groups(spans):
             yield from reader.read(group)
 
@@ -119,8 +120,8 @@ class _Gathering:
 
 
 class _Reader:
-    def __init__(self, container, path: Path, see: Callable | None, sound: bool):
-        self.container, self.see = container, see
+    def __init__(self, container, path: Path, see: Callable | None, glance: Callable | None, sound: bool):
+        self.container, self.see, self.glance = container, see, glance
         pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         self.picture = pictures[0] if see and pictures else None
         self.sound = container.streams.audio[0] if sound and container.streams.audio else None
@@ -200,13 +201,14 @@ class _Reader:
             self._take_sound(frame, waiting)
             return time + frame.samples / frame.sample_rate
         slot = math.floor(time * FRAMES_PER_SECOND + 1e-4)
-        if slot > self.last_slot:
-            wanting = [g for g in waiting if g.span.start <= time < g.span.end]
-            if wanting:
-                self.last_slot = slot
-                row = self.see(to_picture(frame))
-                for gathering in wanting:
-                    gathering.add_frame(time, row)
+        wanting = [g for g in waiting if g.span.start <= time < g.span.end]
+        if wanting and slot > self.last_slot:
+            self.last_slot = slot
+            row = self.see(Frame(frame, time))
+            for gathering in wanting:
+                gathering.add_frame(time, row)
+        elif wanting and self.glance:
+            self.glance(Frame(frame, time))
         return time
 
     def _take_sound(self, frame, waiting: list[_Gathering]) -> None:
@@ -225,11 +227,24 @@ class _Reader:
             self.next_sample += len(samples)
 
 
-def to_picture(frame: av.VideoFrame) -> np.ndarray:
-    """[height, width, 3] uint8 BGR, upright, its longest side at most 640, scaled and converted in one step."""
-    scale = min(1.0, LONGEST_SIDE / max(frame.width, frame.height))
-    picture = frame.to_ndarray(
-        format="bgr24", width=round(frame.width * scale), height=round(frame.height * scale), threads=1
-    )
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+class Frame:
+    """A decoded frame at `time`, seconds from the file's start, converted only as far as it is looked at."""
+
+    def __init__(self, frame: av.VideoFrame, time: float):
+        self._frame, self.time = frame, time
+
+    def picture(self) -> np.ndarray:
+        """[height, width, 3] uint8 BGR, upright, its longest side at most 640, scaled and converted in one step."""
+        return self._convert("bgr24")
+
+    def grey(self) -> np.ndarray:
+        """[height, width] uint8, of the size of `picture`."""
+        return self._convert("gray")
+
+    def _convert(self, format: str) -> np.ndarray:
+        frame = self._frame
+        scale = min(1.0, LONGEST_SIDE / max(frame.width, frame.height))
+        width, height = round(frame.width * scale), round(frame.height * scale)
+        picture = frame.to_ndarray(format=format, width=width, height=height, threads=1)
+        turns = round(frame.rotation / 90) % 4
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture

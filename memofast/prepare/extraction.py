@@ -10,16 +10,18 @@ import numpy as np
 import torch
 
 from memofast.errors import MemofastError
-from memofast.prepare.decoding import SAMPLE_RATE, Excerpt, Span, UnreadableMedia, decode
+from memofast.prepare.decoding import SAMPLE_RATE, Excerpt, Frame, Span, UnreadableMedia, decode
 from memofast.prepare.denseface import DenseFace
 from memofast.prepare.faces import find_faces
+from memofast.prepare.mouths import MouthWatch
 from memofast.prepare.report import Problem
 from memofast.prepare.sources import Clip
+from memofast.prepare.speaking import Scores, active_speaker
 from memofast.prepare.speech import SHORTEST, SpeechChoice, mean_rows, open_speech
 from memofast.prepare.stopwatch import Stopwatch
 from memofast.prepare.subtitle_offset import FEWEST_CUES, estimate_offset
 from memofast.prepare.timings import Cue
-from memofast.prepare.tracks import Seen, main_person, thumbnail
+from memofast.prepare.tracks import Seen, main_persons, thumbnail
 from memofast.prepare.voice import EnergyVoice, open_voice
 
 _WINDOW = 60.0  # seconds of sound in memory while a film's subtitles are checked
@@ -28,13 +30,17 @@ QUIET = 1e-3  # a sound that never exceeds this (-60 dB of full scale) is silenc
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """denseface None: no faces. max_seconds: what a clip holds beyond is cut. voice: a kind of voice activity, or `none`."""
+    """denseface None: no faces. max_seconds: what a clip holds beyond is cut. voice: a kind of voice activity, or `none`.
+
+    speaker: whose face is taken, `active` (who speaks) or `most-seen`.
+    """
 
     denseface: Path | None
     yunet: Path | None
     speech: SpeechChoice
     max_seconds: float
     voice: str = "none"
+    speaker: str = "most-seen"
 
 
 @dataclass
@@ -57,12 +63,16 @@ class SoundRows:
 
 @dataclass
 class Extracted:
-    """What one clip gave, None for a modality without rows, and why. spoken: share of its sound in which somebody speaks, None where nobody looked."""
+    """What one clip gave, None for a modality without rows, and why. spoken: share of its sound in which somebody speaks, None where nobody looked.
+
+    speaker: scores of the person whose face was taken, where who speaks was asked.
+    """
 
     clip: Clip
     faces: FaceRows | None = None
     sound: SoundRows | None = None
     spoken: float | None = None
+    speaker: Scores | None = None
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -75,6 +85,7 @@ class Extraction:
         self.finder = find_faces(options.yunet) if self.denseface else None
         self.speech = open_speech(options.speech)
         self.voice = None if options.voice == "none" else open_voice(options.voice)
+        self.mouths = MouthWatch() if self.finder and options.speaker == "active" else None
         self.watch = Stopwatch()
 
     def __call__(self, clips: list[Clip], done: Container[str] = ()) -> Iterator[Extracted]:
@@ -136,22 +147,32 @@ class Extraction:
         spans = [self._span(clip) for clip in clips]
         picture, sound = clips[0].picture, clips[0].sound
         see = self._look if picture and self.finder else None
+        looks = {"see": see, "glance": self._glance if see and self.mouths else None}
         hear = self.speech is not None or self.voice is not None
         if picture == sound or see is None or not hear:
             file = picture if see and picture else sound
-            for index, excerpt in decode(file, spans, see=see, sound=hear):
+            for index, excerpt in decode(file, spans, **looks, sound=hear):
                 yield clips[index], excerpt
             return
         heard = dict(decode(sound, spans, see=None)) if sound else {}
-        for index, excerpt in decode(picture, spans, see=see, sound=False):
+        for index, excerpt in decode(picture, spans, **looks, sound=False):
             if index in heard:
                 excerpt.sound = heard[index].sound
                 excerpt.complete &= heard[index].complete
             yield clips[index], excerpt
 
-    def _look(self, picture: np.ndarray) -> Seen:
+    def _look(self, frame: Frame) -> Seen:
         with self.watch("finding faces"):
-            return Seen(self.finder(picture), thumbnail(picture))
+            picture = frame.picture()
+            seen = Seen(self.finder(picture), thumbnail(picture))
+        if self.mouths:
+            with self.watch("watching mouths"):
+                self.mouths.see(seen.faces, frame.grey(), frame.time)
+        return seen
+
+    def _glance(self, frame: Frame) -> None:
+        with self.watch("watching mouths"):
+            self.mouths.glance(frame.grey(), frame.time)
 
     def _span(self, clip: Clip) -> Span:
         start = clip.start or 0.0
@@ -166,25 +187,36 @@ class Extraction:
             extracted.problems.append(Problem("damaged", f"{clip.picture or clip.sound} breaks off or is damaged"))
         if clip.end is not None and clip.end - (clip.start or 0.0) > self.options.max_seconds:
             extracted.problems.append(Problem("cut", f"longer than {self.options.max_seconds:g} s"))
-        if self.denseface and clip.picture:
-            self._add_faces(extracted, excerpt)
+        spoken = None
         if self.voice and excerpt.sound is not None:
             with self.watch("voice activity"):
                 spoken = self.voice(excerpt.sound)
             extracted.spoken = float(spoken.mean()) if len(spoken) else None
+        if self.denseface and clip.picture:
+            self._add_faces(extracted, excerpt, spoken)
         if self.speech and clip.sound:
             self._add_sound(extracted, excerpt)
         return extracted
 
-    def _add_faces(self, extracted: Extracted, excerpt: Excerpt) -> None:
+    def _add_faces(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> None:
         where = str(extracted.clip.picture)
         if not any(shown.faces for shown in excerpt.seen):
             extracted.problems.append(Problem("no face" if excerpt.seen else "no picture", where))
             return
         with self.watch("tracking faces"):
-            person = main_person(excerpt.seen)
-        if person is None:
+            persons = main_persons(excerpt.seen)
+        if not persons:
             extracted.problems.append(Problem("no main face", where))
+            return
+        person = persons[0]
+        if self.mouths and excerpt.sound is not None:
+            with self.watch("finding the speaker"):
+                hop = self.voice.hop if self.voice else 1.0
+                person, extracted.speaker = active_speaker(
+                    persons, self._span(extracted.clip), excerpt.sound, spoken, hop
+                )
+        if person is None:
+            extracted.problems.append(Problem("nobody visible speaks", where))
             return
         with self.watch("face features"):
             rows, soft_labels = self.denseface(np.stack([face.crop for face in person.faces]))

@@ -1,7 +1,7 @@
 """The faces of a picture as grey 64 x 64 crops, turned so that the eyes lie level."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,13 +17,46 @@ MOST_FACES = 8  # of a crowd
 _INSTALL = 'pip install "memofast[face]"'
 
 
+@dataclass
+class MouthSamples:
+    """One entry per frame, ascending in time.
+
+    times: seconds. dark: grey level of the darkest tenth of the mouth's pixels, negated, so that an open mouth is high. contrast: their standard deviation.
+    moved: seconds of the end of a step between frames; motion: by how many grey levels per 1/25 s the mouth changed more than the brow.
+    """
+
+    times: list[float] = field(default_factory=list)
+    dark: list[float] = field(default_factory=list)
+    contrast: list[float] = field(default_factory=list)
+    moved: list[float] = field(default_factory=list)
+    motion: list[float] = field(default_factory=list)
+
+    def add(self, time: float, dark: float, contrast: float) -> None:
+        self.times.append(time)
+        self.dark.append(dark)
+        self.contrast.append(contrast)
+
+    def add_step(self, time: float, motion: float) -> None:
+        self.moved.append(time)
+        self.motion.append(motion)
+
+    def extend(self, other: "MouthSamples") -> None:
+        for name, values in vars(other).items():
+            getattr(self, name).extend(values)
+
+
 @dataclass(frozen=True)
 class Face:
-    """crop [64, 64] uint8 grey, aligned by the eyes; confidence in 0..1 as the detector gives it; box [4]: left, top, width and height in pixels."""
+    """crop [64, 64] uint8 grey, aligned by the eyes; confidence in 0..1 as the detector gives it; box [4]: left, top, width and height in pixels.
+
+    eyes: the person's right and left eye, each [2] in pixels. mouth: filled where somebody watches it.
+    """
 
     crop: np.ndarray
     confidence: float
     box: np.ndarray
+    eyes: tuple[np.ndarray, np.ndarray]
+    mouth: MouthSamples = field(default_factory=MouthSamples)
 
 
 class FaceFinder(Protocol):
@@ -90,7 +123,11 @@ class YuNet:
         if found is None:
             return []
         chosen = found[main_faces(found[:, :4], found[:, 14])]
-        return [Face(align(self._cv2, picture, one[4:6], one[6:8]), float(one[14]), one[:4].copy()) for one in chosen]
+        return [self._face(picture, one.copy()) for one in chosen]
+
+    def _face(self, picture: np.ndarray, found: np.ndarray) -> Face:
+        eyes = found[4:6], found[6:8]
+        return Face(align(self._cv2, picture, *eyes), float(found[14]), found[:4], eyes)
 
 
 class Haar:
@@ -121,7 +158,8 @@ class Haar:
     def _face(self, picture: np.ndarray, grey: np.ndarray, box: np.ndarray, confidence: float) -> Face:
         left, top, width, height = box.astype(int)
         right_eye, left_eye = self._find_eyes(grey[top : top + height, left : left + width])
-        return Face(align(self._cv2, picture, right_eye + box[:2], left_eye + box[:2]), confidence, box)
+        eyes = right_eye + box[:2], left_eye + box[:2]
+        return Face(align(self._cv2, picture, *eyes), confidence, box, eyes)
 
     def _find_eyes(self, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centres of the two eyes within the face box; where they usually are when the cascade does not find them."""
@@ -148,7 +186,7 @@ def align(cv2, picture: np.ndarray, right_eye: np.ndarray, left_eye: np.ndarray)
     shift = np.array([CROP / 2, EYE_HEIGHT * CROP]) - turn @ middle
     if scale < 0.5:  # shrinking by more than two would alias
         picture, turn = _halve(cv2, picture, turn, scale)
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
     matrix = np.column_stack([turn, shift])
     return cv2.warpAffine(grey, matrix, (CROP, CROP), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 

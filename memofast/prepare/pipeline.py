@@ -157,6 +157,7 @@ def _check_settings(
         "detector": extraction.yunet and extraction.yunet.name,
         "speech_mean": extraction.speech.mean,
         "voice": extraction.voice,
+        "speaker": extraction.speaker,
         "min_speech": options.min_speech,
         "lexicon": len(pieces.lexicon.words) if pieces and pieces.lexicon else 0,
     }

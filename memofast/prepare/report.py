@@ -2,13 +2,14 @@
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from memofast.errors import MemofastError
+from memofast.prepare.speaking import Scores
 from memofast.store.files import write_json
 
 REASONS = {
@@ -28,6 +29,7 @@ REASONS = {
     "no picture": "no frame in this piece",
     "no face": "no face found in any frame",
     "no main face": "nobody is seen in a fifth of the frames",
+    "nobody visible speaks": "no visible mouth moves while somebody speaks; kept without a face (--speaker most-seen takes one)",
     "no sound track": "the file has no sound",
     "silent": "the sound never exceeds -60 dB",
     "no text": "no words; kept for its faces or speech",
@@ -47,7 +49,7 @@ class Problem:
 
 @dataclass
 class Outcome:
-    """What one clip became. kept: it is in the corpus; rows per modality; spoken: see `Extracted`."""
+    """What one clip became. kept: it is in the corpus; rows per modality; spoken, speaker: see `Extracted`."""
 
     id: str
     kept: bool
@@ -56,16 +58,20 @@ class Outcome:
     speech: int = 0
     problems: list[Problem] = field(default_factory=list)
     spoken: float | None = None
+    speaker: Scores | None = None
 
     def as_json(self) -> dict:
         problems = [[problem.reason, problem.detail] for problem in self.problems]
         rows = [self.text, self.visual, self.speech]
-        return {"id": self.id, "kept": self.kept, "rows": rows, "problems": problems, "spoken": self.spoken}
+        return {"id": self.id, "kept": self.kept, "rows": rows, "problems": problems, "spoken": self.spoken} | (
+            {"speaker": asdict(self.speaker)} if self.speaker else {}
+        )
 
     @classmethod
     def from_json(cls, entry: dict) -> "Outcome":
         problems = [Problem(*pair) for pair in entry["problems"]]
-        return cls(entry["id"], entry["kept"], *entry["rows"], problems, entry["spoken"])
+        speaker = Scores(**entry["speaker"]) if "speaker" in entry else None
+        return cls(entry["id"], entry["kept"], *entry["rows"], problems, entry["spoken"], speaker)
 
 
 class Journal:
@@ -117,6 +123,7 @@ def write_report(path: Path, outcomes: list[Outcome], splits: dict[str, int], fa
         "rows": {m: sum(getattr(o, m) for o in kept) for m in ("text", "visual", "speech")},
         "splits": splits,
         "spoken": {o.id: round(o.spoken, 3) for o in kept if o.spoken is not None},
+        "speaker": {o.id: asdict(o.speaker) for o in kept if o.speaker},
         "problems": {
             reason: {"count": len(listed[reason]), "clips": listed[reason]} for reason in REASONS if reason in listed
         },

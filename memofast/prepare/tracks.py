@@ -1,4 +1,4 @@
-"""Faces of neighbouring frames as tracks of one person each, and the person whom a clip shows most."""
+"""Faces of neighbouring frames as tracks of one person each, and the persons whom a clip shows most."""
 
 from dataclasses import dataclass, field
 
@@ -72,10 +72,9 @@ def track_faces(seen: list[Seen]) -> list[Track]:
     return sorted(persons, key=lambda track: (-len(track.frames), -track.size))
 
 
-def main_person(seen: list[Seen]) -> Track | None:
-    """The person seen in most frames, None where that is less than a fifth of them."""
-    persons = track_faces(seen)
-    return persons[0] if persons and len(persons[0].frames) >= LEAST_SHARE * len(seen) else None
+def main_persons(seen: list[Seen]) -> list[Track]:
+    """The persons seen in at least a fifth of the frames, in the order of `track_faces`."""
+    return [person for person in track_faces(seen) if len(person.frames) >= LEAST_SHARE * len(seen)]
 
 
 def _assign(tracks: list[Track], faces: list[Face]) -> dict[int, int]:

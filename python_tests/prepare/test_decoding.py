@@ -10,8 +10,8 @@ def clip(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("media") / "clip.mp4", 3.0)
 
 
-def grey(picture):
-    return round(float(picture.mean())) - 40
+def grey(frame):
+    return round(float(frame.picture().mean())) - 40
 
 
 def test_keeps_ten_frames_a_second_and_the_sound(clip):
@@ -27,8 +27,18 @@ def test_keeps_ten_frames_a_second_and_the_sound(clip):
 
 def test_only_kept_frames_are_seen(clip):
     calls = []
-    list(decode(clip, [Span(0, 1)], see=lambda picture: calls.append(picture.shape)))
+    list(decode(clip, [Span(0, 1)], see=lambda frame: calls.append(frame.picture().shape)))
     assert calls == [(80, 96, 3)] * 10
+
+
+def test_frames_between_are_glanced_at(clip):
+    kept, between = [], []
+    list(decode(clip, [Span(1, 2)], see=lambda frame: kept.append(frame), glance=lambda frame: between.append(frame)))
+    times = sorted(frame.time for frame in kept + between)
+    np.testing.assert_allclose(times, 1 + np.arange(25) / 25, atol=1e-3)
+    assert len(kept) == 10
+    assert all(frame.grey().shape == (80, 96) for frame in between)
+    assert abs(float(kept[0].grey().mean()) - float(kept[0].picture().mean())) <= 2
 
 
 def test_spans_share_one_pass_and_agree_with_their_own(clip):
@@ -62,7 +72,7 @@ def test_one_track_alone(tmp_path, picture, sound):
 
 def test_large_pictures_are_scaled_down(tmp_path):
     path = write_clip(tmp_path / "wide.mp4", 0.2, size=(1280, 320), sound=False)
-    ((_, excerpt),) = decode(path, [Span()], see=lambda picture: picture.shape)
+    ((_, excerpt),) = decode(path, [Span()], see=lambda frame: frame.picture().shape)
     assert excerpt.seen[0] == (160, 640, 3)
 
 

@@ -59,12 +59,14 @@ def test_real_faces(real_data):
     yunet = faces.YuNet(real_data / "models" / "yunet_n_640_640.onnx")
     haar = faces.Haar()
     clip = real_data / "video" / "grid_s1" / "bbal8p.mpg"
-    ((_, excerpt),) = decode(clip, [Span(0, 1)], see=lambda picture: (yunet(picture), haar(picture)), sound=False)
+    ((_, excerpt),) = decode(
+        clip, [Span(0, 1)], see=lambda frame: (yunet(frame.picture()), haar(frame.picture())), sound=False
+    )
     assert len(excerpt.seen) == 10 and all(both[0] and both[1] for both in excerpt.seen)
     for (by_yunet, *_), (by_haar, *_) in excerpt.seen:
         assert 0.6 < by_yunet.confidence <= 1 and 0 < by_haar.confidence <= 1
         likeness = np.corrcoef(by_yunet.crop.ravel(), by_haar.crop.ravel())[0, 1]
         assert likeness > 0.4  # both crops show the same face at about the same place
     cartoon = real_data / "video" / "pyfeat_tests" / "no_face.mp4"
-    ((_, excerpt),) = decode(cartoon, [Span(0, 1)], see=yunet, sound=False)
+    ((_, excerpt),) = decode(cartoon, [Span(0, 1)], see=lambda frame: yunet(frame.picture()), sound=False)
     assert not any(excerpt.seen)

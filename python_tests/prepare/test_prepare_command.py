@@ -79,7 +79,8 @@ def bright_faces(monkeypatch):
 
         def __call__(self, picture):
             crop, box = np.full((64, 64), picture.mean(), np.uint8), np.array([0.0, 0.0, 40.0, 40.0])
-            return [Face(crop, 0.75, box)] if picture.mean() > 50 else []
+            eyes = np.array([12.0, 14.0]), np.array([28.0, 14.0])
+            return [Face(crop, 0.75, box, eyes)] if picture.mean() > 50 else []
 
     monkeypatch.setattr(extraction, "find_faces", lambda yunet: Bright())
 
@@ -101,6 +102,7 @@ def digests(out):
 def test_a_corpus_of_three_modalities(clips, vocabulary, denseface, bright_faces, monkeypatch, tmp_path, capsys):
     out = tmp_path / "corpus"
     arguments = [clips, "--out", out, "--vocab", vocabulary, "--denseface", denseface, "--workers", 1]
+    arguments += ["--speaker", "most-seen"]
     assert run_here(monkeypatch, *arguments) == 0
     assert "Haar" in capsys.readouterr().err
     corpus = Corpus.open(out)
@@ -122,6 +124,18 @@ def test_a_corpus_of_three_modalities(clips, vocabulary, denseface, bright_faces
     assert sum(batch.targets["soft_labels"].shape[0] for batch in batches) == report["rows"]["visual"]
     assert run_here(monkeypatch, *arguments) == 0  # a second run finds everything done
     assert digests(out) == report["digests"]
+
+
+def test_faces_of_people_who_do_not_speak_are_left_out(
+    clips, vocabulary, denseface, bright_faces, monkeypatch, tmp_path
+):
+    out = tmp_path / "corpus"
+    arguments = [clips, "--out", out, "--vocab", vocabulary, "--denseface", denseface, "--workers", 1]
+    assert run_here(monkeypatch, *arguments) == 0
+    report = json.loads((out / "report.json").read_text())
+    silent = [clip["id"] for clip in report["problems"]["nobody visible speaks"]["clips"]]
+    assert silent == ["a_0001", "b_0001", "c_0001", "silent"]
+    assert report["with"]["visual"] == 1  # the clip without sound: nobody can tell
 
 
 def test_no_face_is_counted(clips, vocabulary, denseface, monkeypatch, tmp_path):
@@ -224,6 +238,7 @@ def test_one_worker_and_two_write_the_same(clips, vocabulary, tmp_path, monkeypa
         (["{clips}", "--out", "{tmp}/o", "--speech", "mfcc"], "--speech is logmel"),
         (["{clips}", "--out", "{tmp}/o", "--vocab", "{vocab}", "--engine", "moon"], "--engine is local or ray"),
         (["{clips}", "--out", "{tmp}/o", "--split", "validation=7"], "--split is NAME=FRACTION"),
+        (["{clips}", "--out", "{tmp}/o", "--speaker", "moon"], "--speaker is active or most-seen"),
         (["{clips}", "--out", "{tmp}/o", "--split-by", "moon"], "--split-by is id"),
         (["{clips}", "--out", "{tmp}/o", "--column", "x=y"], "FIELD=COLUMN"),
         (["{clips}", "--out", "{tmp}/o", "--vocab", "{tmp}/none.txt"], "no vocabulary"),

@@ -3,7 +3,7 @@ import pytest
 
 from memofast.prepare.decoding import Span, decode
 from memofast.prepare.faces import Face, YuNet
-from memofast.prepare.tracks import Seen, main_person, overlap, shot_cuts, thumbnail, track_faces
+from memofast.prepare.tracks import Seen, main_persons, overlap, shot_cuts, thumbnail, track_faces
 
 pytest.importorskip("scipy")
 
@@ -12,7 +12,10 @@ def face(person: int, x: float, frame: int = 0, y: float = 50.0, size: float = 4
     """Each person is a pattern of their own, a little noisy in every frame."""
     pattern = np.random.default_rng(person).integers(40, 200, (8, 8)).repeat(8, 0).repeat(8, 1)
     noise = np.random.default_rng((person, frame)).integers(-20, 20, (64, 64))
-    return Face((pattern + noise).astype(np.uint8), 0.9, np.array([x, y, size, size]))
+    box = np.array([x, y, size, size])
+    return Face(
+        (pattern + noise).astype(np.uint8), 0.9, box, (box[:2] + 0.3 * size, box[:2] + np.array([0.7, 0.3]) * size)
+    )
 
 
 def shot(frames: list[list[Face]], grey: float = 100.0) -> list[Seen]:
@@ -43,11 +46,11 @@ def test_people_are_the_same_over_shots():
 
 def test_the_person_seen_most_is_the_main_one():
     frames = [[face(2, 150, t, size=80)] + ([face(1, 20, t)] if t % 4 else []) for t in range(12)]
-    assert len(main_person(shot(frames)).frames) == 12
+    assert len(main_persons(shot(frames))[0].frames) == 12
     frames = [[face(1, 20, t), face(2, 150, t, size=80)] for t in range(12)]
-    assert main_person(shot(frames)).faces[0].box[2] == 80
-    assert main_person(shot([[face(1, 20)]] + [[]] * 9)) is None
-    assert main_person(shot([[]] * 9)) is None and main_person([]) is None
+    assert main_persons(shot(frames))[0].faces[0].box[2] == 80
+    assert main_persons(shot([[face(1, 20)]] + [[]] * 9)) == []
+    assert main_persons(shot([[]] * 9)) == [] == main_persons([])
 
 
 def test_overlap():
@@ -68,7 +71,7 @@ def test_real_clips_of_one_person_give_one_track(real_data):
     yunet = YuNet(real_data / "models" / "yunet_n_640_640.onnx")
     clips = sorted((real_data / "video" / "grid_multi").glob("*.mpg"))[:3]
     for clip in clips:
-        see = lambda picture: Seen(yunet(picture), thumbnail(picture))  # noqa: E731
-        ((_, excerpt),) = decode(clip, [Span(0, 2)], see=see, sound=False)
+        pictures = lambda frame: Seen(yunet(frame.picture()), thumbnail(frame.picture()))  # noqa: E731
+        ((_, excerpt),) = decode(clip, [Span(0, 2)], see=pictures, sound=False)
         assert shot_cuts(excerpt.seen) == []
         assert [len(track.frames) for track in track_faces(excerpt.seen)] == [20]
