@@ -45,7 +45,18 @@ def corpora(tmp_path_factory, real_data) -> Path:
     videos = [real_data / "video" / name for name in ("grid_s1", "grid_multi")]
     yunet = real_data / "models" / "yunet_n_640_640.onnx"
     parts = ["--vocab", vocab, "--split", "validation=0.2"]
-    run(folder, "prepare", *videos, "--out", "grid", "--denseface", "denseface.safetensors", "--yunet", yunet, *parts)
+    run(
+        folder,
+        "prepare",
+        *videos,
+        "--out",
+        "grid",
+        "--face",
+        "denseface=denseface.safetensors",
+        "--yunet",
+        yunet,
+        *parts,
+    )
     run(folder, "prepare", real_data / "speech" / "ravdess16k", "--out", "ravdess", "--split-by", "folder", *parts[2:])
     meld = [
         f"{split}={real_data / 'text/meld' / name}_sent_emo.csv"

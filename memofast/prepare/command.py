@@ -13,7 +13,9 @@ from rich.console import Console
 from memofast.errors import MemofastError
 
 _SOURCES = "folder of media with subtitles (.srt, .vtt, .ass, in the file) or timings (.align), media file, or table (.csv, .tsv, .json, .jsonl); SPLIT=PATH names its split"
-_SPEECH = "logmel, compare (openSMILE, non-commercial licence), wav2vec2=FOLDER, or none"
+_FACE = "denseface=FILE, model=FOLDER (any transformers model of pictures) or none; settings follow: denseface=FILE,layer=trans1+last or model=FOLDER,row=cls,labels=no"
+_SPEECH = "logmel, compare or egemaps (openSMILE, non-commercial licence), wav2vec2=FOLDER, hubert=, wavlm=, data2vec=, or none; of a model also FOLDER,layer=6 or layer=conv"
+_TEXT = "model=FOLDER (any transformers text encoder), a row per word piece, or one with ,rows=sentence; kept in the store text_features, which pre-training does not read"
 _COLUMN = "FIELD=COLUMN for a table; fields: id, file, start, end, text, label; a template works too: id=dia{Dialogue_ID}_utt{Utterance_ID}"
 
 
@@ -25,14 +27,19 @@ def main(
         Path | None, typer.Option(help="vocab.txt or tokenizer folder; needed where there is text")
     ] = None,
     lexicon: Annotated[Path | None, typer.Option(help="emotion lexicon: NRC file, or word<TAB>class lines")] = None,
-    denseface: Annotated[Path | None, typer.Option(help="DenseFace file; without it faces are left out")] = None,
+    face: Annotated[str | None, typer.Option(help=_FACE)] = None,
+    face_normalisation: Annotated[
+        str, typer.Option(help="pixel mean and std for DenseFace: of the model's training, or of this corpus's faces")
+    ] = "model",
     yunet: Annotated[
         Path | None, typer.Option(help="YuNet model; default: the downloaded one, else the Haar cascade")
     ] = None,
     speech: Annotated[str, typer.Option(help=_SPEECH)] = "logmel",
     speech_mean: Annotated[
-        int | None, typer.Option(min=1, help="rows averaged into one; default: logmel 6, compare 5, wav2vec2 3")
+        int | None,
+        typer.Option(min=1, help="rows averaged into one; default: logmel 6, compare and egemaps 5, models 3"),
     ] = None,
+    text_features: Annotated[str | None, typer.Option(help=_TEXT)] = None,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="what a clip holds beyond is left out")] = 30.0,
     min_seconds: Annotated[float, typer.Option(min=0.0, help="shorter sentences of subtitles are left out")] = 1.0,
     subtitles: Annotated[str, typer.Option(help="auto (beside the film, else in its file), sidecar, or none")] = "auto",
@@ -65,6 +72,7 @@ def main(
     ] = "id",
     licence: Annotated[str, typer.Option(help="licence of the source, kept in the stores")] = "",
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one per core")] = 0,
+    device: Annotated[str, typer.Option(help="of models: auto (the GPU if there is one), cpu or cuda")] = "auto",
     engine: Annotated[
         str, typer.Option(help="local, or ray: the cluster of RAY_ADDRESS, whose machines share the disk of --out")
     ] = "local",
@@ -72,16 +80,19 @@ def main(
 ) -> None:
     """Turn media, subtitles and tables into a corpus of stores.
 
-    Example: python -m memofast.prepare clips/ --out corpora/clips --vocab vocab.txt --denseface denseface.safetensors
+    Example: python -m memofast.prepare clips/ --out corpora/clips --vocab vocab.txt --face denseface=denseface.safetensors
     """
     from memofast.prepare.extraction import ExtractionOptions
+    from memofast.prepare.face_features import parse_face
     from memofast.prepare.faces import check_finder
     from memofast.prepare.pipeline import ENGINES, PrepareOptions, prepare
+    from memofast.prepare.pretrained import choose_device
     from memofast.prepare.sentences import SentenceRules
     from memofast.prepare.shards import Vocabulary
     from memofast.prepare.sources import read_sources
     from memofast.prepare.speech import parse_speech
     from memofast.prepare.splits import parse_fractions
+    from memofast.prepare.text_features import parse_text_features
     from memofast.prepare.voice import open_voice
 
     console = Console(stderr=True)
@@ -90,6 +101,16 @@ def main(
         raise MemofastError(f"--name {name!r}: a corpus name has letters, digits, dots, dashes and underscores only")
     fractions = parse_fractions(split or ["validation=0.1"])
     choice = parse_speech(speech, speech_mean)
+    faces = parse_face(face) if face else None
+    encoder = parse_text_features(text_features) if text_features else None
+    if face_normalisation not in {"model", "corpus"}:
+        raise MemofastError(f"--face-normalisation is model or corpus, not {face_normalisation!r}")
+    if face_normalisation == "corpus" and (faces is None or faces.kind != "denseface"):
+        raise MemofastError(
+            "--face-normalisation corpus is for --face denseface=FILE; other models have numbers of their own"
+        )
+    models = faces or encoder or choice.path
+    device = choose_device(device) if models else "cpu"  # `auto` must not change its meaning when work is resumed
     if voice != "none":
         voice = open_voice(voice).name  # what `auto` means must not change when work is resumed
     given = _source_options(column or [], media_root, label_pattern, split_by)
@@ -102,17 +123,22 @@ def main(
     if engine not in ENGINES:
         raise MemofastError(f"--engine is {' or '.join(ENGINES)}, not {engine!r}")
     pictures = sum(clip.picture is not None for clip in clips)
-    if denseface and pictures:
+    if faces and pictures:
         yunet = yunet or _downloaded_yunet()
         for note in check_finder(yunet):
             console.print(f"warning: {note}")
-    elif pictures:
-        console.print(f"note: no --denseface, so the faces of {pictures} clips are left out")
+    elif pictures and face is None:
+        console.print(f"note: no --face, so the faces of {pictures} clips are left out")
     if speaker not in {"active", "most-seen"}:
         raise MemofastError(f"--speaker is active or most-seen, not {speaker!r}")
-    extraction = ExtractionOptions(denseface if pictures else None, yunet, choice, max_seconds, voice, speaker)
+    extraction = ExtractionOptions(
+        faces if pictures else None, yunet, choice, max_seconds, voice, speaker=speaker, device=device
+    )
     processes = workers or os.cpu_count() or 1
-    options = PrepareOptions(name, fractions, split_by == "folder", processes, licence, min_speech, engine, profile)
+    by_folder = split_by == "folder"
+    options = PrepareOptions(
+        name, fractions, by_folder, processes, licence, min_speech, engine, profile, face_normalisation, encoder
+    )
     vocabulary = Vocabulary(vocab.resolve(), lexicon and lexicon.resolve()) if vocab else None
     signal.signal(signal.SIGTERM, _stop)
     try:

@@ -4,7 +4,6 @@ A DenseFace file is one safetensors file: the network's weights, and in its head
 pixel mean and standard deviation, how it was trained, and its confusion matrix on the validation part.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from memofast.errors import MemofastError
-from memofast.prepare.densenet import FEATURE_WIDTH, SIDE, DenseNet
+from memofast.prepare.densenet import FEATURE_WIDTH, LAYER_WIDTHS, SIDE, DenseNet
+from memofast.prepare.fingerprint import fingerprint
 
 _KIND = "memofast.denseface"
 
@@ -56,26 +56,40 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 class DenseFace:
-    """A trained DenseFace on the CPU. `fingerprint` names its weights."""
+    """A trained DenseFace. `fingerprint` names its weights.
 
-    def __init__(self, path: Path, batch: int = 64):
+    Args: layers: whose activations are the feature, beside each other: `trans1`, `trans2`, `last`. pixels: mean and standard deviation to
+        normalise by; None: those of its training. batch: crops at once.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        batch: int = 64,
+        layers: tuple[str, ...] = ("last",),
+        pixels: tuple[float, float] | None = None,
+        device: torch.device | str = "cpu",
+    ):
         self.meta, weights = _load(path)
-        self.batch = batch
-        self.fingerprint = _fingerprint(weights)
+        self.batch, self.layers, self.device = batch, layers, device
+        self.mean, self.std = pixels or (self.meta.mean, self.meta.std)
+        self.width = sum(LAYER_WIDTHS[layer] for layer in layers)
+        self.fingerprint = fingerprint(weights)
         self._net = DenseNet(len(self.meta.classes)).eval()
         self._net.load_state_dict(weights)
+        self._net.to(device)
 
     @torch.inference_mode()
     def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Crops [n, 64, 64] uint8 grey -> features [n, 342] float32 and soft labels [n, classes] float32, rows summing to 1."""
+        """Crops [n, 64, 64] uint8 grey -> features [n, width] float32 and soft labels [n, classes] float32, rows summing to 1."""
         features, labels = [], []
         for first in range(0, len(crops), self.batch):
-            pixels = torch.from_numpy(crops[first : first + self.batch])[:, None].float()
-            feature, logits = self._net((pixels - self.meta.mean) / self.meta.std)
-            features.append(feature.numpy())
-            labels.append(logits.softmax(1).numpy())
+            pixels = torch.from_numpy(crops[first : first + self.batch]).to(self.device)[:, None].float()
+            found = self._net.activations((pixels - self.mean) / self.std)
+            features.append(torch.cat([found[layer] for layer in self.layers], 1).cpu().numpy())
+            labels.append(found["logits"].softmax(1).cpu().numpy())
         if not features:
-            return np.empty((0, FEATURE_WIDTH), np.float32), np.empty((0, len(self.meta.classes)), np.float32)
+            return np.empty((0, self.width), np.float32), np.empty((0, len(self.meta.classes)), np.float32)
         return np.concatenate(features), np.concatenate(labels)
 
 
@@ -93,14 +107,6 @@ def _load(path: Path) -> tuple[DenseFaceMeta, dict[str, torch.Tensor]]:
         raise MemofastError(f"{path} is not a DenseFace file; {advice}") from error
     known = {name: meta[name] for name in ("mean", "std", "feature_width", "training", "validation")}
     return DenseFaceMeta(classes=tuple(meta["classes"]), **known), weights
-
-
-def _fingerprint(weights: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def resize_faces(images: np.ndarray) -> np.ndarray:

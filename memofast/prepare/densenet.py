@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIDE = 64
-FEATURE_WIDTH = 342
+LAYER_WIDTHS = {"trans1": 216, "trans2": 300, "last": 342}
+FEATURE_WIDTH = LAYER_WIDTHS["last"]
 _STEM, _GROWTH, _BOTTLENECK, _LAYERS, _BLOCKS = 24, 12, 48, 16, 3
 
 
@@ -43,16 +44,17 @@ class _Block(nn.Module):
 
 
 class _Transition(nn.Module):
-    """BN, ReLU, 1x1 convolution to half the channels, 2x2 average pool."""
+    """BN, ReLU, 1x1 convolution to half the channels, 2x2 average pool; also gives the mean over pixels of what follows ReLU."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
         self.halve = nn.Conv2d(channels, channels // 2, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         # the 1x1 convolution is linear and per pixel: pooling first gives the same with a quarter of the work
-        return self.halve(F.avg_pool2d(F.relu(self.norm(x), inplace=True), 2))
+        pooled = F.avg_pool2d(F.relu(self.norm(x), inplace=True), 2)
+        return self.halve(pooled), pooled.mean((2, 3))
 
 
 class DenseNet(nn.Module):
@@ -81,6 +83,18 @@ class DenseNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.stages(self.stem(x).contiguous(memory_format=torch.channels_last))
-        feature = F.relu(self.norm(x)).mean((2, 3))
-        return feature, self.head(feature)
+        found = self.activations(x)
+        return found["last"], found["logits"]
+
+    def activations(self, x: Tensor) -> dict[str, Tensor]:
+        """Means over pixels of what follows the ReLU of both transitions and of the tail, `trans1` [n, 216], `trans2` [n, 300] and `last` [n, 342];
+        `logits` [n, classes]."""
+        x = self.stem(x).contiguous(memory_format=torch.channels_last)
+        found: dict[str, Tensor] = {}
+        for stage in self.stages:
+            if isinstance(stage, _Transition):
+                x, found[f"trans{len(found) + 1}"] = stage(x)
+            else:
+                x = stage(x)
+        found["last"] = F.relu(self.norm(x)).mean((2, 3))
+        return found | {"logits": self.head(found["last"])}

@@ -11,13 +11,13 @@ import torch
 
 from memofast.errors import MemofastError
 from memofast.prepare.decoding import SAMPLE_RATE, Excerpt, Frame, Span, UnreadableMedia, decode
-from memofast.prepare.denseface import DenseFace
+from memofast.prepare.face_features import FaceChoice, open_face
 from memofast.prepare.faces import find_faces
 from memofast.prepare.mouths import MouthWatch
 from memofast.prepare.report import Problem
 from memofast.prepare.sources import Clip
 from memofast.prepare.speaking import Scores, active_speaker
-from memofast.prepare.speech import SHORTEST, SpeechChoice, mean_rows, open_speech
+from memofast.prepare.speech import SHORTEST, SpeechChoice, mean_rows, open_speech, row_times
 from memofast.prepare.stopwatch import Stopwatch
 from memofast.prepare.subtitle_offset import FEWEST_CUES, estimate_offset
 from memofast.prepare.timings import Cue
@@ -30,25 +30,26 @@ QUIET = 1e-3  # a sound that never exceeds this (-60 dB of full scale) is silenc
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """denseface None: no faces. max_seconds: what a clip holds beyond is cut. voice: a kind of voice activity, or `none`.
+    """face None: no faces. max_seconds: what a clip holds beyond is cut. voice: a kind of voice activity, or `none`.
 
-    speaker: whose face is taken, `active` (who speaks) or `most-seen`.
+    speaker: whose face is taken, `active` (who speaks) or `most-seen`. device: of models, `cpu` or `cuda`.
     """
 
-    denseface: Path | None
+    face: FaceChoice | None
     yunet: Path | None
     speech: SpeechChoice
     max_seconds: float
     voice: str = "none"
     speaker: str = "most-seen"
+    device: str = "cpu"
 
 
 @dataclass
 class FaceRows:
-    """rows [n, 342], soft_labels [n, classes], confidence [n], times [n] seconds from the clip's start, all float32."""
+    """rows [n, width], soft_labels [n, classes] (None without classes), confidence [n], times [n] seconds from the clip's start, all float32."""
 
     rows: np.ndarray
-    soft_labels: np.ndarray
+    soft_labels: np.ndarray | None
     confidence: np.ndarray
     times: np.ndarray
 
@@ -81,9 +82,9 @@ class Extraction:
 
     def __init__(self, options: ExtractionOptions):
         self.options = options
-        self.denseface = DenseFace(options.denseface) if options.denseface else None
-        self.finder = find_faces(options.yunet) if self.denseface else None
-        self.speech = open_speech(options.speech)
+        self.face = open_face(options.face, options.device) if options.face else None
+        self.finder = find_faces(options.yunet, self.face.colour) if self.face else None
+        self.speech = open_speech(options.speech, options.device)
         self.voice = None if options.voice == "none" else open_voice(options.voice)
         self.mouths = MouthWatch() if self.finder and options.speaker == "active" else None
         self.watch = Stopwatch()
@@ -192,7 +193,7 @@ class Extraction:
             with self.watch("voice activity"):
                 spoken = self.voice(excerpt.sound)
             extracted.spoken = float(spoken.mean()) if len(spoken) else None
-        if self.denseface and clip.picture:
+        if self.face and clip.picture:
             self._add_faces(extracted, excerpt, spoken)
         if self.speech and clip.sound:
             self._add_sound(extracted, excerpt)
@@ -219,7 +220,7 @@ class Extraction:
             extracted.problems.append(Problem("nobody visible speaks", where))
             return
         with self.watch("face features"):
-            rows, soft_labels = self.denseface(np.stack([face.crop for face in person.faces]))
+            rows, soft_labels = self.face(person.faces)
         confidence = np.array([face.confidence for face in person.faces], np.float32)
         times = np.array([excerpt.times[frame] for frame in person.frames], np.float32)
         extracted.faces = FaceRows(rows, soft_labels, confidence, times)
@@ -236,9 +237,9 @@ class Extraction:
         else:
             k = self.options.speech.mean
             with self.watch("speech features"):
-                rows = mean_rows(self.speech(sound), k)
-            times = (np.arange(len(rows), dtype=np.float32) + 0.5) * np.float32(k * self.speech.hop)
-            extracted.sound = SoundRows(rows, times)
+                rows = self.speech(sound)
+            times = row_times(len(rows), k, self.speech.hop, self.speech.window)
+            extracted.sound = SoundRows(mean_rows(rows, k), times)
 
 
 @contextmanager

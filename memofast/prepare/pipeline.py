@@ -10,8 +10,8 @@ from rich.console import Console
 from memofast.data.corpus import write_corpus
 from memofast.errors import MemofastError
 from memofast.prepare.corpus_stores import CorpusStores, StorePlan
-from memofast.prepare.densenet import FEATURE_WIDTH
 from memofast.prepare.extraction import Extracted, Extraction, ExtractionOptions, by_file
+from memofast.prepare.face_normalisation import corpus_pixels
 from memofast.prepare.progress import Bar
 from memofast.prepare.ray_engine import run_ray
 from memofast.prepare.report import Outcome, Problem, print_profile, print_report, write_report
@@ -20,6 +20,8 @@ from memofast.prepare.sources import Clip
 from memofast.prepare.splits import assign_splits
 from memofast.prepare.stopwatch import Stopwatch
 from memofast.prepare.text import WordPieces
+from memofast.prepare.text_features import STORE as TEXT_FEATURES
+from memofast.prepare.text_features import TextChoice, TextEncoder, write_text_features
 from memofast.prepare.workers import run_local
 from memofast.store.files import write_json
 from memofast.version import __version__
@@ -33,7 +35,8 @@ class PrepareOptions:
     """name: of the corpus. fractions, by_folder: how splits are drawn. licence: kept in the stores' meta.json.
 
     min_speech: clips in a smaller share of whose sound somebody speaks are dropped. engine: a key of `ENGINES`.
-    profile: whether to print where the time went.
+    profile: whether to print where the time went. face_normalisation: whose pixel mean and standard deviation DenseFace's crops are normalised
+    by, those of the `model`'s training or of this `corpus`. text_features: rows of sentences to be kept beside.
     """
 
     name: str
@@ -44,6 +47,8 @@ class PrepareOptions:
     min_speech: float = 0.0
     engine: str = "local"
     profile: bool = False
+    face_normalisation: str = "model"
+    text_features: TextChoice | None = None
 
 
 def prepare(
@@ -62,14 +67,32 @@ def prepare(
     if vocabulary is None and any(clip.text for clip in clips):
         raise MemofastError("there are sentences to tokenise; give --vocab VOCAB.txt or a tokenizer folder")
     pieces = vocabulary.open() if vocabulary else None
+    if options.text_features:
+        TextEncoder(options.text_features)  # a mistake is told before the work
     _check_settings(out, extraction, pieces, options)
+    if extraction.face and options.face_normalisation == "corpus":
+        extraction = _with_corpus_pixels(extraction, out, clips, options, console)
     order = WorkOrder(extraction, _plan(clips, pieces, extraction, options), vocabulary)
     with CorpusStores(out, order.plan, pieces) as stores:
         profile = _work(clips, out / SHARDS, order, stores, options, console)
-        report = _finish(stores, clips, out, options, profile, console)
+        report = _finish(stores, clips, out, options, extraction.device, profile, console)
     if options.profile:
         print_profile(report["profile"], console)
     return report
+
+
+def _with_corpus_pixels(
+    extraction: ExtractionOptions, out: Path, clips: list[Clip], options: PrepareOptions, console: Console
+) -> ExtractionOptions:
+    console.print("face normalisation: pixels of this corpus's faces, from a sample of its clips")
+    pixels = corpus_pixels(out / SETTINGS, clips, extraction, options.workers, ENGINES[options.engine])
+    if not pixels.faces:
+        console.print(
+            f"note: no face in {pixels.clips} sampled clips; the pixel mean and std of DenseFace's training are used"
+        )
+        return extraction
+    console.print(f"mean {pixels.mean:.2f}, std {pixels.std:.2f}, of {pixels.faces} faces in {pixels.clips} clips")
+    return replace(extraction, face=replace(extraction.face, pixels=(pixels.mean, pixels.std)))
 
 
 def _plan(
@@ -77,22 +100,21 @@ def _plan(
 ) -> StorePlan:
     """How the stores are opened. The extractors are opened for it too, so that what they lack is said before any work begins."""
     extractors = Extraction(extraction)
-    about = {"source": "prepared by memofast " + __version__, "licence": options.licence}
+    about = _about(options)
     text = {"classes": sorted({clip.label for clip in clips if clip.label}), **about}
     if pieces:
         text |= {"cls_id": pieces.cls_id, "sep_id": pieces.sep_id}
         text |= {"extractor": pieces.name, "fingerprint": pieces.fingerprint}
         text |= {"lexicon_classes": pieces.lexicon.classes if pieces.lexicon else ()}
     visual = speech = None
-    if extractors.denseface and any(clip.picture for clip in clips):
-        meta = extractors.denseface.meta
+    if face := any(clip.picture for clip in clips) and extractors.face:
         visual = {
-            "width": FEATURE_WIDTH,
-            "columns": ("times", "confidence", "soft_labels"),
-            "classes": meta.classes,
-            "extractor": f"denseface, faces by {extractors.finder.name}",
-            "fingerprint": extractors.denseface.fingerprint,
-            "normalisation": f"pixels (x - {meta.mean:.4f}) / {meta.std:.4f}",
+            "width": face.width,
+            "columns": ("times", "confidence", *(["soft_labels"] if face.classes else [])),
+            "classes": face.classes,
+            "extractor": f"{face.name}, faces by {extractors.finder.name}",
+            "fingerprint": face.fingerprint,
+            "normalisation": face.normalisation,
             **about,
         }
     if extractors.speech and any(clip.sound for clip in clips):
@@ -105,6 +127,10 @@ def _plan(
             **about,
         }
     return StorePlan(text, visual, speech, options.min_speech)
+
+
+def _about(options: PrepareOptions) -> dict[str, str]:
+    return {"source": "prepared by memofast " + __version__, "licence": options.licence}
 
 
 def _work(
@@ -154,6 +180,10 @@ def _check_settings(
     """Refuse to go on in a folder that was begun with other options: a store would hold two kinds of rows."""
     settings = {
         "max_seconds": extraction.max_seconds,
+        "face": extraction.face and str(extraction.face),
+        "face_normalisation": options.face_normalisation,
+        "speech": str(extraction.speech),
+        "device": extraction.device,
         "detector": extraction.yunet and extraction.yunet.name,
         "speech_mean": extraction.speech.mean,
         "voice": extraction.voice,
@@ -182,7 +212,13 @@ def _check_settings(
 
 
 def _finish(
-    stores: CorpusStores, clips: list[Clip], out: Path, options: PrepareOptions, profile: dict, console: Console
+    stores: CorpusStores,
+    clips: list[Clip],
+    out: Path,
+    options: PrepareOptions,
+    device: str,
+    profile: dict,
+    console: Console,
 ) -> dict:
     stores.commit()
     outcomes = [stores.journal.outcomes.get(clip.id) or Outcome(clip.id, True) for clip in clips]
@@ -196,7 +232,15 @@ def _finish(
     metas = {name: store.finish() for name, store in stores.all.items()}
     facts["digests"] = {name: meta["digest"] for name, meta in metas.items()}
     used = {name: out / name for name, meta in metas.items() if meta["counts"]["records"]}
-    write_corpus(out, options.name, used, splits, {"prepared_by": __version__, "licence": options.licence})
+    described = {"prepared_by": __version__, "licence": options.licence}
+    if options.text_features:
+        console.print(f"encoding sentences into {out / TEXT_FEATURES}")
+        sentences = ((clip.id, clip.text) for clip in kept if clip.text)
+        about = _about(options)
+        meta = write_text_features(out, sentences, options.text_features, device, options.workers, about)
+        facts["digests"][TEXT_FEATURES] = meta["digest"]
+        described[TEXT_FEATURES] = TEXT_FEATURES
+    write_corpus(out, options.name, used, splits, described)
     report = write_report(out / "report.json", outcomes, counts, facts)
     print_report(report, console)
     for name in fractions_without_clips(options.fractions, splits, kept):

@@ -30,7 +30,9 @@ def test_shapes_follow_the_published_network():
     net = DenseNet(8).eval()
     channels = []
     for stage in net.stages:
-        stage.register_forward_hook(lambda _, __, out: channels.append(tuple(out.shape[1:])))
+        stage.register_forward_hook(
+            lambda _, __, out: channels.append((out[0] if isinstance(out, tuple) else out).shape[1:])
+        )
     feature, logits = net(torch.randn(2, 1, 64, 64))
     assert channels == [(216, 32, 32), (108, 16, 16), (300, 16, 16), (150, 8, 8), (342, 8, 8)]
     assert feature.shape == (2, FEATURE_WIDTH) and logits.shape == (2, 8) and (feature >= 0).all()
@@ -48,6 +50,23 @@ def test_file_keeps_weights_and_facts(tmp_path):
     np.testing.assert_allclose(labels, logits.softmax(1), atol=1e-5)
     assert model.meta.classes == ("a", "b", "c") and len(model.fingerprint) == 32
     assert [part.shape for part in model(crops[:0])] == [(0, 342), (0, 3)]
+
+
+def test_layers_are_the_means_of_activations_before_each_transition(tmp_path):
+    net = DenseNet(3).eval()
+    seen = {}
+    for name, stage in (("trans1", 1), ("trans2", 3)):  # the norm's output, before its ReLU
+        net.stages[stage].norm.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out.clone()}))
+    save_denseface(tmp_path / "d", net.state_dict(), DenseFaceMeta(("a", "b", "c"), 100.0, 50.0))
+    crops = np.random.default_rng(1).integers(0, 255, (5, 64, 64), dtype=np.uint8)
+    model = DenseFace(tmp_path / "d", batch=2, layers=("trans2", "last", "trans1"), pixels=(90.0, 40.0))
+    features, labels = model(crops)
+    assert model.width == features.shape[1] == 300 + 342 + 216
+    with torch.no_grad():
+        last, logits = net((torch.from_numpy(crops)[:, None].float() - 90) / 40)
+    expected = [seen["trans2"].relu().mean((2, 3)), last, seen["trans1"].relu().mean((2, 3))]
+    np.testing.assert_allclose(features, torch.cat(expected, 1), atol=1e-4)
+    np.testing.assert_allclose(labels, logits.softmax(1), atol=1e-5)
 
 
 def test_files_that_are_not_denseface(tmp_path):

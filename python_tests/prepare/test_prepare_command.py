@@ -82,7 +82,7 @@ def bright_faces(monkeypatch):
             eyes = np.array([12.0, 14.0]), np.array([28.0, 14.0])
             return [Face(crop, 0.75, box, eyes)] if picture.mean() > 50 else []
 
-    monkeypatch.setattr(extraction, "find_faces", lambda yunet: Bright())
+    monkeypatch.setattr(extraction, "find_faces", lambda yunet, colour: Bright())
 
 
 def run_here(monkeypatch, *arguments):
@@ -101,7 +101,7 @@ def digests(out):
 
 def test_a_corpus_of_three_modalities(clips, vocabulary, denseface, bright_faces, monkeypatch, tmp_path, capsys):
     out = tmp_path / "corpus"
-    arguments = [clips, "--out", out, "--vocab", vocabulary, "--denseface", denseface, "--workers", 1]
+    arguments = [clips, "--out", out, "--vocab", vocabulary, "--face", f"denseface={denseface}", "--workers", 1]
     arguments += ["--speaker", "most-seen"]
     assert run_here(monkeypatch, *arguments) == 0
     assert "Haar" in capsys.readouterr().err
@@ -130,7 +130,7 @@ def test_faces_of_people_who_do_not_speak_are_left_out(
     clips, vocabulary, denseface, bright_faces, monkeypatch, tmp_path
 ):
     out = tmp_path / "corpus"
-    arguments = [clips, "--out", out, "--vocab", vocabulary, "--denseface", denseface, "--workers", 1]
+    arguments = [clips, "--out", out, "--vocab", vocabulary, "--face", f"denseface={denseface}", "--workers", 1]
     assert run_here(monkeypatch, *arguments) == 0
     report = json.loads((out / "report.json").read_text())
     silent = [clip["id"] for clip in report["problems"]["nobody visible speaks"]["clips"]]
@@ -140,10 +140,15 @@ def test_faces_of_people_who_do_not_speak_are_left_out(
 
 def test_no_face_is_counted(clips, vocabulary, denseface, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        extraction, "find_faces", lambda yunet: type("Blind", (), {"name": "blind", "__call__": lambda *_: []})()
+        extraction,
+        "find_faces",
+        lambda yunet, colour: type("Blind", (), {"name": "blind", "__call__": lambda *_: []})(),
     )
     out = tmp_path / "corpus"
-    assert run_here(monkeypatch, clips / "a.mp4", "--out", out, "--vocab", vocabulary, "--denseface", denseface) == 0
+    assert (
+        run_here(monkeypatch, clips / "a.mp4", "--out", out, "--vocab", vocabulary, "--face", f"denseface={denseface}")
+        == 0
+    )
     assert json.loads((out / "report.json").read_text())["problems"]["no face"]["count"] == 1
 
 
@@ -151,9 +156,13 @@ def test_a_failing_extractor_is_a_problem_of_its_clips(clips, vocabulary, densef
     def fail(*_):
         raise RuntimeError("odd picture")
 
-    monkeypatch.setattr(extraction, "find_faces", lambda yunet: type("Bad", (), {"name": "bad", "__call__": fail})())
+    monkeypatch.setattr(
+        extraction, "find_faces", lambda yunet, colour: type("Bad", (), {"name": "bad", "__call__": fail})()
+    )
     out = tmp_path / "corpus"
-    run_here(monkeypatch, clips, "--out", out, "--vocab", vocabulary, "--denseface", denseface, "--workers", 1)
+    run_here(
+        monkeypatch, clips, "--out", out, "--vocab", vocabulary, "--face", f"denseface={denseface}", "--workers", 1
+    )
     failed = json.loads((out / "report.json").read_text())["problems"]["failed"]
     assert failed["count"] == 5 and "odd picture" in failed["clips"][0]["detail"]
 
@@ -242,9 +251,9 @@ def test_one_worker_and_two_write_the_same(clips, vocabulary, tmp_path, monkeypa
         (["{clips}", "--out", "{tmp}/o", "--split-by", "moon"], "--split-by is id"),
         (["{clips}", "--out", "{tmp}/o", "--column", "x=y"], "FIELD=COLUMN"),
         (["{clips}", "--out", "{tmp}/o", "--vocab", "{tmp}/none.txt"], "no vocabulary"),
-        (["{clips}", "--out", "{tmp}/o", "--denseface", "{vocab}", "--vocab", "{vocab}"], "not a DenseFace file"),
+        (["{clips}", "--out", "{tmp}/o", "--face", "denseface={vocab}", "--vocab", "{vocab}"], "not a DenseFace file"),
         (
-            ["{clips}", "--out", "{tmp}/o", "--denseface", "{face}", "--yunet", "{vocab}", "--vocab", "{vocab}"],
+            ["{clips}", "--out", "{tmp}/o", "--face", "denseface={face}", "--yunet", "{vocab}", "--vocab", "{vocab}"],
             "not a YuNet model",
         ),
         (["{clips}/broken.mp4", "--out", "{tmp}/o"], "none of 1 clips is usable"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from memofast.errors import MemofastError
-from memofast.prepare import speech
+from memofast.prepare import logmel, speech
 
 
 def sine(hertz, seconds=1.0, level=0.3):
@@ -12,7 +12,7 @@ def sine(hertz, seconds=1.0, level=0.3):
 
 
 def test_logmel_has_a_row_every_ten_milliseconds_and_finds_the_pitch():
-    rows = speech.LogMel()(sine(1000))
+    rows = logmel.LogMel()(sine(1000))
     assert rows.shape == (98, 80) and rows.dtype == np.float32 and np.isfinite(rows).all()
     edges = 700 * (10 ** (np.linspace(*(2595 * np.log10(1 + f / 700) for f in (20, 8000)), 82) / 2595) - 1)
     loudest = rows.mean(0).argmax()
@@ -20,15 +20,15 @@ def test_logmel_has_a_row_every_ten_milliseconds_and_finds_the_pitch():
 
 
 def test_logmel_bands_cover_every_frequency():
-    bank = speech.mel_bank()
+    bank = logmel.mel_bank()
     assert (bank.sum(0) > 0).all() and (bank[2:-1].sum(1) > 0).all()
 
 
 def test_logmel_of_too_little_sound_and_of_long_sound():
-    assert speech.LogMel()(sine(440, 0.02)).shape == (0, 80)
+    assert logmel.LogMel()(sine(440, 0.02)).shape == (0, 80)
     long = sine(440, 12.0)
-    part = speech.LogMel()(long[:16_000])
-    np.testing.assert_allclose(speech.LogMel()(long)[:98], part, atol=1e-4)
+    part = logmel.LogMel()(long[:16_000])
+    np.testing.assert_allclose(logmel.LogMel()(long)[:98], part, atol=1e-4)
 
 
 def test_mean_rows_averages_the_last_group_as_it_is():
@@ -38,38 +38,48 @@ def test_mean_rows_averages_the_last_group_as_it_is():
     assert speech.mean_rows(rows, 1) is rows and speech.mean_rows(rows[:0], 3).shape == (0, 2)
 
 
+def test_times_are_the_middles_of_what_rows_cover():
+    np.testing.assert_allclose(speech.row_times(7, 3, 0.02, 0.025), [0.0325, 0.0925, 0.1325])
+    np.testing.assert_allclose(speech.row_times(2, 1, 0.02, 0.025), [0.0125, 0.0325])
+    assert len(speech.row_times(0, 3, 0.02, 0.025)) == 0
+
+
 def test_choices():
-    assert speech.parse_speech("logmel", None).mean == 6
+    assert speech.parse_speech("logmel", None).mean == 6 and speech.parse_speech("egemaps", None).mean == 5
     choice = speech.parse_speech("wav2vec2=models/w", 4)
-    assert (choice.kind, str(choice.path), choice.mean) == ("wav2vec2", "models/w", 4)
-    for wrong in ("mfcc", "wav2vec2", "logmel=x"):
+    assert (choice.kind, str(choice.path), choice.mean, choice.layer) == ("wav2vec2", "models/w", 4, "last")
+    choice = speech.parse_speech("hubert=odd, name/h,layer=6", None)
+    assert (str(choice.path), choice.mean, choice.layer) == ("odd, name/h", 3, "6")
+    for wrong in ("mfcc", "wav2vec2", "logmel=x", "=", ""):
         with pytest.raises(MemofastError, match="--speech is"):
             speech.parse_speech(wrong, None)
+    for wrong in ("0", "-1", "x", ""):
+        with pytest.raises(MemofastError, match="layer is last, conv or a number"):
+            speech.parse_speech(f"wavlm=m,layer={wrong}", None)
+    with pytest.raises(MemofastError, match="no setting 'row'; it takes layer=last"):
+        speech.parse_speech("wavlm=m,row=1", None)
 
 
-def test_absent_opensmile_is_named_with_its_command(monkeypatch):
+@pytest.mark.parametrize("kind", ["compare", "egemaps"])
+def test_absent_opensmile_is_named_with_its_command(kind, monkeypatch):
     monkeypatch.setitem(sys.modules, "opensmile", None)
     with pytest.raises(MemofastError, match=r'pip install "memofast\[opensmile\]"'):
-        speech.open_speech(speech.parse_speech("compare", None))
+        speech.open_speech(speech.parse_speech(kind, None))
 
 
 @pytest.mark.slow
-def test_compare_rows():
+@pytest.mark.parametrize(
+    ("kind", "width", "loud"), [("compare", 130, "pcm_RMSenergy_sma"), ("egemaps", 25, "Loudness_sma3")]
+)
+def test_opensmile_rows(kind, width, loud):
     pytest.importorskip("opensmile")
-    rows = speech.Compare()(sine(300))
-    assert rows.shape[1] == 130 and 90 < len(rows) < 101
+    extractor = speech.open_speech(speech.parse_speech(kind, None))
+    rows = extractor(sine(300))
+    assert rows.shape[1] == extractor.width == width and 90 < len(rows) < 101
     np.testing.assert_allclose(rows.mean(0), 0, atol=1e-3)
-
-
-def test_wav2vec2_from_a_local_folder(tmp_path):
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
-
-    config = Wav2Vec2Config(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        conv_dim=(8,) * 7, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
-    )  # fmt: skip
-    Wav2Vec2Model(config).save_pretrained(tmp_path / "w")
-    rows = speech.open_speech(speech.parse_speech(f"wav2vec2={tmp_path / 'w'}", None))
-    assert rows(sine(300)).shape == (49, 16) and len(rows.fingerprint) == 32
-    with pytest.raises(MemofastError, match=r"no wav2vec 2\.0 model"):
-        speech.open_speech(speech.parse_speech(f"wav2vec2={tmp_path}", None))
+    assert extractor(sine(300, 0.04)).shape == (0, width)
+    sound = 1e-4 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
+    sound[8000:8032] += 0.9  # a click at .5 s
+    loudness = extractor(sound)[:, extractor.columns.index(loud)]
+    times = speech.row_times(len(loudness), 1, extractor.hop, extractor.window)
+    np.testing.assert_allclose(times[loudness > loudness.max() / 2].mean(), 0.5, atol=0.006)

@@ -1,0 +1,60 @@
+"""Low-level descriptors of openSMILE, whose licence allows research and personal use only; it is never installed unless asked for."""
+
+import numpy as np
+
+from memofast.errors import MemofastError
+from memofast.prepare.decoding import SAMPLE_RATE
+from memofast.prepare.speech import SHORTEST
+
+
+class _OpenSmile:
+    """Descriptors of one feature set every 10 ms, z-normed within the clip.
+
+    Energy and spectrum of row i are those of the 20 ms from i * 10 ms on; descriptors of the pitch look at 60 ms from there.
+    """
+
+    name: str
+    width: int
+    hop = 0.01
+    window = 0.02
+    normalisation = "z-norm within the clip"
+    _set: str
+    _levels: tuple[str, ...]
+
+    def __init__(self):
+        try:
+            import opensmile
+        except ImportError as error:
+            raise MemofastError(
+                f'--speech {self.name} needs openSMILE (non-commercial licence), which is not installed: pip install "memofast[opensmile]"'
+            ) from error
+        self.fingerprint = f"opensmile-{opensmile.__version__}-{self._set}"
+        descriptors = getattr(opensmile.FeatureSet, self._set)
+        self._parts = [opensmile.Smile(descriptors, getattr(opensmile.FeatureLevel, level)) for level in self._levels]
+        self.columns = [name for smile in self._parts for name in smile.column_names]
+
+    def __call__(self, sound: np.ndarray) -> np.ndarray:
+        if len(sound) < SHORTEST:
+            return np.empty((0, self.width), np.float32)
+        parts = [smile.process_signal(sound, SAMPLE_RATE).to_numpy(np.float32) for smile in self._parts]
+        count = min(map(len, parts))
+        rows = np.nan_to_num(np.concatenate([part[:count] for part in parts], axis=1).astype(np.float64))
+        return ((rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-5)).astype(np.float32)
+
+
+class Compare(_OpenSmile):
+    """The 65 low-level descriptors of ComParE 2016 and their deltas."""
+
+    name = "compare"
+    width = 130
+    _set = "ComParE_2016"
+    _levels = ("LowLevelDescriptors", "LowLevelDescriptors_Deltas")
+
+
+class EGemaps(_OpenSmile):
+    """The 25 low-level descriptors of eGeMAPS v02."""
+
+    name = "egemaps"
+    width = 25
+    _set = "eGeMAPSv02"
+    _levels = ("LowLevelDescriptors",)

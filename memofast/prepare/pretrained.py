@@ -1,0 +1,115 @@
+"""transformers models from local folders: loaded whole or refused, and the device they run on. Nothing is downloaded."""
+
+import json
+import multiprocessing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from memofast.errors import MemofastError
+from memofast.prepare.fingerprint import fingerprint
+
+_NEVER_READ = ("masked_spec_embed", "mask_token")  # weights that only pre-training of the model itself reads
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model in fp32, for inference. absent: names of weights that its checkpoint lacks and that its rows may not depend on."""
+
+    model: Any
+    absent: frozenset[str]
+
+    def fingerprint(self, settings: dict[str, Any]) -> str:
+        """See `fingerprint`; weights that the checkpoint lacks are left out, for they are random."""
+        weights = self.model.state_dict()
+        return fingerprint({name: weights[name] for name in weights.keys() - self.absent}, settings)
+
+
+def read_config(folder: Path, purpose: str) -> Any:
+    """The configuration of the model in `folder`; raises MemofastError where there is none, naming `purpose`."""
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise MemofastError(f"no model at {folder}; {purpose} needs a local folder with config.json and weights")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MemofastError(
+            f"{folder / 'config.json'} is not readable ({_first_line(error)}); fetch it again"
+        ) from error
+
+
+def load_pretrained(automatic: type, folder: Path) -> Pretrained:
+    """The model of `folder` as the class `automatic` (such as `AutoModel`) builds it.
+
+    Raises: MemofastError where weights are missing (transformers would draw them at random) or unreadable. A missing pooler is let pass: see
+    `Pretrained.absent`.
+    """
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # missing weights are told below, in one line
+    logging.disable_progress_bar()
+    try:
+        model, info = automatic.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        raise MemofastError(f"the model at {folder} does not load ({_first_line(error)}); fetch it again") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+    absent = frozenset(info["missing_keys"])
+    needed = sorted(name for name in absent if "pooler" not in name and not name.endswith(_NEVER_READ))
+    if needed or info["mismatched_keys"]:
+        what = f"{len(needed)} weights are missing, as {needed[0]}" if needed else "some weights have another shape"
+        raise MemofastError(
+            f"the weights at {folder} do not fit its config.json: {what}; give the folder of a whole model"
+        )
+    return Pretrained(model.eval(), absent)
+
+
+def preprocessing(folder: Path, part: str) -> dict[str, Any]:
+    """What a model's folder says of its input: `preprocessor_config.json`, or `part` of `processor_config.json`; empty where neither is there."""
+    for name, key in (("preprocessor_config.json", None), ("processor_config.json", part)):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            settings = settings.get(key) if key else settings
+        except (ValueError, AttributeError) as error:
+            raise MemofastError(f"{path} is not readable ({error}); fetch it again") from error
+        if isinstance(settings, dict):
+            return settings
+    return {}
+
+
+def choose_device(name: str) -> str:
+    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`; raises MemofastError for another name and where there is no GPU."""
+    if name not in {"auto", "cpu", "cuda"}:
+        raise MemofastError(f"--device is auto, cpu or cuda, not {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise MemofastError("--device cuda: PyTorch sees no GPU; `memofast info` says why, --device cpu works without")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def open_device(name: str) -> torch.device:
+    """The device of this process. Workers take the GPUs in turn and share one where they are more; each has its own copy of the models.
+
+    Arithmetic on a GPU is set to full fp32 and to algorithms that give the same bits every time.
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
+    worker = (multiprocessing.current_process()._identity or (1,))[0] - 1
+    return torch.device("cuda", worker % torch.cuda.device_count())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
