@@ -51,7 +51,7 @@ def test_subtitles_are_moved_to_the_speech(tmp_path, real_data, shift):
     path, begins = film(tmp_path, real_data / "speech" / "ravdess16k", shift)
     clips = read_sources([str(path)], SourceOptions())
     extraction = Extraction(ExtractionOptions(None, None, parse_speech("logmel", None), 30.0, "silero"))
-    found = extraction(clips)
+    found = list(extraction(clips))
     assert len(found) == 12
     moved = [[problem.reason for problem in extracted.problems] for extracted in found]
     assert moved == [["subtitles moved"] if shift else []] * 12
@@ -63,6 +63,6 @@ def test_subtitles_are_moved_to_the_speech(tmp_path, real_data, shift):
 def test_energy_only_flags_them(tmp_path, real_data):
     path, begins = film(tmp_path, real_data / "speech" / "ravdess16k", 3.0)
     clips = read_sources([str(path)], SourceOptions())
-    found = Extraction(ExtractionOptions(None, None, parse_speech("none", None), 30.0, "energy"))(clips)
+    found = list(Extraction(ExtractionOptions(None, None, parse_speech("none", None), 30.0, "energy"))(clips))
     assert [[problem.reason for problem in extracted.problems] for extracted in found] == [["doubtful subtitles"]] * 12
     assert np.allclose([extracted.clip.start for extracted in found], np.array(begins) - 3.0, atol=0.01)
