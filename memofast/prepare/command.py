@@ -16,6 +16,7 @@ _SOURCES = "folder of media with subtitles (.srt, .vtt, .ass, in the file) or ti
 _FACE = "denseface=FILE, model=FOLDER (any transformers model of pictures) or none; settings follow: denseface=FILE,layer=trans1+last or model=FOLDER,row=cls,labels=no"
 _SPEECH = "logmel, compare or egemaps (openSMILE, non-commercial licence), wav2vec2=FOLDER, hubert=, wavlm=, data2vec=, or none; of a model also FOLDER,layer=6 or layer=conv"
 _TEXT = "model=FOLDER (any transformers text encoder), a row per word piece, or one with ,rows=sentence; kept in the store text_features, which pre-training does not read"
+_ASR = "faster-whisper=FOLDER[,language=en][,beam=5]: sentences of files without any text, by speech recognition"
 _COLUMN = "FIELD=COLUMN for a table; fields: id, file, start, end, text, label; a template works too: id=dia{Dialogue_ID}_utt{Utterance_ID}"
 
 
@@ -47,6 +48,7 @@ def main(
         str | None, typer.Option(help="of subtitles in films, as the file names it: eng; default: the longest")
     ] = None,
     script: Annotated[str, typer.Option(help="lines kept of subtitles in two languages: latin, cjk, ...")] = "latin",
+    asr: Annotated[str | None, typer.Option(help=_ASR)] = None,
     voice: Annotated[
         str, typer.Option(help="voice activity: auto (silero if installed), silero, energy, or none")
     ] = "auto",
@@ -93,6 +95,7 @@ def main(
     from memofast.prepare.speech import parse_speech
     from memofast.prepare.splits import parse_fractions
     from memofast.prepare.text_features import parse_text_features
+    from memofast.prepare.transcripts import TRANSCRIPTS, add_transcripts, parse_asr
     from memofast.prepare.voice import open_voice
 
     console = Console(stderr=True)
@@ -103,13 +106,14 @@ def main(
     choice = parse_speech(speech, speech_mean)
     faces = parse_face(face) if face else None
     encoder = parse_text_features(text_features) if text_features else None
+    recogniser = parse_asr(asr) if asr else None
     if face_normalisation not in {"model", "corpus"}:
         raise MemofastError(f"--face-normalisation is model or corpus, not {face_normalisation!r}")
     if face_normalisation == "corpus" and (faces is None or faces.kind != "denseface"):
         raise MemofastError(
             "--face-normalisation corpus is for --face denseface=FILE; other models have numbers of their own"
         )
-    models = faces or encoder or choice.path
+    models = faces or encoder or choice.path or recogniser
     device = choose_device(device) if models else "cpu"  # `auto` must not change its meaning when work is resumed
     if voice != "none":
         voice = open_voice(voice).name  # what `auto` means must not change when work is resumed
@@ -122,6 +126,9 @@ def main(
         raise MemofastError("--lexicon needs --vocab: classes are kept per word piece")
     if engine not in ENGINES:
         raise MemofastError(f"--engine is {' or '.join(ENGINES)}, not {engine!r}")
+    processes = workers or os.cpu_count() or 1
+    if recogniser and not vocab:
+        raise MemofastError("--asr finds sentences to tokenise; give --vocab VOCAB.txt or a tokenizer folder")
     pictures = sum(clip.picture is not None for clip in clips)
     if faces and pictures:
         yunet = yunet or _downloaded_yunet()
@@ -134,7 +141,6 @@ def main(
     extraction = ExtractionOptions(
         faces if pictures else None, yunet, choice, max_seconds, voice, speaker=speaker, device=device
     )
-    processes = workers or os.cpu_count() or 1
     by_folder = split_by == "folder"
     options = PrepareOptions(
         name, fractions, by_folder, processes, licence, min_speech, engine, profile, face_normalisation, encoder
@@ -142,6 +148,9 @@ def main(
     vocabulary = Vocabulary(vocab.resolve(), lexicon and lexicon.resolve()) if vocab else None
     signal.signal(signal.SIGTERM, _stop)
     try:
+        if recogniser:
+            folder = out.resolve() / TRANSCRIPTS
+            clips = add_transcripts(clips, folder, recogniser, rules, console, device=device, threads=processes)
         prepare(clips, out.resolve(), vocabulary, extraction, options, console)
     except KeyboardInterrupt:
         console.print("interrupted; what is done is kept: run the same command again to go on")

@@ -153,10 +153,15 @@ def _with_timings(clip: Clip, media: Path, folder: Path, options: SourceOptions)
     sentences, brief = sentences_of(cues, options.sentences)
     if not (sentences or brief):
         return [replace(clip, problem=f"bad timings: {place} holds no cue with words")]
+    return [replace(part, subtitled=True) for part in sentence_clips(clip, sentences, brief)]
+
+
+def sentence_clips(clip: Clip, sentences: list[Cue], brief: list[Cue]) -> list[Clip]:
+    """A clip for each sentence of a film, numbered in order of time; those that are too short carry that as their problem."""
     digits = max(4, len(str(len(sentences) + len(brief))))
     clips = []
     for number, cue in enumerate(sorted(sentences + brief, key=lambda cue: (cue.start, cue.end)), 1):
-        part = replace(clip, id=f"{clip.id}_{number:0{digits}}", start=cue.start, end=cue.end, subtitled=True)
+        part = replace(clip, id=f"{clip.id}_{number:0{digits}}", start=cue.start, end=cue.end)
         if cue in brief:
             part = replace(part, problem=f"too brief: {cue.end - cue.start:.2f} s, {cue.text!r}")
         else:
