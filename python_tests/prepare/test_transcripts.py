@@ -24,7 +24,13 @@ def whisper(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
+    """Longer than the thirty seconds in which the recogniser hears its sentence once."""
     return write_clip(tmp_path_factory.mktemp("film") / "film.mkv", 35.0, picture=False)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    return write_clip(tmp_path_factory.mktemp("scene") / "scene.mkv", 9.0, picture=False)
 
 
 def transcribed(clips, out, whisper, **rules):
@@ -45,14 +51,15 @@ def test_a_short_file_gets_its_words(tmp_path, whisper):
 
 def test_a_film_is_cut_into_sentences(tmp_path, whisper, film):
     clips = transcribed([Clip("film", sound=film, split="test")], tmp_path, whisper, shortest=0.1, longest=10.0)
-    assert len(clips) >= 2 and {clip.text for clip in clips} == {SAYS}
-    assert [clip.id for clip in clips] == [f"film_{n:04}" for n in range(1, len(clips) + 1)]
-    assert all(clip.split == "test" and 0 <= clip.start < clip.end <= 35.5 for clip in clips)
-    assert clips[1].start >= 10.0  # the recogniser hears thirty seconds at a time
+    assert [(clip.id, clip.text, clip.split) for clip in clips] == [
+        ("film_0001", SAYS, "test"),
+        ("film_0002", SAYS, "test"),
+    ]
+    assert 0 <= clips[0].start < clips[0].end <= 30 <= clips[1].start < clips[1].end <= 35.5
 
 
-def test_a_clip_with_times_gets_the_words_inside(tmp_path, whisper, film):
-    clips = [Clip("a", sound=film, start=0.0, end=5.0), Clip("b", sound=film, start=10.0, end=15.0)]
+def test_a_clip_with_times_gets_the_words_inside(tmp_path, whisper, scene):
+    clips = [Clip("a", sound=scene, start=0.0, end=5.0), Clip("b", sound=scene, start=5.0, end=8.0)]
     found = transcribed(clips, tmp_path, whisper)
     assert [clip.text for clip in found] == [SAYS, None] and [clip.id for clip in found] == ["a", "b"]
 
