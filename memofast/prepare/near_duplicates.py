@@ -18,6 +18,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 SHORT = 5  # words
@@ -122,7 +123,7 @@ class _Index:
 
 
 def _pairs(words: Words) -> frozenset[tuple[str, str]]:
-    return frozenset(zip(words, words[1:], strict=False))
+    return frozenset(pairwise(words))
 
 
 def _jaccard(one: frozenset, other: frozenset) -> float:
