@@ -33,12 +33,13 @@ def assign_splits(clips: Iterable[Clip], fractions: dict[str, float], by_folder:
     """
     splits: dict[str, list[str]] = {}
     for clip in clips:
-        split = clip.split or _by_hash(clip.folder if by_folder else clip.id, fractions)
+        split = clip.split or draw_split(clip.folder if by_folder else clip.id, fractions)
         splits.setdefault(split, []).append(clip.id)
     return {name: sorted(ids) for name, ids in sorted(splits.items())}
 
 
-def _by_hash(name: str, fractions: dict[str, float]) -> str:
+def draw_split(name: str, fractions: dict[str, float]) -> str:
+    """The split of a sample or group by BLAKE2b of its name; the rest is train."""
     place = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") / 2**64
     for split, fraction in fractions.items():
         if place < fraction:

@@ -105,7 +105,7 @@ def _dailydialog(path: Path) -> Iterator[Sentence]:
     """RECCON's file: dialogues by id, each a list of one list of turns; punctuation stands apart from words."""
     for dialogue, parts in json.loads(read_text(path)).items():
         for said in parts[0]:
-            text = re.sub(r" (?=[,.?!;:](\s|$))| (?=['’] ?\w)", "", _clean(said["utterance"]))
+            text = re.sub(r" (?=[,.?!;:](\s|$))| (?=['\u2019] ?\w)", "", _clean(said["utterance"]))
             yield Sentence(f"{dialogue}_{said['turn']}", text, {said["emotion"]: 1.0}, dialogue)
 
 

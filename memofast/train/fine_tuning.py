@@ -189,14 +189,15 @@ class FineTuner:
         mean = loss.total / max(loss.count, 1)
         mean.backward()
         norm = float(optimisation.clip(self.model, self.settings.clip))
-        if not math.isfinite(float(mean)) or not math.isfinite(norm):
+        value = float(mean.detach())
+        if not math.isfinite(value) or not math.isfinite(norm):
             raise MemofastError(
                 f"the loss is not finite at update {update.step}, samples {', '.join(batch.ids[:8])}; check them or lower --lr"
             )
         optimisation.set_rate(self.optimiser, optimisation.learning_rate(update.step, self.settings))
         self.optimiser.step()
         self.optimiser.zero_grad()
-        return float(mean.detach())
+        return value
 
     def _validate(self, progress: Progress, log: MetricsLog) -> None:
         self.model.eval()
