@@ -7,7 +7,7 @@ import typer
 
 from memofast.cli import run
 
-_CORPUS = "KIND=PATH; kinds: meld, emorynlp, emotionlines, goemotions, isear, dailydialog, table (columns text, label)"
+_CORPUS = "KIND=PATH, or KIND:MOST=PATH for so many sentences of it; kinds: meld, emorynlp, emotionlines, goemotions, isear, dailydialog, table (columns text, label)"
 
 main = typer.Typer(
     add_completion=False,

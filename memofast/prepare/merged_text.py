@@ -11,7 +11,7 @@ from memofast.data.corpus import Corpus, write_corpus
 from memofast.data.emotion_labels import LabelMap, target_classes
 from memofast.errors import MemofastError
 from memofast.prepare.near_duplicates import ALIKE, SHORT, find_near_duplicates, words_of
-from memofast.prepare.splits import TRAIN, draw_split
+from memofast.prepare.splits import TRAIN, draw_split, hash_share
 from memofast.prepare.text import WordPieces
 from memofast.prepare.text_corpora import read_text_corpus
 from memofast.store import TextWriter
@@ -24,17 +24,21 @@ _SAME_DATA = 0.5  # of a source's longer sentences in an evaluated file: then it
 
 @dataclass(frozen=True)
 class TextSource:
-    """A file of one corpus, `KIND=PATH`."""
+    """A file of one corpus, `KIND=PATH` or `KIND:MOST=PATH`. most: sentences read of it, drawn by a hash of their group; 0: all."""
 
     kind: str
     path: Path
+    most: int = 0
 
     @classmethod
     def parse(cls, given: str) -> "TextSource":
-        kind, equals, path = given.partition("=")
-        if not equals or not path:
-            raise MemofastError(f"a text corpus is KIND=PATH, as meld=train_sent_emo.csv, not {given!r}")
-        return cls(kind, Path(path))
+        name, equals, path = given.partition("=")
+        kind, colon, most = name.partition(":")
+        if not equals or not path or (colon and not (most.isdigit() and int(most))):
+            raise MemofastError(
+                f"a text corpus is KIND=PATH or KIND:MOST=PATH, as meld=train_sent_emo.csv or isear:2000=isear.csv, not {given!r}"
+            )
+        return cls(kind, Path(path), int(most or 0))
 
     @property
     def title(self) -> str:
@@ -120,6 +124,8 @@ def _read(
     source: TextSource, target: str, split: str, counts: MergeCounts | None, validation: float = 0.0
 ) -> list[Labelled]:
     labels, found, read = LabelMap.of(source.kind, target), [], read_text_corpus(source.kind, source.path)
+    if source.most:
+        read = sorted(read, key=lambda sentence: hash_share(f"{source.kind}/{sentence.group}"))[: source.most]
     for sentence in read:
         if (emotions := labels.distribution(sentence.votes)) is not None:
             part = draw_split(f"{source.kind}/{sentence.group}", {VALIDATION: validation}) if split == TRAIN else split

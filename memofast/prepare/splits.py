@@ -40,9 +40,14 @@ def assign_splits(clips: Iterable[Clip], fractions: dict[str, float], by_folder:
 
 def draw_split(name: str, fractions: dict[str, float]) -> str:
     """The split of a sample or group by BLAKE2b of its name; the rest is train."""
-    place = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") / 2**64
+    place = hash_share(name)
     for split, fraction in fractions.items():
         if place < fraction:
             return split
         place -= fraction
     return TRAIN
+
+
+def hash_share(name: str) -> float:
+    """A number in [0, 1) that never changes: BLAKE2b-64 of the name, little-endian."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") / 2**64
