@@ -125,7 +125,7 @@ def _read(
 ) -> list[Labelled]:
     labels, found, read = LabelMap.of(source.kind, target), [], read_text_corpus(source.kind, source.path)
     if source.most:
-        read = sorted(read, key=lambda sentence: hash_share(f"{source.kind}/{sentence.group}"))[: source.most]
+        read = sorted(read, key=lambda sentence: hash_share(f"part of {source.kind}/{sentence.group}"))[: source.most]
     for sentence in read:
         if (emotions := labels.distribution(sentence.votes)) is not None:
             part = draw_split(f"{source.kind}/{sentence.group}", {VALIDATION: validation}) if split == TRAIN else split
