@@ -61,12 +61,17 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
         return self(batch).float().softmax(-1)
 
 
+def model_folder(folder: Path) -> Path:
+    """The folder of the model itself, given that or the folder of the run that made it."""
+    return folder / "model" if (folder / "model" / "config.json").is_file() else folder
+
+
 def open_emotion_model(folder: Path) -> MemoBertForEmotion:
     """A trained emotion model, in evaluation mode, from its folder or that of the run that made it.
 
     Raises `MemofastError` where the folder holds no model, or one without an emotion head.
     """
-    folder = folder / "model" if (folder / "model" / "config.json").is_file() else folder
+    folder = model_folder(folder)
     model, found = MemoBertForEmotion.from_pretrained(folder, output_loading_info=True)
     if any(name.startswith("emotion.") for name in found["missing_keys"]):
         raise MemofastError(

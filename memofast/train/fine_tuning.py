@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from memofast.cpu import limit_compiled_products
-from memofast.data import Capacity, Loader, Split, Stream, Update, epoch
+from memofast.data import Capacity, Loader, Split, Stream, Update, epoch, runs_by_length
 from memofast.errors import MemofastError
 from memofast.evaluate.classification import class_scores
 from memofast.model import MemoBertForEmotion
@@ -29,6 +29,7 @@ from memofast.train.recipe import Train
 from memofast.train.signals import Stop
 
 WARMUP_SHARE = 0.1
+_ROWS = 4096  # of a batch without gradients
 
 
 @dataclass(frozen=True)
@@ -75,27 +76,11 @@ def truth_of(split: Split) -> np.ndarray:
 def predict(model: MemoBertForEmotion, split: Split, precision: str = "fp32") -> np.ndarray:
     """Probabilities [n, classes] float32 of a split's samples, in its order; they are packed by length."""
     device = next(model.parameters()).device
-    order = np.argsort(split.lengths.sum(1), kind="stable")
     result = np.empty((len(split), model.config.num_labels), np.float32)
     with optimisation.autocast(precision, device):
-        for chosen in _runs(split, order):
+        for chosen in runs_by_length(split.lengths, _ROWS):
             result[chosen] = model.probabilities(split.pack(chosen).to(device)).cpu().numpy()
     return result
-
-
-_ROWS = 4096  # of a batch without gradients
-
-
-def _runs(split: Split, order: np.ndarray) -> list[np.ndarray]:
-    """The order cut into batches of at most `_ROWS` rows, or one sample."""
-    ends = np.cumsum(split.lengths.sum(1)[order])
-    runs, start = [], 0
-    while start < len(order):
-        before = ends[start - 1] if start else 0
-        end = max(start + 1, int(np.searchsorted(ends, before + _ROWS, side="right")))
-        runs.append(order[start:end])
-        start = end
-    return runs
 
 
 def _whole(split: Split) -> Capacity:
