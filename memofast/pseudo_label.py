@@ -25,6 +25,7 @@ def main(
     An interrupted labelling goes on where it stopped; until it is complete the corpus stays as it was.
     """
     from rich.console import Console
+    from transformers.utils import logging
 
     from memofast.data import Corpus
     from memofast.errors import MemofastError
@@ -40,6 +41,7 @@ def main(
             f"corpus {corpus} has no split {unknown[0]!r}; it has {', '.join(there)}: name one by --select"
         )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    logging.disable_progress_bar()  # of loading, which is quick
     counts = pseudo_label(corpus, model, console, rows=rows, device=device)
     console.print(
         f"{counts.labelled:,} sentences labelled, {counts.without_words:,} samples without words, {counts.too_long:,} too long"

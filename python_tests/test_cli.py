@@ -9,7 +9,6 @@ from memofast import cli
 from memofast.errors import MemofastError
 from memofast.version import __version__
 
-
 COMMANDS = [name.replace("_", "-") for name in cli._COMMANDS]
 
 

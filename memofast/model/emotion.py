@@ -46,8 +46,10 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
             "model_type"
         ) == "bert":
             return cls.from_bert(path, **named, **overrides)
-        # a head of other classes is left behind with its name, so that no size differs
-        return cls.from_pretrained(path, key_mapping={r"^emotion\.": "former_emotion."}, **named, **overrides)
+        encoder = MemoBertModel.from_pretrained(path)
+        model = cls(MemoBertConfig(**{**encoder.config.to_dict(), **named, **overrides}))
+        model.memobert.load_state_dict(encoder.state_dict(), strict=False)  # a modality may be left out
+        return model.eval()
 
     def forward(self, batch: PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """Logits [B, classes]; rng as in `MemoBertModel.forward`. Only [CLS] rows pass through the last layer's second half."""

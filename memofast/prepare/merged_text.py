@@ -110,7 +110,8 @@ def merge(
         labelled = _read(source, target, TRAIN, counts, share)
         like = find_near_duplicates([sentence.text for sentence in labelled], spoken).first
         _refuse_evaluated(source, labelled, like)
-        counts.add(source, like_evaluated=len(like), like_evaluated_long=_long(labelled, like))
+        counts.add(source, like_evaluated=len(like), like_evaluated_long=_long(labelled, like), like_validation=0)
+        counts.add(source, **{TRAIN: 0, VALIDATION: 0})
         kept += [(source, sentence) for place, sentence in enumerate(labelled) if place not in like]
     kept = _without_validation(kept, counts)
     chosen = [sentence for _, sentence in kept]

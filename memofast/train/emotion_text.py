@@ -19,7 +19,7 @@ from transformers.utils import logging
 from memofast.data import Corpus, Split, Stream
 from memofast.data.emotion_labels import target_classes
 from memofast.errors import MemofastError
-from memofast.evaluate.classification import class_scores, print_scores
+from memofast.evaluate.class_scores import class_scores, print_scores
 from memofast.model import MemoBertForEmotion
 from memofast.prepare.merged_text import VALIDATION, MergeCounts, TextSource, merge
 from memofast.prepare.splits import TRAIN

@@ -18,7 +18,7 @@ from torch import Tensor
 from memofast.cpu import limit_compiled_products
 from memofast.data import Capacity, Loader, Split, Stream, Update, epoch, runs_by_length
 from memofast.errors import MemofastError
-from memofast.evaluate.classification import class_scores
+from memofast.evaluate.class_scores import class_scores
 from memofast.model import MemoBertForEmotion
 from memofast.objectives.classification import balanced_weights, class_targets, classification_loss
 from memofast.train import optimisation
@@ -83,6 +83,17 @@ def predict(model: MemoBertForEmotion, split: Split, precision: str = "fp32") ->
     return result
 
 
+def _check_classes(model: MemoBertForEmotion, splits: Sequence[Split]) -> None:
+    for split in splits:
+        found = split.corpus.classes.get("emotions") or split.corpus.classes.get("label")
+        if not found:
+            raise MemofastError(f"corpus {split.corpus.path} has no labels; prepare it with -c label=COLUMN")
+        if tuple(found) != model.classes:
+            raise MemofastError(
+                f"corpus {split.corpus.path} has the classes {', '.join(found)}, the model {', '.join(model.classes)}; give a model of the same"
+            )
+
+
 def _whole(split: Split) -> Capacity:
     return Capacity(4096, *(int(rows) for rows in split.lengths.sum(0)))
 
@@ -96,11 +107,13 @@ class FineTuner:
     """One run, fresh or resumed from the newest checkpoint in `folder`.
 
     Args: model: its classes are those of the targets. streams: what is learnt, by weight. validation: what chooses the checkpoint.
+    Raises: `MemofastError` for a corpus without labels or of other classes than the model's.
     """
 
     def __init__(
         self, model: MemoBertForEmotion, streams: Sequence[Stream], validation: Split, options: FineTuning, folder: Path
     ):
+        _check_classes(model, [*(stream.split for stream in streams), validation])
         limit_compiled_products()
         self.options, self.streams, self.validation, self.folder = options, list(streams), validation, folder
         samples = sum(self._size(stream) for stream in streams)

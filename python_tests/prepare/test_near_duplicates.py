@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from memofast.prepare.near_duplicates import ALIKE, SHORT, Match, find_near_duplicates, similarity, words_of
 from memofast.prepare.text_corpora import read_text_corpus
 
-few_words = st.lists(st.sampled_from("i you do not know what are they saying there".split()), max_size=9).map(" ".join)
+few_words = st.lists(
+    st.sampled_from(["i", "you", "do", "not", "know", "what", "are", "they", "saying", "there"]), max_size=9
+).map(" ".join)
 
 
 def test_words_are_what_is_compared():
-    assert words_of("You\x92re a GENIUS!") == words_of("You’re a genius") == ("youre", "a", "genius")
+    assert words_of("You\x92re a GENIUS!") == words_of("You\u2019re a genius") == ("youre", "a", "genius")
     assert words_of("ﬁne—really?!") == ("fine", "really")
     assert words_of("?! ...") == ()
 
@@ -24,7 +26,7 @@ def test_words_are_what_is_compared():
         ("What?", "what!!", True),
         ("What now?", "What then?", False),
         ("I know.", "I know, I know, I know, I know.", False),
-        ("Oh my God, he's lost it.", "Oh my God, he’s lost it. He's lost it.", True),
+        ("Oh my God, he's lost it.", "Oh my God, he\u2019s lost it. He's lost it.", True),
         ("I have never been to Rome in my whole life", "I have never been to Rome in my whole life before", True),
         ("I have never been to Rome in my life", "She was always late for dinner at my house", False),
     ],

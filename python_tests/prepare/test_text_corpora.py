@@ -16,9 +16,9 @@ def write(path, text, encoding="utf-8"):
 
 def test_meld_with_windows_bytes(tmp_path):
     header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID\n"
-    path = write(tmp_path / "m.csv", header + '1,"Oh, you’re late!",A,anger,negative,3,4\n', "cp1252")
+    path = write(tmp_path / "m.csv", header + '1,"Oh, you\u2019re late!",A,anger,negative,3,4\n', "cp1252")
     (said,) = read_text_corpus("meld", path)
-    assert (said.id, said.text, said.votes, said.group) == ("dia3_utt4", "Oh, you’re late!", {"anger": 1}, "dia3")
+    assert (said.id, said.text, said.votes, said.group) == ("dia3_utt4", "Oh, you\u2019re late!", {"anger": 1}, "dia3")
 
 
 def test_emorynlp(tmp_path):
@@ -31,7 +31,7 @@ def test_emorynlp(tmp_path):
 def test_emotionlines_votes(tmp_path):
     said = {"speaker": "P", "utterance": "He\x92s lost it.", "emotion": "non-neutral", "annotation": "0002120"}
     (found,) = read_text_corpus("emotionlines", write(tmp_path / "f.json", json.dumps([[said]])))
-    assert found.text == "He’s lost it."
+    assert found.text == "He\u2019s lost it."
     assert found.votes == {"fear": 0.4, "anger": 0.2, "surprise": 0.4}
 
 
