@@ -1,4 +1,4 @@
-"""Labels of emotion corpora to common class sets, by the table `memofast/recipes/emotion_labels.yaml`."""
+"""Labels of emotion corpora to common class sets, by the table `memofast/data/emotion_labels.yaml`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ TABLE = "emotion_labels.yaml"
 
 @cache
 def _table() -> dict:
-    return yaml.safe_load((resources.files("memofast.recipes") / TABLE).read_text(encoding="utf-8"))
+    return yaml.safe_load((resources.files("memofast.data") / TABLE).read_text(encoding="utf-8"))
 
 
 def target_classes(name: str) -> tuple[str, ...]:
