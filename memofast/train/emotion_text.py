@@ -114,6 +114,7 @@ def _print_counts(counts: MergeCounts, console: Console) -> None:
     for source, row in counts.sources.items():
         table.add_row(source, *(f"{row.get(name, 0):,}" for name in columns))
     table.add_row("all", *(f"{counts.total(name):,}" for name in columns))
+    console.width = max(console.width, Console(width=1000).measure(table).maximum)  # no number is cut short
     console.print(table)
 
 
