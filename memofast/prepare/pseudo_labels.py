@@ -51,7 +51,7 @@ def pseudo_label(
     text = corpus.stores["text"]
     labeller.check_vocabulary(text)
     split, counts = _sentences(corpus, labeller.model.config.max_position_embeddings)
-    folder = path / f"{_NAME}{labeller.fingerprint[:8]}"
+    folder = path / labeller.store_name(text)
     if folder.resolve() == text.path.resolve():
         console.print(f"{path} holds the labels of this model already")
         return counts
@@ -62,7 +62,7 @@ def pseudo_label(
                 _copy(text, id, writer, None)
     facts = {"labeller": labeller.about, **vars(counts)}
     replace_text_store(path, folder, {"pseudo_labels": facts})
-    _remove_former(text, path)
+    _remove_others(folder)
     return counts
 
 
@@ -86,6 +86,10 @@ class _Labeller:
                 f"store {text.path} was made with another vocabulary than the model's; prepare the corpus with --vocab {self.folder}"
             )
 
+    def store_name(self, text: TextStore) -> str:
+        """Another one for every model and every text, so that labels never outlive the sentences they were made for."""
+        return _NAME + hashlib.blake2b((self.fingerprint + _origin(text)).encode(), digest_size=4).hexdigest()
+
     def writer(self, folder: Path, text: TextStore) -> TextWriter:
         """A writer of what the text store holds, and emotions."""
         special = text.meta["special_tokens"]
@@ -96,9 +100,14 @@ class _Labeller:
             classes=text.classes.get("label", ()),
             lexicon_classes=text.classes.get("lexicon", ()),
             emotions=self.model.classes,
-            labeller=self.about,
+            labeller=self.about | {"labelled_store": _origin(text)},
             **{name: text.meta.get(name, "") for name in ("extractor", "fingerprint", "source", "licence")},
         )
+
+
+def _origin(text: TextStore) -> str:
+    """Digest of the store without emotions, also where this one has them."""
+    return text.meta.get("labeller", {}).get("labelled_store") or text.meta["digest"]
 
 
 def _sentences(corpus: Corpus, longest: int) -> tuple[Split, LabelCounts]:
@@ -146,11 +155,12 @@ def _copy(text: TextStore, id: str, writer: TextWriter, emotions: np.ndarray | N
     )
 
 
-def _remove_former(text: TextStore, corpus: Path) -> None:
-    """Labels of an earlier model go; the store that the preparation wrote stays, so that it can be prepared further."""
-    if text.path.name.startswith(_NAME) and text.path.resolve().parent == corpus.resolve():
-        environments.close(text.path)
-        shutil.rmtree(text.path)
+def _remove_others(labelled: Path) -> None:
+    """Labels of earlier models and texts go; the store that the preparation wrote stays, so that it can be prepared further."""
+    for folder in labelled.parent.glob(f"{_NAME}*"):
+        if folder != labelled:
+            environments.close(folder)
+            shutil.rmtree(folder)
 
 
 def _progress(console: Console) -> Progress:

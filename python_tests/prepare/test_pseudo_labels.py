@@ -134,6 +134,21 @@ def test_labelled_again(corpus, model, tmp_path, monkeypatch):
     assert (corpus / "text").is_dir()
 
 
+def test_a_text_store_that_changed_is_labelled_anew(corpus, model):
+    pseudo_label(corpus, model, QUIET)
+    opened = Corpus.open(corpus)
+    first, splits = opened.stores["text"].path, {name: opened.split(name).ids for name in opened.splits}
+    meta = TextStore.open(corpus / "text").meta
+    about = {"extractor": meta["extractor"], "fingerprint": meta["fingerprint"], "licence": "ours"}
+    with TextWriter(corpus / "text", cls_id=2, sep_id=3, classes=("a", "b"), lexicon_classes=("x",), **about) as writer:
+        writer.put("new", [7, 8], [0, 1], utf8="of today")
+    splits["train"] = [*splits["train"], "new"]
+    write_corpus(corpus, "films", {"text": corpus / "text", "visual": corpus / "visual"}, splits)
+    assert pseudo_label(corpus, model, QUIET).labelled == 41
+    text = Corpus.open(corpus).stores["text"]
+    assert text.read("new")["emotions"].any() and text.path != first and not first.exists()
+
+
 def test_a_reader_that_does_not_know_emotions_reads_the_rest(corpus, model, monkeypatch):
     pseudo_label(corpus, model, QUIET)
     monkeypatch.setattr(record, "_NAME_OF", {n: name for n, name in record._NAME_OF.items() if name != "emotions"})
