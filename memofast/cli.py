@@ -8,7 +8,17 @@ import typer
 
 from memofast.errors import MemofastError
 
-_COMMANDS = ("pretrain", "prepare", "inspect", "info", "download", "import_npz", "denseface")
+_COMMANDS = (
+    "pretrain",
+    "prepare",
+    "emotion_text",
+    "pseudo_label",
+    "inspect",
+    "info",
+    "download",
+    "import_npz",
+    "denseface",
+)
 _HOMES = {"denseface": "memofast.prepare.denseface", "import_npz": "memofast.store.import_npz"}
 
 

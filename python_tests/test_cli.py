@@ -9,13 +9,15 @@ from memofast import cli
 from memofast.errors import MemofastError
 from memofast.version import __version__
 
+COMMANDS = [name.replace("_", "-") for name in cli._COMMANDS]
+
 
 def memofast(*arguments: str) -> subprocess.CompletedProcess:
     program = "from memofast.cli import main; main()"
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("command", ["pretrain", "prepare", "inspect", "info", "download", "import-npz", "denseface"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command):
     result = memofast(command, "--help")
     assert result.returncode == 0, result.stderr

@@ -125,7 +125,7 @@ bool find_column(const uint8_t* record, const Header& header, const GatherColumn
         if (found->name != wanted.name) continue;
         if (found->type > uint16_t(RecordType::uint8)) return false;
         const RecordType type = RecordType(found->type);
-        const int64_t values = wanted.width == 0 ? 1 : rows * wanted.width;
+        const int64_t values = wanted.width == 0 ? wanted.padded : rows * wanted.width;
         return found->width == wanted.width && int64_t(found->bytes) == values * size_of(type) &&
                uint64_t(found->offset) + found->bytes <= header.size &&
                (type == wanted.type || (is_float(type) && is_float(wanted.type)));
@@ -137,7 +137,7 @@ void copy_column(const GatherColumn& wanted, const Column& column, const uint8_t
     const RecordType type = RecordType(column.type);
     const int64_t size = size_of(wanted.type);
     uint8_t* out = static_cast<uint8_t*>(wanted.out);
-    if (wanted.width == 0) return copy_values(wanted.type, out + record * size, type, in, 1);
+    if (wanted.width == 0) return copy_values(wanted.type, out + record * wanted.padded * size, type, in, wanted.padded);
     out += first * wanted.padded * size;
     if (wanted.width == wanted.padded) return copy_values(wanted.type, out, type, in, rows * wanted.width);
     const int64_t stride = wanted.width * size_of(type), tail = (wanted.padded - wanted.width) * size;

@@ -10,8 +10,8 @@ enum class RecordType : int { float32 = 0, bfloat16 = 1, float16 = 2, int32 = 3,
 // One column to gather, and where it goes.
 struct GatherColumn {
     int name;            // column name id
-    int64_t width;       // values per row as stored; 0: one value per record
-    int64_t padded;      // values per row in the batch, at least width; the rest are zero
+    int64_t width;       // values per row as stored; 0: a column of the record, without rows
+    int64_t padded;      // values per row in the batch, at least width, the rest zero; without rows: values per record
     RecordType type;     // type in the batch; float types are converted, others must be as stored
     void* out;
 };

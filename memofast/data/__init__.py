@@ -3,7 +3,7 @@
 from memofast.data.batch import Capacity, PackedBatch
 from memofast.data.corpus import Corpus, Split, sample_key, write_corpus
 from memofast.data.loading import Loader, MicroBatch, Update, epoch
-from memofast.data.sampling import Stream
+from memofast.data.sampling import Stream, runs_by_length
 
 __all__ = [
     "Capacity",
@@ -15,6 +15,7 @@ __all__ = [
     "Stream",
     "Update",
     "epoch",
+    "runs_by_length",
     "sample_key",
     "write_corpus",
 ]

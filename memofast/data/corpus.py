@@ -73,6 +73,42 @@ def write_corpus(
     return Corpus.open(path)
 
 
+def write_part(path: str | Path, name: str, of: str, ids: Iterable[str], rules: Iterable[Mapping[str, Any]]) -> None:
+    """Add a split to `path/corpus.json` that is part of another one, with the rules that chose it; replaces an earlier part of this name.
+
+    Args: rules: each with `rule`, its name, and counts; they follow the corpus' other rules, those of an earlier part leave.
+    Raises: `MemofastError` where `name` is a split of its own, or an id is not in the split `of`.
+    """
+    path, ids = Path(path), list(ids)
+    corpus = Corpus.open(path)
+    description = corpus.description
+    if name in description["splits"] and description["splits"][name].get("part_of") != of:
+        raise MemofastError(f"corpus {path} has a split {name} that is no part of {of}: choose another name")
+    if foreign := sorted(set(ids) - set(corpus.split(of).ids)):
+        raise MemofastError(f"id {foreign[0]!r} is not in split {of} of corpus {path}")
+    kept = [rule for rule in description.get("rules", []) if rule.get("split") != name]
+    file = f"splits/{name}.txt"
+    replace_file(path / file, "".join(f"{id}\n" for id in ids).encode())
+    entry = {"file": file, "samples": len(ids), "part_of": of}
+    changed = {"splits": description["splits"] | {name: entry}, "rules": kept + [{**r, "split": name} for r in rules]}
+    write_json(path / CORPUS, description | changed)
+
+
+def replace_text_store(path: str | Path, store: str | Path, facts: Mapping[str, Any]) -> None:
+    """Let `path/corpus.json` name another finished text store of the same samples, in one step; `facts`: more entries for it.
+
+    Raises: `MemofastError` where the store lacks a sample or is not finished.
+    """
+    path, corpus = Path(path), Corpus.open(path)
+    text = _open_store(Path(store), "text")
+    if text.ids != corpus.stores["text"].ids:
+        raise MemofastError(
+            f"store {store} holds other samples than {corpus.stores['text'].path}: label the corpus again"
+        )
+    stores = corpus.description["stores"] | {"text": _relative(Path(store), path)}
+    write_json(path / CORPUS, corpus.description | dict(facts) | {"stores": stores})
+
+
 def _check_splits(name: str, splits: Mapping[str, list[str]], text: Store | None) -> None:
     if text is None:
         raise MemofastError(f"corpus {name} needs a text store; without words, write records of [CLS] alone")
@@ -105,7 +141,7 @@ class Corpus:
     """An open corpus.
 
     name: part of every sample's key. weight: how often its streams are drawn, relative to others. modalities: `text` and what else it has.
-    stores: by modality. targets: names of the targets its batches carry (`label`, `lexicon`, `soft_labels`). classes: their class names.
+    stores: by modality. targets: names of the targets its batches carry (`label`, `emotions`, `lexicon`, `soft_labels`). classes: their class names.
     """
 
     path: Path
@@ -138,7 +174,7 @@ class Corpus:
 
     @cached_property
     def targets(self) -> frozenset[str]:
-        names = {"text": ("label", "lexicon"), "visual": ("soft_labels",), "speech": ()}
+        names = {"text": ("label", "emotions", "lexicon"), "visual": ("soft_labels",), "speech": ()}
         return frozenset(n for m, store in self.stores.items() for n in names[m] if n in store.columns)
 
     @cached_property
@@ -166,7 +202,7 @@ class Corpus:
         file = self.path / self.description["splits"][name]["file"]
         if not file.is_file():
             raise MemofastError(f"corpus {self.path}: {file} of split {name} is missing: restore it")
-        return Split._of(self, name, file.read_text().splitlines(), longest)
+        return Split.of_ids(self, name, file.read_text().splitlines(), longest)
 
 
 @dataclass(eq=False)
@@ -185,7 +221,10 @@ class Split:
     excluded: int = 0
 
     @classmethod
-    def _of(cls, corpus: Corpus, name: str, ids: list[str], longest: tuple[int | None, ...]) -> "Split":
+    def of_ids(
+        cls, corpus: Corpus, name: str, ids: list[str], longest: tuple[int | None, ...] = (None, None, None)
+    ) -> "Split":
+        """These samples, see `Corpus.split`."""
         if missing := next((id for id in ids if id not in corpus.stores["text"].rows_of), None):
             raise MemofastError(
                 f"id {missing!r} of split {name} is not in store {corpus.stores['text'].path}: prepare it or take it out of the split"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _COLUMN = {"text": 0, "visual": 1, "speech": 2}  # of lengths
 _TARGETS = {
-    "text": {"lexicon": torch.int32, "label": torch.int64},
+    "text": {"lexicon": torch.int32, "label": torch.int64, "emotions": torch.float32},
     "visual": {"soft_labels": torch.float32},
     "speech": {},
 }
@@ -28,8 +28,8 @@ def pack(split: "Split", indices: np.ndarray, *, dtype: torch.dtype | None = Non
         indices [B] int64 into the split.
         dtype: type of the feature rows, fp16, bf16 or fp32; None keeps the stored type (fp16 as a rule), which is the fastest.
         pin: page-locked memory, for asynchronous copies to a GPU.
-    Returns: a batch with targets `label` [B] int64 (-1: unknown), `lexicon` [sum T] int32 and `soft_labels` [sum V, classes] float32,
-        as far as the corpus has them.
+    Returns: a batch with targets `label` [B] int64 (-1: unknown), `emotions` [B, classes] float32 (zero: unknown), `lexicon` [sum T] int32
+        and `soft_labels` [sum V, classes] float32, as far as the corpus has them.
     Raises: `MemofastError` for a missing id or a corrupt record, naming id and store.
     """
     corpus = split.corpus
@@ -61,11 +61,14 @@ def _columns(modality: str, store: Store, dtype: torch.dtype | None) -> dict[str
         columns = {"rows": ((width + 7) // 8 * 8, dtype or getattr(torch, stored))}
     for name, kind in _TARGETS[modality].items():
         if name in store.columns:
-            columns[name] = (max(1, store.columns[name][1]), kind)
+            values = len(store.classes[name]) if name == "emotions" else store.columns[name][1]
+            columns[name] = (max(1, values), kind)
     return columns
 
 
 def _shape(store: Store, name: str, rows: int, samples: int, padded: int) -> tuple[int, ...]:
+    if name == "emotions":
+        return (samples, padded)
     if store.columns[name][1] == 0:
         return (samples,)
     return (rows, padded) if name in ("rows", "soft_labels") else (rows,)
@@ -94,7 +97,12 @@ def _gather(
 
 def _batch(split: "Split", indices: np.ndarray, tensors: dict[str, Tensor]) -> PackedBatch:
     text, visual, speech, joint = tensors["offsets"]
-    names = {"label": "text.label", "lexicon": "text.lexicon", "soft_labels": "visual.soft_labels"}
+    names = {
+        "label": "text.label",
+        "emotions": "text.emotions",
+        "lexicon": "text.lexicon",
+        "soft_labels": "visual.soft_labels",
+    }
     return PackedBatch(
         token_ids=tensors["text.tokens"],
         word_ids=tensors["text.words"],

@@ -47,6 +47,22 @@ class Filling:
         return min(start + self._samples, *ends)
 
 
+def runs_by_length(lengths: np.ndarray, rows: int) -> list[np.ndarray]:
+    """All samples once, the short ones first, in batches of at most `rows` joint rows, or of one sample.
+
+    Args: lengths [n, 3]. Returns: per batch the samples' indices [B] int64; always the same for the same lengths.
+    """
+    joint = lengths.sum(1)
+    order = np.argsort(joint, kind="stable")
+    ends, runs, start = np.cumsum(joint[order]), [], 0
+    while start < len(order):
+        before = ends[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + rows, side="right")))
+        runs.append(order[start:end])
+        start = end
+    return runs
+
+
 def check_fits(split: Split, capacity: Capacity, chosen: np.ndarray | None = None) -> None:
     """Raises `MemofastError` naming the first sample (of those at the indices `chosen`) that is longer than a whole batch."""
     limits = np.array((capacity.text, capacity.visual, capacity.speech))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from memofast import ops
 from memofast.model.configuration import MemoBertConfig
+from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
 
 
 class HeadTransform(nn.Module):
@@ -61,3 +62,21 @@ class PreTrainingHeads(nn.Module):
             self.visual_emotions = ClassifierHead(config, config.visual_classes)
         if config.speech_width:
             self.speech_features = TiedHead(config, config.speech_width)
+
+
+class EmotionHead(nn.Module):
+    """Dropout, then a linear map of pooled rows to the logits of emotion classes (the original's `emocls` without its inner layer)."""
+
+    def __init__(self, config: MemoBertConfig):
+        super().__init__()
+        self.dropout = config.hidden_dropout_prob
+        self.site = site(config.num_hidden_layers + 1, Place.HEAD)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, pooled: Tensor, sample_keys: Tensor, rng: Tensor | None) -> Tensor:
+        """Args: pooled [B, C]; sample_keys [B] int64; rng [2] int64, needed in training mode with dropout. Returns: [B, classes]."""
+        if self.training and drop_threshold(self.dropout):
+            samples = torch.arange(pooled.shape[0] + 1, device=pooled.device, dtype=torch.int32)
+            keep = hidden_keep_mask(rng, self.site, sample_keys, samples, *pooled.shape, self.dropout)
+            pooled = pooled * keep * keep_scale(self.dropout)
+        return self.classifier(pooled)

@@ -17,7 +17,7 @@ _FACE = "denseface=FILE, model=FOLDER (any transformers model of pictures) or no
 _SPEECH = "logmel, compare or egemaps (openSMILE, non-commercial licence), wav2vec2=FOLDER, hubert=, wavlm=, data2vec=, or none; of a model also FOLDER,layer=6 or layer=conv"
 _TEXT = "model=FOLDER (any transformers text encoder), a row per word piece, or one with ,rows=sentence; kept in the store text_features, which pre-training does not read"
 _ASR = "faster-whisper=FOLDER[,language=en][,beam=5]: sentences of files without any text, by speech recognition"
-_COLUMN = "FIELD=COLUMN for a table; fields: id, file, start, end, text, label; a template works too: id=dia{Dialogue_ID}_utt{Utterance_ID}"
+_COLUMN = "FIELD=COLUMN for a table; fields: id, file, start, end, text, label, group (dialogue, speaker); a template works too: id=dia{Dialogue_ID}_utt{Utterance_ID}"
 
 
 def main(
@@ -70,8 +70,11 @@ def main(
         typer.Option(help="NAME=FRACTION by a hash of the id; the rest is train; default: validation=0.1"),
     ] = None,
     split_by: Annotated[
-        str, typer.Option(help="id, folder (keeps folders together), or column:NAME of a table")
+        str, typer.Option(help="id; folder, file or group (kept whole); or column:NAME of a table, which names splits")
     ] = "id",
+    drop_leaks: Annotated[
+        bool, typer.Option("--drop-leaks", help="near-duplicates of other splits' sentences leave train")
+    ] = False,
     licence: Annotated[str, typer.Option(help="licence of the source, kept in the stores")] = "",
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one per core")] = 0,
     device: Annotated[str, typer.Option(help="of models: auto (the GPU if there is one), cpu or cuda")] = "auto",
@@ -141,9 +144,18 @@ def main(
     extraction = ExtractionOptions(
         faces if pictures else None, yunet, choice, max_seconds, voice, speaker=speaker, device=device
     )
-    by_folder = split_by == "folder"
     options = PrepareOptions(
-        name, fractions, by_folder, processes, licence, min_speech, engine, profile, face_normalisation, encoder
+        name,
+        fractions,
+        _grouping(split_by),
+        processes,
+        licence,
+        min_speech,
+        engine,
+        profile,
+        face_normalisation,
+        encoder,
+        drop_leaks,
     )
     vocabulary = Vocabulary(vocab.resolve(), lexicon and lexicon.resolve()) if vocab else None
     signal.signal(signal.SIGTERM, _stop)
@@ -162,11 +174,17 @@ def _source_options(column: list[str], media_root: Path | None, label_pattern: s
     from memofast.prepare.table import parse_columns
 
     kind, _, split_column = split_by.partition(":")
-    if split_by not in {"id", "folder"} and not (kind == "column" and split_column):
-        raise MemofastError(f"--split-by is id, folder or column:NAME, not {split_by!r}")
+    if split_by not in {"id", "folder", "file", "group"} and not (kind == "column" and split_column):
+        raise MemofastError(f"--split-by is id, folder, file, group or column:NAME, not {split_by!r}")
+    if split_by == "group" and not any(pair.startswith("group=") for pair in column):
+        raise MemofastError("--split-by group needs to know the group's column: -c group=COLUMN")
     if media_root and not media_root.is_dir():
         raise MemofastError(f"no folder {media_root} for --media-root")
     return SourceOptions(parse_columns(column), media_root, label_pattern, split_column or None)
+
+
+def _grouping(split_by: str) -> str:
+    return split_by if split_by in {"folder", "file", "group"} else "id"
 
 
 def _downloaded_yunet() -> Path | None:

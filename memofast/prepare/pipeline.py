@@ -12,6 +12,7 @@ from memofast.errors import MemofastError
 from memofast.prepare.corpus_stores import CorpusStores, StorePlan
 from memofast.prepare.extraction import Extracted, Extraction, ExtractionOptions, by_file
 from memofast.prepare.face_normalisation import corpus_pixels
+from memofast.prepare.leaks import check_groups, check_sentences, filter_rules
 from memofast.prepare.progress import Bar
 from memofast.prepare.ray_engine import run_ray
 from memofast.prepare.report import Outcome, Problem, print_profile, print_report, write_report
@@ -32,7 +33,7 @@ ENGINES = {"local": run_local, "ray": run_ray}
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """name: of the corpus. fractions, by_folder: how splits are drawn. licence: kept in the stores' meta.json.
+    """name: of the corpus. fractions, split_by: how splits are drawn, see `splits`. drop_leaks: see `leaks.check_sentences`. licence: kept in the stores' meta.json.
 
     min_speech: clips in a smaller share of whose sound somebody speaks are dropped. engine: a key of `ENGINES`.
     profile: whether to print where the time went. face_normalisation: whose pixel mean and standard deviation DenseFace's crops are normalised
@@ -41,7 +42,7 @@ class PrepareOptions:
 
     name: str
     fractions: dict[str, float]
-    by_folder: bool
+    split_by: str
     workers: int
     licence: str = ""
     min_speech: float = 0.0
@@ -49,6 +50,7 @@ class PrepareOptions:
     profile: bool = False
     face_normalisation: str = "model"
     text_features: TextChoice | None = None
+    drop_leaks: bool = False
 
 
 def prepare(
@@ -66,6 +68,7 @@ def prepare(
     """
     if vocabulary is None and any(clip.text for clip in clips):
         raise MemofastError("there are sentences to tokenise; give --vocab VOCAB.txt or a tokenizer folder")
+    check_groups(clips, options.fractions, options.split_by)  # now, not after hours of work
     pieces = vocabulary.open() if vocabulary else None
     if options.text_features:
         TextEncoder(options.text_features)  # a mistake is told before the work
@@ -223,9 +226,10 @@ def _finish(
     stores.commit()
     outcomes = [stores.journal.outcomes.get(clip.id) or Outcome(clip.id, True) for clip in clips]
     kept = [clip for clip, outcome in zip(clips, outcomes, strict=True) if outcome.kept]
-    splits = assign_splits(kept, options.fractions, options.by_folder)
+    check = check_sentences(kept, assign_splits(kept, options.fractions, options.split_by), options.drop_leaks)
+    splits = check.splits
     counts = {name: len(ids) for name, ids in splits.items()}
-    facts = {"corpus": options.name, "memofast": __version__, "profile": profile}
+    facts = {"corpus": options.name, "memofast": __version__, "profile": profile, "leaks": check.found}
     if not kept:
         print_report(write_report(out / "report.json", outcomes, counts, facts), console)
         raise MemofastError(f"none of {len(clips)} clips is usable; {out / 'report.json'} lists why")
@@ -233,6 +237,7 @@ def _finish(
     facts["digests"] = {name: meta["digest"] for name, meta in metas.items()}
     used = {name: out / name for name, meta in metas.items() if meta["counts"]["records"]}
     described = {"prepared_by": __version__, "licence": options.licence}
+    described["rules"] = filter_rules(outcomes) + check.rules
     if options.text_features:
         console.print(f"encoding sentences into {out / TEXT_FEATURES}")
         sentences = ((clip.id, clip.text) for clip in kept if clip.text)
@@ -243,6 +248,8 @@ def _finish(
     write_corpus(out, options.name, used, splits, described)
     report = write_report(out / "report.json", outcomes, counts, facts)
     print_report(report, console)
+    for note in check.notes + check_groups(kept, options.fractions, options.split_by):
+        console.print(note)
     for name in fractions_without_clips(options.fractions, splits, kept):
         console.print(f"note: split {name} is empty; give it a larger fraction")
     console.print(f"wrote {out}")

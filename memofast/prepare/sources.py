@@ -21,7 +21,8 @@ AUDIO = {".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma"}
 class Clip:
     """One sample to be: where its picture and sound lie (None: nowhere), its piece of them in seconds, what is said, its label.
 
-    folder: the folder below the source it came from. split: the split named by its source or column. subtitled: its times are those of
+    folder: the folder below the source it came from. split: the split named by its source or column.
+    group: the dialogue, speaker or the like that a table names. subtitled: its times are those of
     subtitles. problem: known before decoding.
     """
 
@@ -34,6 +35,7 @@ class Clip:
     label: str | None = None
     folder: str = ""
     split: str | None = None
+    group: str | None = None
     subtitled: bool = False
     problem: str | None = None
 
@@ -188,7 +190,12 @@ def _read_rows(path: Path, options: SourceOptions) -> list[Clip]:
     digits = max(4, len(str(len(rows))))
     clips = []
     for number, row in enumerate(rows, 1):
-        clip = Clip(row.get("id") or f"{path.stem}_{number:0{digits}}", label=row.get("label"), split=row.get("split"))
+        clip = Clip(
+            row.get("id") or f"{path.stem}_{number:0{digits}}",
+            label=row.get("label"),
+            split=row.get("split"),
+            group=row.get("group"),
+        )
         if (text := row.get("text")) is not None:
             clip = replace(clip, text=clean_sentence(text))
         if file := row.get("file"):

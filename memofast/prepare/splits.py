@@ -1,7 +1,7 @@
 """Which clip is for training and which for validation or test: by a hash that never changes, or as the source says."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from memofast.errors import MemofastError
 from memofast.prepare.sources import Clip
@@ -25,23 +25,41 @@ def parse_fractions(given: list[str]) -> dict[str, float]:
     return fractions
 
 
-def assign_splits(clips: Iterable[Clip], fractions: dict[str, float], by_folder: bool) -> dict[str, list[str]]:
+def assign_splits(clips: Iterable[Clip], fractions: Mapping[str, float], split_by: str) -> dict[str, list[str]]:
     """Ids of each split, sorted.
 
-    A clip whose source names its split is in that one. The others are drawn by BLAKE2b of their id, or of their folder (one speaker's clips
-    stay together), so that a clip keeps its split when others come or go.
+    A clip whose source names its split is in that one. The others are drawn by BLAKE2b of their id, or of their group by `split_by` (one
+    speaker's clips stay together), so that a clip keeps its split when others come or go.
     """
     splits: dict[str, list[str]] = {}
     for clip in clips:
-        split = clip.split or _by_hash(clip.folder if by_folder else clip.id, fractions)
-        splits.setdefault(split, []).append(clip.id)
+        splits.setdefault(split_of(clip, fractions, split_by), []).append(clip.id)
     return {name: sorted(ids) for name, ids in sorted(splits.items())}
 
 
-def _by_hash(name: str, fractions: dict[str, float]) -> str:
-    place = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") / 2**64
+def split_of(clip: Clip, fractions: Mapping[str, float], split_by: str) -> str:
+    """The split that the clip's source names, else the drawn one."""
+    group = group_of(clip, split_by)
+    return clip.split or draw_split(clip.id if group is None else group, fractions)
+
+
+def group_of(clip: Clip, kind: str) -> str | None:
+    """The clip's `folder`, media `file` or the table's `group`; its `id` where that is asked for, None where it has none."""
+    file = clip.picture or clip.sound
+    groups = {"id": clip.id, "folder": clip.folder, "group": clip.group, "file": file and str(file)}
+    return groups[kind]
+
+
+def draw_split(name: str, fractions: Mapping[str, float]) -> str:
+    """The split of a sample or group by BLAKE2b of its name; the rest is train."""
+    place = hash_share(name)
     for split, fraction in fractions.items():
         if place < fraction:
             return split
         place -= fraction
     return TRAIN
+
+
+def hash_share(name: str) -> float:
+    """A number in [0, 1) that never changes: BLAKE2b-64 of the name, little-endian."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") / 2**64

@@ -1,4 +1,4 @@
-"""Tables of samples: CSV, TSV, JSON and JSON lines with columns id, file, start, end, text and label under any names."""
+"""Tables of samples: CSV, TSV, JSON and JSON lines with columns id, file, start, end, text, label and group under any names."""
 
 import csv
 import io
@@ -24,6 +24,7 @@ class Columns:
     end: str = "end"
     text: str = "text"
     label: str = "label"
+    group: str = "group"
 
 
 def parse_columns(given: list[str]) -> Columns:
@@ -39,7 +40,7 @@ def parse_columns(given: list[str]) -> Columns:
 
 
 def read_table(path: Path, columns: Columns, split_column: str | None = None) -> list[dict[str, str]]:
-    """Rows of a table, each a dict of the fields it has: `id`, `file`, `start`, `end`, `text`, `label`, `split`.
+    """Rows of a table, each a dict of the fields it has: `id`, `file`, `start`, `end`, `text`, `label`, `group`, `split`.
 
     Fields under their own name may be absent; a column that was given another name must be there. JSON is a list of objects, an object of
     objects by id, or of captions as MEmoBERT's `ref_captions.json` (`{id: [sentence]}`, `{id: {"txt": [sentence], "label": l}}`).

@@ -13,7 +13,7 @@ from memofast.store import environments, files, record
 
 _BATCH_RECORDS = 1000
 _BATCH_BYTES = 32 << 20
-_SETTINGS = ("kind", "columns", "classes", "extractor", "fingerprint", "normalisation", "special_tokens")
+_SETTINGS = ("kind", "columns", "classes", "extractor", "fingerprint", "normalisation", "special_tokens", "labeller")
 
 
 class StoreWriter:
@@ -237,6 +237,8 @@ class TextWriter(StoreWriter):
         path: folder of the store, made where it is missing.
         cls_id, sep_id: their ids; vocabulary: what the ids mean, for `meta.json`.
         classes: names of the samples' classes; where given, `put` takes `label`.
+        emotions: names of the classes over which each sample has probabilities; where given, `put` takes `emotions`.
+        labeller: what gave these probabilities, for `meta.json`: its name and fingerprint.
         lexicon_classes: names of the lexicon's classes; where given, `put` takes `lexicon`.
         source, licence, extractor, fingerprint: as in `FeatureWriter`; the extractor is the tokenizer.
     """
@@ -248,6 +250,8 @@ class TextWriter(StoreWriter):
         cls_id: int = 101,
         sep_id: int = 102,
         classes: Sequence[str] = (),
+        emotions: Sequence[str] = (),
+        labeller: Mapping[str, str] | None = None,
         lexicon_classes: Sequence[str] = (),
         extractor: str = "",
         fingerprint: str = "",
@@ -255,14 +259,16 @@ class TextWriter(StoreWriter):
         licence: str = "",
     ):
         self._cls, self._sep = cls_id, sep_id
-        self._classes, self._lexicon = list(classes), list(lexicon_classes)
+        self._classes, self._emotions, self._lexicon = list(classes), list(emotions), list(lexicon_classes)
         columns = {"tokens": ["int32", 1], "words": ["int32", 1]}
         if lexicon_classes:
             columns["lexicon"] = ["int32", 1]
         columns["utf8"] = ["uint8", 0]
         if classes:
             columns["label"] = ["int64", 0]
-        names = {"label": self._classes, "lexicon": self._lexicon}
+        if emotions:
+            columns["emotions"] = ["float32", 0]
+        names = {"label": self._classes, "emotions": self._emotions, "lexicon": self._lexicon}
         super().__init__(
             path,
             {
@@ -274,7 +280,8 @@ class TextWriter(StoreWriter):
                 "fingerprint": fingerprint,
                 "source": source,
                 "licence": licence,
-            },
+            }
+            | ({"labeller": dict(labeller)} if labeller else {}),
         )
 
     def put(
@@ -286,12 +293,14 @@ class TextWriter(StoreWriter):
         lexicon: Sequence[int] | None = None,
         utf8: str = "",
         label: int | None = None,
+        emotions: Sequence[float] | None = None,
     ) -> None:
         """Add one sample; without tokens it is [CLS] alone.
 
         Args:
             tokens [n]: WordPiece ids without [CLS] and [SEP]. words [n]: index of each piece's word, from 0, never decreasing.
             lexicon [n]: class of each piece, -1 where none. utf8: the text itself. label: class of the sample, None where unknown.
+            emotions: probability of each class, None where unknown (kept as zeros).
         Raises: `MemofastError` for lengths that differ, a class that has no name, an id that is there.
         """
         tokens, words = np.asarray(tokens, np.int32), np.asarray(words, np.int32)
@@ -311,6 +320,10 @@ class TextWriter(StoreWriter):
             columns["label"] = np.array([-1 if label is None else label], np.int64)
         elif label is not None:
             raise MemofastError(f"id {id!r}: store {self.path} has no classes; name them when it is opened")
+        if self._emotions:
+            columns["emotions"] = self._emotions_of(id, emotions)
+        elif emotions is not None:
+            raise MemofastError(f"id {id!r}: store {self.path} has no emotions; name them when it is opened")
         self._put(id, len(columns["tokens"]), columns)
 
     def _lexicon_of(self, id: str, lexicon: Sequence[int] | None, count: int) -> np.ndarray:
@@ -320,6 +333,15 @@ class TextWriter(StoreWriter):
                 f"id {id!r}: lexicon needs {count} classes from -1 to {len(self._lexicon) - 1} in store {self.path}"
             )
         return classes
+
+    def _emotions_of(self, id: str, emotions: Sequence[float] | None) -> np.ndarray:
+        values = np.zeros(len(self._emotions)) if emotions is None else np.asarray(emotions, np.float32)
+        sound = values.shape == (len(self._emotions),) and bool((values >= 0).all())
+        if not sound or (emotions is not None and abs(float(values.sum()) - 1) > 1e-3):
+            raise MemofastError(
+                f"id {id!r}: emotions of store {self.path} are {len(self._emotions)} probabilities that add up to 1"
+            )
+        return values.astype(np.float32)
 
     @staticmethod
     def _framed(values: np.ndarray, first: int, last: int) -> np.ndarray:

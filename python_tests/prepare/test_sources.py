@@ -114,11 +114,11 @@ def test_splits_by_hash_stay_when_clips_come_and_keep_folders_together(tmp_path)
             touch(tmp_path / f"s{speaker}" / f"{number}.wav")
     clips = read_sources([str(tmp_path)], SourceOptions())
     fractions = parse_fractions(["validation=0.2", "test=0.1"])
-    splits = assign_splits(clips, fractions, by_folder=False)
+    splits = assign_splits(clips, fractions, split_by="id")
     assert sum(map(len, splits.values())) == 200 and 20 <= len(splits["validation"]) <= 60
-    fewer = assign_splits(clips[::2], fractions, by_folder=False)
+    fewer = assign_splits(clips[::2], fractions, split_by="id")
     assert set(fewer["test"]) == set(splits["test"]) & {clip.id for clip in clips[::2]}
-    by_folder = assign_splits(clips, fractions, by_folder=True)
+    by_folder = assign_splits(clips, fractions, split_by="folder")
     homes = {id.split("/")[0]: name for name, ids in by_folder.items() for id in ids}
     assert all(homes[id.split("/")[0]] == name for name, ids in by_folder.items() for id in ids)
     for wrong in (["validation"], ["validation=2"], ["train=0.5"], ["a=0.6", "b=0.5"]):

@@ -1,0 +1,82 @@
+"""The encoder with a head that names the emotion of each sample."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from memofast.data.batch import PackedBatch
+from memofast.errors import MemofastError
+from memofast.model.configuration import MemoBertConfig
+from memofast.model.encoder import ReadRows
+from memofast.model.heads import EmotionHead
+from memofast.model.memobert import MemoBertModel, MemoBertPreTrainedModel
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+class MemoBertForEmotion(MemoBertPreTrainedModel):
+    """Logits of emotion classes from each sample's pooled [CLS] row. Source: MEmoBERT, arXiv 2111.00865, fine-tuning."""
+
+    def __init__(self, config: MemoBertConfig):
+        super().__init__(config)
+        self.memobert = MemoBertModel(config)
+        self.emotion = EmotionHead(config)
+        self.post_init()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return tuple(self.config.id2label[number] for number in range(self.config.num_labels))
+
+    @classmethod
+    def start(cls, path: str | os.PathLike, classes: Sequence[str], **overrides) -> Self:
+        """A model for these classes with the encoder of a BERT or memofast checkpoint folder; the head is random, from torch's generator.
+
+        Raises `MemofastError` where the folder holds neither.
+        """
+        named = {"id2label": dict(enumerate(classes)), "label2id": {name: n for n, name in enumerate(classes)}}
+        if (Path(path) / "config.json").is_file() and MemoBertConfig.get_config_dict(path)[0].get(
+            "model_type"
+        ) == "bert":
+            return cls.from_bert(path, **named, **overrides)
+        encoder = MemoBertModel.from_pretrained(path)
+        model = cls(MemoBertConfig(**{**encoder.config.to_dict(), **named, **overrides}))
+        model.memobert.load_state_dict(encoder.state_dict(), strict=False)  # a modality may be left out
+        return model.eval()
+
+    def forward(self, batch: PackedBatch, *, rng: Tensor | None = None) -> Tensor:
+        """Logits [B, classes]; rng as in `MemoBertModel.forward`. Only [CLS] rows pass through the last layer's second half."""
+        first = batch.offsets[:-1].to(torch.int64).clamp(max=max(batch.rows - 1, 0))
+        hidden = self.memobert.encode(batch, rng=rng, read=ReadRows.of(batch, [first]))
+        return self.emotion(torch.tanh(self.memobert.pooler(hidden)), batch.sample_keys, rng)
+
+    @torch.no_grad()
+    def probabilities(self, batch: PackedBatch) -> Tensor:
+        """Probabilities [B, classes] float32."""
+        return self(batch).float().softmax(-1)
+
+
+def model_folder(folder: Path) -> Path:
+    """The folder of the model itself, given that or the folder of the run that made it."""
+    return folder / "model" if (folder / "model" / "config.json").is_file() else folder
+
+
+def open_emotion_model(folder: Path) -> MemoBertForEmotion:
+    """A trained emotion model, in evaluation mode, from its folder or that of the run that made it.
+
+    Raises `MemofastError` where the folder holds no model, or one without an emotion head.
+    """
+    folder = model_folder(folder)
+    model, found = MemoBertForEmotion.from_pretrained(folder, output_loading_info=True)
+    if any(name.startswith("emotion.") for name in found["missing_keys"]):
+        raise MemofastError(
+            f"{folder} holds a model without an emotion head; train one with memofast emotion-text train"
+        )
+    return model.eval()

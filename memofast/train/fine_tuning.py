@@ -1,0 +1,230 @@
+"""Fine-tuning of an emotion model: epochs over streams of samples, the best validation kept, stopped early where none gets better."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from memofast.cpu import limit_compiled_products
+from memofast.data import Capacity, Loader, Split, Stream, Update, epoch, runs_by_length
+from memofast.errors import MemofastError
+from memofast.evaluate.class_scores import class_scores
+from memofast.model import MemoBertForEmotion
+from memofast.objectives.classification import balanced_weights, class_targets, classification_loss
+from memofast.train import optimisation
+from memofast.train.checkpoints import Checkpoints
+from memofast.train.metrics import MetricsLog
+from memofast.train.progress import Progress
+from memofast.train.recipe import Train
+from memofast.train.signals import Stop
+
+WARMUP_SHARE = 0.1
+_ROWS = 4096  # of a batch without gradients
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """samples: of a batch. validations: per epoch. patience: validations without a better one after which training ends.
+
+    metric: the score of `class_scores` by which the best checkpoint is chosen, on the validation split and never on another one.
+    class_weights: `none`, or `balanced` for weights inverse to the classes' shares. smoothing: of the labels.
+    """
+
+    epochs: int = 3
+    samples: int = 32
+    lr: float = 1e-4
+    validations: int = 2
+    patience: int = 4
+    metric: str = "weighted_f1"
+    class_weights: str = "none"
+    smoothing: float = 0.0
+    seed: int = 0
+    precision: str = "auto"
+    device: str = "auto"
+
+
+@dataclass
+class Progressed:
+    """Where a fine-tuning stands: what its checkpoints hold beside weights and optimiser. best: update of the best validation."""
+
+    step: int = 0
+    stale: int = 0
+    best: int | None = None
+    best_scores: dict[str, Any] = field(default_factory=dict)
+    loader: dict[str, Any] | None = None
+
+
+def truth_of(split: Split) -> np.ndarray:
+    """Likeliest class [n] int64 of each sample, -1 where none is known."""
+    found = []
+    for batch in epoch(split, _whole(split)):
+        targets = class_targets(batch.targets, _class_count(split))
+        found.append(torch.where(targets.sum(-1) > 0, targets.argmax(-1), -1))
+    return torch.cat(found).numpy()
+
+
+def predict(model: MemoBertForEmotion, split: Split, precision: str = "fp32") -> np.ndarray:
+    """Probabilities [n, classes] float32 of a split's samples, in its order; they are packed by length."""
+    device = next(model.parameters()).device
+    result = np.empty((len(split), model.config.num_labels), np.float32)
+    with optimisation.autocast(precision, device):
+        for chosen in runs_by_length(split.lengths, _ROWS):
+            result[chosen] = model.probabilities(split.pack(chosen).to(device)).cpu().numpy()
+    return result
+
+
+def _check_classes(model: MemoBertForEmotion, splits: Sequence[Split]) -> None:
+    for split in splits:
+        found = split.corpus.classes.get("emotions") or split.corpus.classes.get("label")
+        if not found:
+            raise MemofastError(f"corpus {split.corpus.path} has no labels; prepare it with -c label=COLUMN")
+        if tuple(found) != model.classes:
+            raise MemofastError(
+                f"corpus {split.corpus.path} has the classes {', '.join(found)}, the model {', '.join(model.classes)}; give a model of the same"
+            )
+
+
+def _whole(split: Split) -> Capacity:
+    return Capacity(4096, *(int(rows) for rows in split.lengths.sum(0)))
+
+
+def _class_count(split: Split) -> int:
+    classes = split.corpus.classes
+    return len(classes.get("emotions") or classes["label"])
+
+
+class FineTuner:
+    """One run, fresh or resumed from the newest checkpoint in `folder`.
+
+    Args: model: its classes are those of the targets. streams: what is learnt, by weight. validation: what chooses the checkpoint.
+    Raises: `MemofastError` for a corpus without labels or of other classes than the model's.
+    """
+
+    def __init__(
+        self, model: MemoBertForEmotion, streams: Sequence[Stream], validation: Split, options: FineTuning, folder: Path
+    ):
+        _check_classes(model, [*(stream.split for stream in streams), validation])
+        limit_compiled_products()
+        self.options, self.streams, self.validation, self.folder = options, list(streams), validation, folder
+        samples = sum(self._size(stream) for stream in streams)
+        self.per_epoch = math.ceil(samples / options.samples)
+        updates = self.per_epoch * options.epochs
+        self.settings = Train(
+            samples=options.samples, lr=options.lr, updates=updates, warmup=round(WARMUP_SHARE * updates), clip=1.0,
+            betas=(0.9, 0.999), seed=options.seed, precision=options.precision, device=options.device,
+        )  # fmt: skip
+        self.device = optimisation.device_of(self.settings)
+        self.precision = optimisation.precision_of(self.settings, self.device)
+        self.model = model.to(self.device).train()
+        self.optimiser = optimisation.adamw(self.model, self.settings)
+        self.truth = truth_of(validation)
+        self.weights = self._class_weights().to(self.device) if options.class_weights == "balanced" else None
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.state = Progressed()
+        if steps := self.checkpoints.steps():
+            self.state = Progressed(**self.checkpoints.load(steps[-1], self.model, self.optimiser))
+
+    def run(self) -> Progressed:
+        """Train to the end and bring the model to its best checkpoint, in evaluation mode. Returns: where it stands.
+
+        Raises: `MemofastError` where a loss is not finite; `SystemExit` 130 or 143 after Ctrl-C or SIGTERM, with everything saved.
+        """
+        loader = Loader(
+            self.streams, capacity=self._capacity(), seed=self.options.seed, mixing="sample", state=self.state.loader
+        )
+        every = max(1, self.per_epoch // self.options.validations)
+        left = self.settings.updates - self.state.step if self.state.stale < self.options.patience else 0
+        progress, log = Progress(self.settings.updates, self.state.step), MetricsLog(self.folder, self.state.step)
+        with Stop() as stop, progress, closing(iter(loader)) as updates, closing(log):
+            losses, begun, seen = [], time.monotonic(), 0
+            for update in islice(updates, left):
+                losses.append(self._update(update))
+                seen += update.micro_batches[0].batch.samples
+                self.state.step, self.state.loader = update.step, loader.state_dict()
+                progress.advance(update.step)
+                last = update.step == self.settings.updates
+                validated = update.step % every == 0 or last
+                if validated:
+                    rate = seen / (time.monotonic() - begun)
+                    progress.show(update.step, float(np.mean(losses)), rate)
+                    log.write(
+                        step=update.step, split="train", corpus="all", objective="emotion", loss=float(np.mean(losses)),
+                        targets=seen, samples_per_s=round(rate, 1),
+                    )  # fmt: skip
+                    self._validate(progress, log)
+                    losses, begun, seen = [], time.monotonic(), 0
+                if validated or stop.number:
+                    log.sync()
+                    self.checkpoints.save(update.step, self.model, self.optimiser, vars(self.state))
+                if stop.number:
+                    progress.say(f"stopped at update {update.step}, saved; run the same command again to go on")
+                    raise SystemExit(128 + stop.number)
+                if self.state.stale >= self.options.patience:
+                    progress.say(f"no better validation in {self.state.stale}; stopped at update {update.step}")
+                    break
+        self.checkpoints.load(self.state.best, self.model, self.optimiser)
+        self.model.eval()
+        return self.state
+
+    def _update(self, update: Update) -> float:
+        batch = update.micro_batches[0].batch
+        rng = torch.tensor([self.options.seed, update.step], dtype=torch.int64, device=self.device)
+        moved = batch.to(self.device)
+        with optimisation.autocast(self.precision, self.device):
+            logits = self.model(moved, rng=rng)
+        targets = class_targets(moved.targets, self.model.config.num_labels)
+        loss = classification_loss(logits, targets, self.weights, self.options.smoothing)
+        mean = loss.total / max(loss.count, 1)
+        mean.backward()
+        norm = float(optimisation.clip(self.model, self.settings.clip))
+        value = float(mean.detach())
+        if not math.isfinite(value) or not math.isfinite(norm):
+            raise MemofastError(
+                f"the loss is not finite at update {update.step}, samples {', '.join(batch.ids[:8])}; check them or lower --lr"
+            )
+        optimisation.set_rate(self.optimiser, optimisation.learning_rate(update.step, self.settings))
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return value
+
+    def _validate(self, progress: Progress, log: MetricsLog) -> None:
+        self.model.eval()
+        predicted = predict(self.model, self.validation, self.precision).argmax(1)
+        self.model.train()
+        known = self.truth >= 0
+        scores = class_scores(self.truth[known], predicted[known], self.model.classes)
+        metric = self.options.metric
+        better = self.state.best is None or scores[metric] > self.state.best_scores[metric]
+        if better:
+            self.state.best, self.state.best_scores, self.state.stale = self.state.step, scores, 0
+        else:
+            self.state.stale += 1
+        numbers = {name: value for name, value in scores.items() if isinstance(value, float)}
+        log.write(step=self.state.step, split=self.validation.name, corpus="all", objective="emotion", **numbers)
+        progress.say(f"validation: {metric} {scores[metric]:.4f}, WA {scores['wa']:.4f}{' (best)' if better else ''}")
+
+    def _class_weights(self) -> Tensor:
+        counts = torch.zeros(self.model.config.num_labels)
+        for stream in self.streams:
+            truth = truth_of(stream.split)
+            truth = truth if stream.eligible is None else truth[stream.eligible]
+            counts += torch.bincount(torch.from_numpy(truth[truth >= 0]), minlength=len(counts))
+        return balanced_weights(counts)
+
+    def _capacity(self) -> Capacity:
+        longest = np.max([stream.split.lengths.max(0) for stream in self.streams], axis=0)
+        return Capacity(self.options.samples, *(int(rows) * self.options.samples for rows in longest))
+
+    @staticmethod
+    def _size(stream: Stream) -> int:
+        return len(stream.split) if stream.eligible is None else int(stream.eligible.sum())

@@ -1,0 +1,57 @@
+"""Fine-tuning on any labelled split, not on merged text alone."""
+
+import pytest
+import torch
+from packed_batches import small_config
+
+from memofast.data import Stream, write_corpus
+from memofast.errors import MemofastError
+from memofast.model import MemoBertForEmotion
+from memofast.store import FeatureWriter, TextWriter
+from memofast.train.fine_tuning import FineTuner, FineTuning, predict, truth_of
+
+CLASSES = ("calm", "glad")
+
+
+def small_model(classes=CLASSES):
+    torch.manual_seed(0)
+    named = {"id2label": dict(enumerate(classes)), "initializer_range": 0.2}
+    return MemoBertForEmotion(small_config(visual_width=4, speech_width=0, **named))
+
+
+def write(folder, labelled=True):
+    """60 samples without words; their faces are ones where they are glad, zeros where calm; every tenth label is unknown."""
+    ids = [f"s{number:02}" for number in range(60)]
+    with (
+        TextWriter(folder / "text", classes=CLASSES if labelled else ()) as text,
+        FeatureWriter(folder / "visual", 4) as faces,
+    ):
+        for number, id in enumerate(ids):
+            label = None if number % 10 == 9 or not labelled else number % 2
+            text.put(id, [], [], label=label)
+            faces.put(id, torch.full((1 + number % 4, 4), float(number % 2)).numpy())
+    stores = {"text": folder / "text", "visual": folder / "visual"}
+    return write_corpus(folder, "faces", stores, {"train": ids[:40], "validation": ids[40:]})
+
+
+def test_faces_and_hard_labels(tmp_path):
+    corpus = write(tmp_path / "corpus")
+    validation = corpus.split("validation")
+    truth = truth_of(validation)
+    assert truth.tolist() == [-1 if number % 10 == 9 else number % 2 for number in range(40, 60)]
+    options = FineTuning(epochs=8, samples=8, lr=1e-2, patience=20, precision="fp32", device="cpu")
+    tuner = FineTuner(small_model(), [Stream(corpus.split("train"))], validation, options, tmp_path)
+    state = tuner.run()
+    assert state.best_scores["wa"] == 1.0 and state.best_scores["samples"] == 18
+    predicted = predict(tuner.model, validation)
+    assert (predicted.argmax(1)[truth >= 0] == truth[truth >= 0]).all()
+
+
+def test_other_classes_and_none_are_refused(tmp_path):
+    corpus, bare = write(tmp_path / "corpus"), write(tmp_path / "bare", labelled=False)
+    with pytest.raises(MemofastError, match="classes calm, glad, the model sad"):
+        FineTuner(
+            small_model(("sad",)), [Stream(corpus.split("train"))], corpus.split("validation"), FineTuning(), tmp_path
+        )
+    with pytest.raises(MemofastError, match="has no labels"):
+        FineTuner(small_model(), [Stream(bare.split("train"))], bare.split("validation"), FineTuning(), tmp_path)
