@@ -1,5 +1,6 @@
 """CUDA kernels without a GPU: the same sources, compiled for the host with `cuda_on_host` in the place of CUDA's headers."""
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -91,8 +92,10 @@ def extension_on_host(csrc):
     folder = Path(tempfile.gettempdir(), f"memofast-cuda-on-host-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     target = folder / f"{digest.hexdigest()[:16]}.so"
-    if not target.exists():
-        compile_extension(csrc, target)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes one compiles
+        if not target.exists():
+            compile_extension(csrc, target)
     before = sys.getdlopenflags()
     try:
         sys.setdlopenflags(os.RTLD_LAZY)
