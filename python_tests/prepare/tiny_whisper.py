@@ -47,6 +47,7 @@ def write_whisper(folder: Path) -> Path:
         bos_token_id=end,
         eos_token_id=end,
         pad_token_id=end,
+        begin_suppress_tokens=[],  # by default ids beyond this vocabulary, which CTranslate2 would write to
         **layers | {"encoder_attention_heads": 2, "decoder_attention_heads": 2},
     )
     torch.manual_seed(0)
