@@ -42,22 +42,21 @@ def corpora(tmp_path_factory, real_data) -> Path:
     vocab = real_data / "vocab" / "vocab.txt"
     faces = real_data / "faces" / "fer2013" / "train.npz"
     run(folder, "prepare.denseface", "train", faces, "--out", "denseface.safetensors", "--limit", 2000, "--epochs", 1)
-    videos = [real_data / "video" / name for name in ("grid_s1", "grid_multi")]
+    films, voices = folder / "films", folder / "voices"
+    films.mkdir()
+    for name, most in (("grid_s1", 12), ("grid_multi", 3)):
+        for clip in sorted((real_data / "video" / name).glob("*.mpg"))[:most]:
+            for path in clip.parent.glob(clip.stem + ".*"):
+                (films / path.name).symlink_to(path)
+    for path in sorted((real_data / "speech" / "ravdess16k").rglob("*.flac")):
+        if int(path.stem.rpartition("-")[2]) <= 3:  # actors
+            voices.joinpath(path.parent.name).mkdir(parents=True, exist_ok=True)
+            voices.joinpath(path.parent.name, path.name).symlink_to(path)
     yunet = real_data / "models" / "yunet_n_640_640.onnx"
     parts = ["--vocab", vocab, "--split", "validation=0.2"]
-    run(
-        folder,
-        "prepare",
-        *videos,
-        "--out",
-        "grid",
-        "--face",
-        "denseface=denseface.safetensors",
-        "--yunet",
-        yunet,
-        *parts,
-    )
-    run(folder, "prepare", real_data / "speech" / "ravdess16k", "--out", "ravdess", "--split-by", "folder", *parts[2:])
+    denseface = ["--face", "denseface=denseface.safetensors", "--yunet", yunet]
+    run(folder, "prepare", films, "--out", "grid", *denseface, *parts)
+    run(folder, "prepare", voices, "--out", "ravdess", "--split-by", "folder", "--split", "validation=0.3")
     meld = [
         f"{split}={real_data / 'text/meld' / name}_sent_emo.csv"
         for split, name in (("train", "train"), ("validation", "dev"))
@@ -71,8 +70,8 @@ def test_corpora_hold_what_their_sources_hold(corpora):
     report = {
         name: json.loads((corpora / name / "report.json").read_text())["with"] for name in ("grid", "ravdess", "meld")
     }
-    assert report["grid"] == {"text": 30, "visual": 37, "speech": 37}
-    assert report["ravdess"] == {"text": 0, "visual": 0, "speech": 360}
+    assert report["grid"] == {"text": 12, "visual": 15, "speech": 15}
+    assert report["ravdess"] == {"text": 0, "visual": 0, "speech": 180}
     assert report["meld"] == {"text": 11098, "visual": 0, "speech": 0}
 
 

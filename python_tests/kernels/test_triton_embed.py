@@ -67,6 +67,8 @@ def test_in_the_interpreter():
 )
 @pytest.mark.parametrize(("p", "sources"), [(0.0, True), (0.1, True), (0.1, False)])
 def test_matches_reference(dtype, table, p, sources, poisoned_memory):
+    if INTERPRETED and dtype != torch.float32 and (p, sources) != (0.1, True):
+        pytest.skip("one case of each type is enough in the interpreter, which is slow")
     given = few([(1, 15, 16), (17, 33, 0), (0, 0, 0), (5, 1, 7)], 40, dtype, table, sources, spare=3)
     got = assert_matches(given, p)
     assert not got["out"][-9:].any() and not got["visual.projected"][-3:].any()
