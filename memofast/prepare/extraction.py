@@ -97,41 +97,42 @@ class Extraction:
         left = {clip.id: clip for clip in clips if clip.id not in done}
         try:
             with one_thread():
-                aligned, problems = self._aligned(clips)
+                aligned, problems, speech = self._aligned(clips)
                 aligned = [clip for clip in aligned if clip.id in left]
                 for clip, excerpt in self.watch.timed("decoding", self._excerpts(aligned)):
                     del left[clip.id]
-                    yield self._guarded(clip, excerpt, problems)
+                    yield self._guarded(clip, excerpt, problems, speech)
         except Exception as error:
             for clip in left.values():
                 yield Extracted(clip, problems=[_failure(error, clip)])
 
-    def _guarded(self, clip: Clip, excerpt: Excerpt, problems: list[Problem]) -> Extracted:
+    def _guarded(self, clip: Clip, excerpt: Excerpt, problems: list[Problem], speech: np.ndarray | None) -> Extracted:
         try:
-            extracted = self._rows(clip, excerpt)
+            extracted = self._rows(clip, excerpt, speech)
         except Exception as error:
             return Extracted(clip, problems=[_failure(error, clip)])
         extracted.problems += problems
         return extracted
 
-    def _aligned(self, clips: list[Clip]) -> tuple[list[Clip], list[Problem]]:
-        """The clips of a film moved to where somebody speaks, if their subtitles lie elsewhere, and what is to be said about it."""
+    def _aligned(self, clips: list[Clip]) -> tuple[list[Clip], list[Problem], np.ndarray | None]:
+        """The clips of a film moved to where somebody speaks, if their subtitles lie elsewhere; what is to be said about it; voice activity of the film
+        where it was looked for."""
         cues = [Cue(clip.start, clip.end, clip.text) for clip in clips if clip.subtitled]
         if self.voice is None or len(cues) < FEWEST_CUES or clips[0].sound is None:
-            return clips, []
+            return clips, [], None
         with self.watch("checking subtitles"):
             speech = self._speech_in(clips[0].sound, max(cue.end for cue in cues))
             offset = estimate_offset(cues, speech, self.voice.hop)
         if offset is None or (offset.fits and not offset.moves):
-            return clips, []
+            return clips, [], speech
         told = f"correlation with speech {offset.before:.2f}, {offset.correlation:.2f} when moved by {offset.seconds:+.2f} s"
         if not offset.fits or self.voice.name == EnergyVoice.name:  # which takes music for speech
-            return clips, [Problem("doubtful subtitles", told)]
+            return clips, [Problem("doubtful subtitles", told)], speech
         clips = [
             replace(clip, start=max(0.0, clip.start + offset.seconds), end=max(0.0, clip.end + offset.seconds))
             for clip in clips
         ]
-        return clips, [Problem("subtitles moved", told)]
+        return clips, [Problem("subtitles moved", told)], speech
 
     def _speech_in(self, file: Path, last: float) -> np.ndarray:
         """Voice activity of a file to a minute after `last` seconds, window by window."""
@@ -180,7 +181,7 @@ class Extraction:
         end = math.inf if clip.end is None else clip.end
         return Span(start, min(end, start + self.options.max_seconds))
 
-    def _rows(self, clip: Clip, excerpt: Excerpt) -> Extracted:
+    def _rows(self, clip: Clip, excerpt: Excerpt, speech: np.ndarray | None) -> Extracted:
         extracted = Extracted(clip)
         seconds = 0.0 if excerpt.sound is None else len(excerpt.sound) / SAMPLE_RATE
         self.watch.media += max([seconds, *excerpt.times[-1:]])
@@ -190,14 +191,21 @@ class Extraction:
             extracted.problems.append(Problem("cut", f"longer than {self.options.max_seconds:g} s"))
         spoken = None
         if self.voice and excerpt.sound is not None:
-            with self.watch("voice activity"):
-                spoken = self.voice(excerpt.sound)
+            spoken = self._spoken(clip, excerpt.sound, speech)
             extracted.spoken = float(spoken.mean()) if len(spoken) else None
         if self.face and clip.picture:
             self._add_faces(extracted, excerpt, spoken)
         if self.speech and clip.sound:
             self._add_sound(extracted, excerpt)
         return extracted
+
+    def _spoken(self, clip: Clip, sound: np.ndarray, speech: np.ndarray | None) -> np.ndarray:
+        """Voice activity of a clip: its part of that of the film, where that is known."""
+        if speech is not None:
+            first = round((clip.start or 0.0) / self.voice.hop)
+            return speech[first : first + round(len(sound) / SAMPLE_RATE / self.voice.hop)]
+        with self.watch("voice activity"):
+            return self.voice(sound)
 
     def _add_faces(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> None:
         where = str(extracted.clip.picture)
