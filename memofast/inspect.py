@@ -37,6 +37,8 @@ def main(
     opened = Corpus.open(corpus)
     if yunet and not html:
         raise MemofastError("--yunet is for --html, which looks at faces again")
+    if html and as_json:
+        raise MemofastError("give --html or --json, not both")
     if html:
         _write_page(opened, html, samples, seed, yunet)
         return

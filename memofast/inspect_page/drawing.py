@@ -6,14 +6,26 @@ SVG here is stretched to the place it is given (`preserveAspectRatio="none"`); w
 import base64
 
 import numpy as np
-from markupsafe import Markup
 
 from memofast.prepare.faces import load_opencv
 
 _QUALITY = 78
 _COLUMNS = 360  # of a waveform
-_STEPS = 48  # of the soft labels
+_MOST_STEPS = 48  # of the soft labels
+_STEPS_A_SECOND = 10  # as rows are
+_ROUNDING = 1e-3  # seconds
 _LEAST = 0.01  # probability that is drawn
+_COLOURS = 10
+_EMOTIONS = (  # beginnings of names, in the order of the style's colours: grey, amber, blue, red, purple, orange, green, brown
+    ("neutral", "calm"),
+    ("happ", "joy", "glad"),
+    ("sad",),
+    ("ang",),
+    ("fear",),
+    ("surpris",),
+    ("disgust",),
+    ("contempt",),
+)
 _TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)  # seconds
 
 
@@ -23,7 +35,7 @@ def face_data(crop: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
 
 
-def histogram(bins: list[int]) -> Markup:
+def histogram(bins: list[int]) -> str:
     """Bars, the highest as high as the picture; bins that hold little still show."""
     highest, width = max(bins), 100 / len(bins)
     bars = "".join(
@@ -34,7 +46,7 @@ def histogram(bins: list[int]) -> Markup:
     return _svg("histogram", 100, 100, bars)
 
 
-def waveform(wave: np.ndarray, activity: np.ndarray | None, hop: float, rate: int, seconds: float) -> Markup:
+def waveform(wave: np.ndarray, activity: np.ndarray | None, hop: float, rate: int, seconds: float) -> str:
     """Sound [samples] over `seconds`, scaled to its loudest, before the times at which somebody speaks [n] bool, one every `hop` seconds."""
     shades = "".join(
         f'<rect class="voice" x="{100 * begin * hop / seconds:.2f}" y="-1" width="{100 * (end - begin) * hop / seconds:.2f}" height="2"/>'
@@ -59,12 +71,13 @@ def runs(flags: np.ndarray) -> list[tuple[int, int]]:
     return [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def soft_bands(times: np.ndarray, soft: np.ndarray, seconds: float) -> Markup:
-    """Soft labels [n, classes] at `times` [n] as bands that share the height; nothing where there is no face."""
-    width = 100 / _STEPS
-    step = np.clip((times / seconds * _STEPS).astype(int), 0, _STEPS - 1)
+def soft_bands(times: np.ndarray, soft: np.ndarray, colours: list[int], seconds: float) -> str:
+    """Soft labels [n, classes] at `times` [n] as bands that share the height, colours [classes]; nothing where there is no face."""
+    steps = int(np.clip(round(seconds * _STEPS_A_SECOND), 1, _MOST_STEPS))
+    width = 100 / steps
+    step = np.clip(((times + _ROUNDING) / seconds * steps).astype(int), 0, steps - 1)
     paths: list[list[str]] = [[] for _ in range(soft.shape[1])]
-    for number in range(_STEPS):
+    for number in range(steps):
         inside = soft[step == number]
         if not len(inside):
             continue
@@ -76,13 +89,18 @@ def soft_bands(times: np.ndarray, soft: np.ndarray, seconds: float) -> Markup:
                     f"M{number * width:.2f} {100 * at:.1f}h{width + 0.05:.2f}v{100 * share:.1f}h-{width + 0.05:.2f}z"
                 )
             at += share
-    drawn = (f'<path class="class-{colour(c)}" d="{"".join(path)}"/>' for c, path in enumerate(paths) if path)
+    drawn = (f'<path class="class-{c}" d="{"".join(path)}"/>' for c, path in zip(colours, paths, strict=True) if path)
     return _svg("bands", 100, 100, "".join(drawn))
 
 
-def colour(number: int) -> int:
-    """Which of the style's ten colours a class has."""
-    return number % 10
+def class_colours(classes: list[str]) -> dict[str, int]:
+    """Which of the style's ten colours each class has: emotions their own, other names what is left, in their order."""
+    own = {
+        name: next((n for n, stems in enumerate(_EMOTIONS) if name.lower().startswith(stems)), None) for name in classes
+    }
+    left = [number for number in range(_COLOURS) if number not in own.values()] or list(range(_COLOURS))
+    others = [name for name in classes if own[name] is None]
+    return own | {name: left[place % len(left)] for place, name in enumerate(others)}
 
 
 def ticks(seconds: float) -> list[tuple[float, str]]:
@@ -92,8 +110,7 @@ def ticks(seconds: float) -> list[tuple[float, str]]:
     return [(100 * float(mark) / max(seconds, 1e-9), f"{mark:g} s" if mark else "0") for mark in marks.round(3)]
 
 
-def _svg(name: str, width: int, height: int, content: str, top: int = 0) -> Markup:
-    """Content is made of numbers alone, so that nothing has to be escaped."""
-    return Markup(
-        f'<svg class="{name}" viewBox="0 {top} {width} {height}" preserveAspectRatio="none" aria-hidden="true">{content}</svg>'
-    )
+def _svg(name: str, width: int, height: int, content: str, top: int = 0) -> str:
+    """Content is made of numbers alone: the template need not escape it."""
+    shape = f'viewBox="0 {top} {width} {height}" preserveAspectRatio="none" aria-hidden="true"'
+    return f'<svg class="{name}" {shape}>{content}</svg>'

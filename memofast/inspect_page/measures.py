@@ -27,7 +27,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that utterances have. kind: of what: text, visual, speech or none. digits: after the point, when it is written down."""
+    """A number that utterances have. kind: of what: text, visual, speech or none. digits: after the point, when it is written down.
+
+    low, high: ends of its axis.
+    """
 
     title: str
     about: str
@@ -40,12 +43,16 @@ class Measure:
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares of classes per split. rows: (class, per split its share, None where the split has nothing). counts: where they are counts too."""
+    """Shares of classes per split. rows: (class, per split its share, None where the split has nothing). counts: where they are counts too.
+
+    coloured: the classes have colours, by which they are known elsewhere on the page.
+    """
 
     title: str
     about: str
     splits: list[str]
     rows: list[tuple[str, list[float | None]]]
+    coloured: bool = False
     counts: dict[str, list[int]] | None = None
 
 
@@ -64,28 +71,24 @@ def measures(splits: Mapping[str, Split], outcomes: Mapping[str, Outcome]) -> li
     """Rows by modality, and what the journal of the preparation says about the utterances."""
     found = [_rows(splits, column, modality) for column, modality in enumerate(MODALITIES)]
     told = [
-        ("Duration", "seconds of media", "", 1, lambda o: o.source.seconds if o.source else None),
-        ("Speech share", "of the sound, somebody speaks", "", 2, lambda o: o.spoken),
-        ("Mouth steps", "a second in which the chosen mouth moves", "visual", 1, _moves_a_second),
-        (
-            "Mouth with voice",
-            "share of those steps while somebody speaks",
-            "visual",
-            2,
-            lambda o: o.speaker.matches / o.speaker.moves if o.speaker and o.speaker.moves else None,
-        ),
-        (
-            "Mouth and sound",
-            "highest correlation over lags",
-            "visual",
-            2,
-            lambda o: o.speaker.correlation if o.speaker else None,
-        ),
+        ("Duration", "seconds of media", "", None, lambda o: o.source.seconds if o.source else None),
+        ("Speech share", "part of the sound with a voice", "", 1.0, lambda o: o.spoken),
+        ("Mouth motion", "steps a second that move", "visual", None, _moves_a_second),
+        ("Mouth with voice", "part of these during speech", "visual", 1.0, _share_of_matches),
+        ("Mouth and sound", "highest correlation over lags", "visual", 1.0, _correlation),
     ]
-    for title, about, kind, digits, number in told:
+    for title, about, kind, high, number in told:
         values = {name: _numbers(split, outcomes, number) for name, split in splits.items()}
-        found.append(_measure(title, about, kind, digits, values))
+        found.append(_measure(title, about, kind, 2 if high else 1, values, high))
     return [measure for measure in found if measure]
+
+
+def _share_of_matches(outcome: Outcome) -> float | None:
+    return outcome.speaker.matches / outcome.speaker.moves if outcome.speaker and outcome.speaker.moves else None
+
+
+def _correlation(outcome: Outcome) -> float | None:
+    return outcome.speaker.correlation if outcome.speaker else None
 
 
 def _moves_a_second(outcome: Outcome) -> float | None:
@@ -107,17 +110,19 @@ def _rows(splits: Mapping[str, Split], column: int, modality: str) -> Measure | 
     return _measure(f"{modality.capitalize()} rows", about, modality, 0, present)
 
 
-def _measure(title: str, about: str, kind: str, digits: int, values: Mapping[str, np.ndarray]) -> Measure | None:
+def _measure(
+    title: str, about: str, kind: str, digits: int, values: Mapping[str, np.ndarray], high: float | None = None
+) -> Measure | None:
+    """Values by split on an axis from 0, or the lowest below, to `high`, or the highest."""
     everything = np.concatenate(list(values.values())) if values else np.zeros(0)
     if not len(everything):
         return None
-    low, high = float(everything.min()), float(everything.max())
+    low, high = min(0.0, float(everything.min())), high or max(float(everything.max()), 1e-3)
     if digits:
-        steps = min(_MOST_BINS, max(1, len(everything)))
-        edges = np.linspace(low, high if high > low else low + 1, steps + 1)
+        edges = np.linspace(low, high, _MOST_BINS + 1)
     else:  # whole numbers: every bin holds equally many
-        step = math.ceil((high - low + 1) / _MOST_BINS)
-        edges = low - 0.5 + step * np.arange(math.ceil((high - low + 1) / step) + 1)
+        step = math.ceil((high + 1) / _MOST_BINS)
+        edges = step * np.arange(math.ceil((high + 1) / step) + 1) - 0.5
     spreads = [
         Spread(name, len(found), float(np.median(found)), np.histogram(found, edges)[0].tolist())
         for name, found in values.items()
@@ -145,7 +150,7 @@ def label_shares(summary: dict) -> Shares | None:
     counts = {label or "(none)": [found["labels"].get(label, 0) for found in splits.values()] for label in classes}
     totals = [found["samples"] for found in splits.values()]
     rows = [(label, [n / total for n, total in zip(line, totals, strict=True)]) for label, line in counts.items()]
-    return Shares("Labels", "utterances by class", list(splits), rows, counts)
+    return Shares("Labels", "utterances by class", list(splits), rows, counts=counts)
 
 
 def mean_shares(corpus: Corpus, splits: Mapping[str, Split], seed: int) -> list[Shares]:
@@ -164,7 +169,7 @@ def mean_shares(corpus: Corpus, splits: Mapping[str, Split], seed: int) -> list[
             part = ", ".join(f"{read[n]:,} of {len(splits[n]):,} {n}" for n in splits if read[n] < len(splits[n]))
             about = "mean probability" + (f"; of {part} utterances" if part else "")
             rows = [(c, [None if m is None else float(m[i]) for m in means.values()]) for i, c in enumerate(classes)]
-            found.append(Shares(title, about, list(splits), rows))
+            found.append(Shares(title, about, list(splits), rows, coloured=modality == "visual"))
     return found
 
 

@@ -13,7 +13,7 @@ from memofast.inspect_page.utterances import file_of, look_at, sample, some_drop
 from memofast.prepare.corpus_stores import JOURNAL
 from memofast.prepare.decoding import SAMPLE_RATE
 from memofast.prepare.look_again import missing_media, open_look, read_settings
-from memofast.prepare.report import REASONS, Journal, Outcome
+from memofast.prepare.report import REASONS, Journal, Outcome, Problem, Source
 from memofast.store.files import replace_file
 from memofast.version import __version__
 
@@ -42,6 +42,7 @@ def gather(corpus: Corpus, samples: int, seed: int, yunet: Path | None) -> dict:
     notes = _look(corpus, chosen, yunet)
     return {
         "summary": summary,
+        "path": str(corpus.path.resolve()),
         "version": __version__,
         "licence": corpus.description.get("licence", ""),
         "tiles": _tiles(summary, splits, outcomes),
@@ -50,7 +51,7 @@ def gather(corpus: Corpus, samples: int, seed: int, yunet: Path | None) -> dict:
         "labels": label_shares(summary),
         "means": mean_shares(corpus, splits, seed),
         "reasons": reasons(summary, outcomes),
-        "classes": corpus.classes.get("soft_labels", []),
+        "colours": drawing.class_colours(corpus.classes.get("soft_labels", [])),
         "chosen": chosen,
         "dropped": some_dropped(outcomes),
         "dropped_count": sum(not outcome.kept for outcome in outcomes.values()),
@@ -88,7 +89,7 @@ def _tiles(summary: dict, splits: dict, outcomes: dict[str, Outcome]) -> list[tu
         found.append((duration(seconds), "of media"))
     found += [(f"{summary['stores'][m]['rows']:,}", f"{m} rows") for m in MODALITIES if m in summary["stores"]]
     if told := summary["preparation"]:
-        found.append((f"{told['clips'] - told['kept']:,}", f"of {told['clips']:,} clips dropped"))
+        found.append((f"{told['clips'] - told['kept']:,}", "clips dropped"))
     return found
 
 
@@ -107,10 +108,11 @@ def render(gathered: dict) -> str:
         "waveform": lambda u: drawing.waveform(
             u.look.wave, u.look.activity, u.look.hop, SAMPLE_RATE, _shown_seconds(u)
         ),
-        "soft_bands": lambda u: drawing.soft_bands(u.times, u.soft, _shown_seconds(u)),
+        "soft_bands": lambda u, colours: drawing.soft_bands(u.times, u.soft, [*colours.values()], _shown_seconds(u)),
         "ticks": lambda u: drawing.ticks(_shown_seconds(u)),
-        "colour": drawing.colour,
         "file_of": file_of,
+        "place": place,
+        "why": why,
         "meaning": REASONS,
         "modalities": MODALITIES,
     }
@@ -120,6 +122,21 @@ def render(gathered: dict) -> str:
 def _shown_seconds(utterance) -> float:
     """How long the strip, bands and wave of an utterance are; the faces of a store without a journal end with their last row."""
     return max(utterance.seconds, float(utterance.times.max(initial=0.0)), 0.1)
+
+
+def place(source: Source | None) -> str:
+    """From when to when a clip lies in its file."""
+    if source is None or source.seconds is None:
+        return ""
+    return f"{clock(source.start)} – {clock(source.start + source.seconds)}"
+
+
+def why(problem: Problem, source: Source | None) -> str:
+    """What a problem of a dropped clip says: its detail, or where that is only the file, what the reason means."""
+    files = (source.picture, source.sound) if source else ()
+    if problem.detail and not any(file and file.endswith(problem.detail) for file in files):
+        return problem.detail
+    return REASONS.get(problem.reason, "").partition(";")[0]
 
 
 def percent(share: float | None) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from memofast.errors import MemofastError
 from memofast.prepare.decoding import Excerpt
 from memofast.prepare.extraction import Extracted, Extraction, ExtractionOptions, by_file
-from memofast.prepare.faces import FaceFinder, find_faces
+from memofast.prepare.faces import FaceFinder, find_faces, load_opencv
 from memofast.prepare.mouths import MouthWatch
 from memofast.prepare.pipeline import SETTINGS
 from memofast.prepare.report import Source
@@ -82,15 +82,7 @@ def open_look(corpus: Path, yunet: Path | None, used: str) -> tuple[LookAgain, l
     """
     settings = read_settings(corpus)
     notes = []
-    try:
-        finder = find_faces(None if used == "haar" else yunet) if used else None
-    except MemofastError as error:
-        if yunet:
-            raise
-        finder, notes = None, [f"No face strips: {error}."]
-    if finder and finder.name != used:
-        remedy = "; give --yunet FILE" if used == "yunet" else ""
-        notes.append(f"Faces were found again by {finder.name}, the rows came from {used}: crops may differ{remedy}.")
+    finder = _open_finder(used, yunet, notes) if used else None
     wanted = settings.get("voice") or "auto"
     try:
         voice = None if wanted == "none" else open_voice(wanted)
@@ -98,6 +90,19 @@ def open_look(corpus: Path, yunet: Path | None, used: str) -> tuple[LookAgain, l
         voice = open_voice("energy")
         notes.append(f"Voice activity is that of the energy detector, the corpus was prepared with {wanted} ({error}).")
     return LookAgain(finder, voice, settings.get("speaker") or "most-seen"), notes
+
+
+def _open_finder(used: str, yunet: Path | None, notes: list[str]) -> FaceFinder | None:
+    try:
+        load_opencv()
+    except MemofastError as error:
+        notes.append(f"No faces are shown: {error}.")
+        return None
+    finder = find_faces(None if used == "haar" else yunet)
+    if finder.name != used:
+        remedy = "; give --yunet FILE" if used == "yunet" else ""
+        notes.append(f"Faces were found again by {finder.name}, the rows came from {used}: crops may differ{remedy}.")
+    return finder
 
 
 def read_settings(corpus: Path) -> dict:
