@@ -48,10 +48,10 @@ def histogram(bins: list[int]) -> str:
 
 def waveform(wave: np.ndarray, activity: np.ndarray | None, hop: float, rate: int, seconds: float) -> str:
     """Sound [samples] over `seconds`, scaled to its loudest, before the times at which somebody speaks [n] bool, one every `hop` seconds."""
-    shades = "".join(
-        f'<rect class="voice" x="{100 * begin * hop / seconds:.2f}" y="-1" width="{100 * (end - begin) * hop / seconds:.2f}" height="2"/>'
-        for begin, end in runs(activity if activity is not None else np.zeros(0, bool))
-    )
+    scale = 100 * hop / seconds
+    spoken = runs(activity if activity is not None else np.zeros(0, bool))
+    shades = "".join(f"M{scale * begin:.2f}-1H{scale * end:.2f}V1H{scale * begin:.2f}z" for begin, end in spoken)
+    shades = f'<path class="voice" d="{shades}"/>'
     count = min(_COLUMNS, len(wave))
     if not count:
         return _svg("waveform", 100, 2, shades, top=-1)

@@ -128,7 +128,7 @@ def place(source: Source | None) -> str:
     """From when to when a clip lies in its file."""
     if source is None or source.seconds is None:
         return ""
-    return f"{clock(source.start)} – {clock(source.start + source.seconds)}"
+    return f"{clock(source.start)} to {clock(source.start + source.seconds)}"
 
 
 def why(problem: Problem, source: Source | None) -> str:
