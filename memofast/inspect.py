@@ -66,7 +66,8 @@ def _write_page(corpus: "Corpus", html: Path, samples: int, seed: int, yunet: Pa
     from memofast.inspect_page import write_page
 
     downloaded = home_of("yunet")
-    size = write_page(corpus, html, samples, seed, yunet or (downloaded if downloaded.is_file() else None))
+    with Console(stderr=True).status("looking at the samples again"):
+        size = write_page(corpus, html, samples, seed, yunet or (downloaded if downloaded.is_file() else None))
     print(f"wrote {html} ({size / 1e6:.1f} MB)")
 
 

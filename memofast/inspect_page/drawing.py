@@ -13,7 +13,7 @@ _QUALITY = 78
 _COLUMNS = 360  # of a waveform
 _MOST_STEPS = 48  # of the soft labels
 _STEPS_A_SECOND = 10  # as rows are
-_ROUNDING = 1e-3  # seconds
+_LONGEST_GAP = 0.12  # seconds between a row and the place where it still is drawn
 _LEAST = 0.01  # probability that is drawn
 _COLOURS = 10
 _EMOTIONS = (  # beginnings of names, in the order of the style's colours: grey, amber, blue, red, purple, orange, green, brown
@@ -75,15 +75,16 @@ def soft_bands(times: np.ndarray, soft: np.ndarray, colours: list[int], seconds:
     """Soft labels [n, classes] at `times` [n] as bands that share the height, colours [classes]; nothing where there is no face."""
     steps = int(np.clip(round(seconds * _STEPS_A_SECOND), 1, _MOST_STEPS))
     width = 100 / steps
-    step = np.clip(((times + _ROUNDING) / seconds * steps).astype(int), 0, steps - 1)
+    middles = (np.arange(steps) + 0.5) * seconds / steps
+    reach = max(seconds / steps / 2, _LONGEST_GAP)
     paths: list[list[str]] = [[] for _ in range(soft.shape[1])]
     for number in range(steps):
-        inside = soft[step == number]
-        if not len(inside):
+        nearest = int(np.argmin(np.abs(times - middles[number])))
+        if abs(times[nearest] - middles[number]) > reach:
             continue
-        mean = inside.mean(0) / max(inside.mean(0).sum(), 1e-9)
+        shares = soft[nearest] / max(soft[nearest].sum(), 1e-9)
         at = 0.0
-        for path, share in zip(paths, mean, strict=True):
+        for path, share in zip(paths, shares, strict=True):
             if share >= _LEAST:
                 path.append(
                     f"M{number * width:.2f} {100 * at:.1f}h{width + 0.05:.2f}v{100 * share:.1f}h-{width + 0.05:.2f}z"

@@ -70,8 +70,10 @@ def _look(corpus: Corpus, chosen: dict, yunet: Path | None) -> list[str]:
         why = "its clips have no media" if sources else "it keeps no record of where its utterances came from"
         return [f"No faces and no sound are shown: {why}."]
     made_by = corpus.stores["visual"].meta.get("extractor", "") if "visual" in corpus.stores else ""
-    looker, notes = open_look(corpus.path, yunet, made_by.partition(_FACES_BY)[2])
-    look_at(utterances, looker, corpus.classes.get("soft_labels", []))
+    detector = made_by.partition(_FACES_BY)[2]
+    looker, notes = open_look(corpus.path, yunet, detector)
+    same_finder = looker.finder is not None and looker.finder.name == detector
+    look_at(utterances, looker, corpus.classes.get("soft_labels", []), same_finder)
     if missing := missing_media(sources):
         notes.append(
             f"{len(missing)} media files are not where they were when the corpus was prepared; "

@@ -79,8 +79,11 @@ def _read(corpus: Corpus, outcome: Outcome | None, found: dict) -> Utterance:
     return utterance
 
 
-def look_at(utterances: Iterable[Utterance], looker: LookAgain, classes: list[str]) -> None:
-    """Fill in look, tiles and notes of the utterances whose media are still there."""
+def look_at(utterances: Iterable[Utterance], looker: LookAgain, classes: list[str], same_finder: bool) -> None:
+    """Fill in look, tiles and notes of the utterances whose media are still there.
+
+    Args: classes: of soft labels. same_finder: whether faces are found as they were, so that one that is not is worth a note.
+    """
     by_id = {utterance.id: utterance for utterance in utterances}
     sources = {}
     for id, utterance in by_id.items():
@@ -99,7 +102,8 @@ def look_at(utterances: Iterable[Utterance], looker: LookAgain, classes: list[st
         utterance.look = found
         if len(utterance.times) and looker.finder:
             utterance.tiles = tiles_of(utterance, classes)
-            _note_differences(utterance)
+            if same_finder:
+                _note_differences(utterance)
 
 
 def tiles_of(utterance: Utterance, classes: list[str]) -> list[Tile]:
@@ -133,7 +137,7 @@ def _note_differences(utterance: Utterance) -> None:
     same = found_again(utterance)
     if same < len(utterance.times):
         utterance.notes.append(
-            f"{same} of {len(utterance.times)} faces were found again as they were; the others may be another crop, or none."
+            f"{same} of {len(utterance.times)} faces were found again as they were: the media may have changed since."
         )
 
 

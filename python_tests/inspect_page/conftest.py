@@ -1,21 +1,15 @@
 """A small corpus out of generated clips, with faces, voices, labels, and clips that were dropped."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from inspected_corpus import prepare
 from media import write_clip
 
-from memofast.cli import run
 from memofast.prepare import extraction, look_again
-from memofast.prepare.command import main
-from memofast.prepare.denseface import DenseFaceMeta, save_denseface
-from memofast.prepare.densenet import DenseNet
 from memofast.prepare.faces import Face
 
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "now", "##s"]
 TABLE = """id,file,start,end,text,label
 whole,a.mp4,,,red blue now,glad
 part,b.mp4,0.5,1.5,red now,sad
@@ -59,16 +53,5 @@ def media_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def prepared(media_folder, bright_faces, tmp_path, monkeypatch) -> Path:
     """The corpus; `quiet` was dropped by --min-speech, `broken` for want of anything."""
-    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY))
-    torch.manual_seed(0)
-    meta = DenseFaceMeta(("calm", "glad", "sad"), 120.0, 60.0)
-    save_denseface(tmp_path / "face.safetensors", DenseNet(3).state_dict(), meta)
-    out = tmp_path / "corpus"
-    options = ["--vocab", tmp_path / "vocab.txt", "--face", f"denseface={tmp_path / 'face.safetensors'}"]
-    options += ["--voice", "energy", "--speaker", "most-seen", "--min-speech", 0.01, "--workers", 1]
-    line = ["prepare", media_folder / "table.csv", "--out", out, *options]
-    monkeypatch.setattr(sys, "argv", [str(part) for part in line])
-    with pytest.raises(SystemExit) as ended:
-        run(main, "prepare")
-    assert not ended.value.code
-    return out
+    options = ["--speaker", "most-seen", "--min-speech", 0.01]
+    return prepare(tmp_path, media_folder / "table.csv", monkeypatch, *options)

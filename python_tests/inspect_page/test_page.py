@@ -8,11 +8,14 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+from inspected_corpus import prepare
+from media import write_clip
 
 from memofast.data.corpus import Corpus, write_corpus
 from memofast.errors import MemofastError
 from memofast.inspect_page import drawing, write_page
 from memofast.inspect_page.page import clock, duration, gather, percent, render
+from memofast.inspect_page.utterances import found_again
 from memofast.prepare.report import Journal
 from memofast.store import TextWriter
 
@@ -187,7 +190,32 @@ def test_another_finder_is_said_on_the_page(prepared, monkeypatch):
     monkeypatch.setattr(look_again, "find_faces", lambda yunet: Other())
     page = Page(render(gather(Corpus.open(prepared), 10, 0, None)))
     assert "Faces were found again by other, the rows came from bright" in page.words
-    assert not page.all("img") and "0 of 10 faces were found again" in page.words
+    assert not page.all("img") and "were found again as they were" not in page.words
+
+
+def test_media_that_changed_are_said_to_have(prepared, media_folder, tmp_path):
+    write_clip(tmp_path / "b.mp4", 2.0, rate=12)
+    journal = prepared / "progress.jsonl"
+    journal.write_text(journal.read_text().replace(str(media_folder / "b.mp4"), str(tmp_path / "b.mp4")))
+    (note,) = utterances(Corpus.open(prepared))["part"].notes
+    assert "of 10 faces were found again as they were" in note
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_real_faces_are_found_again(real_data, tmp_path, monkeypatch):
+    """Sentences that touch and overlap in one film, decoded together then and one by one now."""
+    film = real_data / "video" / "styletalk" / "source_video" / "Obama_clip2.mp4"
+    yunet = real_data / "models" / "yunet_n_640_640.onnx"
+    pieces = [(0.0, 2.03), (2.03, 3.51), (3.2, 4.9), (18.44, 20.4)]
+    lines = [f"{number},{film},{start},{end},red now" for number, (start, end) in enumerate(pieces)]
+    (tmp_path / "table.csv").write_text("\n".join(["id,file,start,end,text", *lines]))
+    corpus = Corpus.open(prepare(tmp_path, tmp_path / "table.csv", monkeypatch, "--yunet", yunet))
+    chosen = gather(corpus, 10, 0, yunet)["chosen"]
+    found = [utterance for part in chosen.values() for utterance in part if utterance.rows["visual"]]
+    assert len(found) == 4 and not any(utterance.notes for utterance in found)
+    assert all(found_again(utterance) == utterance.rows["visual"] for utterance in found)
+    assert all(utterance.outcome.speaker for utterance in found)
 
 
 def test_media_that_no_longer_decode(prepared, media_folder, tmp_path):
