@@ -84,7 +84,7 @@ def _look(corpus: Corpus, chosen: dict, yunet: Path | None) -> list[str]:
 
 def _tiles(summary: dict, splits: dict, outcomes: dict[str, Outcome]) -> list[tuple[str, str]]:
     """The numbers below the heading, each with what it counts."""
-    found = [(f"{sum(map(len, splits.values())):,}", "utterances")]
+    found = [(f"{len(set().union(*(split.ids for split in splits.values()))):,}", "utterances")]
     found += [(f"{len(split):,}", name) for name, split in splits.items()] if len(splits) > 1 else []
     sources = (outcome.source for outcome in outcomes.values() if outcome.kept)
     if seconds := sum(source.seconds or 0.0 for source in sources if source):

@@ -14,13 +14,13 @@ from memofast.prepare.densenet import DenseNet
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "now", "##s"]
 
 
-def prepare(folder: Path, table: Path, monkeypatch: pytest.MonkeyPatch, *options: object) -> Path:
-    """The corpus at `folder/corpus`, made of a table in this process."""
+def prepare(folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch, *options: object) -> Path:
+    """The corpus at `folder/corpus`, made of a table or folder in this process."""
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
     torch.manual_seed(0)
     meta = DenseFaceMeta(("calm", "glad", "sad"), 120.0, 60.0)
     save_denseface(folder / "face.safetensors", DenseNet(3).state_dict(), meta)
-    line = ["prepare", table, "--out", folder / "corpus", "--vocab", folder / "vocab.txt", "--voice", "energy"]
+    line = ["prepare", source, "--out", folder / "corpus", "--vocab", folder / "vocab.txt", "--voice", "energy"]
     line += ["--face", f"denseface={folder / 'face.safetensors'}", "--workers", 1, *options]
     monkeypatch.setattr(sys, "argv", [str(part) for part in line])
     with pytest.raises(SystemExit) as ended:

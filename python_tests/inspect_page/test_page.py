@@ -204,16 +204,20 @@ def test_media_that_changed_are_said_to_have(prepared, media_folder, tmp_path):
 @pytest.mark.real
 @pytest.mark.slow
 def test_real_faces_are_found_again(real_data, tmp_path, monkeypatch):
-    """Sentences that touch and overlap in one film, decoded together then and one by one now."""
-    film = real_data / "video" / "styletalk" / "source_video" / "Obama_clip2.mp4"
-    yunet = real_data / "models" / "yunet_n_640_640.onnx"
-    pieces = [(0.0, 2.03), (2.03, 3.51), (3.2, 4.9), (18.44, 20.4)]
-    lines = [f"{number},{film},{start},{end},red now" for number, (start, end) in enumerate(pieces)]
-    (tmp_path / "table.csv").write_text("\n".join(["id,file,start,end,text", *lines]))
-    corpus = Corpus.open(prepare(tmp_path, tmp_path / "table.csv", monkeypatch, "--yunet", yunet))
-    chosen = gather(corpus, 10, 0, yunet)["chosen"]
+    """Sentences that touch, of a film with its sound beside it: decoded together then, some of them now."""
+    films, yunet = tmp_path / "films", real_data / "models" / "yunet_n_640_640.onnx"
+    films.mkdir()
+    for suffix in (".mp4", ".wav"):
+        (films / f"film{suffix}").symlink_to(
+            real_data / "video" / "styletalk" / "source_video" / f"Obama_clip2{suffix}"
+        )
+    times = [("00.000", "02.030"), ("02.030", "03.510"), ("03.510", "04.900"), ("18.440", "20.400")]
+    cues = [f"00:00:{start} --> 00:00:{end}\nRed now.\n" for start, end in times]
+    (films / "film.vtt").write_text("WEBVTT\n\n" + "\n".join(cues))
+    corpus = Corpus.open(prepare(tmp_path, films, monkeypatch, "--yunet", yunet))
+    chosen = gather(corpus, 3, 0, yunet)["chosen"]
     found = [utterance for part in chosen.values() for utterance in part if utterance.rows["visual"]]
-    assert len(found) == 4 and not any(utterance.notes for utterance in found)
+    assert len(found) == 3 and not any(utterance.notes for utterance in found)
     assert all(found_again(utterance) == utterance.rows["visual"] for utterance in found)
     assert all(utterance.outcome.speaker for utterance in found)
 
