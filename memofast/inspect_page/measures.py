@@ -1,13 +1,13 @@
 """What is counted for the page: distributions over the utterances of each split."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from memofast.data.corpus import MODALITIES, Corpus, Split
+from memofast.prepare.leaks import filter_rules
 from memofast.prepare.report import REASONS, Outcome
 
 _MOST_BINS = 30
@@ -58,12 +58,11 @@ class Shares:
 
 @dataclass(frozen=True)
 class Reason:
-    """kept, dropped: clips with this problem that are in the corpus, and those that are not; None where only their sum is known."""
+    """A rule and how many clips it noticed; dropped: those of them that are not in the corpus, None where that is not known."""
 
     name: str
     meaning: str
     clips: int
-    kept: int | None
     dropped: int | None
 
 
@@ -181,14 +180,16 @@ def _mean(store, column: str, rows_of: Callable, split: Split, seed: int) -> np.
     return np.concatenate(rows).mean(0) if rows else None
 
 
-def reasons(summary: dict, outcomes: Mapping[str, Outcome]) -> list[Reason]:
-    """Why clips were dropped or gave less than they could, most frequent first."""
-    kept, dropped = Counter(), Counter()
-    for outcome in outcomes.values():
-        (kept if outcome.kept else dropped).update({problem.reason for problem in outcome.problems})
-    counts = summary["preparation"].get("problems", {})
-    found = []
-    for name in counts or kept | dropped:
-        known = (kept[name], dropped[name]) if name in kept or name in dropped else (None, None)
-        found.append(Reason(name, REASONS.get(name, ""), counts.get(name, kept[name] + dropped[name]), *known))
+def reasons(corpus: Corpus, summary: dict, outcomes: Mapping[str, Outcome]) -> list[Reason]:
+    """Why clips were dropped or gave less than they could, most frequent first: the rules that the corpus names, else what its journal or its report counts."""
+    rules = corpus.description.get("rules") or filter_rules(outcomes.values())
+    if rules:
+        found = [
+            Reason(rule["rule"], rule.get("meaning", ""), rule["clips"], rule.get("dropped"))
+            for rule in rules
+            if rule.get("clips")
+        ]
+    else:
+        problems = summary["preparation"].get("problems", {})
+        found = [Reason(name, REASONS.get(name, ""), clips, None) for name, clips in problems.items()]
     return sorted(found, key=lambda reason: -reason.clips)

@@ -50,7 +50,7 @@ def gather(corpus: Corpus, samples: int, seed: int, yunet: Path | None) -> dict:
         "coverage": coverage(splits),
         "labels": label_shares(summary),
         "means": mean_shares(corpus, splits, seed),
-        "reasons": reasons(summary, outcomes),
+        "reasons": reasons(corpus, summary, outcomes),
         "colours": drawing.class_colours(corpus.classes.get("soft_labels", [])),
         "chosen": chosen,
         "dropped": some_dropped(outcomes),
