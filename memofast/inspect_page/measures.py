@@ -185,11 +185,12 @@ def reasons(corpus: Corpus, summary: dict, outcomes: Mapping[str, Outcome]) -> l
     rules = corpus.description.get("rules") or filter_rules(outcomes.values())
     if rules:
         found = [
-            Reason(rule["rule"], rule.get("meaning", ""), rule["clips"], rule.get("dropped"))
+            Reason(
+                rule["rule"], rule.get("meaning", ""), rule.get("clips", rule.get("dropped", 0)), rule.get("dropped")
+            )
             for rule in rules
-            if rule.get("clips")
         ]
     else:
         problems = summary["preparation"].get("problems", {})
         found = [Reason(name, REASONS.get(name, ""), clips, None) for name, clips in problems.items()]
-    return sorted(found, key=lambda reason: -reason.clips)
+    return sorted((reason for reason in found if reason.clips), key=lambda reason: -reason.clips)
