@@ -131,12 +131,14 @@ def _measure(
 
 
 def coverage(splits: Mapping[str, Split]) -> list[tuple[str, int, dict[str, int]]]:
-    """Of each split its name, utterances, and how many have each modality and all of them."""
+    """Of each split its name, utterances, and how many have each modality of the corpus and all three."""
     found = []
     for name, split in splits.items():
         has = split.lengths > np.array([_NO_WORDS, 0, 0])
-        counts = {modality: int(has[:, column].sum()) for column, modality in enumerate(MODALITIES)}
-        found.append((name, len(split), counts | {"all three": int(has.all(1).sum())}))
+        present = [(column, m) for column, m in enumerate(MODALITIES) if m in split.corpus.modalities]
+        counts = {modality: int(has[:, column].sum()) for column, modality in present}
+        together = {"all three": int(has.all(1).sum())} if len(present) == len(MODALITIES) else {}
+        found.append((name, len(split), counts | together))
     return found
 
 

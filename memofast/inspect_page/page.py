@@ -55,6 +55,7 @@ def gather(corpus: Corpus, samples: int, seed: int, yunet: Path | None) -> dict:
         "chosen": chosen,
         "dropped": some_dropped(outcomes),
         "dropped_count": sum(not outcome.kept for outcome in outcomes.values()),
+        "looked": any(utterance.look for found in chosen.values() for utterance in found),
         "notes": notes,
         "settings": read_settings(corpus.path),
     }
