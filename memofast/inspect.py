@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from memofast.cli import run
+from memofast.errors import MemofastError
+
+if TYPE_CHECKING:
+    from memofast.data.corpus import Corpus
 
 
 def main(
@@ -16,15 +20,28 @@ def main(
     samples: Annotated[int, typer.Option(min=0, help="samples of each split to show")] = 3,
     seed: Annotated[int, typer.Option(help="which ones")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="counts and samples for programs")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="write a page with distributions, faces and sound of the samples instead")
+    ] = None,
+    yunet: Annotated[
+        Path | None, typer.Option(help="for --html: the YuNet model that found the faces; default: the downloaded one")
+    ] = None,
 ) -> None:
     """Count a corpus: splits, rows, labels, coverage of modalities, and what its preparation left out.
 
-    Example: memofast inspect corpora/grid
+    Example: memofast inspect corpora/grid --html grid.html
     """
     from memofast.data.corpus import Corpus
     from memofast.data.summary import sentences, summarise
 
     opened = Corpus.open(corpus)
+    if yunet and not html:
+        raise MemofastError("--yunet is for --html, which looks at faces again")
+    if html and as_json:
+        raise MemofastError("give --html or --json, not both")
+    if html:
+        _write_page(opened, html, samples, seed, yunet)
+        return
     summary = summarise(opened)
     shown = {split: sentences(opened, split, samples, seed) for split in opened.splits}
     if as_json:
@@ -42,6 +59,16 @@ def main(
             console.print(
                 f"{split} {sample['id']}{label}: {sample['text'] or '(no words)'} ({rows} rows)", markup=False
             )
+
+
+def _write_page(corpus: "Corpus", html: Path, samples: int, seed: int, yunet: Path | None) -> None:
+    from memofast.download import home_of
+    from memofast.inspect_page import write_page
+
+    downloaded = home_of("yunet")
+    with Console(stderr=True).status("looking at the samples again"):
+        size = write_page(corpus, html, samples, seed, yunet or (downloaded if downloaded.is_file() else None))
+    print(f"wrote {html} ({size / 1e6:.1f} MB)")
 
 
 def _table(title: str, *columns: str) -> Table:

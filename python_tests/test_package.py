@@ -87,9 +87,9 @@ def installed(wheel, tmp_path_factory) -> Path:
     return site
 
 
-def test_wheel_holds_every_module_and_recipe(wheel, source):
+def test_wheel_holds_every_module_recipe_and_template(wheel, source):
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = [path for path in (source / "memofast").rglob("*") if path.suffix in {".py", ".yaml"}]
+    modules = [path for path in (source / "memofast").rglob("*") if path.suffix in {".py", ".yaml", ".html", ".css"}]
     expected = {path.relative_to(source).as_posix() for path in modules}
     expected |= {f"memofast/kernels/{path.name}" for path in (source / "kernels").glob("*.py")}
     assert expected <= names

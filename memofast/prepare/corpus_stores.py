@@ -7,7 +7,7 @@ from typing import Any
 
 from memofast.errors import MemofastError
 from memofast.prepare.extraction import Extracted
-from memofast.prepare.report import FAILURES, Journal, Outcome, Problem
+from memofast.prepare.report import FAILURES, Journal, Outcome, Problem, Source
 from memofast.prepare.text import Tokens, WordPieces
 from memofast.store import FeatureWriter, StoreWriter, TextWriter
 
@@ -70,9 +70,10 @@ class CorpusStores:
             problems.append(Problem("no speech", f"somebody speaks in {result.spoken:.0%} of it"))
         elif not kept:
             problems.append(Problem("nothing usable"))
+        source = Source.of(clip, result.span, result.seconds)
         if not kept:
             result, tokens = Extracted(clip, spoken=result.spoken), Tokens()
-        outcome = Outcome(clip.id, kept, len(tokens.ids), problems=problems, spoken=result.spoken)
+        outcome = Outcome(clip.id, kept, len(tokens.ids), problems=problems, spoken=result.spoken, source=source)
         if result.faces:
             outcome.speaker = result.speaker
             outcome.visual = len(result.faces.rows)

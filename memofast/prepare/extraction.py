@@ -21,7 +21,7 @@ from memofast.prepare.speech import SHORTEST, SpeechChoice, mean_rows, open_spee
 from memofast.prepare.stopwatch import Stopwatch
 from memofast.prepare.subtitle_offset import FEWEST_CUES, estimate_offset
 from memofast.prepare.timings import Cue
-from memofast.prepare.tracks import Seen, main_persons, thumbnail
+from memofast.prepare.tracks import Seen, Track, main_persons, thumbnail
 from memofast.prepare.voice import EnergyVoice, open_voice
 
 _WINDOW = 60.0  # seconds of sound in memory while a film's subtitles are checked
@@ -66,7 +66,8 @@ class SoundRows:
 class Extracted:
     """What one clip gave, None for a modality without rows, and why. spoken: share of its sound in which somebody speaks, None where nobody looked.
 
-    speaker: scores of the person whose face was taken, where who speaks was asked.
+    speaker: scores of the person whose face was taken, where who speaks was asked. span, seconds: the piece of its files that was used, and how
+    long what it holds is; None where nothing was decoded.
     """
 
     clip: Clip
@@ -75,6 +76,8 @@ class Extracted:
     spoken: float | None = None
     speaker: Scores | None = None
     problems: list[Problem] = field(default_factory=list)
+    span: Span | None = None
+    seconds: float | None = None
 
 
 class Extraction:
@@ -87,6 +90,7 @@ class Extraction:
         self.speech = open_speech(options.speech, options.device)
         self.voice = None if options.voice == "none" else open_voice(options.voice)
         self.mouths = MouthWatch() if self.finder and options.speaker == "active" else None
+        self.hears = self.speech is not None or self.voice is not None
         self.watch = Stopwatch()
 
     def __call__(self, clips: list[Clip], done: Container[str] = ()) -> Iterator[Extracted]:
@@ -150,10 +154,9 @@ class Extraction:
         picture, sound = clips[0].picture, clips[0].sound
         see = self._look if picture and self.finder else None
         looks = {"see": see, "glance": self._glance if see and self.mouths else None}
-        hear = self.speech is not None or self.voice is not None
-        if picture == sound or see is None or not hear:
+        if picture == sound or see is None or not self.hears:
             file = picture if see and picture else sound
-            for index, excerpt in decode(file, spans, **looks, sound=hear):
+            for index, excerpt in decode(file, spans, **looks, sound=self.hears):
                 yield clips[index], excerpt
             return
         heard = dict(decode(sound, spans, see=None)) if sound else {}
@@ -182,9 +185,9 @@ class Extraction:
         return Span(start, min(end, start + self.options.max_seconds))
 
     def _rows(self, clip: Clip, excerpt: Excerpt, speech: np.ndarray | None) -> Extracted:
-        extracted = Extracted(clip)
         seconds = 0.0 if excerpt.sound is None else len(excerpt.sound) / SAMPLE_RATE
-        self.watch.media += max([seconds, *excerpt.times[-1:]])
+        extracted = Extracted(clip, span=self._span(clip), seconds=max([seconds, *excerpt.times[-1:]]))
+        self.watch.media += extracted.seconds
         if not excerpt.complete:
             extracted.problems.append(Problem("damaged", f"{clip.picture or clip.sound} breaks off or is damaged"))
         if clip.end is not None and clip.end - (clip.start or 0.0) > self.options.max_seconds:
@@ -208,15 +211,26 @@ class Extraction:
             return self.voice(sound)
 
     def _add_faces(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> None:
+        person = self._main_person(extracted, excerpt, spoken)
+        if person is None:
+            return
+        with self.watch("face features"):
+            rows, soft_labels = self.face(person.faces)
+        confidence = np.array([face.confidence for face in person.faces], np.float32)
+        times = np.array([excerpt.times[frame] for frame in person.frames], np.float32)
+        extracted.faces = FaceRows(rows, soft_labels, confidence, times)
+
+    def _main_person(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> Track | None:
+        """Whose face is taken; where nobody's is, the problem is noted."""
         where = str(extracted.clip.picture)
         if not any(shown.faces for shown in excerpt.seen):
             extracted.problems.append(Problem("no face" if excerpt.seen else "no picture", where))
-            return
+            return None
         with self.watch("tracking faces"):
             persons = main_persons(excerpt.seen)
         if not persons:
             extracted.problems.append(Problem("no main face", where))
-            return
+            return None
         person = persons[0]
         if self.mouths and excerpt.sound is not None:
             with self.watch("finding the speaker"):
@@ -226,12 +240,7 @@ class Extraction:
                 )
         if person is None:
             extracted.problems.append(Problem("nobody visible speaks", where))
-            return
-        with self.watch("face features"):
-            rows, soft_labels = self.face(person.faces)
-        confidence = np.array([face.confidence for face in person.faces], np.float32)
-        times = np.array([excerpt.times[frame] for frame in person.frames], np.float32)
-        extracted.faces = FaceRows(rows, soft_labels, confidence, times)
+        return person
 
     def _add_sound(self, extracted: Extracted, excerpt: Excerpt) -> None:
         sound = excerpt.sound

@@ -15,7 +15,7 @@ from memofast.prepare.face_normalisation import corpus_pixels
 from memofast.prepare.leaks import check_groups, check_sentences, filter_rules
 from memofast.prepare.progress import Bar
 from memofast.prepare.ray_engine import run_ray
-from memofast.prepare.report import Outcome, Problem, print_profile, print_report, write_report
+from memofast.prepare.report import Outcome, Problem, Source, print_profile, print_report, write_report
 from memofast.prepare.shards import SHARDS, Vocabulary, WorkOrder, make_tasks, times_of
 from memofast.prepare.sources import Clip
 from memofast.prepare.splits import assign_splits
@@ -174,7 +174,7 @@ def _work(
 
 def _crashed(clip: Clip) -> Outcome:
     problem = Problem("crashed", f"decoding {clip.picture or clip.sound} ended the process")
-    return Outcome(clip.id, False, problems=[problem])
+    return Outcome(clip.id, False, problems=[problem], source=Source.of(clip))
 
 
 def _check_settings(

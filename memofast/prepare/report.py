@@ -1,6 +1,7 @@
 """What became of every clip: counted by reason, listed by id, in `report.json` and as a table."""
 
 import json
+import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from memofast.errors import MemofastError
+from memofast.prepare.decoding import Span
+from memofast.prepare.sources import Clip
 from memofast.prepare.speaking import Scores
 from memofast.store.files import write_json
 
@@ -47,9 +50,32 @@ class Problem:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where a clip came from, so that it can be looked at again.
+
+    picture, sound: absolute paths, None for none. start, end: the piece of them that was used, in seconds from their start, after subtitles were
+    moved; end None: to their end. seconds: length of what was decoded, None where nothing was. text: what is said.
+    """
+
+    picture: str | None = None
+    sound: str | None = None
+    start: float = 0.0
+    end: float | None = None
+    seconds: float | None = None
+    text: str | None = None
+
+    @classmethod
+    def of(cls, clip: Clip, span: Span | None = None, seconds: float | None = None) -> "Source":
+        """Source of a clip; the span, where one was decoded, stands above the clip's own times."""
+        picture, sound = (path and str(path.absolute()) for path in (clip.picture, clip.sound))
+        start, end = (span.start, span.end) if span else (clip.start or 0.0, clip.end)
+        return cls(picture, sound, start, None if end == math.inf else end, seconds, clip.text)
+
+
 @dataclass
 class Outcome:
-    """What one clip became. kept: it is in the corpus; rows per modality; spoken, speaker: see `Extracted`."""
+    """What one clip became. kept: it is in the corpus; rows per modality; spoken, speaker: see `Extracted`; source: None in journals without it."""
 
     id: str
     kept: bool
@@ -59,19 +85,22 @@ class Outcome:
     problems: list[Problem] = field(default_factory=list)
     spoken: float | None = None
     speaker: Scores | None = None
+    source: Source | None = None
 
     def as_json(self) -> dict:
         problems = [[problem.reason, problem.detail] for problem in self.problems]
         rows = [self.text, self.visual, self.speech]
-        return {"id": self.id, "kept": self.kept, "rows": rows, "problems": problems, "spoken": self.spoken} | (
-            {"speaker": asdict(self.speaker)} if self.speaker else {}
-        )
+        parts = {"speaker": self.speaker, "source": self.source}
+        return {"id": self.id, "kept": self.kept, "rows": rows, "problems": problems, "spoken": self.spoken} | {
+            name: asdict(part) for name, part in parts.items() if part
+        }
 
     @classmethod
     def from_json(cls, entry: dict) -> "Outcome":
         problems = [Problem(*pair) for pair in entry["problems"]]
         speaker = Scores(**entry["speaker"]) if "speaker" in entry else None
-        return cls(entry["id"], entry["kept"], *entry["rows"], problems, entry["spoken"], speaker)
+        source = Source(**entry["source"]) if "source" in entry else None
+        return cls(entry["id"], entry["kept"], *entry["rows"], problems, entry["spoken"], speaker, source)
 
 
 class Journal:

@@ -57,6 +57,7 @@ def test_subtitles_are_moved_to_the_speech(tmp_path, real_data, shift):
     assert moved == [["subtitles moved"] if shift else []] * 12
     starts = [extracted.clip.start for extracted in found]
     assert np.allclose(starts, begins, atol=0.3)
+    assert [extracted.span.start for extracted in found] == starts  # what is looked at again
     assert all(extracted.spoken > 0.5 for extracted in found)
 
 
