@@ -50,10 +50,10 @@ class LookAgain(Extraction):
         for file in by_file(clip_of(id, source) for id, source in sources.items()):
             yield from self(file)
 
-    def _rows(self, clip: Clip, excerpt: Excerpt) -> Look:
+    def _rows(self, clip: Clip, excerpt: Excerpt, speech: np.ndarray | None) -> Look:
         look = Look(clip, wave=excerpt.sound)
         if self.voice and excerpt.sound is not None:
-            look.activity, look.hop = self.voice(excerpt.sound), self.voice.hop
+            look.activity, look.hop = self._spoken(clip, excerpt.sound, speech), self.voice.hop
         person = self._main_person(look, excerpt, look.activity) if self.finder and clip.picture else None
         if person:
             look.crops = [face.crop for face in person.faces]
