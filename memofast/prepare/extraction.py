@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from memofast.errors import MemofastError
-from memofast.prepare.decoding import SAMPLE_RATE, Excerpt, Frame, Span, UnreadableMedia, decode
+from memofast.prepare.decoding import FRAMES_PER_SECOND, SAMPLE_RATE, Excerpt, Frame, Span, UnreadableMedia, decode
 from memofast.prepare.face_features import FaceChoice, open_face
 from memofast.prepare.faces import find_faces
 from memofast.prepare.mouths import MouthWatch
@@ -24,6 +24,7 @@ from memofast.prepare.timings import Cue
 from memofast.prepare.tracks import Seen, Track, main_persons, thumbnail
 from memofast.prepare.voice import EnergyVoice, open_voice
 
+_UNEVEN = 1.0  # seconds by which lengths may differ
 _WINDOW = 60.0  # seconds of sound in memory while a film's subtitles are checked
 QUIET = 1e-3  # a sound that never exceeds this (-60 dB of full scale) is silence
 
@@ -190,6 +191,7 @@ class Extraction:
         self.watch.media += extracted.seconds
         if not excerpt.complete:
             extracted.problems.append(Problem("damaged", f"{clip.picture or clip.sound} breaks off or is damaged"))
+        extracted.problems += _lengths(extracted, excerpt)
         if clip.end is not None and clip.end - (clip.start or 0.0) > self.options.max_seconds:
             extracted.problems.append(Problem("cut", f"longer than {self.options.max_seconds:g} s"))
         spoken = None
@@ -275,6 +277,17 @@ def _failure(error: Exception, clip: Clip) -> Problem:
     if isinstance(error, MemofastError):
         return Problem("failed", str(error))
     return Problem("failed", f"{clip.picture or clip.sound}: {type(error).__name__}: {error}")
+
+
+def _lengths(extracted: Extracted, excerpt: Excerpt) -> Iterator[Problem]:
+    """What does not fit: a sentence longer than its film, picture and sound that end at different times."""
+    wanted = extracted.span.end - extracted.span.start
+    if excerpt.complete and math.isfinite(wanted) and extracted.clip.end and extracted.seconds < wanted - _UNEVEN:
+        yield Problem("beyond the end", f"{extracted.seconds:.1f} s of {wanted:.1f} s are there")
+    if excerpt.times and excerpt.sound is not None:
+        picture, sound = excerpt.times[-1] + 1 / FRAMES_PER_SECOND, len(excerpt.sound) / SAMPLE_RATE
+        if abs(picture - sound) > _UNEVEN:
+            yield Problem("uneven", f"{picture:.1f} s of picture, {sound:.1f} s of sound")
 
 
 def by_file(clips: Iterable[Clip]) -> list[list[Clip]]:

@@ -27,6 +27,8 @@ REASONS = {
     "doubtful subtitles": "the film's subtitles do not lie where somebody speaks; look at it",
     "no speech": "dropped: somebody speaks in less than --min-speech of it",
     "damaged": "the file breaks off; what could be decoded is used",
+    "beyond the end": "the film ends before the sentence does; what there is of it is used",
+    "uneven": "picture and sound are of different length",
     "cut": "longer than --max-seconds; the rest is left out",
     "too short": "less sound than one row needs",
     "no picture": "no frame in this piece",

@@ -114,16 +114,26 @@ def _read_source(path: Path, options: SourceOptions) -> list[Clip]:
 def _read_folder(folder: Path, options: SourceOptions) -> list[Clip]:
     """Clips of every media file below a folder; files that share all but their suffix belong together."""
     by_stem: dict[Path, list[Path]] = {}
+    sidecars: dict[Path, Path] = {}
     for root, folders, names in os.walk(folder):
         folders.sort()
-        for name in sorted(names):
-            path = Path(root, name)
-            if path.suffix.lower() in VIDEO | AUDIO and not name.startswith("."):
+        for path in (Path(root, name) for name in sorted(names) if not name.startswith(".")):
+            if path.suffix.lower() in VIDEO | AUDIO:
                 by_stem.setdefault(path.with_suffix(""), []).append(path)
+            elif path.suffix.lower() in SIDECARS:
+                sidecars.setdefault(path.with_suffix(""), path)
     clips: list[Clip] = []
     for stem, paths in by_stem.items():
         clips += _clips_of_stem(stem.relative_to(folder).as_posix(), paths, folder, options)
+    if clips:
+        clips += [_alone(path, folder) for stem, path in sidecars.items() if stem not in by_stem]
     return clips
+
+
+def _alone(sidecar: Path, folder: Path) -> Clip:
+    """Subtitles whose film is not there, to be told in the report."""
+    name = sidecar.relative_to(folder)
+    return Clip(name.as_posix(), problem=f"missing file: no film beside {sidecar}")
 
 
 def _clips_of_stem(id: str, paths: list[Path], folder: Path, options: SourceOptions) -> list[Clip]:
