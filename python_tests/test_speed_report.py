@@ -1,6 +1,7 @@
 """The speed report of a real, small measurement, and its refusal to claim what no test vouches for."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,10 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("speed")
     tests = ["python_tests/ops/test_span_mask.py", "-k", "refus or empty", f"--junitxml={folder / 'tests.xml'}"]
     bench = ["bench/test_span_mask.py", "-k", "call_of", f"--benchmark-json={folder / 'speed.json'}"]
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     for arguments in (tests, bench):
-        subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments], cwd=ROOT, check=True)
+        line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+        subprocess.run(line, cwd=ROOT, env=alone, check=True)
     return folder
 
 
