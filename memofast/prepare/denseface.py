@@ -137,12 +137,17 @@ def train(
         Path, typer.Argument(help="npz with images [n, height, width] uint8, labels [n], classes [k] names")
     ],
     out: Annotated[Path, typer.Option(help="DenseFace file to write; training state lies beside it until done")],
-    epochs: Annotated[int, typer.Option(min=1, help="most epochs")] = 200,
+    recipe: Annotated[
+        str, typer.Option(help="one-cycle: 34 epochs over growing pictures; original: MEmoBERT's, up to 200 epochs")
+    ] = "one-cycle",
+    epochs: Annotated[int, typer.Option(min=0, help="0: the recipe's, 34 or at most 200")] = 0,
     limit: Annotated[int, typer.Option(min=0, help="use this many images, drawn evenly; 0: all")] = 0,
     batch: Annotated[int, typer.Option(min=2)] = 64,
-    lr: Annotated[float, typer.Option(help="Adam's learning rate; halved every 40 epochs")] = 1e-3,
+    lr: Annotated[float, typer.Option(min=0, help="highest learning rate; 0: the recipe's")] = 0.0,
     dropout: Annotated[float, typer.Option(min=0, max=0.9)] = 0.0,
-    patience: Annotated[int, typer.Option(min=1, help="stop after this many epochs without a better one")] = 8,
+    patience: Annotated[
+        int, typer.Option(min=1, help="original: stop after this many epochs without a better one")
+    ] = 8,
     validation: Annotated[
         float, typer.Option(min=0.01, max=0.5, help="part held out, the same share of each class")
     ] = 0.1,
@@ -159,6 +164,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     options = TrainingOptions(
+        recipe=recipe,
         epochs=epochs,
         limit=limit,
         batch=batch,

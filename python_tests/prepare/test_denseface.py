@@ -104,28 +104,54 @@ def test_resize():
 
 
 @pytest.mark.slow
-def test_training_writes_a_usable_file_and_resumes_to_the_same(faces, tmp_path, monkeypatch, capsys):
-    whole = training.train_denseface(faces, tmp_path / "whole", options(epochs=2))
+@pytest.mark.parametrize("recipe", training.RECIPES)
+def test_training_writes_a_usable_file_and_resumes_to_the_same(recipe, faces, tmp_path, monkeypatch, capsys):
+    whole = training.train_denseface(faces, tmp_path / "whole", options(epochs=2, recipe=recipe))
     assert "accuracy" in capsys.readouterr().out
     assert np.array(whole.validation["confusion"]).sum() == whole.validation["images"]
+    assert len(whole.training["curve"]["epochs"]) == 2
     assert not (tmp_path / "whole.training").exists()
     step = training._Training._train_step
 
-    def interrupted(self, chosen):
+    def interrupted(self, chosen, done):
         if self.epoch == 1 and self.step == 1:
             raise KeyboardInterrupt
-        return step(self, chosen)
+        return step(self, chosen, done)
 
     monkeypatch.setattr(training._Training, "_train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        training.train_denseface(faces, tmp_path / "cut", options(epochs=2))
+        training.train_denseface(faces, tmp_path / "cut", options(epochs=2, recipe=recipe))
     monkeypatch.setattr(training._Training, "_train_step", step)
     assert not (tmp_path / "cut").exists()
     with pytest.raises(MemofastError, match="--restart"):
-        training.train_denseface(faces, tmp_path / "cut", options(epochs=2, lr=0.1))
-    again = training.train_denseface(faces, tmp_path / "cut", options(epochs=2))
+        training.train_denseface(faces, tmp_path / "cut", options(epochs=2, lr=0.2, recipe=recipe))
+    again = training.train_denseface(faces, tmp_path / "cut", options(epochs=2, recipe=recipe))
     assert again.validation == whole.validation
     assert DenseFace(tmp_path / "cut").fingerprint == DenseFace(tmp_path / "whole").fingerprint
+
+
+@pytest.mark.slow
+def test_a_cycle_learns_what_is_easy_and_keeps_its_last_average(faces, tmp_path):
+    meta = training.train_denseface(faces, tmp_path / "f", options(epochs=8, limit=0, batch=8, lr=0.05))
+    curve = np.array(meta.training["curve"]["epochs"])
+    assert meta.training["kept_epoch"] == 8 and curve[-1, 0] < curve[0, 0]
+    assert curve[-1, 1] == meta.validation["accuracy"]
+
+
+def test_pictures_grow_to_full_size():
+    assert [training.side_at(done) for done in (0.0, 0.59, 0.61, 0.81, 0.83, 1.0)] == [32, 32, 48, 48, 64, 64]
+    pixels = torch.full((2, 1, 64, 64), 9.0)
+    assert training.shrink(pixels, 64) is pixels
+    torch.testing.assert_close(training.shrink(pixels, 32), torch.full((2, 1, 32, 32), 9.0))
+
+
+def test_copies_of_a_picture_are_left_out(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 255, (6, 48, 48), dtype=np.uint8)
+    images = images[[0, 1, 0, 2, 3, 1, 4, 5]]
+    np.savez(tmp_path / "f.npz", images=images, labels=np.arange(8) % 2, classes=np.array(["a", "b"]))
+    read = training.read_faces(tmp_path / "f.npz")
+    assert len(read.images) == 6 and read.labels.tolist() == [0, 1, 1, 0, 0, 1]
+    assert "2 of 8 images are copies" in capsys.readouterr().out
 
 
 def test_data_that_cannot_be_trained_on(faces, tmp_path):
@@ -139,5 +165,7 @@ def test_data_that_cannot_be_trained_on(faces, tmp_path):
         training.read_faces(tmp_path / "float.npz")
     with pytest.raises(MemofastError, match="too few"):
         training.train_denseface(faces, tmp_path / "o", options(batch=64))
+    with pytest.raises(MemofastError, match="--recipe"):
+        training.train_denseface(faces, tmp_path / "o", options(recipe="new"))
     with pytest.raises(MemofastError, match="--precision"):
         training.train_denseface(faces, tmp_path / "o", options(precision="fp8"))
