@@ -2,6 +2,8 @@
 
 from transformers import PretrainedConfig
 
+EMOTION_HEADS = ("emocls", "vqa")
+
 
 def padded_width(width: int) -> int:
     """The width that feature rows have in a batch: the next multiple of 8."""
@@ -16,8 +18,10 @@ class MemoBertConfig(PretrainedConfig):
     visual_positions, speech_positions: most rows of one sample, the sizes of the two learned position tables.
     visual_classes: classes of the soft labels that the visual emotion head predicts.
     mask_token_id: the token that stands for a masked word piece.
+    emotion_head: `emocls` or `vqa`, see `EmotionHead`; problem_type: what its outputs are, as transformers names it:
+    `single_label_classification` (None too), `multi_label_classification` or `regression`.
 
-    Raises `ValueError` where heads do not divide the hidden width. Source: MEmoBERT, arXiv 2111.00865.
+    Raises `ValueError` where heads do not divide the hidden width, or for an unknown head. Source: MEmoBERT, arXiv 2111.00865.
     """
 
     model_type = "memobert"
@@ -41,8 +45,11 @@ class MemoBertConfig(PretrainedConfig):
         layer_norm_eps: float = 1e-12,
         pad_token_id: int = 0,
         mask_token_id: int = 103,
+        emotion_head: str = "emocls",
         **kwargs,
     ):
+        if emotion_head not in EMOTION_HEADS:
+            raise ValueError(f"emotion_head is {' or '.join(EMOTION_HEADS)}, not {emotion_head!r}")
         if hidden_size % num_attention_heads:
             raise ValueError(
                 f"hidden_size {hidden_size} is not a multiple of num_attention_heads {num_attention_heads}"
@@ -65,6 +72,7 @@ class MemoBertConfig(PretrainedConfig):
         self.layer_norm_eps = layer_norm_eps
         self.pad_token_id = pad_token_id
         self.mask_token_id = mask_token_id
+        self.emotion_head = emotion_head
 
     def feature_width(self, modality: str) -> int:
         """True width of a row of `visual` or `speech` features; 0 where the model has no such modality."""

@@ -1,4 +1,4 @@
-"""The encoder with a head that names the emotion of each sample."""
+"""The encoder with a head that names the emotion of each sample, or emotions, or a value."""
 
 from __future__ import annotations
 
@@ -21,8 +21,15 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+PROBLEMS = {
+    "single": "single_label_classification",
+    "multi": "multi_label_classification",
+    "regression": "regression",
+}
+
+
 class MemoBertForEmotion(MemoBertPreTrainedModel):
-    """Logits of emotion classes from each sample's pooled [CLS] row. Source: MEmoBERT, arXiv 2111.00865, fine-tuning."""
+    """Logits of emotion classes, or a value, from each sample's pooled [CLS] row. Source: MEmoBERT, arXiv 2111.00865, fine-tuning."""
 
     def __init__(self, config: MemoBertConfig):
         super().__init__(config)
@@ -34,6 +41,11 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the logits."""
         return tuple(self.config.id2label[number] for number in range(self.config.num_labels))
+
+    @property
+    def kind(self) -> str:
+        """`single`, one class of several; `multi`, any number of them; `regression`, a value."""
+        return {name: kind for kind, name in PROBLEMS.items()}.get(self.config.problem_type, "single")
 
     @classmethod
     def start(cls, path: str | os.PathLike, classes: Sequence[str], **overrides) -> Self:
@@ -59,8 +71,24 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
 
     @torch.no_grad()
     def probabilities(self, batch: PackedBatch) -> Tensor:
-        """Probabilities [B, classes] float32."""
-        return self(batch).float().softmax(-1)
+        """Probabilities [B, classes] float32, of sum 1 where a sample has one class; of a regression the values [B, 1]."""
+        logits = self(batch).float()
+        return {"single": lambda: logits.softmax(-1), "multi": logits.sigmoid, "regression": lambda: logits}[
+            self.kind
+        ]()
+
+    def freeze(self, layers: int | None) -> None:
+        """Let the embeddings and the lowest `layers` layers, or with None everything but the head, keep their weights in training.
+
+        Raises `MemofastError` for more layers than there are.
+        """
+        if layers is not None and not 0 <= layers <= len(self.memobert.encoder.layers):
+            raise MemofastError(f"{layers} layers cannot be frozen, the model has {len(self.memobert.encoder.layers)}")
+        if layers == 0:
+            return
+        lower = [self.memobert.embeddings, *self.memobert.encoder.layers[:layers]]
+        for module in [self.memobert] if layers is None else lower:
+            module.requires_grad_(False)
 
 
 def model_folder(folder: Path) -> Path:

@@ -65,13 +65,23 @@ class PreTrainingHeads(nn.Module):
 
 
 class EmotionHead(nn.Module):
-    """Dropout, then a linear map of pooled rows to the logits of emotion classes (the original's `emocls` without its inner layer)."""
+    """Pooled rows to one output per class, or to the value of a regression.
+
+    `emocls`: dropout, then a linear map (the original's without its inner layer). `vqa`: the original's classifier without dropout,
+    LN(gelu(W h + b)) of twice the width, then a linear map.
+    """
 
     def __init__(self, config: MemoBertConfig):
         super().__init__()
-        self.dropout = config.hidden_dropout_prob
+        width = config.hidden_size
+        self.dropout, self.widen = config.hidden_dropout_prob, None
+        if config.emotion_head == "vqa":
+            self.dropout, width = 0.0, 2 * config.hidden_size
+            self.widen = nn.Sequential(
+                nn.Linear(config.hidden_size, width), nn.GELU(), nn.LayerNorm(width, eps=config.layer_norm_eps)
+            )
         self.site = site(config.num_hidden_layers + 1, Place.HEAD)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(width, config.num_labels)
 
     def forward(self, pooled: Tensor, sample_keys: Tensor, rng: Tensor | None) -> Tensor:
         """Args: pooled [B, C]; sample_keys [B] int64; rng [2] int64, needed in training mode with dropout. Returns: [B, classes]."""
@@ -79,4 +89,4 @@ class EmotionHead(nn.Module):
             samples = torch.arange(pooled.shape[0] + 1, device=pooled.device, dtype=torch.int32)
             keep = hidden_keep_mask(rng, self.site, sample_keys, samples, *pooled.shape, self.dropout)
             pooled = pooled * keep * keep_scale(self.dropout)
-        return self.classifier(pooled)
+        return self.classifier(pooled if self.widen is None else self.widen(pooled))

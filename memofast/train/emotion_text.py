@@ -25,7 +25,8 @@ from memofast.prepare.merged_text import VALIDATION, MergeCounts, TextSource, me
 from memofast.prepare.splits import TRAIN
 from memofast.prepare.text import WordPieces
 from memofast.store.files import write_json
-from memofast.train.fine_tuning import FineTuner, FineTuning, predict, truth_of
+from memofast.train.answers import answer, target_of, truth_of
+from memofast.train.fine_tuning import FineTuner, FineTuning
 
 REPORT = "report.json"
 _SETTINGS = "training.json"
@@ -120,7 +121,7 @@ def _print_counts(counts: MergeCounts, console: Console) -> None:
 
 def _evaluate(model: MemoBertForEmotion, corpus: Corpus, precision: str, console: Console) -> dict[str, Any]:
     """Scores of the validation split and of every evaluated one, each beside always naming the class most frequent in train."""
-    most = int(np.bincount(truth_of(corpus.split(TRAIN))).argmax())
+    most = int(np.bincount(truth_of(corpus.split(TRAIN), target_of(model))).argmax())
     found = {}
     for name in corpus.splits:
         if name != TRAIN:
@@ -131,9 +132,9 @@ def _evaluate(model: MemoBertForEmotion, corpus: Corpus, precision: str, console
 
 
 def _scores(model: MemoBertForEmotion, split: Split, most: int, precision: str) -> tuple[dict, dict]:
-    truth = truth_of(split)
-    scores = class_scores(truth, predict(model, split, precision).argmax(1), model.classes)
-    majority = class_scores(truth, np.full_like(truth, most), model.classes)
+    found = answer(model, split, target_of(model), precision)
+    scores = class_scores(found.truth, found.named, model.classes)
+    majority = class_scores(found.truth, np.full_like(found.truth, most), model.classes)
     return scores, {"class": model.classes[most]} | {n: v for n, v in majority.items() if isinstance(v, float)}
 
 

@@ -16,12 +16,15 @@ import torch
 from torch import Tensor
 
 from memofast.cpu import limit_compiled_products
-from memofast.data import Capacity, Loader, Split, Stream, Update, epoch, runs_by_length
+from memofast.data import Capacity, Loader, Split, Stream, Update
+from memofast.data.conditions import CONDITIONS, keep
 from memofast.errors import MemofastError
 from memofast.evaluate.class_scores import class_scores
 from memofast.model import MemoBertForEmotion
-from memofast.objectives.classification import balanced_weights, class_targets, classification_loss
+from memofast.objectives.classification import balanced_weights
+from memofast.objectives.target import Target, target_loss
 from memofast.train import optimisation
+from memofast.train.answers import answer, class_counts, target_of, truth_of
 from memofast.train.checkpoints import Checkpoints
 from memofast.train.metrics import MetricsLog
 from memofast.train.progress import Progress
@@ -29,7 +32,6 @@ from memofast.train.recipe import Train
 from memofast.train.signals import Stop
 
 WARMUP_SHARE = 0.1
-_ROWS = 4096  # of a batch without gradients
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class FineTuning:
     """samples: of a batch. validations: per epoch. patience: validations without a better one after which training ends.
 
     metric: the score of `class_scores` by which the best checkpoint is chosen, on the validation split and never on another one.
-    class_weights: `none`, or `balanced` for weights inverse to the classes' shares. smoothing: of the labels.
+    class_weights: `none`, or `balanced` for weights inverse to the classes' shares. smoothing: of the labels. conditions: of modalities under
+    which validation scores the model, their mean counts; none: all modalities there are. warmup: share of the updates.
     """
 
     epochs: int = 3
@@ -51,6 +54,9 @@ class FineTuning:
     seed: int = 0
     precision: str = "auto"
     device: str = "auto"
+    conditions: tuple[str, ...] = ()
+    warmup: float = WARMUP_SHARE
+    weight_decay: float = 0.01
 
 
 @dataclass
@@ -64,70 +70,39 @@ class Progressed:
     loader: dict[str, Any] | None = None
 
 
-def truth_of(split: Split) -> np.ndarray:
-    """Likeliest class [n] int64 of each sample, -1 where none is known."""
-    found = []
-    for batch in epoch(split, _whole(split)):
-        targets = class_targets(batch.targets, _class_count(split))
-        found.append(torch.where(targets.sum(-1) > 0, targets.argmax(-1), -1))
-    return torch.cat(found).numpy()
-
-
-def predict(model: MemoBertForEmotion, split: Split, precision: str = "fp32") -> np.ndarray:
-    """Probabilities [n, classes] float32 of a split's samples, in its order; they are packed by length."""
-    device = next(model.parameters()).device
-    result = np.empty((len(split), model.config.num_labels), np.float32)
-    with optimisation.autocast(precision, device):
-        for chosen in runs_by_length(split.lengths, _ROWS):
-            result[chosen] = model.probabilities(split.pack(chosen).to(device)).cpu().numpy()
-    return result
-
-
-def _check_classes(model: MemoBertForEmotion, splits: Sequence[Split]) -> None:
-    for split in splits:
-        found = split.corpus.classes.get("emotions") or split.corpus.classes.get("label")
-        if not found:
-            raise MemofastError(f"corpus {split.corpus.path} has no labels; prepare it with -c label=COLUMN")
-        if tuple(found) != model.classes:
-            raise MemofastError(
-                f"corpus {split.corpus.path} has the classes {', '.join(found)}, the model {', '.join(model.classes)}; give a model of the same"
-            )
-
-
-def _whole(split: Split) -> Capacity:
-    return Capacity(4096, *(int(rows) for rows in split.lengths.sum(0)))
-
-
-def _class_count(split: Split) -> int:
-    classes = split.corpus.classes
-    return len(classes.get("emotions") or classes["label"])
-
-
 class FineTuner:
     """One run, fresh or resumed from the newest checkpoint in `folder`.
 
-    Args: model: its classes are those of the targets. streams: what is learnt, by weight. validation: what chooses the checkpoint.
+    Args: model: its classes are those of the target. streams: what is learnt, by weight; a stream whose objective is a condition of modalities shows
+        those alone. validation: what chooses the checkpoint. target: None for the model's own classes.
     Raises: `MemofastError` for a corpus without labels or of other classes than the model's.
     """
 
     def __init__(
-        self, model: MemoBertForEmotion, streams: Sequence[Stream], validation: Split, options: FineTuning, folder: Path
+        self,
+        model: MemoBertForEmotion,
+        streams: Sequence[Stream],
+        validation: Split,
+        options: FineTuning,
+        folder: Path,
+        target: Target | None = None,
     ):
-        _check_classes(model, [*(stream.split for stream in streams), validation])
         limit_compiled_products()
+        self.target = target or target_of(model)
+        self.within = {stream.name: self.target.within(stream.split.corpus) for stream in streams}
+        self.target.within(validation.corpus)
         self.options, self.streams, self.validation, self.folder = options, list(streams), validation, folder
         samples = sum(self._size(stream) for stream in streams)
         self.per_epoch = math.ceil(samples / options.samples)
         updates = self.per_epoch * options.epochs
         self.settings = Train(
-            samples=options.samples, lr=options.lr, updates=updates, warmup=round(WARMUP_SHARE * updates), clip=1.0,
-            betas=(0.9, 0.999), seed=options.seed, precision=options.precision, device=options.device,
+            samples=options.samples, lr=options.lr, updates=updates, warmup=round(options.warmup * updates), clip=1.0,
+            betas=(0.9, 0.999), weight_decay=options.weight_decay, seed=options.seed, precision=options.precision, device=options.device,
         )  # fmt: skip
         self.device = optimisation.device_of(self.settings)
         self.precision = optimisation.precision_of(self.settings, self.device)
         self.model = model.to(self.device).train()
         self.optimiser = optimisation.adamw(self.model, self.settings)
-        self.truth = truth_of(validation)
         self.weights = self._class_weights().to(self.device) if options.class_weights == "balanced" else None
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.state = Progressed()
@@ -177,13 +152,16 @@ class FineTuner:
         return self.state
 
     def _update(self, update: Update) -> float:
-        batch = update.micro_batches[0].batch
+        micro_batch = update.micro_batches[0]
+        batch = micro_batch.batch
+        if micro_batch.objective in CONDITIONS:
+            batch = keep(batch, micro_batch.objective)
         rng = torch.tensor([self.options.seed, update.step], dtype=torch.int64, device=self.device)
         moved = batch.to(self.device)
         with optimisation.autocast(self.precision, self.device):
-            logits = self.model(moved, rng=rng)
-        targets = class_targets(moved.targets, self.model.config.num_labels)
-        loss = classification_loss(logits, targets, self.weights, self.options.smoothing)
+            outputs = self.model(moved, rng=rng)
+        wanted = self.within[micro_batch.corpus].wanted(moved.targets)
+        loss = target_loss(self.target.kind, outputs, wanted, self.weights, self.options.smoothing)
         mean = loss.total / max(loss.count, 1)
         mean.backward()
         norm = float(optimisation.clip(self.model, self.settings.clip))
@@ -199,10 +177,10 @@ class FineTuner:
 
     def _validate(self, progress: Progress, log: MetricsLog) -> None:
         self.model.eval()
-        predicted = predict(self.model, self.validation, self.precision).argmax(1)
+        conditions = self.options.conditions or (None,)
+        every = [self._scores(condition) for condition in conditions]
         self.model.train()
-        known = self.truth >= 0
-        scores = class_scores(self.truth[known], predicted[known], self.model.classes)
+        scores = every[0] if len(every) == 1 else _mean(every)
         metric = self.options.metric
         better = self.state.best is None or scores[metric] > self.state.best_scores[metric]
         if better:
@@ -213,12 +191,15 @@ class FineTuner:
         log.write(step=self.state.step, split=self.validation.name, corpus="all", objective="emotion", **numbers)
         progress.say(f"validation: {metric} {scores[metric]:.4f}, WA {scores['wa']:.4f}{' (best)' if better else ''}")
 
+    def _scores(self, condition: str | None) -> dict[str, Any]:
+        known = answer(self.model, self.validation, self.target, self.precision, condition).known
+        return class_scores(known.truth, known.named, known.classes)
+
     def _class_weights(self) -> Tensor:
         counts = torch.zeros(self.model.config.num_labels)
         for stream in self.streams:
-            truth = truth_of(stream.split)
-            truth = truth if stream.eligible is None else truth[stream.eligible]
-            counts += torch.bincount(torch.from_numpy(truth[truth >= 0]), minlength=len(counts))
+            truth = truth_of(stream.split, self.target)
+            counts += class_counts(truth if stream.eligible is None else truth[stream.eligible], len(counts))
         return balanced_weights(counts)
 
     def _capacity(self) -> Capacity:
@@ -228,3 +209,12 @@ class FineTuner:
     @staticmethod
     def _size(stream: Stream) -> int:
         return len(stream.split) if stream.eligible is None else int(stream.eligible.sum())
+
+
+def _mean(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over conditions of the scores that are numbers."""
+    return {
+        name: float(np.mean([one[name] for one in scores]))
+        for name, value in scores[0].items()
+        if isinstance(value, float)
+    }

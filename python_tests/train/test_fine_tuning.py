@@ -8,7 +8,8 @@ from memofast.data import Stream, write_corpus
 from memofast.errors import MemofastError
 from memofast.model import MemoBertForEmotion
 from memofast.store import FeatureWriter, TextWriter
-from memofast.train.fine_tuning import FineTuner, FineTuning, predict, truth_of
+from memofast.train.answers import answer, target_of, truth_of
+from memofast.train.fine_tuning import FineTuner, FineTuning
 
 CLASSES = ("calm", "glad")
 
@@ -37,14 +38,14 @@ def write(folder, labelled=True):
 def test_faces_and_hard_labels(tmp_path):
     corpus = write(tmp_path / "corpus")
     validation = corpus.split("validation")
-    truth = truth_of(validation)
+    truth = truth_of(validation, target_of(small_model()))
     assert truth.tolist() == [-1 if number % 10 == 9 else number % 2 for number in range(40, 60)]
     options = FineTuning(epochs=8, samples=8, lr=1e-2, patience=20, precision="fp32", device="cpu")
     tuner = FineTuner(small_model(), [Stream(corpus.split("train"))], validation, options, tmp_path)
     state = tuner.run()
     assert state.best_scores["wa"] == 1.0 and state.best_scores["samples"] == 18
-    predicted = predict(tuner.model, validation)
-    assert (predicted.argmax(1)[truth >= 0] == truth[truth >= 0]).all()
+    found = answer(tuner.model, validation, tuner.target).known
+    assert found.truth.tolist() == truth[truth >= 0].tolist() == found.named.tolist()
 
 
 def test_other_classes_and_none_are_refused(tmp_path):

@@ -1,0 +1,38 @@
+"""Modality conditions: what of a sample a model may see. Source: MEmoBERT's seven conditions of missing modalities."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from memofast.data.batch import PackedBatch
+
+CONDITIONS = ("l", "v", "a", "lv", "la", "va", "lva")  # language (text), visual, acoustic (speech)
+
+
+def condition_of(modalities: tuple[str, ...]) -> str:
+    """The condition with exactly these modalities of `text`, `visual`, `speech`."""
+    return "".join(
+        letter for letter, name in zip("lva", ("text", "visual", "speech"), strict=True) if name in modalities
+    )
+
+
+def keep(batch: PackedBatch, condition: str) -> PackedBatch:
+    """The batch with only the modalities of a condition; without `l` a sample's text is [CLS] alone."""
+    if condition not in CONDITIONS:
+        raise ValueError(f"condition must be one of {', '.join(CONDITIONS)}, got {condition!r}")
+    changed: dict[str, Tensor | None] = {}
+    targets = dict(batch.targets)
+    if "l" not in condition:
+        first = batch.text_offsets[:-1].to(torch.int64)
+        ends = torch.arange(batch.samples + 1, dtype=torch.int32, device=first.device)
+        changed |= {"token_ids": batch.token_ids[first], "word_ids": batch.word_ids[first], "text_offsets": ends}
+        if "lexicon" in targets:
+            targets["lexicon"] = targets["lexicon"][first]
+    for letter, modality in (("v", "visual"), ("a", "speech")):
+        if letter not in condition:
+            changed |= {modality: None, f"{modality}_offsets": torch.zeros_like(batch.offsets)}
+    if "v" not in condition:
+        targets.pop("soft_labels", None)
+    kept = replace(batch, **changed, targets=targets)
+    return replace(kept, offsets=kept.text_offsets + kept.visual_offsets + kept.speech_offsets)

@@ -1,0 +1,125 @@
+"""What is asked of each sample: one class of several, any number of them, or a value; and the loss of answering."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from memofast.data.corpus import Corpus
+from memofast.errors import MemofastError
+from memofast.objectives.classification import class_targets, classification_loss
+from memofast.objectives.objective import LossSum
+
+VALUE = "value"  # the class of a regression, which has but one output
+
+
+@dataclass(frozen=True)
+class Target:
+    """kind: `single`, `multi` or `regression`. classes: what the model names, in its order; (`value`,) for a regression.
+
+    mapping: class of each label of a corpus, None for labels whose samples are left out; None: labels are classes of the same name.
+    """
+
+    kind: str
+    classes: tuple[str, ...]
+    mapping: Mapping[str, str | None] | None = None
+
+    @classmethod
+    def of_corpus(cls, corpus: Corpus, kind: str = "single", mapping: Mapping[str, str | None] | None = None) -> Target:
+        """Its own labels as classes, or those that the mapping names. Raises: `MemofastError` for a corpus without labels."""
+        if kind == "regression":
+            return cls(kind, (VALUE,))
+        labels = _labels(corpus)
+        if mapping is None:
+            return cls(kind, labels)
+        classes = dict.fromkeys(mapping[label] for label in labels if mapping.get(label) is not None)
+        return cls(kind, tuple(classes), dict(mapping))
+
+    def within(self, corpus: Corpus) -> CorpusTarget:
+        """This target for the batches of one corpus.
+
+        Raises: `MemofastError` for a corpus without labels or values, or with a label that is no class and not in the mapping.
+        """
+        if self.kind == "regression":
+            if VALUE not in corpus.targets:
+                raise MemofastError(f"corpus {corpus.path} has no values to learn; prepare it with -c value=COLUMN")
+            return CorpusTarget(self, None)
+        labels = _labels(corpus)
+        matrix = torch.zeros(len(labels), len(self.classes))
+        for row, label in enumerate(labels):
+            if self.mapping is not None and label not in self.mapping:
+                raise MemofastError(
+                    f"label {label!r} of corpus {corpus.path} is not in the label map; add target.map.{label}=CLASS, or =null to leave it out"
+                )
+            named = label if self.mapping is None else self.mapping[label]
+            if named in self.classes:
+                matrix[row, self.classes.index(named)] = 1
+            elif named is not None:
+                raise MemofastError(
+                    f"corpus {corpus.path} has the classes {', '.join(labels)}, the model {', '.join(self.classes)}; "
+                    "give a model of the same, or a label map"
+                )
+        return CorpusTarget(self, matrix)
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusTarget:
+    """A target in the terms of one corpus. matrix [labels, classes]: 1 where a label means a class; None for values."""
+
+    target: Target
+    matrix: Tensor | None
+
+    def wanted(self, targets: Mapping[str, Tensor]) -> Tensor:
+        """What is true of a batch's samples, from its targets.
+
+        Returns: [B, classes] float32: probabilities, zero where unknown or where half of a soft label or more has no class; `multi`: 0 and 1;
+            `regression`: [B, 1], NaN where unknown.
+        """
+        if self.matrix is None:
+            return targets[VALUE].reshape(-1, 1)
+        matrix = self.matrix.to(targets["emotions" if "emotions" in targets else "label"].device)
+        given = class_targets(dict(targets), len(matrix))
+        found = given @ matrix
+        if self.target.kind == "multi":
+            return (found >= 0.5).float()
+        share = found.sum(-1, keepdim=True)
+        known = share > given.sum(-1, keepdim=True) / 2
+        return torch.where(known, found / share.clamp(min=1e-12), 0.0)
+
+    def truth(self, targets: Mapping[str, Tensor]) -> Tensor:
+        """`wanted` as `Predictions` keep it: [B] int64 class or -1; `multi` [B, classes]; `regression` [B] float32."""
+        wanted = self.wanted(targets)
+        if self.target.kind == "single":
+            return torch.where(wanted.sum(-1) > 0, wanted.argmax(-1), -1)
+        return wanted if self.target.kind == "multi" else wanted[:, 0]
+
+
+def target_loss(
+    kind: str, outputs: Tensor, wanted: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
+) -> LossSum:
+    """The loss of a model's outputs [B, classes], summed over samples of which something is known.
+
+    `single`: cross-entropy, see `classification_loss`. `multi`: binary cross-entropy, mean over classes, each weighted. `regression`:
+    absolute error, as MMSA trains.
+    """
+    if kind == "single":
+        return classification_loss(outputs, wanted, class_weights, smoothing)
+    outputs = outputs.float()
+    if kind == "multi":
+        soft = wanted * (1 - smoothing) + smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(outputs, soft, weight=class_weights, reduction="none").mean(-1)
+        return LossSum(losses.sum(), len(losses))
+    known = torch.isfinite(wanted)
+    errors = torch.where(known, outputs - torch.nan_to_num(wanted), 0.0).abs()
+    return LossSum(errors.sum(), int(known.sum()))
+
+
+def _labels(corpus: Corpus) -> tuple[str, ...]:
+    found = corpus.classes.get("emotions") or corpus.classes.get("label")
+    if not found:
+        raise MemofastError(f"corpus {corpus.path} has no labels; prepare it with -c label=COLUMN")
+    return tuple(found)
