@@ -10,6 +10,7 @@ from memofast.errors import MemofastError
 
 _COMMANDS = (
     "pretrain",
+    "finetune",
     "prepare",
     "emotion_text",
     "pseudo_label",

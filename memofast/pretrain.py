@@ -32,9 +32,10 @@ def main(
     from memofast.train.folder import make_folder, recipe_of, write_recipe
     from memofast.train.plan import make_plan
     from memofast.train.processes import Processes
+    from memofast.train.recipe_file import split_arguments
     from memofast.train.session import train
 
-    name, overrides = _split(arguments or [])
+    name, overrides = split_arguments(arguments or [])
     if resume and name:
         raise MemofastError(f"--resume continues with the run's own recipe; leave out {name} or start a new run")
     name = name or "demo"
@@ -53,13 +54,6 @@ def main(
         raise SystemExit(130) from None
     finally:
         processes.leave()
-
-
-def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The recipe's name, None where the line begins with an override, and the overrides."""
-    if not arguments or "=" in arguments[0]:
-        return None, arguments
-    return arguments[0], arguments[1:]
 
 
 if __name__ == "__main__":

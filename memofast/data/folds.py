@@ -6,6 +6,7 @@
     "folds": {"speaker": {"count": 10, "by": "speaker"}}  folds/speaker/01/train.txt, validation.txt, test.txt and so on
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -94,6 +95,23 @@ def leave_groups_out(group_of: Mapping[str, str], count: int | None = None) -> l
         train = [id for fold in range(count) if fold not in (test, validation) for id in parts[fold]]
         folds.append({"train": train, "validation": parts[validation], "test": parts[test]})
     return folds
+
+
+def hold_out(
+    ids: Sequence[str], share: float, group_of: Mapping[str, str] | None = None
+) -> tuple[list[str], list[str]]:
+    """Samples divided into those to train on and about this share held out, whole groups where they are given, always the same ones."""
+    group_of = group_of or {}
+    groups = {id: group_of.get(id, id) for id in ids}
+    order = sorted(set(groups.values()), key=lambda group: sample_key("held out", group))
+    sizes = Counter(groups.values())
+    held, count = set(), 0
+    for group in order[:-1]:
+        if count >= share * len(ids):
+            break
+        held.add(group)
+        count += sizes[group]
+    return [id for id in ids if groups[id] not in held], [id for id in ids if groups[id] in held]
 
 
 def _check(

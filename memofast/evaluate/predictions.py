@@ -63,6 +63,7 @@ class Predictions:
             buffer, kind=np.array(self.kind), ids=np.array(self.ids, dtype=str), classes=np.array(self.classes, dtype=str),
             truth=self.truth, scores=self.scores,
         )  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, buffer.getvalue())
 
     @classmethod

@@ -54,9 +54,7 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
         Raises `MemofastError` where the folder holds neither.
         """
         named = {"id2label": dict(enumerate(classes)), "label2id": {name: n for n, name in enumerate(classes)}}
-        if (Path(path) / "config.json").is_file() and MemoBertConfig.get_config_dict(path)[0].get(
-            "model_type"
-        ) == "bert":
+        if is_bert(path):
             return cls.from_bert(path, **named, **overrides)
         encoder = MemoBertModel.from_pretrained(path)
         model = cls(MemoBertConfig(**{**encoder.config.to_dict(), **named, **overrides}))
@@ -89,6 +87,12 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
         lower = [self.memobert.embeddings, *self.memobert.encoder.layers[:layers]]
         for module in [self.memobert] if layers is None else lower:
             module.requires_grad_(False)
+
+
+def is_bert(path: str | os.PathLike) -> bool:
+    """Whether the folder holds a BERT checkpoint of transformers."""
+    there = (Path(path) / "config.json").is_file()
+    return there and MemoBertConfig.get_config_dict(path)[0].get("model_type") == "bert"
 
 
 def model_folder(folder: Path) -> Path:

@@ -6,6 +6,7 @@ Frames are handed to a function as they come and never stored, so that memory do
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 import av
@@ -201,7 +202,7 @@ class _Reader:
             self._take_sound(frame, waiting)
             return time + frame.samples / frame.sample_rate
         slot = math.floor(time * FRAMES_PER_SECOND + 1e-4)
-        wanting = [g for g in waiting if g.span.start <= time < g.span.end]
+        wanting = [g for g in _begun(waiting, time) if time < g.span.end]
         if wanting and slot > self.last_slot:
             self.last_slot = slot
             row = self.see(Frame(frame, time))
@@ -222,9 +223,15 @@ class _Reader:
             return
         for piece in self.resampler.resample(frame):
             samples = piece.to_ndarray().reshape(-1).astype(np.float32) / 32768
-            for gathering in waiting:
+            after = self.next_sample + len(samples)
+            for gathering in _begun(waiting, after / SAMPLE_RATE):
                 gathering.add_sound(self.next_sample, samples)
-            self.next_sample += len(samples)
+            self.next_sample = after
+
+
+def _begun(waiting: list[_Gathering], time: float) -> Iterator[_Gathering]:
+    """Those whose span begins at `time` or before; they are in order of their start, and a long film has thousands that come later."""
+    return takewhile(lambda gathering: gathering.span.start <= time, waiting)
 
 
 class Frame:

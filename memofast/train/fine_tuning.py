@@ -119,7 +119,8 @@ class FineTuner:
         )
         every = max(1, self.per_epoch // self.options.validations)
         left = self.settings.updates - self.state.step if self.state.stale < self.options.patience else 0
-        progress, log = Progress(self.settings.updates, self.state.step), MetricsLog(self.folder, self.state.step)
+        progress = Progress(self.settings.updates, self.state.step, name="fine-tune")
+        log = MetricsLog(self.folder, self.state.step)
         with Stop() as stop, progress, closing(iter(loader)) as updates, closing(log):
             losses, begun, seen = [], time.monotonic(), 0
             for update in islice(updates, left):

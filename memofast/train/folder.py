@@ -9,6 +9,7 @@ from memofast.errors import MemofastError
 from memofast.store.files import replace_file
 from memofast.train.plan import Plan
 from memofast.train.recipe import DEMO, Recipe
+from memofast.train.recipe_file import Section
 
 CONFIG = "config.yaml"
 
@@ -45,7 +46,12 @@ def resolved(plan: Plan) -> Recipe:
 
 
 def write_recipe(folder: Path, plan: Plan) -> None:
-    replace_file(folder / CONFIG, resolved(plan).to_yaml().encode())
+    write_config(folder, resolved(plan))
+
+
+def write_config(folder: Path, recipe: Section) -> None:
+    """Keep a resolved recipe in a run folder."""
+    replace_file(folder / CONFIG, recipe.to_yaml().encode())
 
 
 def recipe_of(folder: Path) -> Path:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from importlib import resources
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from memofast.errors import MemofastError
+from memofast.train.recipe_file import Section, checked, nearest, read_values, shipped
 
 DEMO = "demo"
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class CorpusEntry(Section):
@@ -113,9 +107,9 @@ class Validate(Section):
 class Recipe(Section):
     """objectives: by name the options of `memofast.objectives.build` and `share`, its weight among the objectives (default 1)."""
 
-    corpora: list[CorpusEntry] = []
+    corpora: list[CorpusEntry] = Field([])
     model: Model = Model()
-    objectives: dict[str, dict[str, Any] | None] = {}
+    objectives: dict[str, dict[str, Any] | None] = Field({})
     train: Train = Train()
     validate_: Validate = Field(Validate(), alias="validate")
 
@@ -136,95 +130,16 @@ class Recipe(Section):
             for name, options in self.objectives.items()
         }
 
-    def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
 
+def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, see `recipe_file.read_values`.
 
-def shipped() -> list[str]:
-    """Names of the recipes that come with memofast."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml"))
-
-
-def read(name: str, overrides: list[str] = ()) -> Recipe:
-    """Read a recipe.
-
-    Args: name: a shipped recipe or the path of a YAML file; overrides: `dotted.key=value`, the value in YAML; `corpora.0.path=FOLDER`
-        reaches into a list, one past its end appends.
     Raises: `MemofastError` for a missing or invalid recipe, an unknown key (naming the nearest), a value of the wrong kind.
     """
-    text, source = _text(name)
+    values, source = read_values(name, overrides, shipped())
+    recipe = checked(values, source, Recipe)
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise MemofastError(
-            f"{source}{line}: not valid YAML ({getattr(error, 'problem', error)}); correct it"
-        ) from None
-    if not isinstance(values, dict):
-        raise MemofastError(f"{source}: a recipe is a YAML mapping with corpora, model, objectives, train, validate")
-    for override in overrides:
-        _apply(values, override)
-    return _checked(values, source)
-
-
-def _folder():
-    return resources.files("memofast.recipes")
-
-
-def _text(name: str) -> tuple[str, str]:
-    if name in shipped():
-        return (_folder() / f"{name}.yaml").read_text(), f"recipe {name}"
-    try:
-        return Path(name).read_text(), name
-    except (OSError, UnicodeDecodeError) as error:
-        near = difflib.get_close_matches(name, shipped(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"give a YAML file or one of {', '.join(shipped())}"
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise MemofastError(f"recipe {name}: {reason}; {hint}") from None
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise MemofastError(f"{override!r} is no override; write key=value, such as train.lr=3e-5")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise MemofastError(f"{override!r}: the value is not valid YAML; quote it") from None
-    *parents, last = path.split(".")
-    place: Any = values
-    for depth, name in enumerate(parents):
-        following = [] if [*parents, last][depth + 1].isdigit() else {}
-        place = _enter(place, name, override, following)
-    if isinstance(place, list):
-        _enter(place, last, override, None)
-        place[int(last)] = value
-    else:
-        place[last] = value
-
-
-def _enter(place: Any, name: str, override: str, empty: Any) -> Any:
-    """The entry `name` of a mapping or list, made where it is missing (in a list: only one past the end)."""
-    if isinstance(place, list):
-        if not name.isdigit() or int(name) > len(place):
-            raise MemofastError(f"{override!r}: {name} is no place in a list of {len(place)}; count from 0")
-        if int(name) == len(place):
-            place.append(empty)
-        return place[int(name)]
-    if place.get(name) is None:
-        place[name] = empty
-    if not isinstance(place[name], (dict, list)):
-        raise MemofastError(f"{override!r}: {name} is a value and has no entries")
-    return place[name]
-
-
-def _checked(values: dict[str, Any], source: str) -> Recipe:
-    try:
-        recipe = Recipe.model_validate(values)
         shares = [float((options or {}).get("share", 1)) for options in recipe.objectives.values()]
-    except ValidationError as error:
-        raise MemofastError(_first_problem(error, source)) from None
     except (TypeError, ValueError):
         raise MemofastError(f"{source}: an objective's share must be a number, such as share: 2") from None
     if not recipe.objectives:
@@ -237,32 +152,6 @@ def _checked(values: dict[str, Any], source: str) -> Recipe:
         for name in entry.objectives or ():
             if name not in recipe.objectives:
                 raise MemofastError(
-                    f"{source}: corpus {entry.path} asks for objective {name!r}{_nearest(name, recipe.objectives)}"
+                    f"{source}: corpus {entry.path} asks for objective {name!r}{nearest(name, recipe.objectives)}"
                 )
     return recipe
-
-
-def _first_problem(error: ValidationError, source: str) -> str:
-    problem = error.errors()[0]
-    path = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] != "extra_forbidden":
-        reason = problem["msg"].removeprefix("Value error, ")
-        return f"{source}: {path}: {reason[0].lower()}{reason[1:]}, got {problem['input']!r}"
-    *parents, wrong = problem["loc"]
-    known = _keys(Recipe, parents)
-    prefix = "".join(f"{part}." for part in parents)
-    return f"{source}: unknown key {path}{_nearest(wrong, known, prefix)}"
-
-
-def _keys(section: type[BaseModel], path: list[str | int]) -> list[str]:
-    """Keys of the section that a path of keys leads to."""
-    for name in path:
-        if isinstance(name, str):
-            found = {(f.alias or key): f.annotation for key, f in section.model_fields.items()}[name]
-            section = getattr(found, "__args__", (found,))[0]
-    return [f.alias or key for key, f in section.model_fields.items()]
-
-
-def _nearest(word: str, known, prefix: str = "") -> str:
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {prefix}{near[0]}?" if near else f"; there are {', '.join(prefix + key for key in known)}"

@@ -2,7 +2,8 @@ import pytest
 from runs import small_recipe
 
 from memofast.errors import MemofastError
-from memofast.train.recipe import Recipe, read, shipped
+from memofast.train.recipe import Recipe, read
+from memofast.train.recipe_file import shipped
 
 
 def test_published_run():

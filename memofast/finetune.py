@@ -1,0 +1,57 @@
+"""Fine-tune an emotion model: `python -m memofast.finetune RECIPE [key=value ...]`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memofast.cli import run
+
+
+def main(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RECIPE] [KEY=VALUE]...",
+            help="finetune, finetune-memobert or a YAML file; then overrides such as corpus=FOLDER train.lr=5e-5; nothing at all: finetune-demo",
+        ),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="go on with the run in this folder")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="open everything, print what would run, and stop")] = False,
+) -> None:
+    """Fine-tune on every fold with every seed, evaluate, and print one table.
+
+    Example: python -m memofast.finetune corpus=corpora/meld model.init=runs/memobert-mini train.seeds=[42,43,44]
+
+    A run is kept in runs/RECIPE-TIME/: config.yaml, per fold and seed metrics.jsonl and answers, results.md, results.json, and the best model.
+    """
+    import torch
+    from rich.console import Console
+
+    from memofast.errors import MemofastError
+    from memofast.train.fine_tuning_runs import fine_tune, make_fine_tuning_plan
+    from memofast.train.finetune_recipe import read
+    from memofast.train.folder import make_folder, recipe_of, write_config
+    from memofast.train.recipe_file import split_arguments
+
+    console = Console(highlight=False, soft_wrap=True)
+    name, overrides = split_arguments(arguments or [])
+    if resume and arguments:
+        raise MemofastError(
+            "--resume goes on with the run's own recipe; leave out the other arguments or start a new run"
+        )
+    name = name or ("finetune" if overrides else "finetune-demo")
+    recipe = read(str(recipe_of(resume)) if resume else name, overrides)
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    plan = make_fine_tuning_plan(recipe)
+    console.print(plan.describe())
+    if dry_run:
+        return
+    folder = resume or make_folder(name)
+    write_config(folder, plan.resolved())
+    fine_tune(plan, folder, console)
+
+
+if __name__ == "__main__":
+    run(main, "python -m memofast.finetune")

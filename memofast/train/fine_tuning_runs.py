@@ -1,0 +1,208 @@
+"""A fine-tuning of every fold with every seed, in one process over shared stores; finished runs are not repeated.
+
+A run folder holds `config.yaml`, per fold and seed a folder with `metrics.jsonl`, `answers/PART-CONDITION.npz` and `done.json`,
+and at the end `results.json`, `results.md` and `model`, that of the fold and seed with the best validation.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers.utils import logging
+
+from memofast.data import Corpus, Stream
+from memofast.data.conditions import CONDITIONS, condition_of
+from memofast.data.demo import demo_corpus
+from memofast.errors import MemofastError
+from memofast.evaluate.predictions import Predictions
+from memofast.model import MemoBertConfig, MemoBertForEmotion
+from memofast.model.emotion import PROBLEMS, is_bert
+from memofast.objectives.target import Target
+from memofast.store.files import write_json
+from memofast.train.answers import answer
+from memofast.train.fine_tuning import FineTuner, FineTuning
+from memofast.train.finetune_recipe import FineTuneRecipe
+from memofast.train.fold_parts import Fold, check_classes, check_vocabulary, make_folds, share_of_classes
+from memofast.train.recipe import DEMO
+
+DONE = "done.json"
+METRICS = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuningPlan:
+    """A recipe with everything opened. train, select, evaluate: conditions of modalities."""
+
+    recipe: FineTuneRecipe
+    corpus: Corpus
+    target: Target
+    folds: list[Fold]
+    train: tuple[str, ...]
+    select: tuple[str, ...]
+    evaluate: tuple[str, ...]
+
+    @property
+    def metric(self) -> str:
+        return self.recipe.train.metric or METRICS[self.target.kind]
+
+    def resolved(self) -> FineTuneRecipe:
+        """The recipe with its paths spelt out."""
+        recipe = self.recipe.model_copy(deep=True)
+        if recipe.corpus != DEMO:
+            recipe.corpus = str(Path(recipe.corpus).resolve())
+        if recipe.model.init:
+            recipe.model.init = str(Path(recipe.model.init).resolve())
+        return recipe
+
+    def describe(self) -> str:
+        """What will be run, in a few lines."""
+        first, train = self.folds[0], self.recipe.train
+        sizes = f"{len(first.train):,} to train on, {len(first.validation):,} to choose on, {len(first.test or ()):,} to test"
+        lines = [
+            f"corpus {self.corpus.name}: {', '.join(self.target.classes)}; fold {first.name} has {sizes}",
+            f"{len(self.folds)} folds x {len(train.seeds)} seeds, {train.epochs} epochs each; trained on {', '.join(self.train)}",
+            f"best by {self.metric} of {', '.join(self.select)} on {first.selected_on} data",
+        ]
+        if first.selected_on == "test":
+            lines.append("protocol paper: every number of this run is selected on test")
+        return "\n".join(lines)
+
+    def runs(self) -> Iterator[tuple[Fold, int]]:
+        """Every fold with every seed."""
+        for fold in self.folds:
+            for seed in self.recipe.train.seeds:
+                yield fold, seed
+
+
+def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
+    """Open everything a recipe names.
+
+    Raises: `MemofastError` for a missing corpus, a label that is not in the map, a class without training samples in a fold, a condition
+        of modalities that corpus or model lack, a starting checkpoint of another architecture.
+    """
+    corpus = Corpus.open(demo_corpus() if recipe.corpus == DEMO else recipe.corpus)
+    target = Target.of_corpus(corpus, recipe.target.kind, recipe.target.map)
+    target.within(corpus)
+    folds = make_folds(recipe, corpus)
+    for fold in folds:
+        for seed in recipe.train.seeds:
+            check_classes(fold, target, share_of_classes(fold.train, target, recipe.train.share, seed))
+    model = start_model(recipe, corpus, target)
+    check_vocabulary(folds[0], model.config.vocab_size)
+    whole = condition_of(tuple(m for m in corpus.modalities if m == "text" or model.config.feature_width(m)))
+    given = recipe.modalities
+    for condition in {*(given.train or ()), *(given.select or ()), *(given.evaluate or ())}:
+        if lacking := set(condition) - set(whole):
+            names = {"l": "text", "v": "visual", "a": "speech"}
+            raise MemofastError(
+                f"condition {condition} needs {names[sorted(lacking)[0]]} rows; corpus {corpus.path} and the model have {whole}"
+            )
+    possible = tuple(condition for condition in CONDITIONS if set(condition) <= set(whole))
+    train = tuple(given.train or (whole,))
+    select = tuple(given.select or train)
+    return FineTuningPlan(recipe, corpus, target, folds, train, select, tuple(given.evaluate or possible))
+
+
+def start_model(recipe: FineTuneRecipe, corpus: Corpus, target: Target) -> MemoBertForEmotion:
+    """The model a run starts from; what is random in it comes from torch's generator.
+
+    Raises: `MemofastError` for a checkpoint of another architecture, or whose feature rows have another width than the corpus.
+    """
+    chosen = recipe.model
+    widths = {f"{modality}_width": corpus.width(modality) for modality in ("visual", "speech")}
+    entries = {name: value for name, value in chosen.entries().items() if name not in ("head", "freeze")}
+    asked = {"problem_type": PROBLEMS[target.kind], "emotion_head": chosen.head}
+    if chosen.init is None:
+        named = {"id2label": dict(enumerate(target.classes)), "label2id": {c: n for n, c in enumerate(target.classes)}}
+        model = MemoBertForEmotion(MemoBertConfig(**widths | entries | named | asked))
+    else:
+        new = widths if is_bert(chosen.init) else {}
+        model = MemoBertForEmotion.start(chosen.init, target.classes, **new | entries, **asked)
+        for modality in ("visual", "speech"):
+            own, given = model.config.feature_width(modality), corpus.width(modality)
+            if own and given and own != given:
+                raise MemofastError(
+                    f"{chosen.init} reads {modality} rows {own} wide, corpus {corpus.path} has {given}; prepare it with the same extractor"
+                )
+    model.freeze(None if chosen.freeze == "all" else chosen.freeze)
+    return model
+
+
+def fine_tune(plan: FineTuningPlan, folder: Path, console: Console) -> list[dict[str, Any]]:
+    """Run what is not finished yet. Returns: per run what `done.json` holds.
+
+    Raises: `MemofastError` as `FineTuner`; `SystemExit` after Ctrl-C or SIGTERM, with everything saved.
+    """
+    logging.disable_progress_bar()
+    runs = list(plan.runs())
+    for number, (fold, seed) in enumerate(runs, 1):
+        place = folder / fold.name / f"seed-{seed}"
+        if not (place / DONE).is_file():
+            console.print(f"run {number} of {len(runs)}: fold {fold.name}, seed {seed}")
+            _run(plan, fold, seed, place, console)
+    done = [json.loads((folder / fold.name / f"seed-{seed}" / DONE).read_text()) for fold, seed in runs]
+    _keep_best_model(plan, folder, done)
+    return done
+
+
+def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Console) -> None:
+    chosen, begun = plan.recipe.train, time.monotonic()
+    place.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    model = start_model(plan.recipe, plan.corpus, plan.target)
+    eligible = share_of_classes(fold.train, plan.target, chosen.share, seed)
+    streams = [Stream(fold.train, objective=condition, eligible=eligible) for condition in plan.train]
+    options = FineTuning(
+        chosen.epochs, chosen.samples, chosen.lr, chosen.validations, chosen.patience, plan.metric, chosen.class_weights,
+        chosen.smoothing, seed, chosen.precision, chosen.device, plan.select, chosen.warmup, chosen.weight_decay,
+    )  # fmt: skip
+    tuner = FineTuner(model, streams, fold.validation, options, place, plan.target)
+    state = tuner.run()
+    for part, split in (("validation", fold.validation), ("test", fold.test)):
+        for condition in plan.evaluate if split is not None else ():
+            found = answer(model, split, plan.target, tuner.precision, condition)
+            found.save(answers_file(place, part, condition))
+    model.save_pretrained(place / "model")
+    done = {
+        "fold": fold.name, "seed": seed, "selected_on": fold.selected_on, "best_update": state.best, "updates": state.step,
+        "metric": plan.metric, "score": state.best_scores[plan.metric], "train": len(fold.train) if eligible is None else int(eligible.sum()),
+        "seconds": round(time.monotonic() - begun, 1), "precision": tuner.precision,
+    }  # fmt: skip
+    write_json(place / DONE, done)
+    shutil.rmtree(place / "checkpoints")
+    console.print(
+        f"  {plan.metric} {done['score']:.4f} on {fold.selected_on} data at update {state.best}, {done['seconds']} s"
+    )
+
+
+def answers_file(place: Path, part: str, condition: str) -> Path:
+    return place / "answers" / f"{part}-{condition}.npz"
+
+
+def answers(plan: FineTuningPlan, folder: Path) -> Iterator[tuple[str, int, str, str, str, Predictions]]:
+    """What finished runs said: fold, seed, condition, part, what chose the checkpoint, answers."""
+    for fold, seed in plan.runs():
+        for part in ("validation", "test"):
+            for condition in plan.evaluate:
+                path = answers_file(folder / fold.name / f"seed-{seed}", part, condition)
+                if path.is_file():
+                    yield fold.name, seed, condition, part, fold.selected_on, Predictions.load(path)
+
+
+def _keep_best_model(plan: FineTuningPlan, folder: Path, done: list[dict[str, Any]]) -> None:
+    """Move the best run's model to `folder/model` and remove the others."""
+    best = max(done, key=lambda run: -run["score"] if plan.metric == "mae" else run["score"])
+    for run in done:
+        model = folder / run["fold"] / f"seed-{run['seed']}" / "model"
+        if run is best and model.is_dir():
+            shutil.rmtree(folder / "model", ignore_errors=True)
+            model.rename(folder / "model")
+        shutil.rmtree(model, ignore_errors=True)

@@ -1,0 +1,137 @@
+"""The parts of every fold of a fine-tuning: what is learnt, what chooses the checkpoint, what is tested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from memofast.data import Capacity, Corpus, Split, epoch
+from memofast.data.folds import hold_out, leave_groups_out, read_fold, read_groups
+from memofast.data.sampling import shuffled
+from memofast.errors import MemofastError
+from memofast.objectives.target import Target
+from memofast.train.answers import class_counts, truth_of
+from memofast.train.finetune_recipe import FineTuneRecipe, FoldChoice
+
+_SITE = 255  # of the shuffle that few-shot shares are cut from, apart from those of epochs
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """name: of its folder. validation chooses the checkpoint, `selected_on` says of which data it is; test: None where nothing is tested."""
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split | None
+    selected_on: str
+
+
+def make_folds(recipe: FineTuneRecipe, corpus: Corpus) -> list[Fold]:
+    """The folds of a recipe.
+
+    Raises: `MemofastError` for a fold, split or group that the corpus does not have, and for a sample in two parts.
+    """
+    choice = recipe.folds
+    group_of = read_groups(corpus, choice.by) if choice.by else None
+    if choice.scheme:
+        count = corpus.description.get("folds", {}).get(choice.scheme, {}).get("count", 1)
+        parts = {f"{choice.scheme}-{n:02}": read_fold(corpus, choice.scheme, n) for n in range(1, count + 1)}
+    elif choice.by and choice.count is not None:
+        made = leave_groups_out(group_of, None if choice.count == "all" else choice.count)
+        parts = {
+            f"{choice.by}-{n:02}": {part: Split.of_ids(corpus, part, ids) for part, ids in fold.items()}
+            for n, fold in enumerate(made, 1)
+        }
+    else:
+        parts = {"fixed": _named_splits(choice, corpus)}
+    names = list(parts)
+    for number in choice.only or ():
+        if not 1 <= number <= len(names):
+            raise MemofastError(f"folds.only names fold {number}; there are 1 to {len(names)}")
+    chosen = [names[number - 1] for number in choice.only] if choice.only else names
+    return [_fold(name, parts[name], recipe, corpus, group_of) for name in chosen]
+
+
+def _named_splits(choice: FoldChoice, corpus: Corpus) -> dict[str, Split]:
+    """The corpus's own splits; a validation split that is not there is held out of the training part later."""
+    parts = {"train": corpus.split(choice.train)}
+    if choice.validation and (choice.validation in corpus.splits or choice.validation != "validation"):
+        parts["validation"] = corpus.split(choice.validation)
+    if choice.test and (choice.test in corpus.splits or choice.test != "test"):
+        parts["test"] = corpus.split(choice.test)
+    return parts
+
+
+def _fold(
+    name: str, parts: dict[str, Split], recipe: FineTuneRecipe, corpus: Corpus, group_of: dict[str, str] | None
+) -> Fold:
+    train, validation, test = (parts.get(part) for part in ("train", "validation", "test"))
+    if train is None:
+        raise MemofastError(f"fold {name} of corpus {corpus.path} has no training part")
+    if recipe.protocol == "paper":
+        if test is None:
+            raise MemofastError(f"protocol paper chooses on test data, but fold {name} of {corpus.path} has none")
+        _check_apart(name, {"train": train, "test": test})
+        ids = train.ids + (validation.ids if validation else [])
+        return Fold(name, Split.of_ids(corpus, "train and validation", ids), test, test, "test")
+    if validation is None:
+        kept, held = hold_out(train.ids, recipe.folds.held_out, group_of)
+        if not kept or not held:
+            raise MemofastError(f"fold {name}: its training part cannot be divided into training and validation")
+        train, validation = Split.of_ids(corpus, "train", kept), Split.of_ids(corpus, "validation", held)
+    _check_apart(name, {"train": train, "validation": validation} | ({"test": test} if test else {}))
+    return Fold(name, train, validation, test, "validation")
+
+
+def _check_apart(name: str, parts: dict[str, Split]) -> None:
+    home: dict[str, str] = {}
+    for part, split in parts.items():
+        for id in split.ids:
+            if home.setdefault(id, part) != part:
+                raise MemofastError(f"fold {name} leaks: sample {id!r} is in {home[id]} and in {part}")
+
+
+def share_of_classes(split: Split, target: Target, share: float, seed: int) -> np.ndarray | None:
+    """Which samples take part when a share of each class is drawn [n] bool, at least one of each; None for all.
+
+    Samples are taken in the order of an epoch's shuffle, so that a larger share contains a smaller one of the same seed. Values and
+    sets of labels are drawn as one class.
+    """
+    if share == 1:
+        return None
+    truth = truth_of(split, target)
+    classes = truth if target.kind == "single" else np.zeros(len(split), np.int64)
+    order = shuffled(split.keys, seed, 0, _SITE)
+    taken = np.zeros(len(split), bool)
+    for label in np.unique(classes[classes >= 0]):
+        members = order[classes[order] == label]
+        taken[members[: max(1, round(share * len(members)))]] = True
+    return taken
+
+
+def check_classes(fold: Fold, target: Target, eligible: np.ndarray | None) -> None:
+    """Raises: `MemofastError` where a class has no training sample, or nothing is known of the validation part."""
+    if target.kind == "regression":
+        return
+    truth = truth_of(fold.train, target)
+    counts = class_counts(truth if eligible is None else truth[eligible], len(target.classes))
+    for name, count in zip(target.classes, counts, strict=True):
+        if not count:
+            raise MemofastError(
+                f"class {name} has no training sample in fold {fold.name}; leave it out with target.map, or choose other folds"
+            )
+    if target.kind == "single" and (truth_of(fold.validation, target) < 0).all():
+        raise MemofastError(f"no sample of the {fold.selected_on} part of fold {fold.name} has a label")
+
+
+def check_vocabulary(fold: Fold, vocab_size: int) -> None:
+    """Raises: `MemofastError` for word pieces that the model's vocabulary does not have."""
+    for split in filter(None, (fold.train, fold.validation, fold.test)):
+        for batch in epoch(split, Capacity(4096, *(int(rows) for rows in split.lengths.sum(0)))):
+            if (largest := int(batch.token_ids.max())) >= vocab_size:
+                raise MemofastError(
+                    f"corpus {split.corpus.path} has word piece {largest}, but the model's vocabulary ends at {vocab_size - 1}; "
+                    "prepare it with the model's vocabulary"
+                )
