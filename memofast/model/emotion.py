@@ -15,7 +15,8 @@ from memofast.errors import MemofastError
 from memofast.model.configuration import MemoBertConfig
 from memofast.model.encoder import ReadRows
 from memofast.model.heads import EmotionHead
-from memofast.model.memobert import MemoBertModel, MemoBertPreTrainedModel
+from memofast.model.memobert import MemoBertModel, MemoBertPreTrainedModel, is_bert
+from memofast.model.prompt import MemoBertForPrompt
 
 if TYPE_CHECKING:
     from typing import Self
@@ -75,40 +76,23 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
             self.kind
         ]()
 
-    def freeze(self, layers: int | None) -> None:
-        """Let the embeddings and the lowest `layers` layers, or with None everything but the head, keep their weights in training.
-
-        Raises `MemofastError` for more layers than there are.
-        """
-        if layers is not None and not 0 <= layers <= len(self.memobert.encoder.layers):
-            raise MemofastError(f"{layers} layers cannot be frozen, the model has {len(self.memobert.encoder.layers)}")
-        if layers == 0:
-            return
-        lower = [self.memobert.embeddings, *self.memobert.encoder.layers[:layers]]
-        for module in [self.memobert] if layers is None else lower:
-            module.requires_grad_(False)
-
-
-def is_bert(path: str | os.PathLike) -> bool:
-    """Whether the folder holds a BERT checkpoint of transformers."""
-    there = (Path(path) / "config.json").is_file()
-    return there and MemoBertConfig.get_config_dict(path)[0].get("model_type") == "bert"
-
 
 def model_folder(folder: Path) -> Path:
     """The folder of the model itself, given that or the folder of the run that made it."""
     return folder / "model" if (folder / "model" / "config.json").is_file() else folder
 
 
-def open_emotion_model(folder: Path) -> MemoBertForEmotion:
-    """A trained emotion model, in evaluation mode, from its folder or that of the run that made it.
+def open_emotion_model(folder: Path) -> MemoBertForEmotion | MemoBertForPrompt:
+    """A trained emotion model, with a head or a prompt, in evaluation mode, from its folder or that of the run that made it.
 
-    Raises `MemofastError` where the folder holds no model, or one without an emotion head.
+    Raises `MemofastError` where the folder holds no model, or one without either.
     """
     folder = model_folder(folder)
+    if (folder / "config.json").is_file() and MemoBertConfig.get_config_dict(folder)[0].get("prompt"):
+        return MemoBertForPrompt.from_pretrained(folder).eval()
     model, found = MemoBertForEmotion.from_pretrained(folder, output_loading_info=True)
     if any(name.startswith("emotion.") for name in found["missing_keys"]):
         raise MemofastError(
-            f"{folder} holds a model without an emotion head; train one with memofast emotion-text train"
+            f"{folder} holds a model without an emotion head; train one with memofast finetune or emotion-text train"
         )
     return model.eval()

@@ -139,6 +139,18 @@ class MemoBertModel(MemoBertPreTrainedModel):
         hidden = self.embeddings(batch, batch.token_ids if token_ids is None else token_ids, sources, rng)
         return self.encoder(hidden, batch, rng, read)
 
+    def freeze(self, layers: int | None) -> None:
+        """Take the embeddings and the lowest `layers` layers out of training; with None everything, with 0 nothing.
+
+        Raises `MemofastError` for more layers than there are.
+        """
+        if layers is not None and not 0 <= layers <= len(self.encoder.layers):
+            raise MemofastError(f"{layers} layers cannot be frozen, the model has {len(self.encoder.layers)}")
+        if layers == 0:
+            return
+        for module in [self] if layers is None else [self.embeddings, *self.encoder.layers[:layers]]:
+            module.requires_grad_(False)
+
 
 class MemoBertForPreTraining(MemoBertPreTrainedModel):
     """The encoder with the heads of masked modelling; a head runs on its target rows only."""
@@ -205,6 +217,12 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
             elif embeddings is not None and source is None:
                 parameters.append(embeddings.mask)
         return sum(parameter.flatten()[:0].sum() for parameter in parameters)
+
+
+def is_bert(path: str | os.PathLike) -> bool:
+    """Whether the folder holds a BERT checkpoint of transformers."""
+    there = (Path(path) / "config.json").is_file()
+    return there and MemoBertConfig.get_config_dict(path)[0].get("model_type") == "bert"
 
 
 def _require_memobert(folder: Path) -> None:

@@ -10,19 +10,23 @@ from memofast.data.conditions import keep
 from memofast.errors import MemofastError
 from memofast.evaluate.predictions import Predictions
 from memofast.model import MemoBertForEmotion
+from memofast.model.prompt import OTHER, MemoBertForPrompt
 from memofast.objectives.target import Target
 from memofast.train import optimisation
 
 _ROWS = 4096  # of a batch without gradients
 
 
-def target_of(model: MemoBertForEmotion, mapping: dict[str, str | None] | None = None) -> Target:
+EmotionModel = MemoBertForEmotion | MemoBertForPrompt
+
+
+def target_of(model: EmotionModel, mapping: dict[str, str | None] | None = None) -> Target:
     """What the model was trained to answer."""
-    return Target(model.kind, model.classes, mapping)
+    return Target(model.kind, tuple(name for name in model.classes if name != OTHER), mapping)
 
 
 def answer(
-    model: MemoBertForEmotion, split: Split, target: Target, precision: str = "fp32", condition: str | None = None
+    model: EmotionModel, split: Split, target: Target, precision: str = "fp32", condition: str | None = None
 ) -> Predictions:
     """Answers for a split's samples, in its order; they are packed by length. condition: modalities shown; None: all.
 
@@ -42,7 +46,7 @@ def answer(
         raise MemofastError(f"the answers for {ids} of {split.corpus.path} are not finite; prepare these samples again")
     if target.kind == "regression":
         return Predictions("regression", tuple(split.ids), truth, scores[:, 0])
-    return Predictions(target.kind, tuple(split.ids), truth, scores, target.classes)
+    return Predictions(target.kind, tuple(split.ids), truth, scores, model.classes)
 
 
 def truth_of(split: Split, target: Target) -> np.ndarray:

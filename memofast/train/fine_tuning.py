@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from memofast.cpu import limit_compiled_products
@@ -20,11 +21,10 @@ from memofast.data import Capacity, Loader, Split, Stream, Update
 from memofast.data.conditions import CONDITIONS, keep
 from memofast.errors import MemofastError
 from memofast.evaluate.class_scores import class_scores
-from memofast.model import MemoBertForEmotion
 from memofast.objectives.classification import balanced_weights
 from memofast.objectives.target import Target, target_loss
 from memofast.train import optimisation
-from memofast.train.answers import answer, class_counts, target_of, truth_of
+from memofast.train.answers import EmotionModel, answer, class_counts, target_of, truth_of
 from memofast.train.checkpoints import Checkpoints
 from memofast.train.metrics import MetricsLog
 from memofast.train.progress import Progress
@@ -80,7 +80,7 @@ class FineTuner:
 
     def __init__(
         self,
-        model: MemoBertForEmotion,
+        model: EmotionModel,
         streams: Sequence[Stream],
         validation: Split,
         options: FineTuning,
@@ -162,6 +162,7 @@ class FineTuner:
         with optimisation.autocast(self.precision, self.device):
             outputs = self.model(moved, rng=rng)
         wanted = self.within[micro_batch.corpus].wanted(moved.targets)
+        wanted = F.pad(wanted, (0, outputs.shape[1] - wanted.shape[1]))  # a prompt may answer with another word
         loss = target_loss(self.target.kind, outputs, wanted, self.weights, self.options.smoothing)
         mean = loss.total / max(loss.count, 1)
         mean.backward()

@@ -24,14 +24,17 @@ from memofast.data.demo import demo_corpus
 from memofast.errors import MemofastError
 from memofast.evaluate.predictions import Predictions
 from memofast.model import MemoBertConfig, MemoBertForEmotion
-from memofast.model.emotion import PROBLEMS, is_bert
+from memofast.model.emotion import PROBLEMS
+from memofast.model.memobert import is_bert
+from memofast.model.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
 from memofast.objectives.target import Target
 from memofast.store.files import write_json
 from memofast.train.answers import answer
 from memofast.train.fine_tuning import FineTuner, FineTuning
-from memofast.train.finetune_recipe import FineTuneRecipe
+from memofast.train.finetune_recipe import FineTuneRecipe, PromptChoice
 from memofast.train.fold_parts import Fold, check_classes, check_vocabulary, make_folds, share_of_classes
 from memofast.train.recipe import DEMO
+from memofast.train.recipe_file import nearest
 
 DONE = "done.json"
 METRICS = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
@@ -111,7 +114,7 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     return FineTuningPlan(recipe, corpus, target, folds, train, select, tuple(given.evaluate or possible))
 
 
-def start_model(recipe: FineTuneRecipe, corpus: Corpus, target: Target) -> MemoBertForEmotion:
+def start_model(recipe: FineTuneRecipe, corpus: Corpus, target: Target) -> MemoBertForEmotion | MemoBertForPrompt:
     """The model a run starts from; what is random in it comes from torch's generator.
 
     Raises: `MemofastError` for a checkpoint of another architecture, or whose feature rows have another width than the corpus.
@@ -124,16 +127,35 @@ def start_model(recipe: FineTuneRecipe, corpus: Corpus, target: Target) -> MemoB
         named = {"id2label": dict(enumerate(target.classes)), "label2id": {c: n for n, c in enumerate(target.classes)}}
         model = MemoBertForEmotion(MemoBertConfig(**widths | entries | named | asked))
     else:
-        new = widths if is_bert(chosen.init) else {}
-        model = MemoBertForEmotion.start(chosen.init, target.classes, **new | entries, **asked)
+        entries = (widths if is_bert(chosen.init) else {}) | entries
+        if recipe.prompt:
+            model = _start_prompt(recipe.prompt, chosen.init, target, entries)
+        else:
+            model = MemoBertForEmotion.start(chosen.init, target.classes, **entries, **asked)
         for modality in ("visual", "speech"):
             own, given = model.config.feature_width(modality), corpus.width(modality)
             if own and given and own != given:
                 raise MemofastError(
                     f"{chosen.init} reads {modality} rows {own} wide, corpus {corpus.path} has {given}; prepare it with the same extractor"
                 )
-    model.freeze(None if chosen.freeze == "all" else chosen.freeze)
+    model.memobert.freeze(None if chosen.freeze == "all" else chosen.freeze)
     return model
+
+
+def _start_prompt(choice: PromptChoice, init: str, target: Target, entries: dict[str, Any]) -> MemoBertForPrompt:
+    template = choice.template
+    if isinstance(template, str):
+        if template not in TEMPLATES:
+            raise MemofastError(f"prompt.template {template!r}{nearest(template, TEMPLATES)}")
+        template = TEMPLATES[template]
+    words = WORDS | (choice.words or {})
+    for name in target.classes:
+        if name not in words:
+            raise MemofastError(f"no word is known for class {name!r}; add prompt.words.{name}=WORD_PIECE")
+    return MemoBertForPrompt.start(
+        init, target.classes, Prompt(tuple(template), choice.position, choice.prefix), [words[name] for name in target.classes],
+        whole_vocabulary=choice.answers == "vocabulary", soft_from_words=choice.soft_from_words, **entries,
+    )  # fmt: skip
 
 
 def fine_tune(plan: FineTuningPlan, folder: Path, console: Console) -> list[dict[str, Any]]:

@@ -90,6 +90,22 @@ class Tuning(Section):
     threads: int | None = Field(None, gt=0)
 
 
+class PromptChoice(Section):
+    """Fine-tuning by a prompt in place of a head, from a pre-trained model.init.
+
+    template: a name of `memofast.model.prompt.TEMPLATES`, or word pieces with one [MASK]. words: a word piece for each class; None: the class's own
+    name where bert-base-uncased has it. answers: among the `classes`' words, or among all of the `vocabulary` as the original.
+    soft_from_words: unused tokens of the template begin as the mean of the classes' words.
+    """
+
+    template: str | list[int] = "iam"
+    position: Literal["before", "after"] = "before"
+    prefix: bool = False
+    words: dict[str, int] | None = None
+    answers: Literal["classes", "vocabulary"] = "classes"
+    soft_from_words: bool = False
+
+
 class FineTuneRecipe(Section):
     """protocol `clean` chooses checkpoints on validation data; `paper` repeats MEmoBERT's habit: it trains on train and validation and chooses on
     test, and every number says so."""
@@ -100,6 +116,7 @@ class FineTuneRecipe(Section):
     target: AskedFor = AskedFor()
     modalities: Modalities = Modalities()
     train: Tuning = Tuning()
+    prompt: PromptChoice | None = None
     protocol: Literal["clean", "paper"] = "clean"
 
     @model_validator(mode="after")
@@ -108,6 +125,8 @@ class FineTuneRecipe(Section):
             raise ValueError("names no corpus; add corpus=FOLDER (memofast prepare makes one)")
         if self.protocol == "paper" and not (self.folds.scheme or self.folds.by or self.folds.test):
             raise ValueError("protocol paper chooses on test data, but folds.test is null")
+        if self.prompt and (self.target.kind != "single" or not self.model.init):
+            raise ValueError("a prompt names one class of several and starts from model.init; set both, or prompt=null")
         return self
 
 

@@ -12,9 +12,11 @@ from memofast.data import Corpus, write_corpus
 from memofast.data.folds import leave_groups_out, read_groups, write_folds, write_groups
 from memofast.errors import MemofastError
 from memofast.evaluate.predictions import Predictions
+from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.emotion import open_emotion_model
 from memofast.store import FeatureWriter, TextWriter
 from memofast.train import fine_tuning
+from memofast.train.answers import answer
 from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan, start_model
 from memofast.train.finetune_recipe import read
 from memofast.train.fold_parts import share_of_classes
@@ -141,6 +143,43 @@ def test_a_validation_part_is_held_out_where_there_is_none(recipe):
     assert not {group_of[id] for id in fold.train.ids} & {group_of[id] for id in fold.validation.ids}
     assert sorted(fold.train.ids + fold.validation.ids) == sorted(plan.corpus.split("train").ids)
     assert len(make_fine_tuning_plan(recipe("folds.by=speaker", "folds.count=all")).folds) == 4
+
+
+@pytest.fixture
+def pre_trained(tmp_path):
+    """A model as pre-training leaves it, with a vocabulary that holds the words of the classes."""
+    torch.manual_seed(3)
+    sizes = {name: value for name, value in SMALL.items() if name != "head"} | {"vocab_size": 9000}
+    folder = tmp_path / "pre_trained"
+    MemoBertForPreTraining(MemoBertConfig(**sizes, visual_width=4, speech_width=5)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("answers_among", ["classes", "vocabulary"])
+def test_a_prompt_learns_and_is_opened_again(recipe, pre_trained, tmp_path, answers_among):
+    chosen = recipe(
+        f"model={{init: {pre_trained}}}", "prompt.prefix=true", f"prompt.answers={answers_among}", "prompt.words={calm: 5475, glad: 3407}",
+        "modalities.train=[lva,va]", "modalities.evaluate=[va,a]", "train.epochs=5",
+    )  # fmt: skip
+    plan, (done,) = run(chosen, tmp_path / "run")
+    found = {c: p for _, _, c, part, _, p in answers(plan, tmp_path / "run") if part == "test"}
+    assert (found["va"].named == found["va"].truth).mean() > 0.9 and done["score"] > 0.9
+    assert found["a"].classes == (CLASSES if answers_among == "classes" else (*CLASSES, "another word"))
+    model = open_emotion_model(tmp_path / "run")
+    again = answer(model, plan.folds[0].test, plan.target, condition="va")
+    np.testing.assert_allclose(again.scores, found["va"].scores, atol=1e-6)
+
+
+def test_prompts_that_cannot_be_asked(recipe, pre_trained):
+    init = f"model={{init: {pre_trained}}}"
+    for override, message in {
+        "prompt.template=iamm": "did you mean iam",
+        "prompt.words.calm=5475": "no word is known for class 'glad'; add prompt.words.glad",
+    }.items():
+        with pytest.raises(MemofastError, match=message):
+            make_fine_tuning_plan(recipe(init, override))
+    with pytest.raises(MemofastError, match=r"starts from model\.init"):
+        recipe("prompt.template=iam")
 
 
 def test_few_shot_shares_are_nested_seeded_and_of_every_class(recipe):
