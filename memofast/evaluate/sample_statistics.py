@@ -89,6 +89,13 @@ def metrics_of_sums(kind: str, sums: np.ndarray, f1_order: str = "sklearn") -> d
         return _regression_metrics(count, rest, f1_order)
 
 
+def class_f1_of_sums(kind: str, sums: np.ndarray) -> np.ndarray:
+    """F1 of each class [..., classes] of `single` and `multi`; NaN for a class that does not occur in the truth."""
+    hit, true, named = np.split(sums[..., 1 if kind == "single" else 2 :], 3, -1)
+    with np.errstate(invalid="ignore"):
+        return np.where(true > 0, _f1(hit, true, named), np.nan)
+
+
 def _hits(true: np.ndarray, named: np.ndarray) -> np.ndarray:
     """By class: rightly named, true, named [n, 3 classes]."""
     return np.hstack([true & named, true, named]).astype(np.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from memofast.evaluate.predictions import Predictions
 from memofast.evaluate.regression_scores import regression_scores
 from memofast.evaluate.sample_statistics import METRICS, scored
 
+_SAYS = {"single": "class", "multi": "labels", "regression": "value"}
 _SAME = 1e-6  # spread of values, relative to the largest, that is rounding
 
 
@@ -33,19 +35,22 @@ def scores_of(
         without: class (neutral) beside whose absence the micro F1 is given as `micro_f1_without_CLASS` (`single`).
 
     Returns: `kind`, `samples`, `unknown` (samples without truth), the scores of `class_scores` with `supports` and `named` by class, of
-        `multi_label_scores`, or of `regression_scores` with `f1_order`; `majority`: the trivial predictor's scores and what it `says`;
+        `multi_label_scores`, or of `regression_scores` with `f1_order`; `majority`: the trivial predictor's scores and its `class`, `labels` or `value`;
         `collapsed`: the model says the same of every sample while the truth differs; `failures`: a line per score that is undefined (None).
     Raises: `MemofastError` where no truth is known, a score is not finite, or a class is unknown.
     """
     known = scored(predictions)
-    says, always = _trivial(known, trivial)
-    scores, of_trivial = (_by_kind(known, said, f1_order, without) for said in (_said(known), always))
+    says, always = trivial_predictions(known, trivial)
+    scores, of_trivial = (_by_kind(one, f1_order, without) for one in (known, always))
     left_out = (f"micro_f1_without_{without}",) if known.kind == "single" and without is not None else ()
     return {
         "kind": known.kind,
         "unknown": len(predictions.ids) - len(known.ids),
         **{name: _json(value) for name, value in scores.items()},
-        "majority": {"says": says, **{name: _json(of_trivial[name]) for name in (*METRICS[known.kind], *left_out)}},
+        "majority": {
+            _SAYS[known.kind]: says,
+            **{name: _json(of_trivial[name]) for name in (*METRICS[known.kind], *left_out)},
+        },
         "collapsed": collapsed(known),
         "failures": [_why(known, name) for name in METRICS[known.kind] if math.isnan(scores[name])],
     }
@@ -64,46 +69,42 @@ def collapsed(predictions: Predictions) -> bool:
     return len(np.unique(known.named, axis=0)) == 1
 
 
-def _said(known: Predictions) -> np.ndarray:
-    return known.scores if known.kind == "regression" else known.named
-
-
-def _by_kind(known: Predictions, said: np.ndarray, f1_order: str, without: str | None) -> dict[str, Any]:
-    if known.kind == "multi":
-        return multi_label_scores(known.truth, said, known.classes)
-    if known.kind == "regression":
-        scores = regression_scores(known.truth, said, f1_order)
-        return {"samples": len(known.ids), "f1_order": f1_order, **scores}
-    counts = {
-        "supports": np.bincount(known.truth, minlength=len(known.classes)).tolist(),
-        "named": np.bincount(said, minlength=len(known.classes)).tolist(),
-    }
-    by_class = {name: dict(zip(known.classes, values, strict=True)) for name, values in counts.items()}
-    scores = class_scores(known.truth, said, known.classes) | by_class
-    if without is not None:
-        scores[f"micro_f1_without_{without}"] = micro_f1_without(known.truth, said, known.classes, without)
-    return scores
-
-
-def _trivial(known: Predictions, trivial: str | Sequence[str] | float | None) -> tuple[Any, np.ndarray]:
-    """What the trivial predictor says, in words and for every sample."""
+def trivial_predictions(
+    predictions: Predictions, trivial: str | Sequence[str] | float | None = None
+) -> tuple[str | list[str] | float, Predictions]:
+    """What the trivial predictor says, in words and of every sample whose truth is known. Args and raises: as of `scores_of`."""
+    known = scored(predictions)
     if known.kind == "regression":
         value = float(known.truth.mean(dtype=np.float64)) if trivial is None else float(trivial)
-        return value, np.full_like(known.truth, value)
+        return value, replace(known, scores=np.full_like(known.scores, value))
+    every = np.arange(len(known.classes))
     if trivial is None:
         found, counts = np.unique(known.truth, axis=0, return_counts=True)
-        always = found[counts.argmax()].astype(np.int64)
+        commonest = found[counts.argmax()]
+        always = commonest > 0 if known.kind == "multi" else every == commonest
     else:
-        named = [trivial] if isinstance(trivial, str) else list(trivial)
-        if unknown := [name for name in named if name not in known.classes]:
+        names = [trivial] if isinstance(trivial, str) else list(trivial)
+        if unknown := [name for name in names if name not in known.classes]:
             raise MemofastError(f"trivial class {unknown[0]!r} is none of {', '.join(known.classes)}")
-        numbers = [known.classes.index(name) for name in named]
-        always = np.isin(np.arange(len(known.classes)), numbers).astype(np.int64)
-        always = np.int64(numbers[0]) if known.kind == "single" else always
-    if known.kind == "single":
-        return known.classes[int(always)], np.full_like(known.truth, always)
-    labels = [name for name, there in zip(known.classes, always, strict=True) if there]
-    return labels, np.broadcast_to(always, known.truth.shape)
+        always = np.isin(every, [known.classes.index(name) for name in names])
+    says = [name for name, there in zip(known.classes, always, strict=True) if there]
+    scores = np.broadcast_to(always.astype(known.scores.dtype), known.scores.shape)
+    return says[0] if known.kind == "single" else says, replace(known, scores=scores)
+
+
+def _by_kind(known: Predictions, f1_order: str, without: str | None) -> dict[str, Any]:
+    if known.kind == "multi":
+        return multi_label_scores(known.truth, known.named, known.classes)
+    if known.kind == "regression":
+        scores = regression_scores(known.truth, known.scores, f1_order)
+        return {"samples": len(known.ids), "f1_order": f1_order, **scores}
+    scores = class_scores(known.truth, known.named, known.classes)
+    for name, classes in (("supports", known.truth), ("named", known.named)):
+        counts = np.bincount(classes, minlength=len(known.classes)).tolist()
+        scores[name] = dict(zip(known.classes, counts, strict=True))
+    if without is not None:
+        scores[f"micro_f1_without_{without}"] = micro_f1_without(known.truth, known.named, known.classes, without)
+    return scores
 
 
 def _why(known: Predictions, name: str) -> str:

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 from predictions_made import CLASSES, multi, named, regression, single
+from rich.console import Console
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from memofast.errors import MemofastError
+from memofast.evaluate.class_scores import print_scores
 from memofast.evaluate.predictions import Predictions
 from memofast.evaluate.scores import scores_of
 
@@ -39,7 +41,7 @@ def test_the_majority_predictor_of_meld():
     truth = np.repeat(np.arange(7), [1256, 402, 345, 281, 208, 68, 50])
     classes = ("neutral", "joy", "anger", "surprise", "sadness", "disgust", "fear")
     scores = scores_of(named(truth, np.zeros(2610), classes))
-    assert scores["collapsed"] and scores["majority"]["says"] == "neutral"
+    assert scores["collapsed"] and scores["majority"]["class"] == "neutral"
     assert (round(100 * scores["wa"], 2), round(100 * scores["weighted_f1"], 2)) == (48.12, 31.27)
     assert all(scores[name] == scores["majority"][name] for name in ("wa", "ua", "weighted_f1", "macro_f1"))
 
@@ -70,8 +72,8 @@ def test_a_constant_has_no_correlation_and_that_is_told():
 
 def test_the_trivial_predictor_may_come_from_training():
     scores = scores_of(single(), trivial="joy")["majority"]
-    assert scores["says"] == "joy" and scores["wa"] == pytest.approx((single().truth == 1).mean())
-    assert scores_of(multi(), trivial=["joy"])["majority"]["says"] == ["joy"]
+    assert scores["class"] == "joy" and scores["wa"] == pytest.approx((single().truth == 1).mean())
+    assert scores_of(multi(), trivial=["joy"])["majority"]["labels"] == ["joy"]
     values = regression()
     by_default = scores_of(values)["majority"]
     assert by_default["mae"] == pytest.approx(np.abs(values.truth - values.truth.mean()).mean(), rel=1e-5)
@@ -89,3 +91,9 @@ def test_the_order_of_f1_is_named():
 
 def test_labels_left_out_are_known():
     assert CLASSES[0] == "neutral" and "micro_f1_without_neutral" not in scores_of(single())
+
+
+def test_they_can_be_printed(capsys):
+    scores = scores_of(single())
+    print_scores("dev", scores, scores["majority"], CLASSES, Console(width=200))
+    assert "always neutral" in capsys.readouterr().out
