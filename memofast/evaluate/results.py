@@ -76,6 +76,13 @@ def numbers(row: Mapping[str, Any]) -> dict[str, Any]:
     return row[f"selected on {row['selected_on']}"]
 
 
+def check_selected_on(selected_on: str) -> None:
+    if selected_on not in SELECTED_ON:
+        raise MemofastError(
+            f"selected on {selected_on!r} is none of {', '.join(SELECTED_ON)}: say what chose the checkpoint"
+        )
+
+
 def joined(parts: Sequence[Predictions]) -> Predictions:
     """Predictions of several folds as one, in their order."""
     arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in ("truth", "scores"))
@@ -90,8 +97,7 @@ def _checked(runs: list[Run]) -> list[Run]:
         what = f"fold {run.fold}, seed {run.seed}, condition {run.condition}, {run.split}"
         if run.condition not in CONDITIONS:
             raise MemofastError(f"{what}: there is no such condition, there are {', '.join(CONDITIONS)}")
-        if run.selected_on not in SELECTED_ON:
-            raise MemofastError(f"{what}: selected on {run.selected_on!r}, which is none of {', '.join(SELECTED_ON)}")
+        check_selected_on(run.selected_on)
         if (key := run[:5]) in seen:
             raise MemofastError(f"{what} is given twice; give each run once")
         seen.add(key)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from memofast.evaluate.results import numbers
@@ -129,9 +130,9 @@ def print_section(section: Section, console: Console) -> None:
     """Print a table, never cutting a number short."""
     table = Table()
     for number, heading in enumerate(section.headings):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+        table.add_column(escape(heading), justify="right" if number else "left", no_wrap=True)
     for row in section.rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
+        table.add_row(*map(escape, row))
     console.width = max(console.width, Console(width=1000).measure(table).maximum, len(section.title))
     console.print(section.title, markup=False, highlight=False)
     console.print(table)

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from predictions_made import CLASSES, multi, named, regression, single
+from rich.console import Console
 
 from memofast.errors import MemofastError
 from memofast.evaluate.comparison import compare, mcnemar
+from memofast.evaluate.comparison_table import comparison_markdown, print_comparison
 from memofast.evaluate.scores import scores_of
 
 
@@ -92,3 +94,15 @@ def test_undefined_metrics_are_none():
     constant.scores[:] = 0
     row = compare(regression(), constant, draws=100)["metrics"]["corr"]
     assert row["second"] is None and row["difference"] is None and row["interval"] is None and row["p"] is None
+
+
+def test_it_is_printed_and_written(capsys):
+    found = compare(single(skill=1), single(seed=1, skill=3), draws=2000)
+    print_comparison(found, "scratch", "pre-trained [lva]", Console(width=40))
+    printed, written = capsys.readouterr().out, comparison_markdown(found, "scratch", "pre-trained [lva]")
+    test = found["mcnemar"]
+    for shown in (printed, written):
+        assert "pre-trained [lva] against scratch, 200 samples, paired bootstrap" in shown and "< 0.001" in shown
+        assert f"only scratch is right {test['only_first']} times" in shown
+        assert f"[{found['metrics']['wa']['interval'][0]:+.3f}, " in shown
+    assert "McNemar" not in comparison_markdown(compare(regression(), regression(), draws=50), "a", "b")
