@@ -50,7 +50,7 @@ def with_labels_of(predictions: Predictions, labels: LabelMap) -> tuple[Predicti
     Probabilities of classes that mean the same are summed; those of classes mapped to None are left out and the rest scaled to sum 1, so that the
     model names its best class among those the corpus has. Samples whose true class no class of the model stands for are left out.
 
-    Returns: predictions over the samples whose truth is known; `samples`: left out, by true class; `named`: how many of the samples that stay the
+    Returns: predictions over the samples that stay; `unknown`: samples without truth; `samples`: left out, by true class; `named`: how many of the samples that stay the
         model would have given a class that is mapped to None; `probability`: the mean that was left out of them.
     Raises: `MemofastError` where a class that has probability is not in the map, or the map names a class that is not there.
     """
@@ -76,7 +76,7 @@ def with_labels_of(predictions: Predictions, labels: LabelMap) -> tuple[Predicti
             f"no sample is left: no class of the model stands for {', '.join(lost)}; check the label map"
         )
     kept = known.at(np.flatnonzero(stays))
-    left_out = {"samples": lost, **_left_out(kept, labels)}
+    left_out = {"unknown": len(predictions.ids) - len(known.ids), "samples": lost, **_left_out(kept, labels)}
     return _mapped(kept, labels, targets), left_out
 
 
@@ -151,7 +151,8 @@ def _cell_predictions(
         return with_labels_of(given, maps[pair])
     if pair[0] != pair[1] and given.kind != "regression":
         raise MemofastError("there is no label map; write which class of the corpus each class of the model is")
-    return scored(given), {"samples": {}, "named": 0, "probability": 0.0}
+    known = scored(given)
+    return known, {"unknown": len(given.ids) - len(known.ids), "samples": {}, "named": 0, "probability": 0.0}
 
 
 def _left_out(kept: Predictions, labels: LabelMap) -> dict[str, Any]:
@@ -176,6 +177,8 @@ def _mapped(kept: Predictions, labels: LabelMap, targets: list[str]) -> Predicti
 
 def _warnings(pair: str, cell: dict[str, Any]) -> list[str]:
     left_out, lines = cell["left_out"], []
+    if left_out["unknown"]:
+        lines.append(f"{pair}: left out {left_out['unknown']:,} samples without a truth")
     if left_out["samples"]:
         classes = ", ".join(f"{count:,} {name}" for name, count in left_out["samples"].items())
         lines.append(f"{pair}: left out samples that no class of the model stands for: {classes}")

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from memofast.data.conditions import CONDITIONS
 from memofast.errors import MemofastError
 from memofast.evaluate.bootstrap import DRAWS, interval, resampled_sums
 from memofast.evaluate.predictions import Predictions
 from memofast.evaluate.sample_statistics import METRICS, class_f1_of_sums, metrics_of_sums, sample_statistics, scored
 from memofast.evaluate.scores import collapsed, trivial_predictions
 
-CONDITIONS = ("l", "v", "a", "lv", "la", "va", "lva")  # language, vision, audio
 SELECTED_ON = ("validation", "test", "nothing")
 
 

@@ -18,6 +18,7 @@ METRICS = {
         "mae", "corr", "has0_acc2", "has0_f1", "non0_acc2", "non0_f1", "acc3", "acc5", "acc7",
     ),
 }  # fmt: skip
+LOWER_IS_BETTER = ("mae",)
 NAMES = {
     "wa": "WA",
     "ua": "UA",
@@ -55,6 +56,12 @@ def scored(predictions: Predictions) -> Predictions:
             f"predictions of {len(bad)} samples are not finite ({', '.join(bad[:4])}); check their features"
         )
     return known
+
+
+def metrics_of(predictions: Predictions, f1_order: str = "sklearn") -> dict[str, float]:
+    """The metrics of the kind (`METRICS`) over samples whose truth is known; NaN where undefined. Raises: as `scored`."""
+    metrics = metrics_of_sums(predictions.kind, sample_statistics(predictions).sum(0), f1_order)
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def sample_statistics(predictions: Predictions) -> np.ndarray:

@@ -41,7 +41,7 @@ def test_probabilities_of_one_meaning_are_summed_and_the_rest_scaled():
     joy = mapped.scores[:, mapped.classes.index("joy")]
     assert joy == pytest.approx([0.6, 0.5, 1.0])  # two classes of .3 outweigh one of .4
     assert mapped.scores.sum(1) == pytest.approx(1)
-    assert left_out == {"samples": {"fear": 1}, "named": 1, "probability": pytest.approx(0.6 / 3)}
+    assert left_out == {"unknown": 1, "samples": {"fear": 1}, "named": 1, "probability": pytest.approx(0.6 / 3)}
     assert [mapped.classes[n] for n in mapped.truth] == ["joy", "angry", "angry"]
 
 
@@ -49,7 +49,7 @@ def test_a_map_of_all_classes_to_themselves_changes_nothing():
     predictions = single(unknown=10)
     mapped, left_out = with_labels_of(predictions, {name: name for name in CLASSES})
     assert scores_of(mapped)["confusion"] == scores_of(predictions)["confusion"]
-    assert left_out == {"samples": {}, "named": 0, "probability": 0.0}
+    assert left_out == {"unknown": 10, "samples": {}, "named": 0, "probability": 0.0}
 
 
 def test_a_model_that_is_sure_of_what_the_corpus_lacks_says_all_alike():
@@ -97,6 +97,7 @@ def test_the_matrix():
     lines = cross_corpus_markdown(found).splitlines()
     assert lines[4].startswith("| iemocap | 0.") and lines[5].endswith("| - |")
     assert any("left out samples that no class of the model stands for: 1 fear" in line for line in lines)
+    assert any("iemocap on other: left out 1 samples without a truth" in line for line in lines)
     assert any("named for 1 of 3 samples, mean probability 0.200" in line for line in lines)
     assert any("msp on iemocap: the model has collapsed" in line for line in lines)
 

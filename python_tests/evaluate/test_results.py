@@ -10,9 +10,10 @@ from predictions_made import multi, named, regression, single
 from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
+from memofast.data.conditions import CONDITIONS
 from memofast.errors import MemofastError
 from memofast.evaluate.bootstrap import intervals
-from memofast.evaluate.results import CONDITIONS, Run, joined, numbers, results_of
+from memofast.evaluate.results import Run, joined, numbers, results_of
 from memofast.evaluate.results_table import print_results, results_markdown, write_results
 from memofast.evaluate.scores import scores_of
 

@@ -10,7 +10,7 @@ from predictions_made import CLASSES, multi, named, regression, single
 
 from memofast.errors import MemofastError
 from memofast.evaluate.predictions import Predictions
-from memofast.evaluate.sample_statistics import METRICS, NAMES, metrics_of_sums, sample_statistics
+from memofast.evaluate.sample_statistics import LOWER_IS_BETTER, METRICS, NAMES, metrics_of
 from memofast.evaluate.scores import scores_of
 
 rows = st.integers(1, 50)
@@ -19,12 +19,12 @@ value_pairs = rows.flatmap(lambda n: st.tuples(*[st.lists(st.integers(-40, 40), 
 
 
 def agree(predictions, f1_order="sklearn"):
-    found = metrics_of_sums(predictions.kind, sample_statistics(predictions).sum(0), f1_order)
+    found = metrics_of(predictions, f1_order)
     scores = scores_of(predictions, f1_order=f1_order)
     assert list(found) == list(METRICS[predictions.kind])
     for name, value in found.items():
         expected = math.nan if scores[name] is None else scores[name]
-        assert float(value) == pytest.approx(expected, nan_ok=True, abs=1e-6), name
+        assert value == pytest.approx(expected, nan_ok=True, abs=1e-6), name
 
 
 @given(class_pairs)
@@ -47,6 +47,7 @@ def test_labels(seed, samples):
 
 def test_every_metric_has_a_name_to_print():
     assert {name for names in METRICS.values() for name in names} == set(NAMES)
+    assert set(LOWER_IS_BETTER) < set(NAMES)
 
 
 @pytest.mark.parametrize("made", [single, multi, regression])
