@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from predictions_made import multi, named, regression, single
 from sklearn.calibration import calibration_curve
@@ -14,6 +14,7 @@ from memofast.evaluate.calibration import calibration, reliability
 from memofast.evaluate.reliability_plot import draw_reliability, wilson
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(0, 1000), st.integers(1, 20))
 def test_error_and_brier_are_the_formulas(samples, seed, bins):
     predictions = single(samples, seed)
@@ -71,6 +72,7 @@ def test_what_holds_no_probabilities_is_refused():
         calibration(logits)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 500), st.integers(1, 500))
 def test_interval_of_a_share(right, answers):
     from scipy.stats import binomtest

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from predictions_made import CLASSES, multi, named, regression, single
 from rich.console import Console
@@ -17,6 +17,7 @@ from memofast.evaluate.comparison_table import comparison_markdown, print_compar
 from memofast.evaluate.scores import scores_of
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=80))
 def test_mcnemar_is_the_formula(pairs):
     first, second = (np.array([pair[which] for pair in pairs], bool) for which in (0, 1))

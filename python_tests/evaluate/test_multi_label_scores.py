@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 from sklearn.metrics import f1_score, jaccard_score
@@ -13,6 +13,7 @@ CLASSES = ("calm", "glad", "sad")
 labels = hn.arrays(np.int64, st.tuples(st.shared(st.integers(1, 40), key="n"), st.just(3)), elements=st.integers(0, 1))
 
 
+@settings(deadline=None)
 @given(labels, labels)
 def test_against_scikit_learn(truth, named):
     scores = multi_label_scores(truth, named, CLASSES)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 from sklearn.metrics import f1_score, mean_absolute_error
@@ -14,6 +14,7 @@ values = hn.arrays(
 )
 
 
+@settings(deadline=None)
 @given(values, values)
 def test_against_the_formulas(truth, predicted):
     scores = regression_scores(truth, predicted)
@@ -36,6 +37,7 @@ def test_against_the_formulas(truth, predicted):
     )
 
 
+@settings(deadline=None)
 @given(values, values)
 def test_correlation(truth, predicted):
     assume(np.ptp(truth) and np.ptp(predicted))
@@ -63,6 +65,7 @@ def test_the_two_orders_differ_and_others_are_refused():
         weighted_f1(truth, predicted, "swapped")
 
 
+@settings(deadline=None)
 @given(values, values)
 def test_sims_bins(truth, predicted):
     edges = {

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from predictions_made import CLASSES, multi, named, regression, single
 
@@ -27,17 +27,20 @@ def agree(predictions, f1_order="sklearn"):
         assert value == pytest.approx(expected, nan_ok=True, abs=1e-6), name
 
 
+@settings(deadline=None)
 @given(class_pairs)
 def test_classes(pair):
     agree(named(*pair))
 
 
+@settings(deadline=None)
 @given(value_pairs, st.sampled_from(["sklearn", "lab"]))
 def test_values(pair, f1_order):
     truth, values = (np.array(one, np.float32) / 10 for one in pair)
     agree(Predictions("regression", tuple(map(str, range(len(truth)))), truth, values), f1_order)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_labels(seed, samples):
     rng = np.random.default_rng(seed)
