@@ -67,13 +67,17 @@ def _scores(results: dict[str, Any], rows: Sequence[dict], where: str) -> Sectio
     predictor = "mean predictor" if results["kind"] == "regression" else "majority predictor"
     metrics = METRICS[results["kind"]]
     cells = [
-        (marked(row["condition"], row), str(row["runs"]), *(_spread(numbers(row)["runs"][name]) for name in metrics))
+        (marked(row["condition"], row), _runs(row), *(_spread(numbers(row)["runs"][name]) for name in metrics))
         for row in rows
     ]
     for conditions, majority in _majorities(rows):
         of = "" if len(conditions) == len(rows) else f" of {', '.join(conditions)}"
         cells.append((f"{predictor}{of}", "", *(_number(majority[name]) for name in metrics)))
     return Section(f"{where}: {over}", ("condition", "runs", *_headings(results)), cells)
+
+
+def _runs(row: dict) -> str:
+    return f"{row['runs']} ({row['collapsed']} collapsed)" if row["collapsed"] else str(row["runs"])
 
 
 def _majorities(rows: Sequence[dict]) -> list[tuple[list[str], dict]]:

@@ -142,6 +142,7 @@ def test_a_collapsed_run_is_warned_of():
     (line,) = results["warnings"]
     assert line.startswith("fold 2, seed 4321, condition lva, test: the model has collapsed, it says 'neutral'")
     assert [row["collapsed"] for row in results["rows"]] == [0, 1]
+    assert "| lva | 6 (1 collapsed) |" in results_markdown(results) and "| l | 6 |" in results_markdown(results)
     assert f"warning: {line}" in shown(results) and f"- warning: {line}" in results_markdown(results)
 
 
