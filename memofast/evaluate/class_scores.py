@@ -7,6 +7,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from memofast.errors import MemofastError
+
 SHOWN = {"wa": "WA", "ua": "UA", "weighted_f1": "weighted F1", "macro_f1": "macro F1"}
 
 
@@ -30,6 +32,19 @@ def class_scores(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str
         "f1": {classes[number]: float(value) for number, value in zip(present, per_class, strict=True)},
         "confusion": confusion_matrix(truth, predicted, labels=range(len(classes))).tolist(),
     }
+
+
+def micro_f1_without(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str], left_out: str) -> float:
+    """F1 of all classes but `left_out` (neutral) counted together, of true and predicted classes [n] int64.
+
+    Samples of the class that is left out stay: naming another class for them is a false positive. Raises: `MemofastError` for an unknown class.
+    """
+    from sklearn.metrics import f1_score
+
+    if left_out not in classes:
+        raise MemofastError(f"class {left_out!r} cannot be left out: there are {', '.join(classes)}")
+    others = [number for number, name in enumerate(classes) if name != left_out]
+    return float(f1_score(truth, predicted, labels=others, average="micro", zero_division=0))
 
 
 def print_scores(title: str, scores: dict, majority: dict, classes: Sequence[str], console: Console) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from memofast.evaluate.class_scores import class_scores, print_scores
+from memofast.errors import MemofastError
+from memofast.evaluate.class_scores import class_scores, micro_f1_without, print_scores
 
 CLASSES = ("calm", "glad", "sad", "cross")
 
@@ -26,3 +27,11 @@ def test_a_model_like_the_majority_is_warned_of(capsys):
     print_scores("validation", same, same | {"class": "calm"}, CLASSES, Console(width=200))
     shown = capsys.readouterr().out
     assert "no better than the majority" in shown and "always calm" in shown
+
+
+def test_micro_f1_without_a_class():
+    truth, predicted = np.array([0, 0, 1, 2, 2]), np.array([1, 0, 1, 0, 2])
+    # without `calm`: 2 rightly named, 3 named, 3 true
+    assert micro_f1_without(truth, predicted, CLASSES, "calm") == pytest.approx(2 * 2 / (3 + 3))
+    with pytest.raises(MemofastError, match="class 'rage' cannot be left out"):
+        micro_f1_without(truth, predicted, CLASSES, "rage")

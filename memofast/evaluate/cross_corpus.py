@@ -1,0 +1,212 @@
+"""Models of one corpus tested on another: labels mapped by a written map, and the matrix of corpora.
+
+Sentiment values need no map. A model and a corpus that name emotions differently meet in `Predictions` whose classes are the model's, then the corpus's own (probability 0).
+A label map says which class of the corpus each class of the model is, None for one that the corpus does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from memofast.errors import MemofastError
+from memofast.evaluate.predictions import Predictions
+from memofast.evaluate.results import check_selected_on
+from memofast.evaluate.results_table import Section, print_section, section_markdown
+from memofast.evaluate.sample_statistics import METRICS, NAMES, scored
+from memofast.evaluate.scores import scores_of
+
+LabelMap = Mapping[str, str | None]
+Pair = tuple[str, str]  # trained on, tested on
+
+
+def foreign_predictions(
+    ids: Sequence[str],
+    scores: np.ndarray,
+    classes: Sequence[str],
+    truth: Sequence[str | None],
+    corpus_classes: Sequence[str],
+) -> Predictions:
+    """What a model of some classes said of a corpus of others, for `with_labels_of`.
+
+    Args: scores [n, classes] probabilities; truth: a class of the corpus for each sample, None where unknown.
+    Raises: `MemofastError` for a truth that is no class of the corpus.
+    """
+    if unknown := sorted({name for name in truth if name is not None} - set(corpus_classes)):
+        raise MemofastError(f"true class {unknown[0]!r} is none of the corpus's {', '.join(corpus_classes)}")
+    both = tuple(dict.fromkeys((*classes, *corpus_classes)))
+    widened = np.zeros((len(ids), len(both)), np.float32)
+    widened[:, : len(classes)] = scores
+    numbers = np.array([-1 if name is None else both.index(name) for name in truth], np.int64)
+    return Predictions("single", tuple(ids), numbers, widened, both)
+
+
+def with_labels_of(predictions: Predictions, labels: LabelMap) -> tuple[Predictions, dict[str, Any]]:
+    """Predictions in the classes of the corpus, and what was left out.
+
+    Probabilities of classes that mean the same are summed; those of classes mapped to None are left out and the rest scaled to sum 1, so that the
+    model names its best class among those the corpus has. Samples whose true class no class of the model stands for are left out.
+
+    Returns: predictions over the samples that stay; `unknown`: samples without truth; `samples`: left out, by true class; `named`: how many of the samples that stay the
+        model would have given a class that is mapped to None; `probability`: the mean that was left out of them.
+    Raises: `MemofastError` where a class that has probability is not in the map, or the map names a class that is not there.
+    """
+    known = scored(predictions)
+    if known.kind != "single":
+        raise MemofastError(
+            f"labels of {known.kind} predictions cannot be mapped; a label map is for one class of several"
+        )
+    used = [name for number, name in enumerate(known.classes) if known.scores[:, number].any()]
+    if missing := [name for name in used if name not in labels]:
+        raise MemofastError(f"the label map leaves {missing[0]!r} open; map it to a class of the corpus or to null")
+    targets = list(dict.fromkeys(name for name in labels.values() if name is not None))
+    if unknown := [name for name in (*labels, *targets) if name not in known.classes]:
+        raise MemofastError(f"the label map names {unknown[0]!r}; there are {', '.join(known.classes)}")
+    if not targets:
+        raise MemofastError("the label map maps every class to null; map at least one to a class of the corpus")
+    reached = np.array([name in targets for name in known.classes])
+    stays = reached[known.truth]
+    counts = np.bincount(known.truth[~stays], minlength=len(known.classes))
+    lost = {name: int(count) for name, count in zip(known.classes, counts, strict=True) if count}
+    if not stays.any():
+        raise MemofastError(
+            f"no sample is left: no class of the model stands for {', '.join(lost)}; check the label map"
+        )
+    kept = known.at(np.flatnonzero(stays))
+    left_out = {"unknown": len(predictions.ids) - len(known.ids), "samples": lost, **_left_out(kept, labels)}
+    return _mapped(kept, labels, targets), left_out
+
+
+def cross_corpus(
+    predictions: Mapping[Pair, Predictions],
+    maps: Mapping[Pair, LabelMap],
+    metric: str = "ua",
+    selected_on: str = "validation",
+    trivial: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The matrix of a metric over (trained on, tested on), as JSON can hold it.
+
+    Args:
+        predictions: `foreign_predictions`, or a corpus's own, which needs no map where a model is tested on what it was trained on.
+        selected_on: what chose the checkpoints; `test` is printed with every number.
+        trivial: by tested corpus, what the trivial predictor always says (see `scores_of`).
+
+    Returns: `metric`, `selected_on`, `trained_on` and `tested_on` in their first order, `cells`: `trained_on`, `tested_on`, `samples`, `left_out`
+        (see `with_labels_of`), `collapsed` and under `selected on ...` `value` and `majority`; `warnings` (lines).
+    Raises: `MemofastError` for a missing map, an unknown metric, and as `with_labels_of`.
+    """
+    if not predictions:
+        raise MemofastError("there are no predictions to put into a matrix; evaluate a model on a corpus first")
+    check_selected_on(selected_on)
+    cells, warnings = [], []
+    for (trained_on, tested_on), given in predictions.items():
+        pair = f"{trained_on} on {tested_on}"
+        try:
+            mapped, left_out = _cell_predictions((trained_on, tested_on), given, maps)
+            scores = scores_of(mapped, trivial=(trivial or {}).get(tested_on))
+        except MemofastError as error:
+            raise MemofastError(f"{pair}: {error}") from None
+        if metric not in METRICS[mapped.kind]:
+            raise MemofastError(f"{pair}: there is no metric {metric!r} of it, but {', '.join(METRICS[mapped.kind])}")
+        cells.append(
+            {
+                "trained_on": trained_on,
+                "tested_on": tested_on,
+                "samples": scores["samples"],
+                "left_out": left_out,
+                "collapsed": scores["collapsed"],
+                f"selected on {selected_on}": {"value": scores[metric], "majority": scores["majority"][metric]},
+            }
+        )
+        warnings += _warnings(pair, cells[-1])
+    return {
+        "metric": metric,
+        "selected_on": selected_on,
+        "trained_on": list(dict.fromkeys(pair[0] for pair in predictions)),
+        "tested_on": list(dict.fromkeys(pair[1] for pair in predictions)),
+        "cells": cells,
+        "warnings": warnings,
+    }
+
+
+def print_cross_corpus(matrix: dict[str, Any], console: Console) -> None:
+    """Print what `cross_corpus` found."""
+    print_section(_section(matrix), console)
+    for line in matrix["warnings"]:
+        console.print(line, markup=False, highlight=False)
+
+
+def cross_corpus_markdown(matrix: dict[str, Any]) -> str:
+    """The same in Markdown."""
+    return section_markdown(_section(matrix)) + "".join(["\n", *(f"- {line}\n" for line in matrix["warnings"])])
+
+
+def _cell_predictions(
+    pair: Pair, given: Predictions, maps: Mapping[Pair, LabelMap]
+) -> tuple[Predictions, dict[str, Any]]:
+    if pair in maps:
+        return with_labels_of(given, maps[pair])
+    if pair[0] != pair[1] and given.kind != "regression":
+        raise MemofastError("there is no label map; write which class of the corpus each class of the model is")
+    known = scored(given)
+    return known, {"unknown": len(given.ids) - len(known.ids), "samples": {}, "named": 0, "probability": 0.0}
+
+
+def _left_out(kept: Predictions, labels: LabelMap) -> dict[str, Any]:
+    without = np.array([name in labels and labels[name] is None for name in kept.classes])
+    return {
+        "named": int(without[kept.named].sum()),
+        "probability": float(kept.scores[:, without].sum(1, dtype=np.float64).mean()),
+    }
+
+
+def _mapped(kept: Predictions, labels: LabelMap, targets: list[str]) -> Predictions:
+    classes = tuple(name for name in kept.classes if name in targets)
+    scores = np.zeros((len(kept.ids), len(classes)), np.float64)
+    for number, name in enumerate(kept.classes):
+        if (target := labels.get(name)) is not None:
+            scores[:, classes.index(target)] += kept.scores[:, number]
+    total = scores.sum(1, keepdims=True)
+    scores = np.where(total > 0, scores / np.maximum(total, 1e-300), 1 / len(classes))  # nothing left: all alike
+    truth = np.array([classes.index(kept.classes[number]) for number in kept.truth], np.int64)
+    return Predictions("single", kept.ids, truth, scores.astype(np.float32), classes)
+
+
+def _warnings(pair: str, cell: dict[str, Any]) -> list[str]:
+    left_out, lines = cell["left_out"], []
+    if left_out["unknown"]:
+        lines.append(f"{pair}: left out {left_out['unknown']:,} samples without a truth")
+    if left_out["samples"]:
+        classes = ", ".join(f"{count:,} {name}" for name, count in left_out["samples"].items())
+        lines.append(f"{pair}: left out samples that no class of the model stands for: {classes}")
+    if left_out["probability"]:
+        lines.append(
+            f"{pair}: left out classes that the corpus does not have: named for {left_out['named']:,} of {cell['samples']:,} samples, "
+            f"mean probability {left_out['probability']:.3f}"
+        )
+    if cell["collapsed"]:
+        lines.append(f"warning: {pair}: the model has collapsed, it says the same of every sample")
+    return lines
+
+
+def _section(matrix: dict[str, Any]) -> Section:
+    selected = f"selected on {matrix['selected_on']}"
+    cells = {(cell["trained_on"], cell["tested_on"]): cell for cell in matrix["cells"]}
+    mark = " (selected on test)" if matrix["selected_on"] == "test" else ""
+    rows = [
+        (f"{one}{mark}", *(_cell(cells.get((one, other)), selected) for other in matrix["tested_on"]))
+        for one in matrix["trained_on"]
+    ]
+    title = f"{NAMES[matrix['metric']]} (the majority predictor's), {selected}; rows trained on, columns tested on"
+    return Section(title, ("", *matrix["tested_on"]), rows)
+
+
+def _cell(cell: dict[str, Any] | None, selected: str) -> str:
+    if cell is None:
+        return "-"
+    value, majority = cell[selected]["value"], cell[selected]["majority"]
+    shown = " ({})".format("-" if majority is None else f"{majority:.3f}")
+    return ("-" if value is None else f"{value:.3f}") + shown

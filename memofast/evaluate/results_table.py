@@ -1,0 +1,174 @@
+"""The results of folds, seeds and conditions as tables: printed, in Markdown, and as a file beside their JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from memofast.evaluate.results import numbers
+from memofast.evaluate.sample_statistics import METRICS, NAMES
+from memofast.store.files import replace_file, write_json
+
+
+class Section(NamedTuple):
+    """A table before it is drawn: the first cell of each row is its name."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def print_results(results: dict[str, Any], console: Console) -> None:
+    """Print what `results_of` found: scores, pooled scores, F1 by class, the confusion of the fullest condition, warnings."""
+    for section in sections(results, every_confusion=False):
+        print_section(section, console)
+    for line in results["warnings"]:
+        console.print(f"warning: {line}", style="bold yellow", markup=False, highlight=False)
+
+
+def results_markdown(results: dict[str, Any], title: str = "Results") -> str:
+    """The same tables in Markdown, with the confusion of every condition."""
+    parts = [f"# {title}\n", *map(section_markdown, sections(results, every_confusion=True))]
+    if results["warnings"]:
+        parts.append("".join(f"- warning: {line}\n" for line in results["warnings"]))
+    return "\n".join(parts)
+
+
+def write_results(results: dict[str, Any], folder: Path, title: str = "Results") -> None:
+    """Write `results.json` and `results.md`. Raises: `MemofastError` where they cannot be written."""
+    write_json(Path(folder) / "results.json", results)
+    replace_file(Path(folder) / "results.md", results_markdown(results, title).encode())
+
+
+def sections(results: dict[str, Any], every_confusion: bool) -> Iterable[Section]:
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in results["rows"]:
+        groups.setdefault((row["split"], row["selected_on"]), []).append(row)
+    for (split, selected_on), rows in groups.items():
+        chosen = f"selected on {selected_on}"
+        yield _scores(results, rows, f"{split}, {chosen}")
+        yield _pooled(results, rows, f"{split}, {chosen}")
+        if results["classes"]:
+            yield _by_class(results, rows, f"{split}, {chosen}")
+        if results["kind"] == "single":
+            for row in rows if every_confusion else rows[-1:]:
+                yield _confusion(results, row, f"{split}, {chosen}")
+
+
+def _scores(results: dict[str, Any], rows: Sequence[dict], where: str) -> Section:
+    folds, seeds = (max(len(row[name]) for row in rows) for name in ("folds", "seeds"))
+    over = f"{folds} {_plural('fold', folds)} x {seeds} {_plural('seed', seeds)}"
+    over = f"mean ± standard deviation over {over}" if folds * seeds > 1 else over
+    predictor = "mean predictor" if results["kind"] == "regression" else "majority predictor"
+    metrics = METRICS[results["kind"]]
+    cells = [
+        (marked(row["condition"], row), _runs(row), *(_spread(numbers(row)["runs"][name]) for name in metrics))
+        for row in rows
+    ]
+    for conditions, majority in _majorities(rows):
+        of = "" if len(conditions) == len(rows) else f" of {', '.join(conditions)}"
+        cells.append((f"{predictor}{of}", "", *(_number(majority[name]) for name in metrics)))
+    return Section(f"{where}: {over}", ("condition", "runs", *_headings(results)), cells)
+
+
+def _runs(row: dict) -> str:
+    return f"{row['runs']} ({row['collapsed']} collapsed)" if row["collapsed"] else str(row["runs"])
+
+
+def _majorities(rows: Sequence[dict]) -> list[tuple[list[str], dict]]:
+    """Scores of the majority predictor with the conditions they belong to: mostly one for all."""
+    found: list[tuple[list[str], dict]] = []
+    for row in rows:
+        majority = numbers(row)["majority"]
+        same = next((conditions for conditions, scores in found if scores == majority), None)
+        if same is None:
+            found.append(([row["condition"]], majority))
+        else:
+            same.append(row["condition"])
+    return found
+
+
+def _pooled(results: dict[str, Any], rows: Sequence[dict], where: str) -> Section:
+    cells = []
+    for row in rows:
+        pooled = numbers(row)["pooled"] or {}
+        scores = (_interval(pooled.get(name)) for name in METRICS[results["kind"]])
+        cells.append((marked(row["condition"], row), f"{row['samples']:,}", *scores))
+    title = f"{where}: folds pooled, mean over seeds [95 % bootstrap interval over samples]"
+    return Section(title, ("condition", "samples", *_headings(results)), cells)
+
+
+def _by_class(results: dict[str, Any], rows: Sequence[dict], where: str) -> Section:
+    cells = [
+        (
+            marked(row["condition"], row),
+            *(_spread(numbers(row)["f1"][name], counted=False) for name in results["classes"]),
+        )
+        for row in rows
+    ]
+    supports = rows[-1]["supports"]
+    headings = [f"{name} ({supports[name]:,})" for name in results["classes"]]
+    return Section(
+        f"{where}: F1 by class (samples), over the runs that have the class", ("condition", *headings), cells
+    )
+
+
+def _confusion(results: dict[str, Any], row: dict, where: str) -> Section:
+    confusion = numbers(row)["confusion"]
+    cells = [(marked(name, row), *map(str, line)) for name, line in zip(results["classes"], confusion, strict=True)]
+    title = f"{where}: confusion of {row['condition']}, rows true, columns named, summed over {row['runs']} {_plural('run', row['runs'])}"
+    return Section(title, ("", *results["classes"]), cells)
+
+
+def marked(name: str, row: dict) -> str:
+    """A row's name, saying so where the checkpoint was chosen by the data it is tested on."""
+    return f"{name} (selected on test)" if row["selected_on"] == "test" else name
+
+
+def print_section(section: Section, console: Console) -> None:
+    """Print a table, never cutting a number short."""
+    table = Table()
+    for number, heading in enumerate(section.headings):
+        table.add_column(escape(heading), justify="right" if number else "left", no_wrap=True)
+    for row in section.rows:
+        table.add_row(*map(escape, row))
+    console.width = max(console.width, Console(width=1000).measure(table).maximum, len(section.title))
+    console.print(section.title, markup=False, highlight=False)
+    console.print(table)
+
+
+def section_markdown(section: Section) -> str:
+    lines = [section.headings, ("---", *["---:"] * (len(section.headings) - 1)), *section.rows]
+    cells = (" | ".join(cell.replace("|", r"\|") for cell in line) for line in lines)
+    return f"**{section.title}**\n\n" + "".join(f"| {line} |\n" for line in cells)
+
+
+def _headings(results: dict[str, Any]) -> list[str]:
+    """Names of metrics; where F1 is that of the swapped order, its name says so."""
+    lab = results.get("f1_order") == "lab"
+    return [NAMES[name] + (" (lab order)" if lab and name.endswith("_f1") else "") for name in METRICS[results["kind"]]]
+
+
+def _spread(value: dict[str, Any], counted: bool = True) -> str:
+    text = _number(value["mean"]) + ("" if value["sd"] is None else f" ± {value['sd']:.3f}")
+    return f"{text} ({value['undefined']} undefined)" if counted and value["undefined"] else text
+
+
+def _interval(value: dict[str, Any] | None) -> str:
+    if value is None or value["mean"] is None:
+        return "-"
+    ends = "" if value["interval"] is None else " [{:.3f}, {:.3f}]".format(*value["interval"])
+    return _number(value["mean"]) + ends
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
