@@ -29,7 +29,9 @@ def main(
     from rich.console import Console
 
     from memofast.errors import MemofastError
-    from memofast.train.fine_tuning_runs import fine_tune, make_fine_tuning_plan
+    from memofast.evaluate.results import results_of
+    from memofast.evaluate.results_table import print_results, write_results
+    from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
     from memofast.train.finetune_recipe import read
     from memofast.train.folder import make_folder, recipe_of, write_config
     from memofast.train.recipe_file import split_arguments
@@ -51,6 +53,10 @@ def main(
     folder = resume or make_folder(name)
     write_config(folder, plan.resolved())
     fine_tune(plan, folder, console)
+    results = results_of(list(answers(plan, folder)), trivial=plan.trivial())
+    print_results(results, console)
+    write_results(results, folder, f"{folder.name}: {plan.corpus.name}")
+    console.print(f"wrote {folder / 'results.md'}, {folder / 'results.json'} and {folder / 'model'}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# tests are small and may run in several processes: more threads would mostly wait for one another; what is about threads sets them itself
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

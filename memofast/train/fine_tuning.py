@@ -20,7 +20,7 @@ from memofast.cpu import limit_compiled_products
 from memofast.data import Capacity, Loader, Split, Stream, Update
 from memofast.data.conditions import CONDITIONS, keep
 from memofast.errors import MemofastError
-from memofast.evaluate.class_scores import class_scores
+from memofast.evaluate.sample_statistics import LOWER_IS_BETTER, metrics_of
 from memofast.objectives.classification import balanced_weights
 from memofast.objectives.target import Target, target_loss
 from memofast.train import optimisation
@@ -38,7 +38,7 @@ WARMUP_SHARE = 0.1
 class FineTuning:
     """samples: of a batch. validations: per epoch. patience: validations without a better one after which training ends.
 
-    metric: the score of `class_scores` by which the best checkpoint is chosen, on the validation split and never on another one.
+    metric: the one of `sample_statistics.metrics_of` by which the best checkpoint is chosen, on the validation split and never on another one.
     class_weights: `none`, or `balanced` for weights inverse to the classes' shares. smoothing: of the labels. conditions: of modalities under
     which validation scores the model, their mean counts; none: all modalities there are. warmup: share of the updates.
     """
@@ -182,20 +182,20 @@ class FineTuner:
         conditions = self.options.conditions or (None,)
         every = [self._scores(condition) for condition in conditions]
         self.model.train()
-        scores = every[0] if len(every) == 1 else _mean(every)
-        metric = self.options.metric
-        better = self.state.best is None or scores[metric] > self.state.best_scores[metric]
+        scores = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
+        metric, lower = self.options.metric, self.options.metric in LOWER_IS_BETTER
+        found, before = scores[metric], self.state.best_scores.get(metric)
+        better = before is None or (not math.isnan(found) and (found < before if lower else found > before))
         if better:
             self.state.best, self.state.best_scores, self.state.stale = self.state.step, scores, 0
         else:
             self.state.stale += 1
-        numbers = {name: value for name, value in scores.items() if isinstance(value, float)}
+        numbers = {name: value for name, value in scores.items() if math.isfinite(value)}
         log.write(step=self.state.step, split=self.validation.name, corpus="all", objective="emotion", **numbers)
-        progress.say(f"validation: {metric} {scores[metric]:.4f}, WA {scores['wa']:.4f}{' (best)' if better else ''}")
+        progress.say(f"validation: {metric} {found:.4f}{' (best)' if better else ''}")
 
-    def _scores(self, condition: str | None) -> dict[str, Any]:
-        known = answer(self.model, self.validation, self.target, self.precision, condition).known
-        return class_scores(known.truth, known.named, known.classes)
+    def _scores(self, condition: str | None) -> dict[str, float]:
+        return metrics_of(answer(self.model, self.validation, self.target, self.precision, condition))
 
     def _class_weights(self) -> Tensor:
         counts = torch.zeros(self.model.config.num_labels)
@@ -211,12 +211,3 @@ class FineTuner:
     @staticmethod
     def _size(stream: Stream) -> int:
         return len(stream.split) if stream.eligible is None else int(stream.eligible.sum())
-
-
-def _mean(scores: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means over conditions of the scores that are numbers."""
-    return {
-        name: float(np.mean([one[name] for one in scores]))
-        for name, value in scores[0].items()
-        if isinstance(value, float)
-    }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from transformers.utils import logging
@@ -23,13 +24,14 @@ from memofast.data.conditions import CONDITIONS, condition_of
 from memofast.data.demo import demo_corpus
 from memofast.errors import MemofastError
 from memofast.evaluate.predictions import Predictions
+from memofast.evaluate.sample_statistics import LOWER_IS_BETTER, METRICS
 from memofast.model import MemoBertConfig, MemoBertForEmotion
 from memofast.model.emotion import PROBLEMS
 from memofast.model.memobert import is_bert
 from memofast.model.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
 from memofast.objectives.target import Target
 from memofast.store.files import write_json
-from memofast.train.answers import answer
+from memofast.train.answers import answer, class_counts, truth_of
 from memofast.train.fine_tuning import FineTuner, FineTuning
 from memofast.train.finetune_recipe import FineTuneRecipe, PromptChoice
 from memofast.train.fold_parts import Fold, check_classes, check_vocabulary, make_folds, share_of_classes
@@ -37,7 +39,7 @@ from memofast.train.recipe import DEMO
 from memofast.train.recipe_file import nearest
 
 DONE = "done.json"
-METRICS = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
+CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,21 @@ class FineTuningPlan:
 
     @property
     def metric(self) -> str:
-        return self.recipe.train.metric or METRICS[self.target.kind]
+        return self.recipe.train.metric or CHOOSES[self.target.kind]
+
+    def trivial(self) -> dict[str, Any]:
+        """What the majority predictor says, by fold: the commonest class of its training part, the labels most samples have, or the mean value."""
+        found = {}
+        for fold in self.folds:
+            truth = truth_of(fold.train, self.target)
+            if self.target.kind == "single":
+                found[fold.name] = self.target.classes[int(class_counts(truth, len(self.target.classes)).argmax())]
+            elif self.target.kind == "multi":
+                often = truth.mean(0) >= 0.5
+                found[fold.name] = [name for name, common in zip(self.target.classes, often, strict=True) if common]
+            else:
+                found[fold.name] = float(np.nanmean(truth))
+        return found
 
     def resolved(self) -> FineTuneRecipe:
         """The recipe with its paths spelt out."""
@@ -98,6 +114,9 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     for fold in folds:
         for seed in recipe.train.seeds:
             check_classes(fold, target, share_of_classes(fold.train, target, recipe.train.share, seed))
+    metric = recipe.train.metric
+    if metric and metric not in METRICS[target.kind]:
+        raise MemofastError(f"train.metric {metric!r}{nearest(metric, METRICS[target.kind])}")
     model = start_model(recipe, corpus, target)
     check_vocabulary(folds[0], model.config.vocab_size)
     whole = condition_of(tuple(m for m in corpus.modalities if m == "text" or model.config.feature_width(m)))
@@ -188,8 +207,10 @@ def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Cons
     )  # fmt: skip
     tuner = FineTuner(model, streams, fold.validation, options, place, plan.target)
     state = tuner.run()
-    for part, split in (("validation", fold.validation), ("test", fold.test)):
-        for condition in plan.evaluate if split is not None else ():
+    parts = {"validation": fold.validation, "test": fold.test}
+    for part, split in parts.items():
+        # what chose on test data has no other validation part
+        for condition in plan.evaluate if split is not None and (part == "test" or split is not fold.test) else ():
             found = answer(model, split, plan.target, tuner.precision, condition)
             found.save(answers_file(place, part, condition))
     model.save_pretrained(place / "model")
@@ -221,7 +242,7 @@ def answers(plan: FineTuningPlan, folder: Path) -> Iterator[tuple[str, int, str,
 
 def _keep_best_model(plan: FineTuningPlan, folder: Path, done: list[dict[str, Any]]) -> None:
     """Move the best run's model to `folder/model` and remove the others."""
-    best = max(done, key=lambda run: -run["score"] if plan.metric == "mae" else run["score"])
+    best = max(done, key=lambda run: -run["score"] if plan.metric in LOWER_IS_BETTER else run["score"])
     for run in done:
         model = folder / run["fold"] / f"seed-{run['seed']}" / "model"
         if run is best and model.is_dir():

@@ -51,15 +51,6 @@ def corpus(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads would mostly wait for one another in models as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def recipe(corpus, tmp_path):
     def make(*overrides):
@@ -212,6 +203,7 @@ def test_labels_can_be_merged_and_left_out(recipe, corpus):
     for override, message in {
         "target.map={calm: quiet}": "label 'glad' of corpus .* is not in the label map",
         "target.map={calm: quiet, glad: null}": "",
+        "train.metric=uaa": "did you mean ua",
         "folds.scheme=film": "no fold 1 of 'film'",
         "folds.only=[7]": "fold 7",
         "folds.by=film": "no groups 'film'",
