@@ -51,7 +51,7 @@ class MouthSamples:
             getattr(self, name).extend(values)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face:
     """crop [64, 64] uint8 grey, aligned by the eyes; confidence in 0..1 as the detector gives it; box [4]: left, top, width and height in pixels.
 

@@ -16,7 +16,7 @@ _CUT = 30.0  # grey levels by which a thumbnail changes between shots
 _THUMBNAIL = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seen:
     """What one kept frame shows. thumbnail: [16, 16] float32 grey."""
 
@@ -24,7 +24,7 @@ class Seen:
     thumbnail: np.ndarray
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """One person. frames: which of the clip's kept frames show them, ascending; faces: their face in each."""
 

@@ -36,6 +36,11 @@ def test_a_face_lost_for_a_moment_is_the_same_and_later_another_track():
     assert track.frames == [0, 1, 2, 3, 6, 7, 8, 9]
 
 
+def test_two_people_who_come_and_leave_together():
+    frames = [[face(1, 20, t), face(2, 150, t)] if t < 3 or t > 12 else [face(3, 90, t, y=150)] for t in range(16)]
+    assert track_faces(shot(frames))[0].frames == list(range(3, 13))
+
+
 def test_people_are_the_same_over_shots():
     left, right = [[face(1, 20, t)] for t in range(6)], [[face(2, 150, t)] for t in range(5)]
     seen = shot(left, 60) + shot(right, 160) + shot([[face(1, 90, t)] for t in range(6, 9)], 60)
