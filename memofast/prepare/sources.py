@@ -23,7 +23,7 @@ class Clip:
 
     folder: the folder below the source it came from. split: the split named by its source or column.
     group: the dialogue, speaker or the like that a table names. subtitled: its times are those of
-    subtitles. problem: known before decoding.
+    subtitles. problem: known before decoding. emotions: labels that the sample shares in equally. value: its number, as sentiment.
     """
 
     id: str
@@ -38,6 +38,8 @@ class Clip:
     group: str | None = None
     subtitled: bool = False
     problem: str | None = None
+    emotions: tuple[str, ...] = ()
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def read_sources(sources: Iterable[str], options: SourceOptions) -> list[Clip]:
     for name, part in per_source:
         clash = len(per_source) > 1 and any(counts[clip.id] > 1 for clip in part)
         clips += [replace(clip, id=f"{name}/{clip.id}") if clash else clip for clip in part]
-    _refuse_twice(clips)
+    refuse_twice(clips)
     if pattern:
         clips = [_label_from_id(clip, pattern) for clip in clips]
     return sorted(clips, key=lambda clip: clip.id)
@@ -236,7 +238,8 @@ def _label_from_id(clip: Clip, pattern: re.Pattern) -> Clip:
     return replace(clip, label=found[1]) if found else clip
 
 
-def _refuse_twice(clips: list[Clip]) -> None:
+def refuse_twice(clips: list[Clip]) -> None:
+    """Raises `MemofastError` where two clips have one id."""
     twice = [id for id, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
         raise MemofastError(
