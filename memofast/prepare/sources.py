@@ -1,5 +1,7 @@
 """What there is to prepare: folders of media with sidecar timings, and tables, as one list of clips."""
 
+import json
+import math
 import os
 import re
 from collections import Counter
@@ -207,6 +209,8 @@ def _read_rows(path: Path, options: SourceOptions) -> list[Clip]:
             label=row.get("label"),
             split=row.get("split"),
             group=row.get("group"),
+            emotions=_emotions(row.get("emotions", "")),
+            value=_number(path, row.get("value", "")),
         )
         if (text := row.get("text")) is not None:
             clip = replace(clip, text=clean_sentence(text))
@@ -216,6 +220,26 @@ def _read_rows(path: Path, options: SourceOptions) -> list[Clip]:
             clip = replace(clip, problem="missing file: the table's cell is empty")
         clips.append(clip)
     return clips
+
+
+def _emotions(cell: str) -> tuple[str, ...]:
+    """Labels of a cell: a JSON list, or names between `|` or `;`; each once."""
+    try:
+        names = json.loads(cell) if cell.startswith("[") else re.split(r"[|;]", cell)
+    except ValueError as error:
+        raise MemofastError(f"emotions {cell!r} are no JSON list ({error}); give names between | or ;") from error
+    return tuple(dict.fromkeys(name for part in names if (name := str(part).strip())))
+
+
+def _number(path: Path, cell: str) -> float | None:
+    """The number of a cell, None for an empty one."""
+    try:
+        number = float(cell) if cell else None
+    except ValueError:
+        number = math.nan
+    if number is not None and not math.isfinite(number):
+        raise MemofastError(f"{path}: value {cell!r} is no number; leave the cell empty where it is unknown")
+    return number
 
 
 def _with_media(clip: Clip, media: Path, row: dict[str, str]) -> Clip:
