@@ -129,11 +129,9 @@ def main(
     rules = SentenceRules(min_seconds, max_seconds, script=script)
     if corpus:
         own = {"--column": column, "--media-root": media_root, "--label-pattern": label_pattern, "--asr": asr}
-        _refuse_beside_corpus(corpus, sources, own | {"--split-by": split_by != "id"})
+        _refuse_beside_corpus(corpus, sources, own | {"--split": split, "--split-by": split_by != "id"})
         reading = read_corpus(corpus, Path(sources[0]))
         clips, protocol, split_by = reading.clips, reading.protocol, "group"
-        if split and all(clip.split for clip in clips):
-            raise MemofastError(f"--split draws splits, but --corpus {corpus} has its own; leave it out")
         for note in protocol.notes:
             console.print(f"note: {note}")
         if protocol.scripted and not vocab:

@@ -7,6 +7,7 @@ import distributed
 import pytest
 from distributed import touch, write
 
+from memofast.data.emotion_labels import LabelMap, mapped_corpora
 from memofast.errors import MemofastError
 from memofast.prepare.corpora import ADAPTERS, layouts, read_corpus
 
@@ -206,6 +207,16 @@ def test_a_table_without_a_column_is_named(tmp_path):
     write(tmp_path / "train_sent_emo.csv", "Utterance,Emotion\nhi,joy\n")
     with pytest.raises(MemofastError, match=r"is not meld as distributed .no column 'Dialogue_ID'"):
         read_corpus("meld", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "layout"),
+    [("iemocap,labels=6", "iemocap"), ("msp-improv", "msp_improv"), ("crema-d", "crema_d"), ("meld", "meld")],
+)
+def test_the_label_maps_know_every_class(given, layout, tmp_path):
+    classes = read_corpus(given, getattr(distributed, layout)(tmp_path)).protocol.classes
+    assert set(classes) <= set(LabelMap.of(given.partition(",")[0], "ekman").emotions)
+    assert set(ADAPTERS) <= set(mapped_corpora())
 
 
 def test_every_corpus_has_a_line_of_layout():

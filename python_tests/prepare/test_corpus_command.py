@@ -99,7 +99,7 @@ def test_options_that_do_not_go_with_a_corpus(tmp_path, prepare):
     assert prepare(*base, "-c", "label=Emotion")[1].endswith(
         "--column is for folders and tables; --corpus meld knows its labels, files and splits"
     )
-    assert "--split draws splits, but --corpus meld has its own" in prepare(*base, "--split", "test=.1")[1]
+    assert "--split is for folders and tables" in prepare(*base, "--split", "test=.1")[1]
     assert "--corpus meld reads one folder, not 2" in prepare(folder, *base)[1]
     code, told = prepare(distributed.crema_d(tmp_path / "d"), "--corpus", "crema-d", "--out", tmp_path / "c")
     assert code == 2 and "holds no sound and no film, only names and labels" in told

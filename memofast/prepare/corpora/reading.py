@@ -79,21 +79,27 @@ def speaker_schemes(speaker_of: Mapping[str, str], counts: Mapping[str, int | No
     }
 
 
-def by_own_folds(clips: list[Clip], protocol: Protocol, settings: str) -> Reading:
-    """A reading without official splits: train, validation and test are the first fold of its first scheme, and that is told."""
-    name = next(iter(protocol.schemes), None)
-    if name is None or not protocol.schemes[name].folds:
-        schemes = {name: scheme for name, scheme in protocol.schemes.items() if scheme.folds}
-        note = (
-            f"{settings}: too few speakers for folds without a speaker in common; splits are drawn, speakers kept whole"
-        )
-        speaker_of = protocol.groups.get("speaker", {})
-        drawn = [replace(clip, group=speaker_of.get(clip.id)) for clip in clips]
-        return Reading(drawn, replace(protocol, schemes=schemes, notes=(*protocol.notes, note)))
-    split_of = {id: part for part, ids in protocol.schemes[name].folds[0].items() for id in ids}
-    note = f"{settings}: no official splits; train, validation and test are fold 1 of scheme {name}"
-    placed = [replace(clip, split=split_of.get(clip.id)) for clip in clips]
-    return Reading(placed, replace(protocol, notes=(*protocol.notes, note)))
+def by_own_folds(clips: list[Clip], protocol: Protocol, corpus: str) -> Reading:
+    """A reading without official splits: train, validation and test are the first fold of its first scheme, and that is told.
+
+    Where speakers are too few for folds, all but the last of them train and the last is validation.
+    """
+    schemes = {name: scheme for name, scheme in protocol.schemes.items() if scheme.folds}
+    if schemes:
+        name, scheme = next(iter(schemes.items()))
+        split_of = {id: part for part, ids in scheme.folds[0].items() for id in ids}
+        note = f"train, validation and test are fold 1 of scheme {name}"
+    else:
+        speaker_of = protocol.groups["speaker"]
+        *train, last = sorted(set(speaker_of.values())) or [""]
+        split_of = {
+            id: "train" if speaker in train or not train else "validation" for id, speaker in speaker_of.items()
+        }
+        parts = f"train is {', '.join(train)}, validation {last}" if train else "all is train"
+        note = f"too few speakers for folds; {parts}"
+    placed = [replace(clip, split=split_of[clip.id]) for clip in clips]
+    notes = (*protocol.notes, f"{corpus}: no official splits; {note}")
+    return Reading(placed, replace(protocol, schemes=schemes, notes=notes))
 
 
 def counted(left_out: Counter) -> str:
