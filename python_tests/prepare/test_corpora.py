@@ -9,7 +9,7 @@ from distributed import touch, write
 
 from memofast.data.emotion_labels import LabelMap, mapped_corpora
 from memofast.errors import MemofastError
-from memofast.prepare.corpora import ADAPTERS, layouts, read_corpus
+from memofast.prepare.corpora import ADAPTERS, read_corpus
 
 
 def by_id(reading):
@@ -217,7 +217,3 @@ def test_the_label_maps_know_every_class(given, layout, tmp_path):
     classes = read_corpus(given, getattr(distributed, layout)(tmp_path)).protocol.classes
     assert set(classes) <= set(LabelMap.of(given.partition(",")[0], "ekman").emotions)
     assert set(ADAPTERS) <= set(mapped_corpora())
-
-
-def test_every_corpus_has_a_line_of_layout():
-    assert len(layouts().splitlines()) == len(ADAPTERS)

@@ -59,6 +59,9 @@ def test_ravdess_without_one_file_that_cannot_be_read(tmp_path, prepare):
     train = corpus.split("train")
     labels = train.pack(np.arange(len(train))).targets["label"].tolist()
     assert labels == [4 if id[3:5] == "05" else 0 for id in train.ids] and set(labels) == {0, 4}
+    written = {path.relative_to(tmp_path / "c"): path.read_bytes() for path in (tmp_path / "c").rglob("*.t[sx][vt]")}
+    assert prepare(tmp_path / "r", "--corpus", "ravdess", "--out", tmp_path / "c")[0] == 0  # tries the broken one again
+    assert len(written) == 17 and all((tmp_path / "c" / name).read_bytes() == text for name, text in written.items())
 
 
 def test_iemocap_from_dialogue_films(tmp_path, vocabulary, prepare):
@@ -91,6 +94,22 @@ def test_meld_text_and_films(tmp_path, vocabulary, prepare):
     assert corpus.stores["speech"].ids == [id for id in corpus.stores["text"].ids if id != "train/dia1_utt1"]
     report = json.loads((tmp_path / "c" / "report.json").read_text())
     assert [clip["id"] for clip in report["problems"]["missing file"]["clips"]] == ["train/dia1_utt1"]
+
+
+@pytest.mark.real
+def test_emorynlp_itself(tmp_path, real_data, prepare):
+    vocabulary = real_data / "vocab" / "vocab.txt"
+    code, told = prepare(
+        real_data / "text" / "emorynlp", "--corpus", "emorynlp", "--out", tmp_path / "c", "--vocab", vocabulary
+    )
+    assert code == 0 and "groups: dialogue 748, position 30, speaker 241" in told
+    corpus = Corpus.open(tmp_path / "c")
+    labels = {
+        split: corpus.split(split).pack(np.arange(len(corpus.split(split)))).targets["label"] for split in corpus.splits
+    }
+    joyful, mad, neutral, peaceful, powerful, sad, scared = 1677, 785, 2485, 638, 551, 474, 941
+    assert labels["train"].bincount().tolist() == [joyful, mad, neutral, peaceful, powerful, sad, scared]
+    assert labels["validation"].bincount().tolist() == [205, 97, 322, 82, 70, 51, 127]
 
 
 def test_options_that_do_not_go_with_a_corpus(tmp_path, prepare):

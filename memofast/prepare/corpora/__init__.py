@@ -70,12 +70,3 @@ def _settings(name: str, adapter: Adapter, pairs: list[str]) -> dict[str, str]:
             )
         settings[setting] = value
     return settings
-
-
-def layouts() -> str:
-    """A line for each corpus: its settings and what its folder must hold."""
-    lines = []
-    for name, adapter in ADAPTERS.items():
-        settings = "".join(f",{setting}={'|'.join(values)}" for setting, values in adapter.settings.items())
-        lines.append(f"{name}{settings}: {adapter.layout}")
-    return "\n".join(lines)
