@@ -41,7 +41,7 @@ class Protocol:
 def protocol_of_tables(clips: Iterable[Clip]) -> Protocol:
     """What tables say: groups by the name `group`, emotions by name, numbers."""
     clips = list(clips)
-    groups = {clip.id: clip.group for clip in clips if clip.group}
+    groups = {clip.id: " ".join(clip.group.split()) for clip in clips if clip.group}
     return Protocol(
         emotions=tuple(sorted({name for clip in clips for name in clip.emotions})),
         value="a column of its table" if any(clip.value is not None for clip in clips) else "",

@@ -207,6 +207,10 @@ def test_a_table_without_a_column_is_named(tmp_path):
     write(tmp_path / "train_sent_emo.csv", "Utterance,Emotion\nhi,joy\n")
     with pytest.raises(MemofastError, match=r"is not meld as distributed .no column 'Dialogue_ID'"):
         read_corpus("meld", tmp_path)
+    header = "Utterance,Emotion,Speaker,Dialogue_ID,Utterance_ID\n"
+    write(tmp_path / "train_sent_emo.csv", header + "hi,joy,Joey\n")
+    with pytest.raises(MemofastError, match=r"is not meld as distributed .a row lacks cells"):
+        read_corpus("meld", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from media import write_clip
 
 from memofast.data.corpus import Corpus
 from memofast.data.folds import read_fold, read_groups
+from memofast.data.summary import summarise
 
 
 @pytest.fixture
@@ -139,6 +140,12 @@ def test_tables_with_groups_several_labels_and_numbers(tmp_path, vocabulary, pre
     text = corpus.stores["text"]
     assert text.read("a")["emotions"].tolist() == [0, 0.5, 0.5] and text.read("c")["emotions"].tolist() == [0, 0, 0]
     assert text.read("d")["emotions"].tolist() == [0, 1, 0]
+    counted = [found["labels"] for found in summarise(corpus)["splits"].values()]
+    assert {name: sum(labels[name] for labels in counted) for name in ("anger", "fear", "joy")} == {
+        "anger": 1,
+        "fear": 2,
+        "joy": 2,
+    }
     assert text.read("c")["value"].tolist() == [-3] and np.isnan(text.read("b")["value"][0])
 
 

@@ -40,6 +40,8 @@ def read_corpus(given: str, folder: Path) -> Reading:
         reading = adapter.read(folder, settings)
     except (WrongLayout, KeyError, ValueError, IndexError, TypeError, AttributeError, SyntaxError, csv.Error) as error:
         what = f"no column {error}" if isinstance(error, KeyError) else error
+        if isinstance(error, TypeError | AttributeError):  # a cell that is not there
+            what = "a row lacks cells"
         raise MemofastError(f"{folder} is not {name} as distributed ({what}); it reads {adapter.layout}") from error
     if not reading.clips:
         raise MemofastError(f"{folder} holds no sample of {name} with a label in use; it reads {adapter.layout}")
