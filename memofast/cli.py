@@ -18,9 +18,14 @@ _COMMANDS = (
     "info",
     "download",
     "import_npz",
+    "import_features",
     "denseface",
 )
-_HOMES = {"denseface": "memofast.prepare.denseface", "import_npz": "memofast.store.import_npz"}
+_HOMES = {
+    "denseface": "memofast.prepare.denseface",
+    "import_npz": "memofast.store.import_npz",
+    "import_features": "memofast.prepare.import_features",
+}
 
 
 def run(command: Callable | typer.Typer, name: str) -> None:

@@ -56,7 +56,7 @@ class PaddedBatch:
     """A batch in the usual layout, for interchange and tests.
 
     token_ids, word_ids [B, T] int32, padded with 0 and -1; visual [B, V, Dv], speech [B, S, Ds], padded with 0, None where the corpus has
-    none; text_lengths, visual_lengths, speech_lengths [B] int32; sample_keys [B] int64; targets: `label` [B], `emotions` [B, classes], `lexicon` [B, T]
+    none; text_lengths, visual_lengths, speech_lengths [B] int32; sample_keys [B] int64; targets: `label` [B], `emotions` [B, classes], `value` [B], `lexicon` [B, T]
     padded with -1, `soft_labels` [B, V, classes] padded with 0.
     """
 
@@ -73,7 +73,7 @@ class PaddedBatch:
 
 
 _TARGET_ROWS = {"soft_labels": ("visual", 0), "lexicon": ("text", -1)}  # whose rows a target follows, and its padding
-_SAMPLE_FILL = {"label": -1, "emotions": 0}  # padding of what a sample has
+_SAMPLE_FILL = {"label": -1, "emotions": 0, "value": float("nan")}  # padding of what a sample has
 
 
 @dataclass
@@ -84,7 +84,7 @@ class PackedBatch:
     visual [sum V, Dv], speech [sum S, Ds] bf16/fp16/fp32: feature rows, width a multiple of 8; None where the corpus has none.
     text_offsets, visual_offsets, speech_offsets, offsets [B+1] int32: first row of each sample, per modality and jointly.
     sample_keys [B] int64: stable hash of the sample id, the random numbers' name for the sample.
-    targets: labels per sample (`label` [B] int64, `emotions` [B, classes] float32), soft labels per visual row (`soft_labels`
+    targets: labels per sample (`label` [B] int64, `emotions` [B, classes], `value` [B] float32), soft labels per visual row (`soft_labels`
         [sum V, classes]), lexicon classes per token (`lexicon` [sum T] int32).
     ids: sample ids, for messages; None where they were not kept.
     longest: no sample has more joint rows than this; 0: unknown.
@@ -188,7 +188,7 @@ class PackedBatch:
     def padded_to(self, capacity: Capacity) -> PackedBatch:
         """The same samples in tensors of fixed shape: rows are zero and samples empty (the last offset repeated) past the end.
 
-        Padding of targets: `label` and `lexicon` -1, `emotions` and `soft_labels` 0. Raises: `ValueError` where the batch exceeds the capacity.
+        Padding of targets: `label` and `lexicon` -1, `emotions` and `soft_labels` 0, `value` NaN. Raises: `ValueError` where the batch exceeds the capacity.
         """
         rows = {"text": capacity.text, "visual": capacity.visual, "speech": capacity.speech}
         targets = {}

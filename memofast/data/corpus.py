@@ -141,7 +141,7 @@ class Corpus:
     """An open corpus.
 
     name: part of every sample's key. weight: how often its streams are drawn, relative to others. modalities: `text` and what else it has.
-    stores: by modality. targets: names of the targets its batches carry (`label`, `emotions`, `lexicon`, `soft_labels`). classes: their class names.
+    stores: by modality. targets: names of the targets its batches carry (`label`, `emotions`, `value`, `lexicon`, `soft_labels`). classes: their class names.
     """
 
     path: Path
@@ -174,7 +174,7 @@ class Corpus:
 
     @cached_property
     def targets(self) -> frozenset[str]:
-        names = {"text": ("label", "emotions", "lexicon"), "visual": ("soft_labels",), "speech": ()}
+        names = {"text": ("label", "emotions", "value", "lexicon"), "visual": ("soft_labels",), "speech": ()}
         return frozenset(n for m, store in self.stores.items() for n in names[m] if n in store.columns)
 
     @cached_property

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _COLUMN = {"text": 0, "visual": 1, "speech": 2}  # of lengths
 _TARGETS = {
-    "text": {"lexicon": torch.int32, "label": torch.int64, "emotions": torch.float32},
+    "text": {"lexicon": torch.int32, "label": torch.int64, "emotions": torch.float32, "value": torch.float32},
     "visual": {"soft_labels": torch.float32},
     "speech": {},
 }
@@ -28,8 +28,8 @@ def pack(split: "Split", indices: np.ndarray, *, dtype: torch.dtype | None = Non
         indices [B] int64 into the split.
         dtype: type of the feature rows, fp16, bf16 or fp32; None keeps the stored type (fp16 as a rule), which is the fastest.
         pin: page-locked memory, for asynchronous copies to a GPU.
-    Returns: a batch with targets `label` [B] int64 (-1: unknown), `emotions` [B, classes] float32 (zero: unknown), `lexicon` [sum T] int32
-        and `soft_labels` [sum V, classes] float32, as far as the corpus has them.
+    Returns: a batch with targets `label` [B] int64 (-1: unknown), `emotions` [B, classes] float32 (zero: unknown), `value` [B] float32
+        (NaN: unknown), `lexicon` [sum T] int32 and `soft_labels` [sum V, classes] float32, as far as the corpus has them.
     Raises: `MemofastError` for a missing id or a corrupt record, naming id and store.
     """
     corpus = split.corpus
@@ -100,6 +100,7 @@ def _batch(split: "Split", indices: np.ndarray, tensors: dict[str, Tensor]) -> P
     names = {
         "label": "text.label",
         "emotions": "text.emotions",
+        "value": "text.value",
         "lexicon": "text.lexicon",
         "soft_labels": "visual.soft_labels",
     }

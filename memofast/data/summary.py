@@ -52,14 +52,24 @@ def _split(split: Split) -> dict[str, Any]:
 
 
 def _labels(split: Split) -> dict[str, int]:
-    """Samples by class, in the classes' order; empty where the corpus has no labels."""
-    classes = split.corpus.classes.get("label", [])
-    if not classes:
-        return {}
+    """Samples by class, in the classes' order, of several labels each; empty where the corpus has no labels but those of a model."""
     text = split.corpus.stores["text"]
+    classes = text.classes.get("label", [])
+    if not classes:
+        return {} if "labeller" in text.meta else _shared_labels(split, text.classes.get("emotions", []))
     found = Counter(int(text.read(id)["label"][0]) for id in split.ids)
     named = {name: found[index] for index, name in enumerate(classes)}
     return named | ({"": found[-1]} if found[-1] else {})
+
+
+def _shared_labels(split: Split, classes: list[str]) -> dict[str, int]:
+    if not classes:
+        return {}
+    shares = np.array([split.corpus.stores["text"].read(id)["emotions"] for id in split.ids])
+    largest = shares.max(1, keepdims=True)
+    counts = ((shares > 0) & (shares >= largest / 2)).sum(0).tolist()
+    without = int((largest == 0).sum())
+    return dict(zip(classes, counts, strict=True)) | ({"": without} if without else {})
 
 
 def _preparation(path: Path) -> dict[str, Any]:

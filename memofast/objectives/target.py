@@ -76,16 +76,17 @@ class CorpusTarget:
     def wanted(self, targets: Mapping[str, Tensor]) -> Tensor:
         """What is true of a batch's samples, from its targets.
 
-        Returns: [B, classes] float32: probabilities, zero where unknown or where half of a soft label or more has no class; `multi`: 0 and 1;
+        Returns: [B, classes] float32: probabilities, zero where unknown or where half of a soft label or more has no class; `multi`: 1 where a label has at least half the share of the largest, else 0;
             `regression`: [B, 1], NaN where unknown.
         """
         if self.matrix is None:
             return targets[VALUE].reshape(-1, 1)
         matrix = self.matrix.to(targets["emotions" if "emotions" in targets else "label"].device)
         given = class_targets(dict(targets), len(matrix))
+        if self.target.kind == "multi":  # labels of equal share are all meant, however many there are
+            meant = (given > 0) & (given >= given.amax(-1, keepdim=True) / 2)
+            return (meant.to(matrix.dtype) @ matrix).clamp(max=1)
         found = given @ matrix
-        if self.target.kind == "multi":
-            return (found >= 0.5).float()
         share = found.sum(-1, keepdim=True)
         known = share > given.sum(-1, keepdim=True) / 2
         return torch.where(known, found / share.clamp(min=1e-12), 0.0)

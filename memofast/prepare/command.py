@@ -17,13 +17,15 @@ _FACE = "denseface=FILE, model=FOLDER (any transformers model of pictures) or no
 _SPEECH = "logmel, compare or egemaps (openSMILE, non-commercial licence), wav2vec2=FOLDER, hubert=, wavlm=, data2vec=, or none; of a model also FOLDER,layer=6 or layer=conv"
 _TEXT = "model=FOLDER (any transformers text encoder), a row per word piece, or one with ,rows=sentence; kept in the store text_features, which pre-training does not read"
 _ASR = "faster-whisper=FOLDER[,language=en][,beam=5]: sentences of files without any text, by speech recognition"
-_COLUMN = "FIELD=COLUMN for a table; fields: id, file, start, end, text, label, group (dialogue, speaker); a template works too: id=dia{Dialogue_ID}_utt{Utterance_ID}"
+_COLUMN = "FIELD=COLUMN for a table; fields: id, file, start, end, text, label, group (dialogue, speaker), emotions (labels between | or ;, or a list), value (a number); a template works too: id=dia{Dialogue_ID}_utt{Utterance_ID}"
+_CORPUS = "the folder is this corpus as distributed: iemocap, msp-improv, meld, crema-d, ravdess, emodb, emorynlp or goemotions; settings follow: iemocap,labels=6 or meld,labels=sentiment or crema-d,labels=voice,ties=first"
 
 
 def main(
     sources: Annotated[list[str], typer.Argument(help=_SOURCES)],
     out: Annotated[Path, typer.Option(help="corpus folder to write; run again to go on after an interruption")],
     name: Annotated[str | None, typer.Option(help="name of the corpus; default: that of --out")] = None,
+    corpus: Annotated[str | None, typer.Option(help=_CORPUS)] = None,
     vocab: Annotated[
         Path | None, typer.Option(help="vocab.txt or tokenizer folder; needed where there is text")
     ] = None,
@@ -86,12 +88,16 @@ def main(
     """Turn media, subtitles and tables into a corpus of stores.
 
     Example: python -m memofast.prepare clips/ --out corpora/clips --vocab vocab.txt --face denseface=denseface.safetensors
+
+    A corpus as distributed: python -m memofast.prepare MELD.Raw --corpus meld --out corpora/meld --vocab vocab.txt
     """
+    from memofast.prepare.corpora import read_corpus
     from memofast.prepare.extraction import ExtractionOptions
     from memofast.prepare.face_features import parse_face
     from memofast.prepare.faces import check_finder
     from memofast.prepare.pipeline import ENGINES, PrepareOptions, prepare
     from memofast.prepare.pretrained import choose_device
+    from memofast.prepare.protocol import protocol_of_tables
     from memofast.prepare.sentences import SentenceRules
     from memofast.prepare.shards import Vocabulary
     from memofast.prepare.sources import read_sources
@@ -120,11 +126,22 @@ def main(
     device = choose_device(device) if models else "cpu"  # `auto` must not change its meaning when work is resumed
     if voice != "none":
         voice = open_voice(voice).name  # what `auto` means must not change when work is resumed
-    given = _source_options(column or [], media_root, label_pattern, split_by)
     rules = SentenceRules(min_seconds, max_seconds, script=script)
-    if subtitles not in {"auto", "sidecar", "none"}:
-        raise MemofastError(f"--subtitles is auto, sidecar or none, not {subtitles!r}")
-    clips = read_sources(sources, replace(given, subtitles=subtitles, language=language, sentences=rules))
+    if corpus:
+        own = {"--column": column, "--media-root": media_root, "--label-pattern": label_pattern, "--asr": asr}
+        _refuse_beside_corpus(corpus, sources, own | {"--split": split, "--split-by": split_by != "id"})
+        reading = read_corpus(corpus, Path(sources[0]))
+        clips, protocol, split_by = reading.clips, reading.protocol, "group"
+        for note in protocol.notes:
+            console.print(f"note: {note}")
+        if protocol.scripted and not vocab:
+            clips = _without_sentences(clips, sources[0], console)
+    else:
+        given = _source_options(column or [], media_root, label_pattern, split_by)
+        if subtitles not in {"auto", "sidecar", "none"}:
+            raise MemofastError(f"--subtitles is auto, sidecar or none, not {subtitles!r}")
+        clips = read_sources(sources, replace(given, subtitles=subtitles, language=language, sentences=rules))
+        protocol = protocol_of_tables(clips)
     if lexicon and not vocab:
         raise MemofastError("--lexicon needs --vocab: classes are kept per word piece")
     if engine not in ENGINES:
@@ -156,6 +173,8 @@ def main(
         face_normalisation,
         encoder,
         drop_leaks,
+        protocol,
+        corpus or "",
     )
     vocabulary = Vocabulary(vocab.resolve(), lexicon and lexicon.resolve()) if vocab else None
     signal.signal(signal.SIGTERM, _stop)
@@ -167,6 +186,22 @@ def main(
     except KeyboardInterrupt:
         console.print("interrupted; what is done is kept: run the same command again to go on")
         raise SystemExit(130) from None
+
+
+def _refuse_beside_corpus(corpus: str, sources: list[str], given: dict[str, object]) -> None:
+    if len(sources) != 1:
+        raise MemofastError(f"--corpus {corpus} reads one folder, not {len(sources)}: {', '.join(sources)}")
+    if option := next((name for name, value in given.items() if value), None):
+        raise MemofastError(f"{option} is for folders and tables; --corpus {corpus} knows its labels, files and splits")
+
+
+def _without_sentences(clips: list, folder: str, console: Console) -> list:
+    if not any(clip.picture or clip.sound for clip in clips):
+        raise MemofastError(
+            f"{folder} holds no sound and no film, only names and labels; without --vocab not even the spoken sentences can be kept"
+        )
+    console.print("note: no --vocab, so the spoken sentences, the same for everybody, are left out")
+    return [replace(clip, text=None) for clip in clips]
 
 
 def _source_options(column: list[str], media_root: Path | None, label_pattern: str | None, split_by: str):

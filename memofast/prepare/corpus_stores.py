@@ -8,6 +8,7 @@ from typing import Any
 from memofast.errors import MemofastError
 from memofast.prepare.extraction import Extracted
 from memofast.prepare.report import FAILURES, Journal, Outcome, Problem, Source
+from memofast.prepare.sources import Clip
 from memofast.prepare.text import Tokens, WordPieces
 from memofast.store import FeatureWriter, StoreWriter, TextWriter
 
@@ -85,8 +86,13 @@ class CorpusStores:
             classes = self.plan.text.get("classes", ())
             label = classes.index(clip.label) if clip.label else None
             lexicon = tokens.lexicon if self.pieces and self.pieces.lexicon else None
-            self.text.put(clip.id, tokens.ids, tokens.words, lexicon=lexicon, utf8=clip.text or "", label=label)
+            told = {"label": label, "emotions": self._emotions(clip), "value": clip.value}
+            self.text.put(clip.id, tokens.ids, tokens.words, lexicon=lexicon, utf8=clip.text or "", **told)
         self.journal.add(outcome)
+
+    def _emotions(self, clip: Clip) -> list[float] | None:
+        share = {name: 1 / len(clip.emotions) for name in clip.emotions}
+        return [share.get(name, 0.0) for name in self.plan.text["emotions"]] if share else None
 
     @staticmethod
     def _put(store: FeatureWriter, id: str, rows, **columns) -> None:

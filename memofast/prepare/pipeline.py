@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from memofast.prepare.extraction import Extracted, Extraction, ExtractionOptions
 from memofast.prepare.face_normalisation import corpus_pixels
 from memofast.prepare.leaks import check_groups, check_sentences, filter_rules
 from memofast.prepare.progress import Bar
+from memofast.prepare.protocol import Protocol, count_groups, refuse_leaks, write_protocol
 from memofast.prepare.ray_engine import run_ray
 from memofast.prepare.report import Outcome, Problem, Source, print_profile, print_report, write_report
 from memofast.prepare.shards import SHARDS, Vocabulary, WorkOrder, make_tasks, times_of
@@ -37,7 +38,8 @@ class PrepareOptions:
 
     min_speech: clips in a smaller share of whose sound somebody speaks are dropped. engine: a key of `ENGINES`.
     profile: whether to print where the time went. face_normalisation: whose pixel mean and standard deviation DenseFace's crops are normalised
-    by, those of the `model`'s training or of this `corpus`. text_features: rows of sentences to be kept beside.
+    by, those of the `model`'s training or of this `corpus`. text_features: rows of sentences to be kept beside. protocol: classes, groups
+    and folds. corpus: the adapter that read the clips, with its settings; "": none.
     """
 
     name: str
@@ -51,6 +53,8 @@ class PrepareOptions:
     face_normalisation: str = "model"
     text_features: TextChoice | None = None
     drop_leaks: bool = False
+    protocol: Protocol = field(default_factory=Protocol)
+    corpus: str = ""
 
 
 def prepare(
@@ -68,7 +72,8 @@ def prepare(
     """
     if vocabulary is None and any(clip.text for clip in clips):
         raise MemofastError("there are sentences to tokenise; give --vocab VOCAB.txt or a tokenizer folder")
-    check_groups(clips, options.fractions, options.split_by)  # now, not after hours of work
+    refuse_leaks(clips, options.protocol)  # now, not after hours of work
+    check_groups(clips, options.fractions, options.split_by)
     pieces = vocabulary.open() if vocabulary else None
     if options.text_features:
         TextEncoder(options.text_features)  # a mistake is told before the work
@@ -104,7 +109,9 @@ def _plan(
     """How the stores are opened. The extractors are opened for it too, so that what they lack is said before any work begins."""
     extractors = Extraction(extraction)
     about = _about(options)
-    text = {"classes": sorted({clip.label for clip in clips if clip.label}), **about}
+    protocol = options.protocol
+    text = {"classes": protocol.classes or sorted({clip.label for clip in clips if clip.label}), **about}
+    text |= {"emotions": protocol.emotions, "value": protocol.value}
     if pieces:
         text |= {"cls_id": pieces.cls_id, "sep_id": pieces.sep_id}
         text |= {"extractor": pieces.name, "fingerprint": pieces.fingerprint}
@@ -192,6 +199,7 @@ def _check_settings(
         "voice": extraction.voice,
         "speaker": extraction.speaker,
         "min_speech": options.min_speech,
+        "corpus": options.corpus or None,
         "lexicon": len(pieces.lexicon.words) if pieces and pieces.lexicon else 0,
     }
     path = out / SETTINGS
@@ -226,7 +234,8 @@ def _finish(
     stores.commit()
     outcomes = [stores.journal.outcomes.get(clip.id) or Outcome(clip.id, True) for clip in clips]
     kept = [clip for clip, outcome in zip(clips, outcomes, strict=True) if outcome.kept]
-    check = check_sentences(kept, assign_splits(kept, options.fractions, options.split_by), options.drop_leaks)
+    spoken = [clip for clip in kept if not options.protocol.scripted]
+    check = check_sentences(spoken, assign_splits(kept, options.fractions, options.split_by), options.drop_leaks)
     splits = check.splits
     counts = {name: len(ids) for name, ids in splits.items()}
     facts = {"corpus": options.name, "memofast": __version__, "profile": profile, "leaks": check.found}
@@ -236,7 +245,7 @@ def _finish(
     metas = {name: store.finish() for name, store in stores.all.items()}
     facts["digests"] = {name: meta["digest"] for name, meta in metas.items()}
     used = {name: out / name for name, meta in metas.items() if meta["counts"]["records"]}
-    described = {"prepared_by": __version__, "licence": options.licence}
+    described = {"prepared_by": __version__, "licence": options.licence, **options.protocol.facts}
     described["rules"] = filter_rules(outcomes) + check.rules
     if options.text_features:
         console.print(f"encoding sentences into {out / TEXT_FEATURES}")
@@ -246,12 +255,15 @@ def _finish(
         facts["digests"][TEXT_FEATURES] = meta["digest"]
         described[TEXT_FEATURES] = TEXT_FEATURES
     write_corpus(out, options.name, used, splits, described)
+    write_protocol(out, options.protocol, (clip.id for clip in kept))
     report = write_report(out / "report.json", outcomes, counts, facts)
     print_report(report, console)
     for note in check.notes + check_groups(kept, options.fractions, options.split_by):
         console.print(note)
     for name in fractions_without_clips(options.fractions, splits, kept):
         console.print(f"note: split {name} is empty; give it a larger fraction")
+    if counts := count_groups(options.protocol):
+        console.print(counts)
     console.print(f"wrote {out}")
     return report
 

@@ -6,6 +6,7 @@ labeller ran sentence by sentence.
 """
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -100,6 +101,7 @@ class _Labeller:
             classes=text.classes.get("label", ()),
             lexicon_classes=text.classes.get("lexicon", ()),
             emotions=self.model.classes,
+            value=text.meta.get("value", ""),
             labeller=self.about | {"labelled_store": _origin(text)},
             **{name: text.meta.get(name, "") for name in ("extractor", "fingerprint", "source", "licence")},
         )
@@ -144,6 +146,7 @@ def _label(split: Split, model: MemoBertForEmotion, writer: TextWriter, rows: in
 def _copy(text: TextStore, id: str, writer: TextWriter, emotions: np.ndarray | None) -> None:
     found: Mapping[str, Any] = text.read(id)
     label = int(found["label"][0]) if "label" in found else -1
+    value = float(found["value"][0]) if "value" in found else math.nan
     writer.put(
         id,
         found["tokens"][1:-1],
@@ -152,6 +155,7 @@ def _copy(text: TextStore, id: str, writer: TextWriter, emotions: np.ndarray | N
         utf8=bytes(found["utf8"]).decode("utf-8", errors="replace"),
         label=label if label >= 0 else None,
         emotions=emotions,
+        value=None if math.isnan(value) else value,
     )
 
 

@@ -1,5 +1,7 @@
 """What there is to prepare: folders of media with sidecar timings, and tables, as one list of clips."""
 
+import json
+import math
 import os
 import re
 from collections import Counter
@@ -23,7 +25,7 @@ class Clip:
 
     folder: the folder below the source it came from. split: the split named by its source or column.
     group: the dialogue, speaker or the like that a table names. subtitled: its times are those of
-    subtitles. problem: known before decoding.
+    subtitles. problem: known before decoding. emotions: labels that the sample shares in equally. value: its number, as sentiment.
     """
 
     id: str
@@ -38,6 +40,8 @@ class Clip:
     group: str | None = None
     subtitled: bool = False
     problem: str | None = None
+    emotions: tuple[str, ...] = ()
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def read_sources(sources: Iterable[str], options: SourceOptions) -> list[Clip]:
     for name, part in per_source:
         clash = len(per_source) > 1 and any(counts[clip.id] > 1 for clip in part)
         clips += [replace(clip, id=f"{name}/{clip.id}") if clash else clip for clip in part]
-    _refuse_twice(clips)
+    refuse_twice(clips)
     if pattern:
         clips = [_label_from_id(clip, pattern) for clip in clips]
     return sorted(clips, key=lambda clip: clip.id)
@@ -205,6 +209,8 @@ def _read_rows(path: Path, options: SourceOptions) -> list[Clip]:
             label=row.get("label"),
             split=row.get("split"),
             group=row.get("group"),
+            emotions=_emotions(row.get("emotions", "")),
+            value=_number(path, row.get("value", "")),
         )
         if (text := row.get("text")) is not None:
             clip = replace(clip, text=clean_sentence(text))
@@ -214,6 +220,26 @@ def _read_rows(path: Path, options: SourceOptions) -> list[Clip]:
             clip = replace(clip, problem="missing file: the table's cell is empty")
         clips.append(clip)
     return clips
+
+
+def _emotions(cell: str) -> tuple[str, ...]:
+    """Labels of a cell: a JSON list, or names between `|` or `;`; each once."""
+    try:
+        names = json.loads(cell) if cell.startswith("[") else re.split(r"[|;]", cell)
+    except ValueError as error:
+        raise MemofastError(f"emotions {cell!r} are no JSON list ({error}); give names between | or ;") from error
+    return tuple(dict.fromkeys(name for part in names if (name := str(part).strip())))
+
+
+def _number(path: Path, cell: str) -> float | None:
+    """The number of a cell, None for an empty one."""
+    try:
+        number = float(cell) if cell else None
+    except ValueError:
+        number = math.nan
+    if number is not None and not math.isfinite(number):
+        raise MemofastError(f"{path}: value {cell!r} is no number; leave the cell empty where it is unknown")
+    return number
 
 
 def _with_media(clip: Clip, media: Path, row: dict[str, str]) -> Clip:
@@ -236,7 +262,8 @@ def _label_from_id(clip: Clip, pattern: re.Pattern) -> Clip:
     return replace(clip, label=found[1]) if found else clip
 
 
-def _refuse_twice(clips: list[Clip]) -> None:
+def refuse_twice(clips: list[Clip]) -> None:
+    """Raises `MemofastError` where two clips have one id."""
     twice = [id for id, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
         raise MemofastError(

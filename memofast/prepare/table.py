@@ -16,7 +16,10 @@ _CSV = {".csv", ".tsv", ".txt"}
 
 @dataclass(frozen=True)
 class Columns:
-    """Name of the table's column for each field, or a template of several, as `dia{Dialogue_ID}_utt{Utterance_ID}`."""
+    """Name of the table's column for each field, or a template of several, as `dia{Dialogue_ID}_utt{Utterance_ID}`.
+
+    emotions, value: read only where a column is named, since tables often have columns of these names that mean something else.
+    """
 
     id: str = "id"
     file: str = "file"
@@ -25,6 +28,8 @@ class Columns:
     text: str = "text"
     label: str = "label"
     group: str = "group"
+    emotions: str | None = None
+    value: str | None = None
 
 
 def parse_columns(given: list[str]) -> Columns:
@@ -40,17 +45,17 @@ def parse_columns(given: list[str]) -> Columns:
 
 
 def read_table(path: Path, columns: Columns, split_column: str | None = None) -> list[dict[str, str]]:
-    """Rows of a table, each a dict of the fields it has: `id`, `file`, `start`, `end`, `text`, `label`, `group`, `split`.
+    """Rows of a table, each a dict of the fields it has: `id`, `file`, `start`, `end`, `text`, `label`, `group`, `emotions`, `value`, `split`.
 
     Fields under their own name may be absent; a column that was given another name must be there. JSON is a list of objects, an object of
     objects by id, or of captions as MEmoBERT's `ref_captions.json` (`{id: [sentence]}`, `{id: {"txt": [sentence], "label": l}}`).
     Raises MemofastError for no rows, a missing column or an unknown format.
     """
-    rows = _raw_rows(path)
+    rows = _raw_rows(path, columns.emotions)
     if not rows:
         raise MemofastError(f"{path} has no rows; give a table with a header and at least one row")
     header = list(rows[0])
-    wanted = {column.name: getattr(columns, column.name) for column in fields(Columns)}
+    wanted = {column.name: name for column in fields(Columns) if (name := getattr(columns, column.name))}
     if split_column:
         wanted["split"] = split_column
     present = {name: column for name, column in wanted.items() if _needed(column) <= set(header)}
@@ -72,10 +77,10 @@ def _value(row: dict[str, str], column: str) -> str:
     return column.format_map(row) if "{" in column else row[column]
 
 
-def _raw_rows(path: Path) -> list[dict[str, str]]:
+def _raw_rows(path: Path, listed: str | None) -> list[dict[str, str]]:
     suffix = path.suffix.lower()
     if suffix in _JSON:
-        return _json_rows(path, lines=suffix != ".json")
+        return _json_rows(path, suffix != ".json", listed)
     if suffix in _CSV:
         return _csv_rows(path)
     raise MemofastError(f"{path} is no media file and no table; tables end in {', '.join(sorted(_CSV | _JSON))}")
@@ -92,7 +97,7 @@ def _csv_rows(path: Path) -> list[dict[str, str]]:
         raise MemofastError(f"{path} is not a readable CSV table ({error})") from error
 
 
-def _json_rows(path: Path, lines: bool) -> list[dict[str, str]]:
+def _json_rows(path: Path, lines: bool, listed: str | None) -> list[dict[str, str]]:
     text = read_text(path)
     try:
         data = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
@@ -103,7 +108,7 @@ def _json_rows(path: Path, lines: bool) -> list[dict[str, str]]:
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         raise MemofastError(f"{path} must hold a list of objects, or an object of samples by id")
     names = list(dict.fromkeys(name for row in data for name in row))
-    return [{name: _plain(row.get(name)) for name in names} for row in data]
+    return [{name: _plain(row.get(name), "|" if name == listed else " ") for name in names} for row in data]
 
 
 def _caption(value: object) -> dict[str, object]:
@@ -112,7 +117,7 @@ def _caption(value: object) -> dict[str, object]:
     return {"text": value}
 
 
-def _plain(value: object) -> str:
+def _plain(value: object, joint: str) -> str:
     if value is None:
         return ""
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return joint.join(map(str, value)) if isinstance(value, list) else str(value)

@@ -55,24 +55,28 @@ def read_text_corpus(kind: str, path: Path) -> list[Sentence]:
     return sentences
 
 
-def _clean(text: str) -> str:
+def clean_windows(text: str) -> str:
+    """A sentence without mark-up, its stray cp1252 bytes as the characters they were."""
     return clean_sentence(text.translate(_WINDOWS))
 
 
-def _rows(path: Path, delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL) -> Iterator[dict[str, str]]:
+def csv_rows(path: Path, delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL) -> Iterator[dict[str, str]]:
+    """Rows of a table by the names in its first line."""
     return csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, quoting=quoting)
 
 
 def _meld(path: Path) -> Iterator[Sentence]:
-    for row in _rows(path):
+    for row in csv_rows(path):
         dialogue = f"dia{row['Dialogue_ID']}"
-        yield Sentence(f"{dialogue}_utt{row['Utterance_ID']}", _clean(row["Utterance"]), {row["Emotion"]: 1}, dialogue)
+        yield Sentence(
+            f"{dialogue}_utt{row['Utterance_ID']}", clean_windows(row["Utterance"]), {row["Emotion"]: 1}, dialogue
+        )
 
 
 def _emorynlp(path: Path) -> Iterator[Sentence]:
-    for row in _rows(path):
+    for row in csv_rows(path):
         scene = f"s{row['Season']}_e{row['Episode']}_scene{row['Scene_ID']}"
-        yield Sentence(f"{scene}_utt{row['Utterance_ID']}", _clean(row["Utterance"]), {row["Emotion"]: 1}, scene)
+        yield Sentence(f"{scene}_utt{row['Utterance_ID']}", clean_windows(row["Utterance"]), {row["Emotion"]: 1}, scene)
 
 
 def _emotionlines(path: Path) -> Iterator[Sentence]:
@@ -81,7 +85,7 @@ def _emotionlines(path: Path) -> Iterator[Sentence]:
         for place, said in enumerate(dialogue):
             counts = [int(digit) for digit in said["annotation"]]
             shares = {name: count / sum(counts) for name, count in zip(_VOTED, counts, strict=True) if count}
-            yield Sentence(f"dia{number}_utt{place}", _clean(said["utterance"]), shares, f"dia{number}")
+            yield Sentence(f"dia{number}_utt{place}", clean_windows(said["utterance"]), shares, f"dia{number}")
 
 
 def _goemotions(path: Path) -> Iterator[Sentence]:
@@ -90,13 +94,13 @@ def _goemotions(path: Path) -> Iterator[Sentence]:
     for line in filter(None, read_text(path).split("\n")):
         text, labels, id = line.rstrip("\r").split("\t")
         chosen = [names[int(label)] for label in labels.split(",")]
-        yield Sentence(id, _clean(text), dict.fromkeys(chosen, 1 / len(chosen)), id)
+        yield Sentence(id, clean_windows(text), dict.fromkeys(chosen, 1 / len(chosen)), id)
 
 
 def _isear(path: Path) -> Iterator[Sentence]:
     """One report a line; " á " is what line breaks became, brackets hold remarks such as "[ No response.]"."""
-    for row in _rows(path, "|", csv.QUOTE_NONE):
-        text = _clean(row["SIT"].replace("á", " "))
+    for row in csv_rows(path, "|", csv.QUOTE_NONE):
+        text = clean_windows(row["SIT"].replace("á", " "))
         votes = {} if _NO_ANSWER.fullmatch(text) else {row["Field1"]: 1.0}
         yield Sentence(row["MYKEY"], text, votes, row["ID"])
 
@@ -105,14 +109,14 @@ def _dailydialog(path: Path) -> Iterator[Sentence]:
     """RECCON's file: dialogues by id, each a list of one list of turns; punctuation stands apart from words."""
     for dialogue, parts in json.loads(read_text(path)).items():
         for said in parts[0]:
-            text = re.sub(r" (?=[,.?!;:](\s|$))| (?=['\u2019] ?\w)", "", _clean(said["utterance"]))
+            text = re.sub(r" (?=[,.?!;:](\s|$))| (?=['\u2019] ?\w)", "", clean_windows(said["utterance"]))
             yield Sentence(f"{dialogue}_{said['turn']}", text, {said["emotion"]: 1.0}, dialogue)
 
 
 def _table(path: Path) -> Iterator[Sentence]:
     for number, row in enumerate(read_table(path, Columns()), 1):
         id = row.get("id") or f"{path.stem}_{number:06}"
-        yield Sentence(id, _clean(row["text"]), {row["label"]: 1.0}, row.get("group") or id)
+        yield Sentence(id, clean_windows(row["text"]), {row["label"]: 1.0}, row.get("group") or id)
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Sentence]]] = {

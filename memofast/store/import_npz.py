@@ -16,7 +16,8 @@ import typer
 
 from memofast.errors import MemofastError
 from memofast.store.files import write_json
-from memofast.store.writer import FeatureWriter, TextWriter
+from memofast.store.text_writer import TextWriter
+from memofast.store.writer import FeatureWriter
 
 FER_PLUS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
 _MOST_WORDS = 100

@@ -13,7 +13,17 @@ from memofast.store import environments, files, record
 
 _BATCH_RECORDS = 1000
 _BATCH_BYTES = 32 << 20
-_SETTINGS = ("kind", "columns", "classes", "extractor", "fingerprint", "normalisation", "special_tokens", "labeller")
+_SETTINGS = (
+    "kind",
+    "columns",
+    "classes",
+    "extractor",
+    "fingerprint",
+    "normalisation",
+    "special_tokens",
+    "labeller",
+    "value",
+)
 
 
 class StoreWriter:
@@ -228,125 +238,6 @@ class FeatureWriter(StoreWriter):
                 )
             columns[name] = _finite(given[name], dtype, f"id {id!r}: {name} of store {self.path}")
         self._put(id, count, columns)
-
-
-class TextWriter(StoreWriter):
-    """Writes a store of texts. [CLS] and [SEP] are added here, so that a record's rows are what a model reads.
-
-    Args:
-        path: folder of the store, made where it is missing.
-        cls_id, sep_id: their ids; vocabulary: what the ids mean, for `meta.json`.
-        classes: names of the samples' classes; where given, `put` takes `label`.
-        emotions: names of the classes over which each sample has probabilities; where given, `put` takes `emotions`.
-        labeller: what gave these probabilities, for `meta.json`: its name and fingerprint.
-        lexicon_classes: names of the lexicon's classes; where given, `put` takes `lexicon`.
-        source, licence, extractor, fingerprint: as in `FeatureWriter`; the extractor is the tokenizer.
-    """
-
-    def __init__(
-        self,
-        path: str | Path,
-        *,
-        cls_id: int = 101,
-        sep_id: int = 102,
-        classes: Sequence[str] = (),
-        emotions: Sequence[str] = (),
-        labeller: Mapping[str, str] | None = None,
-        lexicon_classes: Sequence[str] = (),
-        extractor: str = "",
-        fingerprint: str = "",
-        source: str = "",
-        licence: str = "",
-    ):
-        self._cls, self._sep = cls_id, sep_id
-        self._classes, self._emotions, self._lexicon = list(classes), list(emotions), list(lexicon_classes)
-        columns = {"tokens": ["int32", 1], "words": ["int32", 1]}
-        if lexicon_classes:
-            columns["lexicon"] = ["int32", 1]
-        columns["utf8"] = ["uint8", 0]
-        if classes:
-            columns["label"] = ["int64", 0]
-        if emotions:
-            columns["emotions"] = ["float32", 0]
-        names = {"label": self._classes, "emotions": self._emotions, "lexicon": self._lexicon}
-        super().__init__(
-            path,
-            {
-                "kind": "text",
-                "columns": columns,
-                "classes": {name: value for name, value in names.items() if value},
-                "special_tokens": {"cls": cls_id, "sep": sep_id},
-                "extractor": extractor,
-                "fingerprint": fingerprint,
-                "source": source,
-                "licence": licence,
-            }
-            | ({"labeller": dict(labeller)} if labeller else {}),
-        )
-
-    def put(
-        self,
-        id: str,
-        tokens: Sequence[int],
-        words: Sequence[int],
-        *,
-        lexicon: Sequence[int] | None = None,
-        utf8: str = "",
-        label: int | None = None,
-        emotions: Sequence[float] | None = None,
-    ) -> None:
-        """Add one sample; without tokens it is [CLS] alone.
-
-        Args:
-            tokens [n]: WordPiece ids without [CLS] and [SEP]. words [n]: index of each piece's word, from 0, never decreasing.
-            lexicon [n]: class of each piece, -1 where none. utf8: the text itself. label: class of the sample, None where unknown.
-            emotions: probability of each class, None where unknown (kept as zeros).
-        Raises: `MemofastError` for lengths that differ, a class that has no name, an id that is there.
-        """
-        tokens, words = np.asarray(tokens, np.int32), np.asarray(words, np.int32)
-        if tokens.ndim != 1 or words.shape != tokens.shape:
-            raise MemofastError(f"id {id!r}: {tokens.size} tokens, but {words.size} word indices")
-        if len(words) and (words[0] < 0 or (np.diff(words) < 0).any()):
-            raise MemofastError(f"id {id!r}: word indices start at 0 and never decrease")
-        columns = {"tokens": self._framed(tokens, self._cls, self._sep), "words": self._framed(words, -1, -1)}
-        if self._lexicon:
-            columns["lexicon"] = self._framed(self._lexicon_of(id, lexicon, len(tokens)), -1, -1)
-        elif lexicon is not None:
-            raise MemofastError(f"id {id!r}: store {self.path} has no lexicon classes; name them when it is opened")
-        columns["utf8"] = np.frombuffer(utf8.encode(), np.uint8)
-        if self._classes:
-            if label is not None and not 0 <= label < len(self._classes):
-                raise MemofastError(f"id {id!r}: label {label}, but store {self.path} has {len(self._classes)} classes")
-            columns["label"] = np.array([-1 if label is None else label], np.int64)
-        elif label is not None:
-            raise MemofastError(f"id {id!r}: store {self.path} has no classes; name them when it is opened")
-        if self._emotions:
-            columns["emotions"] = self._emotions_of(id, emotions)
-        elif emotions is not None:
-            raise MemofastError(f"id {id!r}: store {self.path} has no emotions; name them when it is opened")
-        self._put(id, len(columns["tokens"]), columns)
-
-    def _lexicon_of(self, id: str, lexicon: Sequence[int] | None, count: int) -> np.ndarray:
-        classes = np.full(count, -1, np.int32) if lexicon is None else np.asarray(lexicon, np.int32)
-        if classes.shape != (count,) or (count and not -1 <= classes.min() <= classes.max() < len(self._lexicon)):
-            raise MemofastError(
-                f"id {id!r}: lexicon needs {count} classes from -1 to {len(self._lexicon) - 1} in store {self.path}"
-            )
-        return classes
-
-    def _emotions_of(self, id: str, emotions: Sequence[float] | None) -> np.ndarray:
-        values = np.zeros(len(self._emotions)) if emotions is None else np.asarray(emotions, np.float32)
-        sound = values.shape == (len(self._emotions),) and bool((values >= 0).all())
-        if not sound or (emotions is not None and abs(float(values.sum()) - 1) > 1e-3):
-            raise MemofastError(
-                f"id {id!r}: emotions of store {self.path} are {len(self._emotions)} probabilities that add up to 1"
-            )
-        return values.astype(np.float32)
-
-    @staticmethod
-    def _framed(values: np.ndarray, first: int, last: int) -> np.ndarray:
-        ends = ([first], [last]) if len(values) else ([first], [])
-        return np.concatenate((ends[0], values, ends[1])).astype(np.int32)
 
 
 def _finite(values: np.ndarray, dtype: str, what: str) -> np.ndarray:

@@ -38,11 +38,13 @@ def corpus(model, tmp_path):
     pieces, folder = WordPieces(model), tmp_path / "films"
     about = {"extractor": pieces.name, "fingerprint": pieces.fingerprint, "licence": "ours"}
     ids = [f"s{number:02}" for number in range(41)]
-    with TextWriter(folder / "text", cls_id=2, sep_id=3, classes=("a", "b"), lexicon_classes=("x",), **about) as writer:
+    about |= {"cls_id": 2, "sep_id": 3, "classes": ("a", "b"), "lexicon_classes": ("x",), "value": "a number"}
+    with TextWriter(folder / "text", **about) as writer:
         for number, (text, _) in enumerate(sentences(40, 3)):
             tokens = pieces(" ".join(text.split()[: 1 + number % 9]))
             lexicon = [number % 2 - 1] * len(tokens.ids)
-            writer.put(ids[number], tokens.ids, tokens.words, lexicon=lexicon, utf8=text, label=number % 2)
+            labels = {"lexicon": lexicon, "label": number % 2, "value": number / 8 if number % 3 else None}
+            writer.put(ids[number], tokens.ids, tokens.words, utf8=text, **labels)
         writer.put(ids[40], [], [])
     with FeatureWriter(folder / "visual", 5) as writer:
         writer.put("s00", np.ones((3, 5)))
@@ -140,7 +142,8 @@ def test_a_text_store_that_changed_is_labelled_anew(corpus, model):
     first, splits = opened.stores["text"].path, {name: opened.split(name).ids for name in opened.splits}
     meta = TextStore.open(corpus / "text").meta
     about = {"extractor": meta["extractor"], "fingerprint": meta["fingerprint"], "licence": "ours"}
-    with TextWriter(corpus / "text", cls_id=2, sep_id=3, classes=("a", "b"), lexicon_classes=("x",), **about) as writer:
+    about |= {"cls_id": 2, "sep_id": 3, "classes": ("a", "b"), "lexicon_classes": ("x",), "value": "a number"}
+    with TextWriter(corpus / "text", **about) as writer:
         writer.put("new", [7, 8], [0, 1], utf8="of today")
     splits["train"] = [*splits["train"], "new"]
     write_corpus(corpus, "films", {"text": corpus / "text", "visual": corpus / "visual"}, splits)
@@ -153,7 +156,7 @@ def test_a_reader_that_does_not_know_emotions_reads_the_rest(corpus, model, monk
     pseudo_label(corpus, model, QUIET)
     monkeypatch.setattr(record, "_NAME_OF", {n: name for n, name in record._NAME_OF.items() if name != "emotions"})
     found = Corpus.open(corpus).stores["text"].read("s00")
-    assert found.keys() == {"tokens", "words", "lexicon", "utf8", "label"}
+    assert found.keys() == {"tokens", "words", "lexicon", "utf8", "label", "value"}
 
 
 @pytest.fixture
