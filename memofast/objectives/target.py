@@ -33,7 +33,7 @@ class Target:
         """Its own labels as classes, or those that the mapping names. Raises: `MemofastError` for a corpus without labels."""
         if kind == "regression":
             return cls(kind, (VALUE,))
-        labels = _labels(corpus)
+        labels = _labels(corpus, kind)[1]
         if mapping is None:
             return cls(kind, labels)
         classes = dict.fromkeys(mapping[label] for label in labels if mapping.get(label) is not None)
@@ -47,8 +47,8 @@ class Target:
         if self.kind == "regression":
             if VALUE not in corpus.targets:
                 raise MemofastError(f"corpus {corpus.path} has no values to learn; prepare it with -c value=COLUMN")
-            return CorpusTarget(self, None)
-        labels = _labels(corpus)
+            return CorpusTarget(self, VALUE, None)
+        column, labels = _labels(corpus, self.kind)
         matrix = torch.zeros(len(labels), len(self.classes))
         for row, label in enumerate(labels):
             if self.mapping is not None and label not in self.mapping:
@@ -63,14 +63,15 @@ class Target:
                     f"corpus {corpus.path} has the classes {', '.join(labels)}, the model {', '.join(self.classes)}; "
                     "give a model of the same, or a label map"
                 )
-        return CorpusTarget(self, matrix)
+        return CorpusTarget(self, column, matrix)
 
 
 @dataclass(frozen=True, eq=False)
 class CorpusTarget:
-    """A target in the terms of one corpus. matrix [labels, classes]: 1 where a label means a class; None for values."""
+    """A target in the terms of one corpus. column: of its batches' targets. matrix [labels, classes]: 1 where a label means a class; None for values."""
 
     target: Target
+    column: str
     matrix: Tensor | None
 
     def wanted(self, targets: Mapping[str, Tensor]) -> Tensor:
@@ -81,8 +82,8 @@ class CorpusTarget:
         """
         if self.matrix is None:
             return targets[VALUE].reshape(-1, 1)
-        matrix = self.matrix.to(targets["emotions" if "emotions" in targets else "label"].device)
-        given = class_targets(dict(targets), len(matrix))
+        matrix = self.matrix.to(targets[self.column].device)
+        given = class_targets({self.column: targets[self.column]}, len(matrix))
         if self.target.kind == "multi":  # labels of equal share are all meant, however many there are
             meant = (given > 0) & (given >= given.amax(-1, keepdim=True) / 2)
             return (meant.to(matrix.dtype) @ matrix).clamp(max=1)
@@ -119,8 +120,10 @@ def target_loss(
     return LossSum(errors.sum(), int(known.sum()))
 
 
-def _labels(corpus: Corpus) -> tuple[str, ...]:
-    found = corpus.classes.get("emotions") or corpus.classes.get("label")
-    if not found:
-        raise MemofastError(f"corpus {corpus.path} has no labels; prepare it with -c label=COLUMN")
-    return tuple(found)
+def _labels(corpus: Corpus, kind: str) -> tuple[str, tuple[str, ...]]:
+    """The column that answers, and its labels: where a sample has one class its `label` goes before `emotions`, which may be pseudo labels."""
+    columns = ("emotions", "label") if kind == "multi" else ("label", "emotions")
+    for column in columns:
+        if column in corpus.targets and corpus.classes.get(column):
+            return column, tuple(corpus.classes[column])
+    raise MemofastError(f"corpus {corpus.path} has no labels; prepare it with -c label=COLUMN")
