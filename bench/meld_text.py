@@ -1,6 +1,6 @@
 """MELD's sentences, fine-tuned by memofast and by a plain transformers loop, side by side: `python bench/meld_text.py CORPUS MODEL --seeds 42 43 44`.
 
-CORPUS: made by `memofast prepare` of MELD's two tables, with splits train and dev and groups of dialogues. Both select the best of their epochs by weighted F1 on
+CORPUS: made by `memofast prepare MELD --corpus meld`, whose split `validation` is MELD dev. Both select the best of their epochs by weighted F1 on
 a tenth of the training dialogues and are told on dev, which chooses nothing; they train on the same sentences in batches of 32 with AdamW, lr 1e-4, a tenth of
 the updates to warm up and linear decay. The plain loop pads each batch to its longest sentence and runs in fp32, as such loops do; memofast packs and runs in
 bf16 where the machine has it. Seconds of an epoch are those of training alone, without validation.
@@ -41,7 +41,7 @@ def ours(corpus: Path, model: Path, seed: int, epochs: int, folder: Path) -> tup
 def plan_of(corpus: Path, model: Path, seed: int, epochs: int):
     return make_fine_tuning_plan(
         read("finetune", [
-            f"corpus={corpus}", f"model.init={model}", "model.head=emocls", "folds.validation=null", "folds.test=dev", "folds.by=dialogue",
+            f"corpus={corpus}", f"model.init={model}", "model.head=emocls", "folds.validation=null", "folds.test=validation", "folds.by=dialogue",
             f"train.lr={RATE}", f"train.samples={BATCH}", f"train.epochs={epochs}", f"train.seeds=[{seed}]", f"train.warmup={WARMUP}",
             "train.metric=weighted_f1", "train.validations=1", "modalities.evaluate=[l]", "modalities.train=[l]",
         ])
