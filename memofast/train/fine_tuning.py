@@ -170,7 +170,7 @@ class FineTuner:
         value = float(mean.detach())
         if not math.isfinite(value) or not math.isfinite(norm):
             raise MemofastError(
-                f"the loss is not finite at update {update.step}, samples {', '.join(batch.ids[:8])}; check them or lower --lr"
+                f"the loss is not finite at update {update.step}, samples {', '.join(batch.ids[:8])}; check them or lower the learning rate"
             )
         optimisation.set_rate(self.optimiser, optimisation.learning_rate(update.step, self.settings))
         self.optimiser.step()

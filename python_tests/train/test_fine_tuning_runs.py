@@ -243,6 +243,12 @@ def test_rows_of_another_width_are_refused(recipe, corpus, tmp_path):
         make_fine_tuning_plan(recipe(f"corpus={folder}", f"model={{init: {tmp_path / 'run' / 'model'}}}"))
 
 
+def test_a_run_that_diverges_ends_with_the_samples_named(recipe, tmp_path):
+    with pytest.raises(MemofastError, match=r"not finite at update \d+, samples s\d+, "):
+        run(recipe("train.lr=1e25", "train.warmup=0"), tmp_path / "run")
+    assert not list(tmp_path.glob("run/**/done.json")) and not (tmp_path / "run" / "model").exists()
+
+
 def test_answers_are_kept_as_files(recipe, tmp_path):
     _, (done,) = run(recipe("train.epochs=1"), tmp_path / "run")
     place = tmp_path / "run" / "fixed" / "seed-42"
