@@ -26,6 +26,16 @@ class FeatureEmbeddings(nn.Module):
         self.position = nn.Embedding(config.feature_positions(modality), config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
+    @torch.no_grad()
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
+        """Let a fresh projection W x + b begin as W (x - mean) / std + b: rows that share a large mean would all look alike to its norm.
+
+        Args: mean, std [width], of the rows to come; a column that never changes keeps its weight.
+        """
+        std = torch.where(std > 1e-4, std, 1.0)
+        self.projection.weight /= std
+        self.projection.bias -= self.projection.weight @ mean
+
     @property
     def padded_weight(self) -> Tensor:
         """Projection weight [C, width padded to a multiple of 8]; the added columns are zero, so that padding never counts."""

@@ -19,13 +19,15 @@ import torch
 from rich.console import Console
 from transformers.utils import logging
 
-from memofast.data import Corpus, Stream
+from memofast.data import Corpus, Split, Stream
 from memofast.data.conditions import CONDITIONS, condition_of
 from memofast.data.demo import demo_corpus
+from memofast.data.feature_statistics import feature_statistics
 from memofast.errors import MemofastError
 from memofast.evaluate.predictions import Predictions
 from memofast.evaluate.sample_statistics import LOWER_IS_BETTER, METRICS
-from memofast.model import MemoBertConfig, MemoBertForEmotion
+from memofast.model import MemoBertConfig, MemoBertForEmotion, MemoBertModel
+from memofast.model.embeddings import FEATURE_MODALITIES
 from memofast.model.emotion import PROBLEMS
 from memofast.model.memobert import is_bert
 from memofast.model.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
@@ -117,7 +119,7 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     metric = recipe.train.metric
     if metric and metric not in METRICS[target.kind]:
         raise MemofastError(f"train.metric {metric!r}{nearest(metric, METRICS[target.kind])}")
-    model = start_model(recipe, corpus, target)
+    model = start_model(recipe, corpus, target, folds[0].train)
     check_vocabulary(folds[0], model.config.vocab_size)
     whole = condition_of(tuple(m for m in corpus.modalities if m == "text" or model.config.feature_width(m)))
     given = recipe.modalities
@@ -133,8 +135,10 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     return FineTuningPlan(recipe, corpus, target, folds, train, select, tuple(given.evaluate or possible))
 
 
-def start_model(recipe: FineTuneRecipe, corpus: Corpus, target: Target) -> MemoBertForEmotion | MemoBertForPrompt:
-    """The model a run starts from; what is random in it comes from torch's generator.
+def start_model(
+    recipe: FineTuneRecipe, corpus: Corpus, target: Target, train: Split
+) -> MemoBertForEmotion | MemoBertForPrompt:
+    """The model a run starts from; what is random in it comes from torch's generator, and fresh projections suit the rows of `train`.
 
     Raises: `MemofastError` for a checkpoint of another architecture, or whose feature rows have another width than the corpus.
     """
@@ -157,8 +161,17 @@ def start_model(recipe: FineTuneRecipe, corpus: Corpus, target: Target) -> MemoB
                 raise MemofastError(
                     f"{chosen.init} reads {modality} rows {own} wide, corpus {corpus.path} has {given}; prepare it with the same extractor"
                 )
+    if chosen.init is None or is_bert(chosen.init):
+        _standardise(model.memobert, train)
     model.memobert.freeze(None if chosen.freeze == "all" else chosen.freeze)
     return model
+
+
+def _standardise(encoder: MemoBertModel, train: Split) -> None:
+    for modality in FEATURE_MODALITIES:
+        embeddings, found = getattr(encoder.embeddings, modality), feature_statistics(train, modality)
+        if embeddings is not None and found is not None:
+            embeddings.standardise(*found)
 
 
 def _start_prompt(choice: PromptChoice, init: str, target: Target, entries: dict[str, Any]) -> MemoBertForPrompt:
@@ -198,7 +211,7 @@ def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Cons
     chosen, begun = plan.recipe.train, time.monotonic()
     place.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    model = start_model(plan.recipe, plan.corpus, plan.target)
+    model = start_model(plan.recipe, plan.corpus, plan.target, fold.train)
     eligible = share_of_classes(fold.train, plan.target, chosen.share, seed)
     streams = [Stream(fold.train, objective=condition, eligible=eligible) for condition in plan.train]
     options = FineTuning(

@@ -186,7 +186,7 @@ def test_few_shot_shares_are_nested_seeded_and_of_every_class(recipe):
 def test_frozen_parts_keep_their_weights(recipe, tmp_path):
     before = make_fine_tuning_plan(recipe("model.freeze=all"))
     torch.manual_seed(42)
-    fresh = start_model(before.recipe, before.corpus, before.target).state_dict()
+    fresh = start_model(before.recipe, before.corpus, before.target, before.folds[0].train).state_dict()
     run(recipe("model.freeze=all", "train.epochs=1"), tmp_path / "run")
     after = open_emotion_model(tmp_path / "run").state_dict()
     changed = {name for name in fresh if not torch.equal(fresh[name], after[name])}
