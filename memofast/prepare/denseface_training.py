@@ -253,7 +253,7 @@ class _Training:
             loss, rate = self._train_epoch()
             validation = self._validate()
             self.epoch, self.step = self.epoch + 1, 0
-            better = self.best is None or validation["recall"] > self.best["validation"]["recall"]
+            better = validation["recall"] > max((recall for _, _, recall in self.curve), default=-1.0)
             if better or self.recipe.keeps_last:
                 weights = {name: tensor.clone() for name, tensor in self._network().state_dict().items()}
                 self.best = {"epoch": self.epoch, "validation": validation, "weights": weights}
