@@ -11,6 +11,8 @@ from memofast.errors import MemofastError
 _COMMANDS = (
     "pretrain",
     "finetune",
+    "evaluate",
+    "extract",
     "prepare",
     "emotion_text",
     "pseudo_label",
@@ -23,6 +25,7 @@ _COMMANDS = (
 )
 _HOMES = {
     "denseface": "memofast.prepare.denseface",
+    "evaluate": "memofast.evaluate.command",
     "import_npz": "memofast.store.import_npz",
     "import_features": "memofast.prepare.import_features",
 }

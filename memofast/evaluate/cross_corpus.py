@@ -84,23 +84,25 @@ def cross_corpus(
     predictions: Mapping[Pair, Predictions],
     maps: Mapping[Pair, LabelMap],
     metric: str = "ua",
-    selected_on: str = "validation",
+    selected_on: str | Mapping[Pair, str] = "validation",
     trivial: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The matrix of a metric over (trained on, tested on), as JSON can hold it.
 
     Args:
         predictions: `foreign_predictions`, or a corpus's own, which needs no map where a model is tested on what it was trained on.
-        selected_on: what chose the checkpoints; `test` is printed with every number.
+        selected_on: what chose the checkpoints, of all cells or by pair; `test` is printed with every number.
         trivial: by tested corpus, what the trivial predictor always says (see `scores_of`).
 
-    Returns: `metric`, `selected_on`, `trained_on` and `tested_on` in their first order, `cells`: `trained_on`, `tested_on`, `samples`, `left_out`
-        (see `with_labels_of`), `collapsed` and under `selected on ...` `value` and `majority`; `warnings` (lines).
+    Returns: `metric`, `selected_on` (None where cells differ), `trained_on` and `tested_on` in their first order, `cells`: `trained_on`, `tested_on`,
+        `samples`, `left_out` (see `with_labels_of`), `collapsed`, `selected_on` and under `selected on ...` `value` and `majority`; `warnings` (lines).
     Raises: `MemofastError` for a missing map, an unknown metric, and as `with_labels_of`.
     """
     if not predictions:
         raise MemofastError("there are no predictions to put into a matrix; evaluate a model on a corpus first")
-    check_selected_on(selected_on)
+    by_pair = dict.fromkeys(predictions, selected_on) if isinstance(selected_on, str) else selected_on
+    for pair in predictions:
+        check_selected_on(by_pair[pair])
     cells, warnings = [], []
     for (trained_on, tested_on), given in predictions.items():
         pair = f"{trained_on} on {tested_on}"
@@ -118,13 +120,14 @@ def cross_corpus(
                 "samples": scores["samples"],
                 "left_out": left_out,
                 "collapsed": scores["collapsed"],
-                f"selected on {selected_on}": {"value": scores[metric], "majority": scores["majority"][metric]},
+                "selected_on": (chosen_by := by_pair[trained_on, tested_on]),
+                f"selected on {chosen_by}": {"value": scores[metric], "majority": scores["majority"][metric]},
             }
         )
         warnings += _warnings(pair, cells[-1])
     return {
         "metric": metric,
-        "selected_on": selected_on,
+        "selected_on": next(iter(set(by_pair.values()))) if len(set(by_pair.values())) == 1 else None,
         "trained_on": list(dict.fromkeys(pair[0] for pair in predictions)),
         "tested_on": list(dict.fromkeys(pair[1] for pair in predictions)),
         "cells": cells,
@@ -193,20 +196,22 @@ def _warnings(pair: str, cell: dict[str, Any]) -> list[str]:
 
 
 def _section(matrix: dict[str, Any]) -> Section:
-    selected = f"selected on {matrix['selected_on']}"
     cells = {(cell["trained_on"], cell["tested_on"]): cell for cell in matrix["cells"]}
+    # where all cells are selected on test, the name of the row says so once
     mark = " (selected on test)" if matrix["selected_on"] == "test" else ""
     rows = [
-        (f"{one}{mark}", *(_cell(cells.get((one, other)), selected) for other in matrix["tested_on"]))
+        (f"{one}{mark}", *(_cell(cells.get((one, other)), not mark) for other in matrix["tested_on"]))
         for one in matrix["trained_on"]
     ]
+    chosen = dict.fromkeys(cell["selected_on"] for cell in matrix["cells"])
+    selected = f"selected on {' or '.join(chosen)}"
     title = f"{NAMES[matrix['metric']]} (the majority predictor's), {selected}; rows trained on, columns tested on"
     return Section(title, ("", *matrix["tested_on"]), rows)
 
 
-def _cell(cell: dict[str, Any] | None, selected: str) -> str:
+def _cell(cell: dict[str, Any] | None, marked: bool) -> str:
     if cell is None:
         return "-"
-    value, majority = cell[selected]["value"], cell[selected]["majority"]
-    shown = " ({})".format("-" if majority is None else f"{majority:.3f}")
-    return ("-" if value is None else f"{value:.3f}") + shown
+    found = cell[f"selected on {cell['selected_on']}"]
+    value, majority = (("-" if one is None else f"{one:.3f}") for one in (found["value"], found["majority"]))
+    return f"{value} ({majority})" + (" selected on test" if marked and cell["selected_on"] == "test" else "")

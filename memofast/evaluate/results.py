@@ -18,12 +18,12 @@ from memofast.evaluate.predictions import Predictions
 from memofast.evaluate.sample_statistics import METRICS, class_f1_of_sums, metrics_of_sums, sample_statistics, scored
 from memofast.evaluate.scores import collapsed, trivial_predictions
 
-SELECTED_ON = ("validation", "test", "nothing")
+SELECTED_ON = ("validation", "test", "another corpus", "nothing", "unknown data")
 
 
 class Run(NamedTuple):
     """Predictions of one model. condition: modalities given, of `CONDITIONS`; split: what was predicted; selected_on: what chose the checkpoint,
-    of `SELECTED_ON` (`nothing`: the last update)."""
+    of `SELECTED_ON` (`another corpus`: none of what is tested; `nothing`: the last update)."""
 
     fold: int | str
     seed: int

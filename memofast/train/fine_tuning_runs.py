@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from transformers.utils import logging
@@ -33,10 +32,17 @@ from memofast.model.memobert import is_bert
 from memofast.model.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
 from memofast.objectives.target import Target
 from memofast.store.files import write_json
-from memofast.train.answers import answer, class_counts, truth_of
+from memofast.train.answers import answer
 from memofast.train.fine_tuning import FineTuner, FineTuning
 from memofast.train.finetune_recipe import FineTuneRecipe, PromptChoice
-from memofast.train.fold_parts import Fold, check_classes, check_vocabulary, make_folds, share_of_classes
+from memofast.train.fold_parts import (
+    Fold,
+    check_classes,
+    check_vocabulary,
+    make_folds,
+    share_of_classes,
+    trivial_answers,
+)
 from memofast.train.recipe import DEMO
 from memofast.train.recipe_file import nearest
 
@@ -61,18 +67,8 @@ class FineTuningPlan:
         return self.recipe.train.metric or CHOOSES[self.target.kind]
 
     def trivial(self) -> dict[str, Any]:
-        """What the majority predictor says, by fold: the commonest class of its training part, the labels most samples have, or the mean value."""
-        found = {}
-        for fold in self.folds:
-            truth = truth_of(fold.train, self.target)
-            if self.target.kind == "single":
-                found[fold.name] = self.target.classes[int(class_counts(truth, len(self.target.classes)).argmax())]
-            elif self.target.kind == "multi":
-                often = truth.mean(0) >= 0.5
-                found[fold.name] = [name for name, common in zip(self.target.classes, often, strict=True) if common]
-            else:
-                found[fold.name] = float(np.nanmean(truth))
-        return found
+        """What the majority predictor says, by fold, see `trivial_answers`."""
+        return trivial_answers(self.folds, self.target)
 
     def resolved(self) -> FineTuneRecipe:
         """The recipe with its paths spelt out."""
@@ -203,7 +199,7 @@ def fine_tune(plan: FineTuningPlan, folder: Path, console: Console) -> list[dict
             console.print(f"run {number} of {len(runs)}: fold {fold.name}, seed {seed}")
             _run(plan, fold, seed, place, console)
     done = [json.loads((folder / fold.name / f"seed-{seed}" / DONE).read_text()) for fold, seed in runs]
-    _keep_best_model(plan, folder, done)
+    _keep_best_model(folder, done)
     return done
 
 
@@ -253,9 +249,14 @@ def answers(plan: FineTuningPlan, folder: Path) -> Iterator[tuple[str, int, str,
                     yield fold.name, seed, condition, part, fold.selected_on, Predictions.load(path)
 
 
-def _keep_best_model(plan: FineTuningPlan, folder: Path, done: list[dict[str, Any]]) -> None:
+def best_of(done: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the finished runs, in their order, the one whose model is kept: that with the best validation."""
+    return max(done, key=lambda run: -run["score"] if run["metric"] in LOWER_IS_BETTER else run["score"])
+
+
+def _keep_best_model(folder: Path, done: list[dict[str, Any]]) -> None:
     """Move the best run's model to `folder/model` and remove the others."""
-    best = max(done, key=lambda run: -run["score"] if plan.metric in LOWER_IS_BETTER else run["score"])
+    best = best_of(done)
     for run in done:
         model = folder / run["fold"] / f"seed-{run['seed']}" / "model"
         if run is best and model.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -126,12 +127,32 @@ def check_classes(fold: Fold, target: Target, eligible: np.ndarray | None) -> No
         raise MemofastError(f"no sample of the {fold.selected_on} part of fold {fold.name} has a label")
 
 
+def trivial_answers(folds: list[Fold], target: Target) -> dict[str, Any]:
+    """What the majority predictor says, by fold: the commonest class of its training part, the labels most samples have, or the mean value."""
+    found = {}
+    for fold in folds:
+        truth = truth_of(fold.train, target)
+        if target.kind == "single":
+            found[fold.name] = target.classes[int(class_counts(truth, len(target.classes)).argmax())]
+        elif target.kind == "multi":
+            often = truth.mean(0) >= 0.5
+            found[fold.name] = [name for name, common in zip(target.classes, often, strict=True) if common]
+        else:
+            found[fold.name] = float(np.nanmean(truth))
+    return found
+
+
 def check_vocabulary(fold: Fold, vocab_size: int) -> None:
     """Raises: `MemofastError` for word pieces that the model's vocabulary does not have."""
     for split in filter(None, (fold.train, fold.validation, fold.test)):
-        for batch in epoch(split, Capacity(4096, *(int(rows) for rows in split.lengths.sum(0)))):
-            if (largest := int(batch.token_ids.max())) >= vocab_size:
-                raise MemofastError(
-                    f"corpus {split.corpus.path} has word piece {largest}, but the model's vocabulary ends at {vocab_size - 1}; "
-                    "prepare it with the model's vocabulary"
-                )
+        check_words(split, vocab_size)
+
+
+def check_words(split: Split, vocab_size: int) -> None:
+    """`check_vocabulary` of one split."""
+    for batch in epoch(split, Capacity(4096, *(int(rows) for rows in split.lengths.sum(0)))):
+        if (largest := int(batch.token_ids.max())) >= vocab_size:
+            raise MemofastError(
+                f"corpus {split.corpus.path} has word piece {largest}, but the model's vocabulary ends at {vocab_size - 1}; "
+                "prepare it with the model's vocabulary"
+            )

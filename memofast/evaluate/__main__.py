@@ -1,0 +1,7 @@
+"""`python -m memofast.evaluate`."""
+
+from memofast.cli import run
+from memofast.evaluate.command import main
+
+if __name__ == "__main__":
+    run(main, "python -m memofast.evaluate")

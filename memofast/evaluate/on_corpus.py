@@ -1,0 +1,147 @@
+"""A model on a corpus: which conditions both have, what the corpus's labels mean to the model, and its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from memofast.data import Corpus, Split
+from memofast.data.conditions import CONDITIONS, condition_of
+from memofast.data.folds import PARTS, read_fold
+from memofast.errors import MemofastError
+from memofast.evaluate.origin import Origin, origin_of
+from memofast.evaluate.predictions import Predictions
+from memofast.model.emotion import open_emotion_model
+from memofast.model.memobert import MemoBertPreTrainedModel
+from memofast.objectives.target import VALUE, Target
+from memofast.train.answers import EmotionModel, answer, target_of, truth_of
+from memofast.train.fold_parts import check_words
+
+_NEEDED = {"l": "text", "v": "visual", "a": "speech"}
+LabelMap = Mapping[str, str | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A trained emotion model with its origin. path: as the user gave it."""
+
+    path: Path
+    model: EmotionModel
+    origin: Origin
+
+
+def device_named(name: str) -> str:
+    """`cpu` or `cuda`. Raises: `MemofastError` for another name than `auto`, `cpu` and `cuda`, and where there is no such device."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise MemofastError(f"--device {name!r} is none of auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise MemofastError("--device is cuda, but torch sees no CUDA device; see python -m memofast.info")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def open_model(path: Path, device: str = "cpu") -> Opened:
+    """Raises: `MemofastError` where there is no emotion model, or an unfinished run."""
+    origin = origin_of(path)
+    return Opened(path, open_emotion_model(path).to(device), origin)
+
+
+def open_split(corpus: Corpus, name: str) -> Split:
+    """A split by its name, or a part of a fold as `SCHEME-NN/PART`. Raises: `MemofastError` where there is none."""
+    scheme, _, part = name.partition("/")
+    scheme, _, number = scheme.rpartition("-")
+    if name in corpus.splits or part not in PARTS or not number.isdigit():
+        return corpus.split(name)
+    parts = read_fold(corpus, scheme, int(number))
+    if part not in parts:
+        raise MemofastError(f"fold {number} of {scheme!r} of corpus {corpus.path} has no part {part}")
+    return parts[part]
+
+
+def conditions_for(
+    model: MemoBertPreTrainedModel, corpus: Corpus, asked: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Conditions to test, from what corpus and model both have. asked: None for all of them.
+
+    Raises: `MemofastError` for an unknown condition, or one that needs a modality that either lacks.
+    """
+    config = model.config
+    whole = condition_of(tuple(m for m in corpus.modalities if m == "text" or config.feature_width(m)))
+    for condition in asked or ():
+        if condition not in CONDITIONS:
+            raise MemofastError(f"{condition!r} is no condition; there are {', '.join(CONDITIONS)}")
+        if lacking := [letter for letter in condition if letter not in whole]:
+            raise MemofastError(
+                f"condition {condition} needs {_NEEDED[lacking[0]]} rows; corpus {corpus.path} and the model both have {whole}"
+            )
+    return tuple(asked or (condition for condition in CONDITIONS if set(condition) <= set(whole)))
+
+
+def check_fits(model: MemoBertPreTrainedModel, path: Path, split: Split) -> None:
+    """Raises: `MemofastError` for feature rows of another width than the model reads, or words that it does not know."""
+    for modality in ("visual", "speech"):
+        own, given = model.config.feature_width(modality), split.corpus.width(modality)
+        if own and given and own != given:
+            raise MemofastError(
+                f"{path} reads {modality} rows {own} wide, corpus {split.corpus.path} has {given}; prepare it with the same extractor"
+            )
+    check_words(split, model.config.vocab_size)
+
+
+def target_on(opened: Opened, corpus: Corpus, labels: LabelMap | None = None) -> Target:
+    """What the labels of a corpus mean to a model. labels: class by label; labels that are classes need no entry.
+
+    Raises: `MemofastError` for a label that is neither in the map nor a class, a map of what is not there, a corpus without labels.
+    """
+    target = target_of(opened.model, opened.origin.mapping_for(corpus))
+    if target.kind == "regression":
+        if labels:
+            raise MemofastError(f"{opened.path} says values, which need no --map")
+        target.within(corpus)
+        return target
+    given = Target.of_corpus(corpus, target.kind).classes
+    if labels is None and target.mapping is None and not set(given) & set(target.classes):
+        raise MemofastError(
+            f"corpus {corpus.path} has the labels {', '.join(given)}, the model the classes {', '.join(target.classes)}; "
+            "say what they mean with --map LABEL=CLASS"
+        )
+    for label, name in (labels or {}).items():
+        if label not in given:
+            raise MemofastError(f"--map names label {label!r}; corpus {corpus.path} has {', '.join(given)}")
+        if name is not None and name not in target.classes:
+            raise MemofastError(f"--map names class {name!r}; model {opened.path} has {', '.join(target.classes)}")
+    known = {name: name for name in given if name in target.classes} | dict(target.mapping or {}) | dict(labels or {})
+    if missing := [label for label in given if label not in known]:
+        raise MemofastError(
+            f"label {missing[0]!r} of corpus {corpus.path} is not in the label map and no class of the model ({', '.join(target.classes)}); "
+            f"add --map {missing[0]}=CLASS, or --map {missing[0]}=null to leave its samples out"
+        )
+    return Target(target.kind, target.classes, known)
+
+
+def own_labels(corpus: Corpus, kind: str) -> Target:
+    """The labels of a corpus as they are. Raises: `MemofastError` where it has none."""
+    target = Target.of_corpus(corpus, kind)
+    target.within(corpus)
+    return target
+
+
+def check_labelled(split: Split, target: Target) -> None:
+    """Raises: `MemofastError` where no sample of a split has a label that counts."""
+    truth = truth_of(split, target)
+    known = {"single": lambda: truth >= 0, "regression": lambda: np.isfinite(truth), "multi": lambda: truth >= 0}
+    if not known[target.kind]().any():
+        what = "value" if target.classes == (VALUE,) else "label that the model has a class for"
+        raise MemofastError(
+            f"no sample of split {split.name} of corpus {split.corpus.path} has a {what}; evaluate a split that has labels"
+        )
+
+
+def answers_on(opened: Opened, split: Split, target: Target, conditions: Sequence[str]) -> dict[str, Predictions]:
+    """Answers by condition. Raises: `MemofastError` where a split has no labels, or answers are not finite."""
+    check_fits(opened.model, opened.path, split)
+    check_labelled(split, target)
+    return {condition: answer(opened.model, split, target, "fp32", condition) for condition in conditions}

@@ -1,0 +1,88 @@
+"""Where a model comes from: what it learnt from and what chose its checkpoint, so that no number is read without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from memofast.data import Corpus, Split
+from memofast.data.demo import demo_corpus
+from memofast.errors import MemofastError
+from memofast.evaluate.kept import finished, recipe_of_run, run_of
+from memofast.evaluate.sample_statistics import NAMES
+from memofast.train.fine_tuning_runs import best_of
+from memofast.train.finetune_recipe import FineTuneRecipe
+from memofast.train.fold_parts import Fold, make_folds
+from memofast.train.recipe import DEMO
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """name: for tables. run: its folder, None for a model alone. done: what `done.json` says of the fold and seed that the model is of. recipe: the run's.
+
+    corpus, fold: what it learnt from; None where that is unknown or no longer there, which `lost` explains.
+    """
+
+    name: str
+    run: Path | None = None
+    done: Mapping[str, Any] = field(default_factory=dict)
+    recipe: FineTuneRecipe | None = None
+    corpus: Corpus | None = None
+    fold: Fold | None = None
+    lost: str = ""
+
+    def is_of(self, corpus: Corpus) -> bool:
+        """Whether the model was fine-tuned on this corpus: the same name, and samples in common."""
+        if self.corpus is None or self.corpus.name != corpus.name:
+            return False
+        return not self.corpus.stores["text"].rows_of.keys().isdisjoint(corpus.stores["text"].rows_of)
+
+    def selected_on(self, corpus: Corpus) -> str:
+        """What chose the checkpoint, as seen from a corpus that it is tested on: one of `results.SELECTED_ON`."""
+        if not self.done:
+            return "unknown data"
+        return self.done["selected_on"] if self.corpus is None or self.is_of(corpus) else "another corpus"
+
+    def mapping_for(self, corpus: Corpus) -> dict[str, str | None] | None:
+        """The label map that the model was trained with, for its own corpus."""
+        return self.recipe.target.map if self.recipe and self.is_of(corpus) else None
+
+    def describe(self) -> str:
+        """What chose the checkpoint, in a line."""
+        if not self.done:
+            return (
+                f"{self.name}: what it learnt from and what chose its checkpoint is not known, as the folder is no run"
+            )
+        done, on = self.done, self.corpus.name if self.corpus else self.recipe.corpus
+        score = f"{NAMES[done['metric']]} {done['score']:.3f}"
+        line = f"{self.name}: fold {done['fold']}, seed {done['seed']}; its checkpoint was selected on {done['selected_on']} data of {on} ({score})"
+        return line + (", protocol paper" if done["selected_on"] == "test" else "") + self.lost
+
+    def overlap(self, split: Split) -> list[str]:
+        """Lines about samples of a split that the model learnt from or that chose its checkpoint."""
+        if self.fold is None or not self.is_of(split.corpus):
+            return []
+        lines, tested = [], set(split.ids)
+        for part, did in (
+            (self.fold.train, "were in its training part"),
+            (self.fold.validation, "chose its checkpoint"),
+        ):
+            if count := len(tested.intersection(part.ids)):
+                lines.append(f"{self.name}: {count:,} of these {len(tested):,} samples {did}; its numbers are too good")
+        return lines
+
+
+def origin_of(folder: Path) -> Origin:
+    """Where the model of a run, or a model alone, comes from. Raises: `MemofastError` where there is neither, or the run is unfinished."""
+    if (run := run_of(folder)) is None:
+        return Origin(folder.resolve().name)
+    recipe, done = recipe_of_run(run), best_of(finished(run))
+    try:
+        corpus = Corpus.open(demo_corpus() if recipe.corpus == DEMO else recipe.corpus)
+        fold = next(fold for fold in make_folds(recipe, corpus) if fold.name == done["fold"])
+    except (MemofastError, StopIteration):
+        lost = "; what it learnt from is no longer there, so that samples tested here may be among it"
+        return Origin(run.name, run, done, recipe, lost=lost)
+    return Origin(run.name, run, done, recipe, corpus, fold)

@@ -1,0 +1,1 @@
+"""Features of a model: rows of its last layer and pooled vectors, written as npz, Parquet, or the pickle that MMSA reads."""

@@ -1,0 +1,56 @@
+"""From a model and splits of a corpus to one file of features."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from memofast.data import Corpus
+from memofast.errors import MemofastError
+from memofast.evaluate.on_corpus import check_fits, conditions_for, device_named, open_split
+from memofast.features.files import arrow, move_into_place, write_npz, write_parquet
+from memofast.features.mmsa import write_mmsa
+from memofast.features.rows import extract
+from memofast.model import MemoBertModel
+from memofast.model.emotion import model_folder
+
+KINDS = (".npz", ".parquet", ".pkl")
+
+
+def extract_into(
+    out: Path, model: Path, corpus: Path, names: Sequence[str], condition: str | None = None, device: str = "cpu"
+) -> str:
+    """Write the features of splits into one file. condition: modalities shown; None: all that corpus and model share.
+
+    Returns: a line that says what was written. Raises: `MemofastError` for another kind of file, what is not there, samples in two splits,
+        features of another width or not finite, and a pickle without labels; then there is no file.
+    """
+    kind = out.suffix.lower()
+    if kind not in KINDS:
+        raise MemofastError(f"--out {out}: features are written as {', '.join(KINDS)}; choose one of them")
+    if kind == ".parquet":
+        arrow()
+    opened = Corpus.open(corpus)
+    splits = [open_split(opened, name) for name in names]
+    ids = [id for split in splits for id in split.ids]
+    if len(set(ids)) < len(ids):
+        raise MemofastError(f"a sample is in two of the splits {', '.join(names)}; name each once")
+    encoder = MemoBertModel.from_pretrained(model_folder(model))
+    for split in splits:
+        check_fits(encoder, model, split)
+    shown = conditions_for(encoder, opened, [condition] if condition else None)[-1]
+    try:
+        scratch = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+    except OSError as error:
+        raise MemofastError(f"--out {out} cannot be written ({error.strerror}); choose another place") from None
+    with scratch as folder:
+        features = extract(encoder, splits, shown, Path(folder), device_named(device))
+        temporary = Path(folder) / out.name
+        if kind == ".pkl":
+            said = write_mmsa(features, temporary, Path(folder))
+        else:
+            said = (write_npz if kind == ".npz" else write_parquet)(features, temporary)
+        move_into_place(temporary, out)
+    rows = ", ".join(f"{len(own):,} {name}" for name, own in features.rows.items())
+    return f"wrote {out}: {len(ids):,} samples of {opened.name}, condition {shown}, rows {features.pooled.shape[1]} wide: {rows}; {said}"
