@@ -4,14 +4,17 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
+import torch
 import yaml
 from rich.console import Console
 
 from memofast import cli
 from memofast.data import write_corpus
-from memofast.store import FeatureWriter, TextWriter
+from memofast.model import MemoBertConfig, MemoBertForEmotion
+from memofast.store import FeatureWriter, TextWriter, record
 from memofast.train.fine_tuning_runs import fine_tune, make_fine_tuning_plan
 from memofast.train.finetune_recipe import read
 from memofast.train.folder import write_config
@@ -49,7 +52,15 @@ def mood_corpus(
 
 def mood_run(folder: Path, corpus: Path, *overrides: str) -> Path:
     """A finished run of fine-tuning in `folder`."""
-    train = {"epochs": 2, "samples": 8, "lr": 1e-2, "patience": 20, "precision": "fp32", "device": "cpu"}
+    train = {
+        "epochs": 8,
+        "samples": 8,
+        "lr": 1e-2,
+        "validations": 1,
+        "patience": 20,
+        "precision": "fp32",
+        "device": "cpu",
+    }
     path = folder.with_suffix(".yaml")
     path.write_text(yaml.safe_dump({"corpus": str(corpus), "model": SMALL, "train": train}))
     plan = make_fine_tuning_plan(read(str(path), list(overrides)))
@@ -57,6 +68,28 @@ def mood_run(folder: Path, corpus: Path, *overrides: str) -> Path:
     write_config(folder, plan.resolved())
     fine_tune(plan, folder, Console(quiet=True))
     return folder
+
+
+def mood_model(folder: Path, classes=CLASSES, seed=0, **sizes) -> Path:
+    """A model with random weights that is of no run."""
+    torch.manual_seed(seed)
+    named = {"id2label": dict(enumerate(classes)), "label2id": {name: n for n, name in enumerate(classes)}}
+    own = (
+        {name: value for name, value in SMALL.items() if name != "head"}
+        | {"visual_width": 4, "speech_width": 5}
+        | sizes
+    )
+    MemoBertForEmotion(MemoBertConfig(**own, **named, initializer_range=0.5)).save_pretrained(folder)
+    return folder
+
+
+def poison(corpus: Path, modality: str, id: str) -> None:
+    """Make a value of one sample's rows in a store NaN, which no writer would."""
+    with lmdb.open(str(corpus / modality)) as environment, environment.begin(write=True) as transaction:
+        columns = record.decode(bytes(transaction.get(id.encode())), id)
+        rows = columns["rows"].copy()
+        rows[-1, 0] = np.nan
+        transaction.put(id.encode(), record.encode(len(rows), columns | {"rows": rows}))
 
 
 class Program:

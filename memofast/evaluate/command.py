@@ -43,7 +43,7 @@ def main(
     from transformers.utils import logging
 
     from memofast.evaluate.evaluations import of_corpus, of_kept, of_matrix
-    from memofast.evaluate.report import make_writable, print_evaluation, write_evaluation
+    from memofast.evaluate.report import print_evaluation, write_evaluation
 
     logging.disable_progress_bar()
     asked = [name.strip() for name in conditions.split(",")] if conditions else None
@@ -63,8 +63,7 @@ def main(
         evaluation, folder = of_corpus(models[0], corpus[0], split, asked, map or (), compare, device)
     else:
         evaluation, folder = of_kept(models[0], split, asked, compare)
-    print_evaluation(evaluation, console)
     folder = out or folder
-    make_writable(folder)
     written = write_evaluation(evaluation, folder)
+    print_evaluation(evaluation, console)
     console.print(f"wrote {len(written)} files into {folder}: {', '.join(sorted({path.name for path in written}))}")

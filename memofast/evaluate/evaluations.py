@@ -40,7 +40,7 @@ def of_kept(path: Path, split: str, asked: Sequence[str] | None, other: Path | N
     origin, kept = origin_of(path), kept_answers(run)
     if other:
         found = compare_kept(run, _required_run(other), split, asked)
-        about = [f"kept answers of {run} and {other}", *_chosen_by(run), *_chosen_by(_required_run(other))]
+        about = [f"kept answers of {path} and {other}", *_chosen_by(run), *_chosen_by(_required_run(other))]
         evaluation = Evaluation(f"{other.resolve().name} against {run.name}", about, comparisons=found)
         return evaluation, run / f"evaluation/against-{file_name(other.resolve().name)}"
     if asked:
@@ -49,7 +49,7 @@ def of_kept(path: Path, split: str, asked: Sequence[str] | None, other: Path | N
             raise MemofastError(
                 f"run {run} kept no answers of condition {lacking[0]}; leave --conditions out to see all"
             )
-    trivial, about = None, [f"kept answers of {run}, {len(finished(run))} finished folds and seeds", *_chosen_by(run)]
+    trivial, about = None, [f"kept answers of {path}, {len(finished(run))} finished folds and seeds", *_chosen_by(run)]
     if origin.corpus is None:
         about.append(
             "the corpus is no longer there: the majority predictor is that of the tested samples, not of training"

@@ -68,7 +68,7 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
     """Write answers, pictures, `results.json` and, last, `results.md`. Returns: what was written. Raises: `MemofastError` where it cannot be."""
-    make_writable(folder)
+    _make(folder)
     written = []
     for name, predictions in evaluation.answers.items():
         written.append(folder / "answers" / f"{file_name(name)}.npz")
@@ -99,7 +99,7 @@ def markdown(evaluation: Evaluation) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def make_writable(folder: Path) -> None:
+def _make(folder: Path) -> None:
     """Raises: `MemofastError` where results cannot be kept in this folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 from memofast.data import Corpus
 from memofast.errors import MemofastError
 from memofast.evaluate.on_corpus import check_fits, conditions_for, device_named, open_split
-from memofast.features.files import arrow, move_into_place, write_npz, write_parquet
+from memofast.features.files import arrow, write_npz, write_parquet
 from memofast.features.mmsa import write_mmsa
-from memofast.features.rows import extract
+from memofast.features.rows import Features, extract
 from memofast.model import MemoBertModel
 from memofast.model.emotion import model_folder
 
@@ -40,17 +41,23 @@ def extract_into(
     for split in splits:
         check_fits(encoder, model, split)
     shown = conditions_for(encoder, opened, [condition] if condition else None)[-1]
+    on = device_named(device)
     try:
         scratch = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
     except OSError as error:
         raise MemofastError(f"--out {out} cannot be written ({error.strerror}); choose another place") from None
     with scratch as folder:
-        features = extract(encoder, splits, shown, Path(folder), device_named(device))
-        temporary = Path(folder) / out.name
-        if kind == ".pkl":
-            said = write_mmsa(features, temporary, Path(folder))
-        else:
-            said = (write_npz if kind == ".npz" else write_parquet)(features, temporary)
-        move_into_place(temporary, out)
+        features = extract(encoder, splits, shown, Path(folder), on)
+        try:
+            said = _written(features, Path(folder) / out.name, Path(folder))
+            os.replace(Path(folder) / out.name, out)
+        except OSError as error:
+            raise MemofastError(f"--out {out} cannot be written ({error.strerror}); choose another place") from None
     rows = ", ".join(f"{len(own):,} {name}" for name, own in features.rows.items())
     return f"wrote {out}: {len(ids):,} samples of {opened.name}, condition {shown}, rows {features.pooled.shape[1]} wide: {rows}; {said}"
+
+
+def _written(features: Features, path: Path, scratch: Path) -> str:
+    if path.suffix.lower() == ".pkl":
+        return write_mmsa(features, path, scratch)
+    return (write_npz if path.suffix.lower() == ".npz" else write_parquet)(features, path)

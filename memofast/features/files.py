@@ -1,8 +1,7 @@
-"""Files of features, each written in pieces beside its name and then moved there whole: npz and Parquet."""
+"""Files of features, each written in pieces: npz and Parquet."""
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,13 +96,3 @@ def _pieces(features: Features) -> Iterator[tuple[int, int]]:
         end = max(begin + 1, int(np.searchsorted(ends, before + _PIECE, side="right")))
         yield begin, end
         begin = end
-
-
-def move_into_place(temporary: Path, path: Path) -> None:
-    """Give a finished file its name. Raises: `MemofastError` where it cannot."""
-    try:
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise MemofastError(f"{path} cannot be written ({error.strerror}); choose another place") from None
