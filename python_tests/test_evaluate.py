@@ -218,7 +218,8 @@ def test_mistakes_take_one_line_and_leave_nothing(program, made, odd_corpora, tm
         ((run, *tempers, "--maps", tmp_path / "list.yaml"), "is no file of label maps"),
         ((run, *tempers, "--maps", tmp_path / "none.yaml"), "cannot be read"),
         ((run, *moods, "--maps", tmp_path / "maps.yaml", "--metric", "uaa"), "there is no metric 'uaa'"),
-        ((run, "--compare", made / "other"), "predictions of other classes cannot be compared"),
+        ((run, "--compare", made / "other"), "seeds 2, 1, "),
+        ((made / "paper", "--compare", made / "other"), "predictions of other classes cannot be compared"),
         ((run, "--compare", run, "--split", "dev"), "kept no answers on 'dev'"),
         ((run, *moods, "--device", "tpu"), "--device 'tpu'"),
     ):  # fmt: skip
