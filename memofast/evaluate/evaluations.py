@@ -41,7 +41,7 @@ def of_kept(path: Path, split: str, asked: Sequence[str] | None, other: Path | N
     if other:
         found = compare_kept(run, _required_run(other), split, asked)
         about = [f"kept answers of {path} and {other}", *_chosen_by(run), *_chosen_by(_required_run(other))]
-        evaluation = Evaluation(f"{other.resolve().name} against {run.name}", about, comparisons=found)
+        evaluation = Evaluation(f"{other.resolve().name} against {run.name}", run.name, about, comparisons=found)
         return evaluation, run / f"evaluation/against-{file_name(other.resolve().name)}"
     if asked:
         kept = [one for one in kept if one.condition in asked]
@@ -58,7 +58,7 @@ def of_kept(path: Path, split: str, asked: Sequence[str] | None, other: Path | N
         recipe = recipe_of_run(run)
         target = Target.of_corpus(origin.corpus, recipe.target.kind, recipe.target.map)
         trivial = trivial_answers(make_folds(recipe, origin.corpus), target)
-    evaluation = Evaluation(f"{run.name}: kept answers", about, results_of(kept, trivial), calibrations(kept))
+    evaluation = Evaluation(f"{run.name}: kept answers", run.name, about, results_of(kept, trivial), calibrations(kept))
     return evaluation, run / "evaluation"
 
 
@@ -85,7 +85,7 @@ def of_corpus(
     answers = {f"{tested.name}-{run.condition}": run.predictions for run in first}
     if other is None:
         results = results_of(first, _trivial(opened, tested.corpus, mapping))
-        return Evaluation(title, about, results, calibrations(first), answers=answers), folder
+        return Evaluation(title, opened.origin.name, about, results, calibrations(first), answers=answers), folder
     second = open_model(other, device_named(device))
     beside = _runs_on(second, tested, asked, mapping)
     about += [second.origin.describe(), *second.origin.overlap(tested)]
@@ -95,7 +95,7 @@ def of_corpus(
     title = f"{names[1]} against {names[0]} on {tested.corpus.name}, {tested.name}"
     answers = {f"{of}-{condition}": one for of, by in zip(names, said, strict=True) for condition, one in by.items()}
     folder = folder.with_name(f"{name}-against-{file_name(other.resolve().name)}")
-    return Evaluation(title, about, comparisons=found, answers=answers), folder
+    return Evaluation(title, opened.origin.name, about, comparisons=found, answers=answers), folder
 
 
 def of_matrix(
@@ -120,7 +120,7 @@ def of_matrix(
     for name, one in models.items():
         about += [f"{name}: {one.path}", one.origin.describe()]
         about += [line for part in tested for line in one.origin.overlap(part)]
-    evaluation = Evaluation("Across corpora", about + lines, matrices=found, answers=answers)
+    evaluation = Evaluation("Across corpora", "", about + lines, matrices=found, answers=answers)
     return evaluation, Path("runs") / f"across-{time.strftime('%Y%m%d-%H%M%S')}"
 
 

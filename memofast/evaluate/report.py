@@ -23,10 +23,11 @@ from memofast.store.files import replace_file, write_json
 
 @dataclass
 class Evaluation:
-    """about: lines that say which data and which checkpoints. results: of `results_of`; comparisons: of `compare`, with `title`, `names`,
+    """model: its name, for pictures. about: lines that say which data and which checkpoints. results: of `results_of`; comparisons: of `compare`, with `title`, `names`,
     `selected_on`; matrices: of `cross_corpus`, with `condition`; calibration: of `calibrations`; answers: by file name."""
 
     title: str
+    model: str
     about: list[str]
     results: dict[str, Any] | None = None
     calibration: list[dict[str, Any]] = field(default_factory=list)
@@ -75,7 +76,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
         predictions.save(written[-1])
     for row in _fullest(evaluation.calibration):
         written.append(folder / f"reliability-{file_name(row['split'])}-{row['condition']}.png")
-        title = f"{evaluation.title}\n{marked(row['condition'], row)}, {row['split']}"
+        title = f"{evaluation.model}\n{row['condition']}, {row['split']}, selected on {row['selected_on']}"
         draw_reliability(row[f"selected on {row['selected_on']}"], written[-1], title)
     kept = {"about": evaluation.about, **(evaluation.results or {})}
     parts = ("calibration", "comparisons", "matrices")
