@@ -125,3 +125,13 @@ def test_what_the_matrix_lacks_is_named():
         cross_corpus({}, {})
     with pytest.raises(MemofastError, match="selected on 'train'"):
         cross_corpus({("msp", "msp"): single()}, {}, selected_on="train")
+
+
+def test_each_cell_says_what_chose_its_checkpoint():
+    given = {("one", "one"): single(), ("one", "two"): foreign()}
+    chosen = {("one", "one"): "test", ("one", "two"): "another corpus"}
+    matrix = cross_corpus(given, {("one", "two"): LABELS}, selected_on=chosen)
+    assert matrix["selected_on"] is None
+    assert [cell["selected_on"] for cell in matrix["cells"]] == ["test", "another corpus"]
+    text = cross_corpus_markdown(matrix)
+    assert "selected on test or another corpus" in text and text.count(") selected on test |") == 1

@@ -206,7 +206,9 @@ def test_wrong_runs_are_refused():
     refused = {
         "there are no runs": [],
         "there is no such condition, there are l, v, a, lv, la, va, lva": [first._replace(condition="vl")],
-        "selected on 'train' is none of validation, test, nothing": [first._replace(selected_on="train")],
+        "selected on 'train' is none of validation, test, another corpus, nothing, unknown data": [
+            first._replace(selected_on="train")
+        ],
         "fold 1, seed 1234, condition lva, test is given twice": [first, first],
         "another kind or other classes": [first, first._replace(seed=1, predictions=regression())],
         "none of 60 samples has a known truth": [first._replace(predictions=single(60, unknown=60))],
