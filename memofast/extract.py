@@ -7,7 +7,7 @@ import typer
 
 from memofast.cli import run
 
-_OUT = "FILE.npz (arrays and offsets), FILE.parquet (a line per sample; pip install memofast[parquet]) or FILE.pkl (MMSA's layout, padded)"
+_OUT = "FILE.npz (arrays and offsets), FILE.parquet (a line per sample; needs the extra parquet) or FILE.pkl (MMSA's layout, padded)"
 
 
 def main(
