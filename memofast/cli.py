@@ -11,6 +11,7 @@ from memofast.errors import MemofastError
 _COMMANDS = (
     "pretrain",
     "finetune",
+    "predict",
     "prepare",
     "emotion_text",
     "pseudo_label",
