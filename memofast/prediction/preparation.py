@@ -22,6 +22,7 @@ from memofast.store.files import write_json
 
 PREPARATION = "preparation.json"
 VOCABULARY = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
+_NEEDED = ("face", "speech", "speech_mean", "max_seconds", "voice", "speaker")  # settings
 _MODALITIES = {"l": "text", "v": "visual", "a": "speech"}
 
 
@@ -109,8 +110,10 @@ def extraction_options(
     Raises: `MemofastError` where that is not known, or a file is not given.
     """
     settings = preparation.settings if preparation else {}
-    if not settings:
-        why = "its corpus was not made of media" if preparation else f"it has no {PREPARATION}"
+    if missing := [name for name in _NEEDED if name not in settings]:
+        why = f"it has no {PREPARATION}"
+        if preparation:
+            why = f"{missing[0]} of its corpus is not known" if settings else "its corpus was not made of media"
         raise MemofastError(f"{folder} does not say how its face and speech rows were made ({why}); give features")
     face = speech = yunet = None
     if "visual" in modalities:
