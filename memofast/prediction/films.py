@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from memofast.errors import MemofastError
 from memofast.prediction.predictor import Prediction, Predictor
 from memofast.prediction.preparation import Files
 from memofast.prediction.results import TABLE, UNFINISHED, Results
@@ -38,6 +39,8 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
 
     Raises: `MemofastError` for bad input; `SystemExit` 130 after Ctrl-C and 143 after SIGTERM, with the finished rows in `unfinished.jsonl`.
     """
+    if not Path(asked.source).exists():
+        raise MemofastError(f"no file or folder {asked.source}; check the path")
     predictor = Predictor(asked.model, asked.files, asked.device)
     signal.signal(signal.SIGTERM, _stop)
     with Results(asked.out, predictor.classes) as results:

@@ -9,7 +9,7 @@ from memofast.prediction.predictor import Prediction
 from memofast.store.files import replace_file
 
 # those of the pages: grey, amber, blue, red, purple, orange, green, brown, teal, pink
-COLOURS = ("#7d838c", "#c98a0c", "#2f62c9", "#c23f3a", "#7b50bd", "#c4622d", "#4b8f3c", "#8a5f44", "#1f8a9c", "#bb4f8a")
+COLOURS = ("#8e959e", "#e5a823", "#4479d4", "#cf4a43", "#8b5fc7", "#e57f3c", "#5b9e4d", "#9a6a4f", "#2fa3b5", "#d873a8")
 _MODALITY_COLOURS = {"text": "#4878a8", "visual": "#e8a25c", "speech": "#5d9c68"}
 _MINUTES_FROM = 180.0  # seconds
 _LABELLED = 40  # utterances whose class is written above
