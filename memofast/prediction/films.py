@@ -53,6 +53,10 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
             kept = f"; {len(results.rows)} are in {asked.out / UNFINISHED}" if results.rows else ""
             console.print(f"interrupted before the last utterance{kept}")
             raise SystemExit(130 if isinstance(stopped, KeyboardInterrupt) else stopped.code) from None
+        except MemofastError:
+            if results.rows:
+                console.print(f"{len(results.rows)} utterances answered before are in {asked.out / UNFINISHED}")
+            raise
     _draw(results, predictor, asked.out)
     if asked.html:
         from memofast.prediction.page import page_of

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from memofast import inspect_page
@@ -15,6 +16,8 @@ from memofast.prediction.watching import Utterance
 from memofast.version import __version__
 
 _STRIP = 24  # faces over a timeline
+_OF_ONE = 6  # faces of an utterance
+_NEAR = 0.25  # seconds between a face and its place over the timeline
 
 
 def page_of(
@@ -35,7 +38,7 @@ def page_of(
         "counts": Counter(p.named for p in predictions if p.named).most_common(),
         "films": [film(file, rows, shown) for file, rows in _by_file(predictions).items()],
         "utterances": len(predictions),
-        "shown": shown,
+        "faces": {id: some_of(utterance.shown.crops) for id, utterance in shown.items()},
     }
     return environment.get_template("prediction.html").render(gathered)
 
@@ -66,6 +69,12 @@ def _block(row: Prediction, seconds: float) -> SimpleNamespace:
     )
 
 
+def some_of(crops: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """At most six of them, equally spaced."""
+    places = np.unique(np.linspace(0, len(crops) - 1, min(_OF_ONE, len(crops))).round().astype(int))
+    return [crops[place] for place in places]
+
+
 def strip(timed: Sequence[Prediction], shown: Mapping[str, Utterance], seconds: float) -> list:
     """At equally spaced places the kept crop that is nearest, None where none is near; empty where there are no faces at all."""
     faces = [
@@ -81,5 +90,5 @@ def strip(timed: Sequence[Prediction], shown: Mapping[str, Utterance], seconds: 
     for number in range(_STRIP):
         middle = (number + 0.5) * width
         time, crop = min(faces, key=lambda face: abs(face[0] - middle))
-        places.append(crop if abs(time - middle) <= max(width / 2, 0.5) else None)
+        places.append(crop if abs(time - middle) <= max(width / 2, _NEAR) else None)
     return places

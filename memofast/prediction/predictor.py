@@ -21,7 +21,7 @@ from memofast.prepare.pretrained import choose_device
 from memofast.prepare.sources import AUDIO, Clip
 from memofast.prepare.text import WordPieces
 
-_AT_ONCE = 32  # utterances of a film in memory
+_AT_ONCE = 8  # utterances of a film in memory
 _CLS, _SEP = 101, 102
 
 
@@ -145,7 +145,7 @@ class Predictor:
         seen: Callable[[Utterance], None] | None = None,
         left_out: Callable[[Clip, list[str]], None] | None = None,
     ) -> Iterator[Prediction]:
-        """Answers for clips as they are decoded, some dozen in memory at a time.
+        """Answers for clips as they are decoded, a few in memory at a time.
 
         Args: seen: called with each utterance before its answer. left_out: called with a clip that has nothing to answer for, and why.
         Raises: `MemofastError` where no clip has anything that the model reads.

@@ -11,7 +11,7 @@ from memofast.prepare.report import REASONS, Problem
 from memofast.prepare.sources import Clip
 from memofast.prepare.tracks import SAME_PERSON, Track, correlation, mean_crop
 
-_SHOWN = 6  # crops of an utterance that are kept
+_A_SECOND, _LEAST, _MOST = 2.5, 6, 24  # crops of an utterance that are kept
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class Watching(Extraction):
     def _main_person(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> Track | None:
         person = super()._main_person(extracted, excerpt, spoken)
         if person is not None:
-            chosen = np.unique(np.linspace(0, len(person.frames) - 1, _SHOWN).round().astype(int))
-            start = extracted.span.start
+            start, count = extracted.span.start, int(np.clip(_A_SECOND * extracted.seconds, _LEAST, _MOST))
+            chosen = np.unique(np.linspace(0, len(person.frames) - 1, count).round().astype(int))
             times = [start + excerpt.times[person.frames[i]] for i in chosen]
             crops = [person.faces[i].crop for i in chosen]
             self._shown[extracted.clip.id] = Shown(times, crops, self._people.number(person))

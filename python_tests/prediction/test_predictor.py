@@ -13,8 +13,11 @@ from memofast.data import Corpus, Split
 from memofast.errors import MemofastError
 from memofast.model.emotion import open_emotion_model
 from memofast.prediction.segments import Cutting
+from memofast.prediction.watching import People
 from memofast.prepare.face_features import FaceChoice, parse_face
+from memofast.prepare.faces import Face
 from memofast.prepare.speech import SpeechChoice, parse_speech
+from memofast.prepare.tracks import Track
 from memofast.train.answers import answer, target_of
 
 
@@ -139,3 +142,22 @@ def test_weights_that_are_not_finite_are_named(model, prepared, files):
     save_file(weights, place, metadata={"format": "pt"})
     with pytest.raises(MemofastError, match="answers for the sample are not finite"):
         memofast.load(model, device="cpu").predict(text="red")
+
+
+def test_labels_that_do_not_exclude_one_another_and_values(make_model):
+    many = make_model(name="many", problem_type="multi_label_classification")
+    (found,) = memofast.load(many).predict(text="red")
+    assert set(found.probabilities) == {"calm", "glad", "sad"} and abs(sum(found.probabilities.values()) - 1) > 1e-3
+    one = make_model(name="one", problem_type="regression", id2label={0: "value"})
+    rows = {"speech": np.ones((4, memofast.load(one).widths["speech"]))}
+    (found,) = memofast.load(one).predict(text="red", features=rows)
+    assert found.named is None and found.probabilities == {} and isinstance(found.value, float)
+    (without,) = memofast.load(one).predict(features=rows)
+    assert found.importance["text"] == pytest.approx(found.value - without.value, abs=1e-4)
+
+
+def test_people_are_known_again():
+    people, patterns = People(), np.random.default_rng(0).integers(0, 255, (2, 64, 64)).astype(np.uint8)
+    box, eyes = np.zeros(4), (np.zeros(2), np.zeros(2))
+    tracks = [Track([0, 1], [Face(patterns[n], 1.0, box, eyes)] * 2) for n in (0, 1, 0, 1)]
+    assert [people.number(track) for track in tracks] == [1, 2, 1, 2]
