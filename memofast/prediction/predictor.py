@@ -1,7 +1,7 @@
 """A trained emotion model, opened with all that it needs to answer for texts, sounds, videos and features."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from memofast.model.emotion import model_folder, open_emotion_model
 from memofast.prediction.answers import Answer, answers_of
 from memofast.prediction.preparation import Files, Preparation, check_extraction, extraction_options, open_pieces
 from memofast.prediction.samples import FEATURES, Sample, stored, text_columns
-from memofast.prediction.segments import Cutting, clips_of
+from memofast.prediction.segments import Cutting, cut_clips, read_clips
 from memofast.prediction.watching import Utterance, Watching
 from memofast.prepare.extraction import Extracted
 from memofast.prepare.pretrained import choose_device
@@ -85,20 +85,25 @@ class Predictor:
         if self.preparation and self.preparation.settings and not self.preparation.of_store("text", "fingerprint"):
             trained = tuple(modality for modality in trained if modality != "text")  # its corpus had no words
         self.modalities = tuple(m for m in trained if m == "text" or self.widths[m])
+        self._opened: dict[tuple[str, ...], Watching] = {}
 
     @cached_property
     def pieces(self) -> WordPieces:
         """The tokenizer of the training."""
         return open_pieces(self.preparation, self.files, self.folder, self.model.config.vocab_size)
 
-    @cached_property
-    def watching(self) -> Watching:
-        """The extractors of the training."""
-        features = [modality for modality in FEATURES if modality in self.modalities]
-        options = extraction_options(self.preparation, features, self.files, self.folder, self.device)
-        watching = Watching(options)
-        check_extraction(watching, self.preparation, self.widths, self.folder)
-        return watching
+    def _extraction(self, clips: Sequence[Clip]) -> Watching | None:
+        """The extractors of the training that these clips need, opened once; None where the model reads no features of them."""
+        seen = any(clip.picture for clip in clips)
+        features = tuple(m for m in FEATURES if m in self.modalities and (seen or m != "visual"))
+        if not features:
+            return None
+        if features not in self._opened:
+            options = extraction_options(self.preparation, features, self.files, self.folder, self.device)
+            opened = Watching(options)
+            check_extraction(opened, self.preparation, self.widths, self.folder)
+            self._opened[features] = opened
+        return self._opened[features]
 
     def predict(
         self,
@@ -172,26 +177,32 @@ class Predictor:
                 f"nothing to predict: {self.folder} reads {', '.join(self.modalities)}, and there is {'; '.join(dict.fromkeys(reasons))}"
             )
 
-    def clips(self, source: str, cutting: Cutting) -> list[Clip]:
-        """The utterances of a file, a folder or a table, see `segments.clips_of`. Raises: `MemofastError` where there is nothing."""
-        voice = self.watching.voice if set(self.modalities) & set(FEATURES) else None
-        return clips_of(source, cutting, self._longest(), voice)
+    def clips(self, source: str, cutting: Cutting, seen: bool = True) -> list[Clip]:
+        """The utterances of a file, a folder or a table, see `segments.cut_clips`; seen: False leaves pictures out.
+
+        Raises: `MemofastError` where there is nothing, or a file that the extraction needs is missing.
+        """
+        clips = read_clips(source, cutting, self._longest())
+        clips = clips if seen else [replace(clip, picture=None) for clip in clips]
+        extraction = self._extraction(clips)
+        if extraction is None:  # without sentences there is nothing to read
+            return clips
+        return cut_clips(clips, cutting, self._longest(), extraction.voice)
 
     def _longest(self) -> float:
         return self.preparation.settings.get("max_seconds", 30.0) if self.preparation else 30.0
 
     def _clips(self, media: Path, text: str | None, seen: bool) -> list[Clip]:
         if text is None:
-            clips = self.clips(str(media), Cutting())
-            return clips if seen else [Clip(**{**vars(clip), "picture": None}) for clip in clips]
+            return self.clips(str(media), Cutting(), seen)
         if not media.is_file():
             raise MemofastError(f"no file {media}; check the path")
         picture = media if seen and media.suffix.lower() not in AUDIO else None
         return [Clip(media.stem, picture, media, text=text)]
 
     def _utterances(self, clips: Sequence[Clip]) -> Iterator[Utterance]:
-        if set(self.modalities) & set(FEATURES):
-            yield from self.watching.utterances(clips)
+        if extraction := self._extraction(clips):
+            yield from extraction.utterances(clips)
         else:
             yield from (Utterance(Extracted(clip)) for clip in clips)
 

@@ -37,17 +37,21 @@ class Cutting:
             raise MemofastError(f"--subtitles is auto or none, not {self.subtitles!r}")
 
 
-def clips_of(source: str, cutting: Cutting, longest: float, voice: VoiceActivity | None) -> list[Clip]:
-    """The utterances of a media file, a folder or a table, none longer than `longest` seconds where this cuts; in order of file and time.
+def read_clips(source: str, cutting: Cutting, longest: float) -> list[Clip]:
+    """The clips of a media file, a folder or a table, by their subtitles, in order of file and time.
 
-    Args: voice: what hears speech; None for the best there is. Raises: `MemofastError` where the source holds nothing.
+    Args: longest: seconds of a clip in the model's training. Raises: `MemofastError` where the source holds nothing.
     """
     if cutting.windows is not None and not 0 < cutting.windows <= longest:
         raise MemofastError(
             f"--windows is more than 0 and at most {longest:g} seconds, as the model's training cut there"
         )
-    given = SourceOptions(subtitles=cutting.subtitles, sentences=SentenceRules(longest=longest))
-    clips = read_sources([source], given)
+    return read_sources([source], SourceOptions(subtitles=cutting.subtitles, sentences=SentenceRules(longest=longest)))
+
+
+def cut_clips(clips: list[Clip], cutting: Cutting, longest: float, voice: VoiceActivity | None) -> list[Clip]:
+    """The clips, those that are whole files without words cut into utterances of at most `longest` seconds; voice: what hears speech, None for the
+    best there is."""
     found: list[Clip] = []
     for clip in clips:
         whole = clip.start is None and clip.end is None and not (clip.text or clip.problem)

@@ -73,9 +73,11 @@ def test_features_text_and_audio_are_answered(model, prepared, files, media):
     np.testing.assert_allclose(scores(found), wanted["glad_0001"], atol=1e-5)
     (found,) = predictor.predict(text="Blue blue")
     assert found.modalities == ("text",) and sum(found.probabilities.values()) == pytest.approx(1)
-    predictor = memofast.load(model, face=files["face"], device="cpu")
+    predictor = memofast.load(model, device="cpu")  # sound needs no DenseFace
     (heard,) = predictor.predict(audio=media / "heard.wav", text="now")
     assert heard.modalities == ("text", "speech") and heard.end == pytest.approx(1.0, abs=0.1)
+    sentences = predictor.predict(audio=media / "film.mp4")
+    assert [p.modalities for p in sentences] == [("text", "speech")] * 2
     (unseen,) = predictor.predict(audio=media / "mute.mp4", text="now")
     assert unseen.modalities == ("text",)
 
