@@ -12,4 +12,13 @@ except ImportError as error:
     raise ImportError(f"memofast's extension is missing or does not load ({error}): {extension.REINSTALL}") from error
 extension.check_extension(_C.source_digest)
 
-__all__ = ["__version__"]
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str):
+    """`memofast.load`, with all that it needs, only where it is asked for."""
+    if name == "load":
+        from memofast.prediction import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

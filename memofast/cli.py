@@ -13,6 +13,7 @@ _COMMANDS = (
     "finetune",
     "evaluate",
     "extract",
+    "predict",
     "prepare",
     "emotion_text",
     "pseudo_label",

@@ -58,6 +58,15 @@ class FaceChoice:
             return f"denseface layer {'+'.join(self.layers)}"
         return f"{self.kind} row {self.row or 'default'}, labels {'yes' if self.labels else 'no'}"
 
+    @classmethod
+    def described(cls, text: str, path: Path, pixels: tuple[float, float] | None = None) -> "FaceChoice":
+        """The choice that `str` describes, with its file or folder."""
+        kind, _, rest = text.partition(" ")
+        if kind == "denseface":
+            return cls(kind, path, tuple(rest.removeprefix("layer ").split("+")), pixels)
+        row, _, labels = rest.removeprefix("row ").partition(", labels ")
+        return cls(kind, path, row=None if row == "default" else row, labels=labels == "yes")
+
 
 def parse_face(text: str) -> FaceChoice | None:
     """The choice behind `--face`, None for `none`; raises MemofastError for an unknown one."""

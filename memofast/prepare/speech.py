@@ -37,6 +37,12 @@ class SpeechChoice:
     def __str__(self) -> str:
         return f"{self.kind} layer {self.layer}" if self.path else self.kind
 
+    @classmethod
+    def described(cls, text: str, path: Path | None, mean: int) -> "SpeechChoice":
+        """The choice that `str` describes, with its folder where it has one."""
+        kind, _, layer = text.partition(" layer ")
+        return cls(kind, path if layer else None, mean, layer or "last")
+
 
 _MODEL = Kind("FOLDER", {"layer": "last, conv or a number from 1"})
 KINDS = {

@@ -11,7 +11,7 @@ _LONGEST_GAP = 5  # frames for which a face may be lost, half a second
 _LEAST_LIKENESS = 0.3  # of overlap and appearance together, to be the same face in the next frame
 # correlation of mean crops, to be the same person in another shot: reached by 94 % of pairs of clips of one GRID speaker, and by 4 % of pairs of
 # different talking heads
-_SAME_PERSON = 0.8
+SAME_PERSON = 0.8
 _CUT = 30.0  # grey levels by which a thumbnail changes between shots
 _THUMBNAIL = 16
 
@@ -92,7 +92,7 @@ def _assign(tracks: list[Track], faces: list[Face]) -> dict[int, int]:
 
 def _likeness(one: Face, other: Face) -> float:
     """Half overlap of boxes, half correlation of crops."""
-    return 0.5 * overlap(one.box, other.box) + 0.5 * max(0.0, _correlation(one.crop, other.crop))
+    return 0.5 * overlap(one.box, other.box) + 0.5 * max(0.0, correlation(one.crop, other.crop))
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
@@ -103,7 +103,8 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
     return float(shared / max(one[2] * one[3] + other[2] * other[3] - shared, 1e-9))
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+def correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Of the pixels of two crops, -1..1; 0 where one has no contrast."""
     one, other = (values.astype(np.float64) - values.mean() for values in (one, other))
     length = np.sqrt((one * one).sum() * (other * other).sum())
     return float((one * other).sum() / length) if length else 0.0
@@ -115,9 +116,9 @@ def _united(tracks: list[Track]) -> list[Track]:
     for track in tracks:
         free = [person for person in persons if not set(person.frames) & set(track.frames)]
         alike, number = max(
-            ((_correlation(_mean(person), _mean(track)), n) for n, person in enumerate(free)), default=(0, 0)
+            ((correlation(mean_crop(person), mean_crop(track)), n) for n, person in enumerate(free)), default=(0, 0)
         )
-        if alike < _SAME_PERSON:
+        if alike < SAME_PERSON:
             persons.append(track)
         else:
             for frame, face in zip(track.frames, track.faces, strict=True):
@@ -125,5 +126,6 @@ def _united(tracks: list[Track]) -> list[Track]:
     return persons
 
 
-def _mean(track: Track) -> np.ndarray:
+def mean_crop(track: Track) -> np.ndarray:
+    """[64, 64] float64: the mean of the person's crops."""
     return np.mean([face.crop for face in track.faces], axis=0)

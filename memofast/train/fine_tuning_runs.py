@@ -31,6 +31,7 @@ from memofast.model.emotion import PROBLEMS
 from memofast.model.memobert import is_bert
 from memofast.model.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
 from memofast.objectives.target import Target
+from memofast.prediction.preparation import keep_preparation
 from memofast.store.files import write_json
 from memofast.train.answers import answer
 from memofast.train.fine_tuning import FineTuner, FineTuning
@@ -223,6 +224,7 @@ def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Cons
             found = answer(model, split, plan.target, tuner.precision, condition)
             found.save(answers_file(place, part, condition))
     model.save_pretrained(place / "model")
+    keep_preparation(plan.corpus, plan.train, place / "model", plan.recipe.model.init)
     done = {
         "fold": fold.name, "seed": seed, "selected_on": fold.selected_on, "best_update": state.best, "updates": state.step,
         "metric": plan.metric, "score": state.best_scores[plan.metric], "train": len(fold.train) if eligible is None else int(eligible.sum()),

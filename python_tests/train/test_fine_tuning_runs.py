@@ -8,15 +8,17 @@ import torch
 import yaml
 from rich.console import Console
 
+import memofast
 from memofast.data import Corpus, write_corpus
 from memofast.data.folds import leave_groups_out, read_groups, write_folds, write_groups
 from memofast.errors import MemofastError
 from memofast.evaluate.predictions import Predictions
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.emotion import open_emotion_model
+from memofast.prediction.preparation import Preparation
 from memofast.store import FeatureWriter, TextWriter
 from memofast.train import fine_tuning
-from memofast.train.answers import answer
+from memofast.train.answers import answer, target_of
 from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan, start_model
 from memofast.train.finetune_recipe import read
 from memofast.train.fold_parts import share_of_classes
@@ -254,3 +256,22 @@ def test_answers_are_kept_as_files(recipe, tmp_path):
     place = tmp_path / "run" / "fixed" / "seed-42"
     assert json.loads((place / "done.json").read_text()) == done
     assert Predictions.load(place / "answers" / "test-v.npz").classes == CLASSES
+
+
+def test_a_model_keeps_how_its_corpus_was_made(recipe, corpus, tmp_path):
+    run(recipe("train.epochs=1", "modalities.train=[v,lv]"), tmp_path / "run")
+    kept = Preparation.read(tmp_path / "run/model")
+    assert kept.modalities == ("text", "visual") and kept.settings == {}
+    assert kept.stores["visual"]["width"] == 4 and kept.stores["speech"]["dtype"] == "float16"
+    predictor = memofast.load(tmp_path / "run")
+    rows = Corpus.open(corpus).stores["visual"].read("s01")["rows"]
+    found = answer(
+        open_emotion_model(tmp_path / "run"),
+        Corpus.open(corpus).split("train"),
+        target_of(predictor.model),
+        condition="v",
+    )
+    (prediction,) = predictor.predict(features={"visual": rows})
+    np.testing.assert_allclose([*prediction.probabilities.values()], found.scores[found.ids.index("s01")], atol=1e-5)
+    with pytest.raises(MemofastError, match="its corpus was not made of media"):
+        predictor.predict(video=corpus / "corpus.json", text="x")

@@ -1,0 +1,45 @@
+"""The command `memofast predict`: what a trained model says of each utterance of a film or of a folder of them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from memofast.cli import run
+
+
+def main(
+    source: Annotated[str, typer.Argument(help="media file, folder of them with their subtitles, or table of either")],
+    model: Annotated[Path, typer.Option(help="run of memofast finetune or emotion-text train, or its model folder")],
+    out: Annotated[Path, typer.Option(help="folder to write: predictions.jsonl, predictions.csv, timelines")],
+    subtitles: Annotated[str, typer.Option(help="auto (beside the film, else in its file) or none")] = "auto",
+    windows: Annotated[
+        float | None,
+        typer.Option(help="without subtitles: pieces of so many seconds; default: stretches in which somebody speaks"),
+    ] = None,
+    html: Annotated[bool, typer.Option("--html", help="write predictions.html with faces over the timeline")] = False,
+    face: Annotated[Path | None, typer.Option(help="DenseFace file or model folder that the training used")] = None,
+    speech: Annotated[Path | None, typer.Option(help="speech model folder that the training used, if any")] = None,
+    vocab: Annotated[Path | None, typer.Option(help="vocabulary of the training; default: the model's own")] = None,
+    yunet: Annotated[Path | None, typer.Option(help="YuNet model; default: the downloaded one")] = None,
+    device: Annotated[str, typer.Option(help="auto (the GPU if there is one), cpu or cuda")] = "auto",
+) -> None:
+    """Say what a film expresses, utterance by utterance.
+
+    Example: memofast predict film.mp4 --model runs/finetune-20250101 --out film --face denseface.safetensors
+    """
+    from rich.console import Console
+
+    from memofast.prediction.films import FilmPrediction, predict_films
+    from memofast.prediction.preparation import Files
+    from memofast.prediction.segments import Cutting
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    asked = FilmPrediction(
+        source, model, out, Files(face, speech, vocab, yunet), Cutting(subtitles, windows), html, device
+    )
+    predict_films(asked, console)
+
+
+if __name__ == "__main__":
+    run(main, "memofast predict")

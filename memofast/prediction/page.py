@@ -1,0 +1,94 @@
+"""The page of `memofast predict --html`: each film's timeline with the faces that its utterances were answered from, in one file."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from memofast import inspect_page
+from memofast.inspect_page import drawing
+from memofast.inspect_page.page import clock, duration, percent
+from memofast.prediction.predictor import Prediction, Predictor
+from memofast.prediction.watching import Utterance
+from memofast.version import __version__
+
+_STRIP = 24  # faces over a timeline
+_OF_ONE = 6  # faces of an utterance
+_NEAR = 0.25  # seconds between a face and its place over the timeline
+
+
+def page_of(
+    predictions: Sequence[Prediction], shown: Mapping[str, Utterance], predictor: Predictor, source: str
+) -> str:
+    """The page as HTML, which needs nothing beside it. shown: what was kept of the faces, by id. Everything from outside is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader([Path(__file__).parent, Path(inspect_page.__file__).parent]), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": percent, "duration": duration, "clock": clock, "face_data": drawing.face_data}
+    classes = list(predictor.classes) if predictor.kind != "regression" else []
+    gathered = {
+        "title": Path(source).name,
+        "model": str(predictor.folder.resolve()),
+        "version": __version__,
+        "colours": drawing.class_colours(classes),
+        "counts": Counter(p.named for p in predictions if p.named).most_common(),
+        "films": [film(file, rows, shown) for file, rows in _by_file(predictions).items()],
+        "utterances": len(predictions),
+        "faces": {id: some_of(utterance.shown.crops) for id, utterance in shown.items()},
+    }
+    return environment.get_template("prediction.html").render(gathered)
+
+
+def _by_file(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+    found: dict[str, list[Prediction]] = {}
+    for prediction in predictions:
+        found.setdefault(prediction.file or "", []).append(prediction)
+    return found
+
+
+def film(file: str, rows: Sequence[Prediction], shown: Mapping[str, Utterance]) -> SimpleNamespace:
+    """What is shown of a file: its utterances, how long it lasts, blocks of classes over that, and equally spaced faces."""
+    timed = [row for row in rows if row.start is not None and row.end is not None]
+    seconds = max((row.end for row in timed), default=0.0)
+    return SimpleNamespace(
+        name=Path(file).name, rows=rows, seconds=seconds, ticks=drawing.ticks(seconds) if seconds else [],
+        blocks=[_block(row, seconds) for row in timed if seconds], strip=strip(timed, shown, seconds),
+    )  # fmt: skip
+
+
+def _block(row: Prediction, seconds: float) -> SimpleNamespace:
+    """Where an utterance lies on the timeline, in percent, and the shares of its classes."""
+    total = max(sum(row.probabilities.values()), 1e-9)
+    shares = [(name, 100 * p / total) for name, p in row.probabilities.items()]
+    return SimpleNamespace(
+        row=row, left=100 * row.start / seconds, width=100 * (row.end - row.start) / seconds, shares=shares
+    )
+
+
+def some_of(crops: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """At most six of them, equally spaced."""
+    places = np.unique(np.linspace(0, len(crops) - 1, min(_OF_ONE, len(crops))).round().astype(int))
+    return [crops[place] for place in places]
+
+
+def strip(timed: Sequence[Prediction], shown: Mapping[str, Utterance], seconds: float) -> list:
+    """At equally spaced places the kept crop that is nearest, None where none is near; empty where there are no faces at all."""
+    faces = [
+        (time, crop)
+        for row in timed
+        if row.id in shown
+        for time, crop in zip(shown[row.id].shown.times, shown[row.id].shown.crops, strict=True)
+    ]
+    if not faces or not seconds:
+        return []
+    width = seconds / _STRIP
+    places = []
+    for number in range(_STRIP):
+        middle = (number + 0.5) * width
+        time, crop = min(faces, key=lambda face: abs(face[0] - middle))
+        places.append(crop if abs(time - middle) <= max(width / 2, _NEAR) else None)
+    return places

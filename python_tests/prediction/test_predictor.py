@@ -1,0 +1,165 @@
+"""Predictions from Python: those of offline evaluation, for every kind of input, and what cannot be read."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import memofast
+from memofast.data import Corpus, Split
+from memofast.errors import MemofastError
+from memofast.model.emotion import open_emotion_model
+from memofast.prediction.segments import Cutting
+from memofast.prediction.watching import People
+from memofast.prepare.face_features import FaceChoice, parse_face
+from memofast.prepare.faces import Face
+from memofast.prepare.speech import SpeechChoice, parse_speech
+from memofast.prepare.tracks import Track
+from memofast.train.answers import answer, target_of
+
+
+def offline(model, prepared, condition=None):
+    """What evaluation says of the corpus: id -> probabilities."""
+    opened, corpus = open_emotion_model(model), Corpus.open(prepared)
+    split = Split.of_ids(corpus, "all", list(corpus.stores["text"].ids))
+    return dict(zip(split.ids, answer(opened, split, target_of(opened), condition=condition).scores, strict=True))
+
+
+def scores(prediction):
+    return np.array([*prediction.probabilities.values()])
+
+
+def test_a_folder_gets_the_answers_of_offline_evaluation(model, prepared, files):
+    predictor = memofast.load(model, face=files["face"], device="cpu")
+    found = list(predictor.stream(predictor.clips(str(prepared.parent / "source"), Cutting())))
+    wanted = offline(model, prepared)
+    assert [p.id for p in found] == sorted(wanted) == ["glad_0001", "glad_0002", "sad"]
+    for prediction in found:
+        np.testing.assert_allclose(scores(prediction), wanted[prediction.id], atol=1e-5)
+        assert prediction.named == max(prediction.probabilities, key=prediction.probabilities.get)
+    first, _, mute = found
+    assert first.modalities == ("text", "visual", "speech") and mute.modalities == ("visual",)
+    assert first.text == "Red now." and (first.start, round(first.end, 2)) == (0.2, 1.7)
+    assert any("no sound track" in note for note in mute.notes) and not mute.importance
+
+
+def test_importance_is_the_change_without_a_modality(model, prepared, files):
+    first, *_ = memofast.load(model, face=files["face"], device="cpu").predict(
+        video=prepared.parent / "source/glad.mp4"
+    )
+    whole = offline(model, prepared)[first.id]
+    for modality, rest in {"text": "va", "visual": "la", "speech": "lv"}.items():
+        without = offline(model, prepared, rest)[first.id]
+        named = whole.argmax()
+        assert first.importance[modality] == pytest.approx(whole[named] - without[named], abs=1e-5)
+    assert len(set(first.importance.values())) == 3
+
+
+def test_the_modalities_of_the_training_are_read_and_no_others(make_model, prepared):
+    model = make_model("a", "l", vocabulary=True)
+    found = memofast.load(model, device="cpu").predict(video=prepared.parent / "source/glad.mp4")  # needs no DenseFace
+    assert {p.modalities for p in found} == {("text", "speech")}
+    np.testing.assert_allclose(scores(found[0]), offline(model, prepared, "la")["glad_0001"], atol=1e-5)
+
+
+def test_features_text_and_audio_are_answered(model, prepared, files, media):
+    corpus, wanted = Corpus.open(prepared), offline(model, prepared)
+    rows = {modality: corpus.stores[modality].read("glad_0001")["rows"] for modality in ("visual", "speech")}
+    predictor = memofast.load(model, device="cpu")
+    (found,) = predictor.predict(text="Red now.", features=rows)
+    np.testing.assert_allclose(scores(found), wanted["glad_0001"], atol=1e-5)
+    (found,) = predictor.predict(text="Blue blue")
+    assert found.modalities == ("text",) and sum(found.probabilities.values()) == pytest.approx(1)
+    predictor = memofast.load(model, device="cpu")  # sound needs no DenseFace
+    (heard,) = predictor.predict(audio=media / "heard.wav", text="now")
+    assert heard.modalities == ("text", "speech") and heard.end == pytest.approx(1.0, abs=0.1)
+    sentences = predictor.predict(audio=media / "film.mp4")
+    assert [p.modalities for p in sentences] == [("text", "speech")] * 2
+    (unseen,) = predictor.predict(audio=media / "mute.mp4", text="now")
+    assert unseen.modalities == ("text",)
+
+
+def test_many_texts_are_answered_as_one_by_one(model):
+    predictor = memofast.load(model, device="cpu")
+    texts = ["red", "blue reds now", "", "now now now red blue"] * 5
+    for text, found in zip(texts, predictor.predict_many(texts), strict=True):
+        if text:
+            np.testing.assert_allclose(scores(found), scores(predictor.predict(text=text)[0]), atol=1e-5)
+        else:
+            assert found.modalities == ()
+
+
+def test_importing_memofast_stays_light():
+    code = "import memofast, sys; assert 'transformers' not in sys.modules and 'av' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_choices_are_what_their_words_say(tmp_path):
+    for text in ("denseface=f,layer=trans1+last", "model=f", "model=f,row=cls,labels=no"):
+        choice = parse_face(text)
+        assert FaceChoice.described(str(choice), choice.path) == choice
+    for text in ("logmel", "wav2vec2=f,layer=6", "compare"):
+        choice = parse_speech(text, None)
+        assert SpeechChoice.described(str(choice), choice.path, choice.mean) == choice
+
+
+def test_wrong_files_and_inputs_are_refused_in_one_line(make_model, model, files, prepared, tmp_path):
+    film = prepared.parent / "source/glad.mp4"
+    bare = make_model(name="bare", vocabulary=False)
+    unknown = make_model(name="unknown")
+    (unknown / "model/preparation.json").unlink()
+    wide = make_model(name="wide", visual_width=99)
+    other_words = tmp_path / "vocab.txt"
+    other_words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "green"]))
+    rows = np.full((2, 342), np.nan)
+    for message, call in {
+        "give --face, the DenseFace file": lambda: memofast.load(model).predict(video=film),
+        "no DenseFace file at nowhere": lambda: memofast.load(model, face="nowhere").predict(video=film),
+        "was trained with": lambda: memofast.load(model, face=files["other"]).predict(video=film),
+        "give --vocab": lambda: memofast.load(bare).predict(text="red"),
+        "is not the vocabulary": lambda: memofast.load(model, vocab=other_words).predict(text="red"),
+        "it has no preparation.json": lambda: memofast.load(unknown).predict(video=film),
+        "reads visual rows 99 wide": lambda: memofast.load(wide, face=files["face"]).predict(video=film),
+        "must be [rows, 342], got [2, 8]": lambda: memofast.load(model).predict(features={"visual": np.ones((2, 8))}),
+        "visual features are not all finite": lambda: memofast.load(model).predict(features={"visual": rows}),
+        "reads no smell rows": lambda: memofast.load(model).predict(features={"smell": rows}),
+        "nothing to predict": lambda: memofast.load(model).predict(),
+        "not both": lambda: memofast.load(model).predict(video=film, features={"visual": rows}),
+        "no file nowhere.mp4": lambda: memofast.load(model, face=files["face"]).predict(
+            video="nowhere.mp4", text="red"
+        ),
+    }.items():
+        with pytest.raises(MemofastError) as refused:
+            call()
+        assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_weights_that_are_not_finite_are_named(model, prepared, files):
+    place = model / "model/model.safetensors"
+    weights = load_file(place)
+    weights["memobert.pooler.bias"] = torch.full_like(weights["memobert.pooler.bias"], float("nan"))
+    save_file(weights, place, metadata={"format": "pt"})
+    with pytest.raises(MemofastError, match="answers for the sample are not finite"):
+        memofast.load(model, device="cpu").predict(text="red")
+
+
+def test_labels_that_do_not_exclude_one_another_and_values(make_model):
+    many = make_model(name="many", problem_type="multi_label_classification")
+    (found,) = memofast.load(many).predict(text="red")
+    assert set(found.probabilities) == {"calm", "glad", "sad"} and abs(sum(found.probabilities.values()) - 1) > 1e-3
+    one = make_model(name="one", problem_type="regression", id2label={0: "value"})
+    rows = {"speech": np.ones((4, memofast.load(one).widths["speech"]))}
+    (found,) = memofast.load(one).predict(text="red", features=rows)
+    assert found.named is None and found.probabilities == {} and isinstance(found.value, float)
+    (without,) = memofast.load(one).predict(features=rows)
+    assert found.importance["text"] == pytest.approx(found.value - without.value, abs=1e-4)
+
+
+def test_people_are_known_again():
+    people, patterns = People(), np.random.default_rng(0).integers(0, 255, (2, 64, 64)).astype(np.uint8)
+    box, eyes = np.zeros(4), (np.zeros(2), np.zeros(2))
+    tracks = [Track([0, 1], [Face(patterns[n], 1.0, box, eyes)] * 2) for n in (0, 1, 0, 1)]
+    assert [people.number(track) for track in tracks] == [1, 2, 1, 2]
