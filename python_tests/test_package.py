@@ -100,7 +100,9 @@ def test_no_torch_symbol_is_linked(installed):
     library = next((installed / "memofast").glob("_C*.so"))
     if shutil.which("ldd") is None:
         pytest.skip("no ldd on this machine")
-    assert "torch" not in run("ldd", library, cwd=installed) and "c10" not in run("ldd", library, cwd=installed)
+    lines = run("ldd", library, cwd=installed).splitlines()
+    linked = [line.split("(0x")[0] for line in lines if line.strip()]  # an address may well contain "c10"
+    assert linked and not [name for name in linked if "torch" in name or "c10" in name]
 
 
 @pytest.mark.parametrize("module", ["info", "pretrain"])
