@@ -31,6 +31,7 @@ def main(
     from memofast.errors import MemofastError
     from memofast.evaluate.results import results_of
     from memofast.evaluate.results_table import print_results, write_results
+    from memofast.prediction.preparation import keep_preparation
     from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
     from memofast.train.finetune_recipe import read
     from memofast.train.folder import make_folder, recipe_of, write_config
@@ -53,6 +54,7 @@ def main(
     folder = resume or make_folder(name)
     write_config(folder, plan.resolved())
     fine_tune(plan, folder, console)
+    keep_preparation(plan.corpus, plan.train, folder / "model", plan.recipe.model.init)
     results = results_of(list(answers(plan, folder)), trivial=plan.trivial())
     print_results(results, console)
     write_results(results, folder, f"{folder.name}: {plan.corpus.name}")

@@ -50,8 +50,6 @@ def main(
         if processes.first:
             write_recipe(folder, plan)
         train(plan, folder, processes)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
     finally:
         processes.leave()
 

@@ -32,8 +32,6 @@ def main(
     from memofast.prepare.confident import Confidence, select_confident
     from memofast.prepare.pseudo_labels import pseudo_label
 
-    if device not in {"auto", "cpu", "cuda"}:
-        raise MemofastError(f"--device is auto, cpu or cuda, not {device!r}")
     splits = select or ["train"]
     there = Corpus.open(corpus).splits
     if unknown := [name for name in splits if name not in there]:

@@ -1,5 +1,7 @@
 """The program `memofast`: every command by name, mistakes in one line with exit code 2."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -52,3 +54,19 @@ def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["memofast", "--debug"])
     with pytest.raises(MemofastError):
         cli.run(_mistaken, "memofast test")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_anywhere_unwinds_and_gives_its_code(monkeypatch, tmp_path, number, code):
+    def interrupted() -> None:
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            (tmp_path / "left in order").touch()
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "argv", ["memofast"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(interrupted, "memofast test")
+    assert stopped.value.code == code
+    assert list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) == before

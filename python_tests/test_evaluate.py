@@ -221,7 +221,7 @@ def test_mistakes_take_one_line_and_leave_nothing(program, made, odd_corpora, tm
         ((run, "--compare", made / "other"), "seeds 2, 1, "),
         ((made / "paper", "--compare", made / "other"), "predictions of other classes cannot be compared"),
         ((run, "--compare", run, "--split", "dev"), "kept no answers on 'dev'"),
-        ((run, *moods, "--device", "tpu"), "--device 'tpu'"),
+        ((run, *moods, "--device", "tpu"), "--device is auto, cpu or cuda, not 'tpu'"),
     ):  # fmt: skip
         error = program.fails("evaluate", *arguments, "--out", tmp_path / "out")
         assert message in error, error

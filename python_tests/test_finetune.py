@@ -47,6 +47,7 @@ def test_demo_is_interrupted_resumed_and_reported(tmp_path):
     assert {row["condition"] for row in results["rows"]} == {"l", "lva"}
     assert "| lva |" in (run / "results.md").read_text()
     assert len(open_emotion_model(run).classes) == 8
+    assert json.loads((run / "model/preparation.json").read_text())["modalities"] == ["text", "visual", "speech"]
     again = finetune(tmp_path, "--resume", str(run))
     assert again.returncode == 0 and "run 1 of 2" not in again.stderr + again.stdout
 

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -245,6 +245,12 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def words(self) -> "Split":
+        """The same samples with text and labels alone: what to pack where nobody looks at features."""
+        corpus = replace(self.corpus, stores={"text": self.corpus.stores["text"]})
+        return replace(self, corpus=corpus, lengths=self.lengths * np.array([1, 0, 0], np.int32))
 
     @cached_property
     def places(self) -> np.ndarray:

@@ -22,6 +22,7 @@ from memofast.store import FeatureWriter, TextWriter
 EMOTIONS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
 SPLITS = {"train": 1600, "validation": 200, "test": 200}
 VISUAL_WIDTH, SPEECH_WIDTH = 342, 96
+DEMO = "demo"  # the path of the embedded corpus in a recipe
 _VERSION = 1  # of the rules below; a change of them makes a new folder
 _SEED = 20211127
 _SPEAKERS = 24
@@ -62,6 +63,11 @@ def vocabulary() -> list[str]:
     words = " ".join((*_MOODS, *_DEEDS, _TOPICS, *_SENTENCES)).replace("{", " {").split()
     pieces = {piece for word in words if not word.startswith("{") for piece in _pieces(word)}
     return [*SPECIAL, *sorted(pieces)]
+
+
+def open_corpus(path: str, weight: float = 1.0) -> Corpus:
+    """The corpus of a recipe: that in a folder, or for the path `demo` the embedded one. Raises: `MemofastError` as `Corpus.open`."""
+    return Corpus.open(demo_corpus() if path == DEMO else path, weight)
 
 
 def demo_corpus(folder: Path | None = None, splits: dict[str, int] | None = None) -> Path:

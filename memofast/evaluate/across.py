@@ -12,10 +12,11 @@ from memofast.data import Corpus, Split
 from memofast.data.conditions import CONDITIONS
 from memofast.errors import MemofastError
 from memofast.evaluate.cross_corpus import LabelMap, Pair, cross_corpus, foreign_predictions
-from memofast.evaluate.on_corpus import Opened, answers_on, conditions_for, own_labels, target_on
+from memofast.evaluate.on_corpus import Opened, answers_on, own_labels, target_on
 from memofast.evaluate.predictions import Predictions
 from memofast.model.prompt import OTHER
 from memofast.train.answers import target_of
+from memofast.train.fits import conditions_for
 
 Maps = Mapping[str, Mapping[str, LabelMap]]  # model, corpus
 
@@ -120,7 +121,7 @@ def _is_own(opened: Opened, corpus: Corpus, given: Mapping[str, LabelMap]) -> bo
 
 
 def _shared(pairs: Mapping[Pair, tuple[Opened, Split]], asked: Sequence[str] | None) -> tuple[str, ...]:
-    possible = [conditions_for(opened.model, split.corpus, asked) for opened, split in pairs.values()]
+    possible = [conditions_for(opened.model.config, split.corpus, asked) for opened, split in pairs.values()]
     both = tuple(condition for condition in CONDITIONS if all(condition in one for one in possible))
     return tuple(asked) if asked else both[-1:]
 

@@ -17,8 +17,6 @@ from memofast.evaluate.on_corpus import (
     LabelMap,
     Opened,
     answers_on,
-    conditions_for,
-    device_named,
     open_model,
     open_split,
     target_on,
@@ -27,8 +25,10 @@ from memofast.evaluate.origin import origin_of
 from memofast.evaluate.report import Evaluation, calibrations, file_name
 from memofast.evaluate.results import Run, results_of
 from memofast.objectives.target import Target
+from memofast.prepare.pretrained import choose_device
 from memofast.train.answers import truth_of
 from memofast.train.fine_tuning_runs import CHOOSES
+from memofast.train.fits import conditions_for
 from memofast.train.fold_parts import make_folds, trivial_answers
 
 Found = tuple[Evaluation, Path]
@@ -76,7 +76,7 @@ def of_corpus(
     labels: LABEL=CLASS each. Raises: `MemofastError` as the steps in `on_corpus`.
     """
     tested = open_split(Corpus.open(corpus), split)
-    opened, mapping = open_model(path, device_named(device)), _parsed(labels)
+    opened, mapping = open_model(path, choose_device(device)), _parsed(labels)
     first = _runs_on(opened, tested, asked, mapping)
     about = [_data_line(opened, tested, mapping), opened.origin.describe(), *opened.origin.overlap(tested)]
     name = f"{file_name(tested.corpus.name)}-{file_name(tested.name)}"
@@ -86,7 +86,7 @@ def of_corpus(
     if other is None:
         results = results_of(first, _trivial(opened, tested.corpus, mapping))
         return Evaluation(title, opened.origin.name, about, results, calibrations(first), answers=answers), folder
-    second = open_model(other, device_named(device))
+    second = open_model(other, choose_device(device))
     beside = _runs_on(second, tested, asked, mapping)
     about += [second.origin.describe(), *second.origin.overlap(tested)]
     names, selected = names_of(path, other), (first[0].selected_on, beside[0].selected_on)
@@ -109,7 +109,7 @@ def of_matrix(
 ) -> Found:
     """Every model on every corpus. Raises: `MemofastError` as `across.matrices`."""
     written = read_maps(maps) if maps else {}
-    opened = [open_model(path, device_named(device)) for path in paths]
+    opened = [open_model(path, choose_device(device)) for path in paths]
     tested = [open_split(Corpus.open(corpus), split) for corpus in corpora]
     models = dict(zip(names_of_models(opened), opened, strict=True))
     metric = metric or CHOOSES[opened[0].model.kind]
@@ -125,7 +125,7 @@ def of_matrix(
 
 
 def _runs_on(opened: Opened, split: Split, asked: Sequence[str] | None, labels: LabelMap | None) -> list[Run]:
-    conditions = conditions_for(opened.model, split.corpus, asked)
+    conditions = conditions_for(opened.model.config, split.corpus, asked)
     found = answers_on(opened, split, target_on(opened, split.corpus, labels), conditions)
     fold, seed = opened.origin.done.get("fold", "-"), opened.origin.done.get("seed", 0)
     on = opened.origin.selected_on(split.corpus)

@@ -7,21 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from memofast.data import Corpus, Split
-from memofast.data.conditions import CONDITIONS, condition_of
 from memofast.data.folds import PARTS, read_fold
 from memofast.errors import MemofastError
 from memofast.evaluate.origin import Origin, origin_of
 from memofast.evaluate.predictions import Predictions
 from memofast.model.emotion import open_emotion_model
-from memofast.model.memobert import MemoBertPreTrainedModel
 from memofast.objectives.target import VALUE, Target
 from memofast.train.answers import EmotionModel, answer, target_of, truth_of
-from memofast.train.fold_parts import check_words
+from memofast.train.fits import check_widths, check_words
 
-_NEEDED = {"l": "text", "v": "visual", "a": "speech"}
 LabelMap = Mapping[str, str | None]
 
 
@@ -32,15 +28,6 @@ class Opened:
     path: Path
     model: EmotionModel
     origin: Origin
-
-
-def device_named(name: str) -> str:
-    """`cpu` or `cuda`. Raises: `MemofastError` for another name than `auto`, `cpu` and `cuda`, and where there is no such device."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise MemofastError(f"--device {name!r} is none of auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise MemofastError("--device is cuda, but torch sees no CUDA device; see python -m memofast.info")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def open_model(path: Path, device: str = "cpu") -> Opened:
@@ -59,36 +46,6 @@ def open_split(corpus: Corpus, name: str) -> Split:
     if part not in parts:
         raise MemofastError(f"fold {number} of {scheme!r} of corpus {corpus.path} has no part {part}")
     return parts[part]
-
-
-def conditions_for(
-    model: MemoBertPreTrainedModel, corpus: Corpus, asked: Sequence[str] | None = None
-) -> tuple[str, ...]:
-    """Conditions to test, from what corpus and model both have. asked: None for all of them.
-
-    Raises: `MemofastError` for an unknown condition, or one that needs a modality that either lacks.
-    """
-    config = model.config
-    whole = condition_of(tuple(m for m in corpus.modalities if m == "text" or config.feature_width(m)))
-    for condition in asked or ():
-        if condition not in CONDITIONS:
-            raise MemofastError(f"{condition!r} is no condition; there are {', '.join(CONDITIONS)}")
-        if lacking := [letter for letter in condition if letter not in whole]:
-            raise MemofastError(
-                f"condition {condition} needs {_NEEDED[lacking[0]]} rows; corpus {corpus.path} and the model both have {whole}"
-            )
-    return tuple(asked or (condition for condition in CONDITIONS if set(condition) <= set(whole)))
-
-
-def check_fits(model: MemoBertPreTrainedModel, path: Path, split: Split) -> None:
-    """Raises: `MemofastError` for feature rows of another width than the model reads, or words that it does not know."""
-    for modality in ("visual", "speech"):
-        own, given = model.config.feature_width(modality), split.corpus.width(modality)
-        if own and given and own != given:
-            raise MemofastError(
-                f"{path} reads {modality} rows {own} wide, corpus {split.corpus.path} has {given}; prepare it with the same extractor"
-            )
-    check_words(split, model.config.vocab_size)
 
 
 def target_on(opened: Opened, corpus: Corpus, labels: LabelMap | None = None) -> Target:
@@ -142,6 +99,7 @@ def check_labelled(split: Split, target: Target) -> None:
 
 def answers_on(opened: Opened, split: Split, target: Target, conditions: Sequence[str]) -> dict[str, Predictions]:
     """Answers by condition. Raises: `MemofastError` where a split has no labels, or answers are not finite."""
-    check_fits(opened.model, opened.path, split)
+    check_widths(opened.model.config, opened.path, split.corpus)
+    check_words(opened.model.config, split)
     check_labelled(split, target)
     return {condition: answer(opened.model, split, target, "fp32", condition) for condition in conditions}

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from memofast.data import Corpus, Split
-from memofast.data.demo import demo_corpus
+from memofast.data.demo import open_corpus
 from memofast.errors import MemofastError
 from memofast.evaluate.kept import finished, recipe_of_run, run_of
 from memofast.evaluate.sample_statistics import NAMES
 from memofast.train.fine_tuning_runs import best_of
 from memofast.train.finetune_recipe import FineTuneRecipe
 from memofast.train.fold_parts import Fold, make_folds
-from memofast.train.recipe import DEMO
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +79,7 @@ def origin_of(folder: Path) -> Origin:
         return Origin(folder.resolve().name)
     recipe, done = recipe_of_run(run), best_of(finished(run))
     try:
-        corpus = Corpus.open(demo_corpus() if recipe.corpus == DEMO else recipe.corpus)
+        corpus = open_corpus(recipe.corpus)
         fold = next(fold for fold in make_folds(recipe, corpus) if fold.name == done["fold"])
     except (MemofastError, StopIteration):
         lost = "; what it learnt from is no longer there, so that samples tested here may be among it"

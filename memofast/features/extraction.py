@@ -9,12 +9,14 @@ from pathlib import Path
 
 from memofast.data import Corpus
 from memofast.errors import MemofastError
-from memofast.evaluate.on_corpus import check_fits, conditions_for, device_named, open_split
+from memofast.evaluate.on_corpus import open_split
 from memofast.features.files import arrow, write_npz, write_parquet
 from memofast.features.mmsa import write_mmsa
 from memofast.features.rows import Features, extract
 from memofast.model import MemoBertModel
 from memofast.model.emotion import model_folder
+from memofast.prepare.pretrained import choose_device
+from memofast.train.fits import check_widths, check_words, conditions_for
 
 KINDS = (".npz", ".parquet", ".pkl")
 
@@ -39,9 +41,10 @@ def extract_into(
         raise MemofastError(f"a sample is in two of the splits {', '.join(names)}; name each once")
     encoder = MemoBertModel.from_pretrained(model_folder(model))
     for split in splits:
-        check_fits(encoder, model, split)
-    shown = conditions_for(encoder, opened, [condition] if condition else None)[-1]
-    on = device_named(device)
+        check_words(encoder.config, split)
+    check_widths(encoder.config, model, opened)
+    shown = conditions_for(encoder.config, opened, [condition] if condition else None)[-1]
+    on = choose_device(device)
     try:
         scratch = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
     except OSError as error:

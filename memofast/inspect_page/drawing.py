@@ -8,6 +8,7 @@ import base64
 import numpy as np
 
 from memofast.prepare.faces import load_opencv
+from memofast.prepare.voice import runs
 
 _QUALITY = 78
 _COLUMNS = 360  # of a waveform
@@ -63,12 +64,6 @@ def waveform(wave: np.ndarray, activity: np.ndarray | None, hop: float, rate: in
     top = [f"{at:.2f},{-max(value, 0.012):.3f}" for at, value in zip(x, high, strict=True)]
     bottom = [f"{at:.2f},{-min(value, -0.012):.3f}" for at, value in zip(x, low, strict=True)]
     return _svg("waveform", 100, 2, f'{shades}<polygon points="{" ".join(top + bottom[::-1])}"/>', top=-1)
-
-
-def runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """First and last-but-one index of every run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
-    return [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def soft_bands(times: np.ndarray, soft: np.ndarray, colours: list[int], seconds: float) -> str:

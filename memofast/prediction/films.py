@@ -1,6 +1,5 @@
 """The command's work: a source cut into utterances, answered in a stream, and written with pictures."""
 
-import signal
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,6 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
     if not Path(asked.source).exists():
         raise MemofastError(f"no file or folder {asked.source}; check the path")
     predictor = Predictor(asked.model, asked.files, asked.device)
-    signal.signal(signal.SIGTERM, _stop)
     with Results(asked.out, predictor.classes) as results:
         try:
             with console.status("looking for utterances"):
@@ -132,7 +130,3 @@ def _tell(results: Results, asked: FilmPrediction, console: Console) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in named.most_common())
     console.print(f"{len(results.rows)} utterances{': ' + counts if counts else ''}", markup=False)
     console.print(f"wrote {asked.out / TABLE} and what is beside it", markup=False)
-
-
-def _stop(signum: int, frame: object) -> None:
-    raise SystemExit(128 + signum)

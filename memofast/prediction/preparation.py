@@ -4,7 +4,6 @@ It names extractors and the fingerprints of their weights, not their files: thos
 """
 
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +16,10 @@ from memofast.prepare.face_features import FaceChoice
 from memofast.prepare.look_again import read_settings
 from memofast.prepare.pretrained import choose_device
 from memofast.prepare.speech import SpeechChoice
-from memofast.prepare.text import WordPieces
+from memofast.prepare.text import VOCABULARY_FILES, WordPieces, copy_vocabulary
 from memofast.store.files import write_json
 
 PREPARATION = "preparation.json"
-VOCABULARY = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 _NEEDED = ("face", "speech", "speech_mean", "max_seconds", "voice", "speaker")  # settings
 _MODALITIES = {"l": "text", "v": "visual", "a": "speech"}
 
@@ -85,15 +83,14 @@ def keep_preparation(corpus: Corpus, conditions: Iterable[str], folder: Path, in
         same = WordPieces(Path(init)).fingerprint == kept.of_store("text", "fingerprint")
     except MemofastError:  # a start without a vocabulary: --vocab will be asked for
         return
-    for name in VOCABULARY if same else ():
-        if (Path(init) / name).is_file():
-            shutil.copyfile(Path(init) / name, folder / name)
+    if same:
+        copy_vocabulary(Path(init), folder)
 
 
 def open_pieces(preparation: Preparation | None, files: Files, folder: Path, vocab_size: int) -> WordPieces:
     """The tokenizer of the model's training. Raises: `MemofastError` where it is missing or another one."""
     place = files.vocab or folder
-    if files.vocab is None and not any((folder / name).is_file() for name in VOCABULARY[:2]):
+    if files.vocab is None and not any((folder / name).is_file() for name in VOCABULARY_FILES[:2]):
         raise MemofastError(f"{folder} holds no vocabulary; give --vocab, the vocab.txt its corpus was prepared with")
     pieces = WordPieces(place)
     wanted = preparation.of_store("text", "fingerprint") if preparation else None

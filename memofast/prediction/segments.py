@@ -10,12 +10,11 @@ import av
 import numpy as np
 
 from memofast.errors import MemofastError
-from memofast.inspect_page.drawing import runs
 from memofast.prepare.decoding import SAMPLE_RATE, Span, UnreadableMedia, decode
 from memofast.prepare.extraction import QUIET
 from memofast.prepare.sentences import SentenceRules
 from memofast.prepare.sources import Clip, SourceOptions, read_sources
-from memofast.prepare.voice import VoiceActivity, open_voice
+from memofast.prepare.voice import VoiceActivity, open_voice, runs
 
 _WHOLE = 10.0  # seconds up to which a file without subtitles is one utterance
 _WINDOW = 10.0  # seconds of a piece where nobody speaks anywhere

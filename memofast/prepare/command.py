@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -177,7 +176,6 @@ def main(
         corpus or "",
     )
     vocabulary = Vocabulary(vocab.resolve(), lexicon and lexicon.resolve()) if vocab else None
-    signal.signal(signal.SIGTERM, _stop)
     try:
         if recogniser:
             folder = out.resolve() / TRANSCRIPTS
@@ -227,7 +225,3 @@ def _downloaded_yunet() -> Path | None:
 
     path = home_of("yunet")
     return path if path.is_file() else None
-
-
-def _stop(signum: int, frame: object) -> None:
-    raise SystemExit(128 + signum)

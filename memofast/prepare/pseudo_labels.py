@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -23,6 +22,7 @@ from memofast.data import Corpus, Split, runs_by_length
 from memofast.data.corpus import replace_text_store
 from memofast.errors import MemofastError
 from memofast.model.emotion import MemoBertForEmotion, model_folder, open_emotion_model
+from memofast.prepare.pretrained import choose_device
 from memofast.prepare.text import WordPieces
 from memofast.store import TextStore, TextWriter, environments
 
@@ -69,10 +69,9 @@ def pseudo_label(
 
 class _Labeller:
     def __init__(self, folder: Path, device: str):
-        if device == "cuda" and not torch.cuda.is_available():
-            raise MemofastError("--device is cuda, but torch sees no CUDA device; see python -m memofast.info")
+        chosen = choose_device(device)
         self.model: MemoBertForEmotion = open_emotion_model(folder)
-        self.model.to("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        self.model.to(chosen)
         self.folder = model_folder(folder)
         digest = hashlib.blake2b(" ".join(self.model.classes).encode(), digest_size=16)
         for name, weight in sorted(self.model.state_dict().items()):

@@ -1,12 +1,14 @@
 """Sentences to word pieces, the word each belongs to, and the lexicon's class of that word."""
 
 import hashlib
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from memofast.errors import MemofastError
 from memofast.prepare.encoding import read_text
 
+VOCABULARY_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 LONGEST = 100  # words; what follows is cut
 # the six classes and their order in MEmoBERT's lexicon
 NRC_CLASSES = ("anger", "joy", "sadness", "surprise", "fear", "disgust")
@@ -117,3 +119,13 @@ def _from_vocabulary(path: Path):
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     return tokenizer
+
+
+def copy_vocabulary(source: Path, folder: Path) -> None:
+    """Put the vocabulary of a file or tokenizer folder into a model's folder."""
+    if source.is_file():
+        shutil.copyfile(source, folder / "vocab.txt")
+        return
+    for name in VOCABULARY_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)

@@ -85,3 +85,9 @@ def open_voice(kind: str) -> VoiceActivity:
         if kind == "silero":
             raise
         return EnergyVoice()
+
+
+def runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """First and last-but-one index of every run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
+    return [(int(begin), int(end)) for begin, end in zip(edges[::2], edges[1::2], strict=True)]

@@ -52,8 +52,8 @@ def answer(
 def truth_of(split: Split, target: Target) -> np.ndarray:
     """What is true of a split's samples, as `Predictions.truth`."""
     within, truth = target.within(split.corpus), _empty_truth(target, len(split))
-    for chosen in runs_by_length(split.lengths, _ROWS):
-        truth[chosen] = within.truth(split.pack(chosen).targets).numpy()
+    for chosen in runs_by_length(split.words.lengths, _ROWS):
+        truth[chosen] = within.truth(split.words.pack(chosen).targets).numpy()
     return truth
 
 

@@ -23,14 +23,13 @@ from memofast.evaluate.class_scores import class_scores, print_scores
 from memofast.model import MemoBertForEmotion
 from memofast.prepare.merged_text import VALIDATION, MergeCounts, TextSource, merge
 from memofast.prepare.splits import TRAIN
-from memofast.prepare.text import WordPieces
+from memofast.prepare.text import WordPieces, copy_vocabulary
 from memofast.store.files import write_json
 from memofast.train.answers import answer, target_of, truth_of
 from memofast.train.fine_tuning import FineTuner, FineTuning
 
 REPORT = "report.json"
 _SETTINGS = "training.json"
-_VOCABULARY = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def _save(model: MemoBertForEmotion, run: EmotionTextRun) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         model.save_pretrained(temporary)
-        _copy_vocabulary(run.vocab or run.init, temporary)
+        copy_vocabulary(run.vocab or run.init, temporary)
         if final.exists():
             shutil.rmtree(former, ignore_errors=True)
             os.replace(final, former)
@@ -152,12 +151,3 @@ def _save(model: MemoBertForEmotion, run: EmotionTextRun) -> None:
     except OSError as error:
         raise MemofastError(f"{final} cannot be written ({error.strerror}); free space and run again") from error
     shutil.rmtree(former, ignore_errors=True)
-
-
-def _copy_vocabulary(source: Path, folder: Path) -> None:
-    if source.is_file():
-        shutil.copyfile(source, folder / "vocab.txt")
-        return
-    for name in _VOCABULARY:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from memofast.cpu import limit_compiled_products
-from memofast.data import Capacity, Loader, Split, Stream, Update
+from memofast.data import Capacity, Loader, MicroBatch, PackedBatch, Split, Stream, Update
 from memofast.data.conditions import CONDITIONS, keep
 from memofast.errors import MemofastError
 from memofast.evaluate.sample_statistics import LOWER_IS_BETTER, metrics_of
@@ -115,8 +115,9 @@ class FineTuner:
         Raises: `MemofastError` where a loss is not finite; `SystemExit` 130 or 143 after Ctrl-C or SIGTERM, with everything saved.
         """
         loader = Loader(
-            self.streams, capacity=self._capacity(), seed=self.options.seed, mixing="sample", state=self.state.loader
-        )
+            self.streams, capacity=self._capacity(), seed=self.options.seed, mixing="sample", transform=_shown,
+            state=self.state.loader,
+        )  # fmt: skip
         every = max(1, self.per_epoch // self.options.validations)
         left = self.settings.updates - self.state.step if self.state.stale < self.options.patience else 0
         progress = Progress(self.settings.updates, self.state.step, name="fine-tune")
@@ -154,9 +155,7 @@ class FineTuner:
 
     def _update(self, update: Update) -> float:
         micro_batch = update.micro_batches[0]
-        batch = micro_batch.batch
-        if micro_batch.objective in CONDITIONS:
-            batch = keep(batch, micro_batch.objective)
+        batch = micro_batch.extra
         rng = torch.tensor([self.options.seed, update.step], dtype=torch.int64, device=self.device)
         moved = batch.to(self.device)
         with optimisation.autocast(self.precision, self.device):
@@ -211,3 +210,8 @@ class FineTuner:
     @staticmethod
     def _size(stream: Stream) -> int:
         return len(stream.split) if stream.eligible is None else int(stream.eligible.sum())
+
+
+def _shown(micro_batch: MicroBatch, _step: int) -> PackedBatch:
+    """What the model sees of a batch: the modalities of its stream's condition."""
+    return keep(micro_batch.batch, micro_batch.objective) if micro_batch.objective in CONDITIONS else micro_batch.batch

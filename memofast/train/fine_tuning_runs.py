@@ -19,8 +19,7 @@ from rich.console import Console
 from transformers.utils import logging
 
 from memofast.data import Corpus, Split, Stream
-from memofast.data.conditions import CONDITIONS, condition_of
-from memofast.data.demo import demo_corpus
+from memofast.data.demo import DEMO, open_corpus
 from memofast.data.feature_statistics import feature_statistics
 from memofast.errors import MemofastError
 from memofast.evaluate.predictions import Predictions
@@ -31,20 +30,18 @@ from memofast.model.emotion import PROBLEMS
 from memofast.model.memobert import is_bert
 from memofast.model.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
 from memofast.objectives.target import Target
-from memofast.prediction.preparation import keep_preparation
 from memofast.store.files import write_json
 from memofast.train.answers import answer
 from memofast.train.fine_tuning import FineTuner, FineTuning
 from memofast.train.finetune_recipe import FineTuneRecipe, PromptChoice
+from memofast.train.fits import check_widths, check_words, conditions_for, shared_modalities
 from memofast.train.fold_parts import (
     Fold,
     check_classes,
-    check_vocabulary,
     make_folds,
     share_of_classes,
     trivial_answers,
 )
-from memofast.train.recipe import DEMO
 from memofast.train.recipe_file import nearest
 
 DONE = "done.json"
@@ -106,7 +103,7 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     Raises: `MemofastError` for a missing corpus, a label that is not in the map, a class without training samples in a fold, a condition
         of modalities that corpus or model lack, a starting checkpoint of another architecture.
     """
-    corpus = Corpus.open(demo_corpus() if recipe.corpus == DEMO else recipe.corpus)
+    corpus = open_corpus(recipe.corpus)
     target = Target.of_corpus(corpus, recipe.target.kind, recipe.target.map)
     target.within(corpus)
     folds = make_folds(recipe, corpus)
@@ -117,19 +114,14 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     if metric and metric not in METRICS[target.kind]:
         raise MemofastError(f"train.metric {metric!r}{nearest(metric, METRICS[target.kind])}")
     model = start_model(recipe, corpus, target, folds[0].train)
-    check_vocabulary(folds[0], model.config.vocab_size)
-    whole = condition_of(tuple(m for m in corpus.modalities if m == "text" or model.config.feature_width(m)))
+    for part in filter(None, (folds[0].train, folds[0].validation, folds[0].test)):
+        check_words(model.config, part)
     given = recipe.modalities
-    for condition in {*(given.train or ()), *(given.select or ()), *(given.evaluate or ())}:
-        if lacking := set(condition) - set(whole):
-            names = {"l": "text", "v": "visual", "a": "speech"}
-            raise MemofastError(
-                f"condition {condition} needs {names[sorted(lacking)[0]]} rows; corpus {corpus.path} and the model have {whole}"
-            )
-    possible = tuple(condition for condition in CONDITIONS if set(condition) <= set(whole))
-    train = tuple(given.train or (whole,))
-    select = tuple(given.select or train)
-    return FineTuningPlan(recipe, corpus, target, folds, train, select, tuple(given.evaluate or possible))
+    train = conditions_for(model.config, corpus, given.train or [shared_modalities(model.config, corpus)])
+    select = conditions_for(model.config, corpus, given.select or train)
+    return FineTuningPlan(
+        recipe, corpus, target, folds, train, select, conditions_for(model.config, corpus, given.evaluate)
+    )
 
 
 def start_model(
@@ -140,7 +132,7 @@ def start_model(
     Raises: `MemofastError` for a checkpoint of another architecture, or whose feature rows have another width than the corpus.
     """
     chosen = recipe.model
-    widths = {f"{modality}_width": corpus.width(modality) for modality in ("visual", "speech")}
+    widths = {f"{modality}_width": corpus.width(modality) for modality in FEATURE_MODALITIES}
     entries = {name: value for name, value in chosen.entries().items() if name not in ("head", "freeze")}
     asked = {"problem_type": PROBLEMS[target.kind], "emotion_head": chosen.head}
     if chosen.init is None:
@@ -152,12 +144,7 @@ def start_model(
             model = _start_prompt(recipe.prompt, chosen.init, target, entries)
         else:
             model = MemoBertForEmotion.start(chosen.init, target.classes, **entries, **asked)
-        for modality in ("visual", "speech"):
-            own, given = model.config.feature_width(modality), corpus.width(modality)
-            if own and given and own != given:
-                raise MemofastError(
-                    f"{chosen.init} reads {modality} rows {own} wide, corpus {corpus.path} has {given}; prepare it with the same extractor"
-                )
+        check_widths(model.config, chosen.init, corpus)
     if chosen.init is None or is_bert(chosen.init):
         _standardise(model.memobert, train)
     model.memobert.freeze(None if chosen.freeze == "all" else chosen.freeze)
@@ -224,7 +211,6 @@ def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Cons
             found = answer(model, split, plan.target, tuner.precision, condition)
             found.save(answers_file(place, part, condition))
     model.save_pretrained(place / "model")
-    keep_preparation(plan.corpus, plan.train, place / "model", plan.recipe.model.init)
     done = {
         "fold": fold.name, "seed": seed, "selected_on": fold.selected_on, "best_update": state.best, "updates": state.step,
         "metric": plan.metric, "score": state.best_scores[plan.metric], "train": len(fold.train) if eligible is None else int(eligible.sum()),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from memofast.data import Capacity, Corpus, Split, epoch
+from memofast.data import Corpus, Split
 from memofast.data.folds import hold_out, leave_groups_out, read_fold, read_groups
 from memofast.data.sampling import shuffled
 from memofast.errors import MemofastError
@@ -140,19 +140,3 @@ def trivial_answers(folds: list[Fold], target: Target) -> dict[str, Any]:
         else:
             found[fold.name] = float(np.nanmean(truth))
     return found
-
-
-def check_vocabulary(fold: Fold, vocab_size: int) -> None:
-    """Raises: `MemofastError` for word pieces that the model's vocabulary does not have."""
-    for split in filter(None, (fold.train, fold.validation, fold.test)):
-        check_words(split, vocab_size)
-
-
-def check_words(split: Split, vocab_size: int) -> None:
-    """`check_vocabulary` of one split."""
-    for batch in epoch(split, Capacity(4096, *(int(rows) for rows in split.lengths.sum(0)))):
-        if (largest := int(batch.token_ids.max())) >= vocab_size:
-            raise MemofastError(
-                f"corpus {split.corpus.path} has word piece {largest}, but the model's vocabulary ends at {vocab_size - 1}; "
-                "prepare it with the model's vocabulary"
-            )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from memofast.data.demo import DEMO
 from memofast.errors import MemofastError
 from memofast.store.files import replace_file
 from memofast.train.plan import Plan
-from memofast.train.recipe import DEMO, Recipe
+from memofast.train.recipe import Recipe
 from memofast.train.recipe_file import Section
 
 CONFIG = "config.yaml"

@@ -14,13 +14,13 @@ import torch
 from memofast import objectives
 from memofast.data import Capacity, Corpus, Split
 from memofast.data.batch import rounded_length
-from memofast.data.demo import demo_corpus
+from memofast.data.demo import open_corpus
 from memofast.data.loading import MicroBatch
 from memofast.data.sampling import Stream
 from memofast.errors import MemofastError
 from memofast.model import MemoBertConfig, MemoBertForPreTraining, conversion
 from memofast.objectives import Objective
-from memofast.train.recipe import DEMO, CorpusEntry, Recipe, Rows
+from memofast.train.recipe import CorpusEntry, Recipe, Rows
 
 MODALITIES = ("text", "visual", "speech")
 
@@ -190,7 +190,7 @@ def _present(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open(entry: CorpusEntry) -> Corpus:
-    return Corpus.open(demo_corpus() if entry.path == DEMO else entry.path, entry.weight)
+    return open_corpus(entry.path, entry.weight)
 
 
 def _check_names(corpora: list[Corpus]) -> None:

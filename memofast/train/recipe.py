@@ -10,8 +10,6 @@ from pydantic import ConfigDict, Field, field_validator
 from memofast.errors import MemofastError
 from memofast.train.recipe_file import Section, checked, nearest, read_values, shipped
 
-DEMO = "demo"
-
 
 class CorpusEntry(Section):
     """path: corpus folder, `demo` for the embedded synthetic one (write `./demo` for a folder of that name).

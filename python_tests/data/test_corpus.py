@@ -139,3 +139,11 @@ def test_bad_corpora_are_refused(make_corpus, tmp_path):
     (corpus.path / "corpus.json").write_text("[]")
     with pytest.raises(MemofastError, match="not a corpus description"):
         Corpus.open(corpus.path)
+
+
+def test_words_of_a_split_come_without_features(make_corpus):
+    split = make_corpus().split("train")
+    whole, words = split.pack(range(20)), split.words.pack(range(20))
+    assert words.visual is None and words.speech is None and words.ids == whole.ids
+    assert torch.equal(words.token_ids, whole.token_ids) and torch.equal(words.offsets, whole.text_offsets)
+    assert torch.equal(words.targets["label"], whole.targets["label"]) and "soft_labels" not in words.targets

@@ -17,6 +17,7 @@ from memofast.inspect_page import drawing, write_page
 from memofast.inspect_page.page import clock, duration, gather, percent, render
 from memofast.inspect_page.utterances import found_again
 from memofast.prepare.report import Journal
+from memofast.prepare.voice import runs
 from memofast.store import TextWriter
 
 VOID = {"meta", "link", "img", "br"}
@@ -257,7 +258,7 @@ def test_numbers_in_words():
 
 
 def test_runs_of_voice():
-    assert drawing.runs(np.array([1, 1, 0, 1], bool)) == [(0, 2), (3, 4)] and drawing.runs(np.zeros(0, bool)) == []
+    assert runs(np.array([1, 1, 0, 1], bool)) == [(0, 2), (3, 4)] and runs(np.zeros(0, bool)) == []
 
 
 def test_time_has_few_ticks():

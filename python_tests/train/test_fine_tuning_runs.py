@@ -15,7 +15,7 @@ from memofast.errors import MemofastError
 from memofast.evaluate.predictions import Predictions
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.emotion import open_emotion_model
-from memofast.prediction.preparation import Preparation
+from memofast.prediction.preparation import Preparation, keep_preparation
 from memofast.store import FeatureWriter, TextWriter
 from memofast.train import fine_tuning
 from memofast.train.answers import answer, target_of
@@ -259,7 +259,8 @@ def test_answers_are_kept_as_files(recipe, tmp_path):
 
 
 def test_a_model_keeps_how_its_corpus_was_made(recipe, corpus, tmp_path):
-    run(recipe("train.epochs=1", "modalities.train=[v,lv]"), tmp_path / "run")
+    plan, _ = run(recipe("train.epochs=1", "modalities.train=[v,lv]"), tmp_path / "run")
+    keep_preparation(plan.corpus, plan.train, tmp_path / "run/model", None)
     kept = Preparation.read(tmp_path / "run/model")
     assert kept.modalities == ("text", "visual") and kept.settings == {}
     assert kept.stores["visual"]["width"] == 4 and kept.stores["speech"]["dtype"] == "float16"
