@@ -14,6 +14,7 @@ _COMMANDS = (
     "finetune",
     "evaluate",
     "extract",
+    "export",
     "predict",
     "prepare",
     "emotion_text",

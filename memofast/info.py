@@ -19,6 +19,8 @@ _EXTRAS = {
     "face": ("opencv-python-headless", "face detection and alignment while preparing video"),
     "speech": ("silero-vad", "voice activity by a trained network while preparing"),
     "asr": ("faster-whisper", "sentences of media without text, by speech recognition"),
+    "parquet": ("pyarrow", "features of models as Parquet files"),
+    "onnx": ("onnxscript", "emotion models as ONNX files"),
     "ray": ("ray", "preparation on several machines"),
     "opensmile": ("opensmile", "ComParE speech features (licence: non-commercial research)"),
     "legacy": ("msgpack-numpy", "reading the msgpack stores of older systems"),

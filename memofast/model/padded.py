@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memofast.errors import MemofastError
 from memofast.model.embeddings import FEATURE_MODALITIES, FeatureEmbeddings
 from memofast.model.emotion import MemoBertForEmotion
 from memofast.model.encoder import MemoBertLayer
@@ -61,28 +60,3 @@ def _layer(layer: MemoBertLayer, hidden: Tensor, mask: Tensor) -> Tensor:
     attended = attended.transpose(1, 2).reshape(batch, length, width)
     hidden = layer.attention_norm(hidden + layer.attention_output(attended))
     return layer.output_norm(hidden + layer.output(F.gelu(layer.intermediate(hidden))))
-
-
-def export_emotion_model(model: MemoBertForEmotion) -> torch.export.ExportedProgram:
-    """The padded form as a program of any number of samples and rows; its arguments are those of `PaddedEmotionModel.forward`.
-
-    Raises: `MemofastError` for a model that answers by a prompt, which has no such form.
-    """
-    if not isinstance(model, MemoBertForEmotion):
-        raise MemofastError("only a model with an emotion head can be exported; this one answers by a prompt")
-    padded = PaddedEmotionModel(model.cpu().float())
-    # a tensor of its own for every argument: one given twice would be one argument of the program
-    given = [torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 2])]
-    samples = torch.export.Dim("samples", max=4096)
-    dims: list[dict] = [{0: samples, 1: _dim("text", model.config.max_position_embeddings)}, {0: samples}]
-    for modality in padded.modalities:
-        given += [torch.zeros(2, 3, model.config.feature_width(modality)), torch.tensor([3, 2])]
-        dims += [{0: samples, 1: _dim(modality, model.config.feature_positions(modality))}, {0: samples}]
-    shapes = {"token_ids": dims[0], "text_lengths": dims[1]} | (
-        {"features": tuple(dims[2:])} if padded.modalities else {}
-    )
-    return torch.export.export(padded, tuple(given), dynamic_shapes=shapes)
-
-
-def _dim(name: str, longest: int) -> torch.export.Dim:
-    return torch.export.Dim(f"{name}_rows", max=longest)

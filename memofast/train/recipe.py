@@ -51,6 +51,7 @@ class Model(Section):
     speech_positions: int | None = None
     visual_classes: int | None = None
     mask_token_id: int | None = None
+    initializer_range: float | None = Field(None, gt=0)
 
     def entries(self) -> dict[str, Any]:
         """What the recipe says about `MemoBertConfig`."""
