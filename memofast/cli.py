@@ -17,6 +17,7 @@ _COMMANDS = (
     "export",
     "predict",
     "prepare",
+    "normalise",
     "emotion_text",
     "pseudo_label",
     "inspect",
@@ -29,6 +30,7 @@ _COMMANDS = (
 _HOMES = {
     "denseface": "memofast.prepare.denseface",
     "evaluate": "memofast.evaluate.command",
+    "normalise": "memofast.prepare.normalise",
     "import_npz": "memofast.store.import_npz",
     "import_features": "memofast.prepare.import_features",
 }

@@ -94,18 +94,17 @@ def write_part(path: str | Path, name: str, of: str, ids: Iterable[str], rules: 
     write_json(path / CORPUS, description | changed)
 
 
-def replace_text_store(path: str | Path, store: str | Path, facts: Mapping[str, Any]) -> None:
-    """Let `path/corpus.json` name another finished text store of the same samples, in one step; `facts`: more entries for it.
+def replace_store(path: str | Path, modality: str, store: str | Path, facts: Mapping[str, Any]) -> None:
+    """Let `path/corpus.json` name another finished store of the same samples, in one step; `facts`: more entries for it.
 
     Raises: `MemofastError` where the store lacks a sample or is not finished.
     """
     path, corpus = Path(path), Corpus.open(path)
-    text = _open_store(Path(store), "text")
-    if text.ids != corpus.stores["text"].ids:
+    if _open_store(Path(store), modality).ids != corpus.stores[modality].ids:
         raise MemofastError(
-            f"store {store} holds other samples than {corpus.stores['text'].path}: label the corpus again"
+            f"store {store} holds other samples than {corpus.stores[modality].path}: make it again from that one"
         )
-    stores = corpus.description["stores"] | {"text": _relative(Path(store), path)}
+    stores = corpus.description["stores"] | {modality: _relative(Path(store), path)}
     write_json(path / CORPUS, corpus.description | dict(facts) | {"stores": stores})
 
 

@@ -18,6 +18,7 @@ class LogMel:
     window = _WINDOW / SAMPLE_RATE
     fingerprint = f"logmel-1-{BANDS}-{_WINDOW}-{_HOP}-{_FFT}"
     normalisation = "log10, floor 8 below the clip's maximum, (x + 4) / 4"
+    dtype = "float16"
 
     def __init__(self):
         self._bank = mel_bank()

@@ -8,7 +8,7 @@ from memofast.prepare.speech import SHORTEST
 
 
 class _OpenSmile:
-    """Descriptors of one feature set every 10 ms, z-normed within the clip.
+    """Descriptors of one feature set every 10 ms. within_clip: whether they are z-normed within the clip; as they are, some exceed float16.
 
     Energy and spectrum of row i are those of the 20 ms from i * 10 ms on; descriptors of the pitch look at 60 ms from there.
     """
@@ -17,11 +17,12 @@ class _OpenSmile:
     width: int
     hop = 0.01
     window = 0.02
-    normalisation = "z-norm within the clip"
     _set: str
     _levels: tuple[str, ...]
 
-    def __init__(self):
+    def __init__(self, within_clip: bool = True):
+        self.within_clip = within_clip
+        self.normalisation, self.dtype = ("z-norm within the clip", "float16") if within_clip else ("none", "float32")
         try:
             import opensmile
         except ImportError as error:
@@ -39,7 +40,9 @@ class _OpenSmile:
         parts = [smile.process_signal(sound, SAMPLE_RATE).to_numpy(np.float32) for smile in self._parts]
         count = min(map(len, parts))
         rows = np.nan_to_num(np.concatenate([part[:count] for part in parts], axis=1).astype(np.float64))
-        return ((rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-5)).astype(np.float32)
+        if self.within_clip:
+            rows = (rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-5)
+        return rows.astype(np.float32)
 
 
 class Compare(_OpenSmile):

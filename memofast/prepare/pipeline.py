@@ -134,6 +134,7 @@ def _plan(
             "extractor": f"{extractors.speech.name}, mean of {extraction.speech.mean}",
             "fingerprint": extractors.speech.fingerprint,
             "normalisation": extractors.speech.normalisation,
+            "dtype": extractors.speech.dtype,
             **about,
         }
     return StorePlan(text, visual, speech, options.min_speech)

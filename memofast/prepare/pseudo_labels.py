@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from memofast.data import Corpus, Split, runs_by_length
-from memofast.data.corpus import replace_text_store
+from memofast.data.corpus import replace_store
 from memofast.errors import MemofastError
 from memofast.model.emotion import MemoBertForEmotion, model_folder, open_emotion_model
 from memofast.prepare.pretrained import choose_device
@@ -62,7 +62,7 @@ def pseudo_label(
             if not writer.done(id):
                 _copy(text, id, writer, None)
     facts = {"labeller": labeller.about, **vars(counts)}
-    replace_text_store(path, folder, {"pseudo_labels": facts})
+    replace_store(path, "text", folder, {"pseudo_labels": facts})
     _remove_others(folder)
     return counts
 

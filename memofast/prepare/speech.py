@@ -13,7 +13,10 @@ SHORTEST = 800  # samples; less than 50 ms has no row
 
 
 class SpeechRows(Protocol):
-    """Called with sound [samples] float32 at 16 kHz; gives rows [n, width] float32, row i made of `window` seconds from i * `hop` seconds on."""
+    """Called with sound [samples] float32 at 16 kHz; gives rows [n, width] float32, row i made of `window` seconds from i * `hop` seconds on.
+
+    dtype: in which a store keeps them.
+    """
 
     name: str
     width: int
@@ -21,34 +24,44 @@ class SpeechRows(Protocol):
     window: float
     fingerprint: str
     normalisation: str
+    dtype: str
 
     def __call__(self, sound: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class SpeechChoice:
-    """kind: a key of `KINDS` or none; path: a model's folder; layer: of a model, `last`, `conv` or a number from 1; mean: rows averaged into one."""
+    """kind: a key of `KINDS` or none; path: a model's folder; layer: of a model, `last`, `conv` or a number from 1; mean: rows averaged into one.
+
+    normalise: openSMILE's descriptors z-normed within the `clip`, or as they are (`none`).
+    """
 
     kind: str
     path: Path | None
     mean: int
     layer: str = "last"
+    normalise: str = "clip"
 
     def __str__(self) -> str:
-        return f"{self.kind} layer {self.layer}" if self.path else self.kind
+        if self.path:
+            return f"{self.kind} layer {self.layer}"
+        return self.kind + _AS_THEY_ARE if self.normalise == "none" else self.kind
 
     @classmethod
     def described(cls, text: str, path: Path | None, mean: int) -> "SpeechChoice":
         """The choice that `str` describes, with its folder where it has one."""
-        kind, _, layer = text.partition(" layer ")
-        return cls(kind, path if layer else None, mean, layer or "last")
+        kind, _, layer = text.removesuffix(_AS_THEY_ARE).partition(" layer ")
+        normalise = "none" if text.endswith(_AS_THEY_ARE) else "clip"
+        return cls(kind, path if layer else None, mean, layer or "last", normalise)
 
 
+_AS_THEY_ARE = " as they are"
+_OPENSMILE = Kind(settings={"normalise": "clip or none"})
 _MODEL = Kind("FOLDER", {"layer": "last, conv or a number from 1"})
 KINDS = {
     "logmel": Kind(),
-    "compare": Kind(),
-    "egemaps": Kind(),
+    "compare": _OPENSMILE,
+    "egemaps": _OPENSMILE,
     "wav2vec2": _MODEL,
     "hubert": _MODEL,
     "wavlm": _MODEL,
@@ -65,7 +78,9 @@ def parse_speech(text: str, mean: int | None) -> SpeechChoice:
     layer = settings.get("layer", "last")
     if layer not in {"last", "conv"} and not (layer.isascii() and layer.isdigit() and int(layer) > 0):
         raise MemofastError(f"--speech {kind}: layer is last, conv or a number from 1, not {layer!r}")
-    return SpeechChoice(kind, path, mean or _DEFAULT_MEAN.get(kind, _DEFAULT_MEAN_OF_MODELS), layer)
+    if (normalise := settings.get("normalise", "clip")) not in {"clip", "none"}:
+        raise MemofastError(f"--speech {kind}: normalise is clip or none, not {normalise!r}")
+    return SpeechChoice(kind, path, mean or _DEFAULT_MEAN.get(kind, _DEFAULT_MEAN_OF_MODELS), layer, normalise)
 
 
 def open_speech(choice: SpeechChoice, device: str = "cpu") -> SpeechRows | None:
@@ -79,7 +94,7 @@ def open_speech(choice: SpeechChoice, device: str = "cpu") -> SpeechRows | None:
     if choice.path is None:
         from memofast.prepare.opensmile_rows import Compare, EGemaps
 
-        return Compare() if choice.kind == "compare" else EGemaps()
+        return (Compare if choice.kind == "compare" else EGemaps)(within_clip=choice.normalise == "clip")
     from memofast.prepare.pretrained import open_device
     from memofast.prepare.speech_models import SpeechModel
 

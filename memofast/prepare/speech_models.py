@@ -23,6 +23,8 @@ class SpeechModel:
     their norm and projection.
     """
 
+    dtype = "float16"
+
     def __init__(self, kind: str, path: Path, layer: str, device: torch.device):
         from transformers import AutoModel
 

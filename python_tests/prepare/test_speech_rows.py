@@ -83,3 +83,24 @@ def test_opensmile_rows(kind, width, loud):
     loudness = extractor(sound)[:, extractor.columns.index(loud)]
     times = speech.row_times(len(loudness), 1, extractor.hop, extractor.window)
     np.testing.assert_allclose(times[loudness > loudness.max() / 2].mean(), 0.5, atol=0.006)
+
+
+@pytest.mark.slow
+def test_descriptors_as_they_are_keep_their_level():
+    pytest.importorskip("opensmile")
+    choice = speech.parse_speech("compare,normalise=none", None)
+    assert speech.SpeechChoice.described(str(choice), None, choice.mean) == choice
+    within, bare = (speech.open_speech(one) for one in (speech.parse_speech("compare", None), choice))
+    loud = bare.columns.index("pcm_RMSenergy_sma")
+    levels = [bare(gain * sine(300))[:, loud].mean() for gain in (0.1, 1.0)]
+    assert levels[1] == pytest.approx(10 * levels[0], rel=1e-3)
+    rows = bare(sine(300)).astype(np.float64)
+    np.testing.assert_allclose((rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-5), within(sine(300)), atol=2e-2)
+    assert (within.dtype, bare.dtype, bare.normalisation) == ("float16", "float32", "none")
+
+
+def test_normalise_is_clip_or_none():
+    with pytest.raises(MemofastError, match="normalise is clip or none, not 'speaker'"):
+        speech.parse_speech("egemaps,normalise=speaker", None)
+    with pytest.raises(MemofastError, match="logmel has no setting 'normalise'"):
+        speech.parse_speech("logmel,normalise=none", None)

@@ -1,0 +1,118 @@
+"""Feature rows z-normed within each speaker, or another group: `python -m memofast.prepare.normalise CORPUS --by speaker`.
+
+What is constant about a voice or a face is then gone, and what changes with the emotion is left. The mean and standard deviation are those of
+all of a group's samples, whichever split they are in; no label is looked at.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from memofast.cli import run
+from memofast.data import Corpus
+from memofast.data.corpus import replace_store
+from memofast.data.folds import read_groups
+from memofast.errors import MemofastError
+from memofast.store import FeatureStore, FeatureWriter, environments
+
+_NEVER_CHANGES = 1e-6  # of the mean; such a column becomes 0
+
+
+@dataclass
+class _Sums:
+    """Of the rows of one group."""
+
+    samples: int = 0
+    rows: int = 0
+    mean: np.ndarray | float = 0.0
+    squares: np.ndarray | float = 0.0
+
+    def add(self, rows: np.ndarray) -> None:
+        """Count rows [n, width] in (Chan, Golub and LeVeque's update)."""
+        self.samples += 1
+        if len(rows) == 0:
+            return
+        rows = rows.astype(np.float64)
+        mean, total = rows.mean(0), self.rows + len(rows)
+        apart = mean - self.mean
+        self.squares = self.squares + ((rows - mean) ** 2).sum(0) + apart**2 * (self.rows * len(rows) / total)
+        self.mean, self.rows = self.mean + apart * (len(rows) / total), total
+
+    def normed(self, rows: np.ndarray) -> np.ndarray:
+        if len(rows) == 0:
+            return rows
+        std = np.sqrt(self.squares / self.rows)
+        still = std <= _NEVER_CHANGES * np.maximum(np.abs(self.mean), 1e-12)
+        return np.where(still, 0.0, (rows - self.mean) / np.where(still, 1.0, std))
+
+
+def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
+    """Write the rows of `modality` z-normed within each group `by` as a new store, and let `corpus.json` name it. The former store stays.
+
+    Returns: samples by group. Raises: `MemofastError` where the corpus lacks the modality or the groups, a sample its group, or rows are normed so already.
+    """
+    corpus = Corpus.open(path)
+    if modality == "text" or modality not in corpus.stores:
+        has = ", ".join(name for name in corpus.stores if name != "text") or "neither visual nor speech"
+        raise MemofastError(f"corpus {path} has no {modality} rows; it has {has}")
+    store, group_of = corpus.stores[modality], read_groups(corpus, by)
+    within = f"z-norm within the {by}"
+    if store.meta["normalisation"].startswith(within):
+        raise MemofastError(f"the {modality} rows of corpus {path} are z-normed within the {by} already")
+    if lacking := [id for id in store.ids if id not in group_of]:
+        raise MemofastError(f"sample {lacking[0]} of corpus {path} has no {by}; give every sample one, or leave it out")
+    sums: dict[str, _Sums] = {}
+    for id in store.ids:
+        sums.setdefault(group_of[id], _Sums()).add(store.read(id)["rows"])
+    # another folder for every contents, so that rows never outlive those they were made of
+    folder = path / f"{modality}-by-{by}-{store.meta['digest'][:8]}"
+    with _writer(folder, store, within) as writer:
+        for id in store.ids:
+            if not writer.done(id):
+                columns = store.read(id)
+                writer.put(id, **columns | {"rows": sums[group_of[id]].normed(columns["rows"])})
+    replace_store(path, modality, folder, {})
+    for former in path.glob(f"{modality}-by-*"):
+        if former != folder:
+            environments.close(former)
+            shutil.rmtree(former)
+    return {group: found.samples for group, found in sorted(sums.items())}
+
+
+def _writer(folder: Path, store: FeatureStore, within: str) -> FeatureWriter:
+    before = store.meta["normalisation"]
+    about = {name: store.meta.get(name, "") for name in ("extractor", "fingerprint", "source", "licence")}
+    about["normalisation"] = within if before in ("", "none") else f"{within}, of rows with {before}"
+    columns = set(store.columns) - {"rows"}
+    return FeatureWriter(folder, store.width, columns=columns, classes=store.classes.get("soft_labels", ()), **about)
+
+
+def main(
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="corpus folder")],
+    by: Annotated[str, typer.Option(help="groups of the corpus, as speaker")] = "speaker",
+    modality: Annotated[str, typer.Option(help="visual or speech")] = "speech",
+) -> None:
+    """Z-norm a corpus's feature rows within each speaker or other group, using all of the group's samples and no label.
+
+    The former rows stay in their store, and preparing the corpus further goes on with them: normalise again after that. A model trained on such rows
+    reads corpora normalised the same way.
+
+    Example: python -m memofast.prepare.normalise corpora/ravdess --by speaker
+    """
+    from rich.console import Console
+
+    found = normalise(corpus, modality, by)
+    fewest = min(found, key=found.get)
+    Console(highlight=False, soft_wrap=True).print(
+        f"{modality} rows of {sum(found.values()):,} samples z-normed within each of {len(found)} groups {by}; "
+        f"the smallest, {fewest}, has {found[fewest]}",
+        markup=False,
+    )
+
+
+if __name__ == "__main__":
+    run(main, "python -m memofast.prepare.normalise")
