@@ -62,10 +62,10 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
         model.memobert.load_state_dict(encoder.state_dict(), strict=False)  # a modality may be left out
         return model.eval()
 
-    def forward(self, batch: PackedBatch, *, rng: Tensor | None = None) -> Tensor:
-        """Logits [B, classes]; rng as in `MemoBertModel.forward`. Only [CLS] rows pass through the last layer's second half."""
+    def forward(self, batch: PackedBatch, *, rng: Tensor | None = None, **sources: Tensor) -> Tensor:
+        """Logits [B, classes]; rng and sources as in `MemoBertModel.forward`. Only [CLS] rows pass through the last layer's second half."""
         first = batch.offsets[:-1].to(torch.int64).clamp(max=max(batch.rows - 1, 0))
-        hidden = self.memobert.encode(batch, rng=rng, read=ReadRows.of(batch, [first]))
+        hidden = self.memobert.encode(batch, rng=rng, read=ReadRows.of(batch, [first]), **sources)
         return self.emotion(torch.tanh(self.memobert.pooler(hidden)), batch.sample_keys, rng)
 
     @torch.no_grad()

@@ -189,9 +189,12 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
             _begin_soft(model, prompt, words)
         return model.eval()
 
-    def forward(self, batch: PackedBatch, *, rng: Tensor | None = None) -> Tensor:
-        """Logits [B, classes]; over the whole vocabulary log probabilities, the last that of all other words together."""
-        scores = self._scores(batch, rng)
+    def forward(self, batch: PackedBatch, *, rng: Tensor | None = None, **sources: Tensor) -> Tensor:
+        """Logits [B, classes]; over the whole vocabulary log probabilities, the last that of all other words together.
+
+        rng, visual_source, speech_source: as in `MemoBertModel.forward`.
+        """
+        scores = self._scores(batch, rng, sources)
         words = torch.tensor(self.config.prompt["words"], device=scores.device)
         if not self.config.prompt["vocabulary"]:
             return scores[:, words]
@@ -202,16 +205,16 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
     @torch.no_grad()
     def probabilities(self, batch: PackedBatch) -> Tensor:
         """Probabilities [B, classes] float32; over the whole vocabulary `another word` has that of the likeliest one, before all are made to sum to 1."""
-        scores = self._scores(batch, None).float()
+        scores = self._scores(batch, None, {}).float()
         words = torch.tensor(self.config.prompt["words"], device=scores.device)
         if not self.config.prompt["vocabulary"]:
             return scores[:, words].softmax(-1)
         other = scores.index_fill(1, words, float("-inf")).amax(-1, keepdim=True)
         return torch.cat([scores[:, words], other], 1).softmax(-1)
 
-    def _scores(self, batch: PackedBatch, rng: Tensor | None) -> Tensor:
+    def _scores(self, batch: PackedBatch, rng: Tensor | None, sources: dict[str, Tensor]) -> Tensor:
         prompted, rows = self.prompt.applied(batch)
-        hidden = self.memobert.encode(prompted, rng=rng, read=ReadRows.of(prompted, [rows]))
+        hidden = self.memobert.encode(prompted, rng=rng, read=ReadRows.of(prompted, [rows]), **sources)
         return self.heads.words(hidden, self.memobert.embeddings.word.weight)
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from memofast import ops
 from memofast.cpu import limit_compiled_products
 from memofast.data import Capacity, Loader, MicroBatch, PackedBatch, Split, Stream, Update
 from memofast.data.conditions import CONDITIONS, keep
 from memofast.errors import MemofastError
 from memofast.evaluate.sample_statistics import LOWER_IS_BETTER, metrics_of
+from memofast.model.embeddings import FEATURE_MODALITIES
 from memofast.objectives.classification import balanced_weights
 from memofast.objectives.target import Target, target_loss
+from memofast.ops.philox import Purpose
 from memofast.train import optimisation
 from memofast.train.answers import EmotionModel, answer, class_counts, target_of, truth_of
 from memofast.train.checkpoints import Checkpoints
@@ -32,6 +36,7 @@ from memofast.train.recipe import Train
 from memofast.train.signals import Stop
 
 WARMUP_SHARE = 0.1
+HIDDEN_SPAN = 5  # rows
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,9 @@ class FineTuning:
 
     metric: the one of `sample_statistics.metrics_of` by which the best checkpoint is chosen, on the validation split and never on another one.
     class_weights: `none`, or `balanced` for weights inverse to the classes' shares. smoothing: of the labels. conditions: of modalities under
-    which validation scores the model, their mean counts; none: all modalities there are. warmup: share of the updates.
+    which validation scores the model, their mean counts; none: all modalities there are. warmup: share of the updates. hide: share of face and speech
+    rows that an update hides behind the mask vector, in spans of `HIDDEN_SPAN`; samples with fewer
+    keep theirs.
     """
 
     epochs: int = 3
@@ -57,6 +64,15 @@ class FineTuning:
     conditions: tuple[str, ...] = ()
     warmup: float = WARMUP_SHARE
     weight_decay: float = 0.01
+    hide: float = 0.0
+
+
+@dataclass
+class Shown:
+    """What the model sees of a batch, and which feature row each row reads, -1 for the mask vector; of modalities left alone none."""
+
+    batch: PackedBatch
+    sources: dict[str, Tensor]
 
 
 @dataclass
@@ -103,6 +119,8 @@ class FineTuner:
         self.precision = optimisation.precision_of(self.settings, self.device)
         self.model = model.to(self.device).train()
         self.optimiser = optimisation.adamw(self.model, self.settings)
+        hidden = Fraction(options.hide).limit_denominator(1000)
+        self._hiding = ops.SpanPolicy("span", (hidden.numerator, hidden.denominator), HIDDEN_SPAN) if hidden else None
         self.weights = self._class_weights().to(self.device) if options.class_weights == "balanced" else None
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.state = Progressed()
@@ -115,7 +133,7 @@ class FineTuner:
         Raises: `MemofastError` where a loss is not finite; `SystemExit` 130 or 143 after Ctrl-C or SIGTERM, with everything saved.
         """
         loader = Loader(
-            self.streams, capacity=self._capacity(), seed=self.options.seed, mixing="sample", transform=_shown,
+            self.streams, capacity=self._capacity(), seed=self.options.seed, mixing="sample", transform=self._shown,
             state=self.state.loader,
         )  # fmt: skip
         every = max(1, self.per_epoch // self.options.validations)
@@ -155,11 +173,12 @@ class FineTuner:
 
     def _update(self, update: Update) -> float:
         micro_batch = update.micro_batches[0]
-        batch = micro_batch.extra
-        rng = torch.tensor([self.options.seed, update.step], dtype=torch.int64, device=self.device)
+        batch = micro_batch.extra.batch
+        rng = self._rng(update.step).to(self.device)
         moved = batch.to(self.device)
+        sources = {name: source.to(self.device) for name, source in micro_batch.extra.sources.items()}
         with optimisation.autocast(self.precision, self.device):
-            outputs = self.model(moved, rng=rng)
+            outputs = self.model(moved, rng=rng, **sources)
         wanted = self.within[micro_batch.corpus].wanted(moved.targets)
         wanted = F.pad(wanted, (0, outputs.shape[1] - wanted.shape[1]))  # a prompt may answer with another word
         loss = target_loss(self.target.kind, outputs, wanted, self.weights, self.options.smoothing)
@@ -211,7 +230,21 @@ class FineTuner:
     def _size(stream: Stream) -> int:
         return len(stream.split) if stream.eligible is None else int(stream.eligible.sum())
 
+    def _rng(self, step: int) -> Tensor:
+        return torch.tensor([self.options.seed, step], dtype=torch.int64)
 
-def _shown(micro_batch: MicroBatch, _step: int) -> PackedBatch:
-    """What the model sees of a batch: the modalities of its stream's condition."""
-    return keep(micro_batch.batch, micro_batch.objective) if micro_batch.objective in CONDITIONS else micro_batch.batch
+    def _shown(self, micro_batch: MicroBatch, step: int) -> Shown:
+        batch, sources = micro_batch.batch, {}
+        if micro_batch.objective in CONDITIONS:
+            batch = keep(batch, micro_batch.objective)
+        if self._hiding:
+            for place, modality in enumerate(FEATURE_MODALITIES):
+                rows, offsets = getattr(batch, modality), getattr(batch, f"{modality}_offsets")
+                if rows is not None and len(rows):
+                    enough = offsets.diff() >= HIDDEN_SPAN
+                    hidden = ops.span_mask(
+                        offsets, batch.sample_keys, self._rng(step), self._hiding, rows=len(rows), site=place,
+                        purpose=Purpose.MASK, selected=enough,
+                    )  # fmt: skip
+                    sources[f"{modality}_source"] = hidden.source
+        return Shown(batch, sources)

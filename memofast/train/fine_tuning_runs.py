@@ -200,7 +200,7 @@ def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Cons
     streams = [Stream(fold.train, objective=condition, eligible=eligible) for condition in plan.train]
     options = FineTuning(
         chosen.epochs, chosen.samples, chosen.lr, chosen.validations, chosen.patience, plan.metric, chosen.class_weights,
-        chosen.smoothing, seed, chosen.precision, chosen.device, plan.select, chosen.warmup, chosen.weight_decay,
+        chosen.smoothing, seed, chosen.precision, chosen.device, plan.select, chosen.warmup, chosen.weight_decay, chosen.hide,
     )  # fmt: skip
     tuner = FineTuner(model, streams, fold.validation, options, place, plan.target)
     state = tuner.run()

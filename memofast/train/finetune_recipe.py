@@ -70,7 +70,8 @@ class Tuning(Section):
     """samples: of a batch. share: of the training samples, drawn anew for every seed, the same share of each class (few-shot).
 
     validations: per epoch; patience: validations without a better one that end a run. metric: what chooses the checkpoint; None: ua, for
-    several classes macro_f1, for values mae. seeds: one run of every fold for each.
+    several classes macro_f1, for values mae. seeds: one run of every fold for each. hide: share of the face and speech rows that each update hides,
+    in spans, behind the model's mask vector, against learning few samples by heart.
     """
 
     epochs: int = Field(10, gt=0)
@@ -84,6 +85,7 @@ class Tuning(Section):
     metric: str | None = None
     class_weights: Literal["none", "balanced"] = "none"
     smoothing: float = Field(0.0, ge=0, lt=1)
+    hide: float = Field(0.0, ge=0, lt=1)
     seeds: list[int] = Field([42], min_length=1)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"

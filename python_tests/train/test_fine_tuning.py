@@ -4,7 +4,7 @@ import pytest
 import torch
 from packed_batches import small_config
 
-from memofast.data import Stream, write_corpus
+from memofast.data import MicroBatch, Stream, write_corpus
 from memofast.errors import MemofastError
 from memofast.model import MemoBertForEmotion
 from memofast.store import FeatureWriter, TextWriter
@@ -30,7 +30,7 @@ def write(folder, labelled=True):
         for number, id in enumerate(ids):
             label = None if number % 10 == 9 or not labelled else number % 2
             text.put(id, [], [], label=label)
-            faces.put(id, torch.full((1 + number % 4, 4), float(number % 2)).numpy())
+            faces.put(id, torch.full((1 + number % 20, 4), float(number % 2)).numpy())
     stores = {"text": folder / "text", "visual": folder / "visual"}
     return write_corpus(folder, "faces", stores, {"train": ids[:40], "validation": ids[40:]})
 
@@ -57,3 +57,30 @@ def test_other_classes_and_none_are_refused(tmp_path):
         )
     with pytest.raises(MemofastError, match="has no labels"):
         FineTuner(small_model(), [Stream(bare.split("train"))], bare.split("validation"), FineTuning(), tmp_path)
+
+
+def test_hidden_rows_read_the_mask_vector(tmp_path):
+    """The share of rows that are hidden; the same ones at the same update, others at another; the mask vector learns, and only then."""
+    corpus = write(tmp_path / "corpus")
+    masks = {}
+    for name in ("0.0", "0.4"):
+        (tmp_path / name).mkdir()
+    for hide in (0.0, 0.4):
+        options = FineTuning(epochs=2, samples=8, lr=1e-2, patience=20, precision="fp32", device="cpu", hide=hide)
+        tuner = FineTuner(
+            small_model(), [Stream(corpus.split("train"))], corpus.split("validation"), options, tmp_path / str(hide)
+        )
+        before = tuner.model.memobert.embeddings.visual.mask.detach().clone()
+        tuner.run()
+        masks[hide] = not torch.equal(before, tuner.model.memobert.embeddings.visual.mask.detach())
+    assert masks == {0.0: False, 0.4: True}
+    batch = MicroBatch(corpus.split("train").pack(range(40)), "train", None)
+    first, again, other = (tuner._shown(batch, step).sources["visual_source"] for step in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    own = torch.arange(len(first), dtype=torch.int32)
+    assert set(first[first != own].tolist()) == {-1} and tuner._shown(batch, 1).batch is batch.batch
+    lengths, hidden = batch.batch.visual_offsets.diff(), (first == -1).long()
+    counts = torch.stack([part.sum() for part in hidden.split(lengths.tolist())])
+    assert not counts[lengths < 5].any()
+    assert (counts[lengths >= 5] > 0).all() and (counts <= 0.4 * lengths).all()
+    assert counts[lengths >= 13].float().sum() > 0.2 * lengths[lengths >= 13].sum()
