@@ -21,7 +21,7 @@ from memofast.evaluate.on_corpus import (
     open_split,
     target_on,
 )
-from memofast.evaluate.origin import origin_of
+from memofast.evaluate.origin import origin_of, selection
 from memofast.evaluate.report import Evaluation, calibrations, file_name
 from memofast.evaluate.results import Run, results_of
 from memofast.objectives.target import Target
@@ -157,11 +157,7 @@ def _chosen_by(run: Path) -> list[str]:
     """What chose the checkpoints of a run: one line, or one for each."""
     corpus = Path(recipe_of_run(run).corpus).name
     on = dict.fromkeys(done["selected_on"] for done in finished(run))
-    return [
-        f"{run.name}: every checkpoint was selected on {one} data of {corpus}"
-        + (", protocol paper" if one == "test" else "")
-        for one in on
-    ]
+    return [f"{run.name}: every checkpoint was {selection(one, corpus)}" for one in on]
 
 
 def _parsed(labels: Sequence[str]) -> dict[str, str | None] | None:

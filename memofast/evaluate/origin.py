@@ -55,9 +55,9 @@ class Origin:
                 f"{self.name}: what it learnt from and what chose its checkpoint is not known, as the folder is no run"
             )
         done, on = self.done, self.corpus.name if self.corpus else self.recipe.corpus
-        score = f"{NAMES[done['metric']]} {done['score']:.3f}"
-        line = f"{self.name}: fold {done['fold']}, seed {done['seed']}; its checkpoint was selected on {done['selected_on']} data of {on} ({score})"
-        return line + (", protocol paper" if done["selected_on"] == "test" else "") + self.lost
+        score = "" if done["score"] is None else f" ({NAMES[done['metric']]} {done['score']:.3f})"
+        chosen = f"its checkpoint was {selection(done['selected_on'], on)}"
+        return f"{self.name}: fold {done['fold']}, seed {done['seed']}; {chosen}{score}{self.lost}"
 
     def overlap(self, split: Split) -> list[str]:
         """Lines about samples of a split that the model learnt from or that chose its checkpoint."""
@@ -71,6 +71,13 @@ class Origin:
             if count := len(tested.intersection(part.ids)):
                 lines.append(f"{self.name}: {count:,} of these {len(tested):,} samples {did}; its numbers are too good")
         return lines
+
+
+def selection(selected_on: str, corpus: str) -> str:
+    """In words, what of a corpus chose a checkpoint."""
+    if selected_on == "nothing":
+        return f"selected on nothing: the last update on {corpus}"
+    return f"selected on {selected_on} data of {corpus}" + (", protocol paper" if selected_on == "test" else "")
 
 
 def origin_of(folder: Path) -> Origin:

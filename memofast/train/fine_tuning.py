@@ -90,7 +90,7 @@ class FineTuner:
     """One run, fresh or resumed from the newest checkpoint in `folder`.
 
     Args: model: its classes are those of the target. streams: what is learnt, by weight; a stream whose objective is a condition of modalities shows
-        those alone. validation: what chooses the checkpoint. target: None for the model's own classes.
+        those alone. validation: what chooses the checkpoint; None: the last is kept. target: None for the model's own classes.
     Raises: `MemofastError` for a corpus without labels or of other classes than the model's.
     """
 
@@ -98,7 +98,7 @@ class FineTuner:
         self,
         model: EmotionModel,
         streams: Sequence[Stream],
-        validation: Split,
+        validation: Split | None,
         options: FineTuning,
         folder: Path,
         target: Target | None = None,
@@ -106,7 +106,8 @@ class FineTuner:
         limit_compiled_products()
         self.target = target or target_of(model)
         self.within = {stream.name: self.target.within(stream.split.corpus) for stream in streams}
-        self.target.within(validation.corpus)
+        if validation is not None:
+            self.target.within(validation.corpus)
         self.options, self.streams, self.validation, self.folder = options, list(streams), validation, folder
         samples = sum(self._size(stream) for stream in streams)
         self.per_epoch = math.ceil(samples / options.samples)
@@ -156,7 +157,10 @@ class FineTuner:
                         step=update.step, split="train", corpus="all", objective="emotion", loss=float(np.mean(losses)),
                         targets=seen, samples_per_s=round(rate, 1),
                     )  # fmt: skip
-                    self._validate(progress, log)
+                    if self.validation is not None:
+                        self._validate(progress, log)
+                    else:
+                        self.state.best = update.step
                     losses, begun, seen = [], time.monotonic(), 0
                 if validated or stop.number:
                     log.sync()

@@ -80,11 +80,13 @@ class FineTuningPlan:
     def describe(self) -> str:
         """What will be run, in a few lines."""
         first, train = self.folds[0], self.recipe.train
-        sizes = f"{len(first.train):,} to train on, {len(first.validation):,} to choose on, {len(first.test or ()):,} to test"
+        sizes = f"{len(first.train):,} to train on, {len(first.validation or ()):,} to choose on, {len(first.test or ()):,} to test"
         lines = [
             f"corpus {self.corpus.name}: {', '.join(self.target.classes)}; fold {first.name} has {sizes}",
             f"{len(self.folds)} folds x {len(train.seeds)} seeds, {train.epochs} epochs each; trained on {', '.join(self.train)}",
-            f"best by {self.metric} of {', '.join(self.select)} on {first.selected_on} data",
+            f"best by {self.metric} of {', '.join(self.select)} on {first.selected_on} data"
+            if first.selected_on != "nothing"
+            else "the last update is kept: every number of this run is selected on nothing",
         ]
         if first.selected_on == "test":
             lines.append("protocol paper: every number of this run is selected on test")
@@ -213,14 +215,17 @@ def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Cons
     model.save_pretrained(place / "model")
     done = {
         "fold": fold.name, "seed": seed, "selected_on": fold.selected_on, "best_update": state.best, "updates": state.step,
-        "metric": plan.metric, "score": state.best_scores[plan.metric], "train": len(fold.train) if eligible is None else int(eligible.sum()),
+        "metric": plan.metric, "score": state.best_scores.get(plan.metric), "train": len(fold.train) if eligible is None else int(eligible.sum()),
         "seconds": round(time.monotonic() - begun, 1), "precision": tuner.precision,
     }  # fmt: skip
     write_json(place / DONE, done)
     shutil.rmtree(place / "checkpoints")
-    console.print(
-        f"  {plan.metric} {done['score']:.4f} on {fold.selected_on} data at update {state.best}, {done['seconds']} s"
+    chosen_by = (
+        f"{plan.metric} {done['score']:.4f} on {fold.selected_on} data"
+        if fold.selected_on != "nothing"
+        else "kept the last"
     )
+    console.print(f"  {chosen_by} at update {state.best}, {done['seconds']} s")
 
 
 def answers_file(place: Path, part: str, condition: str) -> Path:
@@ -238,7 +243,9 @@ def answers(plan: FineTuningPlan, folder: Path) -> Iterator[tuple[str, int, str,
 
 
 def best_of(done: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of the finished runs, in their order, the one whose model is kept: that with the best validation."""
+    """Of the finished runs, in their order, the one whose model is kept: that with the best validation, the first where nothing chose."""
+    if done[0]["score"] is None:
+        return done[0]
     return max(done, key=lambda run: -run["score"] if run["metric"] in LOWER_IS_BETTER else run["score"])
 
 

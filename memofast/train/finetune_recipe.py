@@ -109,8 +109,8 @@ class PromptChoice(Section):
 
 
 class FineTuneRecipe(Section):
-    """protocol `clean` chooses checkpoints on validation data; `paper` repeats MEmoBERT's habit: it trains on train and validation and chooses on
-    test, and every number says so."""
+    """protocol `clean` chooses checkpoints on validation data; `last` trains on train and validation for all epochs and keeps the last update, for corpora
+    too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and validation and chooses on test, and every number says so."""
 
     corpus: str = ""
     folds: FoldChoice = FoldChoice()
@@ -119,7 +119,7 @@ class FineTuneRecipe(Section):
     modalities: Modalities = Modalities()
     train: Tuning = Tuning()
     prompt: PromptChoice | None = None
-    protocol: Literal["clean", "paper"] = "clean"
+    protocol: Literal["clean", "last", "paper"] = "clean"
 
     @model_validator(mode="after")
     def _whole(self) -> FineTuneRecipe:

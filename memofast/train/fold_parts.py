@@ -20,11 +20,14 @@ _SITE = 255  # of the shuffle that few-shot shares are cut from, apart from thos
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """name: of its folder. validation chooses the checkpoint, `selected_on` says of which data it is; test: None where nothing is tested."""
+    """name: of its folder. validation chooses the checkpoint, `selected_on` says of which data it is; None: the last update is kept (`nothing`).
+
+    test: None where nothing is tested.
+    """
 
     name: str
     train: Split
-    validation: Split
+    validation: Split | None
     test: Split | None
     selected_on: str
 
@@ -71,12 +74,16 @@ def _fold(
     train, validation, test = (parts.get(part) for part in ("train", "validation", "test"))
     if train is None:
         raise MemofastError(f"fold {name} of corpus {corpus.path} has no training part")
-    if recipe.protocol == "paper":
-        if test is None:
+    if recipe.protocol != "clean":
+        if recipe.protocol == "paper" and test is None:
             raise MemofastError(f"protocol paper chooses on test data, but fold {name} of {corpus.path} has none")
-        _check_apart(name, {"train": train, "test": test})
-        ids = train.ids + (validation.ids if validation else [])
-        return Fold(name, Split.of_ids(corpus, "train and validation", ids), test, test, "test")
+        _check_apart(name, {"train": train} | ({"test": test} if test else {}))
+        both = Split.of_ids(corpus, "train and validation", train.ids + (validation.ids if validation else []))
+        return (
+            Fold(name, both, test, test, "test")
+            if recipe.protocol == "paper"
+            else Fold(name, both, None, test, "nothing")
+        )
     if validation is None:
         kept, held = hold_out(train.ids, recipe.folds.held_out, group_of)
         if not kept or not held:
@@ -123,7 +130,7 @@ def check_classes(fold: Fold, target: Target, eligible: np.ndarray | None) -> No
             raise MemofastError(
                 f"class {name} has no training sample in fold {fold.name}; leave it out with target.map, or choose other folds"
             )
-    if target.kind == "single" and (truth_of(fold.validation, target) < 0).all():
+    if target.kind == "single" and fold.validation is not None and (truth_of(fold.validation, target) < 0).all():
         raise MemofastError(f"no sample of the {fold.selected_on} part of fold {fold.name} has a label")
 
 

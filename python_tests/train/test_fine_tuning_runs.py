@@ -12,6 +12,7 @@ import memofast
 from memofast.data import Corpus, write_corpus
 from memofast.data.folds import leave_groups_out, read_groups, write_folds, write_groups
 from memofast.errors import MemofastError
+from memofast.evaluate.origin import origin_of
 from memofast.evaluate.predictions import Predictions
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.emotion import open_emotion_model
@@ -22,6 +23,7 @@ from memofast.train.answers import answer, target_of
 from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan, start_model
 from memofast.train.finetune_recipe import read
 from memofast.train.fold_parts import share_of_classes
+from memofast.train.folder import write_config
 
 CLASSES = ("calm", "glad")
 SMALL = {
@@ -127,6 +129,18 @@ def test_the_paper_s_protocol_chooses_on_test_and_says_so(recipe, tmp_path):
     assert done["selected_on"] == "test" and done["train"] == 72
     assert "selected on test" in plan.describe()
     assert plan.folds[0].validation is plan.folds[0].test
+
+
+def test_the_last_update_is_kept_where_nothing_chooses(recipe, tmp_path):
+    plan, (done, other) = run(recipe("protocol=last", "train.epochs=2", "train.seeds=[1,2]"), tmp_path / "run")
+    assert done["selected_on"] == "nothing" and done["score"] is None and done["best_update"] == done["updates"]
+    assert done["train"] == 72 and "selected on nothing" in plan.describe()
+    found = list(answers(plan, tmp_path / "run"))
+    assert {part for _, _, _, part, _, _ in found} == {"test"} and {on for *_, on, _ in found} == {"nothing"}
+    assert (tmp_path / "run" / "model" / "config.json").is_file() and other["seed"] == 2
+    write_config(tmp_path / "run", plan.resolved())
+    origin = origin_of(tmp_path / "run").describe()
+    assert "seed 1; its checkpoint was selected on nothing: the last update" in origin
 
 
 def test_a_validation_part_is_held_out_where_there_is_none(recipe):
