@@ -50,6 +50,23 @@ def mood_corpus(
     return folder
 
 
+def felt_corpus(folder: Path) -> Path:
+    """60 samples of faces, 36 to train on, 12 to choose by, 12 to test; the first column tells the value, each of the two the share of one label."""
+    random, ids = np.random.default_rng(1), [f"felt{number:02}" for number in range(60)]
+    with (
+        TextWriter(folder / "text", emotions=CLASSES, value="from -1 to 1") as text,
+        FeatureWriter(folder / "visual", 4) as faces,
+    ):
+        for number, id in enumerate(ids):
+            felt = np.array([number & 1, number >> 1 & 1])
+            shares = felt / felt.sum() if felt.any() else None
+            text.put(id, [20], [0], emotions=shares, value=None if number == 59 else 2.0 * felt[0] - 1)
+            faces.put(id, np.tile(2.0 * felt - 1, (3, 2)) + random.normal(0, 0.1, (3, 4)))
+    stores = {"text": folder / "text", "visual": folder / "visual"}
+    write_corpus(folder, "felt", stores, {"train": ids[:36], "validation": ids[36:48], "test": ids[48:]})
+    return folder
+
+
 def mood_run(folder: Path, corpus: Path, *overrides: str) -> Path:
     """A finished run of fine-tuning in `folder`."""
     train = {

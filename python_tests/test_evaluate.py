@@ -7,7 +7,7 @@ from pathlib import Path
 import mood_runs
 import numpy as np
 import pytest
-from mood_runs import mood_corpus, mood_model, mood_run, poison
+from mood_runs import felt_corpus, mood_corpus, mood_model, mood_run, poison
 
 from memofast.data import Corpus
 from memofast.data.folds import leave_groups_out, write_folds, write_groups
@@ -241,3 +241,43 @@ def test_unfinished_runs_and_other_models(program, made, tmp_path):
     assert "is a model without a run, which kept no answers" in program.fails("evaluate", alone)
     small = mood_model(tmp_path / "small", vocab_size=15)
     assert "vocabulary ends at 14" in program.fails("evaluate", small, "--corpus", made / "moods")
+
+
+@pytest.fixture(scope="module")
+def felt(tmp_path_factory):
+    """A corpus of several labels and values, a run on each."""
+    folder = tmp_path_factory.mktemp("felt")
+    corpus = felt_corpus(folder / "felt")
+    for kind in ("multi", "regression"):
+        mood_run(folder / kind, corpus, f"target.kind={kind}", "train.epochs=20", "train.seeds=[1,2]")
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "metric", "least"), [("multi", "macro_f1", 0.75), ("regression", "corr", 0.9)])
+def test_several_labels_and_values_through_the_command(program, felt, tmp_path, kind, metric, least):
+    said = program("evaluate", felt / kind, "--out", tmp_path / "kept")
+    assert "selected on validation" in said
+    program("evaluate", felt / kind, "--corpus", felt / "felt", "--out", tmp_path / "anew")
+    kept, anew = (rows(results(tmp_path / name)) for name in ("kept", "anew"))
+    assert anew["felt, test", "lv"]["selected on validation"]["runs"][metric]["mean"] > least
+    (best,) = [path for path in (felt / kind / "fixed").iterdir() if path.name == f"seed-{seed_of(felt / kind)}"]
+    again = Predictions.load(tmp_path / "anew" / "answers" / "test-lv.npz")
+    before = Predictions.load(best / "answers" / "test-lv.npz")
+    np.testing.assert_allclose(again.scores, before.scores, atol=1e-5)
+    np.testing.assert_array_equal(again.truth, before.truth)
+    assert ("test", "l") in kept and kept["test", "lv"]["seeds"] == [1, 2]
+    said = program("evaluate", felt / kind, "--corpus", felt / "felt", "--compare", felt / kind)
+    assert "lv" in said
+
+
+def seed_of(run: Path) -> int:
+    """Of the run whose model was kept."""
+    done = [json.loads(path.read_text()) for path in run.glob("fixed/*/done.json")]
+    kept = (min if done[0]["metric"] == "mae" else max)(
+        sorted(done, key=lambda one: one["seed"]), key=lambda one: one["score"]
+    )
+    return kept["seed"]
+
+
+def test_other_kinds_do_not_mix(program, felt, made):
+    assert "has no values" in program.fails("evaluate", felt / "regression", "--corpus", made / "moods")

@@ -9,7 +9,7 @@ import mood_runs
 import numpy as np
 import pytest
 import torch
-from mood_runs import mood_corpus, mood_model, poison
+from mood_runs import felt_corpus, mood_corpus, mood_model, poison
 from runs import environment
 
 from memofast.data import Corpus
@@ -210,3 +210,19 @@ def test_as_a_program_of_its_own(model, corpus, tmp_path):
     assert ended.returncode == 0 and not ended.stderr and ended.stdout.startswith("wrote x.npz: 12 samples"), (
         ended.stderr
     )
+
+
+def test_values_and_several_labels_are_written(program, tmp_path):
+    """What a sample lacks is NaN or -1; the pickle of MMSA takes the values."""
+    corpus = felt_corpus(tmp_path / "felt")
+    mood_model(tmp_path / "model", speech_width=0)
+    for name in ("felt.npz", "felt.pkl"):
+        program("extract", tmp_path / "model", "--corpus", corpus, "--split", "test", "--out", tmp_path / name)
+    with np.load(tmp_path / "felt.npz") as found:
+        numbers = [int(id[-2:]) for id in found["ids"]]
+        assert found["values"].tolist()[:-1] == [2.0 * (number & 1) - 1 for number in numbers[:-1]]
+        assert np.isnan(found["values"][numbers.index(59)])
+        assert found["labels"][numbers.index(48)] == -1 and found["labels"][numbers.index(49)] == 0
+    with open(tmp_path / "felt.pkl", "rb") as file:
+        part = pickle.load(file)["test"]
+    assert len(part["regression_labels"]) == 11 and set(part["regression_labels"].tolist()) == {-1.0, 1.0}

@@ -1,0 +1,248 @@
+"""Utterances composed of a sentence, a spoken clip and faces of one emotion: `python bench/matched_triples.py MELD RAVDESS FACES DENSEFACE --out FOLDER`.
+
+No public corpus here has text, face, voice and an emotion of one and the same utterance, so each is composed of a MELD sentence, a RAVDESS clip and one to
+six FER2013 faces that carry the same label. No sentence, actor or face is in two splits, and no face was seen when the DenseFace that makes the
+rows was trained. What the three tell of one another is the label alone: pre-training can learn nothing else across modalities.
+
+MELD, RAVDESS: made by `memofast prepare --corpus`; FACES: the npz DENSEFACE was trained on. `--limit` runs the first so many cells of the grid. Finished
+cells are kept, and the same command goes on.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from memofast.data import Corpus, Split, write_corpus
+from memofast.data.folds import read_groups
+from memofast.evaluate.sample_statistics import metrics_of
+from memofast.prepare.denseface import DenseFace, resize_faces
+from memofast.prepare.denseface_training import TrainingOptions, read_faces, stratified_parts
+from memofast.store import FeatureWriter, TextWriter
+from memofast.train import recipe as recipes
+from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
+from memofast.train.finetune_recipe import read
+from memofast.train.plan import make_plan
+from memofast.train.processes import Processes
+from memofast.train.session import train
+
+# our class: MELD's, RAVDESS's, FER2013's name of it
+CLASSES = {
+    "neutral": ("neutral", "neutral", "neutral"), "happy": ("joy", "happy", "happy"), "sad": ("sadness", "sad", "sad"),
+    "angry": ("anger", "angry", "angry"), "fear": ("fear", "fearful", "fear"), "disgust": ("disgust", "disgust", "disgust"),
+    "surprise": ("surprise", "surprised", "surprise"),
+}  # fmt: skip
+PER_CLASS = {"train": 300, "validation": 50, "test": 100}
+ACTORS = {"train": 0.67, "validation": 0.17, "test": 0.16}
+FACES = {"train": 0.6, "validation": 0.15, "test": 0.25}
+MOST_FACES = 6
+CONDITIONS = ("l", "v", "a", "lv", "la", "va", "lva")
+SHARES = (0.1, 0.2, 0.4, 1.0)
+SIZES = {
+    "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 256, "initializer_range": 0.08,
+    "speech_positions": 256,
+}  # fmt: skip
+
+
+def compose(meld: Corpus, ravdess: Corpus, faces: Path, denseface: Path, out: Path) -> Corpus:
+    """Write the corpus of triples."""
+    random = np.random.default_rng(20211127)
+    sentences, clips, pictures = sentences_of(meld), clips_of(ravdess), faces_of(faces, denseface)
+    said, heard = meld.stores["text"], ravdess.stores["speech"]
+    net = DenseFace(denseface)
+    about = {name: said.meta[name] for name in ("extractor", "fingerprint")}
+    stores = {
+        "text": TextWriter(out / "text", classes=tuple(CLASSES), **about),
+        "visual": FeatureWriter(out / "visual", net.width, columns=("soft_labels",), classes=net.meta.classes),
+        "speech": FeatureWriter(out / "speech", heard.width, normalisation=heard.meta["normalisation"]),
+    }
+    splits: dict[str, list[str]] = {name: [] for name in PER_CLASS}
+    for split, count in PER_CLASS.items():
+        for name in CLASSES:
+            texts = drawn(sentences[split, name], count, random)
+            sounds = drawn(clips[split, name], count, random)
+            for number in range(count):
+                id = f"{split}-{name}-{number:03}"
+                splits[split].append(id)
+                told = said.read(texts[number])
+                stores["text"].put(
+                    id, told["tokens"][1:-1], told["words"][1:-1], label=list(CLASSES).index(name),
+                    utf8=bytes(told["utf8"]).decode(),
+                )  # fmt: skip
+                stores["speech"].put(id, heard.read(sounds[number])["rows"])
+                rows, soft = net(
+                    random.choice(pictures[split, name], random.integers(1, MOST_FACES + 1), shuffle=False)
+                )
+                stores["visual"].put(id, rows, soft_labels=soft)
+    for store in stores.values():
+        store.finish()
+        store.close()
+    return write_corpus(out, "triples", {name: out / name for name in stores}, splits)
+
+
+def drawn(pool: list, count: int, random: np.random.Generator) -> list:
+    """`count` of a pool, none twice before all were drawn once."""
+    rounds = [random.permutation(len(pool)) for _ in range(-(-count // len(pool)))]
+    return [pool[place] for place in np.concatenate(rounds)[:count]]
+
+
+def sentences_of(meld: Corpus) -> dict[tuple[str, str], list[str]]:
+    """Ids by split and class; MELD dev is divided by dialogue into validation and test."""
+    dialogue, found = read_groups(meld, "dialogue"), {}
+    named = {theirs: ours for ours, (theirs, *_) in CLASSES.items()}
+    for part in meld.splits:
+        for id, label in labelled(meld.split(part)):
+            halves = "train" if part == "train" else ("validation", "test", "test")[hash_of(dialogue[id]) % 3]
+            found.setdefault((halves, named[label]), []).append(id)
+    return found
+
+
+def hash_of(name: str) -> int:
+    return int.from_bytes(name.encode(), "big") % 1_000_003
+
+
+def labelled(split: Split) -> list[tuple[str, str]]:
+    """Ids and labels."""
+    store = split.corpus.stores["text"]
+    labels = ((id, int(store.read(id)["label"][0])) for id in split.ids)
+    return [(id, store.classes["label"][label]) for id, label in labels if label >= 0]
+
+
+def clips_of(ravdess: Corpus) -> dict[tuple[str, str], list[str]]:
+    """Ids by split and class, whole actors in one split; calm, which the other corpora lack, is left out."""
+    actor, found = read_groups(ravdess, "speaker"), {}
+    actors = sorted(set(actor.values()))
+    ends = np.round(np.cumsum(list(ACTORS.values())) * len(actors)).astype(int)
+    split_of = {
+        one: name for name, begin, end in zip(ACTORS, [0, *ends[:-1]], ends, strict=True) for one in actors[begin:end]
+    }
+    named = {theirs: ours for ours, (_, theirs, _) in CLASSES.items()}
+    for part in ravdess.splits:
+        for id, label in labelled(ravdess.split(part)):
+            if label in named:
+                found.setdefault((split_of[actor[id]], named[label]), []).append(id)
+    return found
+
+
+def faces_of(faces: Path, denseface: Path) -> dict[tuple[str, str], np.ndarray]:
+    """Pictures [n, 64, 64] by split and class, of those held out when DenseFace was trained."""
+    data, options = read_faces(faces), TrainingOptions()
+    if (held := DenseFace(denseface).meta.validation["images"]) != (
+        expected := len(stratified_parts(data.labels, options.validation, options.seed)[1])
+    ):
+        raise SystemExit(
+            f"{denseface} was not trained on {faces} with the default share: {held} held out, not {expected}"
+        )
+    random = np.random.default_rng(5)
+    kept, found = stratified_parts(data.labels, options.validation, options.seed)[1], {}
+    for name, (*_, theirs) in CLASSES.items():
+        members = random.permutation(kept[data.labels[kept] == data.classes.index(theirs)])
+        ends = np.round(np.cumsum(list(FACES.values())) * len(members)).astype(int)
+        for split, part in zip(FACES, np.split(members, ends[:-1]), strict=True):
+            found[split, name] = resize_faces(data.images[part])
+    return found
+
+
+def pre_train(corpus: Path, folder: Path, updates: int) -> Path:
+    """The model pre-trained on the unlabelled train part, from random weights."""
+    chosen = recipes.read(
+        "memobert-mini",
+        [f"corpora.0.path={corpus}", *(f"model.{name}={value}" for name, value in SIZES.items()),
+         f"train.updates={updates}", "train.lr=1e-3", "train.samples=64", "train.save_every=500", "validate.every=500", "train.threads=1"],
+    )  # fmt: skip
+    processes = Processes.join(chosen.train)
+    folder.mkdir(parents=True, exist_ok=True)
+    train(make_plan(chosen), folder, processes)
+    best = sorted((folder / "checkpoints").glob("*"), key=lambda path: path.stat().st_mtime)[-1]
+    return best
+
+
+def cells(pre_trained: Path) -> dict[str, list[str]]:
+    """What is fine-tuned: name of the cell -> overrides of the recipe."""
+    scratch = [f"model.{name}={value}" for name, value in SIZES.items()]
+    starts = {
+        "scratch": [*scratch, "model.head=emocls"],
+        "pre-trained": [f"model.init={pre_trained}", "model.head=emocls"],
+    }
+    found = {}
+    for start, begun in starts.items():
+        for share in SHARES:
+            found[f"{start}, {share:.0%} of the labels"] = [*begun, f"train.share={share}", "modalities.train=[lva]"]
+        for one in "lva":
+            found[f"{start}, {one} alone"] = [*begun, f"modalities.train=[{one}]", f"modalities.evaluate=[{one}]"]
+        seven = f"[{','.join(CONDITIONS)}]"
+        found[f"{start}, seven conditions"] = [*begun, f"modalities.train={seven}", f"modalities.evaluate={seven}"]
+    words = [f"prompt.words.{name}={piece}" for name, piece in WORD_PIECES.items()]
+    for share in SHARES:
+        found[f"prompt, {share:.0%} of the labels"] = [
+            f"model.init={pre_trained}", "prompt.template=iam", *words, f"train.share={share}", "modalities.train=[lva]",
+        ]  # fmt: skip
+    return found
+
+
+# bert-base-uncased
+WORD_PIECES = {
+    "neutral": 8699,
+    "happy": 3407,
+    "sad": 6517,
+    "angry": 4854,
+    "fear": 3571,
+    "disgust": 12721,
+    "surprise": 4474,
+}
+
+
+def run_cell(corpus: Path, folder: Path, overrides: list[str], seeds: list[int]) -> dict[str, list[float]]:
+    """UA on test of every seed, by condition."""
+    evaluate = [] if any(one.startswith("modalities.evaluate") for one in overrides) else ["modalities.evaluate=[lva]"]
+    plan = make_fine_tuning_plan(
+        read("finetune", [
+            f"corpus={corpus}", f"train.seeds={seeds}", "train.epochs=20", "train.lr=5e-4", "train.samples=32", "train.validations=1",
+            "train.patience=5", "train.precision=fp32", "train.threads=1", *evaluate, *overrides,
+        ])
+    )  # fmt: skip
+    fine_tune(plan, folder, Console(quiet=True))
+    found: dict[str, list[float]] = {}
+    for _, _, condition, part, _, predictions in answers(plan, folder):
+        if part == "test":
+            found.setdefault(condition, []).append(metrics_of(predictions)["ua"])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("meld", "ravdess", "faces", "denseface"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--updates", type=int, default=1500, help="of pre-training")
+    parser.add_argument("--limit", type=int)
+    asked = parser.parse_args()
+    console = Console(highlight=False, soft_wrap=True)
+    torch.set_num_threads(1)
+    corpus = asked.out / "corpus"
+    if not (corpus / "corpus.json").is_file():
+        compose(Corpus.open(asked.meld), Corpus.open(asked.ravdess), asked.faces, asked.denseface, corpus)
+    pre_trained = pre_train(corpus, asked.out / "pre-training", asked.updates)
+    table = Table("run", "condition", "UA on test", "seconds")
+    for number, (name, overrides) in enumerate(cells(pre_trained).items()):
+        if asked.limit is not None and number >= asked.limit:
+            break
+        begun = time.monotonic()
+        found = run_cell(corpus, asked.out / "cells" / name.replace(" ", "-").replace("%", ""), overrides, asked.seeds)
+        for condition, ua in found.items():
+            told = f"{np.mean(ua):.3f} ± {np.std(ua, ddof=len(ua) > 1):.3f}"
+            console.print(f"{name}, {condition}: {told}")
+            table.add_row(name, condition, told, f"{time.monotonic() - begun:.0f}")
+            with open(asked.out / "cells.jsonl", "a") as file:
+                file.write(json.dumps({"run": name, "condition": condition, "ua": ua}) + "\n")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
