@@ -18,6 +18,7 @@ from memofast.evaluate.predictions import Predictions
 from memofast.evaluate.sample_statistics import METRICS, class_f1_of_sums, metrics_of_sums, sample_statistics, scored
 from memofast.evaluate.scores import collapsed, trivial_predictions
 
+_NAMED = 4  # runs, in a warning about many
 SELECTED_ON = ("validation", "test", "another corpus", "nothing", "unknown data")
 
 
@@ -202,14 +203,22 @@ def _supports(predictions: Predictions, truth: np.ndarray) -> dict[str, int]:
 
 
 def _warnings(group: list[Run], row: Mapping[str, Any]) -> Iterable[str]:
+    fell = [run for run in group if collapsed(run.predictions)]
+    if len(fell) > _NAMED:
+        named = "; ".join(f"fold {run.fold}, seed {run.seed}: {_says(run.predictions)}" for run in fell[:_NAMED])
+        yield (
+            f"condition {row['condition']}, {row['split']}: {len(fell)} of {len(group)} models have collapsed and say the same of every sample, "
+            f"as a trivial predictor does ({named}; ...)"
+        )
     for run in group:
         what = f"fold {run.fold}, seed {run.seed}, condition {run.condition}, {run.split}"
         if collapsed(run.predictions):
-            yield f"{what}: the model has collapsed, it says {_says(run.predictions)} of every sample, as a trivial predictor does"
+            if len(fell) <= _NAMED:
+                yield f"{what}: the model has collapsed, it says {_says(run.predictions)} of every sample, as a trivial predictor does"
         elif run.predictions.kind == "regression" and not np.ptp(scored(run.predictions).truth):
             yield f"{what}: Corr is undefined, the true values are constant"
     if row["missing"]:
-        named = "; ".join(f"fold {fold}, seed {seed}" for fold, seed in row["missing"][:4])
+        named = "; ".join(f"fold {fold}, seed {seed}" for fold, seed in row["missing"][:_NAMED])
         yield f"condition {row['condition']}, {row['split']}: {len(row['missing'])} runs are missing ({named})"
     if numbers(row)["pooled"] is None:
         yield f"condition {row['condition']}, {row['split']}: seeds saw other samples, so there are no pooled scores"

@@ -146,6 +146,15 @@ def test_a_collapsed_run_is_warned_of():
     assert f"warning: {line}" in shown(results) and f"- warning: {line}" in results_markdown(results)
 
 
+def test_many_collapsed_runs_share_a_line():
+    given = [
+        run._replace(predictions=_prefixed(named(run.predictions.truth, [0] * 60), f"f{run.fold}-"))
+        for run in runs(conditions=("lva",))
+    ]
+    (line,) = results_of(given, draws=10)["warnings"]
+    assert line.startswith("condition lva, test: 6 of 6 models have collapsed") and line.count("'neutral'") == 4
+
+
 def test_undefined_correlations_are_counted_and_shown():
     given = [Run(1, seed, "l", "test", "validation", regression(seed=seed)) for seed in (1, 2, 3)]
     given[1].predictions.scores[:] = 0.5
