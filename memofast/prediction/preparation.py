@@ -14,6 +14,7 @@ from memofast.errors import MemofastError
 from memofast.prepare.extraction import Extraction, ExtractionOptions
 from memofast.prepare.face_features import FaceChoice
 from memofast.prepare.look_again import read_settings
+from memofast.prepare.normalise import WITHIN_GROUP
 from memofast.prepare.pretrained import choose_device
 from memofast.prepare.speech import SpeechChoice
 from memofast.prepare.text import VOCABULARY_FILES, WordPieces, copy_vocabulary
@@ -167,4 +168,11 @@ def check_extraction(extraction: Extraction, preparation: Preparation, widths: d
                 f"{option}: this {rows.name} has fingerprint {rows.fingerprint}, {folder} was trained with {wanted}; give that one"
             )
         if (wanted := preparation.of_store(modality, "normalisation")) != rows.normalisation:
-            raise MemofastError(f"{folder} was trained on {modality} rows with {wanted}, not {rows.normalisation}")
+            needs = (
+                "; that takes all samples of each: evaluate a corpus normalised the same way"
+                if WITHIN_GROUP in wanted
+                else ""
+            )
+            raise MemofastError(
+                f"{folder} was trained on {modality} rows with {wanted}, not {rows.normalisation}{needs}"
+            )

@@ -19,6 +19,7 @@ from memofast.data.folds import read_groups
 from memofast.errors import MemofastError
 from memofast.store import FeatureStore, FeatureWriter, environments
 
+WITHIN_GROUP = "z-norm over each "  # begins the normalisation of such rows, then the group's name
 _NEVER_CHANGES = 1e-6  # of the mean; such a column becomes 0
 
 
@@ -60,7 +61,7 @@ def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
         has = ", ".join(name for name in corpus.stores if name != "text") or "neither visual nor speech"
         raise MemofastError(f"corpus {path} has no {modality} rows; it has {has}")
     store, group_of = corpus.stores[modality], read_groups(corpus, by)
-    within = f"z-norm within the {by}"
+    within = WITHIN_GROUP + by
     if store.meta["normalisation"].startswith(within):
         raise MemofastError(f"the {modality} rows of corpus {path} are z-normed within the {by} already")
     if lacking := [id for id in store.ids if id not in group_of]:

@@ -37,7 +37,7 @@ def test_every_group_has_mean_0_and_deviation_1(program, corpus):
     told = program("normalise", corpus)
     assert "speech rows of 41 samples z-normed within each of 3 groups speaker" in told
     store = Corpus.open(corpus).stores["speech"]
-    assert store.meta["normalisation"] == "z-norm within the speaker" and store.dtype == "float16"
+    assert store.meta["normalisation"] == "z-norm over each speaker" and store.dtype == "float16"
     for group, rows in rows_by_group(corpus, "speech").items():
         np.testing.assert_allclose(rows.mean(0), 0, atol=2e-3)
         np.testing.assert_allclose(rows.std(0), 1, atol=2e-3)
@@ -63,7 +63,7 @@ def test_columns_beside_the_rows_stay(corpus):
     found = store.read(store.ids[5])
     assert found["times"] == 0.5 and found["confidence"] == 0.25 and found["soft_labels"].tolist() == [[0.75, 0.25]]
     assert found["rows"][0, 1] == 0  # a column that never changes
-    assert store.meta["normalisation"] == "z-norm within the speaker, of rows with pixels"
+    assert store.meta["normalisation"] == "z-norm over each speaker, of rows with pixels"
 
 
 def test_mistakes_take_one_line(program, corpus):
