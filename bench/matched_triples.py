@@ -158,8 +158,7 @@ def pre_train(corpus: Path, folder: Path, updates: int) -> Path:
     processes = Processes.join(chosen.train)
     folder.mkdir(parents=True, exist_ok=True)
     train(make_plan(chosen), folder, processes)
-    best = sorted((folder / "checkpoints").glob("*"), key=lambda path: path.stat().st_mtime)[-1]
-    return best
+    return folder
 
 
 def cells(pre_trained: Path) -> dict[str, list[str]]:

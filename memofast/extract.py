@@ -34,7 +34,6 @@ def main(
     from memofast.features.extraction import extract_into
 
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # a head that is not read is no news
     line = extract_into(out, model, corpus, split, condition, device)
     Console(highlight=False, soft_wrap=True).print(line, markup=False)
 

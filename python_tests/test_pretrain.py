@@ -14,7 +14,11 @@ import yaml
 from runs import command, environment, final_weights, losses, pretrain, small_corpus, small_recipe, the_run
 
 from memofast.errors import MemofastError
+from memofast.model import MemoBertModel
 from memofast.pretrain import main
+from memofast.train import finetune_recipe
+from memofast.train import recipe as recipes
+from memofast.train.fine_tuning_runs import make_fine_tuning_plan, start_model
 from memofast.train.metrics import read_metrics
 
 
@@ -208,6 +212,26 @@ def test_start_from_a_checkpoint(finished, corpus, tmp_path):
     assert pretrain(tmp_path, recipe, f"model.init={checkpoint}").returncode == 0
     line = one_line(pretrain(tmp_path, recipe, f"model.init={checkpoint}", "model.hidden_size=64"))
     assert "has hidden_size 32, the recipe 64" in line
+
+
+def test_a_run_is_a_start_by_its_best_checkpoint(finished, corpus, tmp_path):
+    """Of pre-training and of fine-tuning, which in this way takes the vocabulary, widths and weights of the run."""
+    run = shutil.copytree(the_run(finished[0]), tmp_path / "run")
+    steps = sorted((run / "checkpoints").glob("step-*"))
+    for best in (steps[0], steps[-1]):
+        trainer = json.loads((steps[-1] / "trainer.json").read_text())
+        trainer["best"] = int(best.name[5:])
+        (steps[-1] / "trainer.json").write_text(json.dumps(trainer))
+        for read in (recipes.read, finetune_recipe.read):
+            assert read("demo" if read is recipes.read else "finetune-demo", [f"model.init={run}"]).model.init == str(
+                best
+            )
+    with pytest.raises(MemofastError, match="has hidden_size 32, the recipe 64"):
+        make_fine_tuning_plan(finetune_recipe.read("finetune-demo", [f"corpus={corpus}", f"model.init={run}"]))
+    plan = make_fine_tuning_plan(finetune_recipe.read("finetune", [f"corpus={corpus}", f"model.init={run}"]))
+    model = start_model(plan.recipe, plan.corpus, plan.target, plan.folds[0].train)
+    wanted = MemoBertModel.from_pretrained(steps[-1]).state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in model.memobert.state_dict().items())
 
 
 def test_full_disk(corpus, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,8 +79,17 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
 
 
 def model_folder(folder: Path) -> Path:
-    """The folder of the model itself, given that or the folder of the run that made it."""
-    return folder / "model" if (folder / "model" / "config.json").is_file() else folder
+    """The folder of the model itself, given that or the folder of the run that made it: of a pre-training the best checkpoint."""
+    if (folder / "model" / "config.json").is_file():
+        return folder / "model"
+    steps = sorted(folder.glob("checkpoints/step-*"))
+    if (folder / "config.json").is_file() or not steps:
+        return folder
+    try:
+        best = json.loads((steps[-1] / "trainer.json").read_text())["best"]
+    except (OSError, ValueError, KeyError):
+        return steps[-1]
+    return next((step for step in steps if int(step.name[5:]) == best), steps[-1])
 
 
 def open_emotion_model(folder: Path) -> MemoBertForEmotion | MemoBertForPrompt:

@@ -84,6 +84,8 @@ class MemoBertPreTrainedModel(PreTrainedModel):
 class MemoBertModel(MemoBertPreTrainedModel):
     """Embeddings, encoder and pooler over a packed batch."""
 
+    _keys_to_ignore_on_load_unexpected = (r"^heads\.", r"^emotion\.")  # heads of the model that a checkpoint is of
+
     def __init__(self, config: MemoBertConfig):
         super().__init__(config)
         self.embeddings = MemoBertEmbeddings(config)

@@ -34,7 +34,7 @@ from memofast.store.files import write_json
 from memofast.train.answers import answer
 from memofast.train.fine_tuning import FineTuner, FineTuning
 from memofast.train.finetune_recipe import FineTuneRecipe, PromptChoice
-from memofast.train.fits import check_widths, check_words, conditions_for, shared_modalities
+from memofast.train.fits import check_sizes, check_widths, check_words, conditions_for, shared_modalities
 from memofast.train.fold_parts import (
     Fold,
     check_classes,
@@ -105,6 +105,7 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     Raises: `MemofastError` for a missing corpus, a label that is not in the map, a class without training samples in a fold, a condition
         of modalities that corpus or model lack, a starting checkpoint of another architecture.
     """
+    logging.disable_progress_bar()  # of loading and saving, which are quick
     corpus = open_corpus(recipe.corpus)
     target = Target.of_corpus(corpus, recipe.target.kind, recipe.target.map)
     target.within(corpus)
@@ -141,6 +142,7 @@ def start_model(
         named = {"id2label": dict(enumerate(target.classes)), "label2id": {c: n for n, c in enumerate(target.classes)}}
         model = MemoBertForEmotion(MemoBertConfig(**widths | entries | named | asked))
     else:
+        check_sizes(chosen.init, entries, may_lack=list(widths))
         entries = (widths if is_bert(chosen.init) else {}) | entries
         if recipe.prompt:
             model = _start_prompt(recipe.prompt, chosen.init, target, entries)
@@ -181,7 +183,6 @@ def fine_tune(plan: FineTuningPlan, folder: Path, console: Console) -> list[dict
 
     Raises: `MemofastError` as `FineTuner`; `SystemExit` after Ctrl-C or SIGTERM, with everything saved.
     """
-    logging.disable_progress_bar()
     runs = list(plan.runs())
     for number, (fold, seed) in enumerate(runs, 1):
         place = folder / fold.name / f"seed-{seed}"

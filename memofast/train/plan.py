@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,10 @@ from memofast.data.demo import open_corpus
 from memofast.data.loading import MicroBatch
 from memofast.data.sampling import Stream
 from memofast.errors import MemofastError
-from memofast.model import MemoBertConfig, MemoBertForPreTraining, conversion
+from memofast.model import MemoBertConfig, MemoBertForPreTraining
+from memofast.model.memobert import is_bert
 from memofast.objectives import Objective
+from memofast.train.fits import check_sizes, sizes_of
 from memofast.train.recipe import CorpusEntry, Recipe, Rows
 
 MODALITIES = ("text", "visual", "speech")
@@ -117,7 +118,7 @@ def make_config(recipe: Recipe, corpora: list[Corpus]) -> MemoBertConfig:
         if value and given.get(name, value) != value:
             raise MemofastError(f"model.{name} is {given[name]}, but the corpora have {value}; leave it out")
     try:
-        return MemoBertConfig(**{**found, **_sizes_of(recipe.model.init), **given, **_present(found)})
+        return MemoBertConfig(**{**found, **sizes_of(recipe.model.init), **given, **_present(found)})
     except ValueError as error:
         raise MemofastError(f"model: {error}") from None
 
@@ -131,12 +132,12 @@ def make_model(plan: Plan) -> MemoBertForPreTraining:
     init = plan.recipe.model.init
     if init is None:
         return MemoBertForPreTraining(plan.config)
-    _check_sizes(init, _sizes_of(init), plan.config)
+    check_sizes(init, plan.config.to_dict())
     path = Path(init)
     overrides = {name: value for name, value in plan.config.to_dict().items() if name in _CHOSEN}
     if path.is_file():
         return MemoBertForPreTraining.from_original(path, **overrides)
-    if _kind(path) == "bert":
+    if is_bert(path):
         return MemoBertForPreTraining.from_bert(path, **overrides)
     return MemoBertForPreTraining.from_pretrained(path, config=plan.config)
 
@@ -145,44 +146,6 @@ _CHOSEN = (
     "visual_width", "speech_width", "visual_positions", "speech_positions", "visual_classes", "mask_token_id",
     "hidden_dropout_prob", "attention_probs_dropout_prob",
 )  # fmt: skip
-_SIZES = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-    "max_position_embeddings", "visual_width", "speech_width", "visual_positions", "speech_positions", "visual_classes",
-)  # fmt: skip
-
-
-def _kind(folder: Path) -> str | None:
-    try:
-        return json.loads((folder / "config.json").read_text()).get("model_type")
-    except (OSError, ValueError):
-        return None
-
-
-def _sizes_of(init: str | None) -> dict[str, Any]:
-    """Sizes that a starting checkpoint fixes."""
-    if init is None:
-        return {}
-    path = Path(init)
-    if not path.exists():
-        raise MemofastError(f"model.init: no checkpoint at {init}; give a local folder or file")
-    if path.is_file():
-        return conversion.read_original(path).sizes
-    kind = _kind(path)
-    if kind == "bert":
-        return conversion.read_bert(path).sizes
-    sizes = MemoBertForPreTraining.config_class.from_pretrained(path).to_dict() if kind == "memobert" else {}
-    if not sizes:
-        raise MemofastError(f"model.init: {init} holds no BERT or memofast checkpoint; give one or leave it out")
-    return {name: sizes[name] for name in _SIZES}
-
-
-def _check_sizes(init: str, sizes: dict[str, Any], config: MemoBertConfig) -> None:
-    for name in _SIZES:
-        if sizes.get(name, value := getattr(config, name)) != value:
-            raise MemofastError(
-                f"model.init: {init} has {name} {sizes[name]}, the recipe {value}; "
-                f"set model.{name}={sizes[name]} or start from another checkpoint"
-            )
 
 
 def _present(found: dict[str, Any]) -> dict[str, Any]:

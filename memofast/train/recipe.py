@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
 from memofast.errors import MemofastError
+from memofast.model.emotion import model_folder
 from memofast.train.recipe_file import Section, checked, nearest, read_values, shipped
 
 
@@ -33,7 +35,7 @@ class Rows(Section):
 class Model(Section):
     """Entries of `MemoBertConfig`; None: its default, the checkpoint's value, or for feature widths the corpora's.
 
-    init: folder of a BERT or memofast checkpoint, or a state dict of the original MEmoBERT; None: random weights.
+    init: folder of a BERT or memofast checkpoint, of a run (its best one), or a state dict of the original MEmoBERT; None: random weights.
     """
 
     init: str | None = None
@@ -52,6 +54,11 @@ class Model(Section):
     visual_classes: int | None = None
     mask_token_id: int | None = None
     initializer_range: float | None = Field(None, gt=0)
+
+    @field_validator("init")
+    @classmethod
+    def _of_run(cls, init: str | None) -> str | None:
+        return str(model_folder(Path(init))) if init else None
 
     def entries(self) -> dict[str, Any]:
         """What the recipe says about `MemoBertConfig`."""
