@@ -65,8 +65,14 @@ def test_a_signal_anywhere_unwinds_and_gives_its_code(monkeypatch, tmp_path, num
             (tmp_path / "left in order").touch()
 
     before = signal.getsignal(signal.SIGTERM)
+    of_ctrl_c = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs begin by ignoring it
     monkeypatch.setattr(sys, "argv", ["memofast"])
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(interrupted, "memofast test")
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.run(interrupted, "memofast test")
+    finally:
+        signal.signal(signal.SIGINT, of_ctrl_c)
     assert stopped.value.code == code
     assert list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) == before
