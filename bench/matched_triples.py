@@ -52,9 +52,9 @@ SIZES = {
 def compose(meld: Corpus, ravdess: Corpus, faces: Path, denseface: Path, out: Path) -> Corpus:
     """Write the corpus of triples."""
     random = np.random.default_rng(20211127)
-    sentences, clips, pictures = sentences_of(meld), clips_of(ravdess), faces_of(faces, denseface)
-    said, heard = meld.stores["text"], ravdess.stores["speech"]
     net = DenseFace(denseface)
+    sentences, clips, pictures = sentences_of(meld), clips_of(ravdess), faces_of(faces, net)
+    said, heard = meld.stores["text"], ravdess.stores["speech"]
     about = {name: said.meta[name] for name in ("extractor", "fingerprint")}
     stores = {
         "text": TextWriter(out / "text", classes=tuple(CLASSES), **about),
@@ -75,10 +75,9 @@ def compose(meld: Corpus, ravdess: Corpus, faces: Path, denseface: Path, out: Pa
                     utf8=bytes(told["utf8"]).decode(),
                 )  # fmt: skip
                 stores["speech"].put(id, heard.read(sounds[number])["rows"])
-                rows, soft = net(
-                    random.choice(pictures[split, name], random.integers(1, MOST_FACES + 1), shuffle=False)
-                )
-                stores["visual"].put(id, rows, soft_labels=soft)
+                rows, soft = pictures[split, name]
+                shown = random.choice(len(rows), random.integers(1, MOST_FACES + 1), shuffle=False)
+                stores["visual"].put(id, rows[shown], soft_labels=soft[shown])
     for store in stores.values():
         store.finish()
         store.close()
@@ -129,20 +128,20 @@ def clips_of(ravdess: Corpus) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def faces_of(faces: Path, denseface: Path) -> dict[tuple[str, str], np.ndarray]:
-    """Pictures [n, 64, 64] by split and class, of those held out when DenseFace was trained."""
+def faces_of(faces: Path, net: DenseFace) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """Rows and soft labels of each face by split and class, of those held out when DenseFace was trained."""
     data, options, found = read_faces(faces), TrainingOptions(), {}
     kept = stratified_parts(data.labels, options.validation, options.seed)[1]
-    if (held := DenseFace(denseface).meta.validation["images"]) != len(kept):
+    if (held := net.meta.validation["images"]) != len(kept):
         raise SystemExit(
-            f"{denseface} held out {held} faces in its training, {faces} gives {len(kept)}: not trained on it"
+            f"this DenseFace held out {held} faces in its training, {faces} gives {len(kept)}: not trained on it"
         )
     random = np.random.default_rng(5)
     for name, (*_, theirs) in CLASSES.items():
         members = random.permutation(kept[data.labels[kept] == data.classes.index(theirs)])
         ends = np.round(np.cumsum(list(FACES.values())) * len(members)).astype(int)
         for split, part in zip(FACES, np.split(members, ends[:-1]), strict=True):
-            found[split, name] = resize_faces(data.images[part])
+            found[split, name] = net(resize_faces(data.images[part]))
     return found
 
 
