@@ -270,6 +270,15 @@ def test_several_labels_and_values_through_the_command(program, felt, tmp_path, 
     assert "lv" in said
 
 
+def test_the_last_update_is_evaluated_too(program, made, tmp_path):
+    run = mood_run(tmp_path / "last", made / "moods", "protocol=last", "train.epochs=2")
+    assert "every checkpoint was selected on nothing: the last update on moods" in program("evaluate", run)
+    said = program("evaluate", run, "--corpus", made / "moods", "--out", tmp_path / "test")
+    assert "too good" not in said and rows(results(tmp_path / "test"))["moods, test", "lva"]["selected_on"] == "nothing"
+    said = program("evaluate", run, "--corpus", made / "moods", "--split", "validation", "--out", tmp_path / "seen")
+    assert "12 of these 12 samples were in its training part" in said
+
+
 def seed_of(run: Path) -> int:
     """Of the run whose model was kept."""
     done = [json.loads(path.read_text()) for path in run.glob("fixed/*/done.json")]

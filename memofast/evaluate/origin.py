@@ -68,7 +68,7 @@ class Origin:
             (self.fold.train, "were in its training part"),
             (self.fold.validation, "chose its checkpoint"),
         ):
-            if count := len(tested.intersection(part.ids)):
+            if part is not None and (count := len(tested.intersection(part.ids))):
                 lines.append(f"{self.name}: {count:,} of these {len(tested):,} samples {did}; its numbers are too good")
         return lines
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from memofast.errors import MemofastError
+from memofast.model.embeddings import FEATURE_MODALITIES
 from memofast.model.emotion import MemoBertForEmotion
 from memofast.model.padded import PaddedEmotionModel
 from memofast.store.files import replace_file
@@ -28,19 +29,20 @@ def write_program(model: MemoBertForEmotion, path: Path) -> list[str]:
     """
     if path.suffix not in KINDS:
         raise MemofastError(f"{path} is neither {' nor '.join(KINDS)}; the suffix chooses what is written")
-    program, about = export_emotion_model(model), {"classes": json.dumps(model.classes), "kind": model.kind}
+    program, names = export_emotion_model(model), input_names(model)
+    about = {"classes": json.dumps(model.classes), "kind": model.kind}
     if path.suffix == ".onnx":
-        replace_file(path, _onnx(program, input_names(model), about))
+        replace_file(path, _onnx(program, names, about))
     else:
         file = io.BytesIO()
         torch.export.save(program, file, extra_files=about)
         replace_file(path, file.getvalue())
-    return input_names(model)
+    return names
 
 
 def input_names(model: MemoBertForEmotion) -> list[str]:
     """The arguments of `PaddedEmotionModel.forward`, by name."""
-    features = PaddedEmotionModel(model).modalities
+    features = [modality for modality in FEATURE_MODALITIES if model.config.feature_width(modality)]
     return ["token_ids", "text_lengths", *(name for m in features for name in (m, f"{m}_lengths"))]
 
 

@@ -52,7 +52,7 @@ class _Sums:
 
 
 def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
-    """Write the rows of `modality` z-normed within each group `by` as a new store, and let `corpus.json` name it. The former store stays.
+    """Write the rows of `modality` z-normed within each group `by` as a new store, and let `corpus.json` name it. The store that was prepared stays.
 
     Returns: samples by group. Raises: `MemofastError` where the corpus lacks the modality or the groups, a sample its group, or rows are normed so already.
     """
@@ -99,7 +99,7 @@ def main(
 ) -> None:
     """Z-norm a corpus's feature rows within each speaker or other group, using all of the group's samples and no label.
 
-    The former rows stay in their store, and preparing the corpus further goes on with them: normalise again after that. A model trained on such rows
+    The rows that were prepared stay in their store, and preparing the corpus further goes on with them: normalise again after that. A model trained on such rows
     reads corpora normalised the same way.
 
     Example: python -m memofast.prepare.normalise corpora/ravdess --by speaker

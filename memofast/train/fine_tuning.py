@@ -46,8 +46,7 @@ class FineTuning:
     metric: the one of `sample_statistics.metrics_of` by which the best checkpoint is chosen, on the validation split and never on another one.
     class_weights: `none`, or `balanced` for weights inverse to the classes' shares. smoothing: of the labels. conditions: of modalities under
     which validation scores the model, their mean counts; none: all modalities there are. warmup: share of the updates. hide: share of face and speech
-    rows that an update hides behind the mask vector, in spans of `HIDDEN_SPAN`; samples with fewer
-    keep theirs.
+    rows that an update hides behind the mask vector, in spans of `HIDDEN_SPAN`; samples with fewer keep theirs.
     """
 
     epochs: int = 3

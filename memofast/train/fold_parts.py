@@ -74,22 +74,19 @@ def _fold(
     train, validation, test = (parts.get(part) for part in ("train", "validation", "test"))
     if train is None:
         raise MemofastError(f"fold {name} of corpus {corpus.path} has no training part")
+    _check_apart(name, parts)
+    if recipe.protocol == "paper" and test is None:
+        raise MemofastError(f"protocol paper chooses on test data, but fold {name} of {corpus.path} has none")
     if recipe.protocol != "clean":
-        if recipe.protocol == "paper" and test is None:
-            raise MemofastError(f"protocol paper chooses on test data, but fold {name} of {corpus.path} has none")
-        _check_apart(name, {"train": train} | ({"test": test} if test else {}))
         both = Split.of_ids(corpus, "train and validation", train.ids + (validation.ids if validation else []))
-        return (
-            Fold(name, both, test, test, "test")
-            if recipe.protocol == "paper"
-            else Fold(name, both, None, test, "nothing")
-        )
+        if recipe.protocol == "paper":
+            return Fold(name, both, test, test, "test")
+        return Fold(name, both, None, test, "nothing")
     if validation is None:
         kept, held = hold_out(train.ids, recipe.folds.held_out, group_of)
         if not kept or not held:
             raise MemofastError(f"fold {name}: its training part cannot be divided into training and validation")
         train, validation = Split.of_ids(corpus, "train", kept), Split.of_ids(corpus, "validation", held)
-    _check_apart(name, {"train": train, "validation": validation} | ({"test": test} if test else {}))
     return Fold(name, train, validation, test, "validation")
 
 

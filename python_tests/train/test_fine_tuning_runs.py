@@ -143,6 +143,13 @@ def test_the_last_update_is_kept_where_nothing_chooses(recipe, tmp_path):
     assert "seed 1; its checkpoint was selected on nothing: the last update" in origin
 
 
+@pytest.mark.parametrize("protocol", ["clean", "last", "paper"])
+def test_no_protocol_trains_on_what_it_tests(recipe, protocol):
+    """Under two of them validation is trained on, so that it must not hold test samples either."""
+    with pytest.raises(MemofastError, match="fold fixed leaks"):
+        make_fine_tuning_plan(recipe(f"protocol={protocol}", "folds.validation=test"))
+
+
 def test_a_validation_part_is_held_out_where_there_is_none(recipe):
     plan = make_fine_tuning_plan(recipe("folds.validation=null", "folds.by=speaker", "folds.held_out=0.2"))
     (fold,) = plan.folds
