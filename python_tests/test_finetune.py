@@ -52,6 +52,27 @@ def test_demo_is_interrupted_resumed_and_reported(tmp_path):
     assert again.returncode == 0 and "run 1 of 2" not in again.stderr + again.stdout
 
 
+def test_a_stopped_run_says_how_to_go_on(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "memofast.finetune",
+        *LITTLE,
+        "train.epochs=500",
+        f"corpus={small_corpus(tmp_path)}",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stderr=subprocess.STDOUT, stdout=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/fixed/seed-1/checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=60)[0].decode()
+    (run,) = Path(tmp_path, "runs").iterdir()
+    assert process.returncode == 143 and f"saved; continue with --resume runs/{run.name}" in said
+
+
 def test_mistakes_take_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for arguments, message in {

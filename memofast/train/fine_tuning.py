@@ -89,7 +89,7 @@ class FineTuner:
     """One run, fresh or resumed from the newest checkpoint in `folder`.
 
     Args: model: its classes are those of the target. streams: what is learnt, by weight; a stream whose objective is a condition of modalities shows
-        those alone. validation: what chooses the checkpoint; None: the last is kept. target: None for the model's own classes.
+        those alone. validation: what chooses the checkpoint; None: the last is kept. target: None for the model's own classes. go_on: what to do after a stop.
     Raises: `MemofastError` for a corpus without labels or of other classes than the model's.
     """
 
@@ -101,8 +101,10 @@ class FineTuner:
         options: FineTuning,
         folder: Path,
         target: Target | None = None,
+        go_on: str = "run the same command again to go on",
     ):
         limit_compiled_products()
+        self.go_on = go_on
         self.target = target or target_of(model)
         self.within = {stream.name: self.target.within(stream.split.corpus) for stream in streams}
         if validation is not None:
@@ -165,7 +167,7 @@ class FineTuner:
                     log.sync()
                     self.checkpoints.save(update.step, self.model, self.optimiser, vars(self.state))
                 if stop.number:
-                    progress.say(f"stopped at update {update.step}, saved; run the same command again to go on")
+                    progress.say(f"stopped at update {update.step}, saved; {self.go_on}")
                     raise SystemExit(128 + stop.number)
                 if self.state.stale >= self.options.patience:
                     progress.say(f"no better validation in {self.state.stale}; stopped at update {update.step}")
