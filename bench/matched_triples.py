@@ -9,17 +9,16 @@ cells are kept, and the same command goes on.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from memofast.data import Corpus, Split, write_corpus
 from memofast.data.folds import read_groups
+from memofast.evaluate.results_table import Section, print_section, section_markdown
 from memofast.evaluate.sample_statistics import metrics_of
 from memofast.prepare.denseface import DenseFace, resize_faces
 from memofast.prepare.denseface_training import TrainingOptions, read_faces, stratified_parts
@@ -197,11 +196,35 @@ def run_cell(corpus: Path, folder: Path, overrides: list[str], seeds: list[int])
     return found
 
 
+def tables(found: dict[tuple[str, str], list[float]]) -> list[Section]:
+    """UA of each cell and condition as three tables."""
+
+    def told(run: str, condition: str) -> str:
+        ua = found.get((run, condition))
+        return "-" if ua is None else f"{np.mean(ua):.3f} ± {np.std(ua, ddof=len(ua) > 1):.3f}"
+
+    starts, shares = ("scratch", "pre-trained"), [f"{share:.0%}" for share in SHARES]
+    return [
+        Section(
+            "All three modalities, by share of the labels", ("", *shares),
+            [(start, *(told(f"{start}, {share} of the labels", "lva") for share in shares)) for start in (*starts, "prompt")],
+        ),
+        Section(
+            "Trained and tested on one modality, all labels", ("", *"lva", "lva"),
+            [(start, *(told(f"{start}, {one} alone", one) for one in "lva"), told(f"{start}, 100% of the labels", "lva")) for start in starts],
+        ),
+        Section(
+            "One model trained on the mixture of seven conditions, all labels", ("", *CONDITIONS),
+            [(start, *(told(f"{start}, seven conditions", condition) for condition in CONDITIONS)) for start in starts],
+        ),
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("meld", "ravdess", "faces", "denseface"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of all runs; results.md is written there")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--updates", type=int, default=1500, help="of pre-training")
     parser.add_argument("--limit", type=int)
@@ -212,19 +235,19 @@ def main() -> None:
     if not (corpus / "corpus.json").is_file():
         compose(Corpus.open(asked.meld), Corpus.open(asked.ravdess), asked.faces, asked.denseface, corpus)
     pre_trained = pre_train(corpus, asked.out / "pre-training", asked.updates)
-    table = Table("run", "condition", "UA on test", "seconds")
-    for number, (name, overrides) in enumerate(cells(pre_trained).items()):
-        if asked.limit is not None and number >= asked.limit:
-            break
+    found: dict[tuple[str, str], list[float]] = {}
+    for name, overrides in list(cells(pre_trained).items())[: asked.limit]:
         begun = time.monotonic()
-        found = run_cell(corpus, asked.out / "cells" / name.replace(" ", "-").replace("%", ""), overrides, asked.seeds)
-        for condition, ua in found.items():
-            told = f"{np.mean(ua):.3f} ± {np.std(ua, ddof=len(ua) > 1):.3f}"
-            console.print(f"{name}, {condition}: {told}")
-            table.add_row(name, condition, told, f"{time.monotonic() - begun:.0f}")
-            with open(asked.out / "cells.jsonl", "a") as file:
-                file.write(json.dumps({"run": name, "condition": condition, "ua": ua}) + "\n")
-    console.print(table)
+        uas = run_cell(corpus, asked.out / "cells" / name.replace(" ", "-").replace("%", ""), overrides, asked.seeds)
+        found |= {(name, condition): ua for condition, ua in uas.items()}
+        told = "; ".join(f"{condition} {' '.join(f'{one:.3f}' for one in ua)}" for condition, ua in uas.items())
+        console.print(f"{name}: UA of each seed {told} ({time.monotonic() - begun:.0f} s)")
+        shown = [section_markdown(section) for section in tables(found)]
+        (asked.out / "results.md").write_text(
+            "# Matched triples: UA on test, mean ± deviation over seeds\n\n" + "\n".join(shown)
+        )
+    for section in tables(found):
+        print_section(section, console)
 
 
 if __name__ == "__main__":

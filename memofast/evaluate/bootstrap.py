@@ -12,7 +12,7 @@ _CELLS = 4_000_000  # drawn at a time, 32 MB of counts
 
 
 def intervals(
-    predictions: Predictions, draws: int = DRAWS, level: float = 0.95, seed: int = 0, f1_order: str = "sklearn"
+    predictions: Predictions, draws: int = DRAWS, level: float = 0.95, seed: int = 0
 ) -> dict[str, list[float] | None]:
     """Lower and upper end by metric of the kind (`METRICS`), over samples whose truth is known.
 
@@ -20,7 +20,7 @@ def intervals(
     Raises: `MemofastError` where no truth is known or a score is not finite.
     """
     sums = resampled_sums(sample_statistics(predictions), draws, seed)
-    metrics = metrics_of_sums(predictions.kind, sums, f1_order)
+    metrics = metrics_of_sums(predictions.kind, sums)
     return {name: interval(metrics[name], level) for name in METRICS[predictions.kind]}
 
 

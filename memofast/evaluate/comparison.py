@@ -14,9 +14,7 @@ from memofast.evaluate.sample_statistics import METRICS, metrics_of_sums, sample
 DRAWS = 10_000
 
 
-def compare(
-    first: Predictions, second: Predictions, draws: int = DRAWS, seed: int = 0, f1_order: str = "sklearn"
-) -> dict[str, Any]:
+def compare(first: Predictions, second: Predictions, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Differences between two sets of predictions of the same samples, in any order, as JSON can hold them.
 
     Returns: `samples`; `metrics`: by name `first`, `second`, `difference` (second minus first), `interval` (95 %, over samples) and `p` (see
@@ -27,7 +25,7 @@ def compare(
     found = {
         "kind": first.kind,
         "samples": len(first.ids),
-        "metrics": paired_bootstrap(first, second, draws, seed, f1_order),
+        "metrics": paired_bootstrap(first, second, draws, seed),
     }
     if first.kind == "single":
         found["mcnemar"] = mcnemar(first.named == first.truth, second.named == second.truth)
@@ -81,7 +79,7 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, floa
 
 
 def paired_bootstrap(
-    first: Predictions, second: Predictions, draws: int = DRAWS, seed: int = 0, f1_order: str = "sklearn"
+    first: Predictions, second: Predictions, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """By metric the difference second minus first, each draw taking the same samples of both; predictions are `aligned`.
 
@@ -90,8 +88,8 @@ def paired_bootstrap(
     """
     statistics = [sample_statistics(one) for one in (first, second)]
     sums = np.split(resampled_sums(np.hstack(statistics), draws, seed), 2, axis=1)
-    drawn = [metrics_of_sums(first.kind, one, f1_order) for one in sums]
-    observed = [metrics_of_sums(first.kind, one.sum(0), f1_order) for one in statistics]
+    drawn = [metrics_of_sums(first.kind, one) for one in sums]
+    observed = [metrics_of_sums(first.kind, one.sum(0)) for one in statistics]
     found = {}
     for name in METRICS[first.kind]:
         differences = drawn[1][name] - drawn[0][name]

@@ -37,7 +37,6 @@ class Run(NamedTuple):
 def results_of(
     runs: Iterable[Run | tuple],
     trivial: Mapping[int | str, Any] | None = None,
-    f1_order: str = "sklearn",
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -47,7 +46,7 @@ def results_of(
         trivial: by fold, what the trivial predictor always says (see `scores_of`); None: the commonest of what each run is tested on.
         draws, seed: of the bootstrap.
 
-    Returns: `kind`, `classes`, `f1_order`, `draws`, `rows`, `warnings` (lines). A row: `condition`, `split`, `selected_on`, `folds`, `seeds`,
+    Returns: `kind`, `classes`, `draws`, `rows`, `warnings` (lines). A row: `condition`, `split`, `selected_on`, `folds`, `seeds`,
         `runs`, `missing` [fold, seed] of runs that are not there, `samples` (distinct), `supports` by class, `collapsed` (runs), and under
         `selected on ...` (see `numbers`): `runs`: metric to `mean`, `sd` (n - 1; None of one run) and `undefined` (runs); `each`: `fold`, `seed` and metrics of every run; `pooled`: metric to
         `mean` over seeds of the score over all folds together, and its `interval` (95 %, over samples; None where seeds saw other samples);
@@ -61,11 +60,10 @@ def results_of(
         groups.setdefault((run.split, run.selected_on, run.condition), []).append(run)
     splits = list(dict.fromkeys(run.split for run in runs))
     order = sorted(groups, key=lambda key: (splits.index(key[0]), SELECTED_ON.index(key[1])))
-    rows = [_row(groups[key], trivial or {}, f1_order, draws, seed) for key in order]
+    rows = [_row(groups[key], trivial or {}, draws, seed) for key in order]
     return {
         "kind": kind,
         "classes": list(classes),
-        **({"f1_order": f1_order} if kind == "regression" else {}),
         "draws": draws,
         "rows": rows,
         "warnings": [line for key, row in zip(order, rows, strict=True) for line in _warnings(groups[key], row)],
@@ -108,7 +106,7 @@ def _checked(runs: list[Run]) -> list[Run]:
     return runs
 
 
-def _row(group: list[Run], trivial: Mapping[int | str, Any], f1_order: str, draws: int, seed: int) -> dict[str, Any]:
+def _row(group: list[Run], trivial: Mapping[int | str, Any], draws: int, seed: int) -> dict[str, Any]:
     first = group[0]
     folds, seeds = (sorted({getattr(run, name) for run in group}, key=_natural) for name in ("fold", "seed"))
     there = {(run.fold, run.seed) for run in group}
@@ -126,24 +124,24 @@ def _row(group: list[Run], trivial: Mapping[int | str, Any], f1_order: str, draw
         "samples": len(truth_of),
         **({"supports": supports} if supports else {}),
         "collapsed": sum(map(collapsed, known)),
-        f"selected on {first.selected_on}": _numbers(group, known, trivial, f1_order, draws, seed),
+        f"selected on {first.selected_on}": _numbers(group, known, trivial, draws, seed),
     }
 
 
 def _numbers(
-    group: list[Run], known: list[Predictions], trivial: Mapping[int | str, Any], f1_order: str, draws: int, seed: int
+    group: list[Run], known: list[Predictions], trivial: Mapping[int | str, Any], draws: int, seed: int
 ) -> dict[str, Any]:
     kind, classes = known[0].kind, known[0].classes
     always = [trivial_predictions(one, trivial.get(run.fold))[1] for run, one in zip(group, known, strict=True)]
     sums, of_trivial = (np.array([sample_statistics(one).sum(0) for one in some]) for some in (known, always))
-    metrics = metrics_of_sums(kind, sums, f1_order)
+    metrics = metrics_of_sums(kind, sums)
     found: dict[str, Any] = {
         "runs": {name: _spread(values) for name, values in metrics.items()},
         "each": [
             {"fold": run.fold, "seed": run.seed, **{name: _finite(values[n]) for name, values in metrics.items()}}
             for n, run in enumerate(group)
         ],
-        "pooled": _pooled(group, f1_order, draws, seed),
+        "pooled": _pooled(group, draws, seed),
     }
     if classes:
         f1 = class_f1_of_sums(kind, sums)
@@ -153,7 +151,7 @@ def _numbers(
         for one in known:
             np.add.at(confusion, (one.truth, one.named), 1)
         found["confusion"] = confusion.tolist()
-    by_metric = metrics_of_sums(kind, of_trivial, f1_order)
+    by_metric = metrics_of_sums(kind, of_trivial)
     return found | {"majority": {name: _spread(values)["mean"] for name, values in by_metric.items()}}
 
 
@@ -167,7 +165,7 @@ def _spread(values: np.ndarray) -> dict[str, float | int | None]:
     }
 
 
-def _pooled(group: list[Run], f1_order: str, draws: int, seed: int) -> dict[str, dict[str, Any]] | None:
+def _pooled(group: list[Run], draws: int, seed: int) -> dict[str, dict[str, Any]] | None:
     """Scores over all folds together, mean over seeds; every draw takes the same samples of each seed. None where seeds saw other samples.
 
     A sample that several folds hold is drawn with all its answers.
@@ -185,9 +183,9 @@ def _pooled(group: list[Run], f1_order: str, draws: int, seed: int) -> dict[str,
         rows = sample_statistics(pool)
         statistics.append(np.zeros((len(place), rows.shape[1])))
         np.add.at(statistics[-1], [place[id] for id in pool.ids], rows)
-    observed = metrics_of_sums(kind, np.array([rows.sum(0) for rows in statistics]), f1_order)
+    observed = metrics_of_sums(kind, np.array([rows.sum(0) for rows in statistics]))
     sums = np.split(resampled_sums(np.hstack(statistics), draws, seed), len(pools), axis=1)
-    drawn = metrics_of_sums(kind, np.array(sums), f1_order)
+    drawn = metrics_of_sums(kind, np.array(sums))
     return {
         name: {"mean": _finite(observed[name].mean()), "interval": interval(drawn[name].mean(0))}
         for name in METRICS[kind]

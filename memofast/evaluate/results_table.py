@@ -73,7 +73,9 @@ def _scores(results: dict[str, Any], rows: Sequence[dict], where: str) -> Sectio
     for conditions, majority in _majorities(rows):
         of = "" if len(conditions) == len(rows) else f" of {', '.join(conditions)}"
         cells.append((f"{predictor}{of}", "", *(_number(majority[name]) for name in metrics)))
-    return Section(f"{where}: {over}", ("condition", "runs", *_headings(results)), cells)
+    return Section(
+        f"{where}: {over}", ("condition", "runs", *(NAMES[name] for name in METRICS[results["kind"]])), cells
+    )
 
 
 def _runs(row: dict) -> str:
@@ -100,7 +102,7 @@ def _pooled(results: dict[str, Any], rows: Sequence[dict], where: str) -> Sectio
         scores = (_interval(pooled.get(name)) for name in METRICS[results["kind"]])
         cells.append((marked(row["condition"], row), f"{row['samples']:,}", *scores))
     title = f"{where}: folds pooled, mean over seeds [95 % bootstrap interval over samples]"
-    return Section(title, ("condition", "samples", *_headings(results)), cells)
+    return Section(title, ("condition", "samples", *(NAMES[name] for name in METRICS[results["kind"]])), cells)
 
 
 def _by_class(results: dict[str, Any], rows: Sequence[dict], where: str) -> Section:
@@ -146,12 +148,6 @@ def section_markdown(section: Section) -> str:
     lines = [section.headings, ("---", *["---:"] * (len(section.headings) - 1)), *section.rows]
     cells = (" | ".join(cell.replace("|", r"\|") for cell in line) for line in lines)
     return f"**{section.title}**\n\n" + "".join(f"| {line} |\n" for line in cells)
-
-
-def _headings(results: dict[str, Any]) -> list[str]:
-    """Names of metrics; where F1 is that of the swapped order, its name says so."""
-    lab = results.get("f1_order") == "lab"
-    return [NAMES[name] + (" (lab order)" if lab and name.endswith("_f1") else "") for name in METRICS[results["kind"]]]
 
 
 def _spread(value: dict[str, Any], counted: bool = True) -> str:

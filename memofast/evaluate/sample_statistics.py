@@ -9,13 +9,13 @@ import numpy as np
 
 from memofast.errors import MemofastError
 from memofast.evaluate.predictions import Predictions
-from memofast.evaluate.regression_scores import CLIPS, check_order, rounded
+from memofast.evaluate.regression_scores import CLIPS, rounded
 
 METRICS = {
     "single": ("wa", "ua", "weighted_f1", "macro_f1"),
     "multi": ("macro_f1", "micro_f1", "jaccard"),
     "regression": (
-        "mae", "corr", "has0_acc2", "has0_f1", "non0_acc2", "non0_f1", "acc3", "acc5", "acc7",
+        "mae", "corr", "has0_acc2", "has0_f1", "has0_f1_lab", "non0_acc2", "non0_f1", "non0_f1_lab", "acc3", "acc5", "acc7",
     ),
 }  # fmt: skip
 LOWER_IS_BETTER = ("mae",)
@@ -30,8 +30,10 @@ NAMES = {
     "corr": "Corr",
     "has0_acc2": "Acc-2 has0",
     "has0_f1": "F1 has0",
+    "has0_f1_lab": "F1 has0 (lab order)",
     "non0_acc2": "Acc-2 non0",
     "non0_f1": "F1 non0",
+    "non0_f1_lab": "F1 non0 (lab order)",
     "acc3": "Acc-3",
     "acc5": "Acc-5",
     "acc7": "Acc-7",
@@ -58,9 +60,9 @@ def scored(predictions: Predictions) -> Predictions:
     return known
 
 
-def metrics_of(predictions: Predictions, f1_order: str = "sklearn") -> dict[str, float]:
+def metrics_of(predictions: Predictions) -> dict[str, float]:
     """The metrics of the kind (`METRICS`) over samples whose truth is known; NaN where undefined. Raises: as `scored`."""
-    metrics = metrics_of_sums(predictions.kind, sample_statistics(predictions).sum(0), f1_order)
+    metrics = metrics_of_sums(predictions.kind, sample_statistics(predictions).sum(0))
     return {name: float(value) for name, value in metrics.items()}
 
 
@@ -79,7 +81,7 @@ def sample_statistics(predictions: Predictions) -> np.ndarray:
     return np.hstack([ones, _regression_statistics(known.truth, known.scores)])
 
 
-def metrics_of_sums(kind: str, sums: np.ndarray, f1_order: str = "sklearn") -> dict[str, np.ndarray]:
+def metrics_of_sums(kind: str, sums: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics [...] of sums [..., statistics] by name; NaN where undefined."""
     count, rest = sums[..., 0], sums[..., 1:]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -93,7 +95,7 @@ def metrics_of_sums(kind: str, sums: np.ndarray, f1_order: str = "sklearn") -> d
                 "micro_f1": np.where(both > 0, 2 * hit.sum(-1) / both, 0.0),
                 "jaccard": rest[..., 0] / count,
             }
-        return _regression_metrics(count, rest, f1_order)
+        return _regression_metrics(count, rest)
 
 
 def class_f1_of_sums(kind: str, sums: np.ndarray) -> np.ndarray:
@@ -139,8 +141,7 @@ def _halves(true: np.ndarray, named: np.ndarray) -> np.ndarray:
     return _hits(np.column_stack([~true, true]), np.column_stack([~named, named]))
 
 
-def _regression_metrics(count: np.ndarray, rest: np.ndarray, f1_order: str) -> dict[str, np.ndarray]:
-    check_order(f1_order)
+def _regression_metrics(count: np.ndarray, rest: np.ndarray) -> dict[str, np.ndarray]:
     error, x, y, xx, yy, xy = np.moveaxis(rest[..., :6], -1, 0)
     spread_x, spread_y = count * xx - x * x, count * yy - y * y
     varies = (spread_x > _CONSTANT * count * xx) & (spread_y > _CONSTANT * count * yy)
@@ -148,9 +149,9 @@ def _regression_metrics(count: np.ndarray, rest: np.ndarray, f1_order: str) -> d
     metrics = {"mae": error / count, "corr": np.clip(corr, -1, 1)}
     for name, columns in (("has0", rest[..., 6:12]), ("non0", rest[..., 12:18])):
         hit, true, named = np.split(columns, 3, -1)
-        weights = true if f1_order == "sklearn" else named
         metrics[f"{name}_acc2"] = hit.sum(-1) / true.sum(-1)
-        metrics[f"{name}_f1"] = (_f1(hit, true, named) * weights).sum(-1) / weights.sum(-1)
+        for order, weights in (("f1", true), ("f1_lab", named)):
+            metrics[f"{name}_{order}"] = (_f1(hit, true, named) * weights).sum(-1) / weights.sum(-1)
     for place, name in enumerate(CLIPS):
         metrics[name] = rest[..., 18 + place] / count
     return metrics

@@ -23,7 +23,6 @@ _SAME = 1e-6  # spread of values, relative to the largest, that is rounding
 def scores_of(
     predictions: Predictions,
     trivial: str | Sequence[str] | float | None = None,
-    f1_order: str = "sklearn",
     without: str | None = None,
 ) -> dict[str, Any]:
     """Scores over the samples whose truth is known, as JSON can hold them.
@@ -31,17 +30,16 @@ def scores_of(
     Args:
         trivial: what the trivial predictor always says: a class (`single`), labels (`multi`), a value (`regression`), such as what is commonest
             in training. None: the commonest class or set of labels, or the mean, of this very truth.
-        f1_order: of the two-class F1 of `regression`, see `weighted_f1`.
         without: class (neutral) beside whose absence the micro F1 is given as `micro_f1_without_CLASS` (`single`).
 
     Returns: `kind`, `samples`, `unknown` (samples without truth), the scores of `class_scores` with `supports` and `named` by class, of
-        `multi_label_scores`, or of `regression_scores` with `f1_order`; `majority`: the trivial predictor's scores and its `class`, `labels` or `value`;
+        `multi_label_scores`, or of `regression_scores`; `majority`: the trivial predictor's scores and its `class`, `labels` or `value`;
         `collapsed`: the model says the same of every sample while the truth differs; `failures`: a line per score that is undefined (None).
     Raises: `MemofastError` where no truth is known, a score is not finite, or a class is unknown.
     """
     known = scored(predictions)
     says, always = trivial_predictions(known, trivial)
-    scores, of_trivial = (_by_kind(one, f1_order, without) for one in (known, always))
+    scores, of_trivial = (_by_kind(one, without) for one in (known, always))
     left_out = (f"micro_f1_without_{without}",) if known.kind == "single" and without is not None else ()
     return {
         "kind": known.kind,
@@ -92,12 +90,11 @@ def trivial_predictions(
     return says[0] if known.kind == "single" else says, replace(known, scores=scores)
 
 
-def _by_kind(known: Predictions, f1_order: str, without: str | None) -> dict[str, Any]:
+def _by_kind(known: Predictions, without: str | None) -> dict[str, Any]:
     if known.kind == "multi":
         return multi_label_scores(known.truth, known.named, known.classes)
     if known.kind == "regression":
-        scores = regression_scores(known.truth, known.scores, f1_order)
-        return {"samples": len(known.ids), "f1_order": f1_order, **scores}
+        return {"samples": len(known.ids), **regression_scores(known.truth, known.scores)}
     scores = class_scores(known.truth, known.named, known.classes)
     for name, classes in (("supports", known.truth), ("named", known.named)):
         counts = np.bincount(classes, minlength=len(known.classes)).tolist()

@@ -199,9 +199,9 @@ def test_majority_predictors_of_other_samples_have_rows_of_their_own():
     assert "test, selected on nothing: 1 fold x 1 seed" in markdown and "±" not in markdown
 
 
-def test_the_order_of_f1_is_in_the_heading():
-    markdown = results_markdown(results_of(runs(made=regression), f1_order="lab", draws=10))
-    assert "F1 has0 (lab order)" in markdown and "mean predictor" in markdown
+def test_both_orders_of_f1_are_told_and_named():
+    markdown = results_markdown(results_of(runs(made=regression), draws=10))
+    assert "| F1 has0 | F1 has0 (lab order) |" in markdown and "mean predictor" in markdown
 
 
 def test_nothing_is_cut_in_a_narrow_window():
