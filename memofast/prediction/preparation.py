@@ -16,7 +16,7 @@ from memofast.prepare.face_features import FaceChoice
 from memofast.prepare.look_again import read_settings
 from memofast.prepare.normalise import WITHIN_GROUP
 from memofast.prepare.pretrained import choose_device
-from memofast.prepare.speech import SpeechChoice
+from memofast.prepare.speech import SpeechChoice, parse_functionals
 from memofast.prepare.text import VOCABULARY_FILES, WordPieces, copy_vocabulary
 from memofast.store.files import write_json
 
@@ -130,7 +130,9 @@ def extraction_options(
             raise MemofastError(
                 f"{folder} hears by {settings['speech']}; give --speech, the model folder its corpus was prepared with"
             )
-        speech = SpeechChoice.described(settings["speech"], files.speech, settings["speech_mean"])
+        parts = settings.get("speech_functionals")
+        parts = parse_functionals(parts) if parts else ()
+        speech = SpeechChoice.described(settings["speech"], files.speech, settings["speech_mean"], parts)
     return ExtractionOptions(
         face, yunet, speech or SpeechChoice("none", None, 1), settings["max_seconds"], settings["voice"],
         speaker=settings["speaker"], device=choose_device(device),
@@ -159,9 +161,10 @@ def check_extraction(extraction: Extraction, preparation: Preparation, widths: d
     ):  # fmt: skip
         if rows is None:
             continue
-        if rows.width != widths[modality]:
+        width = extraction.options.speech.width(rows.width) if modality == "speech" else rows.width
+        if width != widths[modality]:
             raise MemofastError(
-                f"{folder} reads {modality} rows {widths[modality]} wide, those of {rows.name} are {rows.width}"
+                f"{folder} reads {modality} rows {widths[modality]} wide, those of {rows.name} are {width}"
             )
         if (wanted := preparation.of_store(modality, "fingerprint")) != rows.fingerprint:
             raise MemofastError(

@@ -39,7 +39,13 @@ def main(
     speech: Annotated[str, typer.Option(help=_SPEECH)] = "logmel",
     speech_mean: Annotated[
         int | None,
-        typer.Option(min=1, help="rows averaged into one; default: logmel 6, compare and egemaps 5, models 3"),
+        typer.Option(min=1, help="frames averaged into a row; default: logmel 6, compare and egemaps 5, models 3"),
+    ] = None,
+    speech_functionals: Annotated[
+        str | None,
+        typer.Option(
+            help="rows are mean and deviation over parts of the utterance: 1+2+4 for itself, halves, quarters"
+        ),
     ] = None,
     text_features: Annotated[str | None, typer.Option(help=_TEXT)] = None,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="what a clip holds beyond is left out")] = 30.0,
@@ -111,7 +117,7 @@ def main(
     if not re.fullmatch(r"[\w.-]+", name):
         raise MemofastError(f"--name {name!r}: a corpus name has letters, digits, dots, dashes and underscores only")
     fractions = parse_fractions(split or ["validation=0.1"])
-    choice = parse_speech(speech, speech_mean)
+    choice = parse_speech(speech, speech_mean, speech_functionals)
     faces = parse_face(face) if face else None
     encoder = parse_text_features(text_features) if text_features else None
     recogniser = parse_asr(asr) if asr else None

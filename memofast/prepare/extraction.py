@@ -17,7 +17,7 @@ from memofast.prepare.mouths import MouthWatch
 from memofast.prepare.report import Problem
 from memofast.prepare.sources import Clip
 from memofast.prepare.speaking import Scores, active_speaker
-from memofast.prepare.speech import SHORTEST, SpeechChoice, mean_rows, open_speech, row_times
+from memofast.prepare.speech import SHORTEST, SpeechChoice, open_speech
 from memofast.prepare.stopwatch import Stopwatch
 from memofast.prepare.subtitle_offset import FEWEST_CUES, estimate_offset
 from memofast.prepare.timings import Cue
@@ -254,11 +254,11 @@ class Extraction:
         elif np.abs(sound).max() < QUIET:
             extracted.problems.append(Problem("silent", where))
         else:
-            k = self.options.speech.mean
             with self.watch("speech features"):
-                rows = self.speech(sound)
-            times = row_times(len(rows), k, self.speech.hop, self.speech.window)
-            extracted.sound = SoundRows(mean_rows(rows, k), times)
+                frames = self.speech(sound)
+                rows = self.options.speech.rows(frames)
+            times = self.options.speech.times(len(frames), self.speech.hop, self.speech.window)
+            extracted.sound = SoundRows(rows, times)
 
 
 @contextmanager

@@ -17,8 +17,7 @@ class _OpenSmile:
     width: int
     hop = 0.01
     window = 0.02
-    _set: str
-    _levels: tuple[str, ...]
+    _sets: dict[str, tuple[str, ...]]  # feature set -> levels
 
     def __init__(self, within_clip: bool = True):
         self.within_clip = within_clip
@@ -29,9 +28,12 @@ class _OpenSmile:
             raise MemofastError(
                 f'--speech {self.name} needs openSMILE (non-commercial licence), which is not installed: pip install "memofast[opensmile]"'
             ) from error
-        self.fingerprint = f"opensmile-{opensmile.__version__}-{self._set}"
-        descriptors = getattr(opensmile.FeatureSet, self._set)
-        self._parts = [opensmile.Smile(descriptors, getattr(opensmile.FeatureLevel, level)) for level in self._levels]
+        self.fingerprint = f"opensmile-{opensmile.__version__}-{'+'.join(self._sets)}"
+        self._parts = [
+            opensmile.Smile(getattr(opensmile.FeatureSet, descriptors), getattr(opensmile.FeatureLevel, level))
+            for descriptors, levels in self._sets.items()
+            for level in levels
+        ]
         self.columns = [name for smile in self._parts for name in smile.column_names]
 
     def __call__(self, sound: np.ndarray) -> np.ndarray:
@@ -50,8 +52,7 @@ class Compare(_OpenSmile):
 
     name = "compare"
     width = 130
-    _set = "ComParE_2016"
-    _levels = ("LowLevelDescriptors", "LowLevelDescriptors_Deltas")
+    _sets = {"ComParE_2016": ("LowLevelDescriptors", "LowLevelDescriptors_Deltas")}
 
 
 class EGemaps(_OpenSmile):
@@ -59,5 +60,15 @@ class EGemaps(_OpenSmile):
 
     name = "egemaps"
     width = 25
-    _set = "eGeMAPSv02"
-    _levels = ("LowLevelDescriptors",)
+    _sets = {"eGeMAPSv02": ("LowLevelDescriptors",)}
+
+
+class CompareAndEGemaps(_OpenSmile):
+    """Those of ComParE 2016 with their deltas, then those of eGeMAPS v02."""
+
+    name = "compare+egemaps"
+    width = Compare.width + EGemaps.width
+    _sets = Compare._sets | EGemaps._sets
+
+
+OPENSMILE_ROWS = {rows.name: rows for rows in (Compare, EGemaps, CompareAndEGemaps)}

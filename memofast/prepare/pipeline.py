@@ -19,6 +19,7 @@ from memofast.prepare.ray_engine import run_ray
 from memofast.prepare.report import Outcome, Problem, Source, print_profile, print_report, write_report
 from memofast.prepare.shards import SHARDS, Vocabulary, WorkOrder, make_tasks, times_of
 from memofast.prepare.sources import Clip
+from memofast.prepare.speech import functionals_name
 from memofast.prepare.splits import assign_splits
 from memofast.prepare.stopwatch import Stopwatch
 from memofast.prepare.text import WordPieces
@@ -129,9 +130,9 @@ def _plan(
         }
     if extractors.speech and any(clip.sound for clip in clips):
         speech = {
-            "width": extractors.speech.width,
+            "width": extraction.speech.width(extractors.speech.width),
             "columns": ("times",),
-            "extractor": f"{extractors.speech.name}, mean of {extraction.speech.mean}",
+            "extractor": f"{extractors.speech.name}, {extraction.speech.summary}",
             "fingerprint": extractors.speech.fingerprint,
             "normalisation": extractors.speech.normalisation,
             "dtype": extractors.speech.dtype,
@@ -197,6 +198,7 @@ def _check_settings(
         "device": extraction.device,
         "detector": extraction.yunet and extraction.yunet.name,
         "speech_mean": extraction.speech.mean,
+        "speech_functionals": functionals_name(extraction.speech.parts) or None,
         "voice": extraction.voice,
         "speaker": extraction.speaker,
         "min_speech": options.min_speech,

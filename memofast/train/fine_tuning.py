@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memofast import ops
 from memofast.cpu import limit_compiled_products
-from memofast.data import Capacity, Loader, MicroBatch, PackedBatch, Split, Stream, Update
+from memofast.data import Capacity, Loader, MicroBatch, Split, Stream, Update
 from memofast.data.conditions import CONDITIONS, keep
 from memofast.errors import MemofastError
 from memofast.evaluate.sample_statistics import LOWER_IS_BETTER, metrics_of
-from memofast.model.embeddings import FEATURE_MODALITIES
 from memofast.objectives.classification import balanced_weights
 from memofast.objectives.target import Target, target_loss
-from memofast.ops.philox import Purpose
 from memofast.train import optimisation
 from memofast.train.answers import EmotionModel, answer, class_counts, target_of, truth_of
 from memofast.train.checkpoints import Checkpoints
+from memofast.train.hiding import Hiding, Shown
 from memofast.train.metrics import MetricsLog
 from memofast.train.progress import Progress
 from memofast.train.recipe import Train
 from memofast.train.signals import Stop
 
 WARMUP_SHARE = 0.1
-HIDDEN_SPAN = 5  # rows
 
 
 @dataclass(frozen=True)
@@ -45,8 +41,8 @@ class FineTuning:
 
     metric: the one of `sample_statistics.metrics_of` by which the best checkpoint is chosen, on the validation split and never on another one.
     class_weights: `none`, or `balanced` for weights inverse to the classes' shares. smoothing: of the labels. conditions: of modalities under
-    which validation scores the model, their mean counts; none: all modalities there are. warmup: share of the updates. hide: share of face and speech
-    rows that an update hides behind the mask vector, in spans of `HIDDEN_SPAN`; samples with fewer keep theirs.
+    which validation scores the model, their mean counts; none: all modalities there are. warmup: share of the updates. hide, hide_columns: rows and
+    columns of `Hiding`.
     """
 
     epochs: int = 3
@@ -64,14 +60,7 @@ class FineTuning:
     warmup: float = WARMUP_SHARE
     weight_decay: float = 0.01
     hide: float = 0.0
-
-
-@dataclass
-class Shown:
-    """What the model sees of a batch, and which feature row each row reads, -1 for the mask vector; of modalities left alone none."""
-
-    batch: PackedBatch
-    sources: dict[str, Tensor]
+    hide_columns: float = 0.0
 
 
 @dataclass
@@ -121,8 +110,7 @@ class FineTuner:
         self.precision = optimisation.precision_of(self.settings, self.device)
         self.model = model.to(self.device).train()
         self.optimiser = optimisation.adamw(self.model, self.settings)
-        hidden = Fraction(options.hide).limit_denominator(1000)
-        self._hiding = ops.SpanPolicy("span", (hidden.numerator, hidden.denominator), HIDDEN_SPAN) if hidden else None
+        self._hiding = Hiding(options.hide, options.hide_columns)
         self.weights = self._class_weights().to(self.device) if options.class_weights == "balanced" else None
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.state = Progressed()
@@ -239,17 +227,7 @@ class FineTuner:
         return torch.tensor([self.options.seed, step], dtype=torch.int64)
 
     def _shown(self, micro_batch: MicroBatch, step: int) -> Shown:
-        batch, sources = micro_batch.batch, {}
+        shown = micro_batch.batch
         if micro_batch.objective in CONDITIONS:
-            batch = keep(batch, micro_batch.objective)
-        if self._hiding:
-            for place, modality in enumerate(FEATURE_MODALITIES):
-                rows, offsets = getattr(batch, modality), getattr(batch, f"{modality}_offsets")
-                if rows is not None and len(rows):
-                    enough = offsets.diff() >= HIDDEN_SPAN
-                    hidden = ops.span_mask(
-                        offsets, batch.sample_keys, self._rng(step), self._hiding, rows=len(rows), site=place,
-                        purpose=Purpose.MASK, selected=enough,
-                    )  # fmt: skip
-                    sources[f"{modality}_source"] = hidden.source
-        return Shown(batch, sources)
+            shown = keep(shown, micro_batch.objective)
+        return self._hiding(shown, self._rng(step))

@@ -204,6 +204,7 @@ def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Cons
     options = FineTuning(
         chosen.epochs, chosen.samples, chosen.lr, chosen.validations, chosen.patience, plan.metric, chosen.class_weights,
         chosen.smoothing, seed, chosen.precision, chosen.device, plan.select, chosen.warmup, chosen.weight_decay, chosen.hide,
+        chosen.hide_columns,
     )  # fmt: skip
     go_on = f"continue with --resume {place.parents[1]}"
     tuner = FineTuner(model, streams, fold.validation, options, place, plan.target, go_on)

@@ -71,7 +71,7 @@ class Tuning(Section):
 
     validations: per epoch; patience: validations without a better one that end a run. metric: what chooses the checkpoint; None: ua, for
     several classes macro_f1, for values mae. seeds: one run of every fold for each. hide: share of the face and speech rows that each update hides,
-    in spans, behind the model's mask vector, against learning few samples by heart.
+    in spans, behind the model's mask vector; hide_columns: share of their columns that it sets to 0 in each sample: against learning few samples by heart.
     """
 
     epochs: int = Field(10, gt=0)
@@ -86,6 +86,7 @@ class Tuning(Section):
     class_weights: Literal["none", "balanced"] = "none"
     smoothing: float = Field(0.0, ge=0, lt=1)
     hide: float = Field(0.0, ge=0, lt=1)
+    hide_columns: float = Field(0.0, ge=0, lt=0.99)
     seeds: list[int] = Field([42], min_length=1)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"

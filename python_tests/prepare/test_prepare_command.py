@@ -277,6 +277,18 @@ def test_other_options_are_refused_in_a_begun_folder(clips, vocabulary, tmp_path
     assert "speech_mean 6, not 3" in capsys.readouterr().err
 
 
+def test_functionals_make_rows_of_their_own_width(clips, vocabulary, tmp_path, monkeypatch):
+    out = tmp_path / "o"
+    arguments = [clips / "a.mp4", "--out", out, "--vocab", vocabulary]
+    assert run_here(monkeypatch, *arguments, "--speech-functionals", "1+2") == 0
+    store = FeatureStore.open(out / "speech")
+    corpus = Corpus.open(out)
+    kept = [store.read(id) for split in corpus.splits for id in corpus.split(split).ids]
+    assert store.width == 160 and store.meta["extractor"] == "logmel, functionals of 1+2"
+    assert [record["rows"].shape for record in kept] == [(3, 160)]
+    assert [len(record["times"]) for record in kept] == [3]
+
+
 def test_commits_stay_below_the_stores_batch():
     from memofast.store import writer
 

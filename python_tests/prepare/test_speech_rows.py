@@ -1,4 +1,5 @@
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,6 +43,37 @@ def test_times_are_the_middles_of_what_rows_cover():
     np.testing.assert_allclose(speech.row_times(7, 3, 0.02, 0.025), [0.0325, 0.0925, 0.1325])
     np.testing.assert_allclose(speech.row_times(2, 1, 0.02, 0.025), [0.0125, 0.0325])
     assert len(speech.row_times(0, 3, 0.02, 0.025)) == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 11, 300])
+def test_functionals_are_those_of_whole_halves_and_quarters(count):
+    frames = np.random.default_rng(count).normal(3, 2, (count, 5)).astype(np.float32)
+    choice = speech.parse_speech("logmel", None, "1+2+4")
+    rows, times = choice.rows(frames), choice.times(count, 0.01, 0.025)
+    places = [np.arange(count)]
+    for parts in (2, 4):
+        middle = (np.arange(min(parts, count) + 1) * count / min(parts, count)).round().astype(int)
+        places += [np.arange(first, last) for first, last in pairwise(middle)]
+    assert sum(map(len, places)) == 3 * count and all(map(len, places))
+    expected = [[frames[place].mean(0), frames[place].std(0)] for place in places]
+    np.testing.assert_allclose(rows, np.reshape(expected, (len(places), 10)), atol=1e-5)
+    np.testing.assert_allclose(times, [0.01 * place.mean() + 0.0125 for place in places], rtol=1e-5)
+    assert (rows.dtype, times.dtype, choice.width(5), choice.summary) == (
+        np.float32, np.float32, 10, "functionals of 1+2+4",
+    )  # fmt: skip
+
+
+def test_no_frames_have_no_functionals():
+    choice = speech.parse_speech("logmel", None, "1+2")
+    assert choice.rows(np.zeros((0, 3), np.float32)).shape == (0, 6) and len(choice.times(0, 0.01, 0.025)) == 0
+
+
+@pytest.mark.parametrize("text", ["0", "1+", "1,2", "-1", "a", "1+1000"])
+def test_other_functionals_are_refused(text):
+    with pytest.raises(MemofastError, match=r"--speech-functionals .*: give how many parts"):
+        speech.parse_speech("logmel", None, text)
+    with pytest.raises(MemofastError, match="give --speech-mean or --speech-functionals"):
+        speech.parse_speech("logmel", 3, "1+2")
 
 
 def test_choices():
