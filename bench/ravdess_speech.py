@@ -3,7 +3,7 @@
 CORPUS: made by `memofast prepare RAVDESS --corpus ravdess`. Both are told on the same folds of the scheme `speaker` (test one actor, validation the next). Logistic
 regression reads mean and standard deviation of each clip's speech rows, trains on the fold's train and validation parts together, its penalty chosen by leaving
 one of their actors out; once on rows as they are and once on rows from which each actor's own mean and deviation were taken (which needs to know the actor,
-and his other clips, but no label). memofast trains on the fold's train part and chooses its epoch on validation.
+and his other clips, but no label). memofast trains on both parts too and keeps its last update (ravdess_speech.yaml).
 """
 
 import argparse

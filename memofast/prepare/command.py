@@ -13,7 +13,7 @@ from memofast.errors import MemofastError
 
 _SOURCES = "folder of media with subtitles (.srt, .vtt, .ass, in the file) or timings (.align), media file, or table (.csv, .tsv, .json, .jsonl); SPLIT=PATH names its split"
 _FACE = "denseface=FILE, model=FOLDER (any transformers model of pictures) or none; settings follow: denseface=FILE,layer=trans1+last or model=FOLDER,row=cls,labels=no"
-_SPEECH = "logmel, compare or egemaps (openSMILE, non-commercial licence), wav2vec2=FOLDER, hubert=, wavlm=, data2vec=, or none; of a model also FOLDER,layer=6 or layer=conv"
+_SPEECH = "logmel, compare, egemaps or compare+egemaps (openSMILE, non-commercial licence), wav2vec2=FOLDER, hubert=, wavlm=, data2vec=, or none; of a model also FOLDER,layer=6 or layer=conv"
 _TEXT = "model=FOLDER (any transformers text encoder), a row per word piece, or one with ,rows=sentence; kept in the store text_features, which pre-training does not read"
 _ASR = "faster-whisper=FOLDER[,language=en][,beam=5]: sentences of files without any text, by speech recognition"
 _COLUMN = "FIELD=COLUMN for a table; fields: id, file, start, end, text, label, group (dialogue, speaker), emotions (labels between | or ;, or a list), value (a number); a template works too: id=dia{Dialogue_ID}_utt{Utterance_ID}"

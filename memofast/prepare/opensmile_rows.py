@@ -17,7 +17,7 @@ class _OpenSmile:
     width: int
     hop = 0.01
     window = 0.02
-    _sets: dict[str, tuple[str, ...]]  # feature set -> levels
+    _sets: tuple[tuple[str, str], ...]  # feature set and level, of each part of a row
 
     def __init__(self, within_clip: bool = True):
         self.within_clip = within_clip
@@ -28,11 +28,12 @@ class _OpenSmile:
             raise MemofastError(
                 f'--speech {self.name} needs openSMILE (non-commercial licence), which is not installed: pip install "memofast[opensmile]"'
             ) from error
-        self.fingerprint = f"opensmile-{opensmile.__version__}-{'+'.join(self._sets)}"
+        self.fingerprint = (
+            f"opensmile-{opensmile.__version__}-{'+'.join(dict.fromkeys(name for name, _ in self._sets))}"
+        )
         self._parts = [
             opensmile.Smile(getattr(opensmile.FeatureSet, descriptors), getattr(opensmile.FeatureLevel, level))
-            for descriptors, levels in self._sets.items()
-            for level in levels
+            for descriptors, level in self._sets
         ]
         self.columns = [name for smile in self._parts for name in smile.column_names]
 
@@ -52,7 +53,7 @@ class Compare(_OpenSmile):
 
     name = "compare"
     width = 130
-    _sets = {"ComParE_2016": ("LowLevelDescriptors", "LowLevelDescriptors_Deltas")}
+    _sets = (("ComParE_2016", "LowLevelDescriptors"), ("ComParE_2016", "LowLevelDescriptors_Deltas"))
 
 
 class EGemaps(_OpenSmile):
@@ -60,7 +61,7 @@ class EGemaps(_OpenSmile):
 
     name = "egemaps"
     width = 25
-    _sets = {"eGeMAPSv02": ("LowLevelDescriptors",)}
+    _sets = (("eGeMAPSv02", "LowLevelDescriptors"),)
 
 
 class CompareAndEGemaps(_OpenSmile):
@@ -68,7 +69,7 @@ class CompareAndEGemaps(_OpenSmile):
 
     name = "compare+egemaps"
     width = Compare.width + EGemaps.width
-    _sets = Compare._sets | EGemaps._sets
+    _sets = Compare._sets + EGemaps._sets
 
 
 OPENSMILE_ROWS = {rows.name: rows for rows in (Compare, EGemaps, CompareAndEGemaps)}

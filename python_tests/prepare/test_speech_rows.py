@@ -101,7 +101,12 @@ def test_absent_opensmile_is_named_with_its_command(kind, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "width", "loud"), [("compare", 130, "pcm_RMSenergy_sma"), ("egemaps", 25, "Loudness_sma3")]
+    ("kind", "width", "loud"),
+    [
+        ("compare", 130, "pcm_RMSenergy_sma"),
+        ("egemaps", 25, "Loudness_sma3"),
+        ("compare+egemaps", 155, "Loudness_sma3"),
+    ],
 )
 def test_opensmile_rows(kind, width, loud):
     pytest.importorskip("opensmile")
