@@ -98,7 +98,7 @@ _DEFAULT_MEAN = {"logmel": 6, "compare": 5, "egemaps": 5, "compare+egemaps": 5, 
 _DEFAULT_MEAN_OF_MODELS = 3  # 60 ms; this and the 50 ms of ComParE as in MEmoBERT
 
 
-def parse_speech(text: str, mean: int | None, functionals: str | None = None) -> SpeechChoice:
+def parse_speech(text: str, mean: int | None, parts: str | None = None) -> SpeechChoice:
     """The choice behind `--speech`, `--speech-mean` and `--speech-functionals`; raises MemofastError for an unknown one."""
     kind, path, settings = parse_choice(text, "--speech", KINDS)
     layer = settings.get("layer", "last")
@@ -106,13 +106,18 @@ def parse_speech(text: str, mean: int | None, functionals: str | None = None) ->
         raise MemofastError(f"--speech {kind}: layer is last, conv or a number from 1, not {layer!r}")
     if (normalise := settings.get("normalise", "clip")) not in {"clip", "none"}:
         raise MemofastError(f"--speech {kind}: normalise is clip or none, not {normalise!r}")
-    if functionals and mean:
+    if parts is None:
+        return SpeechChoice(kind, path, mean or _DEFAULT_MEAN.get(kind, _DEFAULT_MEAN_OF_MODELS), layer, normalise)
+    if mean:
         raise MemofastError(
             "rows are means of frames or functionals of them: give --speech-mean or --speech-functionals"
         )
-    if functionals:
-        return SpeechChoice(kind, path, 1, layer, normalise, parse_functionals(functionals))
-    return SpeechChoice(kind, path, mean or _DEFAULT_MEAN.get(kind, _DEFAULT_MEAN_OF_MODELS), layer, normalise)
+    numbers = parse_functionals(parts)
+    if KINDS[kind] is _OPENSMILE and normalise == "clip" and 1 in numbers:
+        raise MemofastError(
+            f"--speech-functionals {parts}: z-normed within the clip, descriptors have mean 0 and deviation 1 over all of it; give --speech {kind},normalise=none"
+        )
+    return SpeechChoice(kind, path, 1, layer, normalise, numbers)
 
 
 def parse_functionals(text: str) -> tuple[int, ...]:

@@ -68,12 +68,18 @@ def test_no_frames_have_no_functionals():
     assert choice.rows(np.zeros((0, 3), np.float32)).shape == (0, 6) and len(choice.times(0, 0.01, 0.025)) == 0
 
 
-@pytest.mark.parametrize("text", ["0", "1+", "1,2", "-1", "a", "1+1000"])
+@pytest.mark.parametrize("text", ["", "0", "1+", "1,2", "-1", "a", "1+1000"])
 def test_other_functionals_are_refused(text):
     with pytest.raises(MemofastError, match=r"--speech-functionals .*: give how many parts"):
         speech.parse_speech("logmel", None, text)
     with pytest.raises(MemofastError, match="give --speech-mean or --speech-functionals"):
         speech.parse_speech("logmel", 3, "1+2")
+
+
+def test_functionals_of_descriptors_normed_within_the_clip_say_nothing_of_it():
+    with pytest.raises(MemofastError, match="give --speech compare,normalise=none"):
+        speech.parse_speech("compare", None, "1+2+4")
+    assert speech.parse_speech("compare", None, "2+4").parts == (2, 4)
 
 
 def test_choices():
