@@ -1,3 +1,5 @@
+import time
+
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from memofast.train.metrics import MetricsLog, read_metrics
@@ -19,6 +21,11 @@ def test_resume_cuts_back(tmp_path):
     log.close()
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 7, "lo')  # a kill in the middle of a line
+    second = int(time.time())
+    while (
+        int(time.time()) == second
+    ):  # TensorBoard reads the files of a second in the order of their names, where 10 is before 9
+        time.sleep(0.02)
     log = MetricsLog(tmp_path, step=4)
     log.write(step=5, loss=50.0, **ENTRY)
     log.close()
