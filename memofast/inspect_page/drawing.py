@@ -27,7 +27,25 @@ _EMOTIONS = (  # beginnings of names, in the order of the style's colours: grey,
     ("disgust",),
     ("contempt",),
 )
-_TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)  # seconds
+_TICKS = (
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    20.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+    600.0,
+    1200.0,
+    1800.0,
+    3600.0,
+    7200.0,
+)  # seconds
 
 
 def face_data(crop: np.ndarray) -> str:
@@ -100,10 +118,13 @@ def class_colours(classes: list[str]) -> dict[str, int]:
 
 
 def ticks(seconds: float) -> list[tuple[float, str]]:
-    """At most seven places on an axis of time, as (percent, seconds)."""
+    """At most seven places on an axis of time, as (percent, seconds or minutes)."""
     step = next((tick for tick in _TICKS if seconds / tick <= 6), _TICKS[-1])
     marks = np.arange(0, seconds - 0.4 * step, step) if seconds > step else np.zeros(1)
-    return [(100 * float(mark) / max(seconds, 1e-9), f"{mark:g} s" if mark else "0") for mark in marks.round(3)]
+    unit, name = (60, "min") if step >= 60 else (1, "s")
+    return [
+        (100 * float(mark) / max(seconds, 1e-9), f"{mark / unit:g} {name}" if mark else "0") for mark in marks.round(3)
+    ]
 
 
 def _svg(name: str, width: int, height: int, content: str, top: int = 0) -> str:

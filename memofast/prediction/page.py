@@ -12,6 +12,7 @@ from memofast import inspect_page
 from memofast.inspect_page import drawing
 from memofast.inspect_page.page import clock, duration, percent
 from memofast.prediction.predictor import Prediction, Predictor
+from memofast.prediction.stretches import drawable
 from memofast.prediction.watching import Utterance
 from memofast.version import __version__
 
@@ -56,7 +57,7 @@ def film(file: str, rows: Sequence[Prediction], shown: Mapping[str, Utterance]) 
     seconds = max((row.end for row in timed), default=0.0)
     return SimpleNamespace(
         name=Path(file).name, rows=rows, seconds=seconds, ticks=drawing.ticks(seconds) if seconds else [],
-        blocks=[_block(row, seconds) for row in timed if seconds], strip=strip(timed, shown, seconds),
+        blocks=[_block(row, seconds) for row in drawable(timed, seconds)[0] if seconds], strip=strip(timed, shown, seconds),
     )  # fmt: skip
 
 

@@ -1,13 +1,12 @@
 """The timeline picture of one file: probabilities of the classes over time, which class was named, and how much each modality mattered."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
 from memofast.inspect_page.drawing import class_colours
 from memofast.prediction.predictor import Prediction
+from memofast.prediction.stretches import drawable
 from memofast.store.files import replace_file
 
 # those of the pages: grey, amber, blue, red, purple, orange, green, brown, teal, pink
@@ -15,7 +14,6 @@ COLOURS = ("#8e959e", "#e5a823", "#4479d4", "#cf4a43", "#8b5fc7", "#e57f3c", "#5
 _MODALITY_COLOURS = {"text": "#4878a8", "visual": "#e8a25c", "speech": "#5d9c68"}
 _MINUTES_FROM = 180.0  # seconds
 _LABELLED = 40  # utterances whose class is written above
-_MOST = 120  # bars; narrower ones would be drawn by chance, as they fall on pixels
 
 
 def draw_timeline(predictions: Sequence[Prediction], classes: Sequence[str], path: Path, title: str) -> None:
@@ -26,9 +24,7 @@ def draw_timeline(predictions: Sequence[Prediction], classes: Sequence[str], pat
 
     timed = [p for p in predictions if p.start is not None and p.end is not None]
     last = max((p.end for p in timed), default=1.0)
-    stretch = last / _MOST if len(timed) > _MOST else 0.0
-    if stretch:
-        timed = _means(timed, stretch)
+    timed, stretch = drawable(timed, last)
     minutes = last > _MINUTES_FROM
     scale = 60.0 if minutes else 1.0
     with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
@@ -46,29 +42,6 @@ def draw_timeline(predictions: Sequence[Prediction], classes: Sequence[str], pat
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=130)
     replace_file(path, buffer.getvalue())
-
-
-def _means(timed: Sequence[Prediction], stretch: float) -> list[Prediction]:
-    """Means of the utterances whose middle lies in each stretch of so many seconds; stretches without any are left out."""
-    groups: dict[int, list[Prediction]] = {}
-    for found in timed:
-        groups.setdefault(int((found.start + found.end) / 2 / stretch), []).append(found)
-    return [
-        replace(
-            group[0], start=place * stretch, end=(place + 1) * stretch, probabilities=_mean_by_name(p.probabilities for p in group),
-            importance=_mean_by_name(p.importance for p in group), value=None if group[0].value is None else fmean(p.value for p in group),
-        )
-        for place, group in groups.items()
-    ]  # fmt: skip
-
-
-def _mean_by_name(found: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Of each name the mean over those that have it."""
-    values: dict[str, list[float]] = {}
-    for one in found:
-        for name, value in one.items():
-            values.setdefault(name, []).append(value)
-    return {name: fmean(those) for name, those in values.items()}
 
 
 def _draw_shares(axis, timed: Sequence[Prediction], classes: Sequence[str], scale: float) -> None:

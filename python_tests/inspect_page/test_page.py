@@ -262,7 +262,8 @@ def test_runs_of_voice():
 
 
 def test_time_has_few_ticks():
-    for seconds in (0.05, 0.9, 3.0, 30.0, 400.0):
+    for seconds in (0.05, 0.9, 3.0, 30.0, 400.0, 3600.0, 20_000.0):
         found = drawing.ticks(seconds)
         assert 1 <= len(found) <= 7 and found[0] == (0.0, "0") and all(place < 100 for place, _ in found)
     assert re.fullmatch(r"0\.5 s", drawing.ticks(3.0)[1][1])
+    assert drawing.ticks(3600.0)[1][1] == "10 min"

@@ -1,12 +1,15 @@
-"""The timeline picture of films with more utterances than pixels can show."""
+"""Timelines of films with more utterances than pixels can show."""
 
 import io
+from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
 import pytest
 
+from memofast.prediction.page import film
 from memofast.prediction.predictor import Prediction
+from memofast.prediction.stretches import drawable
 from memofast.prediction.timeline import draw_timeline
 
 
@@ -44,3 +47,24 @@ def test_a_pause_of_minutes_stays_empty(tmp_path):
     coloured = np.flatnonzero(columns_of(path, slice(330, 340)))
     share = np.diff(coloured).max() / (coloured[-1] - coloured[0])
     assert 0.15 < share < 0.18
+
+
+def test_blocks_of_the_page_are_wide_enough_to_see():
+    spoken = [said(number, 3.0) for number in range(1209)]
+    shown = film("film.mkv", spoken, {})
+    assert len(shown.rows) == 1209 and len(shown.blocks) == 120 and len(shown.ticks) <= 7
+    assert all(block.width > 0.8 for block in shown.blocks)
+    assert np.allclose(np.diff([block.left for block in shown.blocks]), 100 / 120)
+    assert shown.blocks[0].shares == [("calm", pytest.approx(70)), ("glad", pytest.approx(30))]
+    ids = {row.id for row in spoken}
+    assert {block.row.id for block in shown.blocks} < ids and shown.blocks[0].row.named == "calm"
+
+
+def test_the_mean_names_what_is_likeliest_over_the_stretch():
+    spoken = [
+        replace(said(n, 3.0), probabilities={"calm": 0.2, "glad": 0.8}) if n % 10 else said(n, 3.0) for n in range(1200)
+    ]
+    drawn, stretch = drawable(spoken, 3600.0)
+    assert stretch == 30.0 and {found.named for found in drawn} == {"glad"}
+    assert all(found.probabilities == pytest.approx({"calm": 0.25, "glad": 0.75}) for found in drawn)
+    assert drawn[3].start == 90.0 and drawn[3].end == 120.0
