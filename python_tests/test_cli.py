@@ -65,9 +65,8 @@ def test_a_signal_anywhere_unwinds_and_gives_its_code(monkeypatch, tmp_path, num
             (tmp_path / "left in order").touch()
 
     before = signal.getsignal(signal.SIGTERM)
-    of_ctrl_c = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's background jobs begin by ignoring it
+    # a shell's background jobs begin by ignoring it
+    of_ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(sys, "argv", ["memofast"])
     try:
         with pytest.raises(SystemExit) as stopped:

@@ -27,25 +27,9 @@ _EMOTIONS = (  # beginnings of names, in the order of the style's colours: grey,
     ("disgust",),
     ("contempt",),
 )
-_TICKS = (
-    0.1,
-    0.2,
-    0.5,
-    1.0,
-    2.0,
-    5.0,
-    10.0,
-    20.0,
-    30.0,
-    60.0,
-    120.0,
-    300.0,
-    600.0,
-    1200.0,
-    1800.0,
-    3600.0,
-    7200.0,
-)  # seconds
+_TICKS = (  # seconds
+    0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0,
+)  # fmt: skip
 
 
 def face_data(crop: np.ndarray) -> str:

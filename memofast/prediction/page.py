@@ -55,9 +55,10 @@ def film(file: str, rows: Sequence[Prediction], shown: Mapping[str, Utterance]) 
     """What is shown of a file: its utterances, how long it lasts, blocks of classes over that, and equally spaced faces."""
     timed = [row for row in rows if row.start is not None and row.end is not None]
     seconds = max((row.end for row in timed), default=0.0)
+    drawn, stretch = drawable(timed, seconds)
     return SimpleNamespace(
         name=Path(file).name, rows=rows, seconds=seconds, ticks=drawing.ticks(seconds) if seconds else [],
-        blocks=[_block(row, seconds) for row in drawable(timed, seconds)[0] if seconds], strip=strip(timed, shown, seconds),
+        blocks=[_block(row, seconds) for row in drawn if seconds], stretch=stretch, strip=strip(timed, shown, seconds),
     )  # fmt: skip
 
 

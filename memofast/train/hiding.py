@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import torch
 from torch import Tensor
 
 from memofast import ops
@@ -57,6 +58,6 @@ class Hiding:
 
     def _kept_columns(self, key: tuple[Tensor, Tensor], sample_keys: Tensor, width: int) -> Tensor:
         """[B, width] bool; layout: position 0, block = column // 8, lane = column % 8."""
-        blocks = sample_keys.new_tensor(range((width + 7) // 8))
+        blocks = torch.arange((width + 7) // 8, device=sample_keys.device)
         words = philox.draw(key, sample_keys[:, None], sample_keys.new_zeros(1), blocks)
         return philox.lanes16(words).flatten(-2)[:, :width] >= self._threshold

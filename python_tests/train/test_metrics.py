@@ -22,9 +22,8 @@ def test_resume_cuts_back(tmp_path):
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 7, "lo')  # a kill in the middle of a line
     second = int(time.time())
-    while (
-        int(time.time()) == second
-    ):  # TensorBoard reads the files of a second in the order of their names, where 10 is before 9
+    # TensorBoard reads the files of a second in the order of their names, where 10 is before 9
+    while int(time.time()) == second:
         time.sleep(0.02)
     log = MetricsLog(tmp_path, step=4)
     log.write(step=5, loss=50.0, **ENTRY)
