@@ -18,6 +18,9 @@ def main(
         typer.Option(help="without subtitles: pieces of so many seconds; default: stretches in which somebody speaks"),
     ] = None,
     html: Annotated[bool, typer.Option("--html", help="write predictions.html with faces over the timeline")] = False,
+    others: Annotated[
+        bool, typer.Option(help="a row also for each person who is seen during an utterance and does not speak")
+    ] = True,
     face: Annotated[Path | None, typer.Option(help="DenseFace file or model folder that the training used")] = None,
     speech: Annotated[Path | None, typer.Option(help="speech model folder that the training used, if any")] = None,
     vocab: Annotated[Path | None, typer.Option(help="vocabulary of the training; default: the model's own")] = None,
@@ -36,7 +39,7 @@ def main(
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     asked = FilmPrediction(
-        source, model, out, Files(face, speech, vocab, yunet), Cutting(subtitles, windows), html, device
+        source, model, out, Files(face, speech, vocab, yunet), Cutting(subtitles, windows), html, device, others
     )
     predict_films(asked, console)
 

@@ -1,7 +1,7 @@
 """The command's work: a source cut into utterances, answered in a stream, and written with pictures."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from memofast.prediction.preparation import Files
 from memofast.prediction.results import TABLE, UNFINISHED, Results
 from memofast.prediction.segments import Cutting
 from memofast.prediction.timeline import draw_timeline
-from memofast.prediction.watching import Utterance
+from memofast.prediction.watching import Shown, Utterance
 from memofast.prepare.sources import Clip
 from memofast.store.files import replace_file
 
@@ -31,6 +31,7 @@ class FilmPrediction:
     cutting: Cutting
     html: bool = False
     device: str = "auto"
+    others: bool = True
 
 
 def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
@@ -45,7 +46,7 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
         try:
             with console.status("looking for utterances"):
                 clips = predictor.clips(asked.source, asked.cutting)
-            shown = _answer(predictor, clips, results, console, keep_faces=asked.html)
+            shown = _answer(predictor, clips, results, asked, console)
             results.finish()
         except (KeyboardInterrupt, SystemExit) as stopped:
             kept = f"; {len(results.rows)} are in {asked.out / UNFINISHED}" if results.rows else ""
@@ -65,10 +66,10 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
 
 
 def _answer(
-    predictor: Predictor, clips: list[Clip], results: Results, console: Console, keep_faces: bool
-) -> dict[str, Utterance]:
-    """Every clip answered into the results. Returns: by id what the page shows of it."""
-    shown: dict[str, Utterance] = {}
+    predictor: Predictor, clips: list[Clip], results: Results, asked: FilmPrediction, console: Console
+) -> dict[tuple[str, int], Shown]:
+    """Every clip answered into the results. Returns: by utterance and person the faces that the page shows."""
+    shown: dict[tuple[str, int], Shown] = {}
     skipped: Counter[str] = Counter()
 
     def leave_out(clip: Clip, why: list[str]) -> None:
@@ -76,13 +77,14 @@ def _answer(
         bar.advance(task)
 
     def see(utterance: Utterance) -> None:
-        if keep_faces and utterance.shown:
-            shown[utterance.clip.id] = utterance
+        for person in [utterance.shown, *utterance.others] if asked.html else []:
+            if person:
+                shown[utterance.clip.id, person.track] = replace(person, rows=None)
         bar.advance(task)
 
     with _bar(console) as bar:
         task = bar.add_task("predicting", total=len(clips))
-        for prediction in predictor.stream(clips, see, leave_out):
+        for prediction in predictor.stream(clips, see, leave_out, asked.others):
             results.add(prediction)
     for why, count in skipped.most_common():
         console.print(f"left out: {count} utterance{'s' if count > 1 else ''}, {why}", markup=False)
@@ -126,7 +128,9 @@ def _draw(results: Results, predictor: Predictor, out: Path) -> None:
 
 
 def _tell(results: Results, asked: FilmPrediction, console: Console) -> None:
-    named = Counter(row.named for row in results.rows if row.named)
-    counts = ", ".join(f"{name} {count}" for name, count in named.most_common())
-    console.print(f"{len(results.rows)} utterances{': ' + counts if counts else ''}", markup=False)
+    said = [row for row in results.rows if row.speaks]
+    counts = ", ".join(f"{name} {count}" for name, count in Counter(row.named for row in said if row.named).most_common())
+    console.print(f"{len(said)} utterances{': ' + counts if counts else ''}", markup=False)
+    if others := len(results.rows) - len(said):
+        console.print(f"{others} rows of others who are seen and do not speak")
     console.print(f"wrote {asked.out / TABLE} and what is beside it", markup=False)

@@ -12,19 +12,20 @@ from memofast import inspect_page
 from memofast.inspect_page import drawing
 from memofast.inspect_page.page import clock, duration, percent
 from memofast.prediction.predictor import Prediction, Predictor
-from memofast.prediction.stretches import drawable
-from memofast.prediction.watching import Utterance
+from memofast.prediction.stretches import drawable, one_each
+from memofast.prediction.watching import Shown
 from memofast.version import __version__
 
 _STRIP = 24  # faces over a timeline
 _OF_ONE = 6  # faces of an utterance
 _NEAR = 0.25  # seconds between a face and its place over the timeline
+_PERSONS = 6  # of a film that have a timeline of their own
+
+Faces = Mapping[tuple[str, int | None], Shown]  # by utterance and person
 
 
-def page_of(
-    predictions: Sequence[Prediction], shown: Mapping[str, Utterance], predictor: Predictor, source: str
-) -> str:
-    """The page as HTML, which needs nothing beside it. shown: what was kept of the faces, by id. Everything from outside is escaped."""
+def page_of(predictions: Sequence[Prediction], shown: Faces, predictor: Predictor, source: str) -> str:
+    """The page as HTML, which needs nothing beside it. shown: what was kept of the faces. Everything from outside is escaped."""
     environment = Environment(
         loader=FileSystemLoader([Path(__file__).parent, Path(inspect_page.__file__).parent]), autoescape=True,
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -36,10 +37,11 @@ def page_of(
         "model": str(predictor.folder.resolve()),
         "version": __version__,
         "colours": drawing.class_colours(classes),
-        "counts": Counter(p.named for p in predictions if p.named).most_common(),
+        "counts": Counter(p.named for p in predictions if p.named and p.speaks).most_common(),
         "films": [film(file, rows, shown) for file, rows in _by_file(predictions).items()],
-        "utterances": len(predictions),
-        "faces": {id: some_of(utterance.shown.crops) for id, utterance in shown.items()},
+        "utterances": len({(p.file, p.id) for p in predictions}),
+        "others": sum(not p.speaks for p in predictions),
+        "faces": {key: some_of(person.crops) for key, person in shown.items()},
     }
     return environment.get_template("prediction.html").render(gathered)
 
@@ -51,15 +53,25 @@ def _by_file(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
     return found
 
 
-def film(file: str, rows: Sequence[Prediction], shown: Mapping[str, Utterance]) -> SimpleNamespace:
-    """What is shown of a file: its utterances, how long it lasts, blocks of classes over that, and equally spaced faces."""
+def film(file: str, rows: Sequence[Prediction], shown: Faces) -> SimpleNamespace:
+    """What is shown of a file: its answers, how long it lasts, its timeline, and where several people are seen one of each of those seen most."""
     timed = [row for row in rows if row.start is not None and row.end is not None]
     seconds = max((row.end for row in timed), default=0.0)
-    drawn, stretch = drawable(timed, seconds)
+    persons = Counter(row.track for row in timed if row.track) if not all(row.speaks for row in timed) else Counter()
+    lanes = [lane("", one_each(timed), shown, seconds)] if seconds else []
+    for person, _ in persons.most_common(_PERSONS):
+        lanes.append(lane(f"person {person}", [row for row in timed if row.track == person], shown, seconds))
     return SimpleNamespace(
-        name=Path(file).name, rows=rows, seconds=seconds, ticks=drawing.ticks(seconds) if seconds else [],
-        blocks=[_block(row, seconds) for row in drawn if seconds], stretch=stretch, strip=strip(timed, shown, seconds),
+        name=Path(file).name, rows=rows, seconds=seconds, ticks=drawing.ticks(seconds) if seconds else [], lanes=lanes,
+        stretch=max((lane.stretch for lane in lanes), default=0.0), left_out=len(persons) - len(lanes[1:]),
     )  # fmt: skip
+
+
+def lane(name: str, timed: Sequence[Prediction], shown: Faces, seconds: float) -> SimpleNamespace:
+    """A timeline over the length of the film: blocks of classes, and equally spaced faces above them."""
+    drawn, stretch = drawable(timed, seconds)
+    blocks = [_block(row, seconds) for row in drawn]
+    return SimpleNamespace(name=name, blocks=blocks, stretch=stretch, strip=strip(timed, shown, seconds))
 
 
 def _block(row: Prediction, seconds: float) -> SimpleNamespace:
@@ -77,13 +89,13 @@ def some_of(crops: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [crops[place] for place in places]
 
 
-def strip(timed: Sequence[Prediction], shown: Mapping[str, Utterance], seconds: float) -> list:
+def strip(timed: Sequence[Prediction], shown: Faces, seconds: float) -> list:
     """At equally spaced places the kept crop that is nearest, None where none is near; empty where there are no faces at all."""
     faces = [
         (time, crop)
         for row in timed
-        if row.id in shown
-        for time, crop in zip(shown[row.id].shown.times, shown[row.id].shown.crops, strict=True)
+        if (person := shown.get((row.id, row.track)))
+        for time, crop in zip(person.times, person.crops, strict=True)
     ]
     if not faces or not seconds:
         return []

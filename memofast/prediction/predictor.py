@@ -15,7 +15,7 @@ from memofast.prediction.answers import Answer, answers_of
 from memofast.prediction.preparation import Files, Preparation, check_extraction, extraction_options, open_pieces
 from memofast.prediction.samples import FEATURES, Sample, stored, text_columns
 from memofast.prediction.segments import Cutting, cut_clips, read_clips
-from memofast.prediction.watching import Utterance, Watching
+from memofast.prediction.watching import Shown, Utterance, Watching
 from memofast.prepare.extraction import Extracted
 from memofast.prepare.pretrained import choose_device
 from memofast.prepare.sources import AUDIO, Clip
@@ -27,12 +27,13 @@ _CLS, _SEP = 101, 102
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one utterance.
+    """What the model says of one utterance, or of somebody else's face during it.
 
     named: the likeliest class, None of a regression, whose answer is `value`. probabilities: class -> probability; where any number of classes
     may hold they do not sum to 1. modalities: those that the model saw. importance: modality -> by how much the named class's probability (or the
     value) falls where it is left out; empty where the model saw one only. start, end: seconds in `file`, None of what has no times. track: number
-    of the person whose face was taken, the same number for the same face throughout a file; None without a face. notes: what was missing or odd.
+    of the person whose face was taken, the same number for the same face throughout a file; None without a face. speaks: False of the others who are
+    seen during the utterance `id`, of whom the model sees the face alone. notes: what was missing or odd.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Prediction:
     start: float | None = None
     end: float | None = None
     track: int | None = None
+    speaks: bool = True
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -112,18 +114,20 @@ class Predictor:
         audio: str | Path | None = None,
         video: str | Path | None = None,
         features: Mapping[str, np.ndarray] | None = None,
+        others: bool = True,
     ) -> list[Prediction]:
-        """Answers, one per utterance.
+        """Answers: one per utterance, and one for each other person who is seen during it.
 
         Args: text: one sentence; with `audio` or `video` what is said in the whole of it. audio, video: a media file, cut into utterances as by the
-            command where no text is given. features: `visual` and `speech` rows [n, width], beside `text` if there is any.
+            command where no text is given. features: `visual` and `speech` rows [n, width], beside `text` if there is any. others: False leaves
+            persons out who do not speak.
         Raises: `MemofastError` for what the model cannot read.
         """
         media = audio or video
         if media and features:
             raise MemofastError("give features or a media file, not both")
         if media:
-            return list(self.stream(self._clips(Path(media), text, video is not None)))
+            return list(self.stream(self._clips(Path(media), text, video is not None), others=others))
         if text is None and not features:
             raise MemofastError("nothing to predict: give text, audio, video or features")
         sample = self._sample(text, features or {}, "features")
@@ -149,26 +153,28 @@ class Predictor:
         clips: Sequence[Clip],
         seen: Callable[[Utterance], None] | None = None,
         left_out: Callable[[Clip, list[str]], None] | None = None,
+        others: bool = True,
     ) -> Iterator[Prediction]:
         """Answers for clips as they are decoded, a few in memory at a time.
 
-        Args: seen: called with each utterance before its answer. left_out: called with a clip that has nothing to answer for, and why.
+        Args: seen: called with each utterance before its answers. left_out: called with a clip that has nothing to answer for, and why. others:
+            answer also for the persons seen beside the one who speaks, after that one's answer.
         Raises: `MemofastError` where no clip has anything that the model reads.
         """
-        waiting: list[tuple[Utterance, Sample]] = []
+        waiting: list[_Question] = []
         answered, reasons = 0, []
-        for utterance in self._utterances(clips):
-            clip, notes = utterance.clip, utterance.notes
-            sample = self._sample_of(utterance)
-            if not sample.modalities:
-                reasons += notes or ["no text"]
+        for utterance in self._utterances(clips, others):
+            questions = [question for question in self._questions(utterance) if question.sample.modalities]
+            if not questions:
+                why = utterance.notes or ["no text"]
+                reasons += why
                 if left_out:
-                    left_out(clip, notes or ["no text"])
+                    left_out(utterance.clip, why)
                 continue
             if seen:
                 seen(utterance)
-            waiting.append((utterance, sample))
-            if len(waiting) == _AT_ONCE:
+            waiting += questions
+            if len(waiting) >= _AT_ONCE:
                 yield from self._answered(waiting)
                 answered, waiting = answered + len(waiting), []
         yield from self._answered(waiting)
@@ -200,17 +206,23 @@ class Predictor:
         picture = media if seen and media.suffix.lower() not in AUDIO else None
         return [Clip(media.stem, picture, media, text=text)]
 
-    def _utterances(self, clips: Sequence[Clip]) -> Iterator[Utterance]:
+    def _utterances(self, clips: Sequence[Clip], others: bool) -> Iterator[Utterance]:
         if extraction := self._extraction(clips):
-            yield from extraction.utterances(clips)
+            yield from extraction.utterances(clips, others)
         else:
             yield from (Utterance(Extracted(clip)) for clip in clips)
 
-    def _sample_of(self, utterance: Utterance) -> Sample:
+    def _questions(self, utterance: Utterance) -> Iterator["_Question"]:
+        """The utterance itself, and the faces of others whose rows were made."""
         extracted = utterance.extracted
         rows = {"visual": extracted.faces, "speech": extracted.sound}
         features = {modality: found.rows for modality, found in rows.items() if found is not None}
-        return self._sample(extracted.clip.text, features, f"rows of {extracted.clip.id}")
+        what = f"rows of {extracted.clip.id}"
+        yield _Question(utterance, utterance.shown, True, self._sample(extracted.clip.text, features, what))
+        for other in utterance.others:
+            if other.rows is not None:
+                sample = self._sample(None, {"visual": other.rows}, f"{what}, person {other.track}")
+                yield _Question(utterance, other, False, sample)
 
     def _sample(self, text: str | None, features: Mapping[str, np.ndarray], what: str) -> Sample:
         """A sample of what the model reads; longer than its positions, it is cut."""
@@ -234,15 +246,16 @@ class Predictor:
         prompt = getattr(self.model, "prompt", None)
         return self.model.config.max_position_embeddings - 2 - (prompt.longest if prompt else 0)
 
-    def _answered(self, waiting: Sequence[tuple[Utterance, Sample]]) -> Iterator[Prediction]:
-        samples = [sample for _, sample in waiting]
-        found = answers_of(self.model, samples, [utterance.clip.id for utterance, _ in waiting])
-        for (utterance, sample), answer in zip(waiting, found, strict=True):
+    def _answered(self, waiting: Sequence["_Question"]) -> Iterator[Prediction]:
+        found = answers_of(self.model, [question.sample for question in waiting], [q.utterance.clip.id for q in waiting])
+        for question, answer in zip(waiting, found, strict=True):
+            utterance, clip = question.utterance, question.utterance.clip
             start, end = utterance.times
-            file = utterance.clip.picture or utterance.clip.sound
+            file = clip.picture or clip.sound
             yield self._prediction(
-                utterance.clip.id, sample, answer, text=utterance.clip.text, file=file and str(file), start=start, end=end,
-                track=utterance.track, notes=tuple(utterance.notes),
+                clip.id, question.sample, answer, text=clip.text if question.speaks else None, file=file and str(file), start=start, end=end,
+                track=question.person and question.person.track, speaks=question.speaks,
+                notes=tuple(utterance.notes) if question.speaks else (),
             )  # fmt: skip
 
     def _prediction(self, id: str, sample: Sample, answer: Answer, **known) -> Prediction:
@@ -252,3 +265,13 @@ class Predictor:
             named, value = self.classes[answer.named], None
             probabilities = {name: float(p) for name, p in zip(self.classes, answer.outputs, strict=True)}
         return Prediction(id, named, probabilities, sample.modalities, answer.importance, value, **known)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of the model: what it sees of one person during an utterance."""
+
+    utterance: Utterance
+    person: Shown | None
+    speaks: bool
+    sample: Sample

@@ -26,13 +26,13 @@ def table_of(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["id", "file", "start", "end", "track", "text", "named", *outputs, "modalities", *importance, "notes"]
+        ["id", "file", "start", "end", "track", "speaks", "text", "named", *outputs, "modalities", *importance, "notes"]
     )
     for found in predictions:
         numbers = [f"{p:.6f}" for p in found.probabilities.values()] if found.value is None else [f"{found.value:.6f}"]
         mattered = [_number(found.importance.get(modality), 6) for modality in _MODALITIES]
         times = _number(found.start, 3), _number(found.end, 3)
-        about = found.id, found.file, *times, found.track, found.text, found.named
+        about = found.id, found.file, *times, found.track, found.speaks, found.text, found.named
         writer.writerow([*about, *numbers, "+".join(found.modalities), *mattered, "; ".join(found.notes)])
     return text.getvalue()
 

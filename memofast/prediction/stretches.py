@@ -1,4 +1,5 @@
-"""Long films on a timeline: means over stretches of time, where single utterances would be narrower than what can be drawn."""
+"""What a timeline shows of a film: one answer per utterance, and of long films means over stretches of time, where single utterances would be narrower
+than what can be drawn."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -7,6 +8,14 @@ from statistics import fmean
 from memofast.prediction.predictor import Prediction
 
 _MOST = 120  # bars; of narrower ones a screen shows whichever fall on its pixels
+
+
+def one_each(rows: Iterable[Prediction]) -> list[Prediction]:
+    """The first answer of each utterance of a file: of who speaks, and without one of the person seen most."""
+    found: dict[str, Prediction] = {}
+    for row in rows:
+        found.setdefault(row.id, row)
+    return list(found.values())
 
 
 def drawable(timed: Sequence[Prediction], seconds: float) -> tuple[list[Prediction], float]:

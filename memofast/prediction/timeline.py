@@ -6,7 +6,7 @@ from pathlib import Path
 
 from memofast.inspect_page.drawing import class_colours
 from memofast.prediction.predictor import Prediction
-from memofast.prediction.stretches import drawable
+from memofast.prediction.stretches import drawable, one_each
 from memofast.store.files import replace_file
 
 # those of the pages: grey, amber, blue, red, purple, orange, green, brown, teal, pink
@@ -17,12 +17,12 @@ _LABELLED = 40  # utterances whose class is written above
 
 
 def draw_timeline(predictions: Sequence[Prediction], classes: Sequence[str], path: Path, title: str) -> None:
-    """Write a PNG of the predictions of one file, which have times. Raises: `MemofastError` where it cannot be written."""
+    """Write a PNG of the predictions of one file, which have times, one for each utterance. Raises: `MemofastError` where it cannot be written."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    timed = [p for p in predictions if p.start is not None and p.end is not None]
+    timed = one_each(p for p in predictions if p.start is not None and p.end is not None)
     last = max((p.end for p in timed), default=1.0)
     timed, stretch = drawable(timed, last)
     minutes = last > _MINUTES_FROM

@@ -1,4 +1,4 @@
-"""Films decoded once, utterance by utterance, by the extraction of `memofast prepare`; beside the rows the faces they came from are kept."""
+"""Films decoded once, utterance by utterance, by the extraction of `memofast prepare`; beside the rows the faces of everybody seen are kept."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,19 +16,22 @@ _A_SECOND, _LEAST, _MOST = 2.5, 6, 24  # crops of an utterance that are kept
 
 @dataclass(frozen=True)
 class Shown:
-    """Of one utterance: times [n] seconds in the file and crops [64, 64] uint8, equally spaced, of the person whose face was taken; track: their number."""
+    """One person during an utterance. times [n] seconds in the file and crops [64, 64] uint8, equally spaced; track: their number; rows [n, width]
+    float32 of the face, None of who speaks, whose rows are the utterance's."""
 
     times: list[float]
     crops: list[np.ndarray]
     track: int
+    rows: np.ndarray | None = None
 
 
 @dataclass
 class Utterance:
-    """What was extracted of a clip, and the face that was taken."""
+    """What was extracted of a clip, the person whose face was taken, and others who are seen in at least a fifth of it."""
 
     extracted: Extracted
     shown: Shown | None = None
+    others: list[Shown] = field(default_factory=list)
 
     @property
     def clip(self) -> Clip:
@@ -71,10 +74,19 @@ class People:
 
     known: list[tuple[np.ndarray, int]] = field(default_factory=list)
 
-    def number(self, person: Track) -> int:
+    def numbers(self, persons: Sequence[Track]) -> list[int]:
+        """The numbers of persons seen together, which are different ones."""
+        found: list[int] = []
+        for person in persons:
+            found.append(self._number(person, found))
+        return found
+
+    def _number(self, person: Track, taken: Sequence[int]) -> int:
         mean, faces = mean_crop(person), len(person.faces)
-        alike = [correlation(mean, crop) for crop, _ in self.known]
-        if not alike or max(alike) < SAME_PERSON:
+        alike = [
+            -1.0 if number in taken else correlation(mean, crop) for number, (crop, _) in enumerate(self.known, start=1)
+        ]
+        if max(alike, default=-1.0) < SAME_PERSON:
             self.known.append((mean, faces))
             return len(self.known)
         place = int(np.argmax(alike))
@@ -84,10 +96,13 @@ class People:
 
 
 class Watching(Extraction):
-    """The extraction, which remembers whose face it took."""
+    """The extraction, which remembers who was seen and whose face it took."""
 
-    def utterances(self, clips: Sequence[Clip]) -> Iterator[Utterance]:
-        """Clips of each file in order of time, file by file; those with a problem known before are handed on as they are."""
+    def utterances(self, clips: Sequence[Clip], others: bool = False) -> Iterator[Utterance]:
+        """Clips of each file in order of time, file by file; those with a problem known before are handed on as they are.
+
+        others: look also at those who are seen beside the one whose face is taken.
+        """
         playable = []
         for clip in clips:
             if clip.problem or not (clip.picture or clip.sound):
@@ -95,16 +110,31 @@ class Watching(Extraction):
             else:
                 playable.append(clip)
         for file in by_file(playable):
-            self._people, self._shown = People(), {}
+            self._people, self._seen, self._see_others = People(), {}, others
             for extracted in self(file):
-                yield Utterance(extracted, self._shown.pop(extracted.clip.id, None))
+                shown, rest = self._seen.pop(extracted.clip.id, (None, []))
+                yield Utterance(extracted, shown, rest)
 
-    def _main_person(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> Track | None:
-        person = super()._main_person(extracted, excerpt, spoken)
-        if person is not None:
-            start, count = extracted.span.start, int(np.clip(_A_SECOND * extracted.seconds, _LEAST, _MOST))
-            chosen = np.unique(np.linspace(0, len(person.frames) - 1, count).round().astype(int))
-            times = [start + excerpt.times[person.frames[i]] for i in chosen]
-            crops = [person.faces[i].crop for i in chosen]
-            self._shown[extracted.clip.id] = Shown(times, crops, self._people.number(person))
-        return person
+    def _speaker(
+        self, persons: list[Track], extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None
+    ) -> Track | None:
+        speaker = super()._speaker(persons, extracted, excerpt, spoken)
+        others = [person for person in persons if person is not speaker]
+        everybody = [speaker, *others] if speaker else others
+        numbers = dict(zip(everybody, self._people.numbers(everybody), strict=True))
+        rest = [
+            self._shown(person, numbers[person], extracted, excerpt, self._face_rows(person, excerpt).rows)
+            for person in (others if self._see_others else [])
+        ]
+        shown = self._shown(speaker, numbers[speaker], extracted, excerpt) if speaker else None
+        self._seen[extracted.clip.id] = shown, rest
+        return speaker
+
+    def _shown(
+        self, person: Track, number: int, extracted: Extracted, excerpt: Excerpt, rows: np.ndarray | None = None
+    ) -> Shown:
+        start, count = extracted.span.start, int(np.clip(_A_SECOND * extracted.seconds, _LEAST, _MOST))
+        chosen = np.unique(np.linspace(0, len(person.frames) - 1, count).round().astype(int))
+        times = [start + excerpt.times[person.frames[i]] for i in chosen]
+        crops = [person.faces[i].crop for i in chosen]
+        return Shown(times, crops, number, rows)

@@ -214,13 +214,15 @@ class Extraction:
 
     def _add_faces(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> None:
         person = self._main_person(extracted, excerpt, spoken)
-        if person is None:
-            return
+        if person is not None:
+            extracted.faces = self._face_rows(person, excerpt)
+
+    def _face_rows(self, person: Track, excerpt: Excerpt) -> FaceRows:
         with self.watch("face features"):
             rows, soft_labels = self.face(person.faces)
         confidence = np.array([face.confidence for face in person.faces], np.float32)
         times = np.array([excerpt.times[frame] for frame in person.frames], np.float32)
-        extracted.faces = FaceRows(rows, soft_labels, confidence, times)
+        return FaceRows(rows, soft_labels, confidence, times)
 
     def _main_person(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> Track | None:
         """Whose face is taken; where nobody's is, the problem is noted."""
@@ -233,15 +235,20 @@ class Extraction:
         if not persons:
             extracted.problems.append(Problem("no main face", where))
             return None
-        person = persons[0]
-        if self.mouths and excerpt.sound is not None:
-            with self.watch("finding the speaker"):
-                hop = self.voice.hop if self.voice else 1.0
-                person, extracted.speaker = active_speaker(
-                    persons, self._span(extracted.clip), excerpt.sound, spoken, hop
-                )
+        person = self._speaker(persons, extracted, excerpt, spoken)
         if person is None:
             extracted.problems.append(Problem("nobody visible speaks", where))
+        return person
+
+    def _speaker(
+        self, persons: list[Track], extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None
+    ) -> Track | None:
+        """The one of the visible persons whose face is taken, None where who speaks was asked and nobody does."""
+        if not self.mouths or excerpt.sound is None:
+            return persons[0]
+        with self.watch("finding the speaker"):
+            hop = self.voice.hop if self.voice else 1.0
+            person, extracted.speaker = active_speaker(persons, self._span(extracted.clip), excerpt.sound, spoken, hop)
         return person
 
     def _add_sound(self, extracted: Extracted, excerpt: Excerpt) -> None:

@@ -1,6 +1,7 @@
 """Clips made on the spot, the corpus prepared from them, and small models of random weights that say how their corpus was made."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,31 @@ class Bright:
         crop = (np.arange(4096).reshape(64, 64) % 97 + picture.mean() / 4).astype(np.uint8)
         eyes = np.array([12.0, 14.0]), np.array([28.0, 14.0])
         return [Face(crop, 0.75, np.array([0.0, 0.0, 40.0, 40.0]), eyes)] if picture.mean() > 50 else []
+
+
+class Pair(Bright):
+    """Beside the face of every bright picture a second one, striped the other way; sides: which of the two are seen."""
+
+    def __init__(self, sides=(0, 1)):
+        self.sides = sides
+
+    def __call__(self, picture):
+        first = super().__call__(picture)
+        second = [
+            replace(face, crop=face.crop.T.copy(), box=face.box + np.array([50.0, 0, -10, -10])) for face in first
+        ]
+        return [face for side, faces in enumerate((first, second)) if side in self.sides for face in faces]
+
+
+@pytest.fixture
+def pair_of_faces(monkeypatch):
+    """Films show two people from here on; called with sides, only those."""
+
+    def show(sides=(0, 1)):
+        monkeypatch.setattr(extraction, "find_faces", lambda *_: Pair(sides))
+
+    show()
+    return show
 
 
 @pytest.fixture(autouse=True)

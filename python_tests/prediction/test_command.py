@@ -54,6 +54,22 @@ def test_a_film_is_written_as_rows_table_and_picture(predict, media, tmp_path):
     ]  # fmt: skip
 
 
+def test_everybody_who_is_seen_has_a_row(predict, media, pair_of_faces, tmp_path):
+    code, rows, told = predict(media / "film.mp4", "--html")
+    assert code == 0 and "2 utterances: " in told and "2 rows of others" in told
+    with open(tmp_path / "out/predictions.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(line["id"], line["track"], line["speaks"]) for line in table] == [
+        ("film_0001", "1", "True"), ("film_0001", "2", "False"), ("film_0002", "1", "True"), ("film_0002", "2", "False"),
+    ]  # fmt: skip
+    assert [line["modalities"] for line in table] == ["text+visual+speech", "visual"] * 2
+    page = (tmp_path / "out/predictions.html").read_text()
+    assert page.count('<ol class="strip">') == 3 and 'href="#u-film_0001-2"' in page
+    code, alone, told = predict(media / "film.mp4", "--no-others", "--html", out=tmp_path / "alone")
+    assert code == 0 and [row["id"] for row in alone] == ["film_0001", "film_0002"] and "of others" not in told
+    assert "person 2" not in (tmp_path / "alone/predictions.html").read_text()
+
+
 def test_without_subtitles_it_cuts_by_voice_or_windows(predict, media, tmp_path):
     _, rows, _ = predict(media / "long.mp4", out=tmp_path / "voice")
     assert rows[0]["start"] == pytest.approx(5.0, abs=0.5) and rows[-1]["end"] == pytest.approx(14.0, abs=0.2)

@@ -12,13 +12,11 @@ from rich.console import Console
 
 import memofast
 from memofast.prediction.films import FilmPrediction, predict_films
-from memofast.prediction.page import strip
+from memofast.prediction.page import film, page_of, strip
 from memofast.prediction.predictor import Prediction
 from memofast.prediction.preparation import Files
 from memofast.prediction.segments import Cutting
-from memofast.prediction.watching import Shown, Utterance
-from memofast.prepare.extraction import Extracted
-from memofast.prepare.sources import Clip
+from memofast.prediction.watching import Shown
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
@@ -67,8 +65,6 @@ def test_faces_lie_over_the_timeline(page):
 
 
 def test_what_comes_from_outside_is_escaped(model, page, media, tmp_path):
-    from memofast.prediction.page import page_of
-
     row = Prediction(
         "<b>id", "calm", {"calm": 1.0, "glad": 0.0, "sad": 0.0}, ("text",), text="<script>alert(1)</script>"
     )
@@ -78,7 +74,27 @@ def test_what_comes_from_outside_is_escaped(model, page, media, tmp_path):
 
 
 def test_a_strip_has_gaps_where_nobody_was_seen():
-    row = Prediction("a", "calm", {"calm": 1.0}, ("visual",), start=0.0, end=100.0)
+    row = Prediction("a", "calm", {"calm": 1.0}, ("visual",), start=0.0, end=100.0, track=1)
     shown = Shown([1.0, 99.0], [np.zeros((64, 64), np.uint8)] * 2, 1)
-    places = strip([row], {"a": Utterance(Extracted(Clip("a")), shown)}, 100.0)
+    places = strip([row], {("a", 1): shown}, 100.0)
     assert len(places) == 24 and [place is not None for place in places] == [True] + [False] * 22 + [True]
+
+
+def test_each_of_several_people_has_a_timeline(model):
+    calm = {"calm": 1.0, "glad": 0.0, "sad": 0.0}
+    said = dict(named="calm", probabilities=calm, modalities=("visual",))
+    rows = []
+    for number in range(9):
+        times = dict(start=2.0 * number, end=2.0 * number + 2)
+        rows.append(Prediction(f"u{number}", **said, **times, track=1))
+        # the second person is there to the end, the others once each
+        rows += [Prediction(f"u{number}", **said, **times, track=track, speaks=False) for track in (2, 3 + number)]
+    shown = {(row.id, row.track): Shown([row.start], [np.zeros((64, 64), np.uint8)], row.track) for row in rows}
+    one = film("a.mp4", rows, shown)
+    assert [lane.name for lane in one.lanes[:3]] == ["", "person 1", "person 2"] and len(one.lanes) == 7
+    assert one.left_out == 5 and [len(lane.blocks) for lane in one.lanes[:4]] == [9, 9, 9, 1]
+    assert [len(film("a.mp4", rows[::3], shown).lanes), film("a.mp4", rows[::3], shown).left_out] == [1, 0]
+    written = page_of(rows, shown, memofast.load(model), "a.mp4")
+    anchors = re.findall(r'<article class="panel utterance" id="([^"]*)"', written)
+    assert len(anchors) == len(set(anchors)) == 27 and set(re.findall(r'href="#([^"]*)"', written)) <= set(anchors)
+    assert "5 more people are seen" in written and written.count("(does not speak)") == 18

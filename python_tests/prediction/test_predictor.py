@@ -14,6 +14,7 @@ from memofast.errors import MemofastError
 from memofast.model.emotion import open_emotion_model
 from memofast.prediction.segments import Cutting
 from memofast.prediction.watching import People
+from memofast.prepare import extraction
 from memofast.prepare.face_features import FaceChoice, parse_face
 from memofast.prepare.faces import Face
 from memofast.prepare.speech import SpeechChoice, parse_speech
@@ -162,4 +163,44 @@ def test_people_are_known_again():
     people, patterns = People(), np.random.default_rng(0).integers(0, 255, (2, 64, 64)).astype(np.uint8)
     box, eyes = np.zeros(4), (np.zeros(2), np.zeros(2))
     tracks = [Track([0, 1], [Face(patterns[n], 1.0, box, eyes)] * 2) for n in (0, 1, 0, 1)]
-    assert [people.number(track) for track in tracks] == [1, 2, 1, 2]
+    assert [people.numbers([track]) for track in tracks] == [[1], [2], [1], [2]]
+    assert people.numbers(tracks[:2]) == [1, 2] and people.numbers([tracks[1], tracks[0]]) == [2, 1]
+    assert people.numbers([tracks[0], tracks[2]]) == [1, 3]  # alike, but seen together
+
+
+def test_others_are_answered_from_their_faces(make_model, model, prepared, files, pair_of_faces):
+    film = prepared.parent / "source/glad.mp4"
+
+    def answers(model, **options):
+        return memofast.load(model, face=files["face"], device="cpu").predict(video=film, **options)
+
+    found, alone = answers(model), answers(model, others=False)
+    assert [(p.id, p.track, p.speaks) for p in found] == [
+        ("glad_0001", 1, True), ("glad_0001", 2, False), ("glad_0002", 1, True), ("glad_0002", 2, False),
+    ]  # fmt: skip
+    assert [(p.id, p.track, p.speaks, p.text) for p in alone] == [(p.id, 1, True, p.text) for p in found[::2]]
+    for both, single in zip(found[::2], alone, strict=True):  # packed with others, sums are rounded otherwise
+        np.testing.assert_allclose(scores(both), scores(single), atol=1e-6)
+    others = found[1::2]
+    assert all(p.modalities == ("visual",) and p.text is None and not p.importance and not p.notes for p in others)
+    assert [(p.start, p.end) for p in others] == [(p.start, p.end) for p in alone]
+    pair_of_faces(sides=[1])
+    for other, expected in zip(others, answers(make_model("v", name="sees")), strict=True):
+        np.testing.assert_allclose(scores(other), scores(expected), atol=1e-6)
+        assert not np.allclose(scores(other), scores(found[0]), atol=1e-4)
+
+
+def test_without_a_speaker_those_who_are_seen_are_answered(make_model, prepared, files, pair_of_faces, monkeypatch):
+    monkeypatch.setattr(extraction.Extraction, "_speaker", lambda *_: None)
+    film = prepared.parent / "source/glad.mp4"
+    found = memofast.load(make_model(), face=files["face"], device="cpu").predict(video=film)
+    assert [(p.track, p.speaks, p.modalities) for p in found[:3]] == [
+        (None, True, ("text", "speech")), (1, False, ("visual",)), (2, False, ("visual",)),
+    ]  # fmt: skip
+    assert "nobody visible speaks" in found[0].notes[0]
+    sees = memofast.load(make_model("v", name="sees"), face=files["face"], device="cpu")
+    assert [(p.id, p.track, p.speaks) for p in sees.predict(video=film)] == [
+        ("glad_0001", 1, False), ("glad_0001", 2, False), ("glad_0002", 1, False), ("glad_0002", 2, False),
+    ]  # fmt: skip
+    with pytest.raises(MemofastError, match="nobody visible speaks"):
+        sees.predict(video=film, others=False)

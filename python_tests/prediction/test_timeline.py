@@ -52,12 +52,13 @@ def test_a_pause_of_minutes_stays_empty(tmp_path):
 def test_blocks_of_the_page_are_wide_enough_to_see():
     spoken = [said(number, 3.0) for number in range(1209)]
     shown = film("film.mkv", spoken, {})
-    assert len(shown.rows) == 1209 and len(shown.blocks) == 120 and len(shown.ticks) <= 7
-    assert all(block.width > 0.8 for block in shown.blocks)
-    assert np.allclose(np.diff([block.left for block in shown.blocks]), 100 / 120)
-    assert shown.blocks[0].shares == [("calm", pytest.approx(70)), ("glad", pytest.approx(30))]
+    (lane,) = shown.lanes
+    assert len(shown.rows) == 1209 and len(lane.blocks) == 120 and len(shown.ticks) <= 7
+    assert all(block.width > 0.8 for block in lane.blocks)
+    assert np.allclose(np.diff([block.left for block in lane.blocks]), 100 / 120)
+    assert lane.blocks[0].shares == [("calm", pytest.approx(70)), ("glad", pytest.approx(30))]
     ids = {row.id for row in spoken}
-    assert {block.row.id for block in shown.blocks} < ids and shown.blocks[0].row.named == "calm"
+    assert {block.row.id for block in lane.blocks} < ids and lane.blocks[0].row.named == "calm"
 
 
 def test_the_mean_names_what_is_likeliest_over_the_stretch():
