@@ -129,7 +129,8 @@ def _draw(results: Results, predictor: Predictor, out: Path) -> None:
 
 def _tell(results: Results, asked: FilmPrediction, console: Console) -> None:
     said = [row for row in results.rows if row.speaks]
-    counts = ", ".join(f"{name} {count}" for name, count in Counter(row.named for row in said if row.named).most_common())
+    named = Counter(row.named for row in said if row.named)
+    counts = ", ".join(f"{name} {count}" for name, count in named.most_common())
     console.print(f"{len(said)} utterances{': ' + counts if counts else ''}", markup=False)
     if others := len(results.rows) - len(said):
         console.print(f"{others} rows of others who are seen and do not speak")

@@ -247,7 +247,8 @@ class Predictor:
         return self.model.config.max_position_embeddings - 2 - (prompt.longest if prompt else 0)
 
     def _answered(self, waiting: Sequence["_Question"]) -> Iterator[Prediction]:
-        found = answers_of(self.model, [question.sample for question in waiting], [q.utterance.clip.id for q in waiting])
+        names = [question.utterance.clip.id for question in waiting]
+        found = answers_of(self.model, [question.sample for question in waiting], names)
         for question, answer in zip(waiting, found, strict=True):
             utterance, clip = question.utterance, question.utterance.clip
             start, end = utterance.times

@@ -57,6 +57,7 @@ def test_a_film_is_written_as_rows_table_and_picture(predict, media, tmp_path):
 def test_everybody_who_is_seen_has_a_row(predict, media, pair_of_faces, tmp_path):
     code, rows, told = predict(media / "film.mp4", "--html")
     assert code == 0 and "2 utterances: " in told and "2 rows of others" in told
+    assert [row["text"] for row in rows] == ["Red now.", None, "Blue reds.", None]
     with open(tmp_path / "out/predictions.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [(line["id"], line["track"], line["speaks"]) for line in table] == [
