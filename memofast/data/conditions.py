@@ -8,13 +8,17 @@ from torch import Tensor
 from memofast.data.batch import PackedBatch
 
 CONDITIONS = ("l", "v", "a", "lv", "la", "va", "lva")  # language (text), visual, acoustic (speech)
+_NAMES = {"l": "text", "v": "visual", "a": "speech"}
 
 
 def condition_of(modalities: tuple[str, ...]) -> str:
     """The condition with exactly these modalities of `text`, `visual`, `speech`."""
-    return "".join(
-        letter for letter, name in zip("lva", ("text", "visual", "speech"), strict=True) if name in modalities
-    )
+    return "".join(letter for letter, name in _NAMES.items() if name in modalities)
+
+
+def modalities_of(condition: str) -> tuple[str, ...]:
+    """Those of `text`, `visual`, `speech` that a condition shows."""
+    return tuple(name for letter, name in _NAMES.items() if letter in condition)
 
 
 def keep(batch: PackedBatch, condition: str) -> PackedBatch:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from transformers.utils import logging
 
+from memofast.data.conditions import condition_of, modalities_of
 from memofast.errors import MemofastError
 from memofast.model.emotion import model_folder, open_emotion_model
 from memofast.prediction.answers import Answer, answers_of
@@ -259,13 +260,22 @@ class Predictor:
                 notes=tuple(utterance.notes) if question.speaks else (),
             )  # fmt: skip
 
-    def _prediction(self, id: str, sample: Sample, answer: Answer, **known) -> Prediction:
+    def _prediction(self, id: str, sample: Sample, answer: Answer, notes: tuple[str, ...] = (), **known) -> Prediction:
         if self.kind == "regression":
             named, probabilities, value = None, {}, float(answer.outputs[0])
         else:
             named, value = self.classes[answer.named], None
             probabilities = {name: float(p) for name, p in zip(self.classes, answer.outputs, strict=True)}
-        return Prediction(id, named, probabilities, sample.modalities, answer.importance, value, **known)
+        notes += self._untrained(sample.modalities)
+        return Prediction(id, named, probabilities, sample.modalities, answer.importance, value, notes=notes, **known)
+
+    def _untrained(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
+        """A note where the training never showed these modalities without others."""
+        trained = self.preparation.conditions if self.preparation else ()
+        if not trained or condition_of(modalities) in trained:
+            return ()
+        known = ", ".join("+".join(modalities_of(condition)) for condition in trained)
+        return (f"trained on {known}, not on {'+'.join(modalities)} alone",)
 
 
 @dataclass(frozen=True)

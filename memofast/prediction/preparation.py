@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from memofast.data.conditions import modalities_of
 from memofast.data.corpus import Corpus
 from memofast.errors import MemofastError
 from memofast.prepare.extraction import Extraction, ExtractionOptions
@@ -22,7 +23,6 @@ from memofast.store.files import write_json
 
 PREPARATION = "preparation.json"
 _NEEDED = ("face", "speech", "speech_mean", "max_seconds", "voice", "speaker")  # settings
-_MODALITIES = {"l": "text", "v": "visual", "a": "speech"}
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,25 @@ class Files:
 @dataclass(frozen=True)
 class Preparation:
     """settings: the corpus's `prepare.json`, empty for a corpus that was not made of media. stores: modality -> extractor, fingerprint,
-    normalisation, dtype and width of its rows. modalities: those the model was trained to read."""
+    normalisation, dtype and width of its rows. modalities: those the model was trained to read. conditions: of them under which it was trained, none
+    where that was not written down."""
 
     settings: dict[str, Any]
     stores: dict[str, dict[str, Any]]
     modalities: tuple[str, ...]
+    conditions: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, corpus: Corpus, conditions: Iterable[str]) -> "Preparation":
         """That of a corpus, for a model trained under these conditions of modalities."""
-        letters = set("".join(conditions))
+        conditions = tuple(conditions)
         stores = {}
         for modality, store in corpus.stores.items():
             known = ("extractor", "fingerprint", "normalisation", "special_tokens")
             stores[modality] = {name: store.meta[name] for name in known if name in store.meta}
             if modality != "text":
                 stores[modality] |= dict(zip(("dtype", "width"), store.columns["rows"], strict=True))
-        modalities = tuple(name for letter, name in _MODALITIES.items() if letter in letters)
-        return cls(read_settings(corpus.path), stores, modalities)
+        return cls(read_settings(corpus.path), stores, modalities_of("".join(conditions)), conditions)
 
     @classmethod
     def read(cls, folder: Path) -> "Preparation | None":
@@ -66,7 +67,8 @@ class Preparation:
             return None
         try:
             found = json.loads(path.read_text())
-            return cls(dict(found["settings"]), dict(found["stores"]), tuple(found["modalities"]))
+            modalities, conditions = tuple(found["modalities"]), tuple(found.get("conditions", ()))
+            return cls(dict(found["settings"]), dict(found["stores"]), modalities, conditions)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MemofastError(f"{path} is damaged ({error}); fine-tune again or restore it") from error
 

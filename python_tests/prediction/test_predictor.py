@@ -182,7 +182,9 @@ def test_others_are_answered_from_their_faces(make_model, model, prepared, files
     for both, single in zip(found[::2], alone, strict=True):  # packed with others, sums are rounded otherwise
         np.testing.assert_allclose(scores(both), scores(single), atol=1e-6)
     others = found[1::2]
-    assert all(p.modalities == ("visual",) and p.text is None and not p.importance and not p.notes for p in others)
+    assert all(p.modalities == ("visual",) and p.text is None and not p.importance for p in others)
+    assert all(p.notes == ("trained on text+visual+speech, not on visual alone",) for p in others)
+    assert not any(note for p in alone + answers(make_model("lva", "v", name="both")) for note in p.notes)
     assert [(p.start, p.end) for p in others] == [(p.start, p.end) for p in alone]
     pair_of_faces(sides=[1])
     for other, expected in zip(others, answers(make_model("v", name="sees")), strict=True):
