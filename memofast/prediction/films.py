@@ -49,12 +49,12 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
             shown = _answer(predictor, clips, results, asked, console)
             results.finish()
         except (KeyboardInterrupt, SystemExit) as stopped:
-            kept = f"; {len(results.rows)} are in {asked.out / UNFINISHED}" if results.rows else ""
+            kept = f"; rows in {asked.out / UNFINISHED}: {len(results.rows)}" if results.rows else ""
             console.print(f"interrupted before the last utterance{kept}")
             raise SystemExit(130 if isinstance(stopped, KeyboardInterrupt) else stopped.code) from None
         except MemofastError:
             if results.rows:
-                console.print(f"{len(results.rows)} utterances answered before are in {asked.out / UNFINISHED}")
+                console.print(f"{len(results.rows)} rows answered before are in {asked.out / UNFINISHED}")
             raise
     _draw(results, predictor, asked.out)
     if asked.html:
@@ -128,10 +128,10 @@ def _draw(results: Results, predictor: Predictor, out: Path) -> None:
 
 
 def _tell(results: Results, asked: FilmPrediction, console: Console) -> None:
-    said = [row for row in results.rows if row.speaks]
-    named = Counter(row.named for row in said if row.named)
+    utterances = len({(row.file, row.id) for row in results.rows})
+    named = Counter(row.named for row in results.rows if row.named and row.speaks)
     counts = ", ".join(f"{name} {count}" for name, count in named.most_common())
-    console.print(f"{len(said)} utterances{': ' + counts if counts else ''}", markup=False)
-    if others := len(results.rows) - len(said):
+    console.print(f"{utterances} utterances{': ' + counts if counts else ''}", markup=False)
+    if others := sum(not row.speaks for row in results.rows):
         console.print(f"{others} rows of others who are seen and do not speak")
     console.print(f"wrote {asked.out / TABLE} and what is beside it", markup=False)

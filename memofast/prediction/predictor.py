@@ -55,6 +55,16 @@ class Prediction:
         return asdict(self) | {"modalities": list(self.modalities), "notes": list(self.notes)}
 
 
+@dataclass(frozen=True)
+class _Question:
+    """What is asked of the model: what it sees of one person during an utterance."""
+
+    utterance: Utterance
+    person: Shown | None
+    speaks: bool
+    sample: Sample
+
+
 def load(
     path: str | Path,
     *,
@@ -213,7 +223,7 @@ class Predictor:
         else:
             yield from (Utterance(Extracted(clip)) for clip in clips)
 
-    def _questions(self, utterance: Utterance) -> Iterator["_Question"]:
+    def _questions(self, utterance: Utterance) -> Iterator[_Question]:
         """The utterance itself, and the faces of others whose rows were made."""
         extracted = utterance.extracted
         rows = {"visual": extracted.faces, "speech": extracted.sound}
@@ -247,7 +257,7 @@ class Predictor:
         prompt = getattr(self.model, "prompt", None)
         return self.model.config.max_position_embeddings - 2 - (prompt.longest if prompt else 0)
 
-    def _answered(self, waiting: Sequence["_Question"]) -> Iterator[Prediction]:
+    def _answered(self, waiting: Sequence[_Question]) -> Iterator[Prediction]:
         names = [question.utterance.clip.id for question in waiting]
         found = answers_of(self.model, [question.sample for question in waiting], names)
         for question, answer in zip(waiting, found, strict=True):
@@ -272,17 +282,7 @@ class Predictor:
     def _untrained(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """A note where the training never showed these modalities without others."""
         trained = self.preparation.conditions if self.preparation else ()
-        if not trained or condition_of(modalities) in trained:
+        if not trained or not modalities or condition_of(modalities) in trained:
             return ()
         known = ", ".join("+".join(modalities_of(condition)) for condition in trained)
         return (f"trained on {known}, not on {'+'.join(modalities)} alone",)
-
-
-@dataclass(frozen=True)
-class _Question:
-    """What is asked of the model: what it sees of one person during an utterance."""
-
-    utterance: Utterance
-    person: Shown | None
-    speaks: bool
-    sample: Sample

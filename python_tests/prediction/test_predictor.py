@@ -90,7 +90,7 @@ def test_many_texts_are_answered_as_one_by_one(model):
         if text:
             np.testing.assert_allclose(scores(found), scores(predictor.predict(text=text)[0]), atol=1e-5)
         else:
-            assert found.modalities == ()
+            assert found.modalities == () and found.notes == ()
 
 
 def test_importing_memofast_stays_light():
