@@ -176,33 +176,48 @@ void bind_masks(py::module_& m) {
     m.def("below", [](uint32_t word, uint32_t n) { return host::below(word, n); });
 }
 
-// qkv, offsets, lengths, rng, sample_keys.
+// qkv, kv, query_offsets, offsets, lengths, rng, sample_keys; with kv and query_offsets, qkv holds queries alone.
 struct AttentionOperands {
-    Tensor qkv, offsets, lengths, rng, sample_keys;
+    Tensor qkv, kv, query_offsets, offsets, lengths, rng, sample_keys;
 
     explicit AttentionOperands(const py::tuple& tensors)
-        : qkv(tensor_of(tensors[0])), offsets(tensor_of(tensors[1])), lengths(tensor_of(tensors[2])), rng(tensor_of(tensors[3])),
-          sample_keys(tensor_of(tensors[4])) {}
+        : qkv(tensor_of(tensors[0])), kv(tensor_of(tensors[1])), query_offsets(tensor_of(tensors[2])), offsets(tensor_of(tensors[3])),
+          lengths(tensor_of(tensors[4])), rng(tensor_of(tensors[5])), sample_keys(tensor_of(tensors[6])) {}
+
+    const Tensor& keys() const { return kv ? kv : qkv; }
+    int64_t heads() const { return keys().size[2]; }
+    int64_t width() const { return keys().size[3]; }
 
     // Whether the kernels can read them as they are.
     bool fit(bool dropout, bool allow_float16) const {
         const int64_t samples = offsets.size[0] - 1;
-        for (const Tensor* other : {&offsets, &lengths, &rng, &sample_keys})
+        for (const Tensor* other : {&kv, &query_offsets, &offsets, &lengths, &rng, &sample_keys})
             if (*other && other->device != qkv.device) return false;
         if (!qkv.contiguous || qkv.element > Element::float16 || (qkv.element == Element::float16 && !allow_float16)) return false;
-        if (qkv.dimensions != 4 || qkv.size[1] != 3 || !qkv.size[2] || !qkv.size[3] || qkv.size[3] % 8) return false;
+        if (keys().dimensions != 4 || keys().size[1] != (kv ? 2 : 3) || !heads() || !width() || width() % 8) return false;
+        if (kv && !(kv.contiguous && kv.element == qkv.element && qkv.dimensions == 3 && qkv.size[1] == heads() && qkv.size[2] == width()))
+            return false;
         if (!offsets.is_vector(Element::int32, samples + 1) || samples < 0) return false;
+        if (bool(kv) != bool(query_offsets) || (kv && !query_offsets.is_vector(Element::int32, samples + 1))) return false;
         if (lengths && !lengths.is_vector(Element::int32, samples)) return false;
-        return !dropout || (qkv.size[2] < 1 << 16 && rng.is_vector(Element::int64, 2) && sample_keys.is_vector(Element::int64, samples));
+        return !dropout || (heads() < 1 << 16 && rng.is_vector(Element::int64, 2) && sample_keys.is_vector(Element::int64, samples));
     }
 
     AttentionArguments arguments() const {
         AttentionArguments a{};
-        a.qkv = qkv.data, a.offsets = offsets.as<int32_t>(), a.lengths = lengths.as<int32_t>();
-        a.rng = rng.as<int64_t>(), a.sample_keys = sample_keys.as<int64_t>();
-        a.rows = qkv.size[0], a.samples = offsets.size[0] - 1, a.heads = qkv.size[2], a.width = qkv.size[3];
+        a.rows = keys().size[0], a.queries = qkv.size[0], a.samples = offsets.size[0] - 1, a.heads = heads(), a.width = width();
         a.type = Type(qkv.element);
+        a.q_step = (kv ? 1 : 3) * a.heads * a.width, a.kv_step = (kv ? 2 : 3) * a.heads * a.width;
+        a.q = qkv.data, a.kv = keys_in(qkv.data, kv.data);
+        a.offsets = offsets.as<int32_t>(), a.lengths = lengths.as<int32_t>(), a.query_offsets = query_offsets.as<int32_t>();
+        a.rng = rng.as<int64_t>(), a.sample_keys = sample_keys.as<int64_t>();
         return a;
+    }
+
+    // Where the keys begin: in a tensor of their own, or behind the first row's queries.
+    void* keys_in(void* of_qkv, void* of_kv) const {
+        const int64_t bytes = heads() * width() * (qkv.element == Element::float32 ? 4 : 2);
+        return kv || !of_qkv ? of_kv : static_cast<char*>(of_qkv) + bytes;
     }
 };
 
@@ -221,13 +236,13 @@ void bind_attention(py::module_& m) {
         return on_cuda ? MEMOFAST_CUDA_CALL(attention_forward, a, at<void>(stream)) : MEMOFAST_DISPATCH(attention_forward, a);
     });
     m.def("attention_backward", [](const py::tuple& tensors, const py::object& grad, const py::object& out, const py::object& lse,
-                                   const py::object& grad_qkv, uint32_t site, uint32_t threshold, float keep_scale, float scale,
-                                   int64_t longest, bool on_cuda, Address stream) -> int {
+                                   const py::object& grad_qkv, const py::object& grad_kv, uint32_t site, uint32_t threshold,
+                                   float keep_scale, float scale, int64_t longest, bool on_cuda, Address stream) -> int {
         const AttentionOperands operands(tensors);
         if (!operands.fit(threshold > 0, on_cuda)) return kNotAsNeeded;
         AttentionArguments a = operands.arguments();
         a.grad = tensor_of(grad).data, a.saved = tensor_of(out).data, a.lse = tensor_of(lse).as<float>();
-        a.out = tensor_of(grad_qkv).data;
+        a.grad_q = tensor_of(grad_qkv).data, a.grad_kv = operands.keys_in(a.grad_q, tensor_of(grad_kv).data);
         a.site = site, a.threshold = threshold, a.keep_scale = keep_scale, a.scale = scale, a.longest = longest;
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(attention_backward, a, at<void>(stream)) : MEMOFAST_DISPATCH(attention_backward, a);

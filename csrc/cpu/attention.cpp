@@ -1,8 +1,8 @@
-// Attention on a CPU: one task per (sequence, head), longest sequences first, everything it needs in this thread's own memory.
+// Attention on a CPU: one task per (sequence, head), most scores first, everything it needs in this thread's own memory.
 //
 // Scores exist for kBlock queries at a time and stay in cache; backward adds keys' and values' gradients over these blocks, so no
 // sum ever depends on the number of threads. Inputs are bf16 pairs where the CPU multiplies those, floats everywhere else.
-#include "attention.h"
+#include "rows/attention.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -111,9 +111,12 @@ struct Pairs : PairArithmetic {
 #endif
 
 struct Shape {
-    int64_t keys, width;  // rounded up to whole vectors
-    Shape(int64_t length, int64_t head_width) : keys(round_up(length, 16)), width(round_up(head_width, 16)) {}
-    int64_t panel() const { return keys * width; }
+    int64_t keys, queries, width;  // rounded up to whole vectors
+    Shape(int64_t key_rows, int64_t query_rows, int64_t head_width)
+        : keys(round_up(key_rows, 16)), queries(round_up(query_rows, 16)), width(round_up(head_width, 16)) {}
+    int64_t key_panel() const { return keys * width; }
+    int64_t query_panel() const { return queries * width; }
+    int64_t panel() const { return keys > queries ? key_panel() : query_panel(); }
     int64_t block() const { return kBlock * keys; }
 };
 
@@ -128,17 +131,31 @@ struct Parts {
     }
 };
 
-int64_t scratch_bytes(int64_t longest, int64_t width, bool backward) {
-    const Shape shape(longest, width);
+int64_t scratch_bytes(int64_t most_keys, int64_t most_queries, int64_t width, bool backward) {
+    const Shape shape(most_keys, most_queries, width);
     const int64_t rows = kBlock * shape.width;
-    const int64_t forward_units = 4 * shape.panel() + 3 * shape.block() + rows;
-    return 4 * (forward_units + (backward ? 4 * shape.panel() + shape.block() : 0)) + 64 * 32;
+    const int64_t forward_units = shape.panel() + 3 * shape.key_panel() + 3 * shape.block() + rows;
+    return 4 * (forward_units + (backward ? 2 * shape.key_panel() + 2 * shape.query_panel() + shape.block() : 0)) + 64 * 32;
 }
 
 struct Task {
-    int64_t start, length, head;
+    SequenceRows keys, queries;
+    int64_t head;
     Key key;  // of the dropout
     int64_t sample_key;
+};
+
+// One head of one sequence, of operands or of their gradients. The steps are of a row, and from keys to values.
+template <class Element>
+struct Operand {
+    Element *q, *k, *v;
+    int64_t q_step, kv_step;
+
+    template <class Address>
+    Operand(const AttentionArguments& a, const Task& task, Address q_rows, Address kv_rows)
+        : q(static_cast<Element*>(q_rows) + task.queries.first * a.q_step + task.head * a.width),
+          k(static_cast<Element*>(kv_rows) + task.keys.first * a.kv_step + task.head * a.width), v(k + a.heads * a.width),
+          q_step(a.q_step), kv_step(a.kv_step) {}
 };
 
 // The 16-bit lanes of queries first .. first + rows - 1 for every key: lanes [rows rounded up to kLanes / 2, step].
@@ -147,7 +164,7 @@ void draw_lanes(const Task& task, int64_t first, int64_t rows, uint16_t* lanes, 
     Wide positions;
     for (int i = 0; i < kDraws; ++i) positions[i] = uint64_t(task.head << 16 | (first + i));
     for (int64_t r = 0; r < rows; r += kDraws, positions += kDraws)
-        for (int64_t block = 0; 8 * block < task.length; ++block) {
+        for (int64_t block = 0; 8 * block < task.keys.length; ++block) {
             Wide words[4];
             draw(task.key, task.sample_key, positions, uint32_t(block), words);
             const Wide low = (words[0] & 0xFFFFFFFFu) | words[1] << 32, high = (words[2] & 0xFFFFFFFFu) | words[3] << 32;
@@ -161,26 +178,26 @@ void draw_lanes(const Task& task, int64_t first, int64_t rows, uint16_t* lanes, 
 template <class Operands, class Element, bool kDropout>
 void forward_task(const AttentionArguments& a, const Task& task) {
     using Unit = typename Operands::Unit;
-    const Shape shape(task.length, a.width);
-    const int64_t length = task.length, step = 3 * a.heads * a.width, out_step = a.heads * a.width;
-    const Element* q = static_cast<const Element*>(a.qkv) + task.start * step + task.head * a.width;
-    Element* out = static_cast<Element*>(a.out) + task.start * out_step + task.head * a.width;
+    const int64_t length = task.keys.length, queries = task.queries.length, out_step = a.heads * a.width;
+    const Shape shape(length, queries, a.width);
+    const Operand<const Element> in(a, task, a.q, a.kv);
+    Element* out = static_cast<Element*>(a.out) + task.queries.first * out_step + task.head * a.width;
     Parts parts;
     Unit* space = parts.take<Unit>(shape.panel());
-    Unit* keys = parts.take<Unit>(shape.panel());
-    Unit* values = parts.take<Unit>(shape.panel());
+    Unit* keys = parts.take<Unit>(shape.key_panel());
+    Unit* values = parts.take<Unit>(shape.key_panel());
     float* scores = parts.take<float>(shape.block());
     Unit* operand = parts.take<Unit>(shape.block());
     uint16_t* lanes = parts.take<uint16_t>(shape.block());
     float* result = parts.take<float>(kBlock * shape.width);
 
-    Operands::pack_columns(q + out_step, step, keys, shape.keys, length, a.width, space);
-    Operands::pack_rows(q + 2 * out_step, step, values, shape.width, length, a.width);
-    if (Operands::kPacksLeft) Operands::pack_rows(q, step, space, a.width, length, a.width);
-    const Left<Unit> queries = Operands::left(q, step, space, a.width);
-    for (int64_t first = 0; first < length; first += kBlock) {
-        const int64_t rows = length - first < kBlock ? length - first : kBlock;
-        product<Operands>(queries.from_row(first), keys, shape.keys, scores, shape.keys, rows, shape.keys,
+    Operands::pack_columns(in.k, in.kv_step, keys, shape.keys, length, a.width, space);
+    Operands::pack_rows(in.v, in.kv_step, values, shape.width, length, a.width);
+    if (Operands::kPacksLeft) Operands::pack_rows(in.q, in.q_step, space, a.width, queries, a.width);
+    const Left<Unit> left = Operands::left(in.q, in.q_step, space, a.width);
+    for (int64_t first = 0; first < queries; first += kBlock) {
+        const int64_t rows = queries - first < kBlock ? queries - first : kBlock;
+        product<Operands>(left.from_row(first), keys, shape.keys, scores, shape.keys, rows, shape.keys,
                           a.width / Operands::kDepth, false);
         if (kDropout) draw_lanes(task, first, rows, lanes, shape.keys);
         float factor[kBlock];
@@ -189,7 +206,7 @@ void forward_task(const AttentionArguments& a, const Task& task) {
             const SoftmaxRow softmax = softmax_row<kDropout>(row, int(length), a.scale, lanes + r * shape.keys,
                                                             int(a.threshold));
             factor[r] = (kDropout ? a.keep_scale : 1.0f) / softmax.sum;
-            a.lse[(task.start + first + r) * a.heads + task.head] = softmax.maximum + logf(softmax.sum);
+            a.lse[(task.queries.first + first + r) * a.heads + task.head] = softmax.maximum + logf(softmax.sum);
         }
         product<Operands>(Operands::left_scores(scores, shape.keys, rows, operand), values, shape.width, result, shape.width, rows,
                           shape.width, (length + Operands::kDepth - 1) / Operands::kDepth, false);
@@ -201,38 +218,38 @@ void forward_task(const AttentionArguments& a, const Task& task) {
 template <class Operands, class Element, bool kDropout>
 void backward_task(const AttentionArguments& a, const Task& task) {
     using Unit = typename Operands::Unit;
-    const Shape shape(task.length, a.width);
-    const int64_t length = task.length, step = 3 * a.heads * a.width, out_step = a.heads * a.width;
-    const Element* q = static_cast<const Element*>(a.qkv) + task.start * step + task.head * a.width;
-    const Element* grad = static_cast<const Element*>(a.grad) + task.start * out_step + task.head * a.width;
-    Element* grad_q = static_cast<Element*>(a.out) + task.start * step + task.head * a.width;
+    const int64_t length = task.keys.length, queries = task.queries.length, out_step = a.heads * a.width;
+    const Shape shape(length, queries, a.width);
+    const Operand<const Element> in(a, task, a.q, a.kv);
+    const Operand<Element> result_of(a, task, a.grad_q, a.grad_kv);
+    const Element* grad = static_cast<const Element*>(a.grad) + task.queries.first * out_step + task.head * a.width;
     Parts parts;
     Unit* space = parts.take<Unit>(shape.panel());
-    Unit* key_columns = parts.take<Unit>(shape.panel());
-    Unit* value_columns = parts.take<Unit>(shape.panel());
-    Unit* key_rows = parts.take<Unit>(shape.panel());
-    Unit* query_rows = parts.take<Unit>(shape.panel());
-    Unit* grad_rows = parts.take<Unit>(shape.panel());
-    float* grad_keys = parts.take<float>(shape.panel());
-    float* grad_values = parts.take<float>(shape.panel());
+    Unit* key_columns = parts.take<Unit>(shape.key_panel());
+    Unit* value_columns = parts.take<Unit>(shape.key_panel());
+    Unit* key_rows = parts.take<Unit>(shape.key_panel());
+    Unit* query_rows = parts.take<Unit>(shape.query_panel());
+    Unit* grad_rows = parts.take<Unit>(shape.query_panel());
+    float* grad_keys = parts.take<float>(shape.key_panel());
+    float* grad_values = parts.take<float>(shape.key_panel());
     float* scores = parts.take<float>(shape.block());
     float* grad_scores = parts.take<float>(shape.block());
     Unit* operand = parts.take<Unit>(shape.block());
     uint16_t* lanes = parts.take<uint16_t>(shape.block());
     float* result = parts.take<float>(kBlock * shape.width);
 
-    Operands::pack_columns(q + out_step, step, key_columns, shape.keys, length, a.width, space);
-    Operands::pack_columns(q + 2 * out_step, step, value_columns, shape.keys, length, a.width, space);
-    Operands::pack_rows(q + out_step, step, key_rows, shape.width, length, a.width);
-    Operands::pack_rows(q, step, query_rows, shape.width, length, a.width);
-    Operands::pack_rows(grad, out_step, grad_rows, shape.width, length, a.width);
-    const Left<Unit> queries = Operands::left(q, step, query_rows, shape.width);
+    Operands::pack_columns(in.k, in.kv_step, key_columns, shape.keys, length, a.width, space);
+    Operands::pack_columns(in.v, in.kv_step, value_columns, shape.keys, length, a.width, space);
+    Operands::pack_rows(in.k, in.kv_step, key_rows, shape.width, length, a.width);
+    Operands::pack_rows(in.q, in.q_step, query_rows, shape.width, queries, a.width);
+    Operands::pack_rows(grad, out_step, grad_rows, shape.width, queries, a.width);
+    const Left<Unit> left = Operands::left(in.q, in.q_step, query_rows, shape.width);
     const Left<Unit> grads = Operands::left(grad, out_step, grad_rows, shape.width);
-    for (int64_t first = 0; first < length; first += kBlock) {
-        const int64_t rows = length - first < kBlock ? length - first : kBlock;
+    for (int64_t first = 0; first < queries; first += kBlock) {
+        const int64_t rows = queries - first < kBlock ? queries - first : kBlock;
         const int64_t depth = (rows + Operands::kDepth - 1) / Operands::kDepth;
         const int64_t panel_row = first / Operands::kDepth * shape.width;
-        product<Operands>(queries.from_row(first), key_columns, shape.keys, scores, shape.keys, rows, shape.keys,
+        product<Operands>(left.from_row(first), key_columns, shape.keys, scores, shape.keys, rows, shape.keys,
                           a.width / Operands::kDepth, false);
         product<Operands>(grads.from_row(first), value_columns, shape.keys, grad_scores, shape.keys, rows, shape.keys,
                           a.width / Operands::kDepth, false);
@@ -240,7 +257,7 @@ void backward_task(const AttentionArguments& a, const Task& task) {
         for (int64_t r = 0; r < rows; ++r) {
             const int64_t row = r * shape.keys;
             softmax_backward_row<kDropout>(scores + row, grad_scores + row, int(length), a.scale,
-                                           a.lse[(task.start + first + r) * a.heads + task.head], lanes + row, int(a.threshold),
+                                           a.lse[(task.queries.first + first + r) * a.heads + task.head], lanes + row, int(a.threshold),
                                            a.keep_scale);
         }
         product<Operands>(Operands::left_scores_transposed(scores, shape.keys, rows, operand), grad_rows + panel_row, shape.width,
@@ -249,11 +266,12 @@ void backward_task(const AttentionArguments& a, const Task& task) {
                           shape.width, grad_keys, shape.width, length, shape.width, depth, first > 0);
         product<Operands>(Operands::left_scores(grad_scores, shape.keys, rows, operand), key_rows, shape.width, result, shape.width,
                           rows, shape.width, (length + Operands::kDepth - 1) / Operands::kDepth, false);
-        for (int64_t r = 0; r < rows; ++r) store_row(result + r * shape.width, 1.0f, grad_q + (first + r) * step, a.width);
+        for (int64_t r = 0; r < rows; ++r)
+            store_row(result + r * shape.width, 1.0f, result_of.q + (first + r) * result_of.q_step, a.width);
     }
     for (int64_t r = 0; r < length; ++r) {
-        store_row(grad_keys + r * shape.width, 1.0f, grad_q + r * step + out_step, a.width);
-        store_row(grad_values + r * shape.width, 1.0f, grad_q + r * step + 2 * out_step, a.width);
+        store_row(grad_keys + r * shape.width, 1.0f, result_of.k + r * result_of.kv_step, a.width);
+        store_row(grad_values + r * shape.width, 1.0f, result_of.v + r * result_of.kv_step, a.width);
     }
 }
 
@@ -274,48 +292,75 @@ TaskFunction choose(const AttentionArguments& a, bool backward) {
 }
 
 struct Sequence {
-    int32_t length, sample;
+    int64_t scores;
+    int32_t sample;
 };
 
-int by_falling_length(const void* left, const void* right) {
+int by_falling_scores(const void* left, const void* right) {
     const Sequence *l = static_cast<const Sequence*>(left), *r = static_cast<const Sequence*>(right);
-    if (l->length != r->length) return l->length < r->length ? 1 : -1;
+    if (l->scores != r->scores) return l->scores < r->scores ? 1 : -1;
     return l->sample < r->sample ? -1 : 1;
 }
 
-// Fills `sequences`, longest first, after checking offsets and lengths.
-int list_sequences(const AttentionArguments& a, Sequence* sequences) {
+SequenceRows queries_of_task(const AttentionArguments& a, int64_t sample, const SequenceRows& keys) {
+    return a.query_offsets ? queries_of(a, sample, keys) : keys;
+}
+
+// The most rows that any sequence has.
+struct Longest {
+    int64_t keys = 0, queries = 0;
+};
+
+// Fills `sequences`, most scores first, after checking offsets and lengths.
+int list_sequences(const AttentionArguments& a, Sequence* sequences, Longest& longest) {
     if (a.offsets[0] != 0 || a.offsets[a.samples] > a.rows) return kBadOffsets;
+    if (a.query_offsets && (a.query_offsets[0] != 0 || a.query_offsets[a.samples] > a.queries)) return kBadOffsets;
     for (int64_t b = 0; b < a.samples; ++b) {
-        const int32_t room = a.offsets[b + 1] - a.offsets[b], length = a.lengths ? a.lengths[b] : room;
-        if (room < 0 || length < 0 || length > room) return kBadOffsets;
-        if (length >= 1 << 16) return kUnsupported;
-        sequences[b] = {length, int32_t(b)};
+        const SequenceRows keys = keys_of(a, b), queries = queries_of_task(a, b, keys);
+        if (keys.length < 0 || keys.unused < 0 || queries.length < 0 || queries.unused < 0) return kBadOffsets;
+        if (keys.length >= 1 << 16 || queries.length >= 1 << 16) return kUnsupported;
+        longest.keys = keys.length > longest.keys ? keys.length : longest.keys;
+        longest.queries = queries.length > longest.queries ? queries.length : longest.queries;
+        sequences[b] = {int64_t(keys.length) * queries.length, int32_t(b)};
     }
-    qsort(sequences, size_t(a.samples), sizeof(Sequence), by_falling_length);
+    qsort(sequences, size_t(a.samples), sizeof(Sequence), by_falling_scores);
     return kSuccess;
 }
 
-// Rows of no sequence are zero; so is `lse` there.
-void clear_gap(const AttentionArguments& a, int64_t sample, bool backward) {
-    const bool last = sample == a.samples;
-    const int64_t stop = last ? a.rows : a.offsets[sample + 1];
-    const int64_t length = last ? 0 : a.lengths ? a.lengths[sample] : stop - a.offsets[sample];
-    const int64_t start = a.offsets[sample] + length;
-    const int64_t row = (backward ? 3 : 1) * a.heads * a.width * (a.type == Type::float32 ? 4 : 2);
-    memset(static_cast<char*>(a.out) + start * row, 0, size_t((stop - start) * row));
-    if (!backward) memset(a.lse + start * a.heads, 0, size_t((stop - start) * a.heads * 4));
+void clear_rows(void* rows, int64_t step, int64_t width, int64_t first, int64_t count, Type type) {
+    const int64_t element = type == Type::float32 ? 4 : 2;
+    char* at = static_cast<char*>(rows) + first * step * element;
+    if (step == width) memset(at, 0, size_t(count * width * element));
+    else
+        for (int64_t r = 0; r < count; ++r) memset(at + r * step * element, 0, size_t(width * element));
+}
+
+// Rows of no sequence are zero, and so is their `lse`; so are gradients of keys that nothing asks.
+void clear_unused(const AttentionArguments& a, int64_t sample, bool backward) {
+    SequenceRows keys = keys_of(a, sample);
+    const SequenceRows queries = queries_of_task(a, sample, keys);
+    const int64_t width = a.heads * a.width, first = queries.first + queries.length;
+    if (!backward) {
+        clear_rows(a.out, width, width, first, queries.unused, a.type);
+        memset(a.lse + first * a.heads, 0, size_t(queries.unused * a.heads * 4));
+        return;
+    }
+    if (queries.length == 0) keys = {keys.first, 0, keys.length + keys.unused};
+    clear_rows(a.grad_q, a.q_step, width, first, queries.unused, a.type);
+    clear_rows(a.grad_kv, a.kv_step, 2 * width, keys.first + keys.length, keys.unused, a.type);
 }
 
 int run(const AttentionArguments& a, bool backward) {
     if (a.type != Type::float32 && a.type != Type::bfloat16) return kUnsupported;
-    const uintptr_t addresses = uintptr_t(a.qkv) | uintptr_t(a.grad) | uintptr_t(a.out);
+    const uintptr_t addresses = uintptr_t(a.q) | uintptr_t(a.kv) | uintptr_t(a.grad) | uintptr_t(a.out) | uintptr_t(a.grad_q) |
+        uintptr_t(a.grad_kv);
     if (addresses & 3) return kMisaligned;
     if (!order.reserve((a.samples + 1) * int64_t(sizeof(Sequence)))) return kOutOfMemory;
     Sequence* const sequences = reinterpret_cast<Sequence*>(order.data);
-    if (const int status = list_sequences(a, sequences)) return status;
+    Longest longest;
+    if (const int status = list_sequences(a, sequences, longest)) return status;
     const TaskFunction function = choose(a, backward);
-    const int64_t bytes = a.samples ? scratch_bytes(sequences[0].length, a.width, backward) : 0;
+    const int64_t bytes = scratch_bytes(longest.keys, longest.queries, a.width, backward);
     const Key key = a.threshold ? stream_key(a.rng, kAttentionDropout, a.site) : Key{0, 0};
     int status = kSuccess;
 #pragma omp parallel
@@ -325,14 +370,15 @@ int run(const AttentionArguments& a, bool backward) {
             status = kOutOfMemory;
         }
 #pragma omp for
-        for (int64_t b = 0; b <= a.samples; ++b) clear_gap(a, b, backward);  // waits for all threads' memory
+        for (int64_t b = 0; b <= a.samples; ++b) clear_unused(a, b, backward);  // waits for all threads' memory
         if (status == kSuccess) {
 #pragma omp for schedule(dynamic)
             for (int64_t t = 0; t < a.samples * a.heads; ++t) {
                 const Sequence sequence = sequences[t / a.heads];
+                if (sequence.scores == 0) continue;
                 const int64_t sample_key = a.threshold ? a.sample_keys[sequence.sample] : 0;
-                if (sequence.length)
-                    function(a, {a.offsets[sequence.sample], sequence.length, t % a.heads, key, sample_key});
+                const SequenceRows keys = keys_of(a, sequence.sample);
+                function(a, {keys, queries_of_task(a, sequence.sample, keys), t % a.heads, key, sample_key});
             }
         }
     }

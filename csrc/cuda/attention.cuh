@@ -1,12 +1,12 @@
 // What forward and backward of attention share: a block is one head of one sequence, its rows lie in shared memory, and each of its
-// warps owns 16 of them at a time. Sequences longer than `capacity` rows are read in chunks of that many.
+// warps owns 16 of them at a time. Queries or keys of more than `capacity` rows are read in chunks of that many.
 #pragma once
 
 #include <type_traits>
 
-#include "attention.h"
 #include "cuda/fragments.cuh"
 #include "launch.cuh"
+#include "rows/attention.h"
 
 namespace memofast::cuda {
 
@@ -16,17 +16,16 @@ constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 __host__ __device__ inline int tiles_of(int rows) { return (rows + kTile - 1) / kTile; }
 
 struct Sequence {
-    int64_t first;       // row of the batch
-    int length, unused;  // rows, and rows behind them that belong to no sequence
+    SequenceRows keys, queries;
     int sample, head;
 };
 
-// Blocks past the last sample have the rows that come after all sequences.
+// `apart`: queries have rows of their own. A constant, as two places kept would take registers from the sums of all launches.
+template <bool apart>
 __device__ __forceinline__ Sequence this_sequence(const AttentionArguments& a) {
     const int sample = int(blockIdx.x / a.heads), head = int(blockIdx.x % a.heads);
-    const int64_t first = a.offsets[sample], end = sample < a.samples ? a.offsets[sample + 1] : a.rows;
-    const int room = int(end - first), length = sample == a.samples ? 0 : a.lengths ? a.lengths[sample] : room;
-    return {first, length, room - length, sample, head};
+    const SequenceRows keys = keys_of(a, sample);
+    return {keys, apart ? queries_of(a, sample, keys) : keys, sample, head};
 }
 
 // One head of a tensor of rows.
@@ -38,17 +37,24 @@ struct HeadRows {
     __device__ __forceinline__ T* row(int number) const { return at + int64_t(number) * stride; }
 };
 
-// part: 0 query, 1 key, 2 value.
 template <int width, class T>
-__device__ __forceinline__ HeadRows<T> part_of(T* qkv, const AttentionArguments& a, const Sequence& s, int part) {
-    const int heads = int(a.heads), stride = 3 * heads * width;
-    return {qkv + unkept(s.first) * stride + (part * heads + s.head) * width, stride};
+__device__ __forceinline__ HeadRows<T> query_rows(T* q, const AttentionArguments& a, const Sequence& s) {
+    const int stride = int(a.q_step);
+    return {q + unkept(int64_t(s.queries.first)) * stride + s.head * width, stride};
 }
 
+// part: 0 key, 1 value.
 template <int width, class T>
-__device__ __forceinline__ HeadRows<T> head_of(T* rows, const AttentionArguments& a, const Sequence& s) {
+__device__ __forceinline__ HeadRows<T> key_rows(T* kv, const AttentionArguments& a, const Sequence& s, int part) {
+    const int stride = int(a.kv_step);
+    return {kv + unkept(int64_t(s.keys.first)) * stride + (part * int(a.heads) + s.head) * width, stride};
+}
+
+// Of the output and its gradient.
+template <int width, class T>
+__device__ __forceinline__ HeadRows<T> out_rows(T* rows, const AttentionArguments& a, const Sequence& s) {
     const int stride = int(a.heads) * width;
-    return {rows + unkept(s.first) * stride + s.head * width, stride};
+    return {rows + unkept(int64_t(s.queries.first)) * stride + s.head * width, stride};
 }
 
 // Starts copying rows [first, first + count) into shared memory, and zeros up to a whole tile. A few lanes share a row.
@@ -128,8 +134,9 @@ struct AttentionLaunch {
     size_t shared_bytes;
 };
 
-inline int plan_attention(const AttentionArguments& a, int bytes_per_row, AttentionLaunch& plan) {
-    for (const void* tensor : {a.qkv, a.grad, a.saved, static_cast<const void*>(a.out)})
+inline int plan_attention(const AttentionArguments& a, int bytes_per_row, int most_warps, AttentionLaunch& plan) {
+    for (const void* tensor : {a.q, a.kv, a.grad, a.saved, static_cast<const void*>(a.out), static_cast<const void*>(a.grad_q),
+                               static_cast<const void*>(a.grad_kv)})
         if (reinterpret_cast<uintptr_t>(tensor) % 16) return kMisaligned;
     constexpr int unknown = 160, most = 256;
     int device = 0, limit = 0;
@@ -139,23 +146,25 @@ inline int plan_attention(const AttentionArguments& a, int bytes_per_row, Attent
     const auto bytes = [&] { return tiles * kTile * (bytes_per_row + tiles * kTile / 8); };
     while (bytes() > limit) --tiles;
     if (tiles == 0) return kTooLittleShared;
-    plan = {tiles * kTile, tiles < kMostWarps ? tiles : kMostWarps, size_t(bytes())};
+    plan = {tiles * kTile, tiles < most_warps ? tiles : most_warps, size_t(bytes())};
     return kSuccess;
 }
 
 template <int value>
 using Width = std::integral_constant<int, value>;
 
-// Calls run(T, width) for the types and head widths that kernels exist for.
+// Calls run(T, width, apart) for the types and head widths that kernels exist for.
 template <class Run>
 int for_type_and_width(const AttentionArguments& a, Run run) {
+    const auto for_queries = [&](auto element, auto width) {
+        return a.query_offsets ? run(element, width, std::true_type{}) : run(element, width, std::false_type{});
+    };
     const auto for_width = [&](auto element) {
-        using T = decltype(element);
         switch (a.width) {
-            case 32: return run(element, Width<32>{});
-            case 64: return run(element, Width<64>{});
-            case 96: return run(element, Width<96>{});
-            case 128: return run(element, Width<128>{});
+            case 32: return for_queries(element, Width<32>{});
+            case 64: return for_queries(element, Width<64>{});
+            case 96: return for_queries(element, Width<96>{});
+            case 128: return for_queries(element, Width<128>{});
             default: return int(kUnsupported);
         }
     };

@@ -63,9 +63,11 @@ __device__ __forceinline__ void add_rows(float (&sums)[width / 8][4], const floa
     for (int n = 0; n < width / 8; n += 2) multiply_add_tile(sums[n], sums[n + 1], left, load_right_across(rows, first, n * 8));
 }
 
-// How many blocks a multiprocessor should hold, which bounds the registers of a thread.
+// How many blocks a multiprocessor should hold, which bounds the registers of a thread; queries of their own take more of those.
 template <class T, int width>
 constexpr int kBlocks = sizeof(T) == 2 && width <= 64 ? 2 : 1;
+template <bool apart>
+constexpr int kWarps = apart ? 4 : kMostWarps;  // 4: one for each scheduler, so that two blocks fit
 
 // What every tile needs of the launch.
 struct Scales {
@@ -125,9 +127,9 @@ __device__ __forceinline__ void add_queries(float (&key_sums)[width / 8][4], flo
 // The tensors' places are worked out where they are needed: kept, they would take registers from the sums.
 template <class T, int width>
 __device__ __forceinline__ void start_keys(const Block<T, width>& block, const AttentionArguments& a, const Sequence& s, int first, int count) {
-    const T* qkv = static_cast<const T*>(a.qkv);
-    start_rows(block.k, part_of<width>(qkv, a, s, 1), first, count);
-    start_rows(block.v, part_of<width>(qkv, a, s, 2), first, count);
+    const T* kv = static_cast<const T*>(a.kv);
+    start_rows(block.k, key_rows<width>(kv, a, s, 0), first, count);
+    start_rows(block.v, key_rows<width>(kv, a, s, 1), first, count);
 }
 
 // This lane's share of the sum over products of two rows, which four lanes go through together.
@@ -148,44 +150,46 @@ __device__ __forceinline__ float dot_in_quad(const T* a, const T* b) {
 // Queries, their output's gradient and their facts; queries past `count` get probability 0.
 template <class T, int width>
 __device__ __forceinline__ void start_queries(const Block<T, width>& block, const AttentionArguments& a, const Sequence& s, int first, int count) {
-    const auto outs = head_of<width>(static_cast<const T*>(a.saved), a, s), grads = head_of<width>(static_cast<const T*>(a.grad), a, s);
-    start_rows(block.q, part_of<width>(static_cast<const T*>(a.qkv), a, s, 0), first, count);
+    const auto outs = out_rows<width>(static_cast<const T*>(a.saved), a, s), grads = out_rows<width>(static_cast<const T*>(a.grad), a, s);
+    start_rows(block.q, query_rows<width>(static_cast<const T*>(a.q), a, s), first, count);
     start_rows(block.grad, grads, first, count);
     for (int base = threadIdx.x / 32 * 8; base < tiles_of(count) * kTile; base += unkept(int(blockDim.x)) / 4) {
         const int row = base + threadIdx.x % 32 / 4;
         const float share = row < count ? dot_in_quad<T, width>(outs.row(first + row), grads.row(first + row)) : 0.0f;
         const float total = over_quad(share, [](float a, float b) { return a + b; });
         if (threadIdx.x % 4 == 0)
-            block.facts[row] = {row < count ? a.lse[(s.first + first + row) * a.heads + s.head] * kLog2E : INFINITY, total * a.scale};
+            block.facts[row] = {row < count ? a.lse[int64_t(s.queries.first + first + row) * a.heads + s.head] * kLog2E : INFINITY, total * a.scale};
     }
 }
 
-template <class T, int width>
-__global__ void __launch_bounds__(32 * kMostWarps, kBlocks<T, width>) backward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
-    const Sequence s = this_sequence(a);
+template <class T, int width, bool apart>
+__global__ void __launch_bounds__(32 * kWarps<apart>, (kBlocks<T, width>)) backward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
+    const Sequence s = this_sequence<apart>(a);
     const Block<T, width> block(a, capacity);
     const Scales scales(a);
     const int warp = threadIdx.x / 32, warps = blockDim.x / 32, own = warps * kTile;
-    const bool whole = s.length <= capacity;
-    const auto result = [&](int part) { return part_of<width>(static_cast<T*>(a.out), a, s, part); };  // 0 queries, 1 keys, 2 values
+    const int queries = s.queries.length, keys = s.keys.length;
+    const bool whole = queries <= capacity && keys <= capacity;
     if (whole) {
-        start_queries(block, a, s, 0, s.length);
-        start_keys(block, a, s, 0, s.length);
-        block.bits.draw_all(a, s, 0, s.length, 0, s.length);
+        start_queries(block, a, s, 0, queries);
+        start_keys(block, a, s, 0, keys);
+        block.bits.draw_all(a, s, 0, queries, 0, keys);
         wait_for_copies();
         __syncthreads();
     }
     // Tiles of keys, the longer work, come first. Where rows are read in chunks, all warps own keys, or all own queries.
-    const int tiles = whole ? tiles_of(s.length) : (tiles_of(s.length) + warps - 1) / warps * warps;
-    for (int base = 0; base < 2 * tiles; base += warps) {
+    const auto tiles = [&](int rows) { return whole ? tiles_of(rows) : (tiles_of(rows) + warps - 1) / warps * warps; };
+    const int key_tiles = tiles(keys), all_tiles = key_tiles + tiles(queries);
+    for (int base = 0; base < all_tiles; base += warps) {
         const int number = base + warp;
-        if (number >= 2 * tiles) break;
-        const bool by_key = number < tiles;
-        const int first = (by_key ? number : number - tiles) * kTile, group = first - warp * kTile;
-        const int row = whole ? first : warp * kTile, count = s.length - first;
+        if (number >= all_tiles) break;
+        const bool by_key = number < key_tiles;
+        const int own_rows = by_key ? keys : queries, other_rows = by_key ? queries : keys;
+        const int first = (by_key ? number : number - key_tiles) * kTile, group = first - warp * kTile;
+        const int row = whole ? first : warp * kTile, count = own_rows - first;
         float key_sums[width / 8][4] = {}, value_sums[width / 8][4] = {};
-        for (int chunk = 0; chunk < s.length; chunk += capacity) {
-            const int others = min(capacity, s.length - chunk), mine = min(own, s.length - group);
+        for (int chunk = 0; chunk < other_rows; chunk += capacity) {
+            const int others = min(capacity, other_rows - chunk), mine = min(own, own_rows - group);
             if (!whole) {
                 __syncthreads();
                 if (!by_key || chunk == 0) start_keys(block, a, s, by_key ? group : chunk, by_key ? mine : others);
@@ -199,22 +203,24 @@ __global__ void __launch_bounds__(32 * kMostWarps, kBlocks<T, width>) backward_k
             else add_keys(key_sums, block, row, others, scales);
         }
         if (count <= 0) continue;
-        if (by_key) store_tile<T, width>(value_sums, {a.keep_scale, a.keep_scale}, result(2).row(first), result(2).stride, count);
-        const auto target = result(by_key);
+        const auto result = [&](int part) { return key_rows<width>(static_cast<T*>(a.grad_kv), a, s, part); };
+        if (by_key) store_tile<T, width>(value_sums, {a.keep_scale, a.keep_scale}, result(1).row(first), result(1).stride, count);
+        const auto target = by_key ? result(0) : query_rows<width>(static_cast<T*>(a.grad_q), a, s);
         store_tile<T, width>(key_sums, {1.0f, 1.0f}, target.row(first), target.stride, count);
     }
-    for (int part = 0; part < 3; ++part) zero_rows<T, width>(result(part), s.length, s.unused);
+    zero_rows<T, width>(query_rows<width>(static_cast<T*>(a.grad_q), a, s), queries, s.queries.unused);
+    for (int part = 0; part < 2; ++part) zero_rows<T, width>(key_rows<width>(static_cast<T*>(a.grad_kv), a, s, part), keys, s.keys.unused);
 }
 
 }  // namespace
 
 int attention_backward(const AttentionArguments& a, void* stream) {
-    return for_type_and_width(a, [&](auto element, auto width) -> int {
+    return for_type_and_width(a, [&](auto element, auto width, auto apart) -> int {
         using T = decltype(element);
         AttentionLaunch plan;
         const int bytes = Rows<T, width>::kStride * sizeof(T) + sizeof(QueryFacts);
-        if (const int status = plan_attention(a, bytes, plan)) return status;
-        return launch_kernel(backward_kernel<T, width>, unsigned((a.samples + 1) * a.heads), 32 * plan.warps, plan.shared_bytes,
+        if (const int status = plan_attention(a, bytes, kWarps<apart>, plan)) return status;
+        return launch_kernel(backward_kernel<T, width, apart>, unsigned((a.samples + 1) * a.heads), 32 * plan.warps, plan.shared_bytes,
                              static_cast<cudaStream_t>(stream), a, plan.capacity);
     });
 }

@@ -16,8 +16,8 @@ constexpr int kBlocksOfNarrowHeads = 2;
 #else
 constexpr int kBlocksOfNarrowHeads = 3;
 #endif
-template <class T, int width>
-constexpr int kBlocks = sizeof(T) == 2 && width <= 64 ? kBlocksOfNarrowHeads : 1;
+template <class T, int width, bool apart>
+constexpr int kBlocks = sizeof(T) == 2 && width <= 64 ? (apart ? 2 : kBlocksOfNarrowHeads) : 1;
 
 // 16 queries of a warp: of rows g and g + 8 the largest score so far, the sum of exponentials, and the sums of values.
 template <int width>
@@ -87,54 +87,56 @@ __device__ __forceinline__ void finish(Attended<width>& o, const AttentionArgume
         const float total = over_quad(o.total[half], [](float a, float b) { return a + b; });
         const int row = query + threadIdx.x % 32 / 4 + 8 * half;
         factor[half] = a.keep_scale / total;
-        if (threadIdx.x % 4 == 0 && row < s.length)
-            a.lse[(s.first + row) * a.heads + s.head] = o.largest[half] * kLn2 + logf(total);
+        if (threadIdx.x % 4 == 0 && row < s.queries.length)
+            a.lse[int64_t(s.queries.first + row) * a.heads + s.head] = o.largest[half] * kLn2 + logf(total);
     }
-    const HeadRows<T> out = head_of<width>(static_cast<T*>(a.out), a, s);
-    store_tile<T, width>(o.values, factor, out.row(query), out.stride, s.length - query);
+    const HeadRows<T> out = out_rows<width>(static_cast<T*>(a.out), a, s);
+    store_tile<T, width>(o.values, factor, out.row(query), out.stride, s.queries.length - query);
 }
 
-template <class T, int width>
-__global__ void __launch_bounds__(32 * kMostWarps, kBlocks<T, width>) forward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
-    const Sequence s = this_sequence(a);
+template <class T, int width, bool apart>
+__global__ void __launch_bounds__(32 * kMostWarps, (kBlocks<T, width, apart>)) forward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
+    const Sequence s = this_sequence<apart>(a);
     const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    const bool whole = s.length <= capacity;
+    const int queries = s.queries.length, keys = s.keys.length;
+    const bool whole = queries <= capacity && keys <= capacity;
     const int step = whole || capacity < kKeys ? capacity : capacity / kKeys * kKeys;  // softmax steps are the same for any capacity
     const Rows<T, width> q{shared_memory<T>()}, k{q.at + width}, v{k.at + width};
     const KeptBits bits{a.threshold ? reinterpret_cast<uint8_t*>(q.row(capacity)) : nullptr, capacity / 8};
-    const T* qkv = static_cast<const T*>(a.qkv);
-    for (int first = 0; first < s.length; first += warps * kTile) {
+    const T* kv = static_cast<const T*>(a.kv);
+    for (int first = 0; first < queries; first += warps * kTile) {
         const int query = first + warp * kTile;
         Attended<width> o;
-        for (int chunk = 0; chunk < s.length; chunk += step) {
-            const int count = min(step, s.length - chunk);
+        for (int chunk = 0; chunk < keys; chunk += step) {
+            const int count = min(step, keys - chunk);
             if (!whole || first == 0) {
                 __syncthreads();
-                const int count_q = whole ? s.length : min(warps * kTile, s.length - first);
-                if (chunk == 0) start_rows(q, part_of<width>(qkv, a, s, 0), first, count_q);
-                start_rows(k, part_of<width>(qkv, a, s, 1), chunk, count);
-                start_rows(v, part_of<width>(qkv, a, s, 2), chunk, count);
+                const int count_q = whole ? queries : min(warps * kTile, queries - first);
+                if (chunk == 0) start_rows(q, query_rows<width>(static_cast<const T*>(a.q), a, s), first, count_q);
+                start_rows(k, key_rows<width>(kv, a, s, 0), chunk, count);
+                start_rows(v, key_rows<width>(kv, a, s, 1), chunk, count);
                 bits.draw_all(a, s, first, count_q, chunk, count);
                 wait_for_copies();
                 __syncthreads();
             }
-            for (int row = 0; row < count && query < s.length; row += kKeys)
+            for (int row = 0; row < count && query < queries; row += kKeys)
                 attend(o, q, k, v, bits, whole ? query : warp * kTile, row, count - row, a.scale * kLog2E);
         }
-        if (query < s.length) finish<T>(o, a, s, query);
+        if (query < queries) finish<T>(o, a, s, query);
     }
-    zero_rows<T, width>(head_of<width>(static_cast<T*>(a.out), a, s), s.length, s.unused);
-    for (int row = threadIdx.x; row < s.unused; row += blockDim.x) a.lse[(s.first + s.length + row) * a.heads + s.head] = 0.0f;
+    zero_rows<T, width>(out_rows<width>(static_cast<T*>(a.out), a, s), queries, s.queries.unused);
+    for (int row = threadIdx.x; row < s.queries.unused; row += blockDim.x)
+        a.lse[int64_t(s.queries.first + queries + row) * a.heads + s.head] = 0.0f;
 }
 
 }  // namespace
 
 int attention_forward(const AttentionArguments& a, void* stream) {
-    return for_type_and_width(a, [&](auto element, auto width) -> int {
+    return for_type_and_width(a, [&](auto element, auto width, auto apart) -> int {
         using T = decltype(element);
         AttentionLaunch plan;
-        if (const int status = plan_attention(a, Rows<T, width>::kStride * sizeof(T), plan)) return status;
-        return launch_kernel(forward_kernel<T, width>, unsigned((a.samples + 1) * a.heads), 32 * plan.warps, plan.shared_bytes,
+        if (const int status = plan_attention(a, Rows<T, width>::kStride * sizeof(T), kMostWarps, plan)) return status;
+        return launch_kernel(forward_kernel<T, width, apart>, unsigned((a.samples + 1) * a.heads), 32 * plan.warps, plan.shared_bytes,
                              static_cast<cudaStream_t>(stream), a, plan.capacity);
     });
 }

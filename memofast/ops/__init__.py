@@ -1,6 +1,7 @@
 """The operators. Each has a reference beside its public function, which every backend agrees with."""
 
-from memofast.ops.attention import attention, attention_reference
+from memofast.ops.attention import attention, cross_attention
+from memofast.ops.attention_reference import attention_reference, cross_attention_reference
 from memofast.ops.bias_gelu import bias_gelu, bias_gelu_reference
 from memofast.ops.dropout_add_norm import dropout_add_norm, dropout_add_norm_reference
 from memofast.ops.embed import FeatureRows, TextRows, embed, embed_reference
@@ -18,6 +19,8 @@ __all__ = [
     "attention_reference",
     "bias_gelu",
     "bias_gelu_reference",
+    "cross_attention",
+    "cross_attention_reference",
     "dropout_add_norm",
     "dropout_add_norm_reference",
     "embed",

@@ -1,138 +1,23 @@
-"""Multi-head attention inside each sequence of a packed or padded batch: softmax(scale q k^T), dropout, times v."""
+"""Multi-head attention inside each sequence of a packed or padded batch: softmax(scale q k^T), dropout, times v.
+
+Operands of what follows: qkv [N, 3, H, D] alone, or queries q [n, H, D] in its place with kv [N, 2, H, D] and query_offsets.
+"""
 
 import torch
 from torch import Tensor
 
 from memofast import _C
+from memofast.ops import attention_reference as plain
 from memofast.ops import backends, faults, library, philox
+from memofast.ops.attention_reference import MAX_POSITION, Dropout
 
 BACKENDS = ("reference", "cpu", "cuda", "torch", "triton")
 _KERNELS = ("cpu", "cuda")
 _CUDA_WIDTHS = (32, 64, 96, 128)  # of a head
 _WIDEST_IN_TRITON = 128
-_MAX_POSITION = 1 << 16  # a dropout position is head << 16 | query
 
 
-def attention_keep_mask(rng: Tensor, site: int, sample_keys: Tensor, heads: int, length: int, p: float) -> Tensor:
-    """Which probabilities attention dropout keeps.
-
-    Layout: position = head << 16 | query, block = key // 8, lane = key % 8; query and key count from the sequence's start.
-    Returns: [B, heads, length, length] bool (sample, head, query, key).
-    """
-    device = sample_keys.device
-    query = torch.arange(length, device=device)
-    position = (torch.arange(heads, device=device)[:, None] << 16) | query
-    blocks = torch.arange((length + 7) // 8, device=device)
-    key = philox.stream_key(rng, philox.Purpose.ATTENTION_DROPOUT, site)
-    words = philox.draw(key, sample_keys[:, None, None, None], position[None, :, :, None], blocks)
-    return philox.lanes16(words).flatten(-2)[..., :length] >= philox.drop_threshold(p)
-
-
-def attention_reference(
-    qkv: Tensor,
-    offsets: Tensor,
-    *,
-    lengths: Tensor | None = None,
-    p: float = 0.0,
-    scale: float | None = None,
-    rng: Tensor | None = None,
-    sample_keys: Tensor | None = None,
-    site: int = 0,
-) -> Tensor:
-    """The specification of `attention`, one sequence after the other; differentiable, any floating type."""
-    rows, _, heads, width = qkv.shape
-    scale = width**-0.5 if scale is None else scale
-    out = qkv.new_zeros(rows, heads, width)
-    for b, (start, length) in enumerate(_spans(offsets, lengths, rows)):
-        q, k, v = qkv[start : start + length].permute(1, 2, 0, 3)
-        probability = torch.softmax(scale * (q @ k.mT), dim=-1)
-        if p > 0:
-            keep = attention_keep_mask(rng, site, sample_keys[b : b + 1], heads, length, p)[0]
-            probability = probability * keep * philox.keep_scale(p)
-        out[start : start + length] = (probability @ v).transpose(0, 1)
-    return out
-
-
-def _spans(offsets: Tensor, lengths: Tensor | None, rows: int) -> list[tuple[int, int]]:
-    """First row and length of every sequence, checked. Waits for the device."""
-    spans = library.spans("attention", offsets, rows, lengths)
-    if max((length for _, length in spans), default=0) >= _MAX_POSITION:
-        faults.check_status("attention", -5)
-    return spans
-
-
-class _Padded:
-    """A packed batch laid out as [B, S] for plain PyTorch: which row each cell reads, and which cells are real."""
-
-    def __init__(self, offsets: Tensor, lengths: Tensor | None, rows: int):
-        used = [length for _, length in _spans(offsets, lengths, rows)]
-        self.longest = max(used, default=0)
-        cell = torch.arange(self.longest, device=offsets.device)
-        self.real = cell < torch.tensor(used, device=offsets.device, dtype=torch.int64)[:, None]
-        self.row = offsets[:-1, None].to(torch.int64) + cell
-        self.rows = rows
-
-    def spread(self, packed: Tensor) -> Tensor:
-        """[rows, ...] to [B, S, ...]; padding reads zero."""
-        cells = packed[self.row.clamp(max=max(self.rows - 1, 0))]
-        return cells.masked_fill_(~self.real.reshape(*self.real.shape, *[1] * (packed.dim() - 1)), 0)
-
-    def collect(self, cells: Tensor) -> Tensor:
-        """[B, S, ...] back to [rows, ...]; rows of no sequence are zero."""
-        packed = cells.new_zeros(self.rows, *cells.shape[2:])
-        packed[self.row[self.real]] = cells[self.real]
-        return packed
-
-
-def _torch_forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale) -> Tensor:
-    layout = _Padded(offsets, lengths, qkv.shape[0])
-    q, k, v = layout.spread(qkv).permute(2, 0, 3, 1, 4)
-    if p == 0:
-        mask = layout.real[:, None, None, :] | ~layout.real[:, None, :, None]
-        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    else:
-        keep = attention_keep_mask(rng, site, sample_keys, q.shape[1], layout.longest, p)
-        out = (_probability(q, k, layout, scale) * keep * philox.keep_scale(p)).to(v.dtype) @ v
-    return layout.collect(out.transpose(1, 2))
-
-
-def _probability(q: Tensor, k: Tensor, layout: _Padded, scale: float) -> Tensor:
-    """softmax(scale q k^T) over real keys in fp32: [B, H, S, S]."""
-    scores = (q @ k.mT).float().mul_(scale)
-    return scores.masked_fill_(~layout.real[:, None, None, :], torch.finfo(torch.float32).min).softmax(-1)
-
-
-def _torch_backward(grad, qkv, offsets, lengths, rng, sample_keys, site, p, scale) -> Tensor:
-    layout = _Padded(offsets, lengths, qkv.shape[0])
-    q, k, v = layout.spread(qkv).permute(2, 0, 3, 1, 4)
-    keep = attention_keep_mask(rng, site, sample_keys, q.shape[1], layout.longest, p) if p > 0 else None
-    grads = _gradients(layout.spread(grad).transpose(1, 2), q, k, v, _probability(q, k, layout, scale), keep, p, scale)
-    return layout.collect(grads.permute(1, 3, 0, 2, 4))
-
-
-def _gradients(grad, q, k, v, probability, keep, p, scale) -> Tensor:
-    """Gradients of q, k and v, stacked: [3, ..., S, D], from probabilities [..., S, S]."""
-    dropped, grad_probability = probability, (grad @ v.mT).to(probability.dtype)
-    if keep is not None:
-        factors = keep * philox.keep_scale(p)
-        dropped, grad_probability = probability * factors, grad_probability * factors
-    shift = (probability * grad_probability).sum(-1, keepdim=True)
-    grad_scores = (probability * (grad_probability - shift) * scale).to(q.dtype)
-    return torch.stack((grad_scores @ k, grad_scores.mT @ q, dropped.to(q.dtype).mT @ grad))
-
-
-def _reference_backward(grad, qkv, offsets, lengths, rng, sample_keys, site, p, scale) -> Tensor:
-    grads = torch.zeros_like(qkv)
-    for b, (start, length) in enumerate(_spans(offsets, lengths, qkv.shape[0])):
-        q, k, v = qkv[start : start + length].permute(1, 2, 0, 3)
-        keep = attention_keep_mask(rng, site, sample_keys[b : b + 1], q.shape[0], length, p)[0] if p > 0 else None
-        probability = torch.softmax(scale * (q @ k.mT), dim=-1)
-        mine = grad[start : start + length].transpose(0, 1)
-        grads[start : start + length] = _gradients(mine, q, k, v, probability, keep, p, scale).permute(2, 0, 1, 3)
-    return grads
-
-
-def _run(kernel, results, qkv, offsets, lengths, rng, sample_keys, site, p, scale, longest, backend) -> None:
+def _run(kernel, results, operands, site, p, scale, longest, backend) -> None:
     numbers = (
         site,
         philox.drop_threshold(p),
@@ -140,43 +25,51 @@ def _run(kernel, results, qkv, offsets, lengths, rng, sample_keys, site, p, scal
         scale,
         longest,
         backend == "cuda",
-        library.stream(qkv),
+        library.stream(operands[0]),
     )
-    tensors = (qkv, offsets, lengths, rng, sample_keys)
-    faults.check_status("attention", kernel(tensors, *results, *numbers), tensors)
+    status = kernel(operands, *results, *numbers)
+    if status:
+        own = operands[1] is None
+        name, tensors = ("attention", (operands[0], *operands[3:])) if own else ("cross_attention", operands)
+        faults.check_status(name, status, tensors)
 
 
-def _forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0) -> tuple[Tensor, Tensor]:
+def _forward(
+    qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0
+) -> tuple[Tensor, Tensor]:
+    """[queries, H, D] and the log-sum-exp [queries, H] fp32."""
+    rows, heads, width = qkv.shape[0], *qkv.shape[-2:]
+    operands = (qkv, kv, query_offsets, offsets, lengths)
     if backend == "triton":
         from memofast.kernels import attention as kernels
 
-        return kernels.forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale)
-    rows, _, heads, width = qkv.shape
+        return kernels.forward(*operands, rng, sample_keys, site, p, scale)
     if backend in _KERNELS:
         out = torch.empty((rows, heads, width), dtype=qkv.dtype, device=qkv.device)
         lse = torch.empty((rows, heads), dtype=torch.float32, device=qkv.device)
-        operands = (qkv, offsets, lengths, rng, sample_keys)
-        _run(_C.attention, (out, lse), *operands, site, p, scale, longest, backend)
+        _run(_C.attention, (out, lse), (*operands, rng, sample_keys), site, p, scale, longest, backend)
         return out, lse
-    lse = qkv.new_zeros((rows, heads), dtype=torch.float32)  # the other backends compute probabilities anew
-    if backend == "torch":
-        return _torch_forward(qkv, offsets, lengths, rng, sample_keys, site, p, scale), lse
-    options = {"lengths": lengths, "p": p, "scale": scale, "rng": rng, "sample_keys": sample_keys, "site": site}
-    return attention_reference(qkv, offsets, **options), lse
+    forward = {"reference": plain.reference_forward, "torch": plain.padded_forward}[backend]
+    lse = qkv.new_zeros((rows, heads), dtype=torch.float32)  # those two compute probabilities anew
+    return forward(*operands, Dropout(rng, sample_keys, site, p), scale), lse
 
 
-def _backward(grad, qkv, out, lse, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0) -> Tensor:
+def _backward(
+    grad, out, lse, qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0
+) -> list[Tensor]:
+    """The gradient of qkv, or those of q and kv."""
+    operands = (qkv, kv, query_offsets, offsets, lengths)
     if backend == "triton":
         from memofast.kernels import attention as kernels
 
-        return kernels.backward(grad, qkv, lse, offsets, lengths, rng, sample_keys, site, p, scale)
+        return kernels.backward(grad, lse, *operands, rng, sample_keys, site, p, scale)
     if backend in _KERNELS:
-        grad_qkv = library.output_like(qkv)
-        operands = (qkv, offsets, lengths, rng, sample_keys)
-        _run(_C.attention_backward, (grad, out, lse, grad_qkv), *operands, site, p, scale, longest, backend)
-        return grad_qkv
-    backward = {"reference": _reference_backward, "torch": _torch_backward}[backend]
-    return backward(grad, qkv, offsets, lengths, rng, sample_keys, site, p, scale)
+        grads = [library.output_like(rows) for rows in (qkv, kv) if rows is not None]
+        results = (grad, out, lse, grads[0], None if kv is None else grads[1])
+        _run(_C.attention_backward, results, (*operands, rng, sample_keys), site, p, scale, longest, backend)
+        return grads
+    backward = {"reference": plain.reference_backward, "torch": plain.padded_backward}[backend]
+    return backward(grad, *operands, Dropout(rng, sample_keys, site, p), scale)
 
 
 _OPTIONS = (
@@ -186,41 +79,68 @@ _OPTIONS = (
 
 
 def _refuse(named: dict) -> None:
-    _spans(named["offsets"], named["lengths"], named["qkv"].shape[0])
+    rows = named["qkv"] if "qkv" in named else named["q"]
+    plain.spans(rows, named.get("kv"), named.get("query_offsets"), named["offsets"], named["lengths"])
+
+
+def _no_output(qkv: Tensor, *_) -> tuple[Tensor, Tensor]:
+    rows, heads, width = qkv.shape[0], *qkv.shape[-2:]
+    return qkv.new_empty(rows, heads, width), qkv.new_empty(rows, heads, dtype=torch.float32)
 
 
 _attention = library.define(
     f"attention(Tensor qkv, {_OPTIONS}) -> (Tensor, Tensor)",
-    _forward,
-    lambda qkv, *_: (
-        torch.empty_like(qkv[:, 0], memory_format=torch.contiguous_format),
-        qkv.new_empty(qkv.shape[0], qkv.shape[2], dtype=torch.float32),
-    ),
+    lambda qkv, *others: _forward(qkv, None, None, *others),
+    _no_output,
     refuse=_refuse,
 )
 _attention_backward = library.define(
-    f"attention_backward(Tensor grad, Tensor qkv, Tensor out, Tensor lse, {_OPTIONS}) -> Tensor",
-    _backward,
-    lambda grad, qkv, *_: torch.empty_like(qkv),
+    f"attention_backward(Tensor grad, Tensor out, Tensor lse, Tensor qkv, {_OPTIONS}) -> Tensor",
+    lambda grad, out, lse, qkv, *others: _backward(grad, out, lse, qkv, None, None, *others)[0],
+    lambda grad, out, lse, qkv, *_: torch.empty_like(qkv),
     refuse=_refuse,
 )
+_cross_attention = library.define(
+    f"cross_attention(Tensor q, Tensor kv, Tensor query_offsets, {_OPTIONS}) -> (Tensor, Tensor)",
+    _forward,
+    _no_output,
+    refuse=_refuse,
+)
+_cross_attention_backward = library.define(
+    f"cross_attention_backward(Tensor grad, Tensor out, Tensor lse, Tensor q, Tensor kv, Tensor query_offsets, {_OPTIONS}) "
+    "-> (Tensor, Tensor)",
+    lambda *arguments: tuple(_backward(*arguments)),
+    lambda grad, out, lse, q, kv, *_: (torch.empty_like(q), torch.empty_like(kv)),
+    refuse=_refuse,
+)
+
+
+def _dispatched(qkv, kv, query_offsets, *others) -> tuple[Tensor, Tensor]:
+    return _attention(qkv, *others) if kv is None else _cross_attention(qkv, kv, query_offsets, *others)
+
+
+def _dispatched_backward(grad, out, lse, qkv, kv, query_offsets, *others) -> list[Tensor]:
+    if kv is None:
+        return [_attention_backward(grad, out, lse, qkv, *others)]
+    return list(_cross_attention_backward(grad, out, lse, qkv, kv, query_offsets, *others))
 
 
 class _Attention(torch.autograd.Function):
     """`at_once`: see `library.calls_at_once`."""
 
     @staticmethod
-    def forward(ctx, at_once, options, qkv, *others):
-        out, lse = (_forward if at_once else _attention)(qkv, *others, *options)
-        ctx.save_for_backward(qkv, out, lse, *others)
+    def forward(ctx, at_once, options, *operands):
+        out, lse = (_forward if at_once else _dispatched)(*operands, *options)
+        ctx.save_for_backward(out, lse, *operands)
         ctx.options = at_once, options
         return out
 
     @staticmethod
     def backward(ctx, grad):
         at_once, options = ctx.options
-        backward = _backward if at_once and library.records_nothing() else _attention_backward
-        return None, None, backward(grad.contiguous(), *ctx.saved_tensors, *options), None, None, None, None
+        backward = _backward if at_once and library.records_nothing() else _dispatched_backward
+        grads = backward(grad.contiguous(), *ctx.saved_tensors, *options)
+        return None, None, *grads, *[None] * (7 - len(grads))
 
 
 def attention(
@@ -254,19 +174,53 @@ def attention(
     Notes: softmax and sums in fp32; two runs are bitwise equal for any number of threads; a sequence's result does not depend on
         the rest of the batch.
     """
+    return _attend((qkv, None, None, offsets, lengths, rng, sample_keys), site, p, scale, longest, backend)
+
+
+def cross_attention(
+    q: Tensor,
+    kv: Tensor,
+    query_offsets: Tensor,
+    offsets: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    p: float = 0.0,
+    scale: float | None = None,
+    rng: Tensor | None = None,
+    sample_keys: Tensor | None = None,
+    site: int = 0,
+    longest: int = 0,
+    backend: str = "auto",
+) -> Tensor:
+    """`attention` of queries that have rows of their own: any number for the keys of each sequence.
+
+    Args:
+        q: [n, H, D], of the type of kv.
+        kv: [N, 2, H, D], keys and values.
+        query_offsets: [B+1] int32, first query of every sequence, ending within n; query_offsets[0] = 0.
+        offsets, lengths: as in `attention`, of the rows of kv.
+        longest: no sequence of queries or keys is longer than this; the rest as in `attention`.
+    Returns: [n, H, D], zero in rows of no sequence and for queries without a key; so is the gradient.
+    Notes: dropout's positions count from the first query of the sequence. With q and kv of the same rows this is `attention`, to the bit.
+    """
+    return _attend((q, kv, query_offsets, offsets, lengths, rng, sample_keys), site, p, scale, longest, backend)
+
+
+def _attend(operands: tuple, site: int, p: float, scale: float | None, longest: int, backend: str) -> Tensor:
+    qkv, kv = operands[:2]
     automatic = automatic_backend(qkv)
-    backend = library.resolve("attention", backend, automatic, BACKENDS)
+    name = "attention" if kv is None else "cross_attention"
+    backend = library.resolve(name, backend, automatic, BACKENDS)
     if backend != automatic:
-        library.require_device("attention", backend, qkv)
-    tensors = (qkv, offsets, lengths, rng, sample_keys)
-    at_once = backend in _KERNELS and library.calls_at_once() and _C.attention_fits(tensors, p > 0, backend == "cuda")
+        library.require_device(name, backend, qkv)
+    at_once = backend in _KERNELS and library.calls_at_once() and _C.attention_fits(operands, p > 0, backend == "cuda")
     if not at_once:
-        _check(qkv, offsets, lengths, p, rng, sample_keys, backend)
+        _check(*operands, p, backend)
     scale = qkv.shape[-1] ** -0.5 if scale is None else float(scale)
     options = (site, float(p), scale, backend, longest)
-    if torch.is_grad_enabled() and qkv.requires_grad:
-        return _Attention.apply(at_once, options, *tensors)
-    return (_forward if at_once else _attention)(*tensors, *options)[0]
+    if torch.is_grad_enabled() and (qkv.requires_grad or (kv is not None and kv.requires_grad)):
+        return _Attention.apply(at_once, options, *operands)
+    return (_forward if at_once else _dispatched)(*operands, *options)[0]
 
 
 def automatic_backend(qkv: Tensor) -> str:
@@ -276,26 +230,33 @@ def automatic_backend(qkv: Tensor) -> str:
     return backends.automatic("attention", qkv, ("cuda",) if qkv.shape[-1] <= _WIDEST_IN_TRITON else ("cuda", "triton"))
 
 
-def _check(qkv, offsets, lengths, p, rng, sample_keys, backend) -> None:
-    types = library.row_types(qkv, backend == "reference")
-    library.check_tensor("attention", "qkv", qkv, shape=(None, 3, None, None), dtype=types)
-    if qkv.shape[3] % 8 or not qkv.shape[3] or not qkv.shape[2]:
+def _check(qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, p, backend) -> None:
+    name, keys, device = ("attention", qkv, qkv.device) if kv is None else ("cross_attention", kv, kv.device)
+
+    def check(argument: str, tensor: Tensor, shape: tuple, dtype) -> None:
+        library.check_tensor(name, argument, tensor, shape=shape, dtype=dtype, device=device)
+
+    rows, layout, parts = ("qkv", "[N, 3, H, D]", 3) if kv is None else ("kv", "[N, 2, H, D]", 2)
+    check(rows, keys, (None, parts, None, None), library.row_types(keys, backend == "reference"))
+    heads, width = keys.shape[2:]
+    if width % 8 or not width or not heads:
         raise ValueError(
-            f"attention: qkv [N, 3, H, D] needs at least one head and D a multiple of 8, got {list(qkv.shape)}"
+            f"{name}: {rows} {layout} needs at least one head and D a multiple of 8, got {list(keys.shape)}"
         )
-    library.check_tensor("attention", "offsets", offsets, shape=(None,), dtype=torch.int32, device=qkv.device)
+    check("offsets", offsets, (None,), torch.int32)
     if not offsets.shape[0]:
-        raise ValueError("attention: offsets must have shape [B + 1], got [0]")
+        raise ValueError(f"{name}: offsets must have shape [B + 1], got [0]")
     samples = offsets.shape[0] - 1
+    if kv is not None:
+        check("q", qkv, (None, heads, width), kv.dtype)
+        check("query_offsets", query_offsets, (samples + 1,), torch.int32)
     if lengths is not None:
-        library.check_tensor("attention", "lengths", lengths, shape=(samples,), dtype=torch.int32, device=qkv.device)
+        check("lengths", lengths, (samples,), torch.int32)
     philox.drop_threshold(p)
     if p > 0:
         if rng is None or sample_keys is None:
-            raise ValueError("attention: dropout (p > 0) needs rng and sample_keys")
-        if qkv.shape[2] >= _MAX_POSITION:
-            raise ValueError(f"attention: dropout allows at most 65535 heads, got {qkv.shape[2]}")
-        library.check_tensor("attention", "rng", rng, shape=(2,), dtype=torch.int64, device=qkv.device)
-        library.check_tensor(
-            "attention", "sample_keys", sample_keys, shape=(samples,), dtype=torch.int64, device=qkv.device
-        )
+            raise ValueError(f"{name}: dropout (p > 0) needs rng and sample_keys")
+        if heads >= MAX_POSITION:
+            raise ValueError(f"{name}: dropout allows at most 65535 heads, got {heads}")
+        check("rng", rng, (2,), torch.int64)
+        check("sample_keys", sample_keys, (samples,), torch.int64)

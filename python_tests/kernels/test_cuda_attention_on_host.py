@@ -5,7 +5,8 @@ import test_attention as cases
 import torch
 from test_attention import assert_within_rule, batch, run
 
-from memofast.ops.attention import attention, attention_keep_mask, attention_reference
+from memofast.ops.attention import attention
+from memofast.ops.attention_reference import attention_keep_mask, attention_reference
 
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
 

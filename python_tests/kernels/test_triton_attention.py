@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import test_cross_attention as cross_cases
 import torch
 
 from memofast.ops import philox
-from memofast.ops.attention import attention, attention_keep_mask, attention_reference
+from memofast.ops.attention import attention
+from memofast.ops.attention_reference import attention_keep_mask, attention_reference
 
 pytest.importorskip("triton")
 
@@ -36,7 +38,7 @@ def triton(qkv, grad, offsets, lengths, rng, sample_keys, site, p, scale=0.125):
     """(output, gradient) of the raw operators, which run the interpreter too."""
     rest = (offsets, lengths, rng, sample_keys, site, p, scale, "triton")
     out, lse = torch.ops.memofast.attention(qkv, *rest)
-    return out, torch.ops.memofast.attention_backward(grad, qkv, out, lse, *rest)
+    return out, torch.ops.memofast.attention_backward(grad, out, lse, qkv, *rest)
 
 
 def reference(qkv, grad, p, scale=0.125, **options):
@@ -147,6 +149,46 @@ def test_large_scores_stay_finite():
         torch.testing.assert_close(result.double(), truth, atol=1e-3 * truth.abs().max().item(), rtol=0)
 
 
+def triton_cross(q, kv, query_offsets, offsets, *, rng, sample_keys, site, p, lengths=None):
+    """The output, by raw operators, with a derivative of its own: what `cross_attention` is on a GPU."""
+    rest = (query_offsets, offsets, lengths, rng, sample_keys, site, p, 0.125, "triton")
+
+    class Raw(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, q, kv):
+            out, lse = torch.ops.memofast.cross_attention(q, kv, *rest)
+            ctx.save_for_backward(out, lse, q, kv)
+            return out
+
+        @staticmethod
+        def backward(ctx, grad):
+            return torch.ops.memofast.cross_attention_backward(grad, *ctx.saved_tensors, *rest)
+
+    return Raw.apply(q, kv)
+
+
+@on_device
+@pytest.mark.parametrize(("dtype", "p"), [(torch.float32, 0.0), (torch.float32, 0.1), (torch.float16, 0.1)])
+def test_queries_of_their_own(dtype, p, poisoned_memory):
+    q, kv, grad, options = cross_cases.batch(heads=2, dtype=dtype, spare=3)
+    q, kv, grad = (x.to(DEVICE) for x in (q, kv, grad))
+    options = {name: x.to(DEVICE) if isinstance(x, torch.Tensor) else x for name, x in options.items()}
+    got = cross_cases.compare(triton_cross, q, kv, grad, p=p, **options)
+    assert not any(x[-3:].any() for x in got)
+
+
+@on_device
+def test_queries_of_the_same_rows_are_attention():
+    qkv, grad, options = batch([7, 0, 70], heads=2)
+    expected = triton(qkv, grad, p=0.2, **options)
+    parts = qkv[:, 0].contiguous(), qkv[:, 1:].contiguous()
+    out, grad_q, grad_kv = cross_cases.run(
+        triton_cross, *parts, grad, p=0.2, query_offsets=options["offsets"], **options
+    )
+    assert torch.equal(out, expected[0])
+    assert torch.equal(torch.cat((grad_q[:, None], grad_kv), 1), expected[1])
+
+
 @on_device
 def test_refuses_wide_heads():
     qkv, grad, options = batch([3], width=136)
@@ -182,7 +224,7 @@ def test_opcheck():
     rest = (*options.values(), 0.1, 0.125, "triton")
     torch.library.opcheck(torch.ops.memofast.attention.default, (qkv, *rest))
     out, lse = torch.ops.memofast.attention(qkv, *rest)
-    torch.library.opcheck(torch.ops.memofast.attention_backward.default, (grad, qkv, out, lse, *rest))
+    torch.library.opcheck(torch.ops.memofast.attention_backward.default, (grad, out, lse, qkv, *rest))
 
 
 @pytest.mark.gpu

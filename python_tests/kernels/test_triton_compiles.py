@@ -51,16 +51,22 @@ def attention_cases():
             (torch.float16, "fp16", 128),
             (torch.float32, "fp32", 64),
         ):
-            pointers = dict.fromkeys(("qkv", "out", "grad", "grad_qkv"), f"*{name}")
-            pointers |= {"lse": "*fp32", "shifts": "*fp32", "offsets": "*i32", "lengths": "*i32"}
+            pointers = dict.fromkeys(("qkv", "kv", "out", "grad", "grad_qkv", "grad_kv"), f"*{name}")
+            pointers |= {
+                "lse": "*fp32",
+                "shifts": "*fp32",
+                "query_offsets": "*i32",
+                "offsets": "*i32",
+                "lengths": "*i32",
+            }
             pointers |= {"rng": "*i64", "sample_keys": "*i64"}
             options = attention.tile(width, dtype, kernel is attention.attention_backward)
             constants = {"D": width, "BLOCK": options.pop("BLOCK"), "DROPOUT": width == 64}
             constants |= {"lengths": None} if width == 64 else {"rng": None, "sample_keys": None}
-            yield (
-                f"{kernel.__name__}-{name}-{width}",
-                Case(kernel, pointers, values, constants, options, spill_limit=32),
-            )
+            of_queries = {"kv", "grad_kv", "query_offsets"} & set(kernel.arg_names)
+            for kind, absent in (("", of_queries), ("-cross", ())):
+                case = Case(kernel, pointers, values, constants | dict.fromkeys(absent), options, spill_limit=32)
+                yield f"{kernel.__name__}{kind}-{name}-{width}", case
 
 
 def embed_row_cases():

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from memofast.data.batch import PackedBatch
 from memofast.model import MemoBertModel
-from memofast.ops.attention import attention_keep_mask
+from memofast.ops.attention_reference import attention_keep_mask
 from memofast.ops.philox import Place, hidden_keep_mask, site
 
 

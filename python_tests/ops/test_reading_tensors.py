@@ -40,4 +40,4 @@ def test_what_has_no_memory_fits_nothing():
         fake = torch.zeros(3)
     for object in (fake, torch.zeros(3, device="meta"), "text"):
         assert _C.describe_tensor(object, False)[1] == UNREADABLE
-    assert not _C.attention_fits((fake, fake, None, None, None), False, False)
+    assert not _C.attention_fits((fake, None, None, fake, None, None, None), False, False)
