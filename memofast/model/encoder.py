@@ -16,24 +16,28 @@ from memofast.ops.philox import Place, site
 
 @dataclass
 class ReadRows:
-    """Rows of the last layer that somebody reads, as packed sequences of their own; their dropout counts positions among them.
+    """Rows of the last layer that somebody reads, sample by sample; their dropout counts positions among them.
 
-    rows [n] int64: rows of the batch. offsets [sequences + 1] int32, sample_keys [sequences] int64: as in a packed batch.
+    rows [n] int64: rows of the batch, ascending. offsets [B + 1] int32: first row read of each sample; what fills lists up comes after
+    the last. places [n] int64: where the lists' entries are among rows; None: as they are.
     """
 
     rows: Tensor
     offsets: Tensor
-    sample_keys: Tensor
+    places: Tensor | None
 
     @classmethod
     def of(cls, batch: PackedBatch, lists: list[Tensor]) -> ReadRows:
-        """Lists of ascending rows [n] int64, one after another: per list a sequence for each sample, and one of key 0 for what fills it up."""
-        offsets, keys, first = [], [], 0
-        for rows in lists:
-            offsets.append(torch.searchsorted(rows, batch.offsets.to(torch.int64)) + first)
-            keys += [batch.sample_keys, batch.sample_keys.new_zeros(1)]
-            first += rows.shape[0]
-        return cls(torch.cat(lists), torch.cat(offsets).to(torch.int32), torch.cat(keys[:-1]))
+        """lists: ascending rows [n] int64 each, which may end in rows of no sample. The same row may be in several."""
+        rows, places = lists[0], None
+        if len(lists) > 1:
+            rows, order = torch.cat(lists).sort(stable=True)
+            places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        return cls(rows, torch.searchsorted(rows, batch.offsets.to(torch.int64)).to(torch.int32), places)
+
+    def listed(self, hidden: Tensor) -> Tensor:
+        """Computed rows [n, C] in the order of the lists, one after another."""
+        return hidden if self.places is None else hidden.index_select(0, self.places)
 
 
 class MemoBertLayer(nn.Module):
@@ -58,27 +62,35 @@ class MemoBertLayer(nn.Module):
 
         Args: hidden [N, C]; read: compute these rows alone. Returns: [N, C], or [n, C] of the rows read; rows past the last offset stay zero.
         """
-        rows, width = hidden.shape
-        attended = ops.attention(
-            self.qkv(hidden).view(rows, 3, self.heads, width // self.heads),
-            batch.offsets,
-            p=self.attention_dropout if self.training else 0.0,
-            rng=rng,
-            sample_keys=batch.sample_keys,
-            site=site(self.index + 1, Place.ATTENTION),
-            longest=batch.longest,
-        ).view(rows, width)
-        sequences = batch
-        if read is not None:
-            sequences = read
-            attended, hidden = attended.index_select(0, read.rows), hidden.index_select(0, read.rows)
-        attended = F.linear(attended, self.attention_output.weight)
-        hidden = self._add_norm(
-            attended, hidden, self.attention_output, self.attention_norm, Place.ATTENTION_OUTPUT, sequences, rng
+        asked = hidden if read is None else hidden.index_select(0, read.rows)
+        attended = F.linear(self._attended(hidden, asked, batch, rng, read), self.attention_output.weight)
+        sequences = batch.sample_keys, (batch if read is None else read).offsets
+        asked = self._add_norm(
+            attended, asked, self.attention_output, self.attention_norm, Place.ATTENTION_OUTPUT, *sequences, rng
         )
-        inner = ops.bias_gelu(F.linear(hidden, self.intermediate.weight), self.intermediate.bias)
+        inner = ops.bias_gelu(F.linear(asked, self.intermediate.weight), self.intermediate.bias)
         inner = F.linear(inner, self.output.weight)
-        return self._add_norm(inner, hidden, self.output, self.output_norm, Place.FEED_FORWARD_OUTPUT, sequences, rng)
+        return self._add_norm(inner, asked, self.output, self.output_norm, Place.FEED_FORWARD_OUTPUT, *sequences, rng)
+
+    def _attended(
+        self, hidden: Tensor, asked: Tensor, batch: PackedBatch, rng: Tensor | None, read: ReadRows | None
+    ) -> Tensor:
+        """Attn(x): queries of the rows asked, keys and values of all."""
+        width = hidden.shape[1]
+        options = {
+            "p": self.attention_dropout if self.training else 0.0,
+            "rng": rng,
+            "sample_keys": batch.sample_keys,
+            "site": site(self.index + 1, Place.ATTENTION),
+            "longest": batch.longest,
+        }
+        if read is None:
+            qkv = self.qkv(hidden).view(-1, 3, self.heads, width // self.heads)
+            return ops.attention(qkv, batch.offsets, **options).view(-1, width)
+        weights, biases = (x.split((width, 2 * width)) for x in (self.qkv.weight, self.qkv.bias))
+        q = F.linear(asked, weights[0], biases[0]).view(-1, self.heads, width // self.heads)
+        kv = F.linear(hidden, weights[1], biases[1]).view(-1, 2, self.heads, width // self.heads)
+        return ops.cross_attention(q, kv, read.offsets, batch.offsets, **options).view(-1, width)
 
     def _add_norm(
         self,
@@ -87,7 +99,8 @@ class MemoBertLayer(nn.Module):
         linear: nn.Linear,
         norm: nn.LayerNorm,
         place: Place,
-        sequences: PackedBatch | ReadRows,
+        sample_keys: Tensor,
+        offsets: Tensor,
         rng: Tensor | None,
     ) -> Tensor:
         return ops.dropout_add_norm(
@@ -99,8 +112,8 @@ class MemoBertLayer(nn.Module):
             p=self.hidden_dropout if self.training else 0.0,
             eps=norm.eps,
             rng=rng,
-            sample_keys=sequences.sample_keys,
-            offsets=sequences.offsets,
+            sample_keys=sample_keys,
+            offsets=offsets,
             site=site(self.index + 1, place),
         )
 
@@ -113,8 +126,9 @@ class MemoBertEncoder(nn.Module):
         self.layers = nn.ModuleList(MemoBertLayer(config, index) for index in range(config.num_hidden_layers))
 
     def forward(self, hidden: Tensor, batch: PackedBatch, rng: Tensor | None, read: ReadRows | None = None) -> Tensor:
-        """All layers; with `read` the last computes these rows alone, and they are what is returned."""
+        """All layers; with `read` the last computes these rows alone, which are returned list by list."""
         *inner, last = self.layers
         for layer in inner:
             hidden = layer(hidden, batch, rng)
-        return last(hidden, batch, rng, read)
+        hidden = last(hidden, batch, rng, read)
+        return hidden if read is None else read.listed(hidden)

@@ -7,6 +7,7 @@ from padded_reference import PaddedReference
 
 from memofast import ops
 from memofast.model import MemoBertConfig, MemoBertForPreTraining, MemoBertModel
+from memofast.model.encoder import ReadRows
 
 RNG = torch.tensor([11, 3])
 ROWS = {
@@ -107,6 +108,28 @@ def test_rows_past_the_last_offset_are_zero_and_have_no_gradient():
     hidden = model(batch, rng=RNG).hidden
     assert hidden.shape[0] == int(batch.offsets[-1]) + spare
     assert not hidden[-spare:].any()
+
+
+def test_rows_read_are_those_of_the_whole():
+    """The last layer's shortcut, with lists that share rows, that are empty, and that end in a row of no sample."""
+    model = build().train()
+    batch = random_batch(model.config)
+    spare = torch.randn(3, batch.speech.shape[1])
+    batch.speech = torch.cat((batch.speech, spare))
+    last, beyond = int(batch.offsets[-1]) - 1, batch.rows - 1
+    lists = [[0, 5, 6, 21, 60, beyond, beyond], [5, 28, last], [], [6, 6, 27, beyond]]
+    for chosen in (lists, lists[:1]):
+        rows = [torch.tensor(rows, dtype=torch.int64) for rows in chosen]
+        together = torch.cat(rows)
+        weight = torch.randn(len(together), model.config.hidden_size) * (together != beyond)[:, None]
+        used = {n: p for n, p in model.named_parameters() if not n.startswith("pooler") and "mask" not in n}
+        got, expected = model.encode(batch, read=ReadRows.of(batch, rows)), model(batch).hidden[together]
+        inside = together != beyond
+        torch.testing.assert_close(got[inside], expected[inside])
+        assert not got[~inside].any()
+        gradients = [torch.autograd.grad((hidden * weight).sum(), list(used.values())) for hidden in (got, expected)]
+        for name, mine, whole in zip(used, *gradients, strict=True):
+            torch.testing.assert_close(mine, whole, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("used", [["words"], ["faces", "emotions"], list(ROWS)])
