@@ -16,7 +16,7 @@ CODE = """
 import itertools
 import torch
 from torch.utils._pytree import tree_leaves
-import test_bias_gelu_gpu, test_dropout_add_norm_gpu, test_embed_gpu, test_span_mask_gpu, test_token_mask_gpu
+import test_bias_gelu_gpu, test_cross_attention_gpu, test_dropout_add_norm_gpu, test_embed_gpu, test_span_mask_gpu, test_token_mask_gpu
 from gpu_cases import DTYPES, STAGES
 
 def results(contest):
@@ -38,6 +38,10 @@ for dtype, backward in itertools.product(DTYPES.values(), STAGES.values()):
     for option in (False, True):
         compare(test_dropout_add_norm_gpu.contest(2, 0.1 * option, dtype, backward, "cpu"))
         compare(test_embed_gpu.contest(2, option, dtype, backward, "cpu"))
+    asked = test_cross_attention_gpu.contest(2, 0.0, dtype, backward, "cpu")
+    ours, whole, _ = (make(0)() for make in (asked["ours"], *list(asked["rivals"].values())[:2]))
+    if not backward:
+        torch.testing.assert_close(ours, whole)
 for modality in ("visual", "speech"):
     compare(test_span_mask_gpu.contest(2, modality, "cpu"), bits=("eager",))
 for kind in ("whole_word", "token"):
