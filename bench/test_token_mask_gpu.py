@@ -2,7 +2,8 @@
 
 Rules: operands lie on the device, and the host learns no number of targets. `eager` is our reference, vectorised PyTorch on the device,
 and `compiled` that by torch.compile; both give the same bits as ours. `pieces` is what a collator does on the device, for kind `token` only:
-Bernoulli draws over word pieces with 80/10/10, ids and labels but no list of targets. `all_masks` is text, faces and speech, one call each.
+Bernoulli draws over word pieces with 80/10/10, ids and labels but no list of targets. `all_masks` is text, faces and speech: ours in one call,
+`one_by_one` our own three calls, and theirs one each.
 `gigabytes` counts ids, word ids, results and targets once.
 Target on an H200 for all masks of 256 samples: 15 us. Data loaders mask on the host, in milliseconds; see test_token_mask.py for that rival.
 """
@@ -14,7 +15,7 @@ import torch
 from gpu_cases import SAMPLES, compiled
 from test_span_mask import CASES
 
-from memofast.ops import TokenPolicy, token_mask, token_mask_reference
+from memofast.ops import RowsToMask, SpanPolicy, TokenPolicy, WordsToMask, masks, token_mask, token_mask_reference
 
 
 def text(samples):
@@ -57,7 +58,7 @@ def contest(samples, kind, device):
 
 
 def contest_of_all(samples, device):
-    """Text, faces and speech one after the other; ours, and whoever takes part in all three."""
+    """Text, faces and speech: ours at once, and one after the other whoever takes part in all three."""
     parts = [contest(samples, "whole_word", device), *(spans.contest(samples, name, device) for name in CASES)]
 
     def all_of(makes):
@@ -67,9 +68,24 @@ def contest_of_all(samples, device):
 
         return make
 
+    def at_once(number):
+        sizes, ids, word_ids = text(samples)
+        policy = TokenPolicy("whole_word")
+        options = {"site": 9, "capacity": policy.capacity(sum(sizes), samples)}
+        ids, word_ids, offsets = (x.to(device, copy=True) for x in (ids, word_ids, inputs.offsets(sizes)))
+        wanted = [WordsToMask(ids, word_ids, offsets, policy, **options)]
+        for bounds, ratio in CASES.values():
+            sizes = inputs.lengths(bounds, seed=2)[:samples]
+            rows, policy = sum(sizes), SpanPolicy(ratio=ratio)
+            capacity = policy.capacity(rows, samples)
+            wanted.append(RowsToMask(inputs.offsets(sizes).to(device), rows, policy, site=1, capacity=capacity))
+        keys, rng = inputs.sample_keys()[:samples].to(device), torch.tensor([1, number], device=device)
+        return lambda: masks(wanted, keys, rng, backend=device)
+
+    rivals = {name: all_of([part["rivals"][name] for part in parts]) for name in ("eager", "compiled")}
     return {
-        "ours": all_of([part["ours"] for part in parts]),
-        "rivals": {name: all_of([part["rivals"][name] for part in parts]) for name in ("eager", "compiled")},
+        "ours": at_once,
+        "rivals": {"one_by_one": all_of([part["ours"] for part in parts]), **rivals},
         "bytes_of_one": sum(part["bytes_of_one"] for part in parts),
         "samples": samples,
         "rows": sum(part["rows"] for part in parts),

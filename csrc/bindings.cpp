@@ -1,7 +1,10 @@
 // The only file that knows Python: pointers, sizes and a stream come in as integers, an error code goes out.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #define MEMOFAST_VARIANT host
@@ -16,9 +19,8 @@
 #include "host/gather.h"
 #include "host/huge_pages.h"
 #include "host/tensor.h"
+#include "masks.h"
 #include "rows/philox.h"
-#include "span_mask.h"
-#include "token_mask.h"
 #include "variant.h"
 
 namespace py = pybind11;
@@ -120,41 +122,68 @@ void bind_tensors(py::module_& m) {
     });
 }
 
+// What a mask is told, one number after the other, in the order of the structures.
+class Numbers {
+public:
+    explicit Numbers(const py::tuple& numbers) : numbers_(numbers) {}
+    template <class T>
+    T next() {
+        PyObject* const item = PyTuple_GetItem(numbers_.ptr(), place_++);
+        const int64_t number = item ? PyLong_AsLongLong(item) : -1;
+        if (number == -1 && PyErr_Occurred()) throw py::error_already_set();
+        if constexpr (std::is_pointer_v<T>) return at<std::remove_pointer_t<T>>(Address(number));
+        else return T(number);
+    }
+    // Braces evaluate in order.
+    MaskedBatch batch() {
+        MaskedBatch b{next<const int32_t*>(), next<const int64_t*>(), next<const int64_t*>(), next<const bool*>(), next<int64_t>(),
+                      next<int64_t>()};
+        b.purpose = next<uint32_t>(), b.site = next<uint32_t>();
+        return b;
+    }
+    SpanMaskArguments spans() {
+        return {batch(),
+                {next<SpanKind>(), next<int32_t>(), next<int32_t>(), next<int32_t>(), next<bool>(), next<bool>()},
+                next<int32_t*>()};
+    }
+    TokenMaskArguments words() {
+        return {batch(),
+                {next<TokenKind>(), next<int32_t>(), next<int32_t>(), next<int32_t>(), next<int32_t>(), next<bool>(), next<int32_t>(),
+                 next<int32_t>(), next<int32_t>()},
+                next<const int32_t*>(), next<const int32_t*>(), next<const int32_t*>(), next<int32_t*>(), next<int32_t*>()};
+    }
+    TargetList list() { return {next<int32_t*>(), next<int32_t*>(), next<int32_t*>(), next<int64_t>(), next<int32_t*>()}; }
+
+private:
+    const py::tuple& numbers_;
+    Py_ssize_t place_ = 0;
+};
+
 // The masks of the CPU return the number of targets, or a negative status, and list_targets lists them; those of the GPU do both.
 void bind_masks(py::module_& m) {
-    m.def("span_mask",
-          [](Address offsets, Address sample_keys, Address rng, Address selected, int64_t samples, int64_t rows,
-             Address source, int kind, int numerator, int denominator, int length, bool dice, bool original,
-             uint32_t purpose, uint32_t site, bool on_cuda, Address indices, Address count, Address overflow,
-             int64_t capacity, Address sample_counts, Address stream) -> int64_t {
-              const SpanMaskArguments a{
-                  {at<const int32_t>(offsets), at<const int64_t>(sample_keys), at<const int64_t>(rng),
-                   at<const bool>(selected), samples, rows, purpose, site},
-                  {SpanKind(kind), numerator, denominator, length, dice, original},
-                  at<int32_t>(source)};
-              [[maybe_unused]] const TargetList list{at<int32_t>(indices), at<int32_t>(count), at<int32_t>(overflow),
-                                                     capacity, at<int32_t>(sample_counts)};
-              py::gil_scoped_release release;
-              return on_cuda ? MEMOFAST_CUDA_CALL(span_mask, a, list, at<void>(stream)) : MEMOFAST_DISPATCH(span_mask, a);
-          });
-    m.def("token_mask",
-          [](Address offsets, Address sample_keys, Address rng, Address selected, int64_t samples, int64_t rows,
-             Address token_ids, Address word_ids, Address emotion, Address seen, Address labels, int kind, int numerator,
-             int denominator, int emotion_numerator, int emotion_denominator, bool at_least_one, int mask_id,
-             int random_low, int random_high, uint32_t purpose, uint32_t site, bool on_cuda, Address indices,
-             Address count, Address overflow, int64_t capacity, Address sample_counts, Address stream) -> int64_t {
-              const TokenMaskArguments a{
-                  {at<const int32_t>(offsets), at<const int64_t>(sample_keys), at<const int64_t>(rng),
-                   at<const bool>(selected), samples, rows, purpose, site},
-                  {TokenKind(kind), numerator, denominator, emotion_numerator, emotion_denominator, at_least_one, mask_id,
-                   random_low, random_high},
-                  at<const int32_t>(token_ids), at<const int32_t>(word_ids), at<const int32_t>(emotion),
-                  at<int32_t>(seen), at<int32_t>(labels)};
-              [[maybe_unused]] const TargetList list{at<int32_t>(indices), at<int32_t>(count), at<int32_t>(overflow),
-                                                     capacity, at<int32_t>(sample_counts)};
-              py::gil_scoped_release release;
-              return on_cuda ? MEMOFAST_CUDA_CALL(token_mask, a, list, at<void>(stream)) : MEMOFAST_DISPATCH(token_mask, a);
-          });
+    m.def("span_mask", [](const py::tuple& numbers) -> int64_t {
+        const SpanMaskArguments a = Numbers(numbers).spans();
+        py::gil_scoped_release release;
+        return MEMOFAST_DISPATCH(span_mask, a);
+    });
+    m.def("token_mask", [](const py::tuple& numbers) -> int64_t {
+        const TokenMaskArguments a = Numbers(numbers).words();
+        py::gil_scoped_release release;
+        return MEMOFAST_DISPATCH(token_mask, a);
+    });
+    // Of each mask whether it is of words, and its numbers with those of its list.
+    m.def("masks_on_cuda", [](const std::vector<std::pair<bool, py::tuple>>& asked, [[maybe_unused]] Address stream) -> int {
+        std::vector<Mask> all(asked.size());
+        for (size_t i = 0; i < asked.size(); ++i) {
+            Numbers numbers(asked[i].second);
+            all[i].of_words = asked[i].first;
+            if (all[i].of_words) all[i].words = numbers.words();
+            else all[i].spans = numbers.spans();
+            all[i].list = numbers.list();
+        }
+        py::gil_scoped_release release;
+        return MEMOFAST_CUDA_CALL(masks, all.data(), int(all.size()), at<void>(stream));
+    });
     m.def("list_targets", [](Address values, int64_t rows, bool negative, Address indices, Address count,
                              Address overflow, int64_t capacity) -> int {
         const MaskedValues masked{at<int32_t>(values), rows, negative};

@@ -22,8 +22,4 @@ struct SpanMaskArguments {
 // Returns the number of targets, or a negative Status.
 MEMOFAST_DECLARE(int64_t span_mask(const SpanMaskArguments& arguments))
 
-namespace cuda {
-int span_mask(const SpanMaskArguments& arguments, const TargetList& list, void* stream);
-}
-
 }  // namespace memofast

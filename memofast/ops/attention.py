@@ -38,19 +38,20 @@ def _forward(
     qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0
 ) -> tuple[Tensor, Tensor]:
     """[queries, H, D] and the log-sum-exp [queries, H] fp32."""
-    rows, heads, width = qkv.shape[0], *qkv.shape[-2:]
+    *rows, heads, width = qkv.shape
+    if backend in _KERNELS:
+        out = torch.empty((rows[0], heads, width), dtype=qkv.dtype, device=qkv.device)
+        lse = torch.empty((rows[0], heads), dtype=torch.float32, device=qkv.device)
+        operands = (qkv, kv, query_offsets, offsets, lengths, rng, sample_keys)
+        _run(_C.attention, (out, lse), operands, site, p, scale, longest, backend)
+        return out, lse
     operands = (qkv, kv, query_offsets, offsets, lengths)
     if backend == "triton":
         from memofast.kernels import attention as kernels
 
         return kernels.forward(*operands, rng, sample_keys, site, p, scale)
-    if backend in _KERNELS:
-        out = torch.empty((rows, heads, width), dtype=qkv.dtype, device=qkv.device)
-        lse = torch.empty((rows, heads), dtype=torch.float32, device=qkv.device)
-        _run(_C.attention, (out, lse), (*operands, rng, sample_keys), site, p, scale, longest, backend)
-        return out, lse
     forward = {"reference": plain.reference_forward, "torch": plain.padded_forward}[backend]
-    lse = qkv.new_zeros((rows, heads), dtype=torch.float32)  # those two compute probabilities anew
+    lse = qkv.new_zeros((rows[0], heads), dtype=torch.float32)  # those two compute probabilities anew
     return forward(*operands, Dropout(rng, sample_keys, site, p), scale), lse
 
 
@@ -58,16 +59,17 @@ def _backward(
     grad, out, lse, qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0
 ) -> list[Tensor]:
     """The gradient of qkv, or those of q and kv."""
+    if backend in _KERNELS:
+        operands = (qkv, kv, query_offsets, offsets, lengths, rng, sample_keys)
+        grads = [library.output_like(qkv)] if kv is None else [library.output_like(qkv), library.output_like(kv)]
+        results = (grad, out, lse, grads[0], None if kv is None else grads[1])
+        _run(_C.attention_backward, results, operands, site, p, scale, longest, backend)
+        return grads
     operands = (qkv, kv, query_offsets, offsets, lengths)
     if backend == "triton":
         from memofast.kernels import attention as kernels
 
         return kernels.backward(grad, lse, *operands, rng, sample_keys, site, p, scale)
-    if backend in _KERNELS:
-        grads = [library.output_like(rows) for rows in (qkv, kv) if rows is not None]
-        results = (grad, out, lse, grads[0], None if kv is None else grads[1])
-        _run(_C.attention_backward, results, (*operands, rng, sample_keys), site, p, scale, longest, backend)
-        return grads
     backward = {"reference": plain.reference_backward, "torch": plain.padded_backward}[backend]
     return backward(grad, *operands, Dropout(rng, sample_keys, site, p), scale)
 

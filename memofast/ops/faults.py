@@ -32,10 +32,13 @@ _MOST_SHOWN = 6
 _MARKS = ("CUDA error", "CUDA driver error", "Triton Error", "NCCL error", "CUBLAS_STATUS", "CUDNN_STATUS")
 
 
-def check_status(operator: str, status: int, tensors: Sequence[Tensor | None] = ()) -> None:
+def check_status(
+    operator: str, status: int, tensors: Sequence[Tensor | None] = (), named: list[tuple[str, Tensor]] | None = None
+) -> None:
     """Raise the error that a kernel's return code stands for.
 
-    Args: tensors: operands in the order of the operator's schema (of forward, also where backward failed), for the message.
+    Args: for the message, tensors: operands in the order of the operator's schema (of forward, also where backward failed);
+        named: operands with their names, of what has no schema.
     """
     if status == 0:
         return
@@ -43,7 +46,9 @@ def check_status(operator: str, status: int, tensors: Sequence[Tensor | None] = 
         kind, what, remedy = DeviceError, _C.cuda_error(status), _remedy(status)
     else:
         kind, what, remedy = _STATUS.get(status, (ValueError, f"status {status}", ""))
-    raise kind(_line(operator, what, remedy, _named(operator.removesuffix("_backward"), tensors)))
+    if named is None:
+        named = _named(operator.removesuffix("_backward"), tensors)
+    raise kind(_line(operator, what, remedy, named))
 
 
 def device_error(operator: str, error: BaseException, arguments: Sequence[object]) -> DeviceError:

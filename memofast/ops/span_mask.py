@@ -93,20 +93,28 @@ def span_mask(
     Returns: `MaskedRows`. Bit-identical on all backends.
     Raises: `ValueError` for a wrong type, shape, device or backend.
     """
-    if not targets.batch_fits(offsets, sample_keys, rng, selected):
-        targets.check_batch("span_mask", offsets, sample_keys, rng, selected)
-    automatic = backends.automatic("span_mask", offsets)
-    chosen = library.resolve("span_mask", backend, automatic, BACKENDS)
-    if chosen != automatic:
-        library.require_device("span_mask", chosen, offsets)
+    chosen = backend_for(offsets, sample_keys, rng, selected, backend)
     run = _raw
     if capacity is None:
         if offsets.is_cpu and type(offsets) is Tensor and library.is_eager():
             run = _implementation
         else:
             capacity = policy.capacity(rows, sample_keys.numel())
-    codes = _codes(policy, purpose, site)
+    codes = codes_of(policy, purpose, site)
     return MaskedRows(*run(offsets, sample_keys, rng, selected, rows, capacity, codes, chosen))
+
+
+def backend_for(
+    offsets: Tensor, sample_keys: Tensor, rng: Tensor, selected: Tensor | None, backend: str = "auto"
+) -> str:
+    """The backend that `span_mask` takes for these operands, which are checked."""
+    if not targets.batch_fits(offsets, sample_keys, rng, selected):
+        targets.check_batch("span_mask", offsets, sample_keys, rng, selected)
+    automatic = backends.automatic("span_mask", offsets)
+    chosen = library.resolve("span_mask", backend, automatic, BACKENDS)
+    if chosen != automatic:
+        library.require_device("span_mask", chosen, offsets)
+    return chosen
 
 
 def span_mask_reference(
@@ -201,7 +209,8 @@ def _ranks(
     return rank - begins[sample], position[order]
 
 
-def _codes(policy: SpanPolicy, purpose: int, site: int) -> list[int]:
+def codes_of(policy: SpanPolicy, purpose: int, site: int) -> list[int]:
+    """Policy, purpose and site as the raw operator takes them."""
     return [KINDS[policy.kind], *policy.ratio, policy.length, policy.dice, policy.original, purpose, site]
 
 
@@ -215,20 +224,32 @@ def _implementation(offsets, sample_keys, rng, selected, rows, capacity, codes, 
         from memofast.kernels import span_mask as kernels
 
         return kernels.span_mask(offsets, sample_keys, rng, selected, rows, capacity, codes)
-    new, samples = offsets.new_empty, sample_keys.numel()
-    source = new(rows)
-    arguments = (
-        offsets.data_ptr(), sample_keys.data_ptr(), rng.data_ptr(), library.pointer(selected), samples, rows, source.data_ptr(), *codes,
-    )  # fmt: skip
-    if backend == "cpu":
-        found = _C.span_mask(*arguments, *targets.NO_LIST)
-        if found < 0:
-            faults.check_status("span_mask", found, (offsets, sample_keys, rng, selected))
-        return source, *targets.listed(source, found, True, capacity)
-    workspace = new(samples)
+    if backend == "cuda":
+        workspace = offsets.new_empty(sample_keys.numel())
+        mask, results = on_cuda(offsets, sample_keys, rng, selected, rows, capacity, codes, workspace)
+        status = _C.masks_on_cuda([mask], library.stream(offsets))
+        faults.check_status("span_mask", status, (offsets, sample_keys, rng, selected))
+        return results
+    source, numbers = _numbers(offsets, sample_keys, rng, selected, rows, codes)
+    found = _C.span_mask(numbers)
+    if found < 0:
+        faults.check_status("span_mask", found, (offsets, sample_keys, rng, selected))
+    return source, *targets.listed(source, found, True, capacity)
+
+
+def _numbers(offsets, sample_keys, rng, selected, rows, codes) -> tuple[Tensor, tuple]:
+    """An empty source, and what the kernels are told."""
+    source = offsets.new_empty(rows)
+    *policy, purpose, site = codes
+    batch = targets.batch_numbers(offsets, sample_keys, rng, selected, rows, purpose, site)
+    return source, (*batch, *policy, source.data_ptr())
+
+
+def on_cuda(offsets, sample_keys, rng, selected, rows, capacity, codes, workspace) -> tuple[tuple[bool, tuple], tuple]:
+    """What `_C.masks_on_cuda` is told of one mask, and the tensors it writes; workspace [B] int32 must outlive the call."""
+    source, numbers = _numbers(offsets, sample_keys, rng, selected, rows, codes)
     listed, place = targets.list_on_cuda(workspace, capacity)
-    faults.check_status("span_mask", _C.span_mask(*arguments, *place), (offsets, sample_keys, rng, selected))
-    return source, *listed
+    return (False, (*numbers, *place)), (source, *listed)
 
 
 def _fake(offsets, sample_keys, rng, selected, rows, capacity, codes, backend):

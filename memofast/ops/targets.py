@@ -9,7 +9,6 @@ from memofast import _C
 from memofast.ops import library
 
 RATIO_LIMIT = 1000
-NO_LIST = (False, 0, 0, 0, 0, 0, 0)  # what a mask's kernel is told on the CPU, where `listed` follows it
 
 
 def check_ratio(owner: str, name: str, ratio: tuple[int, int]) -> None:
@@ -57,12 +56,19 @@ def listed(values: Tensor, found: int, negative: bool, capacity: int | None) -> 
     return indices, count, overflow
 
 
+def batch_numbers(offsets, sample_keys, rng, selected, rows: int, purpose: int, site: int) -> tuple:
+    """What the kernels of both masks are told of a batch."""
+    return (
+        offsets.data_ptr(), sample_keys.data_ptr(), rng.data_ptr(), library.pointer(selected), sample_keys.numel(), rows, purpose, site,
+    )  # fmt: skip
+
+
 def list_on_cuda(workspace: Tensor, capacity: int) -> tuple[tuple[Tensor, Tensor, Tensor], tuple]:
-    """(indices, count, overflow) for a mask's kernel on a GPU to write, and the arguments that tell it to; workspace [B] int32."""
+    """(indices, count, overflow) for a mask's kernel on a GPU to write, and the numbers that tell it to; workspace [B] int32."""
     new = workspace.new_empty
     indices, count, overflow = new(capacity), new(1), new(1)
     addresses = (indices.data_ptr(), count.data_ptr(), overflow.data_ptr(), capacity, workspace.data_ptr())
-    return (indices, count, overflow), (True, *addresses, library.stream(workspace))
+    return (indices, count, overflow), addresses
 
 
 def check_batch(operator: str, offsets: Tensor, sample_keys: Tensor, rng: Tensor, selected: Tensor | None) -> None:

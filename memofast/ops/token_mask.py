@@ -113,13 +113,38 @@ def token_mask(
     Returns: `MaskedTokens`. Bit-identical on all backends.
     Raises: `ValueError` for a wrong type, shape, device or backend, or a missing `emotion`.
     """
-    rows, device = token_ids.numel(), offsets.device
     if not policy.needs_emotion:
         emotion = None
-    elif emotion is None:
+    chosen = backend_for(token_ids, word_ids, offsets, sample_keys, rng, policy, emotion, selected, backend)
+    run = _raw
+    if capacity is None:
+        if offsets.is_cpu and type(offsets) is Tensor and library.is_eager():
+            run = _implementation
+        else:
+            capacity = policy.capacity(token_ids.numel(), sample_keys.numel())
+    codes = codes_of(policy, purpose, site)
+    return MaskedTokens(
+        *run(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, chosen)
+    )
+
+
+def backend_for(
+    token_ids: Tensor,
+    word_ids: Tensor,
+    offsets: Tensor,
+    sample_keys: Tensor,
+    rng: Tensor,
+    policy: TokenPolicy,
+    emotion: Tensor | None,
+    selected: Tensor | None,
+    backend: str = "auto",
+) -> str:
+    """The backend that `token_mask` takes for these operands, which are checked."""
+    if policy.needs_emotion and emotion is None:
         raise ValueError(f"token_mask: policy kind {policy.kind!r} needs emotion, the lexicon class of each piece")
     if not targets.batch_fits(offsets, sample_keys, rng, selected):
         targets.check_batch("token_mask", offsets, sample_keys, rng, selected)
+    rows, device = token_ids.numel(), offsets.device
     for name, tensor in (("token_ids", token_ids), ("word_ids", word_ids), ("emotion", emotion)):
         if tensor is not None:
             library.check_tensor("token_mask", name, tensor, shape=(rows,), dtype=torch.int32, device=device)
@@ -127,16 +152,7 @@ def token_mask(
     chosen = library.resolve("token_mask", backend, automatic, BACKENDS)
     if chosen != automatic:
         library.require_device("token_mask", chosen, offsets)
-    run = _raw
-    if capacity is None:
-        if offsets.is_cpu and type(offsets) is Tensor and library.is_eager():
-            run = _implementation
-        else:
-            capacity = policy.capacity(rows, sample_keys.numel())
-    codes = _codes(policy, purpose, site)
-    return MaskedTokens(
-        *run(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, chosen)
-    )
+    return chosen
 
 
 def token_mask_reference(
@@ -228,7 +244,8 @@ def _other_words(policy: TokenPolicy, words: Tensor, emotional: Tensor) -> Tenso
     return (torch.minimum(top, bottom) << 32) // bottom
 
 
-def _codes(policy: TokenPolicy, purpose: int, site: int) -> list[int]:
+def codes_of(policy: TokenPolicy, purpose: int, site: int) -> list[int]:
+    """Policy, purpose and site as the raw operator takes them."""
     return [
         KINDS[policy.kind], *policy.probability, *policy.emotion_probability, policy.ensures_one,
         policy.mask_id, policy.random_low, policy.random_high, purpose, site,
@@ -241,22 +258,36 @@ def _implementation(token_ids, word_ids, offsets, sample_keys, rng, emotion, sel
         policy = TokenPolicy(list(KINDS)[kind], (n, d), (emotion_n, emotion_d), bool(at_least_one), mask_id, low, high)
         options = dict(site=site, purpose=purpose, emotion=emotion, selected=selected, capacity=capacity)
         return tuple(token_mask_reference(token_ids, word_ids, offsets, sample_keys, rng, policy, **options))
-    new, point, samples, rows = offsets.new_empty, library.pointer, sample_keys.numel(), token_ids.numel()
-    seen, labels = new(rows), new(rows)
     tensors = (token_ids, word_ids, offsets, sample_keys, rng, emotion, selected)
-    arguments = (
-        offsets.data_ptr(), sample_keys.data_ptr(), rng.data_ptr(), point(selected), samples, rows, token_ids.data_ptr(),
-        word_ids.data_ptr(), point(emotion), seen.data_ptr(), labels.data_ptr(), *codes,
-    )  # fmt: skip
-    if backend == "cpu":
-        found = _C.token_mask(*arguments, *targets.NO_LIST)
-        if found < 0:
-            faults.check_status("token_mask", found, tensors)
-        return seen, labels, *targets.listed(labels, found, False, capacity)
-    workspace = new(samples)
+    if backend == "cuda":
+        workspace = offsets.new_empty(sample_keys.numel())
+        mask, results = on_cuda(*tensors, capacity, codes, workspace)
+        faults.check_status("token_mask", _C.masks_on_cuda([mask], library.stream(offsets)), tensors)
+        return results
+    seen, labels, numbers = _numbers(*tensors, codes)
+    found = _C.token_mask(numbers)
+    if found < 0:
+        faults.check_status("token_mask", found, tensors)
+    return seen, labels, *targets.listed(labels, found, False, capacity)
+
+
+def _numbers(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, codes) -> tuple[Tensor, Tensor, tuple]:
+    """Empty ids and labels, and what the kernels are told."""
+    rows = token_ids.numel()
+    seen, labels = offsets.new_empty(rows), offsets.new_empty(rows)
+    *policy, purpose, site = codes
+    batch = targets.batch_numbers(offsets, sample_keys, rng, selected, rows, purpose, site)
+    addresses = (library.pointer(tensor) for tensor in (token_ids, word_ids, emotion, seen, labels))
+    return seen, labels, (*batch, *policy, *addresses)
+
+
+def on_cuda(
+    token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, workspace
+) -> tuple[tuple[bool, tuple], tuple]:
+    """What `_C.masks_on_cuda` is told of one mask, and the tensors it writes; workspace [B] int32 must outlive the call."""
+    seen, labels, numbers = _numbers(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, codes)
     listed, place = targets.list_on_cuda(workspace, capacity)
-    faults.check_status("token_mask", _C.token_mask(*arguments, *place), tensors)
-    return seen, labels, *listed
+    return (True, (*numbers, *place)), (seen, labels, *listed)
 
 
 def _fake(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, backend):

@@ -4,6 +4,7 @@ import embed_cases
 import pytest
 import test_bias_gelu as gelu_cases
 import test_dropout_add_norm as norm_cases
+import test_masks as mask_cases
 import test_span_mask as span_cases
 import test_token_mask as token_cases
 import torch
@@ -15,6 +16,7 @@ from memofast.ops import (
     dropout_add_norm_reference,
     embed,
     embed_reference,
+    masks,
     span_mask,
     span_mask_reference,
     token_mask,
@@ -103,3 +105,12 @@ def test_token_mask(cuda_on_host, poisoned_memory, policy):
             ours = cuda_on_host(token_mask, rng=token_cases.rng(), policy=policy, backend="cuda", **data, **options)
             theirs = token_mask_reference(rng=token_cases.rng(), policy=policy, **data, **options)
             token_cases.assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("capacity", [7, 1024])
+@pytest.mark.parametrize("repeated", [1, 2])
+def test_masks_of_several_modalities(cuda_on_host, poisoned_memory, repeated, capacity):
+    """In one launch as long as they are at most eight; nine and more take another."""
+    asked = mask_cases.wanted(capacity) * repeated
+    got = cuda_on_host(masks, asked, mask_cases.KEYS, mask_cases.RNG, backend="cuda")
+    mask_cases.assert_same(got, mask_cases.one_by_one(asked, backend="reference"))
