@@ -57,17 +57,21 @@ class Run:
 
     def floor(self, measured: Measurement) -> float | None:
         """Seconds that the work needs at least: its bytes at the copy rate or its operations at the matrix rate; None where unknown."""
-        prefix = "gpu_" if measured.on_gpu else ""
-        kind = "matrix_product[" if not measured.on_gpu else f"{prefix}matrix_product["
-        dtype = "" if measured.on_gpu else measured.dtype
-        products = [rate for name, (rate, _) in self.ceilings.items() if name.startswith(kind) and dtype in name]
-        copy = self.ceilings.get(f"{prefix}copy", (None, ""))[0]
+        copy = self.ceilings.get("gpu_copy" if measured.on_gpu else "copy", (None, ""))[0]
+        rate = self.matrix_rate(measured.on_gpu, measured.dtype)
         needs = []
         if copy and (gigabytes := measured.facts.get("gigabytes")):
             needs.append(gigabytes / copy)
-        if products and (flop := measured.facts.get("flop")):
-            needs.append(flop / 1e9 / max(products))
+        if rate and (flop := measured.facts.get("flop")):
+            needs.append(flop / 1e9 / rate)
         return max(needs, default=None)
+
+    def matrix_rate(self, on_gpu: bool, dtype: str) -> float | None:
+        """The highest rate of matrix products that was measured, in 10^9 operations per second; on a GPU that of bf16."""
+        kind, dtype = ("gpu_matrix_product[", "") if on_gpu else ("matrix_product[", dtype)
+        return max(
+            (rate for name, (rate, _) in self.ceilings.items() if name.startswith(kind) and dtype in name), default=None
+        )
 
 
 def read_run(path: Path) -> Run:

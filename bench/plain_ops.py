@@ -33,6 +33,17 @@ def attention(qkv: Tensor, offsets: Tensor, *, p: float, **_) -> Tensor:
     return unpad_rows(out.transpose(1, 2), lengths)
 
 
+def cross_attention(q: Tensor, kv: Tensor, query_offsets: Tensor, offsets: Tensor, *, p: float, **_) -> Tensor:
+    """The same of queries with rows of their own."""
+    lengths, asked = offsets.diff(), query_offsets.diff()
+    k, v = pad_rows(kv, offsets).permute(2, 0, 3, 1, 4)
+    real = torch.arange(k.shape[2], device=kv.device) < lengths[:, None]
+    padded = pad_rows(q, query_offsets).transpose(1, 2)
+    out = F.scaled_dot_product_attention(padded, k, v, attn_mask=real[:, None, None, :], dropout_p=p)
+    out = unpad_rows(out.transpose(1, 2), asked)
+    return F.pad(out, (0, 0, 0, 0, 0, q.shape[0] - out.shape[0]))
+
+
 class Nothing(torch.autograd.Function):
     """What PyTorch asks for any operator in Python with a gradient: keep the operands, return an output. `like`: the output's shape."""
 

@@ -105,6 +105,31 @@ def losses(run: Run, reasons: dict[str, str]) -> list[str]:
     return lines or ["- in no row of this run"]
 
 
+def ladders(run: Run) -> list[str]:
+    """Every rung of a whole step: what it takes, what it gives, and how much of the machine it uses."""
+    lines = []
+    for measured in run.measurements:
+        if "rungs" not in measured.facts:
+            continue
+        facts, rate = measured.facts, run.matrix_rate(measured.on_gpu, "bf16")
+        lines += [
+            f"{measured.name}: {facts['samples']} samples of {facts['rows']} rows in all, {facts['flop'] / 1e12:.3g} TFLOP of the model. Used: these operations",
+            "at the rung's time, as a share of the highest matrix rate measured in bf16. Memory: what a step allocates at its most, gradients included.",
+            "",
+            "| rung | time of a step | samples/s | rows/s | used | memory | launches |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]
+        for rung in facts["ladder"]:
+            seconds, own = measured.seconds[rung]["median"], facts["rungs"][rung]
+            used = "not measured" if rate is None else f"{100 * facts['flop'] / 1e9 / rate / seconds:.0f} %"
+            cells = [facts["last"] if rung == "ours" else rung, spread(measured.seconds[rung], time)]
+            cells += [f"{facts[unit] / seconds:,.0f}" for unit in ("samples", "rows")]
+            cells += [used, f"{own['peak_bytes'] / 1e9:.2f} GB", str(own.get("launches", ""))]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    return lines or ["Not measured.", ""]
+
+
 _LAST = 10
 
 
@@ -128,7 +153,7 @@ def learned(run: Run) -> list[str]:
 
 
 def facts(measured: Measurement) -> str:
-    told = ", ".join(f"{name} {value}" for name, value in measured.facts.items())
+    told = ", ".join(f"{name} {value}" for name, value in measured.facts.items() if name not in ("ladder", "rungs"))
     return f"- {measured.name}: {told}" if told else ""
 
 
@@ -140,7 +165,8 @@ def report(run: Run, passed: set[str] | None, plots: list[str]) -> str:
         lines += ["Correctness tests were not looked at for this report (`--tests`).", ""]
     lines += [*ceilings(run), "", "## Measured", "", *claims(run, passed), ""]
     lines += [f"![{name}]({name})" for name in plots]
-    lines += ["", "## Does the fast step learn the same?", "", *learned(run)]
+    lines += ["", "## The whole step, rung by rung", "", *ladders(run)]
+    lines += ["## Does the fast step learn the same?", "", *learned(run)]
     lines += ["", "## Where we lose", "", *losses(run, reasons), "", "## How to repeat", ""]
     lines += [f"    {line}" for line in __doc__.strip().splitlines()[2:]]
     lines += ["", "## What was measured", "", *filter(None, map(facts, run.measurements))]

@@ -2,7 +2,7 @@
 
 Rules: the same samples, masks, weights and AdamW settings on every rung; each rung keeps what the one before it added; rungs run in turn,
 round by round. `eager` is BERT as it is usually written: padded, fp32, attention written out, logits at every position, AdamW of
-foreach kernels. From `unpadded` on the model is ours with operators in eager PyTorch (`plain_ops`), one after another replaced by our own.
+foreach kernels; `compiled` is what is on the rung before it through torch.compile, beside the ladder and on a GPU alone. From `unpadded` on the model is ours with operators in eager PyTorch (`plain_ops`), one after another replaced by our own.
 On a GPU the last rung replays the step from CUDA graphs. Time is wall time of a whole step with the device idle at its end.
 """
 
@@ -13,6 +13,7 @@ import plain_ops
 import pytest
 import torch
 from padded_step import PaddedModel, collate
+from step_facts import memory_and_launches, pool_bytes, word_step_flop
 from test_step import RNG, memobert_like
 
 from memofast import objectives, ops
@@ -22,21 +23,21 @@ from memofast.train.captured_step import CapturedStep
 from memofast.train.optimisation import set_capturable
 
 OBJECTIVE = "whole_word_mlm"
+ATTENTION = ("attention", "cross_attention")
 
 
 class Rungs:
     """The same step on every rung; `rungs` maps their names to functions, in order."""
 
-    def __init__(self, samples: int, device: str):
-        config = MemoBertConfig()
+    def __init__(self, samples: int, device: str, config: MemoBertConfig):
         torch.manual_seed(0)
         ours = MemoBertForPreTraining(config).train()
         padded = PaddedModel(config).train()
         padded.load_state_dict(conversion.to_original(ours))
         batch = memobert_like(config, samples)
         corruption = objectives.corrupt(batch, objectives.build({OBJECTIVE: {}}), OBJECTIVE, RNG)
-        self.device, self.rows, self.tokens = device, batch.rows, int(batch.offsets[-1])
-        self.host = batch, corruption
+        self.device, self.host = device, (batch, corruption)
+        self.flop = word_step_flop(config, batch, corruption.targets[OBJECTIVE].count)
         self.labels = corruption.targets[OBJECTIVE].labels.to(device)
         self.collated = collate(batch, config, corruption).to(device)
         self.batch, self.corruption, self.rng = batch.to(device), corruption.to(device), RNG.to(device)
@@ -50,14 +51,34 @@ class Rungs:
             "bf16": lambda: self._padded(everywhere=True),
             "sdpa": lambda: self._padded(sdpa=True, everywhere=True),
             "heads on targets": lambda: self._padded(sdpa=True),
-            "unpadded": lambda: self._packed("embed", "attention", "dropout_add_norm", "bias_gelu"),
-            "norm and gelu": lambda: self._packed("embed", "attention"),
+            "unpadded": lambda: self._packed("embed", *ATTENTION, "dropout_add_norm", "bias_gelu"),
+            "norm and gelu": lambda: self._packed("embed", *ATTENTION),
             "attention": lambda: self._packed("embed"),
             "embeddings": lambda: self._packed(),
             "fused adamw": lambda: self._packed(fused=True),
         }
+        self.graphs = None
         if device == "cuda":
             self.rungs["cuda graphs"] = self._captured()
+
+    def compiled(self):
+        """The rung `heads on targets` with its encoder through torch.compile."""
+        encoder = self.padded.uniter
+        forward = torch.compile(encoder.forward, dynamic=False)
+
+        def run():
+            with mock.patch.object(encoder, "forward", forward):
+                self._padded(sdpa=True)
+
+        return run
+
+    def facts(self) -> dict[str, dict[str, int]]:
+        """Memory and launches of every rung; to be asked once they have run a few times."""
+        found = {name: memory_and_launches(rung, self.device) for name, rung in self.rungs.items()}
+        if self.graphs:
+            gradients = sum(parameter.grad.nbytes for parameter in self.ours.parameters())
+            found["cuda graphs"]["peak_bytes"] += pool_bytes(self.graphs.pool) + gradients
+        return found
 
     def _padded(self, bf16: bool = True, sdpa: bool = False, everywhere: bool = False) -> None:
         self.padded.use_sdpa(sdpa)
@@ -92,7 +113,7 @@ class Rungs:
         room = Capacity(
             batch.samples, *(getattr(batch, f"{m}_offsets")[-1].item() for m in ("text", "visual", "speech"))
         )
-        step = CapturedStep(self.ours, optimiser, 5.0, "bf16", torch.device("cuda"), room)
+        self.graphs = step = CapturedStep(self.ours, optimiser, 5.0, "bf16", torch.device("cuda"), room)
         factors = {OBJECTIVE: 1 / corruption.targets[OBJECTIVE].count}
 
         def run():
@@ -104,18 +125,27 @@ class Rungs:
         return run
 
 
-def climb(side_by_side, samples: int, device: str, rounds: int) -> None:
-    rungs = Rungs(samples, device).rungs
-    names = list(rungs)
-    ours = rungs.pop(names[-1])
-    side_by_side(ours, rivals=rungs, rounds=rounds, samples=samples, ladder=[*names[:-1], "ours"], last=names[-1])
+def climb(side_by_side, benchmark, samples: int, device: str, rounds: int) -> None:
+    ladder = Rungs(samples, device, MemoBertConfig())
+    *earlier, last = ladder.rungs
+    rivals = {name: ladder.rungs[name] for name in earlier}
+    if device == "cuda":
+        rivals["compiled"] = ladder.compiled()
+    target = {"eager": 2.5, "compiled": 1.5} if device == "cuda" else None
+    rows = int(ladder.host[0].offsets[-1])
+    side_by_side(
+        ladder.rungs[last], rivals, rounds=rounds, target=target, samples=samples, rows=rows, flop=ladder.flop, ladder=[*earlier, "ours"],
+        last=last,
+    )  # fmt: skip
+    facts = ladder.facts()
+    benchmark.extra_info["facts"]["rungs"] = {name if name != last else "ours": facts[name] for name in facts}
 
 
-def test_ladder(side_by_side):
-    climb(side_by_side, 32, "cpu", rounds=3)
+def test_ladder(side_by_side, benchmark):
+    climb(side_by_side, benchmark, 32, "cpu", rounds=3)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("samples", [64, 256])
-def test_gpu_ladder(side_by_side, samples):
-    climb(side_by_side, samples, "cuda", rounds=10)
+def test_gpu_ladder(side_by_side, benchmark, samples):
+    climb(side_by_side, benchmark, samples, "cuda", rounds=10)

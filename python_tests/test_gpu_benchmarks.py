@@ -1,4 +1,4 @@
-"""The benchmarks on a GPU, their contestants called once on the CPU with two samples: each gives results of the same shapes as ours."""
+"""The benchmarks on a GPU and the ladder, called once on the CPU with a few samples: contestants give results of the same shapes as ours."""
 
 import os
 import subprocess
@@ -50,8 +50,42 @@ compare(test_token_mask_gpu.contest_of_all(2, "cpu"), bits=("eager", "one_by_one
 """
 
 
-def test_contestants_agree():
-    path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+LADDER = """
+import sys
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from packed_batches import random_batch, small_config
+from padded_step import PaddedModel, collate, wanted
+from step_facts import word_step_flop
+from test_ladder import OBJECTIVE, Rungs
+from memofast import objectives
+
+config = small_config()
+ladder = Rungs(3, "cpu", small_config(vocab_size=30522, visual_positions=64, speech_positions=64))
+for name, facts in ladder.facts().items():
+    assert facts["peak_bytes"] > 10_000, name
+
+batch = random_batch(config, [(9, 5, 8)] * 6)  # of one length: the padded model pads nothing
+corruption = objectives.corrupt(batch, objectives.build({OBJECTIVE: {}}), OBJECTIVE, torch.tensor([1, 1]))
+padded = PaddedModel(config)
+with FlopCounterMode(display=False) as counter:
+    padded.loss(*wanted(batch, config, corruption)[:1], collate(batch, config, corruption), wanted(batch, config, corruption)[1]).backward()
+# The padded model adds its mask to all features, and so has a gradient of the projections' inputs too.
+inputs = 2 * config.hidden_size * sum(len(getattr(batch, m)) * config.feature_width(m) for m in ("visual", "speech"))
+assert counter.get_total_flops() == word_step_flop(config, batch, corruption.targets[OBJECTIVE].count) + inputs
+"""
+
+
+def run(code: str) -> None:
+    path = os.pathsep.join(p for p in (str(ROOT), str(ROOT / "python_tests"), os.environ.get("PYTHONPATH")) if p)
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", CODE], cwd=BENCH, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=BENCH, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_contestants_agree():
+    run(CODE)
+
+
+def test_ladder_and_its_facts():
+    run(LADDER)

@@ -54,7 +54,7 @@ class CapturedStep(Step):
         self._shapes: dict[tuple, _Shape] = {}
         self._rng = torch.zeros(2, dtype=torch.int64, device=device)
         self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
+        self.pool = torch.cuda.graph_pool_handle()
         self._applied = 0
         self._clip: torch.cuda.CUDAGraph | None = None
         self._apply: torch.cuda.CUDAGraph | None = None
@@ -75,7 +75,7 @@ class CapturedStep(Step):
             return self._aside(lambda: self._backward(*arguments))
         if shape.graph is None:
             shape.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(shape.graph, pool=self._pool, stream=self._stream):
+            with torch.cuda.graph(shape.graph, pool=self.pool, stream=self._stream):
                 shape.result = self._backward(*arguments)
         shape.graph.replay()
         total, losses = shape.result
@@ -88,7 +88,7 @@ class CapturedStep(Step):
             return self._aside(super().clip)
         if self._clip is None:
             self._clip = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._clip, pool=self._pool, stream=self._stream):
+            with torch.cuda.graph(self._clip, pool=self.pool, stream=self._stream):
                 self._norm = super().clip()
         self._clip.replay()
         return self._norm.clone()
@@ -100,7 +100,7 @@ class CapturedStep(Step):
             return self._aside(self._update)
         if self._apply is None:
             self._apply = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._apply, pool=self._pool, stream=self._stream):
+            with torch.cuda.graph(self._apply, pool=self.pool, stream=self._stream):
                 self._update()
         self._apply.replay()
 
