@@ -3,12 +3,14 @@
 pytest bench --benchmark-json=speed.json && python bench/report.py speed.json
 """
 
+import contextlib
 import math
 import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import gpu_timing
@@ -162,6 +164,23 @@ def _commit() -> str:
     return result.stdout.strip() or "unknown"
 
 
+_RIVALS = ("triton", "transformers", "flash-attn", "liger-kernel")
+
+
+def _versions() -> dict[str, str]:
+    """Of what is compared with and runs beside us, as far as it is installed."""
+    found = {}
+    for name in _RIVALS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    if torch.cuda.is_available():
+        found["CUDA"] = torch.version.cuda
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        with contextlib.suppress(OSError):
+            found["driver"] = subprocess.run(asked, capture_output=True, text=True).stdout.strip().split("\n")[0]
+    return found
+
+
 def pytest_benchmark_update_machine_info(config, machine_info):
     machine_info["memofast"] = {
         "cpu": f"{_cpu_name()}, bf16 instructions: {bf16_units() or 'none'}",
@@ -173,4 +192,5 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "commit": _commit(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "versions": _versions(),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _DTYPES = ("fp32", "bf16", "fp16")
-_VOUCHING = {"loader": "loading", "prepare": "decoding", "step": "losses", "ladder": "losses"}
+_VOUCHING = {"loader": "loading", "prepare": "decoding", "step": "losses", "ladder": "losses", "fed_step": "losses"}
 
 
 @dataclass

@@ -4,52 +4,22 @@ import random
 
 import numpy as np
 import pytest
+import random_corpus
 import torch
 from baseline_loader import OriginalSpanLoader, SpanLoader, write
 
-from memofast.data import Capacity, Loader, Stream, write_corpus
+from memofast.data import Capacity, Loader, Stream
 from memofast.ops import SpanPolicy, span_mask
-from memofast.store import FeatureWriter, TextWriter
 
 SAMPLES, BATCH = 4000, 256
-CLASSES = [f"emotion{i}" for i in range(8)]
-
-
-def _samples() -> list[dict]:
-    random = np.random.default_rng(1)
-    samples = []
-    for i in range(SAMPLES):
-        faces, sound = int(random.integers(24, 37)), int(random.integers(30, 47))
-        samples.append(
-            {
-                "id": f"film_{i}",
-                "tokens": random.integers(999, 30522, 16).astype(np.int32),
-                "words": np.arange(16) * 4 // 5,
-                "text": " ".join(["word"] * 13),
-                "visual": random.standard_normal((faces, 342), np.float32).astype(np.float16),
-                "soft_labels": random.dirichlet(np.ones(8), faces).astype(np.float16),
-                "speech": random.standard_normal((sound, 768), np.float32).astype(np.float16),
-            }
-        )
-    return samples
 
 
 @pytest.fixture(scope="module")
 def loaders(tmp_path_factory):
-    folder, samples = tmp_path_factory.mktemp("corpus"), _samples()
+    folder = tmp_path_factory.mktemp("corpus")
+    samples = random_corpus.draw(SAMPLES, pieces=(16, 16), faces=(24, 36), sound=(30, 46))
     write(folder / "original", samples)
-    with (
-        TextWriter(folder / "text") as text,
-        FeatureWriter(folder / "visual", 342, columns=("soft_labels",), classes=CLASSES) as visual,
-        FeatureWriter(folder / "speech", 768) as speech,
-    ):
-        for sample in samples:
-            text.put(sample["id"], sample["tokens"], sample["words"], utf8=sample["text"])
-            visual.put(sample["id"], sample["visual"], soft_labels=sample["soft_labels"])
-            speech.put(sample["id"], sample["speech"])
-    ids = [sample["id"] for sample in samples]
-    stores = {name: folder / name for name in ("text", "visual", "speech")}
-    return write_corpus(folder, "film", stores, {"train": ids}).split("train"), folder / "original"
+    return random_corpus.write(folder, samples).split("train"), folder / "original"
 
 
 def _masked(micro_batch, step):

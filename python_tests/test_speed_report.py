@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCH = ROOT / "bench"
@@ -49,3 +50,65 @@ def test_no_claim_without_tests_of_the_same_build(measured, tmp_path):
     other.write_text(json.dumps(data))
     text = report(tmp_path, "--tests", measured / "tests.xml")
     assert "withheld: test_span_mask did not pass on this build" in text
+
+
+def test_targets_name_benchmarks():
+    """A benchmark that is renamed would leave its target unmeasured for ever."""
+    line = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "bench",
+        "-m",
+        "gpu",
+        "--collect-only",
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+    ]
+    collected = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    targets = yaml.safe_load((BENCH / "targets_h200.yaml").read_text())
+    for target in targets.values():
+        for part in ("row", "less"):
+            assert part not in target or f"<Function test_{target[part]}>" in collected, target
+
+
+def summary(seconds):
+    return {"median": seconds, "p20": seconds, "p80": seconds}
+
+
+def row(name, file, seconds, **facts):
+    """As `on_gpu` writes it."""
+    info = {"device": "gpu", "seconds": seconds, "ratios": {}, "target": {}, "facts": facts}
+    return {"name": f"test_{name}", "fullname": f"bench/{file}::test_{name}", "extra_info": info}
+
+
+def test_targets_of_a_gpu_and_the_ladder(measured, tmp_path):
+    """Backward is both passes without forward; another GPU, or a row that is not there, is not measured."""
+    data = json.loads((measured / "speed.json").read_text())
+    attention = "attention_gpu[{}-memobert-256-0.1-bf16]"
+    rungs = {
+        name: {"peak_bytes": 3_000_000_000, "launches": launches} for name, launches in (("eager", 900), ("ours", 3))
+    }
+    data["benchmarks"] = [
+        row(attention.format("forward"), "test_attention_gpu.py", {"ours": summary(50e-6)}),
+        row(attention.format("both"), "test_attention_gpu.py", {"ours": summary(170e-6)}),
+        row(
+            "gpu_ladder[256]", "test_ladder.py", {"ours": summary(0.025), "eager": summary(0.1)}, samples=256, rows=25600,
+            flop=10e12, ladder=["eager", "ours"], last="cuda graphs", rungs=rungs,
+        ),
+        {"name": "test_gpu_matrix_product[8192-8192]", "fullname": "", "extra_info": {"ceiling": {"rate": 800_000, "unit": "GFLOP/s"}}},
+    ]  # fmt: skip
+    for gpu, forward, backward in (
+        ("NVIDIA H200", "50 us | met", "120 us | **not met**"),
+        ("other", "not measured | ", "not measured | "),
+    ):
+        data["machine_info"]["memofast"]["gpu"] = gpu
+        (tmp_path / "speed.json").write_text(json.dumps(data))
+        text = report(tmp_path)
+        assert f"| attention, forward | 52 us | {forward} |" in text
+        assert f"| attention, backward | 115 us | {backward} |" in text
+        assert "| bias and GELU, forward | 86 us | not measured |  |" in text
+    assert "| eager | 100 ms [100 ms, 100 ms] | 2,560 | 256,000 | 12 % | 3.00 GB | 900 |" in text
+    assert "| cuda graphs | 25 ms [25 ms, 25 ms] | 10,240 | 1,024,000 | 50 % | 3.00 GB | 3 |" in text

@@ -1,0 +1,88 @@
+"""A whole update step fed by the loader from disk, against the same step on batches that lie ready.
+
+Rules: masked words of the recipe memobert-base, its model from random weights, batches of MEmoBERT-like samples out of stores on disk. `ours` takes its
+next batch from the loader, which packs and masks ahead in its own threads; `ready` goes round eight batches that were taken before. On a GPU
+both replay the step from CUDA graphs. `loader_samples_per_s` is what the loader gives to somebody who does nothing with it.
+"""
+
+import itertools
+import time
+from contextlib import closing
+
+import pytest
+import random_corpus
+import torch
+
+from memofast.data import Loader, Update
+from memofast.train import optimisation
+from memofast.train.captured_step import CapturedStep
+from memofast.train.plan import Plan, make_model, make_plan
+from memofast.train.recipe import read
+from memofast.train.step import Step
+
+PIECES, FACES, SOUND = (3, 28), (4, 64), (10, 64)
+READY, ALONE = 8, 24  # batches
+
+
+def plan_for(folder, samples: int, corpus: int, device: str) -> Plan:
+    random_corpus.write(folder, random_corpus.draw(corpus, PIECES, FACES, SOUND), held_out=samples)
+    changed = (f"corpora.0.path={folder}", f"train.samples={samples}", "train.accumulate=1", f"train.device={device}")
+    recipe = read("memobert-base", changed)
+    return make_plan(recipe.model_copy(update={"objectives": {"whole_word_mlm": None}}))
+
+
+def loader_of(plan: Plan, device: str) -> Loader:
+    pin = device == "cuda"
+    return Loader(plan.streams(), capacity=plan.capacity, seed=1, transform=plan.corruption(pin=pin), pin=pin)
+
+
+def step_of(plan: Plan, device: torch.device) -> Step:
+    options = plan.recipe.train
+    model = make_model(plan).to(device).train()
+    optimiser = optimisation.adamw(model, options)
+    arguments = (model, optimiser, options.clip, optimisation.precision_of(options, device), device)
+    optimisation.set_capturable(optimiser, device if device.type == "cuda" else None)
+    return CapturedStep(*arguments, plan.capacity) if device.type == "cuda" else Step(*arguments)
+
+
+def alone(plan: Plan, device: str) -> float:
+    """Samples per second of the loader that nobody holds up."""
+    with closing(iter(loader_of(plan, device))) as updates:
+        next(updates)
+        start = time.perf_counter()
+        samples = sum(update.micro_batches[0].batch.samples for update in itertools.islice(updates, ALONE))
+        return samples / (time.perf_counter() - start)
+
+
+def contest(side_by_side, plan: Plan, device: str, rounds: int) -> None:
+    step = step_of(plan, torch.device(device))
+
+    def take(update: Update) -> None:
+        (micro_batch,) = update.micro_batches
+        factors = {name: 1 / max(count, 1) for name, count in micro_batch.extra.counts.items()}
+        step.add_gradients(micro_batch.batch, micro_batch.extra, factors, torch.tensor([1, update.step]), True)
+        step.clip()
+        step.apply(1e-6)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    rate = alone(plan, device)
+    with closing(iter(loader_of(plan, device))) as updates:
+        ready = itertools.cycle(list(itertools.islice(updates, READY)))
+        side_by_side(
+            lambda: take(next(updates)),
+            {"ready": lambda: take(next(ready))},
+            rounds=rounds,
+            samples=plan.recipe.train.samples,
+            loader_samples_per_s=round(rate),
+        )
+
+
+def test_fed_step(side_by_side, tmp_path):
+    contest(side_by_side, plan_for(tmp_path, 32, 512, "cpu"), "cpu", rounds=4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("samples", [64, 256])
+def test_gpu_fed_step(side_by_side, tmp_path, samples):
+    contest(side_by_side, plan_for(tmp_path, samples, 4096, "cuda"), "cuda", rounds=60)
