@@ -10,13 +10,16 @@ import torch
 
 from memofast.errors import DeviceError
 from memofast.ops import (
+    RowsToMask,
     SpanPolicy,
     TokenPolicy,
     attention,
     bias_gelu,
+    cross_attention,
     dropout_add_norm,
     embed,
     library,
+    masks,
     span_mask,
     token_mask,
 )
@@ -36,6 +39,15 @@ def ints(*values):
 def run_attention(offsets, backend="cuda", lengths=None):
     qkv = torch.ones(6, 3, 1, 32, requires_grad=backend == "cuda")
     return qkv, attention(qkv, offsets, lengths=lengths, backend=backend)
+
+
+def run_cross_attention(query_offsets, offsets, backend="cuda"):
+    q, kv = torch.ones(6, 1, 32, requires_grad=backend == "cuda"), torch.ones(6, 2, 1, 32)
+    return q, cross_attention(q, kv, query_offsets, offsets, backend=backend)
+
+
+def run_masks(offsets):
+    return masks([RowsToMask(offsets, 6, SpanPolicy(), 1, capacity=128)], KEYS, RNG, backend="cuda")
 
 
 def run_norm(offsets):
@@ -59,7 +71,10 @@ def run_token_mask(offsets):
     [
         ("attention", run_attention),
         ("attention", lambda offsets: run_attention(offsets, "triton")),
+        ("cross_attention", lambda offsets: run_cross_attention(offsets, ints(0, 3, 6))),
+        ("cross_attention", lambda offsets: run_cross_attention(ints(0, 3, 6), offsets, "triton")),
         ("dropout_add_norm", run_norm),
+        ("span_mask", run_masks),
         ("span_mask", run_span_mask),
         ("span_mask", lambda offsets: run_span_mask(offsets, "triton")),
         ("token_mask", run_token_mask),
@@ -88,6 +103,10 @@ def test_sound_operands_give_the_same_bits(cuda_on_host, monkeypatch):
         given = embed_cases.operands([(3, 4, 2), (2, 3, 1)], 40, torch.float32, spare=2)
         masks = *run_span_mask(ints(0, 3, 6)), *run_token_mask(ints(0, 3, 6))
         gradients = [torch.autograd.grad(out.sum(), leaf)[0] for leaf, out in map(run_norm, [ints(0, 3, 5)])]
+        masks += tuple(x for mask in run_masks(ints(0, 3, 6)) for x in mask)
+        gradients += torch.autograd.grad(
+            (cross := run_cross_attention(ints(0, 2, 4), ints(0, 3, 6)))[1].sum(), cross[0]
+        )
         leaf, out = run_attention(ints(0, 3, 6))
         embedded = embed_cases.run(embed, given, p=0.1, backend="cuda").values()
         return *masks, *gradients, out, *torch.autograd.grad(out.sum(), leaf), *embedded
