@@ -43,6 +43,9 @@ class Timed:
                 self._all()
         except RuntimeError:
             torch.cuda.synchronize()
+            torch.rand(
+                1, device="cuda"
+            )  # raises where the capture left PyTorch's generator behind in it, which would spoil all later rows
             return "events", self._all
         return "graph", graph.replay
 

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from gpu_cases import SAMPLES, draw_lengths, offsets_of, stage
+from gpu_cases import SAMPLES, compiled, draw_lengths, offsets_of, stage
 from test_attention import HEADS, LENGTHS, WIDTH, pad
 
 from memofast.data.batch import rounded_length
@@ -52,11 +52,9 @@ def flex(qkv, grad, offsets, p, backward):
         return sample[query] == sample[key]
 
     mask = create_block_mask(same_sample, None, None, rows, rows, device=qkv.device)
-    compiled = torch.compile(flex_attention, dynamic=False)
+    attend = compiled(flex_attention)
     q, k, v = (part.transpose(0, 1)[None].contiguous().requires_grad_() for part in qkv.unbind(1))
-    return stage(
-        lambda: compiled(q, k, v, block_mask=mask), (q, k, v), grad.transpose(0, 1)[None].contiguous(), backward
-    )
+    return stage(lambda: attend(q, k, v, block_mask=mask), (q, k, v), grad.transpose(0, 1)[None].contiguous(), backward)
 
 
 def torch_varlen(qkv, grad, offsets, longest, p, backward):

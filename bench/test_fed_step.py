@@ -54,7 +54,7 @@ def alone(plan: Plan, device: str) -> float:
         return samples / (time.perf_counter() - start)
 
 
-def contest(side_by_side, plan: Plan, device: str, rounds: int) -> None:
+def contest(side_by_side, benchmark, plan: Plan, device: str, rounds: int) -> None:
     step = step_of(plan, torch.device(device))
 
     def take(update: Update) -> None:
@@ -76,13 +76,15 @@ def contest(side_by_side, plan: Plan, device: str, rounds: int) -> None:
             samples=plan.recipe.train.samples,
             loader_samples_per_s=round(rate),
         )
+    if device == "cuda":
+        benchmark.extra_info["device"] = "gpu"
 
 
-def test_fed_step(side_by_side, tmp_path):
-    contest(side_by_side, plan_for(tmp_path, 32, 512, "cpu"), "cpu", rounds=4)
+def test_fed_step(side_by_side, benchmark, tmp_path):
+    contest(side_by_side, benchmark, plan_for(tmp_path, 32, 512, "cpu"), "cpu", rounds=4)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("samples", [64, 256])
-def test_gpu_fed_step(side_by_side, tmp_path, samples):
-    contest(side_by_side, plan_for(tmp_path, samples, 4096, "cuda"), "cuda", rounds=60)
+def test_gpu_fed_step(side_by_side, benchmark, tmp_path, samples):
+    contest(side_by_side, benchmark, plan_for(tmp_path, samples, 4096, "cuda"), "cuda", rounds=60)

@@ -2,11 +2,12 @@
 
 Rules: the same samples, masks, weights and AdamW settings on every rung; each rung keeps what the one before it added; rungs run in turn,
 round by round. `eager` is BERT as it is usually written: padded, fp32, attention written out, logits at every position, AdamW of
-foreach kernels; `compiled` is what is on the rung before it through torch.compile, beside the ladder and on a GPU alone. From `unpadded` on the model is ours with operators in eager PyTorch (`plain_ops`), one after another replaced by our own.
+foreach kernels, gradients clipped as on every rung; `compiled` is what is on the rung before it through torch.compile, beside the ladder and on a GPU alone. From `unpadded` on the model is ours with operators in eager PyTorch (`plain_ops`), one after another replaced by our own.
 On a GPU the last rung replays the step from CUDA graphs. Time is wall time of a whole step with the device idle at its end.
 """
 
 import contextlib
+import copy
 from unittest import mock
 
 import plain_ops
@@ -24,6 +25,8 @@ from memofast.train.optimisation import set_capturable
 
 OBJECTIVE = "whole_word_mlm"
 ATTENTION = ("attention", "cross_attention")
+CLIP = 5.0
+_UNTIL_CAPTURED = 5
 
 
 class Rungs:
@@ -76,7 +79,7 @@ class Rungs:
         """Memory and launches of every rung; to be asked once they have run a few times."""
         found = {name: memory_and_launches(rung, self.device) for name, rung in self.rungs.items()}
         if self.graphs:
-            gradients = sum(parameter.grad.nbytes for parameter in self.ours.parameters())
+            gradients = sum(parameter.grad.nbytes for parameter in self.graphs.model.parameters())
             found["cuda graphs"]["peak_bytes"] += pool_bytes(self.graphs.pool) + gradients
         return found
 
@@ -100,6 +103,7 @@ class Rungs:
 
     def _update(self, loss: torch.Tensor, model: torch.nn.Module, fused: bool) -> None:
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimiser = self.optimisers[id(model), fused]
         optimiser.step()
         optimiser.zero_grad()
@@ -107,13 +111,15 @@ class Rungs:
             torch.cuda.synchronize()
 
     def _captured(self):
-        optimiser = torch.optim.AdamW(self.ours.parameters(), lr=1e-6, fused=True)
+        """On weights and gradients of its own, which other rungs would put elsewhere than the graph has them."""
+        model = copy.deepcopy(self.ours)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
         set_capturable(optimiser, torch.device("cuda"))
         batch, corruption = self.host[0].pin_memory(), self.host[1].pin_memory()
         room = Capacity(
             batch.samples, *(getattr(batch, f"{m}_offsets")[-1].item() for m in ("text", "visual", "speech"))
         )
-        self.graphs = step = CapturedStep(self.ours, optimiser, 5.0, "bf16", torch.device("cuda"), room)
+        self.graphs = step = CapturedStep(model, optimiser, CLIP, "bf16", torch.device("cuda"), room)
         factors = {OBJECTIVE: 1 / corruption.targets[OBJECTIVE].count}
 
         def run():
@@ -122,6 +128,8 @@ class Rungs:
             step.apply(1e-6)
             torch.cuda.synchronize()
 
+        for _ in range(_UNTIL_CAPTURED):
+            run()
         return run
 
 
@@ -138,6 +146,8 @@ def climb(side_by_side, benchmark, samples: int, device: str, rounds: int) -> No
         last=last,
     )  # fmt: skip
     facts = ladder.facts()
+    if device == "cuda":
+        benchmark.extra_info["device"] = "gpu"
     benchmark.extra_info["facts"]["rungs"] = {name if name != last else "ours": facts[name] for name in facts}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -75,7 +76,7 @@ class CapturedStep(Step):
             return self._aside(lambda: self._backward(*arguments))
         if shape.graph is None:
             shape.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(shape.graph, pool=self.pool, stream=self._stream):
+            with self._capture(shape.graph):
                 shape.result = self._backward(*arguments)
         shape.graph.replay()
         total, losses = shape.result
@@ -88,7 +89,7 @@ class CapturedStep(Step):
             return self._aside(super().clip)
         if self._clip is None:
             self._clip = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._clip, pool=self.pool, stream=self._stream):
+            with self._capture(self._clip):
                 self._norm = super().clip()
         self._clip.replay()
         return self._norm.clone()
@@ -100,13 +101,17 @@ class CapturedStep(Step):
             return self._aside(self._update)
         if self._apply is None:
             self._apply = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._apply, pool=self.pool, stream=self._stream):
+            with self._capture(self._apply):
                 self._update()
         self._apply.replay()
 
     def _update(self) -> None:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=False)
+
+    def _capture(self, graph: torch.cuda.CUDAGraph) -> AbstractContextManager:
+        # thread_local: the loader's threads may allocate page-locked memory meanwhile, which a global capture forbids
+        return torch.cuda.graph(graph, pool=self.pool, stream=self._stream, capture_error_mode="thread_local")
 
     def _aside(self, function):
         """Run on the stream of the captures, as work before a capture must."""

@@ -70,14 +70,26 @@ class Processes:
         """The model whose backward averages gradients over ranks. Every parameter takes part in every backward."""
         if self.world == 1:
             return model
-        ids = [device.index] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+        return distributed(model, device)
 
     def leave(self) -> None:
         """Leave the group; a device that failed cannot, and what it said of that would hide why."""
         if self.world > 1 and dist.is_initialized():
             with suppress(torch.AcceleratorError, dist.DistBackendError):
                 dist.destroy_process_group()
+
+
+def distributed(model: nn.Module, device: torch.device) -> nn.parallel.DistributedDataParallel:
+    """The model under DDP, such that its steps can be captured in CUDA graphs."""
+    if device.type != "cuda":
+        return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+    # Gradients are added on the stream that DDP is made on; the default one cannot be captured.
+    current, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    aside.wait_stream(current)
+    with torch.cuda.stream(aside):
+        wrapped = nn.parallel.DistributedDataParallel(model, device_ids=[device.index], gradient_as_bucket_view=True)
+    current.wait_stream(aside)
+    return wrapped
 
 
 def gather_gradients(model: nn.Module, last: bool) -> AbstractContextManager:

@@ -1,8 +1,20 @@
 """The step replayed from CUDA graphs against the same step run operation by operation."""
 
+import itertools
+from contextlib import closing
+
 import pytest
 import torch
+import torch.distributed as dist
 from runs import final_weights, losses, pretrain, small_corpus, small_recipe, the_run
+
+from memofast.data import Loader
+from memofast.train import optimisation
+from memofast.train.captured_step import CapturedStep
+from memofast.train.plan import make_model, make_plan
+from memofast.train.processes import distributed
+from memofast.train.recipe import read
+from memofast.train.step import Step
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +60,49 @@ def test_a_resumed_run_repeats_the_bits(corpus, tmp_path):
     assert losses(resumed) == losses(whole)
     for name, weight in final_weights(whole).items():
         assert torch.equal(weight, final_weights(resumed)[name]), name
+
+
+def weights_after(plan, device, kind, wrap, updates=24):
+    """Of `updates` steps of this kind on the batches of the plan's own loader."""
+    model = make_model(plan).to(device).train()
+    options = plan.recipe.train
+    optimiser = optimisation.adamw(model, options)
+    optimisation.set_capturable(optimiser, device if kind is CapturedStep else None)
+    room = (plan.capacity,) if kind is CapturedStep else ()
+    step = kind(wrap(model), optimiser, options.clip, "fp32", device, *room)
+    pin = device.type == "cuda"
+    loader = Loader(plan.streams(), capacity=plan.capacity, seed=1, transform=plan.corruption(pin=pin), pin=pin)
+    with closing(iter(loader)) as drawn:
+        for update in itertools.islice(drawn, updates):
+            (micro_batch,) = update.micro_batches
+            factors = {name: 1 / max(count, 1) for name, count in micro_batch.extra.counts.items()}
+            rng = torch.tensor([1, update.step])
+            step.add_gradients(micro_batch.batch, micro_batch.extra, factors, rng, True)
+            step.clip()
+            step.apply(1e-4)
+    return [parameter.detach().cpu() for parameter in model.parameters()]
+
+
+@pytest.fixture
+def one_rank():
+    """A group of this process alone, of the backend named."""
+    yield lambda backend: dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    dist.destroy_process_group()
+
+
+def check_under_ddp(folder, corpus, device, kind):
+    plan = make_plan(read(str(small_recipe(folder, corpus, train={"device": device.type}))))
+    plain = weights_after(plan, device, Step, lambda model: model)
+    for a, b in zip(weights_after(plan, device, kind, lambda model: distributed(model, device)), plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_steps_under_ddp(corpus, tmp_path, one_rank):
+    one_rank("gloo")
+    check_under_ddp(tmp_path, corpus, torch.device("cpu"), Step)
+
+
+@pytest.mark.gpu
+def test_replayed_steps_under_ddp(corpus, tmp_path, one_rank):
+    one_rank("nccl")
+    check_under_ddp(tmp_path, corpus, torch.device("cuda", 0), CapturedStep)
