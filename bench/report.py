@@ -57,7 +57,7 @@ def ceilings(run: Run) -> list[str]:
     return lines + [f"| {name} | {rate:,.0f} {unit} |" for name, (rate, unit) in run.ceilings.items()]
 
 
-def claims(run: Run, passed: set[str] | None) -> list[str]:
+def claims(run: Run, passed: set[str]) -> list[str]:
     lines = [
         "| what | rival | ours | rival's time | ratio | target | floor |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -70,13 +70,13 @@ def claims(run: Run, passed: set[str] | None) -> list[str]:
     return lines
 
 
-def _cells(run: Run, measured: Measurement, rival: str, passed: set[str] | None) -> list[str]:
+def _cells(run: Run, measured: Measurement, rival: str, passed: set[str]) -> list[str]:
     floor = run.floor(measured)
     share = "" if floor is None else f"{100 * floor / measured.seconds['ours']['median']:.0f} %"
     ours = spread(measured.seconds["ours"], time)
     if measured.call_seconds:
         ours += f", call {time(measured.call_seconds['ours']['median'])}"
-    if passed is not None and measured.tests not in passed:
+    if measured.tests not in passed:
         return [
             measured.name,
             rival,
@@ -94,10 +94,12 @@ def _cells(run: Run, measured: Measurement, rival: str, passed: set[str] | None)
     return [measured.name, rival, ours, theirs, spread(measured.ratios[rival], ratio), verdict, share]
 
 
-def losses(run: Run, reasons: dict[str, str]) -> list[str]:
+def losses(run: Run, reasons: dict[str, str], passed: set[str]) -> list[str]:
     """Every row that misses its target or is slower than its rival, with the reason where one is known."""
     lines = []
     for measured in run.measurements:
+        if measured.tests not in passed:
+            continue
         for rival, summary in measured.ratios.items():
             if summary["median"] < 1 or not measured.met(rival):
                 why = next(
@@ -107,9 +109,9 @@ def losses(run: Run, reasons: dict[str, str]) -> list[str]:
     return lines or ["- in no row of this run"]
 
 
-def device_targets(run: Run, passed: set[str] | None) -> list[str]:
+def device_targets(run: Run, passed: set[str]) -> list[str]:
     """The times aimed at on the one GPU that there are such targets for, with what this run says about them."""
-    rows = {m.name: m for m in run.measurements if passed is None or m.tests in passed}
+    rows = {m.name: m for m in run.measurements if m.tests in passed}
     lines = [
         f"Times aimed at on an {TARGETED}, in bf16 with dropout 0.1 on 256 samples of MEmoBERT's lengths; a target is of no other GPU.",
         "",
@@ -127,11 +129,14 @@ def device_targets(run: Run, passed: set[str] | None) -> list[str]:
     return lines
 
 
-def ladders(run: Run) -> list[str]:
+def ladders(run: Run, passed: set[str]) -> list[str]:
     """Every rung of a whole step: what it takes, what it gives, and how much of the machine it uses."""
     lines = []
     for measured in run.measurements:
         if "rungs" not in measured.facts:
+            continue
+        if measured.tests not in passed:
+            lines += [f"{measured.name}: withheld, test_{measured.tests} did not pass on this build.", ""]
             continue
         facts, rate = measured.facts, run.matrix_rate(measured.on_gpu, "bf16")
         lines += [
@@ -179,18 +184,21 @@ def facts(measured: Measurement) -> str:
     return f"- {measured.name}: {told}" if told else ""
 
 
-def report(run: Run, passed: set[str] | None, plots: list[str]) -> str:
-    """The report of one run as Markdown. passed: operators whose tests passed on this build, None where nobody looked."""
+def report(run: Run, passed: set[str], plots: list[str]) -> str:
+    """The report of one run as Markdown. passed: operators whose tests passed on this build."""
     reasons = yaml.safe_load(REASONS.read_text()) or {}
     lines = ["# Speed", "", *header(run), ""]
-    if passed is None:
-        lines += ["Correctness tests were not looked at for this report (`--tests`).", ""]
+    if not passed:
+        lines += [
+            "No test of this build was looked at or passed (`--tests`), so nothing is claimed against a rival.",
+            "",
+        ]
     lines += [*ceilings(run), "", "## Measured", "", *claims(run, passed), ""]
     lines += [f"![{name}]({name})" for name in plots]
-    lines += ["", "## The whole step, rung by rung", "", *ladders(run)]
+    lines += ["", "## The whole step, rung by rung", "", *ladders(run, passed)]
     lines += [f"## Targets on an {TARGETED}", "", *device_targets(run, passed), ""]
     lines += ["## Does the fast step learn the same?", "", *learned(run)]
-    lines += ["", "## Where we lose", "", *losses(run, reasons), "", "## How to repeat", ""]
+    lines += ["", "## Where we lose", "", *losses(run, reasons, passed), "", "## How to repeat", ""]
     lines += [f"    {line}" for line in __doc__.strip().splitlines()[2:]]
     lines += ["", "## What was measured", "", *filter(None, map(facts, run.measurements))]
     return "\n".join(lines) + "\n"
@@ -205,12 +213,12 @@ def main() -> None:
     )
     options = parser.parse_args()
     run = read_run(options.file)
-    passed = None if options.tests is None else tested(options.tests, run)
+    passed = set() if options.tests is None else tested(options.tests, run)
     if options.out is None:
         sys.stdout.write(report(run, passed, []))
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    text = report(run, passed, report_plots.draw(run, options.out))
+    text = report(run, passed, report_plots.draw(run, passed, options.out))
     (options.out / "speed.md").write_text(text)
     body = MarkdownIt("commonmark").enable("table").render(text)
     (options.out / "speed.html").write_text(_PAGE.format(body=body))

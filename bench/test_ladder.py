@@ -79,7 +79,7 @@ class Rungs:
         """Memory and launches of every rung; to be asked once they have run a few times."""
         found = {name: memory_and_launches(rung, self.device) for name, rung in self.rungs.items()}
         if self.graphs:
-            gradients = sum(parameter.grad.nbytes for parameter in self.graphs.model.parameters())
+            gradients = sum(parameter.nbytes for parameter in self.graphs.model.parameters())
             found["cuda graphs"]["peak_bytes"] += pool_bytes(self.graphs.pool) + gradients
         return found
 
@@ -114,19 +114,22 @@ class Rungs:
         """On weights and gradients of its own, which other rungs would put elsewhere than the graph has them."""
         model = copy.deepcopy(self.ours)
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
-        set_capturable(optimiser, torch.device("cuda"))
-        batch, corruption = self.host[0].pin_memory(), self.host[1].pin_memory()
+        device, (batch, corruption) = torch.device(self.device), self.host
+        if device.type == "cuda":
+            set_capturable(optimiser, device)
+            batch, corruption = batch.pin_memory(), corruption.pin_memory()
         room = Capacity(
             batch.samples, *(getattr(batch, f"{m}_offsets")[-1].item() for m in ("text", "visual", "speech"))
         )
-        self.graphs = step = CapturedStep(model, optimiser, CLIP, "bf16", torch.device("cuda"), room)
+        self.graphs = step = CapturedStep(model, optimiser, CLIP, "bf16", device, room)
         factors = {OBJECTIVE: 1 / corruption.targets[OBJECTIVE].count}
 
         def run():
             step.add_gradients(batch, corruption, factors, RNG, True)
             step.clip()
             step.apply(1e-6)
-            torch.cuda.synchronize()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
 
         for _ in range(_UNTIL_CAPTURED):
             run()

@@ -82,8 +82,8 @@ def the_run(folder: Path) -> Path:
 
 
 def losses(run: Path) -> list[dict]:
-    """What a run logged, without what depends on the clock."""
-    clock = ("samples_per_s", "rows_per_s")
+    """What a run logged, without what depends on the clock and on the machine."""
+    clock = ("samples_per_s", "rows_per_s", "peak_memory_gib")
     return [{k: v for k, v in entry.items() if k not in clock} for entry in read_metrics(run / "metrics.jsonl")]
 
 

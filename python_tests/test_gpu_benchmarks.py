@@ -50,20 +50,35 @@ compare(test_token_mask_gpu.contest_of_all(2, "cpu"), bits=("eager", "one_by_one
 """
 
 
-LADDER = """
+LADDER = '''
 import sys
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from packed_batches import random_batch, small_config
 from padded_step import PaddedModel, collate, wanted
 from step_facts import word_step_flop
+import test_ladder
 from test_ladder import OBJECTIVE, Rungs
 from memofast import objectives
+from memofast.train.step import Step
 
 config = small_config()
 ladder = Rungs(3, "cpu", small_config(vocab_size=30522, visual_positions=64, speech_positions=64))
 for name, facts in ladder.facts().items():
     assert facts["peak_bytes"] > 10_000, name
+
+class Replayed(Step):
+    """Takes what a captured step takes, where nothing can be captured."""
+    pool = None
+    def __init__(self, *arguments):
+        super().__init__(*arguments[:-1])
+
+test_ladder.CapturedStep, test_ladder.pool_bytes = Replayed, lambda pool: 7
+for rung in ladder.rungs.values():
+    rung()
+ladder.rungs["cuda graphs"] = ladder._captured()
+weights = sum(parameter.nbytes for parameter in ladder.ours.parameters())
+assert ladder.facts()["cuda graphs"]["peak_bytes"] > weights
 
 batch = random_batch(config, [(9, 5, 8)] * 6)  # of one length: the padded model pads nothing
 corruption = objectives.corrupt(batch, objectives.build({OBJECTIVE: {}}), OBJECTIVE, torch.tensor([1, 1]))
@@ -73,7 +88,7 @@ with FlopCounterMode(display=False) as counter:
 # The padded model adds its mask to all features, and so has a gradient of the projections' inputs too.
 inputs = 2 * config.hidden_size * sum(len(getattr(batch, m)) * config.feature_width(m) for m in ("visual", "speech"))
 assert counter.get_total_flops() == word_step_flop(config, batch, corruption.targets[OBJECTIVE].count) + inputs
-"""
+'''
 
 
 def run(code: str) -> None:

@@ -67,6 +67,7 @@ def test_run_folder(finished):
     entry = read_metrics(run / "metrics.jsonl")[0]
     wanted = {"step", "split", "corpus", "objective", "loss", "targets", "samples_per_s", "rows_per_s", "lr"}
     assert wanted <= entry.keys()
+    assert 0.1 < entry["peak_memory_gib"] < 20 and "GiB" in result.stderr
     splits = {e["split"] for e in read_metrics(run / "metrics.jsonl")}
     assert splits == {"train", "validation"}
     report = (run / "report.md").read_text()

@@ -27,7 +27,7 @@ from memofast.train import optimisation
 from memofast.train.answers import EmotionModel, answer, class_counts, target_of, truth_of
 from memofast.train.checkpoints import Checkpoints
 from memofast.train.hiding import Hiding, Shown
-from memofast.train.metrics import MetricsLog
+from memofast.train.metrics import MetricsLog, peak_memory
 from memofast.train.progress import Progress
 from memofast.train.recipe import Train
 from memofast.train.signals import Stop
@@ -141,10 +141,10 @@ class FineTuner:
                 validated = update.step % every == 0 or last
                 if validated:
                     rate = seen / (time.monotonic() - begun)
-                    progress.show(update.step, float(np.mean(losses)), rate)
+                    progress.show(update.step, float(np.mean(losses)), rate, peak_memory(self.device))
                     log.write(
                         step=update.step, split="train", corpus="all", objective="emotion", loss=float(np.mean(losses)),
-                        targets=seen, samples_per_s=round(rate, 1),
+                        targets=seen, samples_per_s=round(rate, 1), peak_memory_gib=round(peak_memory(self.device), 3),
                     )  # fmt: skip
                     if self.validation is not None:
                         self._validate(progress, log)

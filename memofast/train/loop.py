@@ -23,7 +23,7 @@ from memofast.ops.attention import automatic_backend
 from memofast.train import optimisation
 from memofast.train.captured_step import CapturedStep
 from memofast.train.checkpoints import Checkpoints
-from memofast.train.metrics import MetricsLog
+from memofast.train.metrics import MetricsLog, peak_memory
 from memofast.train.plan import Plan, make_model
 from memofast.train.processes import Processes
 from memofast.train.progress import Progress
@@ -181,13 +181,14 @@ class Trainer:
         asked = self.processes.host_sum([int(number == signal.SIGINT), int(number == signal.SIGTERM)])
         return signal.SIGINT if asked[0] else signal.SIGTERM if asked[1] else 0
 
-    def _log(self) -> tuple[float, float]:
-        """Returns: mean loss over targets of all objectives, samples per second."""
+    def _log(self) -> tuple[float, float, float]:
+        """Returns: mean loss over targets of all objectives, samples per second, GiB at most."""
         self._settle()
         rate = optimisation.learning_rate(self.state.step, self.options)
         speed = {
             "samples_per_s": round(self._samples / self._busy, 2),
             "rows_per_s": round(self._rows / self._busy, 1),
+            "peak_memory_gib": round(peak_memory(self.device), 3),
         }
         taken = self._sums.take()
         if self.log:
@@ -199,7 +200,8 @@ class Trainer:
         self.state.seconds += self._busy
         self._busy = self._samples = self._rows = 0
         targets = sum(values["targets"] for values in taken.values())
-        return sum(v["loss"] * v["targets"] for v in taken.values()) / max(targets, 1), speed["samples_per_s"]
+        loss = sum(v["loss"] * v["targets"] for v in taken.values()) / max(targets, 1)
+        return loss, speed["samples_per_s"], speed["peak_memory_gib"]
 
     def _score_trivial(self) -> dict[tuple[str, str], float]:
         config = self.plan.config

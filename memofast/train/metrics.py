@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from memofast.errors import MemofastError
@@ -46,6 +49,14 @@ class MetricsLog:
     def close(self) -> None:
         self._file.close()
         self._events.close()
+
+
+def peak_memory(device: torch.device) -> float:
+    """GiB that this process had at most so far: reserved by PyTorch on a GPU, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 2**10  # of ru_maxrss, see getrusage(2)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -31,12 +31,13 @@ class Progress:
     def advance(self, step: int) -> None:
         self._bar.update(self._task, completed=step)
 
-    def show(self, step: int, loss: float, rate: float) -> None:
-        """Loss and samples per second of the last updates."""
-        self._bar.update(self._task, completed=step, shown=f"loss {loss:.4f} · {rate:.0f} samples/s")
+    def show(self, step: int, loss: float, rate: float, memory: float) -> None:
+        """Loss and samples per second of the last updates, and the most memory so far in GiB."""
+        shown = f"loss {loss:.4f} · {rate:.0f} samples/s · {memory:.1f} GiB"
+        self._bar.update(self._task, completed=step, shown=shown)
         if not self._console.is_terminal:
             left = (time.monotonic() - self._start) / max(step - self._done, 1) * (self._updates - step)
-            self.say(f"update {step}/{self._updates} · loss {loss:.4f} · {rate:.0f} samples/s · {_clock(left)} left")
+            self.say(f"update {step}/{self._updates} · {shown} · {_clock(left)} left")
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)

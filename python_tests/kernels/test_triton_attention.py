@@ -168,7 +168,7 @@ def triton_cross(q, kv, query_offsets, offsets, *, rng, sample_keys, site, p, le
 
 
 @on_device
-@pytest.mark.parametrize(("dtype", "p"), [(torch.float32, 0.0), (torch.float32, 0.1), (torch.float16, 0.1)])
+@pytest.mark.parametrize(("dtype", "p"), [(torch.float32, 0.1), (torch.bfloat16, 0.1), (torch.float16, 0.0)])
 def test_queries_of_their_own(dtype, p, poisoned_memory):
     q, kv, grad, options = cross_cases.batch(heads=2, dtype=dtype, spare=3)
     q, kv, grad = (x.to(DEVICE) for x in (q, kv, grad))

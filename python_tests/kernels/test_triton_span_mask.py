@@ -18,12 +18,13 @@ POLICIES = [
     (2, SpanPolicy("single_span", ratio=(3, 10))), (2, SpanPolicy("single_span", ratio=(9, 10), original=True)),
     (3, SpanPolicy("mixed", length=6, dice=True)),
 ]
-lengths = [0, 1, 2, 3, 17, 40, 0, 70, 30, 31, 32]
-offsets = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-keys = (torch.arange(len(lengths)) - 3) * 0x9E3779B97F4A7C1
-rng, rows, site = torch.tensor([-(2**40) + 5, 2**35 + 17]), sum(lengths) + 5, 1 << 20
-for number, (kind, policy) in enumerate(POLICIES):
+ODD = [0, 1, 2, 3, 15, 16, 17, 33, 63, 100, 129, 160, 0]
+rng, site = torch.tensor([-(2**40) + 5, 2**35 + 17]), 1 << 20
+for (number, (kind, policy)), lengths in itertools.product(enumerate(POLICIES), (ODD, [], [0, 0])):
+    offsets = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    keys = (torch.arange(len(lengths)) - 3) * 0x9E3779B97F4A7C1
     selected = torch.arange(len(lengths)) % 3 != 1 if number % 2 else None
+    rows = sum(lengths) + 5
     for capacity in (7, 512) if number == 0 else (512,):
         codes = [kind, *policy.ratio, policy.length, policy.dice, policy.original, 3, site]
         ours = torch.ops.memofast.span_mask(offsets, keys, rng, selected, rows, capacity, codes, "triton")

@@ -10,7 +10,21 @@ from memofast.ops.attention import attention, cross_attention
 from memofast.ops.attention_reference import attention_reference, cross_attention_reference
 
 # Queries and keys of each sequence: few of many, many of few, none of some, some of none.
-ODD = [(3, 17), (1, 1), (0, 5), (5, 0), (16, 16), (33, 129), (160, 40), (20, 160), (0, 0), (49, 33), (1, 100)]
+ODD = [
+    (3, 17),
+    (1, 1),
+    (0, 5),
+    (5, 0),
+    (16, 15),
+    (33, 129),
+    (160, 63),
+    (17, 160),
+    (0, 0),
+    (63, 33),
+    (1, 100),
+    (100, 16),
+]
+ODD += [(129, 1), (15, 129)]
 
 
 def batch(lengths=ODD, heads=2, width=64, dtype=torch.float32, spare=0):
