@@ -1,8 +1,14 @@
 #!/bin/sh
-# Build, test and measure on this machine: bench/measure.sh FOLDER [more options of pytest, as -k attention]
+# Build, test and measure on this machine: bench/measure.sh [--quick] FOLDER [more options of pytest, as -k attention]
 # FOLDER gets tests.xml, speed.json, speed.md, speed.html and plots. With a GPU only what is marked `gpu` is tested and measured.
+# --quick: the operators and the step in bf16 on MEmoBERT's lengths alone, and the tests that vouch for them; some minutes.
 set -e
-folder=${1:?usage: bench/measure.sh FOLDER [options of pytest]}
+quick=""
+if [ "$1" = --quick ]; then
+    quick=yes
+    shift
+fi
+folder=${1:?usage: bench/measure.sh [--quick] FOLDER [options of pytest]}
 shift
 cd "$(dirname "$0")/.."
 mkdir -p "$folder"
@@ -10,6 +16,16 @@ folder=$(cd "$folder" && pwd)
 pip install --no-build-isolation --no-deps .
 mark=""
 python -c "import sys, torch; sys.exit(not torch.cuda.is_available())" && mark="gpu"
-python -m pytest -m "$mark" --junitxml="$folder/tests.xml" || echo "tests failed: their rows will be withheld"
-python -m pytest bench -m "$mark" --benchmark-json="$folder/speed.json" "$@"
+tests="" rows=""
+if [ "$quick" ]; then
+    tests="python_tests/ops python_tests/train/test_captured_step.py python_tests/objectives/test_losses.py"
+    rows="ceilings or whole_word and bf16"
+    for operator in attention bias_gelu dropout_add_norm embed; do
+        rows="$rows or test_$operator and bf16 and not uniform and not all32 and not all160 and not 64-"
+    done
+    [ "$mark" ] && rows="$rows or all_masks or gpu_ladder"
+fi
+# shellcheck disable=SC2086
+python -m pytest $tests -m "$mark" --junitxml="$folder/tests.xml" || echo "tests failed: their rows will be withheld"
+python -m pytest bench -m "$mark" -k "$rows" --benchmark-json="$folder/speed.json" "$@"
 python bench/report.py "$folder/speed.json" --tests "$folder/tests.xml" --out "$folder"

@@ -1,7 +1,8 @@
 """Attention on a GPU, packed, against what PyTorch and flash-attn offer, in the same process on the same values.
 
 Rules: every contestant computes the same sequences, forward alone or forward and backward through autograd with a ready output gradient; dropout
-draws from its own generator. `padded_sdpa` gets contiguous padded [B, H, S, D] inputs and a key mask made beforehand, and pays for neither padding nor
+draws from its own generator. `eager` is softmax, dropout and products written out over padded inputs and a key mask, `compiled` that by
+torch.compile. `padded_sdpa` gets contiguous padded [B, H, S, D] inputs and a key mask made beforehand, and pays for neither padding nor
 unpadding. with a kernel's name only that kernel may run. `flash_varlen` (flash-attn) and `torch_varlen` (torch.nn.attention.varlen, no dropout) read packed
 rows and are told the longest length, as ours is; `flex` is compiled FlexAttention over packed rows (no dropout). `triton` is our own other kernel. FLOP counts two products of forward and five of backward over real rows; bytes are those of
 queries, keys, values, output and their gradients, read or written once.
@@ -30,6 +31,18 @@ def sdpa(qkv, grad, lengths, p, backward, kernel=None):
             return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None, None], dropout_p=p)
 
     return stage(forward, (q, k, v), pad(grad, lengths), backward)
+
+
+def written_out(qkv, grad, lengths, p, backward, through=lambda function: function):
+    q, k, v = (part.requires_grad_() for part in pad(qkv, lengths).unbind())
+    padding = torch.arange(max(lengths), device=qkv.device) >= torch.tensor(lengths, device=qkv.device)[:, None]
+
+    def attend(q, k, v, padding):
+        scores = (q @ k.mT * WIDTH**-0.5).masked_fill(padding[:, None, None], -1e4)
+        return torch.nn.functional.dropout(scores.float().softmax(-1).to(v.dtype), p) @ v
+
+    attend = through(attend)
+    return stage(lambda: attend(q, k, v, padding), (q, k, v), pad(grad, lengths), backward)
 
 
 def flash_varlen(qkv, grad, offsets, longest, p, backward):
@@ -94,6 +107,8 @@ def test_attention_gpu(on_gpu, backward, kind, samples, p, dtype):
         )
 
     rivals = {
+        "eager": lambda number: written_out(*tensors(number), lengths.tolist(), p, backward),
+        "compiled": lambda number: written_out(*tensors(number), lengths.tolist(), p, backward, compiled),
         "padded_sdpa": lambda number: sdpa(*tensors(number), lengths.tolist(), p, backward),
         **{
             f"padded_sdpa {kernel.lower()}": lambda number, kernel=kernel: sdpa(

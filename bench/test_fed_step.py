@@ -69,13 +69,16 @@ def contest(side_by_side, benchmark, plan: Plan, device: str, rounds: int) -> No
     rate = alone(plan, device)
     with closing(iter(loader_of(plan, device))) as updates:
         ready = itertools.cycle(list(itertools.islice(updates, READY)))
+        samples = plan.recipe.train.samples
         side_by_side(
             lambda: take(next(updates)),
             {"ready": lambda: take(next(ready))},
             rounds=rounds,
-            samples=plan.recipe.train.samples,
+            samples=samples,
             loader_samples_per_s=round(rate),
         )
+    seconds = benchmark.extra_info["seconds"]["ours"]["median"]
+    benchmark.extra_info["facts"]["loader_over_step"] = rate * seconds / samples
     if device == "cuda":
         benchmark.extra_info["device"] = "gpu"
 

@@ -84,6 +84,17 @@ def row(name, file, seconds, **facts):
     return {"name": f"test_{name}", "fullname": f"bench/{file}::test_{name}", "extra_info": info}
 
 
+def vouched(folder, build, *files):
+    """JUnit XML of a run on a GPU in which these test files passed."""
+    cases = "".join(
+        f'<testcase classname="python_tests.{file}" name="t"><properties><property name="device" value="gpu"/></properties></testcase>'
+        for file in files
+    )
+    properties = f'<properties><property name="build" value="{build}"/></properties>'
+    (folder / "tests.xml").write_text(f"<testsuites><testsuite>{properties}{cases}</testsuite></testsuites>")
+    return folder / "tests.xml"
+
+
 def test_targets_of_a_gpu_and_the_ladder(measured, tmp_path):
     """Backward is both passes without forward; another GPU, or a row that is not there, is not measured."""
     data = json.loads((measured / "speed.json").read_text())
@@ -98,17 +109,32 @@ def test_targets_of_a_gpu_and_the_ladder(measured, tmp_path):
             "gpu_ladder[256]", "test_ladder.py", {"ours": summary(0.025), "eager": summary(0.1)}, samples=256, rows=25600,
             flop=10e12, ladder=["eager", "ours"], last="cuda graphs", rungs=rungs,
         ),
+        row("gpu_fed_step[256]", "test_fed_step.py", {"ours": summary(0.03)}, loader_over_step=1.6),
         {"name": "test_gpu_matrix_product[8192-8192]", "fullname": "", "extra_info": {"ceiling": {"rate": 800_000, "unit": "GFLOP/s"}}},
     ]  # fmt: skip
-    for gpu, forward, backward in (
-        ("NVIDIA H200", "50 us | met", "120 us | **not met**"),
-        ("other", "not measured | ", "not measured | "),
-    ):
+    tests = vouched(tmp_path, data["machine_info"]["memofast"]["build"], "test_attention", "test_captured_step")
+    known = {
+        "attention, forward | at most 52 us": "50 us | met",
+        "attention, backward | at most 115 us": "120 us | **not met**",
+        "whole step | at most 27 ms": "25 ms | met",
+        "samples per second of the whole step | at least 9,400": "1.024e+04 | met",
+        "use of the chip's bf16 rate by the whole step | at least 0.5": "0.4044 | **not met**",
+        "rate of the loader over that of the step | at least 1.5": "1.6 | met",
+        "bias and GELU, forward | at most 86 us": "not measured | ",
+    }
+    for gpu in ("NVIDIA H200", "other"):
         data["machine_info"]["memofast"]["gpu"] = gpu
         (tmp_path / "speed.json").write_text(json.dumps(data))
-        text = report(tmp_path)
-        assert f"| attention, forward | 52 us | {forward} |" in text
-        assert f"| attention, backward | 115 us | {backward} |" in text
-        assert "| bias and GELU, forward | 86 us | not measured |  |" in text
-    assert "| eager | 100 ms [100 ms, 100 ms] | 2,560 | 256,000 | 12 % | 3.00 GB | 900 |" in text
-    assert "| cuda graphs | 25 ms [25 ms, 25 ms] | 10,240 | 1,024,000 | 50 % | 3.00 GB | 3 |" in text
+        text = report(tmp_path, "--tests", tests)
+        for target, result in known.items():
+            assert f"| {target} | {result if gpu != 'other' else 'not measured | '} |" in text
+    assert "| eager | 100 ms [100 ms, 100 ms] | 2,560 | 256,000 | 100 | 12 % | 3.00 GB | 900 |" in text
+    assert "| cuda graphs | 25 ms [25 ms, 25 ms] | 10,240 | 1,024,000 | 400 | 50 % | 3.00 GB | 3 |" in text
+    withheld = report(tmp_path)
+    assert "| whole step | at most 27 ms | not measured |  |" in withheld and "| eager | 100 ms" not in withheld
+
+
+def test_nothing_is_claimed_where_no_test_was_looked_at(measured):
+    text = report(measured)
+    assert "withheld: test_span_mask did not pass" in text and "nothing is claimed" in text
+    assert "torch add: " not in text[text.index("## Where we lose") :]
