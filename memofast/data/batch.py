@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
+from memofast.ops.faults import describe
+
 
 @dataclass(frozen=True)
 class Capacity:
@@ -213,20 +215,26 @@ class PackedBatch:
         """Take over the samples of a batch that fits into these tensors, in place and without waiting for a copy to end.
 
         Afterwards offsets repeat the last one past the batch's samples; other tensors keep there what they held, which nothing reads.
+        Raises: `ValueError` where it does not fit.
         """
         for f in fields(self):
             own, values = getattr(self, f.name), getattr(batch, f.name)
             if isinstance(own, Tensor):
-                copy_rows(own, values)
+                copy_rows(own, values, f.name)
                 if f.name.endswith("offsets"):
                     own[values.shape[0] :].fill_(int(values[-1]))
         for name, own in self.targets.items():
-            copy_rows(own, batch.targets[name])
+            copy_rows(own, batch.targets[name], name)
         self.ids = batch.ids
 
 
-def copy_rows(out: Tensor, rows: Tensor) -> None:
-    """Write `rows` [n, ...] over the first n of `out`, asynchronously where they are page-locked."""
+def copy_rows(out: Tensor, rows: Tensor, what: str) -> None:
+    """Write `rows` [n, ...] over the first n of `out`, asynchronously where they are page-locked; `what` they are, for the error."""
+    if rows.shape[0] > out.shape[0]:
+        raise ValueError(
+            f"{what}: the batch has {rows.shape[0]} rows, its capacity on {describe(out.device)} is {out.shape[0]}; "
+            "make batches of fewer samples or rows"
+        )
     out[: rows.shape[0]].copy_(rows, non_blocking=True)
 
 
@@ -237,5 +245,7 @@ def _offsets(lengths: Tensor) -> Tensor:
 def _extended(values: Tensor, rows: int, fill: Tensor | float, what: str) -> Tensor:
     missing = rows - values.shape[0]
     if missing < 0:
-        raise ValueError(f"{what}: the batch has {values.shape[0]} rows, its capacity is {rows}")
+        raise ValueError(
+            f"{what}: the batch has {values.shape[0]} rows, its capacity is {rows}; make batches of fewer samples or rows"
+        )
     return torch.cat((values, values.new_empty((missing, *values.shape[1:])).copy_(torch.as_tensor(fill))))

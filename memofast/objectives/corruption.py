@@ -65,7 +65,7 @@ class Corruption:
         """Take over another corruption of the same objectives in place; what it does not fill keeps what it held and weighs nothing."""
         for name, own in vars(self.inputs).items():
             if own is not None:
-                copy_rows(own, getattr(corruption.inputs, name))
+                copy_rows(own, getattr(corruption.inputs, name), name)
         for name, own in self.targets.items():
             own.copy_from(corruption.targets[name])
 

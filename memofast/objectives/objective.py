@@ -72,7 +72,7 @@ class Targets:
         """Take over other targets of the same objective in place, as `padded_to` would lay them out."""
         for own, values in ((self.rows, targets.rows), (self.joint, targets.joint), (self.labels, targets.labels)):
             if own is not None:
-                copy_rows(own, values)
+                copy_rows(own, values, f"targets of {self.objective.name}")
         self.joint[targets.count :].fill_(self.spare)
         self.weights[: targets.count].fill_(1)
         self.weights[targets.count :].fill_(0)

@@ -54,3 +54,10 @@ def test_padded_to_capacity_has_static_shapes(make_corpus):
     assert static.targets["soft_labels"].shape == (150, 3)
     with pytest.raises(ValueError, match=r"the batch has .* its capacity is 3"):
         batch.padded_to(Capacity(20, 200, 3, 160))
+    larger = split.pack(range(12))
+    rows = len(split.pack(range(2)).visual)
+    small = split.pack(range(2)).padded_to(Capacity(12, 200, rows, 160))
+    with pytest.raises(
+        ValueError, match=rf"^visual: the batch has {len(larger.visual)} rows, its capacity on cpu is {rows};"
+    ):
+        small.copy_from(larger)
