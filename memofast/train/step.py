@@ -41,12 +41,12 @@ class Step:
                 with; rng [2] int64: run seed and update number; last: of its update, so that ranks exchange gradients.
         Returns: the loss, and the sums it is made of; valid until the next call.
         """
-        weights = torch.tensor([factors[name] for name in corruption.targets], device=self.device)
+        weights = torch.tensor([factors[name] for name in corruption.targets]).to(self.device, non_blocking=True)
         return self._backward(
             batch.to(self.device, non_blocking=True),
             corruption.to(self.device, non_blocking=True),
             weights,
-            rng.to(self.device),
+            rng.to(self.device, non_blocking=True),
             last,
         )
 

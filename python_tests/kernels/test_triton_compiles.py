@@ -65,6 +65,7 @@ def attention_cases():
             constants |= {"lengths": None} if width == 64 else {"rng": None, "sample_keys": None}
             of_queries = {"kv", "grad_kv", "query_offsets"} & set(kernel.arg_names)
             for kind, absent in (("", of_queries), ("-cross", ())):
+                # the fallback of other GPUs: its backward may keep 32 bytes of a thread on the stack
                 case = Case(kernel, pointers, values, constants | dict.fromkeys(absent), options, spill_limit=32)
                 yield f"{kernel.__name__}{kind}-{name}-{width}", case
 
