@@ -41,7 +41,7 @@ class Measurement:
 
     @property
     def dtype(self) -> str:
-        return next((dtype for dtype in _DTYPES if dtype in self.name), "fp32")
+        return next((dtype for dtype in _DTYPES if dtype in self.name), "bf16" if "rungs" in self.facts else "fp32")
 
 
 @dataclass

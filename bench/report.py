@@ -39,6 +39,10 @@ def ratio(value: float) -> str:
     return f"{value:.2f}x" if value < 10 else f"{value:.0f}x"
 
 
+def count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def header(run: Run) -> list[str]:
     facts = run.machine
     return [
@@ -169,7 +173,7 @@ def ladders(run: Run, passed: set[str]) -> list[str]:
             seconds, own = measured.seconds[rung]["median"], facts["rungs"][rung]
             used = "not measured" if rate is None else f"{100 * facts['flop'] / 1e9 / rate / seconds:.0f} %"
             cells = [facts["last"] if rung == "ours" else rung, spread(measured.seconds[rung], time)]
-            cells += [f"{facts[unit] / seconds:,.0f}" for unit in ("samples", "rows")]
+            cells += [count(facts[unit] / seconds) for unit in ("samples", "rows")]
             cells += [
                 f"{facts['flop'] / 1e12 / seconds:.3g}",
                 used,

@@ -78,7 +78,7 @@ def contest(side_by_side, benchmark, plan: Plan, device: str, rounds: int) -> No
             loader_samples_per_s=round(rate),
         )
     seconds = benchmark.extra_info["seconds"]["ours"]["median"]
-    benchmark.extra_info["facts"]["loader_over_step"] = rate * seconds / samples
+    benchmark.extra_info["facts"]["loader_over_step"] = round(rate * seconds / samples, 2)
     if device == "cuda":
         benchmark.extra_info["device"] = "gpu"
 

@@ -20,18 +20,14 @@ def pytest_collection_modifyitems(items):
     no_gpu = pytest.mark.skip(reason="no CUDA device")
     no_data = pytest.mark.skip(reason=f"no real data at {_DATA}; set MEMOFAST_DATA")
     for item in items:
+        # names the build in JUnit XML, so that the speed report trusts no tests of another one; a suite's properties are lost under xdist
+        item.user_properties.append(("build", _C.source_digest))
         if "gpu" in item.keywords:
             item.user_properties.append(("device", "gpu"))  # the speed report asks where an operator's tests ran
             if not torch.cuda.is_available():
                 item.add_marker(no_gpu)
         if "real" in item.keywords and not _DATA.is_dir():
             item.add_marker(no_data)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def build(record_testsuite_property):
-    """Names the build in JUnit XML, so that the speed report trusts no tests of another one."""
-    record_testsuite_property("build", _C.source_digest)
 
 
 @pytest.fixture(scope="session")
