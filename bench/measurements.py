@@ -113,6 +113,24 @@ def read_run(path: Path) -> Run:
     return Run(data["machine_info"].get("memofast", {}), data["datetime"][:10], ceilings, found, learning)
 
 
+def read_runs(paths: list[Path]) -> Run:
+    """Several runs of one build on one machine as one, of a row that stands in several the last; each keeps the ceilings of the first.
+
+    Raises: `ValueError` for runs of different builds or machines.
+    """
+    first, *others = (read_run(path) for path in paths)
+    for path, run in zip(paths[1:], others, strict=True):
+        for fact in ("build", "cpu", "gpu"):
+            if run.machine.get(fact) != first.machine.get(fact):
+                raise ValueError(
+                    f"{path}: its {fact} is {run.machine.get(fact)}, that of {paths[0]} {first.machine.get(fact)}"
+                )
+    rows = {measured.name: measured for run in (first, *others) for measured in run.measurements}
+    ceilings = {name: rate for run in (*reversed(others), first) for name, rate in run.ceilings.items()}
+    learning = {one.name: one for run in (first, *others) for one in run.learning}
+    return Run(first.machine, first.date, ceilings, list(rows.values()), list(learning.values()))
+
+
 def tested(path: Path, run: Run) -> set[str]:
     """Test files (`attention`, `embed`, ...) of a JUnit XML that ran on the run's build without a failure.
 

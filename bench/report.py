@@ -1,4 +1,4 @@
-"""Turns the JSON of `pytest bench` into a speed report: Markdown, the same as HTML, and plots.
+"""Turns the JSON of `pytest bench`, of one run or of several of one build, into a speed report: Markdown, the same as HTML, and plots.
 
 pytest --junitxml=tests.xml
 pytest bench --benchmark-json=speed.json
@@ -14,7 +14,7 @@ from pathlib import Path
 import report_plots
 import yaml
 from markdown_it import MarkdownIt
-from measurements import Measurement, Run, read_run, tested
+from measurements import Measurement, Run, read_runs, tested
 
 REASONS = Path(__file__).with_name("where_we_lose.yaml")
 TARGETS, TARGETED = Path(__file__).with_name("targets_h200.yaml"), "H200"
@@ -234,13 +234,18 @@ def report(run: Run, passed: set[str], plots: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="JSON of pytest bench --benchmark-json")
+    parser.add_argument(
+        "file", type=Path, nargs="+", help="JSON of pytest bench --benchmark-json; several of one build"
+    )
     parser.add_argument("--tests", type=Path, help="JUnit XML of the operators' tests on the same build")
     parser.add_argument(
         "--out", type=Path, help="folder for speed.md, speed.html and plots; without it Markdown is printed"
     )
     options = parser.parse_args()
-    run = read_run(options.file)
+    try:
+        run = read_runs(options.file)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     passed = set() if options.tests is None else tested(options.tests, run)
     if options.out is None:
         sys.stdout.write(report(run, passed, []))

@@ -138,3 +138,16 @@ def test_nothing_is_claimed_where_no_test_was_looked_at(measured):
     text = report(measured)
     assert "withheld: test_span_mask did not pass" in text and "nothing is claimed" in text
     assert "torch add: " not in text[text.index("## Where we lose") :]
+
+
+def test_runs_of_one_build_are_one_report(measured, tmp_path):
+    data = json.loads((measured / "speed.json").read_text())
+    other = data | {"benchmarks": [row("bias_gelu_gpu[x]", "test_bias_gelu_gpu.py", {"ours": summary(1.0)}, width=7)]}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    text = report(measured, tmp_path / "other.json")
+    assert "- bias_gelu_gpu[x]: width 7" in text and "| call_of_span_mask | torch add |" in text
+    other["machine_info"] = {"memofast": other["machine_info"]["memofast"] | {"build": "another"}}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    line = [sys.executable, str(BENCH / "report.py"), str(measured / "speed.json"), str(tmp_path / "other.json")]
+    refused = subprocess.run(line, capture_output=True, text=True)
+    assert refused.returncode == 2 and "other.json: its build is another" in refused.stderr
