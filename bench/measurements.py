@@ -114,7 +114,7 @@ def read_run(path: Path) -> Run:
 
 
 def read_runs(paths: list[Path]) -> Run:
-    """Several runs of one build on one machine as one, of a row that stands in several the last; each keeps the ceilings of the first.
+    """Several runs of one build on one machine as one: of a row that several have, the last; of a ceiling, the first.
 
     Raises: `ValueError` for runs of different builds or machines.
     """
