@@ -6,10 +6,11 @@ pytest bench --benchmark-json=speed.json && python bench/report.py speed.json
 import contextlib
 import math
 import platform
+import random
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -53,11 +54,11 @@ def _summary(seconds: list[float]) -> dict[str, float]:
 
 @pytest.fixture
 def side_by_side(benchmark):
-    """Time our function and its rivals in turn, round by round; each is called as often as fills 5 ms, at least once.
+    """Time our function and its rivals in turn, in another order every round; each is called as often as fills 5 ms, at least once.
 
-    `side_by_side(ours, rivals={name: function}, rounds=20, target={name: ratio}, **facts)` records for every rival the median over
-    rounds of (its time / our time in the same round) with the 20th and 80th percentile, in `extra_info` of the JSON.
-    pytest-benchmark's own row is our function.
+    `side_by_side(ours, rivals={name: function}, rounds=20, target={name: ratio}, beside=(name, ...), **facts)` records for every rival the median
+    over rounds of (its time / our time in the same round) with the 20th and 80th percentile, in `extra_info` of the JSON. `beside`: rivals that are
+    code of ours, or do less, and so are shown without a claim. pytest-benchmark's own row is our function.
     """
 
     def measure(
@@ -65,17 +66,21 @@ def side_by_side(benchmark):
         rivals: dict[str, Callable[[], object]],
         rounds: int = 20,
         target: dict[str, float] | None = None,
+        beside: Sequence[str] = (),
         **facts: object,
     ) -> dict[str, dict[str, float]]:
         functions = {"ours": ours} | rivals
-        for function in functions.values():  # twice: caches, pools and thread teams are filled before the first round
-            function()
+        for function in (
+            functions.values()
+        ):  # and once more in `_calls`: caches, pools and thread teams are filled before the first round
             function()
         calls = {name: _calls(function) for name, function in functions.items()}
         times: dict[str, list[float]] = {name: [] for name in functions}
-        names = list(functions)
-        for number in range(rounds):
-            for name in names[number % len(names) :] + names[: number % len(names)]:
+        draw = random.Random(0)
+        for _ in range(rounds):
+            for name in draw.sample(list(functions), len(functions)):  # nobody always follows the same neighbour
+                if calls[name] > 1:  # caches and threads are as it left them, not as the one before did
+                    functions[name]()
                 times[name].append(_seconds(functions[name], calls[name]))
         ratios = {
             name: _summary([rival / our for rival, our in zip(times[name], times["ours"], strict=True)])
@@ -85,6 +90,7 @@ def side_by_side(benchmark):
             "seconds": {name: _summary(values) for name, values in times.items()},
             "ratios": ratios,
             "target": target or {},
+            "beside": list(beside),
             "facts": facts,
         }
         benchmark.pedantic(ours, rounds=max(3, rounds // 4), warmup_rounds=0)
@@ -93,13 +99,54 @@ def side_by_side(benchmark):
     return measure
 
 
+def _contestants(ours: Callable, rivals: dict[str, Callable], prepare: Callable) -> tuple[dict, dict[str, str]]:
+    """What `prepare` makes of everybody's function of an input set's number, and why a rival cannot take part; ours has to."""
+    torch.compiler.reset()  # beyond some compilations PyTorch would silently run the rest operation by operation
+    ready, refused = {"ours": prepare(ours)}, {}
+    for name, make in rivals.items():
+        try:
+            ready[name] = prepare(make)
+        except Exception as error:  # of other people's code, which a row of ours should not depend on
+            refused[name] = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return ready, refused
+
+
+@pytest.fixture
+def on_cpu(side_by_side, benchmark):
+    """Time on the CPU what `on_gpu` times on a GPU: calls on one input set, after whatever they compile.
+
+    `on_cpu(ours, rivals={name: make}, rounds=15, target={name: ratio}, beside=(name, ...), **facts)`; facts: `gigabytes` and `flop` of one call are what the report
+    takes the floor from.
+    """
+
+    def measure(
+        ours: Callable[[int], Callable[[], object]],
+        rivals: dict[str, Callable[[int], Callable[[], object]]],
+        bytes_of_one: int,
+        rounds: int = 15,
+        target: dict[str, float] | None = None,
+        beside: Sequence[str] = (),
+        **facts: object,
+    ) -> None:
+        def prepare(make: Callable[[int], Callable[[], object]]) -> Callable[[], object]:
+            call = make(0)
+            call()
+            return call
+
+        ready, refused = _contestants(ours, rivals, prepare)
+        side_by_side(ready.pop("ours"), ready, rounds, target, beside, **facts)
+        benchmark.extra_info["refused"] = refused
+
+    return measure
+
+
 @pytest.fixture
 def on_gpu(benchmark):
     """Time our function and its rivals on the GPU, round by round in turn, over rotating inputs; see `gpu_timing`.
 
-    `on_gpu(ours, rivals={name: make}, bytes_of_one=..., rounds=7, target={name: ratio}, **facts)`: `ours` and each rival is a function of the
+    `on_gpu(ours, rivals={name: make}, bytes_of_one=..., rounds=7, target={name: ratio}, beside=(name, ...), **facts)`: `ours` and each rival is a function of the
     number of an input set that returns the call to time. A rival that raises is recorded with its reason and not timed. Ratios are
-    of GPU time. facts: `bytes` and `flop` of one call are what the report takes the floor from.
+    of GPU time. facts: as in `on_cpu`.
     """
 
     def measure(
@@ -108,23 +155,20 @@ def on_gpu(benchmark):
         bytes_of_one: int,
         rounds: int = 7,
         target: dict[str, float] | None = None,
+        beside: Sequence[str] = (),
         **facts: object,
     ) -> None:
         copies = gpu_timing.copies_beyond_cache(bytes_of_one)
-        timed, refused = {}, {}
-        for name, make in {"ours": ours, **rivals}.items():
-            try:
-                timed[name] = gpu_timing.Timed([make(number) for number in range(copies)])
-            except (RuntimeError, ValueError, NotImplementedError, ImportError) as error:
-                if name == "ours":
-                    raise
-                refused[name] = str(error).strip().splitlines()[0][:200]
+        timed, refused = _contestants(
+            ours, rivals, lambda make: gpu_timing.Timed([make(number) for number in range(copies)])
+        )
         times: dict[str, list[float]] = {name: [] for name in timed}
         calls: dict[str, list[float]] = {name: [] for name in timed}
+        draw = random.Random(0)
         for _ in range(rounds):
-            for name, contestant in timed.items():
-                times[name].append(contestant.gpu_seconds())
-                calls[name].append(contestant.call_seconds())
+            for name in draw.sample(list(timed), len(timed)):
+                times[name].append(timed[name].gpu_seconds())
+                calls[name].append(timed[name].call_seconds())
         benchmark.extra_info |= {
             "device": "gpu",
             "seconds": {name: _summary(values) for name, values in times.items()},
@@ -137,6 +181,7 @@ def on_gpu(benchmark):
             },
             "refused": refused,
             "target": target or {},
+            "beside": list(beside),
             "facts": facts,
         }
         benchmark.pedantic(timed["ours"].gpu_seconds, rounds=3, warmup_rounds=0)
@@ -175,9 +220,10 @@ def _versions() -> dict[str, str]:
             found[name] = metadata.version(name)
     if torch.cuda.is_available():
         found["CUDA"] = torch.version.cuda
-        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        asked = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.max.sm", "--format=csv,noheader"]
         with contextlib.suppress(OSError):
-            found["driver"] = subprocess.run(asked, capture_output=True, text=True).stdout.strip().split("\n")[0]
+            told = subprocess.run(asked, capture_output=True, text=True).stdout.strip().split("\n")[0].split(", ")
+            found |= dict(zip(("driver", "clock at the end", "highest clock"), told, strict=False))
     return found
 
 

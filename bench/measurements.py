@@ -18,12 +18,15 @@ def vouching(file: str, name: str, on_gpu: bool) -> str:
     """The test file that vouches for a row, without `test_`."""
     if name.startswith("all_masks"):
         return "masks"
+    if name.startswith("call["):
+        return name.removeprefix("call[").split("-")[0]
     return (_VOUCHING_ON_GPU if on_gpu else {}).get(file) or _VOUCHING.get(file, file)
 
 
 @dataclass
 class Measurement:
-    """One comparison. tests: the test file that vouches for it, without `test_`; summaries are {median, p20, p80}, in seconds or ratios, by contestant."""
+    """One comparison. tests: the test file that vouches for it, without `test_`; summaries are {median, p20, p80}, in seconds or ratios, by contestant;
+    beside: contestants that are code of ours, or do less."""
 
     name: str
     tests: str
@@ -32,12 +35,19 @@ class Measurement:
     ratios: dict[str, dict]
     target: dict[str, float]
     facts: dict[str, object]
+    beside: list[str] = field(default_factory=list)
     call_seconds: dict[str, dict] = field(default_factory=dict)
     method: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
     def met(self, rival: str) -> bool:
         return self.ratios[rival]["median"] >= self.target.get(rival, 0)
+
+    @property
+    def fastest_rival(self) -> str | None:
+        """By its median time; None where nobody else took part."""
+        rivals = [name for name in self.ratios if name not in self.beside]
+        return min(rivals, key=lambda name: self.seconds[name]["median"], default=None)
 
     @property
     def dtype(self) -> str:
@@ -58,13 +68,14 @@ class Learning:
 
 @dataclass
 class Run:
-    """machine: what conftest.py says about it; ceilings: name -> (rate in 10^9 per second, unit)."""
+    """machine: what conftest.py says about it; ceilings: name -> (rate in 10^9 per second, unit); noise: name -> ratio of a product to itself."""
 
     machine: dict
     date: str
     ceilings: dict[str, tuple[float, str]]
     measurements: list[Measurement]
     learning: list[Learning] = field(default_factory=list)
+    noise: dict[str, dict] = field(default_factory=dict)
 
     def floor(self, measured: Measurement) -> float | None:
         """Seconds that the work needs at least: its bytes at the copy rate or its operations at the matrix rate; None where unknown."""
@@ -87,16 +98,18 @@ class Run:
 
 def read_run(path: Path) -> Run:
     data = json.loads(path.read_text())
-    found, ceilings, learning = [], {}, []
+    found, ceilings, learning, noise = [], {}, [], {}
     for entry in data["benchmarks"]:
         name, info = entry["name"].removeprefix("test_"), entry["extra_info"]
         if "ceiling" in info:
             ceilings[name] = (info["ceiling"]["rate"], info["ceiling"]["unit"])
         elif "curves" in info:
             learning.append(Learning(name, info["objectives"], info["curves"]))
+        elif name.startswith(("noise", "gpu_noise")):
+            (noise[name],) = info["ratios"].values()
         elif "ratios" in info:
             file = re.sub(r"^.*test_|(_gpu)?\.py$", "", entry["fullname"].split("::")[0])
-            optional = {key: info[key] for key in ("call_seconds", "method", "refused") if key in info}
+            optional = {key: info[key] for key in ("beside", "call_seconds", "method", "refused") if key in info}
             on_gpu = info.get("device") == "gpu"
             found.append(
                 Measurement(
@@ -110,7 +123,7 @@ def read_run(path: Path) -> Run:
                     **optional,
                 )
             )
-    return Run(data["machine_info"].get("memofast", {}), data["datetime"][:10], ceilings, found, learning)
+    return Run(data["machine_info"].get("memofast", {}), data["datetime"][:10], ceilings, found, learning, noise)
 
 
 def read_runs(paths: list[Path]) -> Run:
@@ -128,7 +141,8 @@ def read_runs(paths: list[Path]) -> Run:
     rows = {measured.name: measured for run in (first, *others) for measured in run.measurements}
     ceilings = {name: rate for run in (*reversed(others), first) for name, rate in run.ceilings.items()}
     learning = {one.name: one for run in (first, *others) for one in run.learning}
-    return Run(first.machine, first.date, ceilings, list(rows.values()), list(learning.values()))
+    noise = {name: summary for run in (*reversed(others), first) for name, summary in run.noise.items()}
+    return Run(first.machine, first.date, ceilings, list(rows.values()), list(learning.values()), noise)
 
 
 def tested(path: Path, run: Run) -> set[str]:

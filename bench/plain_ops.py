@@ -45,12 +45,12 @@ def cross_attention(q: Tensor, kv: Tensor, query_offsets: Tensor, offsets: Tenso
 
 
 class Nothing(torch.autograd.Function):
-    """What PyTorch asks for any operator in Python with a gradient: keep the operands, return an output. `like`: the output's shape."""
+    """What PyTorch asks of any operator in Python with a gradient: keep the operands, return an output."""
 
     @staticmethod
-    def forward(ctx, like: int, *operands: Tensor | None) -> Tensor:
+    def forward(ctx, *operands: Tensor | None) -> Tensor:
         ctx.save_for_backward(*operands)
-        return torch.empty_like(operands[like])
+        return torch.empty_like(operands[0])
 
     @staticmethod
     def backward(ctx, grad: Tensor):

@@ -1,4 +1,4 @@
-"""Turns the JSON of `pytest bench`, of one run or of several of one build, into a speed report: Markdown, the same as HTML, and plots.
+"""Turns the JSON of `pytest bench`, of one run or of several of one build, into a speed report: Markdown, the same as HTML, plots, and a CSV.
 
 pytest --junitxml=tests.xml
 pytest bench --benchmark-json=speed.json
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import report_plots
+import speed_csv
 import yaml
 from markdown_it import MarkdownIt
 from measurements import Measurement, Run, read_runs, tested
@@ -59,39 +60,83 @@ def ceilings(run: Run) -> list[str]:
     if not run.ceilings:
         return ["Ceilings: not measured, so no floors are given."]
     lines = ["| ceiling, measured in the same process | rate |", "| --- | --- |"]
-    return lines + [f"| {name} | {rate:,.0f} {unit} |" for name, (rate, unit) in run.ceilings.items()]
+    lines += [f"| {name} | {rate:,.0f} {unit} |" for name, (rate, unit) in run.ceilings.items()]
+    told = [f"{spread(summary, ratio)} ({name})" for name, summary in run.noise.items()]
+    return lines + (["", f"Noise, the ratio of one product to itself: {', '.join(told)}."] if told else [])
 
 
 def claims(run: Run, passed: set[str]) -> list[str]:
+    """Every row against the fastest of its rivals, whoever that is."""
     lines = [
-        "| what | rival | ours | rival's time | ratio | target | floor |",
+        "| what | ours | fastest rival | its time | ratio | floor | targets |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for measured in run.measurements:
-        for rival in measured.ratios:
-            lines.append("| " + " | ".join(_cells(run, measured, rival, passed)) + " |")
-        for rival, reason in measured.refused.items():
-            lines.append(f"| {measured.name} | {rival} | | not measured: {reason} | | | |")
+    for measured in filter(lambda m: not _is_call(m), run.measurements):
+        rival, ours = measured.fastest_rival, _taken(measured, "ours")
+        if measured.tests not in passed:
+            told = ["", "", f"withheld: test_{measured.tests} did not pass on this build"]
+        elif rival is None:
+            told = ["none", "", ""]
+        else:
+            told = [rival, _taken(measured, rival), spread(measured.ratios[rival], ratio)]
+        met = [_verdict(measured, name) for name in measured.target] if measured.tests in passed else []
+        lines.append("| " + " | ".join([measured.name, ours, *told, _share(run, measured), ", ".join(met)]) + " |")
     return lines
 
 
-def _cells(run: Run, measured: Measurement, rival: str, passed: set[str]) -> list[str]:
-    floor = run.floor(measured)
-    share = "" if floor is None else f"{100 * floor / measured.seconds['ours']['median']:.0f} %"
-    ours = _taken(measured, "ours")
-    if measured.tests not in passed:
-        return [
-            measured.name,
-            rival,
-            ours,
-            "",
-            f"withheld: test_{measured.tests} did not pass on this build",
-            "",
-            share,
+def contestants(run: Run, passed: set[str]) -> list[str]:
+    """The time of everybody, and why somebody could not take part."""
+    lines = ["| what | who | time | ratio |", "| --- | --- | --- | --- |"]
+    for measured in run.measurements:
+        if measured.tests not in passed or _is_call(measured):
+            continue
+        for name, summary in measured.ratios.items():
+            who = f"{name} (beside)" if name in measured.beside else name
+            lines.append(f"| {measured.name} | {who} | {_taken(measured, name)} | {spread(summary, ratio)} |")
+        for name, reason in measured.refused.items():
+            lines.append(f"| {measured.name} | {name} | not measured: {reason} | |")
+    return lines
+
+
+def calls(run: Run, passed: set[str]) -> list[str]:
+    """What calls cost above their bodies."""
+    lines = [
+        "Forward on the smallest operands: `body` allocates results and calls the kernel; `Function` is what PyTorch's `autograd.Function` takes of a",
+        "call with gradients; `custom_op` is the same body behind `torch.library.custom_op`.",
+        "",
+        "| call | takes | body | above its body | aimed at | Function | custom_op |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for measured in filter(_is_call, run.measurements):
+        if measured.tests not in passed:
+            lines.append(f"| {measured.name} | withheld: test_{measured.tests} did not pass on this build | | | | | |")
+            continue
+        body, at_most = measured.seconds["body"], measured.facts["at_most_us"]
+        above = measured.seconds["ours"]["median"] - body["median"]
+        aimed = f"at most {at_most} us, {'met' if above * 1e6 <= at_most else '**not met**'}"
+        others = [
+            spread(measured.seconds[who], time) if who in measured.seconds else ""
+            for who in ("empty Function", "custom_op")
         ]
-    wanted = measured.target.get(rival)
-    verdict = "" if wanted is None else f"{wanted:g}x {'met' if measured.met(rival) else '**not met**'}"
-    return [measured.name, rival, ours, _taken(measured, rival), spread(measured.ratios[rival], ratio), verdict, share]
+        cells = [measured.name, spread(measured.seconds["ours"], time), spread(body, time), time(above), aimed, *others]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _is_call(measured: Measurement) -> bool:
+    return "at_most_us" in measured.facts
+
+
+def _verdict(measured: Measurement, rival: str) -> str:
+    wanted = f"{measured.target[rival]:g}x {rival}"
+    if rival not in measured.ratios:
+        return f"{wanted}: not measured"
+    return f"{wanted} {'met' if measured.met(rival) else '**not met**'}"
+
+
+def _share(run: Run, measured: Measurement) -> str:
+    floor = run.floor(measured)
+    return "" if floor is None else f"{100 * floor / measured.seconds['ours']['median']:.0f} %"
 
 
 def _taken(measured: Measurement, who: str) -> str:
@@ -108,7 +153,7 @@ def losses(run: Run, reasons: dict[str, str], passed: set[str]) -> list[str]:
     """Every row that misses its target or is slower than its rival, with the reason where one is known."""
     lines = []
     for measured in run.measurements:
-        if measured.tests not in passed:
+        if measured.tests not in passed or _is_call(measured):
             continue
         for rival, summary in measured.ratios.items():
             if summary["median"] < 1 or not measured.met(rival):
@@ -221,13 +266,15 @@ def report(run: Run, passed: set[str], plots: list[str]) -> str:
             "No test of this build was looked at or passed (`--tests`), so nothing is claimed against a rival.",
             "",
         ]
-    lines += [*ceilings(run), "", "## Measured", "", *claims(run, passed), ""]
+    lines += [*ceilings(run), "", "## Against the fastest rival", "", *claims(run, passed), ""]
     lines += [f"![{name}]({name})" for name in plots]
     lines += ["", "## The whole step, rung by rung", "", *ladders(run, passed)]
     lines += [f"## Targets on an {TARGETED}", "", *device_targets(run, passed), ""]
+    lines += ["## What a call costs", "", *calls(run, passed), ""]
     lines += ["## Does the fast step learn the same?", "", *learned(run)]
     lines += ["", "## Where we lose", "", *losses(run, reasons, passed), "", "## How to repeat", ""]
     lines += [f"    {line}" for line in __doc__.strip().splitlines()[2:]]
+    lines += ["", "## Every contestant", "", "Beside: code of ours, or what does less.", "", *contestants(run, passed)]
     lines += ["", "## What was measured", "", *filter(None, map(facts, run.measurements))]
     return "\n".join(lines) + "\n"
 
@@ -239,7 +286,7 @@ def main() -> None:
     )
     parser.add_argument("--tests", type=Path, help="JUnit XML of the operators' tests on the same build")
     parser.add_argument(
-        "--out", type=Path, help="folder for speed.md, speed.html and plots; without it Markdown is printed"
+        "--out", type=Path, help="folder for speed.md, speed.html, speed.csv and plots; without it Markdown is printed"
     )
     options = parser.parse_args()
     try:
@@ -253,9 +300,10 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     text = report(run, passed, report_plots.draw(run, passed, options.out))
     (options.out / "speed.md").write_text(text)
+    speed_csv.write(run, passed, options.out / "speed.csv")
     body = MarkdownIt("commonmark").enable("table").render(text)
     (options.out / "speed.html").write_text(_PAGE.format(body=body))
-    print(f"wrote {options.out / 'speed.md'} and speed.html")
+    print(f"wrote {options.out / 'speed.md'}, speed.html and speed.csv")
 
 
 if __name__ == "__main__":

@@ -11,16 +11,17 @@ from memofast.model import MemoBertConfig
 _LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 
 
-def word_step_flop(config: MemoBertConfig, batch: PackedBatch, targets: int) -> int:
-    """Operations of forward and backward of masked words over the real rows of a batch, a multiplication and an addition counted as two.
+def step_flop(config: MemoBertConfig, batch: PackedBatch, targets: int, predicted: int) -> int:
+    """Operations of forward and backward of one objective over the real rows of a batch, a multiplication and an addition counted as two.
 
+    targets: rows that its head is taken of; predicted: numbers that the head says of each, as the size of the vocabulary.
     The products of the projections, of every layer, of attention and of the head at its targets. Backward is twice forward, but for the projections,
     whose inputs have no gradient. Nothing counts that only pads or computes anew; the rows that a last layer may leave out do count.
     """
     width, inner = config.hidden_size, config.intermediate_size
     lengths = batch.offsets.diff().long()
     layer = 2 * int(lengths.sum()) * (4 * width**2 + 2 * width * inner) + 4 * int((lengths**2).sum()) * width
-    head = 2 * targets * (width**2 + width * config.vocab_size)
+    head = 2 * targets * (width**2 + width * predicted)
     features = sum(
         int(getattr(batch, f"{name}_offsets")[-1]) * config.feature_width(name) for name in ("visual", "speech")
     )

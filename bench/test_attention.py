@@ -1,70 +1,76 @@
-"""Attention forward and backward, packed, against padded `scaled_dot_product_attention` in the same process.
+"""Attention, packed, against what PyTorch and flash-attn offer, in the same process on the same values.
 
-Rules of the rival: queries, keys and values lie padded to the longest sequence as contiguous [B, H, S, D] tensors before the clock
-starts (it pays neither for padding nor for splitting QKV nor for unpadding), with a boolean key mask [B, 1, 1, S] made beforehand;
-padded output rows get the same gradient as real ones, as they would without unpadding. It chooses its own algorithm. Both sides
-run forward and backward through autograd with a ready output gradient, on the same values; dropout draws from each side's own
-generator. FLOP counts the five products of backward and the two of forward over real rows: 14 L^2 D per head.
+Rules: every contestant computes the same sequences, forward alone or forward and backward through autograd with a ready output gradient; dropout draws
+from its own generator. `eager` is softmax, dropout and products written out over padded inputs and a key mask, `compiled` that by torch.compile.
+`padded_sdpa` is `scaled_dot_product_attention` over padded inputs; with a kernel's name only that kernel may run. On a GPU, `flash_varlen`
+(flash-attn) and `torch_varlen` (torch.nn.attention.varlen, no dropout) read packed rows and are told the longest length, as ours is; `flex` is
+compiled FlexAttention over packed rows (no dropout); `triton` is our own other kernel. `flop` counts two products of forward and five of
+backward over real rows; `gigabytes` queries, keys, values, output and their gradients, read or written once.
 """
 
 import pytest
 import torch
-from plain_ops import Nothing
+from attention_rivals import Case, rivals
+from contests import DTYPES, LENGTHS, SAMPLES, SAMPLES_ON_CPU, STAGES, dropout_of, offsets_of, stage
 
+from memofast.data.batch import rounded_length
 from memofast.ops import attention
 
-SAMPLES, HEADS, WIDTH = 32, 12, 64
-LENGTHS = {
-    "memobert": lambda g: sum(
-        torch.randint(low, high + 1, (SAMPLES,), generator=g) for low, high in ((5, 30), (4, 64), (10, 64))
-    ),
-    "uniform": lambda g: torch.randint(32, 161, (SAMPLES,), generator=g),
-    "all32": lambda g: torch.full((SAMPLES,), 32),
-    "all160": lambda g: torch.full((SAMPLES,), 160),
-}
+HEADS, WIDTH = 12, 64
+DROPOUT = [0.0, 0.1]
 
 
-def pad(packed: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-    """[N, ..., H, D] to contiguous [..., B, H, S, D]."""
-    padded = torch.nn.utils.rnn.pad_sequence(packed.split(lengths), batch_first=True)
-    return padded.movedim(1, -2).movedim(0, -4).contiguous()
+def contest(samples, kind, p, dtype, backward, device):
+    lengths = LENGTHS[kind](samples)
+    rows, longest = int(lengths.sum()), int(lengths.max())
+    offsets = offsets_of(lengths).to(device)
+    case = Case(lengths, lengths, offsets, offsets, p, backward)
+    options = {"p": p, "longest": rounded_length(longest), **dropout_of(samples, device)}
+
+    def tensors(number):
+        generator = torch.Generator(device).manual_seed(number)
+        shape = {"generator": generator, "device": device}
+        return torch.randn(rows, 3, HEADS, WIDTH, **shape).to(dtype), torch.randn(rows, HEADS, WIDTH, **shape).to(dtype)
+
+    def split(number):
+        qkv, grad = tensors(number)
+        return *qkv.unbind(1), grad
+
+    def ours(number, backend=device):
+        qkv, grad = tensors(number)
+        leaf = qkv.requires_grad_()
+        return stage(lambda: attention(leaf, offsets, backend=backend, **options), leaf, grad, backward)
+
+    others = rivals(case, split, device)
+    if device == "cuda":
+        others["triton"] = lambda number: ours(number, "triton")
+    row = HEADS * WIDTH * dtype.itemsize
+    return {
+        "ours": ours,
+        "rivals": others,
+        "beside": ("triton",),
+        "bytes_of_one": 4 * rows * row,
+        "rows": rows,
+        "longest": longest,
+        "flop": (14 if backward else 4) * case.scores * WIDTH * HEADS,
+        "gigabytes": (4 + 8 * backward) * rows * row / 1e9,
+    }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("p", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", DROPOUT)
 @pytest.mark.parametrize("kind", LENGTHS)
-def test_attention(side_by_side, kind, p, dtype):
-    generator = torch.Generator().manual_seed(1)
-    lengths = LENGTHS[kind](generator)
-    rows = int(lengths.sum())
-    offsets = torch.cat((torch.zeros(1, dtype=torch.int64), lengths.cumsum(0))).to(torch.int32)
-    qkv = torch.randn(rows, 3, HEADS, WIDTH, generator=generator).to(dtype).requires_grad_()
-    grad = torch.randn(rows, HEADS, WIDTH, generator=generator).to(dtype)
-    random = {"rng": torch.tensor([1, 2]), "sample_keys": torch.arange(SAMPLES)}
-
-    q, k, v = (part.requires_grad_() for part in pad(qkv.detach(), lengths.tolist()).unbind())
-    padded_grad = pad(grad, lengths.tolist())
-    mask = (torch.arange(int(lengths.max())) < lengths[:, None])[:, None, None, :]
-
-    def ours():
-        torch.autograd.grad(attention(qkv, offsets, p=p, **random), qkv, grad)
-
-    def padded():
-        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-        torch.autograd.grad(out, (q, k, v), padded_grad)
-
-    flop = 14 * int((lengths**2).sum()) * WIDTH * HEADS
-    target = {"padded_sdpa": 1.5 if dtype == torch.float32 else 2.0} if kind == "memobert" and p == 0 else None
-    side_by_side(
-        ours, {"padded_sdpa": padded}, rounds=15, target=target, rows=rows, longest=int(lengths.max()), flop=flop
-    )
+def test_attention(on_cpu, kind, p, dtype):
+    target = {"padded_sdpa": 1.5 if dtype == "fp32" else 2.0} if kind == "memobert" and p == 0 else None
+    on_cpu(**contest(SAMPLES_ON_CPU, kind, p, DTYPES[dtype], True, "cpu"), target=target)
 
 
-def test_call_of_attention(side_by_side):
-    """One row of one head, forward with gradients: all is overhead."""
-    qkv, offsets = torch.randn(1, 3, 1, 8, requires_grad=True), torch.tensor([0, 1], dtype=torch.int32)
-    random = {"rng": torch.tensor([1, 2]), "sample_keys": torch.zeros(1, dtype=torch.int64)}
-    operands = (qkv, offsets, None, *random.values())
-    side_by_side(
-        lambda: attention(qkv, offsets, p=0.1, **random), {"empty Function": lambda: Nothing.apply(0, *operands)}
-    )
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", DROPOUT)
+@pytest.mark.parametrize("samples", SAMPLES)
+@pytest.mark.parametrize("kind", LENGTHS)
+@pytest.mark.parametrize("passes", STAGES)
+def test_attention_gpu(on_gpu, passes, kind, samples, p, dtype):
+    target = {"padded_sdpa": 3.0, "flash_varlen": 1.5} if p and kind == "memobert" and dtype == "bf16" else None
+    on_gpu(**contest(samples, kind, p, DTYPES[dtype], STAGES[passes], "cuda"), target=target)

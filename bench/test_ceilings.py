@@ -53,6 +53,29 @@ def test_matrix_product(ceiling, shape, dtype):
     ceiling(lambda: torch.nn.functional.linear(a, b), 2 * 2816 * inner * outer, "GFLOP/s")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_noise(on_cpu, dtype):
+    """The same product as two contestants: what a ratio of this machine says where there is nothing to say."""
+    on_cpu(**the_same_twice(2816, DTYPES[dtype], "cpu"), rounds=20)
+
+
+def the_same_twice(rows, dtype, device):
+    inner, outer = SHAPES["qkv"]
+
+    def make(number):
+        a = torch.randn(rows, inner, device=device).to(dtype)
+        b = torch.randn(outer, inner, device=device).to(dtype)
+        return lambda: torch.nn.functional.linear(a, b)
+
+    size = (rows * inner + outer * inner + rows * outer) * dtype.itemsize
+    return {"ours": make, "rivals": {"the same": make}, "bytes_of_one": size}
+
+
+@pytest.mark.gpu
+def test_gpu_noise(on_gpu):
+    on_gpu(**the_same_twice(25600, torch.bfloat16, "cuda"), rounds=20)
+
+
 @pytest.mark.gpu
 def test_gpu_copy(gpu_ceiling):
     size = 1 << 30

@@ -1,54 +1,83 @@
-"""Attention of the rows that a last layer's readers ask for, packed, against attention of all rows and against padded SDPA.
+"""Attention of the rows that a last layer's readers ask for, packed, against attention of all rows and what PyTorch and flash-attn offer.
 
-Rules: one row in seven of 32 MEmoBERT-like samples is asked, as masked modelling does. `all_rows` is our own attention of every row, of which the
-asked ones are taken; `padded_sdpa` gets contiguous padded queries [B, H, Q, D], keys and values [B, H, S, D] and a key mask [B, 1, 1, S] made
-beforehand. All run forward and backward through autograd with a ready output gradient, dropout from each side's own generator. FLOP counts
-five products of backward and two of forward over real queries and keys. The projections, of which a last layer spares most queries, are not in it.
+Rules: one row in seven of MEmoBERT-like samples is asked, as masked modelling does; forward alone, or forward and backward through autograd with a
+ready output gradient, dropout from each side's own generator. `all_rows` is our own attention of every row, of which the asked ones are taken; the others
+are those of test_attention.py, with queries of their own. `flop` counts two products of forward and five of backward over real queries and
+keys; `gigabytes` queries, keys, values, output and their gradients once. The projections, of which a last layer spares most queries, are not in it.
 """
 
 import pytest
 import torch
-from test_attention import HEADS, LENGTHS, SAMPLES, WIDTH, pad
+from attention_rivals import Case, rivals
+from contests import DTYPES, LENGTHS, SAMPLES, SAMPLES_ON_CPU, STAGES, dropout_of, offsets_of, stage
+from test_attention import DROPOUT, HEADS, WIDTH
 
+from memofast.data.batch import rounded_length
 from memofast.ops import attention, cross_attention
 
 ONE_IN = 7
 
 
-def asked_rows(offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every seventh row [n] int64, and the first of each sample [B + 1] int32."""
-    rows = torch.arange(0, int(offsets[-1]), ONE_IN)
-    return rows, torch.searchsorted(rows, offsets.long()).to(torch.int32)
+def contest(samples, p, dtype, backward, device):
+    lengths = LENGTHS["memobert"](samples)
+    offsets = offsets_of(lengths)
+    total, longest = int(offsets[-1]), int(lengths.max())
+    rows = torch.arange(0, total, ONE_IN)
+    starts = torch.searchsorted(rows, offsets.long()).to(torch.int32)
+    asked = starts.diff()
+    rows, starts, offsets = (x.to(device) for x in (rows, starts, offsets))
+    case = Case(asked, lengths, starts, offsets, p, backward)
+    options = {"p": p, "longest": rounded_length(longest), **dropout_of(samples, device)}
+
+    def tensors(number):
+        generator = torch.Generator(device).manual_seed(number)
+        qkv = torch.randn(total, 3, HEADS, WIDTH, generator=generator, device=device).to(dtype)
+        return qkv, torch.randn(len(rows), HEADS, WIDTH, generator=generator, device=device).to(dtype)
+
+    def split(number):
+        qkv, grad = tensors(number)
+        return qkv[rows, 0], qkv[:, 1], qkv[:, 2], grad
+
+    def ours(number, backend=device):
+        qkv, grad = tensors(number)
+        leaves = qkv[rows, 0].contiguous().requires_grad_(), qkv[:, 1:].contiguous().requires_grad_()
+        return stage(
+            lambda: cross_attention(*leaves, starts, offsets, backend=backend, **options), leaves, grad, backward
+        )
+
+    def all_rows(number):
+        qkv, grad = tensors(number)
+        leaf = qkv.requires_grad_()
+        return stage(
+            lambda: attention(leaf, offsets, backend=device, **options).index_select(0, rows), leaf, grad, backward
+        )
+
+    others = {"all_rows": all_rows, **rivals(case, split, device)}
+    if device == "cuda":
+        others["triton"] = lambda number: ours(number, "triton")
+    row = HEADS * WIDTH * dtype.itemsize
+    return {
+        "ours": ours,
+        "rivals": others,
+        "beside": ("all_rows", "triton"),
+        "bytes_of_one": 4 * total * row,
+        "rows": len(rows),
+        "longest": longest,
+        "flop": (14 if backward else 4) * case.scores * WIDTH * HEADS,
+        "gigabytes": (2 + 4 * backward) * (len(rows) + total) * row / 1e9,
+    }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("p", [0.0, 0.1])
-def test_cross_attention(side_by_side, p, dtype):
-    generator = torch.Generator().manual_seed(1)
-    lengths = LENGTHS["memobert"](generator)
-    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-    rows, starts = asked_rows(offsets)
-    qkv = torch.randn(int(offsets[-1]), 3, HEADS, WIDTH, generator=generator).to(dtype).requires_grad_()
-    q, kv = (x.detach().contiguous().requires_grad_() for x in (qkv[rows, 0], qkv[:, 1:]))
-    grad = torch.randn(len(rows), HEADS, WIDTH, generator=generator).to(dtype)
-    random = {"rng": torch.tensor([1, 2]), "sample_keys": torch.arange(SAMPLES)}
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", DROPOUT)
+def test_cross_attention(on_cpu, p, dtype):
+    on_cpu(**contest(SAMPLES_ON_CPU, p, DTYPES[dtype], True, "cpu"))
 
-    padded_q = pad(q.detach(), starts.diff().tolist()).requires_grad_()
-    k, v = (part.requires_grad_() for part in pad(kv.detach(), lengths.tolist()).unbind())
-    padded_grad = pad(grad, starts.diff().tolist())
-    mask = (torch.arange(int(lengths.max())) < lengths[:, None])[:, None, None, :]
 
-    def ours():
-        torch.autograd.grad(cross_attention(q, kv, starts, offsets, p=p, **random), (q, kv), grad)
-
-    def all_rows():
-        out = attention(qkv, offsets, p=p, **random).index_select(0, rows)
-        torch.autograd.grad(out, qkv, grad)
-
-    def padded():
-        out = torch.nn.functional.scaled_dot_product_attention(padded_q, k, v, attn_mask=mask, dropout_p=p)
-        torch.autograd.grad(out, (padded_q, k, v), padded_grad)
-
-    scores = int((lengths * starts.diff()).sum())
-    rivals = {"all_rows": all_rows, "padded_sdpa": padded}
-    side_by_side(ours, rivals, rounds=15, rows=len(rows), longest=int(lengths.max()), flop=14 * scores * WIDTH * HEADS)
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", DROPOUT)
+@pytest.mark.parametrize("samples", SAMPLES)
+@pytest.mark.parametrize("passes", STAGES)
+def test_cross_attention_gpu(on_gpu, passes, samples, p, dtype):
+    on_gpu(**contest(samples, p, DTYPES[dtype], STAGES[passes], "cuda"))

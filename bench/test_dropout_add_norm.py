@@ -1,69 +1,95 @@
-"""LayerNorm(residual + dropout(x + bias)), forward and backward, against eager PyTorch.
+"""LayerNorm(residual + dropout(x + bias)) against eager PyTorch, its compiled form, and Liger-Kernel's LayerNorm.
 
-Rules: 32 samples of text 5-30, visual 4-64 and speech 10-64 rows, packed, 768 channels, dropout 0.1; two threads. Eager: x + bias,
-F.dropout (PyTorch's own generator), add, F.layer_norm, autograd, everything in the compute type (the bias is stored in it; gamma and
-beta are fp32 for both). Gradients of x, residual, gamma, beta and bias; the gradient that arrives is given. Leaves' old gradients are
-dropped before each call. `gigabytes` counts each tensor once per pass: 3 of [N, C] forward, 5 backward.
+Rules: packed rows of MEmoBERT-like samples, 768 channels; forward alone, or forward and backward through autograd with a ready output gradient and
+gradients of x, residual, gamma, beta and bias. Rivals have every parameter in the compute type, as CUDA's and Liger's LayerNorm need; ours
+keeps gamma and beta in fp32. Dropout draws from each side's own generator. `compiled` is the eager form by torch.compile; `liger`, on a GPU,
+is the eager form around Liger's LayerNorm (it has no fused dropout and residual). `gigabytes` counts each tensor once per pass: 3 of [N, C]
+forward, 5 more backward; `flop` 10 operations an element forward and 14 more backward, random draws left out.
+Targets on an H200 at 256 samples in bf16: 33 us forward and 47 us backward; the compiled form's time 1.1 times ours, eager's 3 times.
 """
 
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_ops import Nothing
+from contests import (
+    DTYPES,
+    LENGTHS,
+    SAMPLES,
+    SAMPLES_ON_CPU,
+    STAGES,
+    compiled,
+    dropout_of,
+    liger_layer_norm,
+    offsets_of,
+    stage,
+)
 
 from memofast.ops import dropout_add_norm
 
-WIDTH, P = 768, 0.1
+WIDTH, EPS, P = 768, 1e-12, 0.1
 
 
-def inputs(dtype, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    lengths = sum(
-        torch.randint(low, high + 1, (32,), generator=generator) for low, high in ((5, 30), (4, 64), (10, 64))
-    )
-    offsets = torch.cat((torch.zeros(1, dtype=torch.int64), lengths.cumsum(0))).to(torch.int32)
-    x, residual, grad = torch.randn(3, int(offsets[-1]), WIDTH, generator=generator).to(dtype).unbind()
-    gamma, beta, bias = torch.randn(3, WIDTH, generator=generator).unbind()
-    leaves = [t.clone().requires_grad_() for t in (x, residual, gamma, beta, bias.to(dtype))]
-    keys = torch.randint(0, 2**62, (32,), generator=generator)
-    return leaves, grad, {"offsets": offsets, "sample_keys": keys, "rng": torch.tensor([1, 2]), "p": P}
+def layer_norm(x, gamma, beta, eps):
+    return F.layer_norm(x, (WIDTH,), gamma, beta, eps)
 
 
-def eager(x, residual, gamma, beta, bias):
-    z = residual + F.dropout(x + bias, P)
-    return F.layer_norm(z, (WIDTH,), gamma, beta, 1e-12)
+def eager(x, residual, gamma, beta, bias, p, norm=layer_norm):
+    return norm(residual + F.dropout(x + bias, p), gamma, beta, EPS)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_dropout_add_norm(side_by_side, dtype):
-    leaves, grad, options = inputs(dtype)
+def contest(samples, p, dtype, backward, device):
+    offsets = offsets_of(LENGTHS["memobert"](samples)).to(device)
+    rows = int(offsets[-1])
+    options = {"p": p, "eps": EPS, "offsets": offsets, **dropout_of(samples, device)}
 
-    def step(function):
-        for leaf in leaves:
-            leaf.grad = None
-        function().backward(grad)
+    def tensors(number, norm_dtype):
+        generator = torch.Generator(device).manual_seed(number)
+        x, residual, grad = torch.randn(3, rows, WIDTH, generator=generator, device=device).to(dtype).unbind()
+        gamma, beta, bias = torch.randn(3, WIDTH, generator=generator, device=device).unbind()
+        leaves = (x, residual, gamma.to(norm_dtype), beta.to(norm_dtype), bias.to(dtype))
+        return [leaf.clone().requires_grad_() for leaf in leaves], grad
 
-    def ours():
-        x, residual, gamma, beta, bias = leaves
-        return dropout_add_norm(x, residual, gamma, beta, bias=bias, **options)
+    def ours(number):
+        leaves, grad = tensors(number, torch.float32)
+        *operands, bias = leaves
 
-    side_by_side(
-        lambda: step(ours),
-        rivals={"eager": lambda: step(lambda: eager(*leaves))},
-        target={"eager": 1.5},
-        rows=grad.shape[0],
-        width=WIDTH,
-        gigabytes=8 * grad.numel() * grad.element_size() / 1e9,
-    )
+        def run():
+            return dropout_add_norm(*operands, bias=bias, backend=device, **options)
+
+        return stage(run, leaves, grad, backward)
+
+    def rival(function, **extra):
+        def make(number):
+            leaves, grad = tensors(number, dtype)
+            return stage(lambda: function(*leaves, p, **extra), leaves, grad, backward)
+
+        return make
+
+    rivals = {"eager": rival(eager), "compiled": rival(compiled(eager))}
+    if device == "cuda":
+        rivals["liger"] = rival(eager, norm=liger_layer_norm)
+    size = (8 if backward else 3) * rows * WIDTH * dtype.itemsize
+    return {
+        "ours": ours,
+        "rivals": rivals,
+        "bytes_of_one": size,
+        "rows": rows,
+        "width": WIDTH,
+        "gigabytes": size / 1e9,
+        "flop": (24 if backward else 10) * rows * WIDTH,
+    }
 
 
-def test_call_of_dropout_add_norm(side_by_side):
-    """One row of 16 channels, forward with gradients: all is overhead."""
-    x, residual = (torch.zeros(1, 16, requires_grad=True) for _ in range(2))
-    gamma, beta, bias = (torch.zeros(16, requires_grad=True) for _ in range(3))
-    options = {"rng": torch.tensor([1, 2]), "sample_keys": torch.tensor([3]), "offsets": torch.tensor([0, 1]).int()}
-    operands = (x, residual, gamma, beta, bias, *options.values())
-    side_by_side(
-        lambda: dropout_add_norm(x, residual, gamma, beta, bias=bias, p=P, **options),
-        {"empty Function": lambda: Nothing.apply(0, *operands)},
-    )
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dropout_add_norm(on_cpu, dtype):
+    on_cpu(**contest(SAMPLES_ON_CPU, P, DTYPES[dtype], True, "cpu"), target={"eager": 1.5})
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("p", [0.0, P])
+@pytest.mark.parametrize("samples", SAMPLES)
+@pytest.mark.parametrize("passes", STAGES)
+def test_dropout_add_norm_gpu(on_gpu, passes, samples, p, dtype):
+    target = {"eager": 3.0, "compiled": 1.1} if p and dtype == "bf16" and samples == 256 else None
+    on_gpu(**contest(samples, p, DTYPES[dtype], STAGES[passes], "cuda"), target=target)

@@ -74,6 +74,7 @@ def contest(side_by_side, benchmark, plan: Plan, device: str, rounds: int) -> No
             lambda: take(next(updates)),
             {"ready": lambda: take(next(ready))},
             rounds=rounds,
+            beside=("ready",),
             samples=samples,
             loader_samples_per_s=round(rate),
         )

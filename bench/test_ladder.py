@@ -2,7 +2,7 @@
 
 Rules: the same samples, masks, weights and AdamW settings on every rung; each rung keeps what the one before it added; rungs run in turn,
 round by round. `eager` is BERT as it is usually written: padded, fp32, attention written out, logits at every position, AdamW of
-foreach kernels, gradients clipped as on every rung; `compiled` is what is on the rung before it through torch.compile, beside the ladder and on a GPU alone. From `unpadded` on the model is ours with operators in eager PyTorch (`plain_ops`), one after another replaced by our own.
+foreach kernels, gradients clipped as on every rung; `compiled`, beside the ladder, is the rung `heads on targets` with its encoder through torch.compile. From `unpadded` on the model is ours with operators in eager PyTorch (`plain_ops`), one after another replaced by our own.
 On a GPU the last rung replays the step from CUDA graphs. Time is wall time of a whole step with the device idle at its end.
 """
 
@@ -14,7 +14,7 @@ import plain_ops
 import pytest
 import torch
 from padded_step import PaddedModel, collate
-from step_facts import memory_and_launches, pool_bytes, word_step_flop
+from step_facts import memory_and_launches, pool_bytes, step_flop
 from test_step import RNG, memobert_like
 
 from memofast import objectives, ops
@@ -40,7 +40,7 @@ class Rungs:
         batch = memobert_like(config, samples)
         corruption = objectives.corrupt(batch, objectives.build({OBJECTIVE: {}}), OBJECTIVE, RNG)
         self.device, self.host = device, (batch, corruption)
-        self.flop = word_step_flop(config, batch, corruption.targets[OBJECTIVE].count)
+        self.flop = step_flop(config, batch, corruption.targets[OBJECTIVE].count, config.vocab_size)
         self.labels = corruption.targets[OBJECTIVE].labels.to(device)
         self.collated = collate(batch, config, corruption).to(device)
         self.batch, self.corruption, self.rng = batch.to(device), corruption.to(device), RNG.to(device)
@@ -139,14 +139,12 @@ class Rungs:
 def climb(side_by_side, benchmark, samples: int, device: str, rounds: int) -> None:
     ladder = Rungs(samples, device, MemoBertConfig())
     *earlier, last = ladder.rungs
-    rivals = {name: ladder.rungs[name] for name in earlier}
-    if device == "cuda":
-        rivals["compiled"] = ladder.compiled()
-    target = {"eager": 2.5, "compiled": 1.5} if device == "cuda" else None
+    rivals = {name: ladder.rungs[name] for name in earlier} | {"compiled": ladder.compiled()}
+    target = {"eager": 2.5, "compiled": 1.5}
     rows = int(ladder.host[0].offsets[-1])
     side_by_side(
-        ladder.rungs[last], rivals, rounds=rounds, target=target, samples=samples, rows=rows, flop=ladder.flop, ladder=[*earlier, "ours"],
-        last=last,
+        ladder.rungs[last], rivals, rounds=rounds, target=target, beside=earlier[earlier.index("unpadded") :], samples=samples, rows=rows,
+        flop=ladder.flop, ladder=[*earlier, "ours"], last=last,
     )  # fmt: skip
     facts = ladder.facts()
     if device == "cuda":

@@ -72,9 +72,10 @@ def test_span_task_loader(side_by_side, loaders, threads):
         },
         rounds=4,
         target={"original": 75},
+        beside=("memcpy",),
         samples=SAMPLES,
         batch=BATCH,
         threads=threads,
-        feature_bytes=size,
+        gigabytes=2 * size / 1e9,
     )
     updates.close()

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from padded_step import PaddedModel, collate, wanted
+from step_facts import step_flop
 
 from memofast import objectives
 from memofast.data.batch import PackedBatch
@@ -43,6 +44,16 @@ def memobert_like(config: MemoBertConfig, samples: int) -> PackedBatch:
     )  # fmt: skip
 
 
+def predicted(config: MemoBertConfig, head: str) -> int:
+    """Numbers that a head says of a target."""
+    return {
+        "words": config.vocab_size,
+        "visual_emotions": config.visual_classes,
+        "visual_features": config.visual_width,
+        "speech_features": config.speech_width,
+    }[head]
+
+
 class Step:
     """One objective's update step by both implementations, from the same weights on the same masks."""
 
@@ -56,6 +67,8 @@ class Step:
         self.corruption = objectives.corrupt(self.batch, built, objective, RNG)
         self.head, self.wanted = wanted(self.batch, config, self.corruption)
         self.collated = collate(self.batch, config, self.corruption)
+        self.targets = len(self.wanted)
+        self.flop = step_flop(config, self.batch, self.targets, predicted(config, self.head))
         self.autocast = autocast
         self.optimisers = {
             id(model): torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True) for model in (self.ours, self.padded)
@@ -96,5 +109,6 @@ def test_step(side_by_side, objective, dtype):
         target={"padded": 2.0} if dtype == "bf16" else None,
         samples=SAMPLES,
         rows=step.batch.rows,
-        targets=step.wanted.shape[0],
+        targets=step.targets,
+        flop=step.flop,
     )

@@ -33,7 +33,7 @@ def report(folder, *options):
 
 def test_rows_and_machine(measured):
     text = report(measured, "--tests", measured / "tests.xml")
-    assert "| call_of_span_mask | torch add |" in text and "withheld" not in text
+    assert "| torch add | 1" in text and "| call_of_span_mask | torch add | " in text and "withheld" not in text
     assert "kernels: " in text and "## Where we lose" in text and "Ceilings: not measured" in text
 
 
@@ -145,7 +145,7 @@ def test_runs_of_one_build_are_one_report(measured, tmp_path):
     other = data | {"benchmarks": [row("bias_gelu_gpu[x]", "test_bias_gelu_gpu.py", {"ours": summary(1.0)}, width=7)]}
     (tmp_path / "other.json").write_text(json.dumps(other))
     text = report(measured, tmp_path / "other.json")
-    assert "- bias_gelu_gpu[x]: width 7" in text and "| call_of_span_mask | torch add |" in text
+    assert "- bias_gelu_gpu[x]: width 7" in text and "| call_of_span_mask | " in text
     other["machine_info"] = {"memofast": other["machine_info"]["memofast"] | {"build": "another"}}
     (tmp_path / "other.json").write_text(json.dumps(other))
     line = [sys.executable, str(BENCH / "report.py"), str(measured / "speed.json"), str(tmp_path / "other.json")]

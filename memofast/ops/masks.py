@@ -93,8 +93,8 @@ def masks(
     Returns: the masks in the order of `wanted`.
     Raises: as those two. Notes: backend cuda masks all in one launch; elsewhere, in debug mode and under torch.compile it is one after another.
     """
-    chosen = {x.backend(sample_keys, rng, backend) for x in wanted}
-    if chosen != {"cuda"} or not library.calls_at_once():
+    at_once = sample_keys.is_cuda and library.calls_at_once()
+    if not at_once or any(x.backend(sample_keys, rng, backend) != "cuda" for x in wanted):
         return [x.alone(sample_keys, rng, purpose, backend) for x in wanted]
     workspace = sample_keys.new_empty((len(wanted), sample_keys.numel()), dtype=torch.int32)
     prepared = [x.on_cuda(sample_keys, rng, purpose, own) for x, own in zip(wanted, workspace, strict=True)]

@@ -30,11 +30,24 @@ class _Shape:
     result: tuple[Tensor, dict[str, LossSum]] = field(default=None)
 
 
-class CapturedStep(Step):
-    """Replays forward and backward, clipping and the optimiser from CUDA graphs, one per kind of micro-batch.
+def kind_of(batch: PackedBatch, corruption: Corruption, last: bool) -> tuple:
+    """What decides the shapes of a micro-batch at a capacity: objectives, modalities and targets there are, and whether it is the last of its update.
 
-    The kind is what decides shapes: objectives, modalities and targets there are, and whether it is the last of its update. The first few of
-    a kind run operation by operation on the same tensors, which gives the same numbers. So does a micro-batch with more targets
+    So a run of mixing `update` has one kind per objective, and one of mixing `sample` a single one; twice as many with accumulation.
+    """
+    return (
+        last,
+        tuple(corruption.targets),
+        *(None if rows is None else (rows.shape[1], rows.dtype) for rows in (batch.visual, batch.speech)),
+        *(values is None for values in vars(corruption.inputs).values()),
+        *((name, *values.shape[1:]) for name, values in batch.targets.items()),
+    )
+
+
+class CapturedStep(Step):
+    """Replays forward and backward, clipping and the optimiser from CUDA graphs, one per kind of micro-batch (`kind_of`).
+
+    The first few of a kind run operation by operation on the same tensors, which gives the same numbers. So does a micro-batch with more targets
     than its capacity, which masks reach once in 10^15 batches.
 
     Args: capacity: room of a micro-batch; the rest as in `Step`. The optimiser must be capturable, with its rate in a tensor.
@@ -123,13 +136,7 @@ class CapturedStep(Step):
 
     def _place(self, batch: PackedBatch, corruption: Corruption, last: bool) -> _Shape:
         """Copy a micro-batch to the place of its kind on the device."""
-        kind = (
-            last,
-            tuple(corruption.targets),
-            *(None if rows is None else (rows.shape[1], rows.dtype) for rows in (batch.visual, batch.speech)),
-            *(values is None for values in vars(corruption.inputs).values()),
-            *((name, *values.shape[1:]) for name, values in batch.targets.items()),
-        )
+        kind = kind_of(batch, corruption, last)
         if kind not in self._shapes:
             self._shapes[kind] = _Shape(
                 batch.padded_to(self.capacity).to(self.device),

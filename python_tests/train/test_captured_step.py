@@ -10,7 +10,7 @@ from runs import final_weights, losses, pretrain, small_corpus, small_recipe, th
 
 from memofast.data import Loader
 from memofast.train import optimisation
-from memofast.train.captured_step import CapturedStep
+from memofast.train.captured_step import CapturedStep, kind_of
 from memofast.train.plan import make_model, make_plan
 from memofast.train.processes import distributed
 from memofast.train.recipe import read
@@ -60,6 +60,17 @@ def test_a_resumed_run_repeats_the_bits(corpus, tmp_path):
     assert losses(resumed) == losses(whole)
     for name, weight in final_weights(whole).items():
         assert torch.equal(weight, final_weights(resumed)[name]), name
+
+
+@pytest.mark.parametrize(("mixing", "graphs"), [("update", 4), ("sample", 1)])
+def test_one_graph_per_objective_or_one_for_all(corpus, tmp_path, mixing, graphs):
+    """Over many batches drawn as a run draws them: whatever else differs among them must not make a graph of its own."""
+    plan = make_plan(read(str(small_recipe(tmp_path, corpus, train={"mixing": mixing}))))
+    loader = Loader(plan.streams(), capacity=plan.capacity, seed=1, transform=plan.corruption(pin=False))
+    with closing(iter(loader)) as drawn:
+        parts = [part for update in itertools.islice(drawn, 60) for part in update.micro_batches]
+    assert len(plan.recipe.objectives) == 4
+    assert len({kind_of(part.batch, part.extra, True) for part in parts}) == graphs
 
 
 def weights_after(plan, device, kind, wrap, updates=24):

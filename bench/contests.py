@@ -1,0 +1,60 @@
+"""What the operators' benchmarks share: batches, and how a contestant is called.
+
+The file of an operator has a function `contest(..., device)` that gives what the fixtures `on_cpu` and `on_gpu` take, so that both devices see the
+same contestants under the same rules: 32 samples on a CPU, 64 and 256 on a GPU.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+SAMPLES_ON_CPU = 32
+SAMPLES = [64, 256]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+STAGES = {"forward": False, "both": True}  # name -> whether backward runs too
+RANGES = {"text": (5, 30), "visual": (4, 64), "speech": (10, 64)}  # rows of a MEmoBERT-like sample
+
+
+def draw_by_modality(samples: int) -> dict[str, Tensor]:
+    """Rows of MEmoBERT-like samples, [samples] of each modality."""
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.randint(low, high + 1, (samples,), generator=generator) for name, (low, high) in RANGES.items()}
+
+
+LENGTHS = {
+    "memobert": lambda samples: sum(draw_by_modality(samples).values()),
+    "uniform": lambda samples: torch.randint(32, 161, (samples,), generator=torch.Generator().manual_seed(1)),
+    "all32": lambda samples: torch.full((samples,), 32),
+    "all160": lambda samples: torch.full((samples,), 160),
+}
+
+
+def offsets_of(lengths: Tensor) -> Tensor:
+    """[B] to [B + 1] int32, where each sequence starts."""
+    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+
+
+def dropout_of(samples: int, device: str) -> dict[str, Tensor]:
+    """What an operator of ours draws its dropout from."""
+    return {"rng": torch.tensor([1, 2], device=device), "sample_keys": torch.arange(samples, device=device)}
+
+
+def stage(
+    forward: Callable[[], Tensor], inputs: Sequence[Tensor] | Tensor, grad: Tensor, backward: bool
+) -> Callable[[], object]:
+    """A call of forward alone, or of both."""
+    if not backward:
+        return torch.no_grad()(forward)
+    return lambda: torch.autograd.grad(forward(), inputs, grad)
+
+
+def compiled(function: Callable) -> Callable:
+    """By torch.compile for the very shapes; once for all inputs of a contest."""
+    return torch.compile(function, dynamic=False)
+
+
+def liger_layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
+    from liger_kernel.transformers.functional import liger_layer_norm
+
+    return liger_layer_norm(x, gamma, beta, eps)
