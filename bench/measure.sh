@@ -20,7 +20,7 @@ tests="" checks="" rows=""
 if [ "$quick" ]; then
     tests="python_tests/ops python_tests/train/test_captured_step.py python_tests/objectives/test_losses.py"
     checks="not compile"
-    rows="ceilings or whole_word and bf16"
+    rows="ceilings or test_call or whole_word and bf16"
     for operator in attention bias_gelu dropout_add_norm embed; do
         rows="$rows or test_$operator and bf16 and not uniform and not all32 and not all160 and not 64-"
     done

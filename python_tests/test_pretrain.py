@@ -118,6 +118,25 @@ def test_signals_save(corpus, tmp_path, number, code):
 
 
 @pytest.mark.slow
+def test_a_compiled_run_logs_the_same(corpus, tmp_path):
+    """In fp32, in which compiled and plain operations round alike to some digits; two updates, as compiling takes nearly all the time."""
+    logged = []
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        folder.mkdir()
+        options = {"compile": compiled, "precision": "fp32", "updates": 2, "log_every": 1}
+        recipe = small_recipe(folder, corpus, train=options, validate={"every": 100})
+        result = pretrain(folder, recipe, "train.mixing=update")
+        assert result.returncode == 0, result.stderr
+        logged.append(losses(the_run(folder)))
+    plain, compiled = logged
+    assert len(plain) == len(compiled) > 1
+    for a, b in zip(plain, compiled, strict=True):
+        for name in a.keys() | b.keys():
+            assert b[name] == (pytest.approx(a[name], rel=1e-4) if isinstance(a[name], float) else a[name]), name
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mixing", ["sample", "update"])
 def test_two_ranks_equal_one_process(corpus, tmp_path, mixing):
     """The same masks (targets agree exactly) and the same losses, 1e-6 at update 1 and 1e-4 at update 20."""

@@ -41,7 +41,7 @@ def corpora(tmp_path_factory, real_data) -> Path:
     folder = tmp_path_factory.mktemp("corpora")
     vocab = real_data / "vocab" / "vocab.txt"
     faces = real_data / "faces" / "fer2013" / "train.npz"
-    run(folder, "prepare.denseface", "train", faces, "--out", "denseface.safetensors", "--limit", 2000, "--epochs", 1)
+    run(folder, "prepare.denseface", "train", faces, "--out", "denseface.safetensors", "--limit", 600, "--epochs", 1)
     films, voices = folder / "films", folder / "voices"
     films.mkdir()
     for name, most in (("grid_s1", 12), ("grid_multi", 3)):
