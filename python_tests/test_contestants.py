@@ -1,4 +1,4 @@
-"""The benchmarks on a GPU and the ladder, called once on the CPU with a few samples: contestants give results of the same shapes as ours."""
+"""The operators' benchmarks and the ladder, called once on the CPU with a few samples: contestants compute what ours does, or results of its shapes."""
 
 import os
 import subprocess
