@@ -5,6 +5,11 @@ from functools import cache
 from pathlib import Path
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @cache
 def bf16_units() -> str:
     """The CPU's bf16 matrix instructions: `AMX`, `AVX512-BF16`, or an empty string where it has none.

@@ -189,7 +189,7 @@ def embed(
         number of threads; a sample's rows do not depend on the rest of the batch.
     """
     dtype = output_type(text, visual, speech) if dtype is None else dtype
-    automatic = _automatic(types, text.word, dtype)
+    automatic = automatic_backend(types, text.word, dtype)
     backend = library.resolve("embed", backend, automatic, BACKENDS)
     if backend != automatic:
         library.require_device("embed", backend, types)
@@ -217,7 +217,7 @@ def _fits(tensors: tuple, dtype: torch.dtype, p: float, backend: str) -> bool:
     return dtype in types and _C.embed_fits(tensors, types[dtype], p > 0)
 
 
-def _automatic(types: Tensor, word: Tensor, dtype: torch.dtype) -> str:
+def automatic_backend(types: Tensor, word: Tensor, dtype: torch.dtype) -> str:
     if dtype is torch.float64:
         return "reference"
     covered = types.is_cpu or (types.shape[-1] <= _WIDEST_ON_CUDA and word.dtype in (torch.float32, dtype))

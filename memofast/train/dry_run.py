@@ -40,7 +40,8 @@ def describe(plan: Plan) -> str:
         lines.append(f"  draws {', '.join(f'{name} {share:.0%}' for name, share in part.shares.items())}")
     lines += [
         "",
-        f"# first of {train.updates:,} updates: {len(first.micro_batches)} micro-batches of up to {train.samples} samples",
+        f"# first of {train.updates:,} updates: {len(first.micro_batches)} micro-batches of up to {train.samples} samples, "
+        f"{plan.capacity.text:,} text, {plan.capacity.visual:,} visual and {plan.capacity.speech:,} speech rows",
     ]
     for micro_batch in first.micro_batches:
         lines.append(f"{micro_batch.corpus}: {_shapes(micro_batch.batch)}; targets {micro_batch.extra.counts}")

@@ -6,6 +6,7 @@ import math
 import signal
 import time
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -18,10 +19,8 @@ from memofast.errors import MemofastError
 from memofast.evaluate import validation
 from memofast.evaluate.tally import Sums, Tally, means
 from memofast.evaluate.validation import HeldOut, Scores
-from memofast.ops import library
-from memofast.ops.attention import automatic_backend
 from memofast.train import optimisation
-from memofast.train.captured_step import CapturedStep
+from memofast.train.captured_step import CapturedStep, can_be_captured
 from memofast.train.checkpoints import Checkpoints
 from memofast.train.metrics import MetricsLog, peak_memory
 from memofast.train.plan import Plan, make_model
@@ -62,7 +61,7 @@ class Trainer:
         }
         self._keys = [(part.corpus.name, name) for part in plan.parts for name in plan.objectives]
         self._sums = Sums(self.state.sums)
-        self._pending: list[tuple[Update, list[Tensor], Tally, Tensor]] = []
+        self._pending: list[_Done] = []
         self._busy = self._samples = self._rows = 0
 
     def run(self) -> State:
@@ -102,29 +101,14 @@ class Trainer:
 
     def _step(self, model: nn.Module) -> Step:
         arguments = (model, self.optimiser, self.options.clip, self.precision, self.device)
-        captured = self.options.graphs and self.device.type == "cuda" and self._attention_is_capturable()
-        captured = captured and not library.debugging()  # a graph cannot wait for each of its kernels
+        captured = self.options.graphs and self.device.type == "cuda"
+        captured = captured and can_be_captured(self.plan.config, self.precision, self.device)
         optimisation.set_capturable(self.optimiser, self.device if captured else None)
         return CapturedStep(*arguments, self.plan.capacity) if captured else Step(*arguments)
 
-    def _attention_is_capturable(self) -> bool:
-        width = self.plan.config.hidden_size // self.plan.config.num_attention_heads
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        return automatic_backend(torch.empty(0, 3, 1, width, dtype=dtype, device=self.device)) != "torch"
-
     def _loader(self) -> Loader:
-        return Loader(
-            self.plan.streams(),
-            capacity=self.plan.capacity,
-            seed=self.options.seed,
-            micro_batches=self.options.accumulate * self.processes.world,
-            rank=self.processes.rank,
-            world=self.processes.world,
-            mixing=self.options.mixing,
-            transform=self.plan.corruption(pin=self.device.type == "cuda"),
-            pin=self.device.type == "cuda",
-            state=self.state.loader,
-        )
+        processes = self.processes
+        return self.plan.loader(self.device, rank=processes.rank, world=processes.world, state=self.state.loader)
 
     def _update(self, update: Update) -> None:
         """Gradients of the whole global batch, one step of the optimiser.
@@ -146,7 +130,8 @@ class Trainer:
             totals.append(total)
         norm = self.step.clip()
         self.processes.sum_(tally.values)
-        self._pending.append((update, totals, tally, norm))
+        ids = [micro_batch.batch.ids or [] for micro_batch in update.micro_batches]
+        self._pending.append(_Done(update.step, ids, totals, tally, norm))
         self._samples += samples
         self._rows += rows
         if self.device.type == "cpu":
@@ -168,11 +153,11 @@ class Trainer:
 
     def _settle(self) -> None:
         """Look at the numbers of updates done: add them up, refuse what is not finite. On a GPU this waits for it, so it is rare."""
-        for update, totals, tally, norm in self._pending:
-            sums = tally.sums()
-            self.norm = float(norm)
+        for done in self._pending:
+            sums = done.tally.sums()
+            self.norm = float(done.norm)
             if not all(math.isfinite(values["loss"]) for values in sums.values()) or not math.isfinite(self.norm):
-                raise MemofastError(_not_finite(update, totals, sums))
+                raise MemofastError(_not_finite(done, sums))
             self._sums.add(sums)
         self._pending.clear()
 
@@ -263,10 +248,21 @@ class Trainer:
         return State.from_json(saved)
 
 
-def _not_finite(update: Update, totals: list[Tensor], sums: dict) -> str:
+@dataclass
+class _Done:
+    """What is left to look at of an update: not its batches, whose page-locked memory the next ones need. ids: of each micro-batch's samples."""
+
+    step: int
+    ids: list[list[str]]
+    totals: list[Tensor]
+    tally: Tally
+    norm: Tensor
+
+
+def _not_finite(done: _Done, sums: dict) -> str:
     bad = [objective for (_, objective), values in sums.items() if not math.isfinite(values["loss"])]
-    guilty = [m for m, total in zip(update.micro_batches, totals, strict=True) if not math.isfinite(float(total))]
-    ids = [id for micro_batch in guilty or update.micro_batches for id in micro_batch.batch.ids or ()]
+    guilty = [ids for ids, total in zip(done.ids, done.totals, strict=True) if not math.isfinite(float(total))]
+    ids = [id for own in guilty or done.ids for id in own]
     shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
     what = f"loss of {', '.join(sorted(set(bad)))}" if bad else f"gradient of {', '.join(sorted({o for _, o in sums}))}"
-    return f"{what} is not finite at update {update.step}, samples {shown}; check these samples, or resume with a lower train.lr"
+    return f"{what} is not finite at update {done.step}, samples {shown}; check these samples, or resume with a lower train.lr"

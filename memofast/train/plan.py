@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from memofast import objectives
-from memofast.data import Capacity, Corpus, Split
+from memofast.cpu import cores
+from memofast.data import Capacity, Corpus, Loader, Split
 from memofast.data.batch import rounded_length
 from memofast.data.demo import open_corpus
 from memofast.data.loading import MicroBatch
@@ -24,6 +25,7 @@ from memofast.train.fits import check_sizes, sizes_of
 from memofast.train.recipe import CorpusEntry, Recipe, Rows
 
 MODALITIES = ("text", "visual", "speech")
+_MOST_THREADS = 4  # of the loader, where the recipe does not say
 
 
 @dataclass
@@ -50,17 +52,28 @@ class Plan:
 
     def streams(self) -> list[Stream]:
         """A stream per corpus, in `update` mixing per objective and corpus, by weight."""
-        found = []
-        for part in self.parts:
-            served = {name: _served(self.objectives[name], part.train) for name in part.shares}
-            if self.recipe.train.mixing == "sample":
-                found.append(Stream(part.train, part.corpus.weight, None, np.any(list(served.values()), axis=0)))
-            else:
-                found += [
-                    Stream(part.train, part.corpus.weight * share, name, served[name])
-                    for name, share in part.shares.items()
-                ]
-        return found
+        return _streams(self.recipe.train.mixing, self.parts, self.objectives)
+
+    def loader(
+        self, device: torch.device, *, rank: int = 0, world: int = 1, state: dict[str, Any] | None = None
+    ) -> Loader:
+        """Masked micro-batches of this rank, ahead of the device: on a GPU in page-locked memory, by several threads."""
+        train, on_gpu = self.recipe.train, device.type == "cuda"
+        threads = train.loader_threads or (min(_MOST_THREADS, cores() // world or 1) if on_gpu else 1)
+        return Loader(
+            self.streams(),
+            capacity=self.capacity,
+            seed=train.seed,
+            micro_batches=train.accumulate * world,
+            rank=rank,
+            world=world,
+            mixing=train.mixing,
+            transform=self.corruption(pin=on_gpu),
+            prefetch=1 + threads,
+            threads=threads,
+            pin=on_gpu,
+            state=state,
+        )
 
     def corruption(self, pin: bool = False) -> Callable[[MicroBatch, int], objectives.Corruption]:
         """What masks a micro-batch of one update, ahead of the device. pin: into page-locked memory (with CUDA)."""
@@ -91,8 +104,8 @@ def make_plan(recipe: Recipe) -> Plan:
     parts = [_part(recipe, entry, corpus, config, built) for entry, corpus in zip(recipe.corpora, corpora, strict=True)]
     _check_objectives(parts, built)
     train = recipe.train
-    capacity = _capacity([part.train for part in parts], train.samples, train.rows)
-    validation_capacity = _capacity([part.validation for part in parts], train.samples, Rows())
+    capacity = _training_capacity(_streams(train.mixing, parts, built), train.samples, train.rows)
+    validation_capacity = _capacity([part.validation for part in parts], train.samples)
     return Plan(recipe, parts, config, built, capacity, validation_capacity)
 
 
@@ -186,6 +199,20 @@ def _longest(limits: Rows, config: MemoBertConfig) -> tuple[int, int, int]:
     return tuple(min(limit or table, table) for limit, table in zip(given, tables, strict=True))
 
 
+def _streams(mixing: str, parts: list[Part], built: dict[str, Objective]) -> list[Stream]:
+    found = []
+    for part in parts:
+        served = {name: _served(built[name], part.train) for name in part.shares}
+        if mixing == "sample":
+            found.append(Stream(part.train, part.corpus.weight, None, np.any(list(served.values()), axis=0)))
+        else:
+            found += [
+                Stream(part.train, part.corpus.weight * share, name, served[name])
+                for name, share in part.shares.items()
+            ]
+    return found
+
+
 def _served(objective: Objective, split: Split) -> np.ndarray:
     return objective.eligible(split.lengths, set(split.corpus.targets))
 
@@ -200,10 +227,26 @@ def _check_objectives(parts: list[Part], built: dict[str, Objective]) -> None:
             raise MemofastError(f"corpus {part.corpus.path} serves none of the recipe's objectives; leave it out")
 
 
-def _capacity(splits: list[Split], samples: int, rows: Rows) -> Capacity:
+def _capacity(splits: list[Split], samples: int) -> Capacity:
+    """Room for so many samples of any lengths."""
     longest = np.max([split.lengths.max(0) for split in splits], axis=0)
-    limits = [
-        limit or samples * int(most) for limit, most in zip((rows.text, rows.visual, rows.speech), longest, strict=True)
-    ]
     most = max(int(split.lengths.sum(1).max()) for split in splits)
-    return Capacity(samples, *limits, longest=rounded_length(most))
+    return Capacity(samples, *(samples * longest).tolist(), longest=rounded_length(most))
+
+
+_DEVIATIONS, _ROUNDED_TO = 3, 128
+
+
+def _training_capacity(streams: list[Stream], samples: int, given: Rows) -> Capacity:
+    """Room for so many samples of usual lengths, as a captured step computes all of it: what is `given`, else, of each modality, rows that one batch
+    in 700 would exceed, which then ends a few samples early."""
+    whole = _capacity([stream.split for stream in streams], samples)
+    lengths = [
+        stream.split.lengths if stream.eligible is None else stream.split.lengths[stream.eligible] for stream in streams
+    ]
+    usual = np.max([samples * own.mean(0) + _DEVIATIONS * samples**0.5 * own.std(0) for own in lengths], axis=0)
+    rounded = (np.ceil(usual / _ROUNDED_TO) * _ROUNDED_TO).astype(int)
+    longest = np.max([stream.split.lengths.max(0) for stream in streams], axis=0)
+    room = np.minimum((whole.text, whole.visual, whole.speech), np.maximum(rounded, longest))
+    limits = [limit or int(rows) for limit, rows in zip((given.text, given.visual, given.speech), room, strict=True)]
+    return Capacity(samples, *limits, longest=whole.longest)

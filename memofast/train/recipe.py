@@ -66,10 +66,11 @@ class Model(Section):
 
 
 class Train(Section):
-    """samples, rows: most samples and rows of a micro-batch. longest: longer samples are left out. accumulate: micro-batches per
-    update and process. mixing: one objective and corpus per update, or an objective per sample. clip: largest global gradient norm.
-    precision `auto`: bf16 autocast on GPUs and on CPUs with bf16 matrix instructions, else fp32. graphs: replay the step from CUDA
-    graphs on a GPU. compile: pass the model through torch.compile first. threads: of the CPU; None: torch's default. log_every, save_every: in updates."""
+    """samples, rows: most samples and rows of a micro-batch; rows None: enough for all but one batch in 700, which ends a few samples early.
+    longest: longer samples are left out. accumulate: micro-batches per update and process. mixing: one objective and corpus per update, or an
+    objective per sample. clip: largest global gradient norm. precision `auto`: bf16 autocast on GPUs and on CPUs with bf16 matrix instructions, else fp32.
+    graphs: replay the step from CUDA graphs on a GPU. compile: pass the model through torch.compile first. threads: of the CPU; None:
+    torch's default. loader_threads: that pack and mask ahead; None: one, with a GPU up to four. log_every, save_every: in updates."""
 
     samples: int = Field(32, gt=0)
     rows: Rows = Rows()
@@ -89,6 +90,7 @@ class Train(Section):
     graphs: bool = True
     compile: bool = False
     threads: int | None = Field(None, gt=0)
+    loader_threads: int | None = Field(None, gt=0)
     seed: int = Field(1234, ge=0)
     log_every: int = Field(20, gt=0)
     save_every: int = Field(500, gt=0)

@@ -8,9 +8,10 @@ import torch
 import torch.distributed as dist
 from runs import final_weights, losses, pretrain, small_corpus, small_recipe, the_run
 
-from memofast.data import Loader
+from memofast.model import MemoBertConfig
+from memofast.ops import backends, library
 from memofast.train import optimisation
-from memofast.train.captured_step import CapturedStep, kind_of
+from memofast.train.captured_step import CapturedStep, can_be_captured, kind_of
 from memofast.train.plan import make_model, make_plan
 from memofast.train.processes import distributed
 from memofast.train.recipe import read
@@ -66,11 +67,30 @@ def test_a_resumed_run_repeats_the_bits(corpus, tmp_path):
 def test_one_graph_per_objective_or_one_for_all(corpus, tmp_path, mixing, graphs):
     """Over many batches drawn as a run draws them: whatever else differs among them must not make a graph of its own."""
     plan = make_plan(read(str(small_recipe(tmp_path, corpus, train={"mixing": mixing}))))
-    loader = Loader(plan.streams(), capacity=plan.capacity, seed=1, transform=plan.corruption(pin=False))
-    with closing(iter(loader)) as drawn:
+    with closing(iter(plan.loader(torch.device("cpu")))) as drawn:
         parts = [part for update in itertools.islice(drawn, 60) for part in update.micro_batches]
     assert len(plan.recipe.objectives) == 4
     assert len({kind_of(part.batch, part.extra, True) for part in parts}) == graphs
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cuda", "triton", "captured"),
+    [
+        ({}, True, True, True),
+        ({"hidden_size": 48, "num_attention_heads": 6}, True, True, True),  # heads for Triton alone
+        ({}, False, True, False),  # no Triton kernel of the norms
+        ({"hidden_size": 2048, "num_attention_heads": 32}, True, True, False),  # too wide for embed
+        ({"hidden_size": 160, "num_attention_heads": 1}, True, True, False),  # a head too wide for attention
+    ],
+)
+def test_what_can_be_captured(monkeypatch, sizes, cuda, triton, captured):
+    """On an H200's row of the table, with these kernels installed; tensors of no device stand for its own."""
+    monkeypatch.setattr(backends, "_generation", lambda device: "sm_90")
+    monkeypatch.setattr(backends, "_order", backends._installed(cuda, triton))
+    config = MemoBertConfig(**{"hidden_size": 64, "num_attention_heads": 2, **sizes})
+    assert can_be_captured(config, "bf16", torch.device("meta")) == captured
+    monkeypatch.setattr(library, "_debugging", True)
+    assert not can_be_captured(config, "bf16", torch.device("meta"))
 
 
 def weights_after(plan, device, kind, wrap, updates=24):
@@ -81,9 +101,7 @@ def weights_after(plan, device, kind, wrap, updates=24):
     optimisation.set_capturable(optimiser, device if kind is CapturedStep else None)
     room = (plan.capacity,) if kind is CapturedStep else ()
     step = kind(wrap(model), optimiser, options.clip, "fp32", device, *room)
-    pin = device.type == "cuda"
-    loader = Loader(plan.streams(), capacity=plan.capacity, seed=1, transform=plan.corruption(pin=pin), pin=pin)
-    with closing(iter(loader)) as drawn:
+    with closing(iter(plan.loader(device))) as drawn:
         for update in itertools.islice(drawn, updates):
             (micro_batch,) = update.micro_batches
             factors = {name: 1 / max(count, 1) for name, count in micro_batch.extra.counts.items()}
