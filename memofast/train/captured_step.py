@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 
 import torch
@@ -56,6 +56,12 @@ def can_be_captured(config: MemoBertConfig, precision: str, device: torch.device
     return chosen <= {"cuda", "triton"} and not library.debugging()
 
 
+def with_spare_row(capacity: Capacity) -> Capacity:
+    """Room for one row more, so that entries which only fill lists up name a row of no sample: as queries of a full batch's last sample they would
+    make it longer than any."""
+    return replace(capacity, text=capacity.text + 1)
+
+
 def kind_of(batch: PackedBatch, corruption: Corruption, last: bool) -> tuple:
     """What decides the shapes of a micro-batch at a capacity: objectives, modalities and targets there are, and whether it is the last of its update.
 
@@ -89,7 +95,7 @@ class CapturedStep(Step):
         capacity: Capacity,
     ):
         super().__init__(model, optimiser, clip, precision, device)
-        self.capacity = capacity
+        self.capacity = with_spare_row(capacity)
         self._warm_up = _WARM_UP_OF_RANKS if isinstance(model, nn.parallel.DistributedDataParallel) else _WARM_UP
         self._shapes: dict[tuple, _Shape] = {}
         self._rng = torch.zeros(2, dtype=torch.int64, device=device)

@@ -245,7 +245,7 @@ def _training_capacity(streams: list[Stream], samples: int, given: Rows) -> Capa
         stream.split.lengths if stream.eligible is None else stream.split.lengths[stream.eligible] for stream in streams
     ]
     usual = np.max([samples * own.mean(0) + _DEVIATIONS * samples**0.5 * own.std(0) for own in lengths], axis=0)
-    rounded = (np.ceil(usual / _ROUNDED_TO) * _ROUNDED_TO).astype(int)
+    rounded = (np.ceil(usual / _ROUNDED_TO) * _ROUNDED_TO).astype(int) - (1, 0, 0)  # the spare row of a captured step
     longest = np.max([stream.split.lengths.max(0) for stream in streams], axis=0)
     room = np.minimum((whole.text, whole.visual, whole.speech), np.maximum(rounded, longest))
     limits = [limit or int(rows) for limit, rows in zip((given.text, given.visual, given.speech), room, strict=True)]

@@ -162,8 +162,10 @@ def test_bf16_autocast_stays_close_to_fp32():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_gpu_gives_what_the_cpu_gives(dtype):
-    model = build(MemoBertForPreTraining, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).train()
+@pytest.mark.parametrize("heads", [1, 4], ids=["cuda", "triton"])  # 32 and 8 wide, which different kernels take
+def test_a_gpu_gives_what_the_cpu_gives(dtype, heads):
+    sizes = {"num_attention_heads": heads, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    model = build(MemoBertForPreTraining, **sizes).train()
     batch = random_batch(model.config, dtype=torch.float16)
     sources = masks(batch)
     expected = model(batch, ROWS, **sources, rng=RNG)
