@@ -238,8 +238,8 @@ _DEVIATIONS, _ROUNDED_TO = 3, 128
 
 
 def _training_capacity(streams: list[Stream], samples: int, given: Rows) -> Capacity:
-    """Room for so many samples of usual lengths, as a captured step computes all of it: what is `given`, else, of each modality, rows that one batch
-    in 700 would exceed, which then ends a few samples early."""
+    """Room for so many samples of usual lengths, as a captured step computes all of it: what is `given`, else rows of each modality that one batch
+    in 250 would exceed, which then ends a few samples early."""
     whole = _capacity([stream.split for stream in streams], samples)
     lengths = [
         stream.split.lengths if stream.eligible is None else stream.split.lengths[stream.eligible] for stream in streams

@@ -66,7 +66,7 @@ class Model(Section):
 
 
 class Train(Section):
-    """samples, rows: most samples and rows of a micro-batch; rows None: enough for all but one batch in 700, which ends a few samples early.
+    """samples, rows: most samples and rows of a micro-batch; rows None: enough for all but one batch in 250, which ends a few samples early.
     longest: longer samples are left out. accumulate: micro-batches per update and process. mixing: one objective and corpus per update, or an
     objective per sample. clip: largest global gradient norm. precision `auto`: bf16 autocast on GPUs and on CPUs with bf16 matrix instructions, else fp32.
     graphs: replay the step from CUDA graphs on a GPU. compile: pass the model through torch.compile first. threads: of the CPU; None:
