@@ -43,10 +43,16 @@ T* at(std::uintptr_t address) {
 
 using Address = std::uintptr_t;
 
+// MEMOFAST_CUDA_CALL(tensor, f, arguments) calls f on the device of a tensor, whichever is the current one.
 #ifdef MEMOFAST_WITH_CUDA
-#define MEMOFAST_CUDA_CALL(name, ...) cuda::name(__VA_ARGS__)
+template <class Call>
+int on_device_of(const Tensor& tensor, Call call) {
+    const cuda::CurrentDevice device(tensor.device_number());
+    return device.status() ? device.status() : call();
+}
+#define MEMOFAST_CUDA_CALL(tensor, name, ...) on_device_of(tensor, [&] { return cuda::name(__VA_ARGS__); })
 #else
-#define MEMOFAST_CUDA_CALL(name, ...) kNotBuilt
+#define MEMOFAST_CUDA_CALL(tensor, name, ...) kNotBuilt
 #endif
 
 const ExchangeInterface* find_exchange() {
@@ -171,8 +177,10 @@ void bind_masks(py::module_& m) {
         py::gil_scoped_release release;
         return MEMOFAST_DISPATCH(token_mask, a);
     });
-    // Of each mask whether it is of words, and its numbers with those of its list.
-    m.def("masks_on_cuda", [](const std::vector<std::pair<bool, py::tuple>>& asked, [[maybe_unused]] Address stream) -> int {
+    // Of each mask whether it is of words, and its numbers with those of its list; and a tensor of the device that holds them.
+    m.def("masks_on_cuda", [](const std::vector<std::pair<bool, py::tuple>>& asked, const py::object& held,
+                              [[maybe_unused]] Address stream) -> int {
+        [[maybe_unused]] const Tensor one = tensor_of(held);
         std::vector<Mask> all(asked.size());
         for (size_t i = 0; i < asked.size(); ++i) {
             Numbers numbers(asked[i].second);
@@ -182,7 +190,7 @@ void bind_masks(py::module_& m) {
             all[i].list = numbers.list();
         }
         py::gil_scoped_release release;
-        return MEMOFAST_CUDA_CALL(masks, all.data(), int(all.size()), at<void>(stream));
+        return MEMOFAST_CUDA_CALL(one, masks, all.data(), int(all.size()), at<void>(stream));
     });
     m.def("list_targets", [](Address values, int64_t rows, bool negative, Address indices, Address count,
                              Address overflow, int64_t capacity) -> int {
@@ -262,7 +270,7 @@ void bind_attention(py::module_& m) {
         a.out = tensor_of(out).data, a.lse = tensor_of(lse).as<float>();
         a.site = site, a.threshold = threshold, a.keep_scale = keep_scale, a.scale = scale, a.longest = longest;
         py::gil_scoped_release release;
-        return on_cuda ? MEMOFAST_CUDA_CALL(attention_forward, a, at<void>(stream)) : MEMOFAST_DISPATCH(attention_forward, a);
+        return on_cuda ? MEMOFAST_CUDA_CALL(operands.qkv, attention_forward, a, at<void>(stream)) : MEMOFAST_DISPATCH(attention_forward, a);
     });
     m.def("attention_backward", [](const py::tuple& tensors, const py::object& grad, const py::object& out, const py::object& lse,
                                    const py::object& grad_qkv, const py::object& grad_kv, uint32_t site, uint32_t threshold,
@@ -274,7 +282,8 @@ void bind_attention(py::module_& m) {
         a.grad_q = tensor_of(grad_qkv).data, a.grad_kv = operands.keys_in(a.grad_q, tensor_of(grad_kv).data);
         a.site = site, a.threshold = threshold, a.keep_scale = keep_scale, a.scale = scale, a.longest = longest;
         py::gil_scoped_release release;
-        return on_cuda ? MEMOFAST_CUDA_CALL(attention_backward, a, at<void>(stream)) : MEMOFAST_DISPATCH(attention_backward, a);
+        return on_cuda ? MEMOFAST_CUDA_CALL(operands.qkv, attention_backward, a, at<void>(stream))
+                       : MEMOFAST_DISPATCH(attention_backward, a);
     });
 }
 
@@ -356,7 +365,7 @@ void bind_embed(py::module_& m) {
         a.rows = result.size[0], a.type = Type(result.element);
         a.site = site, a.threshold = threshold, a.keep_scale = keep_scale, a.eps = eps;
         py::gil_scoped_release release;
-        return on_cuda ? MEMOFAST_CUDA_CALL(embed_forward, a, at<void>(stream)) : MEMOFAST_DISPATCH(embed_forward, a);
+        return on_cuda ? MEMOFAST_CUDA_CALL(operands.tensor[0], embed_forward, a, at<void>(stream)) : MEMOFAST_DISPATCH(embed_forward, a);
     });
     m.def("embed_backward", [](const py::tuple& tensors, const py::object& grad, const py::object& statistics,
                                const py::tuple& gradients, const py::object& workspace, uint32_t site, uint32_t threshold,
@@ -371,7 +380,7 @@ void bind_embed(py::module_& m) {
         EmbedGradients{tensor_of(gradients[0]), {tensor_of(gradients[1]), tensor_of(gradients[2]), tensor_of(gradients[3])},
                        tensor_of(gradients[4])}.add_to(a);
         py::gil_scoped_release release;
-        return on_cuda ? MEMOFAST_CUDA_CALL(embed_backward, a, at<void>(stream)) : MEMOFAST_DISPATCH(embed_backward, a);
+        return on_cuda ? MEMOFAST_CUDA_CALL(operands.tensor[0], embed_backward, a, at<void>(stream)) : MEMOFAST_DISPATCH(embed_backward, a);
     });
 }
 
@@ -418,7 +427,7 @@ void bind_dropout_add_norm(py::module_& m) {
         a.out = tensor_of(out).data, a.statistics = tensor_of(statistics).as<float>();
         a.site = site, a.threshold = threshold, a.scale = scale, a.eps = eps;
         py::gil_scoped_release release;
-        return on_cuda ? MEMOFAST_CUDA_CALL(dropout_add_norm, a, at<void>(stream)) : MEMOFAST_DISPATCH(dropout_add_norm, a);
+        return on_cuda ? MEMOFAST_CUDA_CALL(operands.x, dropout_add_norm, a, at<void>(stream)) : MEMOFAST_DISPATCH(dropout_add_norm, a);
     });
     m.def("dropout_add_norm_backward",
           [](const py::tuple& tensors, const py::object& grad, const py::object& statistics, const py::object& grad_x,
@@ -433,7 +442,7 @@ void bind_dropout_add_norm(py::module_& m) {
         a.partials = tensor_of(partials).as<float>(), a.sums = tensor_of(sums).as<float>();
         a.site = site, a.threshold = threshold, a.scale = scale;
         py::gil_scoped_release release;
-        return on_cuda ? MEMOFAST_CUDA_CALL(dropout_add_norm_backward, a, at<void>(stream))
+        return on_cuda ? MEMOFAST_CUDA_CALL(operands.x, dropout_add_norm_backward, a, at<void>(stream))
                        : MEMOFAST_DISPATCH(dropout_add_norm_backward, a);
     });
 }
@@ -457,7 +466,7 @@ void bind_bias_gelu(py::module_& m) {
         BiasGeluArguments a = arguments(rows, added);
         a.out = tensor_of(out).data;
         py::gil_scoped_release release;
-        return on_cuda ? MEMOFAST_CUDA_CALL(bias_gelu, a, at<void>(stream)) : MEMOFAST_DISPATCH(bias_gelu, a);
+        return on_cuda ? MEMOFAST_CUDA_CALL(rows, bias_gelu, a, at<void>(stream)) : MEMOFAST_DISPATCH(bias_gelu, a);
     });
     m.def("bias_gelu_backward", [=](const py::object& x, const py::object& bias, const py::object& grad, const py::object& grad_x,
                                     const py::object& partials, const py::object& grad_bias, bool on_cuda, Address stream) -> int {
@@ -467,7 +476,7 @@ void bind_bias_gelu(py::module_& m) {
         a.grad = given.data, a.grad_x = tensor_of(grad_x).data;
         a.partials = tensor_of(partials).as<float>(), a.grad_bias = tensor_of(grad_bias).as<float>();
         py::gil_scoped_release release;
-        return on_cuda ? MEMOFAST_CUDA_CALL(bias_gelu_backward, a, at<void>(stream)) : MEMOFAST_DISPATCH(bias_gelu_backward, a);
+        return on_cuda ? MEMOFAST_CUDA_CALL(rows, bias_gelu_backward, a, at<void>(stream)) : MEMOFAST_DISPATCH(bias_gelu_backward, a);
     });
 }
 

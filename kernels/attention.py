@@ -74,7 +74,7 @@ def parts_of(qkv, kv, query, key, head, width, D: tl.constexpr):
 def places(head, stride, begin, length, D: tl.constexpr, BLOCK: tl.constexpr):
     """Pointers to rows [begin, begin + BLOCK) of one head, and which exist, [BLOCK, padded(D)]."""
     row, channel = tl.arange(0, BLOCK)[:, None], tl.arange(0, padded(D))[None, :]
-    first = head + tl.to_tensor(begin).to(tl.int64) * stride
+    first = head + tl.cast(begin, tl.int64) * stride
     return first + row * stride + channel, (begin + row < length) & (channel < D)
 
 
@@ -107,8 +107,7 @@ def dropout_of(sample, samples, head, rng, sample_keys, site, threshold, keep_sc
         key_low, key_high = stream_key(rng, PURPOSE, site)
         sample_key = tl.load(sample_keys + sample, mask=sample < samples, other=0)
         return key_low, key_high, sample_key, head << 16, threshold, keep_scale
-    else:
-        return None
+    # a `return None` is not compiled by Triton 3.6
 
 
 @triton.jit

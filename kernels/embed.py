@@ -142,8 +142,7 @@ def dropout_of(rng, sample_keys, site, threshold, keep_scale, DROPOUT: tl.conste
     if DROPOUT:
         key_low, key_high = stream_key(rng, PURPOSE, site)
         return key_low, key_high, sample_keys, threshold, keep_scale
-    else:
-        return None
+    # a `return None` is not compiled by Triton 3.6
 
 
 @triton.jit

@@ -20,6 +20,7 @@ struct Tensor {
     bool contiguous = false;
 
     explicit operator bool() const { return dimensions >= 0; }
+    int device_number() const { return int(uint32_t(device)); }
     template <class T>
     T* as() const {
         return static_cast<T*>(data);

@@ -39,9 +39,9 @@ TABLE = {
     "embed": {
         "cpu": _measured("cpu", "pytest bench/test_embed.py"),
         "before_sm_80": Row(("reference",)),
-        "sm_80": Row(("cuda", "reference")),
-        "sm_90": Row(("cuda", "reference")),
-        "sm_100": Row(("cuda", "reference")),
+        "sm_80": Row(("cuda", "triton", "reference")),
+        "sm_90": Row(("cuda", "triton", "reference")),
+        "sm_100": Row(("cuda", "triton", "reference")),
         "other": Row(("reference",)),
     },
     "dropout_add_norm": {
@@ -114,11 +114,12 @@ def _generation(device: torch.device) -> str:
     if device.type != "cuda":
         return "other"
     if torch.compiler.is_compiling():  # a tracer would guard on what is known so far
-        return _generation_of(*torch.cuda.get_device_capability(device))
+        return _generation_of(device)
     if device.index not in _known:
-        _known[device.index] = _generation_of(*torch.cuda.get_device_capability(device))
+        _known[device.index] = _generation_of(device)
     return _known[device.index]
 
 
-def _generation_of(major: int, minor: int) -> str:
-    return next(name for least, name in _GENERATIONS.items() if 10 * major + minor >= least)
+def _generation_of(device: torch.device) -> str:
+    facts = torch.cuda.get_device_properties(device)  # to a tracer a constant, as get_device_capability is not
+    return next(name for least, name in _GENERATIONS.items() if 10 * facts.major + facts.minor >= least)

@@ -30,7 +30,7 @@ from memofast.ops.embed_operands import (
 from memofast.ops.embed_reference import embed_reference, embed_reference_backward
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
-_WIDEST_ON_CUDA = 1024
+_WIDEST_ON_GPU = 1024
 _KERNEL_TYPES = {
     "cpu": {dtype: code for dtype, code in library.TYPE_CODES.items() if dtype is not torch.float16},
     "cuda": library.TYPE_CODES,
@@ -220,8 +220,14 @@ def _fits(tensors: tuple, dtype: torch.dtype, p: float, backend: str) -> bool:
 def automatic_backend(types: Tensor, word: Tensor, dtype: torch.dtype) -> str:
     if dtype is torch.float64:
         return "reference"
-    covered = types.is_cpu or (types.shape[-1] <= _WIDEST_ON_CUDA and word.dtype in (torch.float32, dtype))
-    return backends.automatic("embed", types, () if covered else ("cuda",))
+    return backends.automatic("embed", types, () if types.is_cpu else _uncovered(types.shape[-1], word.dtype, dtype))
+
+
+def _uncovered(width: int, word: torch.dtype, dtype: torch.dtype) -> tuple[str, ...]:
+    """Kernels of GPUs that take no rows of this width, or no word table of this type."""
+    if width > _WIDEST_ON_GPU or word is torch.float64:
+        return "cuda", "triton"
+    return () if word in (torch.float32, dtype) else ("cuda",)
 
 
 def _in_compute_type(own: FeatureRows | None, dtype: torch.dtype) -> FeatureRows | None:

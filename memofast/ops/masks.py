@@ -96,9 +96,15 @@ def masks(
     at_once = sample_keys.is_cuda and library.calls_at_once()
     if not at_once or any(x.backend(sample_keys, rng, backend) != "cuda" for x in wanted):
         return [x.alone(sample_keys, rng, purpose, backend) for x in wanted]
+    return _on_cuda(wanted, sample_keys, rng, purpose)
+
+
+def _on_cuda(
+    wanted: Sequence[WordsToMask | RowsToMask], sample_keys: Tensor, rng: Tensor, purpose: Purpose
+) -> list[MaskedTokens | MaskedRows]:
     workspace = sample_keys.new_empty((len(wanted), sample_keys.numel()), dtype=torch.int32)
     prepared = [x.on_cuda(sample_keys, rng, purpose, own) for x, own in zip(wanted, workspace, strict=True)]
-    status = _C.masks_on_cuda([mask for mask, _ in prepared], library.stream(sample_keys))
+    status = _C.masks_on_cuda([mask for mask, _ in prepared], sample_keys, library.stream(sample_keys))
     if status:
         named = [(f"{i}.{name}", x) for i, one in enumerate(wanted) for name, x in one._asdict().items()]
         faults.check_status("masks", status, named=[(name, x) for name, x in named if isinstance(x, Tensor)])

@@ -227,7 +227,7 @@ def _implementation(offsets, sample_keys, rng, selected, rows, capacity, codes, 
     if backend == "cuda":
         workspace = offsets.new_empty(sample_keys.numel())
         mask, results = on_cuda(offsets, sample_keys, rng, selected, rows, capacity, codes, workspace)
-        status = _C.masks_on_cuda([mask], library.stream(offsets))
+        status = _C.masks_on_cuda([mask], offsets, library.stream(offsets))
         faults.check_status("span_mask", status, (offsets, sample_keys, rng, selected))
         return results
     source, numbers = _numbers(offsets, sample_keys, rng, selected, rows, codes)

@@ -262,7 +262,7 @@ def _implementation(token_ids, word_ids, offsets, sample_keys, rng, emotion, sel
     if backend == "cuda":
         workspace = offsets.new_empty(sample_keys.numel())
         mask, results = on_cuda(*tensors, capacity, codes, workspace)
-        faults.check_status("token_mask", _C.masks_on_cuda([mask], library.stream(offsets)), tensors)
+        faults.check_status("token_mask", _C.masks_on_cuda([mask], offsets, library.stream(offsets)), tensors)
         return results
     seen, labels, numbers = _numbers(*tensors, codes)
     found = _C.token_mask(numbers)

@@ -16,12 +16,13 @@ from memofast.ops import (
     dropout_add_norm_reference,
     embed,
     embed_reference,
-    masks,
     span_mask,
     span_mask_reference,
     token_mask,
     token_mask_reference,
 )
+from memofast.ops.masks import _on_cuda as masks_on_cuda
+from memofast.ops.philox import Purpose
 
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -112,5 +113,5 @@ def test_token_mask(cuda_on_host, poisoned_memory, policy):
 def test_masks_of_several_modalities(cuda_on_host, poisoned_memory, repeated, capacity):
     """In one launch as long as they are at most eight; nine and more take another."""
     asked = mask_cases.wanted(capacity) * repeated
-    got = cuda_on_host(masks, asked, mask_cases.KEYS, mask_cases.RNG, backend="cuda")
+    got = cuda_on_host(masks_on_cuda, asked, mask_cases.KEYS, mask_cases.RNG, Purpose.MASK)
     mask_cases.assert_same(got, mask_cases.one_by_one(asked, backend="reference"))

@@ -35,6 +35,7 @@ def test_faults_show(program):
     assert forward["no_barrier"] != reverse["no_barrier"]  # read before it was written, in one order of threads
     for name in ("leave", "mix", "past"):
         assert forward[name][0] == reverse[name][0] == 719
+    assert forward["elsewhere"][0] == 400  # another device was current
     for message in ("others never reach", "different operations", "wrote past the dynamic shared memory"):
         assert message in said
 

@@ -20,6 +20,7 @@ from memofast.kernels import attention, embed, span_mask  # noqa: E402
 
 SHARED_MEMORY = {80: 163 << 10, 90: 227 << 10}  # bytes a program may use, by compute capability
 NO_KERNELS = {"philox"}
+SPILLED_BEFORE_3_9 = 8  # bytes of stack that the compilers of older Tritons need in addition
 
 
 class Case(NamedTuple):
@@ -153,4 +154,5 @@ def test_compiles_for_a_gpu(name, capability, tmp_path, monkeypatch):
     used = resources(result.asm["cubin"], tmp_path)
     print(f"{name} on sm_{capability}: {used}, shared memory {result.metadata.shared}")
     assert result.metadata.shared <= SHARED_MEMORY[capability]
-    assert used["STACK"] <= CASES[name].spill_limit
+    is_older = tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9)
+    assert used["STACK"] <= CASES[name].spill_limit + (SPILLED_BEFORE_3_9 if is_older else 0)

@@ -2,6 +2,7 @@
 // warp-wide exchange hands over to the next fiber; between two of them a thread runs alone, so that a missing barrier shows as a
 // result that depends on the order of threads (MEMOFAST_THREAD_ORDER=reverse). A kernel that waits for threads which never come,
 // mixes warp-wide operations, or writes past its dynamic shared memory ends with an error. Shared memory starts as NaN.
+// The host is device 0; which device is current stands in MEMOFAST_CURRENT_DEVICE, and nothing runs where it is another one.
 #pragma once
 
 #include <setjmp.h>
@@ -52,20 +53,34 @@ struct alignas(16) float4 {
 
 using cudaStream_t = void*;
 using cudaError_t = int;
-constexpr int cudaErrorInvalidValue = 1, cudaErrorLaunchFailure = 719, cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
-              cudaDevAttrMaxSharedMemoryPerBlockOptin = 97;
+constexpr int cudaErrorInvalidValue = 1, cudaErrorInvalidDevice = 101, cudaErrorInvalidResourceHandle = 400, cudaErrorLaunchFailure = 719,
+              cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97;
 
 namespace cuda_on_host {
+
+constexpr int kDevices = 2;
 inline cudaError_t last_error = 0;
+
+inline int current_device() {
+    const char* device = getenv("MEMOFAST_CURRENT_DEVICE");
+    return device ? atoi(device) : 0;
 }
+
+}  // namespace cuda_on_host
 
 inline cudaError_t cudaGetLastError() { return std::exchange(cuda_on_host::last_error, 0); }
 inline cudaError_t cudaMemsetAsync(void* target, int value, size_t bytes, cudaStream_t) {
+    if (cuda_on_host::current_device() != 0) return cuda_on_host::last_error = cudaErrorInvalidResourceHandle;
     memset(target, value, bytes);
     return 0;
 }
 inline cudaError_t cudaGetDevice(int* device) {
-    *device = 0;
+    *device = cuda_on_host::current_device();
+    return 0;
+}
+inline cudaError_t cudaSetDevice(int device) {
+    if (device < 0 || device >= cuda_on_host::kDevices) return cuda_on_host::last_error = cudaErrorInvalidDevice;
+    setenv("MEMOFAST_CURRENT_DEVICE", device ? "1" : "0", 1);
     return 0;
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, int, int) {
@@ -216,6 +231,7 @@ cudaError_t run_grid(void (*kernel)(Parameters...), dim3 grid, dim3 threads, voi
     if (!grid.x || !grid.y || !grid.z || !count || count > 1024 || grid.y > 65535 || grid.z > 65535 || shared > kSharedBytes)
         return last_error = cudaErrorInvalidValue;
     const std::function<void()> call = [&] { kernel(*static_cast<Parameters*>(arguments[places])...); };
+    if (current_device() != 0) return last_error = cudaErrorInvalidResourceHandle;
     const char* order = getenv("MEMOFAST_THREAD_ORDER");
     static std::vector<unsigned char> stacks;
     stacks.resize(std::max(stacks.size(), size_t(count) * kStackBytes));

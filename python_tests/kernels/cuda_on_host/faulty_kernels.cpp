@@ -34,4 +34,6 @@ int main() {
     run("leave", leave_before_shuffle);
     run("mix", mix_operations);
     run("past", write_past_the_end);
+    cudaSetDevice(1);
+    run("elsewhere", reverse, true);
 }
