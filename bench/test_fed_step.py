@@ -12,6 +12,7 @@ from contextlib import closing
 import pytest
 import random_corpus
 import torch
+from contests import RANGES
 
 from memofast.data import Loader, Update
 from memofast.train import optimisation
@@ -20,12 +21,14 @@ from memofast.train.plan import Plan, make_model, make_plan
 from memofast.train.recipe import read
 from memofast.train.step import Step
 
-PIECES, FACES, SOUND = (3, 28), (4, 64), (10, 64)
+PIECES = tuple(rows - 2 for rows in RANGES["text"])  # without [CLS] and [SEP]
 READY, ALONE = 8, 24  # batches
 
 
 def plan_for(folder, samples: int, corpus: int, device: str) -> Plan:
-    random_corpus.write(folder, random_corpus.draw(corpus, PIECES, FACES, SOUND), held_out=samples)
+    random_corpus.write(
+        folder, random_corpus.draw(corpus, PIECES, RANGES["visual"], RANGES["speech"]), held_out=samples
+    )
     changed = (f"corpora.0.path={folder}", f"train.samples={samples}", "train.accumulate=1", f"train.device={device}")
     recipe = read("memobert-base", changed)
     return make_plan(recipe.model_copy(update={"objectives": {"whole_word_mlm": None}}))
