@@ -101,7 +101,10 @@ def side_by_side(benchmark):
 
 def _contestants(ours: Callable, rivals: dict[str, Callable], prepare: Callable) -> tuple[dict, dict[str, str]]:
     """What `prepare` makes of everybody's function of an input set's number, and why a rival cannot take part; ours has to."""
-    torch.compiler.reset()  # beyond some compilations PyTorch would silently run the rest operation by operation
+    # Beyond some compilations PyTorch would silently run the rest operation by operation: start anew, and refuse who gets there.
+    torch.compiler.reset()
+    if hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
     ready, refused = {"ours": prepare(ours)}, {}
     for name, make in rivals.items():
         try:
@@ -159,6 +162,8 @@ def on_gpu(benchmark):
         **facts: object,
     ) -> None:
         copies = gpu_timing.copies_beyond_cache(bytes_of_one)
+        if gpu_timing.stay_in_cache(copies, bytes_of_one):
+            facts["inputs"] = "in the L2 cache"
         timed, refused = _contestants(
             ours, rivals, lambda make: gpu_timing.Timed([make(number) for number in range(copies)])
         )
