@@ -7,8 +7,11 @@ import contextlib
 import math
 import platform
 import random
+import re
+import shlex
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -232,6 +235,11 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def _command() -> str:
+    """What pytest was called with, folders of this machine left out."""
+    return shlex.join(re.sub(r"(^|=)/.*/", r"\1", argument) for argument in sys.argv[1:])
+
+
 def pytest_benchmark_update_machine_info(config, machine_info):
     machine_info["memofast"] = {
         "cpu": f"{_cpu_name()}, bf16 instructions: {bf16_units() or 'none'}",
@@ -241,6 +249,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "memofast": memofast.__version__,
         "build": _C.source_digest,
         "commit": _commit(),
+        "command": _command(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "versions": _versions(),
