@@ -197,6 +197,18 @@ def on_gpu(benchmark):
     return measure
 
 
+@pytest.fixture
+def until_returned(benchmark):
+    """Time on the host until steps on a GPU return, beside what `side_by_side` took of them: `until_returned({name: step})`, steps that do not wait."""
+
+    def measure(steps: dict[str, Callable[[], object]], rounds: int = 10) -> None:
+        times = {name: [gpu_timing.returned_seconds(step) for _ in range(rounds)] for name, step in steps.items()}
+        benchmark.extra_info["call_seconds"] = {name: _summary(values) for name, values in times.items()}
+        torch.cuda.synchronize()
+
+    return measure
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():

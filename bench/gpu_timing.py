@@ -20,6 +20,24 @@ _failed: list[
 ] = []  # kept, as before torch 2.12 allocators go on asking graphs whose capture failed
 
 
+def until_idle(step: Callable[[], object]) -> Callable[[], None]:
+    """`step`, waiting for the device at its end."""
+
+    def run() -> None:
+        step()
+        torch.cuda.synchronize()
+
+    return run
+
+
+def returned_seconds(step: Callable[[], object]) -> float:
+    """Time on the host until `step` returns, with the device idle at its start."""
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    step()
+    return time.perf_counter() - begin
+
+
 @cache
 def _side_stream() -> torch.cuda.Stream:
     """One for all warm-ups and captures, as matrix products keep a workspace for every stream."""

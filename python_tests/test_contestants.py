@@ -118,6 +118,10 @@ with mock.patch.object(gpu_timing.torch, "cuda", mock.MagicMock(CUDAGraph=Graph)
         fails._replay()
     assert drawn["rand"].called and ended["_cuda_releasePool"].called
     assert (works.method, fails.method) == ("graph", "events")
+    torch.cuda.synchronize.reset_mock()
+    gpu_timing.until_idle(lambda: torch.cuda.synchronize.assert_not_called())()
+    torch.cuda.synchronize.assert_called_once()
+    assert gpu_timing.returned_seconds(torch.cuda.synchronize.assert_called) < 1
     streams = torch.cuda.stream.return_value
     assert streams.__enter__.call_count == streams.__exit__.call_count == 5
 assert [graph.done for graph in Graph.made] == [["begin", "end", "replay"], ["begin", "end", "reset"], ["begin", "end"]]
@@ -151,6 +155,7 @@ test_ladder.CapturedStep, test_ladder.pool_bytes = Replayed, lambda pool: 7
 for rung in ladder.rungs.values():
     rung()
 ladder.rungs["cuda graphs"] = ladder._captured()
+assert test_ladder.room_of(256) == {"text": 5504, "visual": 11008, "speech": 11008}
 weights = sum(parameter.nbytes for parameter in ladder.ours.parameters())
 assert ladder.facts()["cuda graphs"]["peak_bytes"] > weights
 
