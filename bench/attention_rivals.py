@@ -7,6 +7,7 @@ output get a gradient of zero.
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -88,23 +89,29 @@ def torch_varlen(case: Case, *tensors: Tensor) -> Callable:
     return packed(case, *tensors, lambda q, k, v: varlen_attn(q, k, v, *case.limits))
 
 
-def flex(case: Case, q: Tensor, k: Tensor, v: Tensor, grad: Tensor, attend: Callable[..., Tensor]) -> Callable:
-    """`attend`: compiled FlexAttention, over all rows as one sequence of which each query sees its own sample; its block mask is made beforehand."""
+def block_mask(case: Case):
+    """Of all rows as one sequence for FlexAttention: each query sees the keys of its own sample."""
     from torch.nn.attention.flex_attention import create_block_mask
 
+    def sample_of_rows(offsets: Tensor) -> Tensor:
+        rows = torch.arange(int(offsets[-1]), device=offsets.device, dtype=torch.int32)
+        return torch.searchsorted(offsets[1:], rows, right=True)
+
+    of_query, of_key = sample_of_rows(case.starts), sample_of_rows(case.offsets)
+    sizes = len(of_query), len(of_key)
+    return create_block_mask(
+        lambda batch, head, query, key: of_query[query] == of_key[key], None, None, *sizes, device=of_key.device
+    )
+
+
+def flex(case: Case, mask: Callable, q: Tensor, k: Tensor, v: Tensor, grad: Tensor, attend: Callable) -> Callable:
+    """`attend`: compiled FlexAttention; `mask`: gives the one block mask of all input sets, as with another it would be compiled anew."""
     if case.p:
         raise NotImplementedError("FlexAttention has no dropout")
-
-    def sample_of(offsets: Tensor, rows: int) -> Tensor:
-        return torch.searchsorted(offsets[1:], torch.arange(rows, device=offsets.device, dtype=torch.int32), right=True)
-
-    of_query, of_key = sample_of(case.starts, q.shape[0]), sample_of(case.offsets, k.shape[0])
-    mask = create_block_mask(
-        lambda batch, head, query, key: of_query[query] == of_key[key], None, None, q.shape[0], k.shape[0], device=q.device
-    )  # fmt: skip
+    seen = mask()
     leaves = [part.transpose(0, 1)[None].contiguous().requires_grad_(case.backward) for part in (q, k, v)]
     grad = grad.transpose(0, 1)[None].contiguous()
-    return stage(lambda: attend(*leaves, block_mask=mask), leaves, grad, case.backward)
+    return stage(lambda: attend(*leaves, block_mask=seen), leaves, grad, case.backward)
 
 
 def rivals(case: Case, tensors: Callable[[int], tuple[Tensor, ...]], device: str) -> dict[str, Callable]:
@@ -121,8 +128,8 @@ def rivals(case: Case, tensors: Callable[[int], tuple[Tensor, ...]], device: str
         **{f"padded_sdpa {kernel.lower()}": over_padded_rows(sdpa(kernel)) for kernel in KERNELS[device]},
     }
     if device == "cuda":  # elsewhere they have no backward pass, or no kernel
-        attend = compiled(flex_attention)
-        found["flex"] = lambda number: flex(case, *tensors(number), attend)
+        attend, mask = compiled(flex_attention), cache(lambda: block_mask(case))
+        found["flex"] = lambda number: flex(case, mask, *tensors(number), attend)
         found["flash_varlen"] = lambda number: flash_varlen(case, *tensors(number))
         found["torch_varlen"] = lambda number: torch_varlen(case, *tensors(number))
     return found

@@ -7,8 +7,11 @@ import contextlib
 import math
 import platform
 import random
+import re
+import shlex
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -101,7 +104,10 @@ def side_by_side(benchmark):
 
 def _contestants(ours: Callable, rivals: dict[str, Callable], prepare: Callable) -> tuple[dict, dict[str, str]]:
     """What `prepare` makes of everybody's function of an input set's number, and why a rival cannot take part; ours has to."""
-    torch.compiler.reset()  # beyond some compilations PyTorch would silently run the rest operation by operation
+    # Beyond some compilations PyTorch would silently run the rest operation by operation: start anew, and refuse who gets there.
+    torch.compiler.reset()
+    if hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
     ready, refused = {"ours": prepare(ours)}, {}
     for name, make in rivals.items():
         try:
@@ -159,6 +165,8 @@ def on_gpu(benchmark):
         **facts: object,
     ) -> None:
         copies = gpu_timing.copies_beyond_cache(bytes_of_one)
+        if gpu_timing.stay_in_cache(copies, bytes_of_one):
+            facts["inputs"] = "in the L2 cache"
         timed, refused = _contestants(
             ours, rivals, lambda make: gpu_timing.Timed([make(number) for number in range(copies)])
         )
@@ -185,6 +193,18 @@ def on_gpu(benchmark):
             "facts": facts,
         }
         benchmark.pedantic(timed["ours"].gpu_seconds, rounds=3, warmup_rounds=0)
+
+    return measure
+
+
+@pytest.fixture
+def until_returned(benchmark):
+    """Time on the host until steps on a GPU return, beside what `side_by_side` took of them: `until_returned({name: step})`, steps that do not wait."""
+
+    def measure(steps: dict[str, Callable[[], object]], rounds: int = 10) -> None:
+        times = {name: [gpu_timing.returned_seconds(step) for _ in range(rounds)] for name, step in steps.items()}
+        benchmark.extra_info["call_seconds"] = {name: _summary(values) for name, values in times.items()}
+        torch.cuda.synchronize()
 
     return measure
 
@@ -227,6 +247,11 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def _command() -> str:
+    """What pytest was called with, folders of this machine left out."""
+    return shlex.join(re.sub(r"(^|=)/.*/", r"\1", argument) for argument in sys.argv[1:])
+
+
 def pytest_benchmark_update_machine_info(config, machine_info):
     machine_info["memofast"] = {
         "cpu": f"{_cpu_name()}, bf16 instructions: {bf16_units() or 'none'}",
@@ -236,6 +261,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "memofast": memofast.__version__,
         "build": _C.source_digest,
         "commit": _commit(),
+        "command": _command(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "versions": _versions(),

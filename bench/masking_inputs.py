@@ -1,16 +1,16 @@
-"""1,000 samples of MEmoBERT-like lengths, as a packed batch and as the Python lists that a per-sample data set holds."""
+"""1,000 MEmoBERT-like samples, as a packed batch and as the Python lists that a per-sample data set holds."""
 
 import random
 
 import torch
+from contests import RANGES
 
 SAMPLES = 1000
-TEXT, VISUAL, SPEECH = (5, 30), (4, 64), (10, 64)  # word pieces with [CLS] and [SEP]; rows
 
 
-def lengths(bounds: tuple[int, int], seed: int) -> list[int]:
-    draw = random.Random(seed)
-    return [draw.randint(*bounds) for _ in range(SAMPLES)]
+def lengths(modality: str) -> list[int]:
+    draw = random.Random(modality)
+    return [draw.randint(*RANGES[modality]) for _ in range(SAMPLES)]
 
 
 def offsets(sizes: list[int]) -> torch.Tensor:

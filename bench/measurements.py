@@ -7,29 +7,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _DTYPES = ("fp32", "bf16", "fp16")
-# The tests of what a benchmark measures, where they are not of its own name; first those of rows on a GPU.
-_VOUCHING_ON_GPU = {"ladder": "captured_step", "fed_step": "captured_step"}
-_VOUCHING = {
-    "loader": "loading", "prepare": "decoding", "step": "losses", "ladder": "losses", "fed_step": "losses", "predict": "predictor"
-}  # fmt: skip
+# The tests of what a benchmark measures, where they are not of its own name.
+_VOUCHING = {"loader": "loading", "prepare": "decoding", "predict": "predictor"}
+_STEPS = ("ladder", "step", "learning", "fed_step")
+_OF_A_STEP = ("attention", "cross_attention", "embed", "dropout_add_norm", "bias_gelu", "losses")
+_WITHOUT_GPU_TESTS = {"losses"}
 
 
-def vouching(file: str, name: str, on_gpu: bool) -> str:
-    """The test file that vouches for a row, without `test_`."""
+def vouching(file: str, name: str, on_gpu: bool) -> tuple[str, ...]:
+    """The test files that vouch for a row, without `test_`."""
+    if file in _STEPS:
+        return (*_OF_A_STEP, "captured_step") if on_gpu else _OF_A_STEP
     if name.startswith("all_masks"):
-        return "masks"
+        return ("masks",)
     if name.startswith("call["):
-        return name.removeprefix("call[").split("-")[0]
-    return (_VOUCHING_ON_GPU if on_gpu else {}).get(file) or _VOUCHING.get(file, file)
+        return (name.removeprefix("call[").split("-")[0],)
+    return (_VOUCHING.get(file, file),)
+
+
+def unvouched(tests: tuple[str, ...], passed: set[str]) -> str:
+    """Why nothing is claimed of what these test files vouch for; empty where all passed."""
+    missing = [f"test_{name}" for name in tests if name not in passed]
+    return f"withheld: {', '.join(missing)} did not pass on this build" if missing else ""
 
 
 @dataclass
 class Measurement:
-    """One comparison. tests: the test file that vouches for it, without `test_`; summaries are {median, p20, p80}, in seconds or ratios, by contestant;
+    """One comparison. tests: the test files that vouch for it, without `test_`; target: by rival, or of the `fastest` that took part; summaries are {median, p20, p80}, in seconds or ratios, by contestant;
     beside: contestants that are code of ours, or do less."""
 
     name: str
-    tests: str
+    tests: tuple[str, ...]
     on_gpu: bool
     seconds: dict[str, dict]
     ratios: dict[str, dict]
@@ -40,8 +48,14 @@ class Measurement:
     method: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
-    def met(self, rival: str) -> bool:
-        return self.ratios[rival]["median"] >= self.target.get(rival, 0)
+    def wanted(self, rival: str) -> float:
+        """The ratio aimed at."""
+        of_fastest = self.target.get("fastest", 0) if rival == self.fastest_rival else 0
+        return max(self.target.get(rival, 0), of_fastest)
+
+    def ratio_to(self, rival: str) -> dict | None:
+        """The ratio to a rival, or to the `fastest`; None where it did not take part."""
+        return self.ratios.get(self.fastest_rival if rival == "fastest" else rival)
 
     @property
     def fastest_rival(self) -> str | None:
@@ -61,6 +75,8 @@ class Learning:
     name: str
     objectives: list[str]
     curves: dict[str, list[float]]
+    tests: tuple[str, ...]
+    on_gpu: bool
 
     def of(self, objective: str, who: str) -> list[float]:
         return self.curves[who][self.objectives.index(objective) :: len(self.objectives)]
@@ -101,20 +117,21 @@ def read_run(path: Path) -> Run:
     found, ceilings, learning, noise = [], {}, [], {}
     for entry in data["benchmarks"]:
         name, info = entry["name"].removeprefix("test_"), entry["extra_info"]
+        file = re.sub(r"^.*test_|(_gpu)?\.py$", "", entry["fullname"].split("::")[0])
+        on_gpu = info.get("device") == "gpu"
+        tests = vouching(file, name, on_gpu)
         if "ceiling" in info:
             ceilings[name] = (info["ceiling"]["rate"], info["ceiling"]["unit"])
         elif "curves" in info:
-            learning.append(Learning(name, info["objectives"], info["curves"]))
+            learning.append(Learning(name, info["objectives"], info["curves"], tests, on_gpu))
         elif name.startswith(("noise", "gpu_noise")):
             (noise[name],) = info["ratios"].values()
         elif "ratios" in info:
-            file = re.sub(r"^.*test_|(_gpu)?\.py$", "", entry["fullname"].split("::")[0])
             optional = {key: info[key] for key in ("beside", "call_seconds", "method", "refused") if key in info}
-            on_gpu = info.get("device") == "gpu"
             found.append(
                 Measurement(
                     name,
-                    vouching(file, name, on_gpu),
+                    tests,
                     on_gpu,
                     info["seconds"],
                     info["ratios"],
@@ -148,7 +165,7 @@ def read_runs(paths: list[Path]) -> Run:
 def tested(path: Path, run: Run) -> set[str]:
     """Test files (`attention`, `embed`, ...) of a JUnit XML that ran on the run's build without a failure.
 
-    Where the run has GPU rows, a file counts only if a test of it marked `gpu` ran.
+    A file that vouches for a row on a GPU counts only if a test of it marked `gpu` ran, where it has such tests.
     """
     suites = ElementTree.parse(path).getroot()
     builds = {p.get("value") for p in suites.iter("property") if p.get("name") == "build"}
@@ -163,5 +180,6 @@ def tested(path: Path, run: Run) -> set[str]:
             passed.add(name)
             if any(p.get("name") == "device" and p.get("value") == "gpu" for p in case.iter("property")):
                 on_gpu.add(name)
-    needs_gpu = {measured.tests for measured in run.measurements if measured.on_gpu}
+    on_gpus = [row for row in (*run.measurements, *run.learning) if row.on_gpu]
+    needs_gpu = {name for row in on_gpus for name in row.tests} - _WITHOUT_GPU_TESTS
     return {name for name in passed - failed if name not in needs_gpu or name in on_gpu}

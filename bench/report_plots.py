@@ -8,12 +8,16 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from measurements import Run
+from measurements import Run, unvouched
 
 
 def draw(run: Run, passed: set[str], folder: Path) -> list[str]:
     """Write the plots that the run has data for, of what its tests vouch for. Returns: their file names."""
-    run = replace(run, measurements=[measured for measured in run.measurements if measured.tests in passed])
+    run = replace(
+        run,
+        measurements=[row for row in run.measurements if not unvouched(row.tests, passed)],
+        learning=[one for one in run.learning if not unvouched(one.tests, passed)],
+    )
     return [name for name in (_floors(run, folder), _ladder(run, folder), _learning(run, folder)) if name]
 
 
@@ -22,7 +26,7 @@ def _floors(run: Run, folder: Path) -> str | None:
     for measured in run.measurements:
         floor = run.floor(measured)
         if floor is not None and "longest" in measured.facts:
-            label = f"{measured.tests} {measured.dtype}{' GPU' if measured.on_gpu else ''}"
+            label = f"{measured.tests[0]} {measured.dtype}{' GPU' if measured.on_gpu else ''}"
             share = 100 * floor / measured.seconds["ours"]["median"]
             series.setdefault(label, []).append((measured.facts["longest"], share))
     if not series:

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from contests import draw_by_modality
 from padded_step import PaddedModel, collate, wanted
 from step_facts import step_flop
 
@@ -17,11 +18,8 @@ OBJECTIVES = ("whole_word_mlm", "span_visual_regression", "span_visual_emotion",
 
 
 def memobert_like(config: MemoBertConfig, samples: int) -> PackedBatch:
-    """Text 5-30, visual 4-64, speech 10-64 rows per sample, features in fp16."""
+    """Samples of MEmoBERT's lengths, features in fp16."""
     generator = torch.Generator().manual_seed(0)
-
-    def lengths(low: int, high: int) -> torch.Tensor:
-        return torch.randint(low, high + 1, (samples,), generator=generator)
 
     def offsets(counts: torch.Tensor) -> torch.Tensor:
         return torch.cat((torch.zeros(1, dtype=torch.int64), counts.cumsum(0))).int()
@@ -31,7 +29,7 @@ def memobert_like(config: MemoBertConfig, samples: int) -> PackedBatch:
         packed[:, :width] = torch.randn(rows, width, generator=generator)
         return packed
 
-    text, visual, speech = lengths(5, 30), lengths(4, 64), lengths(10, 64)
+    text, visual, speech = draw_by_modality(samples).values()
     token_ids = torch.randint(999, config.vocab_size, (int(text.sum()),), generator=generator).int()
     word_ids = torch.cat([torch.arange(-1, n - 1).int() for n in text.tolist()])
     ends = text.cumsum(0)

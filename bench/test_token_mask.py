@@ -58,7 +58,7 @@ def python_loop(samples: list[list[list[int]]], probability: float, draw: random
 
 def text(samples):
     """Lengths, words, and packed ids and word ids of sentences."""
-    sizes = inputs.lengths(inputs.TEXT, seed=4)[:samples]
+    sizes = inputs.lengths("text")[:samples]
     words = inputs.sentences(sizes, seed=5)
     return sizes, words, *inputs.packed_text(words)
 
@@ -101,7 +101,7 @@ def contest(samples, kind, device):
 
 def contest_of_all(samples, device):
     """Text, faces and speech: ours at once, and one after the other whoever takes part in all three."""
-    parts = [contest(samples, "whole_word", device), *(spans.contest(samples, name, device) for name in spans.CASES)]
+    parts = [contest(samples, "whole_word", device), *(spans.contest(samples, name, device) for name in spans.RATIOS)]
 
     def all_of(makes):
         def make(number):
@@ -116,8 +116,8 @@ def contest_of_all(samples, device):
         options = {"site": 9, "capacity": policy.capacity(sum(sizes), samples)}
         ids, word_ids, offsets = (x.to(device, copy=True) for x in (ids, word_ids, inputs.offsets(sizes)))
         wanted = [WordsToMask(ids, word_ids, offsets, policy, **options)]
-        for bounds, ratio in spans.CASES.values():
-            sizes = inputs.lengths(bounds, seed=2)[:samples]
+        for modality, ratio in spans.RATIOS.items():
+            sizes = inputs.lengths(modality)[:samples]
             rows, policy = sum(sizes), SpanPolicy(ratio=ratio)
             capacity = policy.capacity(rows, samples)
             wanted.append(RowsToMask(inputs.offsets(sizes).to(device), rows, policy, site=1, capacity=capacity))
