@@ -73,10 +73,8 @@ def side_by_side(benchmark):
         **facts: object,
     ) -> dict[str, dict[str, float]]:
         functions = {"ours": ours} | rivals
-        for function in (
-            functions.values()
-        ):  # and once more in `_calls`: caches, pools and thread teams are filled before the first round
-            function()
+        for function in functions.values():
+            function()  # and once more in `_calls`: caches, pools and thread teams are filled before the first round
         calls = {name: _calls(function) for name, function in functions.items()}
         times: dict[str, list[float]] = {name: [] for name in functions}
         draw = random.Random(0)
@@ -121,8 +119,8 @@ def _contestants(ours: Callable, rivals: dict[str, Callable], prepare: Callable)
 def on_cpu(side_by_side, benchmark):
     """Time on the CPU what `on_gpu` times on a GPU: calls on one input set, after whatever they compile.
 
-    `on_cpu(ours, rivals={name: make}, rounds=15, target={name: ratio}, beside=(name, ...), **facts)`; facts: `gigabytes` and `flop` of one call are what the report
-    takes the floor from.
+    `on_cpu(ours, rivals={name: make}, rounds=15, target={name: ratio}, beside=(name, ...), **facts)`; facts: `gigabytes` and `flop` of one call
+    are what the report takes the floor from.
     """
 
     def measure(
@@ -150,9 +148,9 @@ def on_cpu(side_by_side, benchmark):
 def on_gpu(benchmark):
     """Time our function and its rivals on the GPU, round by round in turn, over rotating inputs; see `gpu_timing`.
 
-    `on_gpu(ours, rivals={name: make}, bytes_of_one=..., rounds=7, target={name: ratio}, beside=(name, ...), **facts)`: `ours` and each rival is a function of the
-    number of an input set that returns the call to time. A rival that raises is recorded with its reason and not timed. Ratios are
-    of GPU time. facts: as in `on_cpu`.
+    `on_gpu(ours, rivals={name: make}, bytes_of_one=..., rounds=7, target={name: ratio}, beside=(name, ...), **facts)`: `ours` and each rival is a
+    function of the number of an input set that returns the call to time. A rival that raises is recorded with its reason and not timed.
+    Ratios are of GPU time. facts: as in `on_cpu`.
     """
 
     def measure(

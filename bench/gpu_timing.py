@@ -15,9 +15,8 @@ from functools import cache
 import torch
 
 CALLS = 20
-_failed: list[
-    torch.cuda.CUDAGraph
-] = []  # kept, as before torch 2.12 allocators go on asking graphs whose capture failed
+# Kept, as before torch 2.12 allocators go on asking graphs whose capture failed.
+_failed: list[torch.cuda.CUDAGraph] = []
 
 
 def until_idle(step: Callable[[], object]) -> Callable[[], None]:

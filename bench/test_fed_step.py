@@ -16,7 +16,7 @@ import torch
 from contests import RANGES
 from gpu_timing import until_idle
 
-from memofast.data import Loader, Update
+from memofast.data import Update
 from memofast.train import optimisation
 from memofast.train.captured_step import CapturedStep
 from memofast.train.plan import Plan, make_model, make_plan
@@ -36,11 +36,6 @@ def plan_for(folder, samples: int, corpus: int, device: str) -> Plan:
     return make_plan(recipe.model_copy(update={"objectives": {"whole_word_mlm": None}}))
 
 
-def loader_of(plan: Plan, device: str) -> Loader:
-    pin = device == "cuda"
-    return Loader(plan.streams(), capacity=plan.capacity, seed=1, transform=plan.corruption(pin=pin), pin=pin)
-
-
 def step_of(plan: Plan, device: torch.device) -> Step:
     options = plan.recipe.train
     model = make_model(plan).to(device).train()
@@ -52,7 +47,7 @@ def step_of(plan: Plan, device: torch.device) -> Step:
 
 def alone(plan: Plan, device: str) -> float:
     """Samples per second of the loader that nobody holds up."""
-    with closing(iter(loader_of(plan, device))) as updates:
+    with closing(iter(plan.loader(torch.device(device)))) as updates:
         next(updates)
         start = time.perf_counter()
         samples = sum(update.micro_batches[0].batch.samples for update in itertools.islice(updates, ALONE))
@@ -70,7 +65,7 @@ def contest(side_by_side, until_returned, benchmark, plan: Plan, device: str, ro
         step.apply(1e-6)
 
     rate = alone(plan, device)
-    with closing(iter(loader_of(plan, device))) as updates:
+    with closing(iter(plan.loader(torch.device(device)))) as updates:
         ready = itertools.cycle(list(itertools.islice(updates, READY)))
         samples = plan.recipe.train.samples
         steps = {"ours": lambda: take(next(updates)), "ready": lambda: take(next(ready))}

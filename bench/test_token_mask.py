@@ -140,11 +140,11 @@ def contest_of_all(samples, device):
 
 
 def test_token_mask(on_cpu):
-    on_cpu(**contest(inputs.SAMPLES, "whole_word", "cpu"), rounds=60)
+    on_cpu(**contest(inputs.SAMPLES, "whole_word", "cpu"), rounds=20)
 
 
 def test_all_masks(on_cpu):
-    on_cpu(**contest_of_all(inputs.SAMPLES, "cpu"), rounds=60, target={"python loop": 50})
+    on_cpu(**contest_of_all(inputs.SAMPLES, "cpu"), rounds=20, target={"python loop": 50})
 
 
 @pytest.mark.gpu
