@@ -211,7 +211,7 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
         parameters = list(self.memobert.pooler.parameters())
         for name, head in self.heads.named_children():
             if name not in used:
-                parameters += head.parameters()
+                parameters += list(head.parameters())  # a compiler of torch 2.11 adds no generator to a list
         for modality, source in zip(FEATURE_MODALITIES, (visual_source, speech_source), strict=True):
             embeddings = getattr(self.memobert.embeddings, modality)
             if embeddings is not None and getattr(batch, modality) is None:

@@ -9,7 +9,7 @@ import torch
 from memofast import _C
 from memofast.ops import attention, backends
 from memofast.ops.attention import automatic_backend
-from memofast.ops.embed import _automatic as automatic_backend_of_embed
+from memofast.ops.embed import automatic_backend as automatic_backend_of_embed
 
 DEVICES = ["cpu", "before_sm_80", "sm_80", "sm_90", "sm_100", "other"]
 
