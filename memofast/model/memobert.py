@@ -215,7 +215,7 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
         for modality, source in zip(FEATURE_MODALITIES, (visual_source, speech_source), strict=True):
             embeddings = getattr(self.memobert.embeddings, modality)
             if embeddings is not None and getattr(batch, modality) is None:
-                parameters += embeddings.parameters()
+                parameters += list(embeddings.parameters())
             elif embeddings is not None and source is None:
                 parameters.append(embeddings.mask)
         return sum(parameter.flatten()[:0].sum() for parameter in parameters)
