@@ -85,13 +85,13 @@ def compile_extension(csrc: Path, target: Path) -> None:
 
 @pytest.fixture(scope="session")
 def extension_on_host(csrc):
-    """`memofast._C` with its CUDA kernels run by the host; compiled once for each state of the sources."""
+    """`memofast._C` with its CUDA kernels run by the host; compiled once for each state of the sources and Python."""
     digest = hashlib.sha256(source_digest(SOURCES).encode())
     for path in (Path(__file__), *sorted((FOLDER / "cuda_on_host").rglob("*.*h"))):
         digest.update(path.read_bytes())
     folder = Path(tempfile.gettempdir(), f"memofast-cuda-on-host-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    target = folder / f"{digest.hexdigest()[:16]}.so"
+    target = folder / f"{digest.hexdigest()[:16]}{sysconfig.get_config_var('EXT_SUFFIX')}"
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes one compiles
         if not target.exists():
