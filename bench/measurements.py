@@ -33,8 +33,11 @@ def unvouched(tests: tuple[str, ...], passed: set[str]) -> str:
 
 @dataclass
 class Measurement:
-    """One comparison. tests: the test files that vouch for it, without `test_`; target: by rival, or of the `fastest` that took part; summaries are {median, p20, p80}, in seconds or ratios, by contestant;
-    beside: contestants that are code of ours, or do less."""
+    """One comparison.
+
+    tests: the test files that vouch for it, without `test_`; target: ratio by rival, or to the `fastest` that took part; summaries are {median, p20,
+    p80}, in seconds or ratios, by contestant; beside: contestants that are code of ours, or do less.
+    """
 
     name: str
     tests: tuple[str, ...]

@@ -120,7 +120,7 @@ def calls(run: Run, passed: set[str]) -> list[str]:
             lines.append(f"| {measured.name} | {withheld} | | | | | |")
             continue
         body, at_most = measured.seconds["body"], measured.facts["at_most_us"]
-        above = measured.seconds["ours"]["median"] - body["median"]
+        above = _above(measured)
         aimed = f"at most {at_most} us, {'met' if above * 1e6 <= at_most else '**not met**'}"
         others = [
             spread(measured.seconds[who], time) if who in measured.seconds else ""
@@ -133,6 +133,11 @@ def calls(run: Run, passed: set[str]) -> list[str]:
 
 def _is_call(measured: Measurement) -> bool:
     return "at_most_us" in measured.facts
+
+
+def _above(measured: Measurement) -> float:
+    """Seconds that a call takes beyond its body."""
+    return measured.seconds["ours"]["median"] - measured.seconds["body"]["median"]
 
 
 def _verdict(measured: Measurement, rival: str) -> str:
@@ -161,13 +166,15 @@ def losses(run: Run, reasons: dict[str, str], passed: set[str]) -> list[str]:
     """Every row that misses its target or is slower than its rival, with the reason where one is known."""
     lines = []
     for measured in run.measurements:
-        if unvouched(measured.tests, passed) or _is_call(measured):
+        if unvouched(measured.tests, passed):
+            continue
+        why = next((text for name, text in reasons.items() if measured.name.startswith(name)), "Reason not known.")
+        if _is_call(measured):
+            if _above(measured) > measured.facts["at_most_us"] / 1e6:
+                lines.append(f"- {measured.name}: {time(_above(measured))} above its body. {why}")
             continue
         for rival, summary in measured.ratios.items():
             if summary["median"] < max(1, measured.wanted(rival)):
-                why = next(
-                    (text for name, text in reasons.items() if measured.name.startswith(name)), "reason not known"
-                )
                 lines.append(f"- {measured.name} against {rival}: {spread(summary, ratio)}. {why}")
     return lines or ["- in no row of this run"]
 
