@@ -19,9 +19,9 @@ RANGES = {"text": (8, 32), "visual": (16, 64), "speech": (16, 64)}
 LONGEST = sum(high for _, high in RANGES.values())
 
 
-def draw_by_modality(samples: int, ranges: dict[str, tuple[int, int]] = RANGES) -> dict[str, Tensor]:
+def draw_by_modality(samples: int, ranges: dict[str, tuple[int, int]] = RANGES, seed: int = 1) -> dict[str, Tensor]:
     """Rows of MEmoBERT-like samples, [samples] of each modality."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     return {name: torch.randint(low, high + 1, (samples,), generator=generator) for name, (low, high) in ranges.items()}
 
 

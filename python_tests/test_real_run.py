@@ -66,16 +66,14 @@ def corpora(tmp_path_factory, real_data) -> Path:
     return folder
 
 
-def test_corpora_hold_what_their_sources_hold(corpora):
+def test_corpora_hold_their_sources_and_pretraining_learns_on_held_out_utterances(corpora, checkpoint):
+    """One test, as two workers would each prepare the corpora."""
     report = {
         name: json.loads((corpora / name / "report.json").read_text())["with"] for name in ("grid", "ravdess", "meld")
     }
     assert report["grid"] == {"text": 12, "visual": 15, "speech": 15}
     assert report["ravdess"] == {"text": 0, "visual": 0, "speech": 180}
     assert report["meld"] == {"text": 11098, "visual": 0, "speech": 0}
-
-
-def test_pretraining_learns_on_held_out_utterances(corpora, checkpoint):
     entries = [f"corpora.{number}.path={name}" for number, name in enumerate(("grid", "ravdess", "meld"))]
     short = ["train.updates=60", "train.samples=12", "train.warmup=6", "validate.every=20", "validate.samples=48"]
     printed = run(corpora, "pretrain", "memobert-mini", *entries, f"model.init={checkpoint}", *short)
