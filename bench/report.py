@@ -3,7 +3,7 @@
 pytest --junitxml=tests.xml
 pytest bench --benchmark-json=speed.json
 python bench/report.py speed.json --tests tests.xml --out bench/results/MACHINE
-bench/measure.sh --quick FOLDER   # operators and step in bf16, build and tests included: six minutes on two CPU cores
+bench/measure.sh --quick FOLDER   # operators and step in bf16, build and tests included
 """
 
 import argparse

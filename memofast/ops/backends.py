@@ -23,7 +23,7 @@ class Row(NamedTuple):
 
 def _measured(backend: str, command: str) -> Row:
     """On a CPU against plain PyTorch; the report is bench/results/amd-epyc-2-threads/speed.md."""
-    return Row((backend,), "2026-11-21", command)
+    return Row((backend,), "2026-11-22", command)
 
 
 # `before_sm_80`: GPUs that no kernel is built for; `sm_80` also stands for 8.6 to 8.9, `sm_100` for all newer ones; `other`: no CUDA device.
