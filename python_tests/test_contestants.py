@@ -72,7 +72,7 @@ for module, arguments in ((test_attention, (2, "uniform")), (test_cross_attentio
             torch.testing.assert_close(make(0)(), ours)
         elif name != "compiled":
             theirs = make(0)()
-            torch.testing.assert_close(theirs.movedim(1, 2)[real], expected.movedim(1, 2)[real]), name
+            torch.testing.assert_close(theirs.movedim(1, 2)[real], expected.movedim(1, 2)[real], msg=name)
     mask = functools.cache(lambda: attention_rivals.block_mask(case))
     theirs = attention_rivals.flex(case, mask, *tensors(0), flex_attention)()
     torch.testing.assert_close(theirs[0].movedim(0, 1), ours)

@@ -22,6 +22,7 @@ from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.memobert import is_bert
 from memofast.objectives import Objective
 from memofast.train.fits import check_sizes, sizes_of
+from memofast.train.processes import local_world
 from memofast.train.recipe import CorpusEntry, Recipe, Rows
 
 MODALITIES = ("text", "visual", "speech")
@@ -59,7 +60,7 @@ class Plan:
     ) -> Loader:
         """Masked micro-batches of this rank, ahead of the device: on a GPU in page-locked memory, by several threads."""
         train, on_gpu = self.recipe.train, device.type == "cuda"
-        threads = train.loader_threads or (min(_MOST_THREADS, cores() // world or 1) if on_gpu else 1)
+        threads = train.loader_threads or (min(_MOST_THREADS, cores() // local_world() or 1) if on_gpu else 1)
         return Loader(
             self.streams(),
             capacity=self.capacity,
@@ -246,7 +247,7 @@ def _training_capacity(streams: list[Stream], samples: int, given: Rows) -> Capa
     ]
     usual = np.max([samples * own.mean(0) + _DEVIATIONS * samples**0.5 * own.std(0) for own in lengths], axis=0)
     rounded = (np.ceil(usual / _ROUNDED_TO) * _ROUNDED_TO).astype(int) - (1, 0, 0)  # the spare row of a captured step
-    longest = np.max([stream.split.lengths.max(0) for stream in streams], axis=0)
-    room = np.minimum((whole.text, whole.visual, whole.speech), np.maximum(rounded, longest))
+    possible = np.array((whole.text, whole.visual, whole.speech))
+    room = np.minimum(possible, np.maximum(rounded, possible // samples))
     limits = [limit or int(rows) for limit, rows in zip((given.text, given.visual, given.speech), room, strict=True)]
     return Capacity(samples, *limits, longest=whole.longest)

@@ -15,6 +15,11 @@ from memofast.train.optimisation import device_of
 from memofast.train.recipe import Train
 
 
+def local_world() -> int:
+    """Processes of this run on this machine, as torchrun says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 @dataclass
 class Processes:
     """rank, world: this process among all. host: a gloo group for numbers that live on the host; None for a single process."""
