@@ -139,9 +139,8 @@ inline int plan_attention(const AttentionArguments& a, int bytes_per_row, int mo
                                static_cast<const void*>(a.grad_kv)})
         if (reinterpret_cast<uintptr_t>(tensor) % 16) return kMisaligned;
     constexpr int unknown = 160, most = 256;
-    int device = 0, limit = 0;
-    if (const int error = cudaGetDevice(&device)) return error;
-    if (const int error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
+    int limit = 0;
+    if (const int error = most_shared_bytes(limit)) return error;
     int tiles = tiles_of(a.longest <= 0 ? unknown : a.longest < most ? int(a.longest) : most);
     const auto bytes = [&] { return tiles * kTile * (bytes_per_row + tiles * kTile / 8); };
     while (bytes() > limit) --tiles;

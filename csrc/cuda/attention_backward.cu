@@ -119,8 +119,10 @@ __device__ __forceinline__ void add_queries(float (&key_sums)[width / 8][4], flo
                 g[h][i] = p * (g[h][i] * (keep ? scales.kept : 0.0f) - of.shift);
             }
         }
+        constexpr bool keys_first = sizeof(T) == 4;  // the order in which nothing is spilled
+        if constexpr (keys_first) add_rows(key_sums, g, block.q, query);
         add_rows(value_sums, s, block.grad, query);
-        add_rows(key_sums, g, block.q, query);
+        if constexpr (!keys_first) add_rows(key_sums, g, block.q, query);
     }
 }
 

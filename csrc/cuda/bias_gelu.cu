@@ -52,10 +52,11 @@ int launch(const BiasGeluArguments& a, bool backward, cudaStream_t stream) {
     const int rows = backward ? kRowsPerChunk : kWarps * kForwardRows;
     const int64_t blocks = (a.rows + rows - 1) / rows;
     const dim3 grid(unsigned(blocks), unsigned((a.width + 255) / 256));
-    if (grid.x && grid.y && backward) launch_kernel(backward_kernel<T, B>, grid, kWarps * 32, 0, stream, a);
-    if (grid.x && grid.y && !backward) launch_kernel(forward_kernel<T, B>, grid, kWarps * 32, 0, stream, a);
-    if (const int error = cudaGetLastError(); error || !backward || !a.width) return error;
-    return add_partials(a.partials, blocks, a.width, a.grad_bias, stream);
+    if (grid.x && grid.y) {
+        const auto kernel = backward ? backward_kernel<T, B> : forward_kernel<T, B>;
+        if (const int error = launch_kernel(kernel, grid, kWarps * 32, 0, stream, a)) return error;
+    }
+    return backward && a.width ? add_partials(a.partials, blocks, a.width, a.grad_bias, stream) : kSuccess;
 }
 
 template <class T>

@@ -7,8 +7,6 @@
 namespace memofast::cuda {
 namespace {
 
-constexpr int kSharedFloats = 48 * 1024 / 4;
-
 template <int kChunks>
 struct Registers {
     using Row = RegisterRow<Warp, kChunks>;
@@ -96,16 +94,13 @@ int launch(const DropoutAddNormArguments& a, bool backward, cudaStream_t stream)
     const int kinds = a.bias ? 3 : 2, threads = Storage::kBlockWarps * 32;
     const int rows = (backward ? 3 : 1) * Storage::floats(a.width);
     const int floats = rows + (backward ? Storage::kBlockWarps * kinds * padded(a.width) : 0);
-    if (floats > kSharedFloats) return kUnsupported;
-    if (a.rows > 0 && !backward) {
-        const unsigned blocks = unsigned((a.rows + Storage::kBlockWarps - 1) / Storage::kBlockWarps);
-        launch_kernel(forward_kernel<T, B, Storage>, blocks, threads, floats * sizeof(float), stream, a);
+    const int rows_per_block = backward ? kRowsPerChunk : Storage::kBlockWarps;
+    const int64_t blocks = (a.rows + rows_per_block - 1) / rows_per_block;
+    if (blocks) {
+        const auto kernel = backward ? backward_kernel<T, B, Storage> : forward_kernel<T, B, Storage>;
+        if (const int error = launch_kernel(kernel, unsigned(blocks), threads, floats * sizeof(float), stream, a)) return error;
     }
-    const int64_t chunks = (a.rows + kRowsPerChunk - 1) / kRowsPerChunk;
-    if (a.rows > 0 && backward)
-        launch_kernel(backward_kernel<T, B, Storage>, unsigned(chunks), threads, floats * sizeof(float), stream, a);
-    if (const int error = cudaGetLastError(); error || !backward) return error;
-    return add_partials(a.partials, chunks, int64_t{kinds} * a.width, a.sums, stream);
+    return backward ? add_partials(a.partials, blocks, int64_t{kinds} * a.width, a.sums, stream) : kSuccess;
 }
 
 template <class T, class B>

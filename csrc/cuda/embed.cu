@@ -268,16 +268,16 @@ unsigned blocks_of(int64_t items, int64_t per_block) { return unsigned((items + 
 
 template <class T, int kChunks>
 int forward(const EmbedArguments& a, cudaStream_t stream) {
-    if (a.rows) launch_kernel(forward_rows<T, kChunks>, blocks_of(a.rows, kWarps), 32 * kWarps, 0, stream, a);
-    return cudaGetLastError();
+    if (!a.rows) return kSuccess;
+    return launch_kernel(forward_rows<T, kChunks>, blocks_of(a.rows, kWarps), 32 * kWarps, 0, stream, a);
 }
 
 template <class Word>
-void words(const EmbedArguments& a, const EmbedWorkspace& room, cudaStream_t stream) {
+int words(const EmbedArguments& a, const EmbedWorkspace& room, cudaStream_t stream) {
     const EmbedModality& m = a.modality[0];
     const dim3 blocks(blocks_of(m.rows, kWarps), blocks_of(a.width, kSlab));
-    cudaMemsetAsync(m.grad_content, 0, m.contents * a.width * sizeof(Word), stream);
-    if (m.rows) launch_kernel(gather_words<Word>, blocks, 32 * kWarps, 0, stream, a, room);
+    if (const int error = told_once(cudaMemsetAsync(m.grad_content, 0, m.contents * a.width * sizeof(Word), stream))) return error;
+    return m.rows ? launch_kernel(gather_words<Word>, blocks, 32 * kWarps, 0, stream, a, room) : kSuccess;
 }
 
 template <class T, int kChunks>
@@ -289,18 +289,18 @@ int backward(const EmbedArguments& a, cudaStream_t stream) {
         if (a.modality[m].positions > positions) positions = a.modality[m].positions;
         if (m > 0 && a.modality[m].index && a.modality[m].rows > features) features = a.modality[m].rows;
     }
-    if (row_blocks) launch_kernel(backward_rows<T, kChunks>, row_blocks, 32 * kWarps, 0, stream, a, room);
-    if (positions) {
+    int error = row_blocks ? launch_kernel(backward_rows<T, kChunks>, row_blocks, 32 * kWarps, 0, stream, a, room) : kSuccess;
+    if (!error && positions) {
         const dim3 blocks(unsigned(positions), blocks_of(a.width, kColumns), 3);
-        launch_kernel(sum_positions, blocks, kColumns, 0, stream, a, room);
+        error = launch_kernel(sum_positions, blocks, kColumns, 0, stream, a, room);
     }
-    launch_kernel(sum_vectors, dim3(blocks_of(a.width, 32), 3 * 6), dim3(32, kSlices), 0, stream, a, room);
-    a.word_type == Type::float32 ? words<float>(a, room, stream) : words<T>(a, room, stream);
-    if (features) {
+    if (!error) error = launch_kernel(sum_vectors, dim3(blocks_of(a.width, 32), 3 * 6), dim3(32, kSlices), 0, stream, a, room);
+    if (!error) error = a.word_type == Type::float32 ? words<float>(a, room, stream) : words<T>(a, room, stream);
+    if (!error && features) {
         const dim3 blocks(blocks_of(features, kWarps), blocks_of(a.width, kSlab), 2);
-        launch_kernel(gather_projected<T>, blocks, 32 * kWarps, 0, stream, a, room);
+        error = launch_kernel(gather_projected<T>, blocks, 32 * kWarps, 0, stream, a, room);
     }
-    return cudaGetLastError();
+    return error;
 }
 
 template <class T>

@@ -106,11 +106,14 @@ __device__ __forceinline__ Left<T> left_of(const float (&tiles)[2][4]) {
              pair_of<T>(tiles[1][2], tiles[1][3])}};
 }
 
-// The nearest number that tf32 can hold; what it lacks is held by a second one.
+// The nearest number that tf32 can hold; what it lacks is held by a second one, cut off where it is read. A NaN, whose bits may carry
+// over into a zero here, shows there.
 __device__ __forceinline__ uint32_t tf32(float value) { return (float_bits(value) + 0x1000u) & 0xFFFFE000u; }
-__device__ __forceinline__ uint32_t tf32_rest(float value) { return tf32(value - bits_float(tf32(value))); }
+__device__ __forceinline__ uint32_t tf32_rest(float value) { return float_bits(value - bits_float(tf32(value))); }
 
+// Tensor cores cut off what they add to c, and long sums of fp32 would drift by it: the sum of 16 is added to c outside of them.
 __device__ __forceinline__ void multiply_add_float(float (&c)[4], const float2 (&a)[4], const float2 (&b)[2]) {
+    float sum[4] = {};
 #pragma unroll
     for (int half = 0; half < 2; ++half) {  // k 2t and 2t + 1 take the places t and t + 4, on both sides
         const float left[4] = {a[2 * half].x, a[2 * half + 1].x, a[2 * half].y, a[2 * half + 1].y};
@@ -118,10 +121,12 @@ __device__ __forceinline__ void multiply_add_float(float (&c)[4], const float2 (
         const uint32_t head[4] = {tf32(left[0]), tf32(left[1]), tf32(left[2]), tf32(left[3])};
         const uint32_t rest[4] = {tf32_rest(left[0]), tf32_rest(left[1]), tf32_rest(left[2]), tf32_rest(left[3])};
         const uint32_t other[2] = {tf32(right[0]), tf32(right[1])};
-        multiply_add_tf32(c, head, {tf32_rest(right[0]), tf32_rest(right[1])});
-        multiply_add_tf32(c, rest, other);
-        multiply_add_tf32(c, head, other);
+        multiply_add_tf32(sum, head, other);
+        multiply_add_tf32(sum, head, {tf32_rest(right[0]), tf32_rest(right[1])});
+        multiply_add_tf32(sum, rest, other);
     }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) c[i] += sum[i];
 }
 
 // Two accumulators side by side += left times right.

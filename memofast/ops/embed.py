@@ -66,11 +66,10 @@ def _backward(grad: Tensor, statistics: Tensor, *arguments) -> tuple[Tensor, Ten
 
         return kernels.backward(grad, statistics, tensors, p, site)
     types, visual, speech = tensors[TYPES], tensors[VISUAL], tensors[SPEECH]
-    contents = (
-        library.output_like(tensors[2]),
-        torch.empty(0) if visual is None else torch.empty_like(visual),
-        torch.empty(0) if speech is None else torch.empty_like(speech),
+    features = (
+        types.new_empty(0, dtype=torch.float32) if own is None else torch.empty_like(own) for own in (visual, speech)
     )
+    contents = (library.output_like(tensors[2]), *features)
     sums = torch.empty((sum_rows(tensors), types.shape[1]), dtype=torch.float32, device=types.device)
     order = torch.sort(tensors[0], stable=True).indices
     workspace = None

@@ -100,6 +100,19 @@ def test_large_scores_stay_finite(cuda_on_host):
         torch.testing.assert_close(mine.double(), truth, atol=1e-3 * truth.abs().max().item(), rtol=0)
 
 
+def test_values_that_are_not_finite_show(cuda_on_host):
+    """A GPU's own NaN has all bits of its fraction set, which rounding by addition would turn into a zero."""
+    own_nan = torch.tensor(0x7FFFFFFF, dtype=torch.int32).view(torch.float32)
+    for place, value in [(0, own_nan), (1, own_nan), (2, own_nan), (2, torch.inf), (2, -torch.inf)]:
+        qkv, grad, options = batch([40], heads=1)
+        qkv[20, place] = value
+        out, grad_qkv = run(attention, qkv, grad, backend="cuda", **options)
+        assert not out[20].isfinite().any() and not grad_qkv[20].isfinite().all(), place
+    qkv, grad, options = batch([40], heads=1)
+    grad[20] = own_nan
+    assert not run(attention, qkv, grad, backend="cuda", **options)[1].isfinite().all()
+
+
 def test_dropout_follows_the_mask(cuda_on_host):
     """With equal scores and one-hot values the output is the keep mask itself."""
     length, p = 32, 0.3

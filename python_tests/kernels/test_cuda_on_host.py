@@ -40,7 +40,7 @@ def test_bias_gelu(cuda_on_host, poisoned_memory, rows, width, dtype):
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("p", [0.0, 0.1])
-@pytest.mark.parametrize("width", [7, 264, 768, 1100])
+@pytest.mark.parametrize("width", [7, 264, 768, 1100, 3000])
 def test_dropout_add_norm(cuda_on_host, poisoned_memory, width, p, dtype):
     for bias in (None, torch.float32, dtype):
         tensors, grad, options = norm_cases.batch(width, dtype=dtype, bias=bias)

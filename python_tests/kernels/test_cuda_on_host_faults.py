@@ -36,6 +36,7 @@ def test_faults_show(program):
     for name in ("leave", "mix", "past"):
         assert forward[name][0] == reverse[name][0] == 719
     assert forward["elsewhere"][0] == 400  # another device was current
+    assert not any(forward[f"after_{name}"][0] for name in ("past", "elsewhere"))  # told once, not of a later call
     for message in ("others never reach", "different operations", "wrote past the dynamic shared memory"):
         assert message in said
 

@@ -207,7 +207,7 @@ def test_other_instruction_sets(isa):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("width", [1, 7, 40, 384, 768, 1000, 1500])
+@pytest.mark.parametrize("width", [1, 7, 40, 384, 768, 1000, 1500, 3000])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("p", [0.0, 0.1])
 def test_gpu(width, dtype, p):

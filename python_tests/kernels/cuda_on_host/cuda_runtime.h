@@ -92,7 +92,7 @@ template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel*, int, int bytes) {
     int most;
     cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
-    return cuda_on_host::last_error = bytes > most ? cudaErrorInvalidValue : 0;
+    return bytes > most ? cuda_on_host::last_error = cudaErrorInvalidValue : 0;
 }
 inline const char* cudaGetErrorName(cudaError_t error) {
     return error == cudaErrorInvalidValue ? "cudaErrorInvalidValue"
@@ -241,7 +241,7 @@ cudaError_t run_grid(void (*kernel)(Parameters...), dim3 grid, dim3 threads, voi
         run_block(stacks, order && strcmp(order, "reverse") == 0, shared);
     }
     if (fault) fprintf(stderr, "block (%u, %u, %u): %s\n", block.x, block.y, block.z, fault);
-    return last_error = fault ? cudaErrorLaunchFailure : 0;
+    return fault ? last_error = cudaErrorLaunchFailure : 0;  // success forgets no error, as in CUDA
 }
 
 }  // namespace cuda_on_host

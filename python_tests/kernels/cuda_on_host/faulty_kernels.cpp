@@ -28,6 +28,7 @@ int main() {
     const auto run = [&](const char* name, auto kernel, auto... more) {
         const int error = launch_kernel(kernel, 1, 64, 64 * sizeof(int), nullptr, values, more...);
         printf("%s %d %d\n", name, error, values[0]);
+        printf("after_%s %d 0\n", name, cudaGetLastError());
     };
     run("sound", reverse, true);
     run("no_barrier", reverse, false);
