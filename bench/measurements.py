@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 _DTYPES = ("fp32", "bf16", "fp16")
 # The tests of what a benchmark measures, where they are not of its own name.
@@ -165,6 +166,41 @@ def read_runs(paths: list[Path]) -> Run:
     return Run(first.machine, first.date, ceilings, list(rows.values()), list(learning.values()), noise)
 
 
+class Error(NamedTuple):
+    """Largest errors against fp64 in one test, ours and plain PyTorch's in the same type, and what ours may be."""
+
+    ours: float
+    plain: float
+    allowed: float
+
+    @property
+    def share(self) -> float:
+        return self.ours / self.allowed
+
+
+def errors(path: Path, passed: set[str], on_gpu: bool) -> dict[tuple[str, str], Error]:
+    """By test file and kind (`forward float32`) the error nearest to what is allowed, of the tests in a JUnit XML that ran on a GPU, or elsewhere."""
+    worst: dict[tuple[str, str], Error] = {}
+    for case in ElementTree.parse(path).getroot().iter("testcase"):
+        name = _file_of(case)
+        if name not in passed or name not in _OF_A_STEP or _ran_on_gpu(case) != on_gpu:
+            continue
+        for told in case.iter("property"):
+            if told.get("name", "").startswith("error "):
+                found = Error(*map(float, told.get("value").split()))
+                key = name, told.get("name").removeprefix("error ")
+                worst[key] = max(worst.get(key, found), found, key=lambda error: error.share)
+    return worst
+
+
+def _file_of(case: ElementTree.Element) -> str:
+    return case.get("classname", "").rsplit(".", 1)[-1].removeprefix("test_")
+
+
+def _ran_on_gpu(case: ElementTree.Element) -> bool:
+    return any(told.get("name") == "device" and told.get("value") == "gpu" for told in case.iter("property"))
+
+
 def tested(path: Path, run: Run) -> set[str]:
     """Test files (`attention`, `embed`, ...) of a JUnit XML that ran on the run's build without a failure.
 
@@ -176,12 +212,12 @@ def tested(path: Path, run: Run) -> set[str]:
         return set()
     passed, failed, on_gpu = set(), set(), set()
     for case in suites.iter("testcase"):
-        name = case.get("classname", "").rsplit(".", 1)[-1].removeprefix("test_")
+        name = _file_of(case)
         if case.find("failure") is not None or case.find("error") is not None:
             failed.add(name)
         elif case.find("skipped") is None:
             passed.add(name)
-            if any(p.get("name") == "device" and p.get("value") == "gpu" for p in case.iter("property")):
+            if _ran_on_gpu(case):
                 on_gpu.add(name)
     on_gpus = [row for row in (*run.measurements, *run.learning) if row.on_gpu]
     needs_gpu = {name for row in on_gpus for name in row.tests} - _WITHOUT_GPU_TESTS

@@ -6,6 +6,7 @@ from pathlib import Path
 # tests are small and may run in several processes: more threads would mostly wait for one another; what is about threads sets them itself
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import error_rule
 import pytest
 import torch
 
@@ -28,6 +29,14 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(no_gpu)
         if "real" in item.keywords and not _DATA.is_dir():
             item.add_marker(no_data)
+
+
+@pytest.fixture(autouse=True)
+def errors_beside_the_result(request):
+    """What a test told of errors goes to its JUnit XML, for the speed report."""
+    error_rule.told.clear()
+    yield
+    request.node.user_properties += error_rule.told
 
 
 @pytest.fixture(scope="session")

@@ -191,7 +191,32 @@ def test_files_that_vouch_for_rows_on_a_gpu_have_tests_there():
 def test_nothing_is_claimed_where_no_test_was_looked_at(measured):
     text = report(measured)
     assert "withheld: test_span_mask did not pass" in text and "nothing is claimed" in text
+    assert "## How exact\n\nNot measured." in text
     assert "torch add: " not in text[text.index("## Where we lose") :]
+
+
+def test_errors_of_the_tests_are_told(measured, tmp_path):
+    """Of each operator and type the test that came nearest to what is allowed; none of tests that failed, or ran elsewhere."""
+    tests = [
+        "python_tests/ops/test_bias_gelu.py",
+        "-k",
+        "matches_reference and 768 and 129",
+        f"--junitxml={tmp_path / 'tests.xml'}",
+    ]
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests], cwd=ROOT, env=alone, check=True)
+    text = report(measured, "--tests", tmp_path / "tests.xml")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| bias_gelu | ")]
+    assert [row[1:3] for row in rows] == [
+        ["bfloat16", "forward"], ["float32", "forward"], ["bfloat16", "gradients"], ["float32", "gradients"],
+    ]  # fmt: skip
+    for _, dtype, _, ours, plain, share in rows:
+        assert 0 < float(ours) < (0.1 if dtype == "bfloat16" else 1e-4) and float(plain) > 0
+        assert 0 < int(share.split()[0]) <= 100
+    xml = (tmp_path / "tests.xml").read_text()
+    assert "error forward bfloat16" in xml
+    (tmp_path / "tests.xml").write_text(xml.replace("</testcase>", "<failure/></testcase>", 1))
+    assert "| bias_gelu | bfloat16" not in report(measured, "--tests", tmp_path / "tests.xml")
 
 
 def test_runs_of_one_build_are_one_report(measured, tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 import test_attention as cases
 import torch
-from test_attention import assert_within_rule, batch, run
+from error_rule import assert_within_rule
+from test_attention import batch, run
 
 from memofast.ops.attention import attention
 from memofast.ops.attention_reference import attention_keep_mask, attention_reference

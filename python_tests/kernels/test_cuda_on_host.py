@@ -8,6 +8,7 @@ import test_masks as mask_cases
 import test_span_mask as span_cases
 import test_token_mask as token_cases
 import torch
+from error_rule import assert_within_rule
 
 from memofast.ops import (
     bias_gelu,
@@ -35,7 +36,7 @@ def test_bias_gelu(cuda_on_host, poisoned_memory, rows, width, dtype):
         x, shift, grad = gelu_cases.batch(rows, width, dtype, bias)
         got = cuda_on_host(gelu_cases.run, bias_gelu, x, shift, grad, backend="cuda")
         exact = gelu_cases.run(bias_gelu_reference, x.double(), shift.double(), grad)
-        gelu_cases.assert_within_rule(got, gelu_cases.run(gelu_cases.plain, x, shift, grad), exact)
+        assert_within_rule(got, gelu_cases.run(gelu_cases.plain, x, shift, grad), exact)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -49,7 +50,7 @@ def test_dropout_add_norm(cuda_on_host, poisoned_memory, width, p, dtype):
         ordinary = norm_cases.run(norm_cases.plain, tensors, grad, **options)
         wide = [t if t is None else t.double() for t in tensors]
         exact = norm_cases.run(dropout_add_norm_reference, wide, grad, **options)
-        norm_cases.assert_within_rule(got, ordinary, exact)
+        assert_within_rule(got, ordinary, exact)
         assert not any(t[-3:].any() for t in got[:3])
 
 
@@ -72,7 +73,7 @@ def test_embed(cuda_on_host, poisoned_memory, monkeypatch, width, p, sources, ta
     got = cuda_on_host(embed_cases.run, embed, given, p=p, backend="cuda")
     plain = embed_cases.run(embed_reference, embed_cases.cast(given, dtype), p=p)
     exact = embed_cases.run(embed_reference, embed_cases.cast(given, torch.float64), p=p)
-    embed_cases.assert_within_rule(got, plain, exact)
+    assert_within_rule(got, plain, exact)
     assert not got["out"][-9:].any() and not got["visual.projected"][-3:].any()
 
 
@@ -84,7 +85,7 @@ def test_embed_of_little(cuda_on_host, poisoned_memory, lengths):
         got = cuda_on_host(embed_cases.run, embed, given, p=0.1, backend="cuda")
         plain = embed_cases.run(embed_reference, given, p=0.1)
         exact = embed_cases.run(embed_reference, embed_cases.cast(given, torch.float64), p=0.1)
-        embed_cases.assert_within_rule(got, plain, exact)
+        assert_within_rule(got, plain, exact)
 
 
 @pytest.mark.parametrize("policy", span_cases.POLICIES, ids=str)

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from error_rule import assert_within_rule
 
 from memofast import _C
 from memofast.ops import philox
@@ -33,13 +34,6 @@ def run(function, qkv, grad, **options):
     out = function(leaf, **options)
     out.backward(grad.to(out.dtype))
     return out.detach(), leaf.grad
-
-
-def assert_within_rule(got, plain, exact):
-    """Error at most 2x (forward) and 3x (gradient) that of plain PyTorch in the same type."""
-    for factor, mine, other, truth in zip((2, 3), got, plain, exact, strict=True):
-        allowed = factor * (other.double() - truth).abs().max() + 1e-6
-        assert (mine.double() - truth).abs().max() <= allowed
 
 
 @pytest.mark.parametrize("backend", FAST)

@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from error_rule import assert_within_rule
 
 from memofast import _C
 from memofast.ops import bias_gelu, bias_gelu_reference
@@ -26,14 +27,6 @@ def run(function, x, bias, grad, **options):
 def plain(x, bias):
     """What PyTorch does in the compute type."""
     return F.gelu(x + bias.to(x.dtype))
-
-
-def assert_within_rule(got, ordinary, exact):
-    for number, (mine, other, truth) in enumerate(zip(got, ordinary, exact, strict=True)):
-        error, theirs = (mine.double() - truth).abs(), (other.double() - truth).abs()
-        if truth.numel():
-            tiny = 1e-6 * (1 + truth.abs().max()) if number == 2 else 1e-7  # the gradient of the bias is a sum
-            assert error.max() <= (3 if number else 2) * theirs.max() + tiny, number
 
 
 @pytest.mark.parametrize("width", [1, 7, 40, 384, 768, 1000])

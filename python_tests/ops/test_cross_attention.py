@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_attention import FAST, SITE, assert_within_rule, on_gpu
+from error_rule import assert_within_rule
+from test_attention import FAST, SITE, on_gpu
 from test_attention import batch as self_batch
 from test_attention import run as run_alone
 
@@ -55,8 +56,7 @@ def compare(function, q, kv, grad, **options):
     plain = run(cross_attention_reference, q, kv, grad, **options)
     exact = run(cross_attention_reference, q.double(), kv.double(), grad, **options)
     assert all(x.dtype == q.dtype for x in got)
-    assert_within_rule(got[:2], plain[:2], exact[:2])
-    assert_within_rule((got[2], got[2]), (plain[2], plain[2]), (exact[2], exact[2]))
+    assert_within_rule(got, plain, exact)
     for query, next_query, key, next_key in places(options):
         if query == next_query or key == next_key:
             assert not any(x[query:next_query].any() for x in got[:2]) and not got[2][key:next_key].any()

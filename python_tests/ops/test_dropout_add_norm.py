@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from error_rule import assert_within_rule
 
 from memofast import _C
 from memofast.ops import dropout_add_norm, dropout_add_norm_reference, philox
@@ -39,12 +40,6 @@ def plain(x, residual, gamma, beta, *, bias, p, offsets, rng, sample_keys, site,
     z = residual + x * keep / (1 - philox.drop_threshold(p) / 65536)
     out = F.layer_norm(z, z.shape[1:], gamma.to(z.dtype), beta.to(z.dtype), eps)
     return out * (torch.arange(out.shape[0]) < offsets[-1])[:, None]
-
-
-def assert_within_rule(got, ordinary, exact):
-    for number, (mine, other, truth) in enumerate(zip(got, ordinary, exact, strict=True)):
-        allowed = (3 if number else 2) * (other.double() - truth).abs().max() + 1e-6 * (1 + truth.abs().max())
-        assert (mine.double() - truth).abs().max() <= allowed, number
 
 
 @pytest.mark.parametrize("width", [1, 7, 40, 384, 768, 1000, 2000])

@@ -4,7 +4,6 @@ from embed_cases import (
     ODD,
     ONE_LONG,
     assert_equal,
-    assert_within_rule,
     cast,
     every_backend,
     move,
@@ -12,6 +11,7 @@ from embed_cases import (
     operands,
     run,
 )
+from error_rule import assert_within_rule
 
 from memofast.ops import embed, embed_reference, library
 
