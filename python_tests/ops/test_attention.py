@@ -1,13 +1,9 @@
-import os
-import subprocess
-import sys
 from itertools import pairwise
 
 import pytest
 import torch
 from error_rule import assert_within_rule
 
-from memofast import _C
 from memofast.ops import philox
 from memofast.ops.attention import attention
 from memofast.ops.attention_reference import attention_keep_mask, attention_reference
@@ -118,19 +114,6 @@ def test_large_scores_stay_finite():
     exact = run(attention_reference, qkv.double() * 60, grad, **options)
     for mine, truth in zip(got, exact, strict=True):
         torch.testing.assert_close(mine.double(), truth, atol=1e-3 * truth.abs().max().item(), rtol=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
-def test_instruction_sets(isa):
-    """Every variant passes the comparison with the reference, in a process of its own."""
-    if (isa == "avx512" and _C.isa != "avx512") or (isa == "avx2" and _C.isa == "portable"):
-        pytest.skip(f"this CPU lacks {isa}")
-    selection = "test_matches_reference and cpu or test_padded or test_bitwise or test_dropout_follows"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", selection]
-    environment = os.environ | {"MEMOFAST_ISA": isa}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
 
 
 def test_scale():

@@ -1,13 +1,8 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
 from error_rule import assert_within_rule
 
-from memofast import _C
 from memofast.ops import bias_gelu, bias_gelu_reference
 
 
@@ -146,16 +141,6 @@ def test_refusals():
             bias_gelu(*arguments, **keywords)
     with pytest.raises(ValueError, match="what the kernel takes"):
         torch.ops.memofast.bias_gelu(x, bias[:-1], "cpu")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["portable", "avx2"])
-def test_other_instruction_sets(isa):
-    order = ["portable", "avx2", "avx512"]
-    if order.index(isa) > order.index(_C.isa):
-        pytest.skip(f"this CPU has no {isa}")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "matches_reference or whole_range"]
-    subprocess.run(command, check=True, env=os.environ | {"MEMOFAST_ISA": isa})
 
 
 @pytest.mark.gpu

@@ -1,13 +1,8 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
 from error_rule import assert_within_rule
 
-from memofast import _C
 from memofast.ops import dropout_add_norm, dropout_add_norm_reference, philox
 
 LENGTHS = [1, 15, 16, 17, 33, 63, 100, 0, 129, 160, 0]
@@ -189,16 +184,6 @@ def test_refusals():
             dropout_add_norm(*arguments, **keywords)
     with pytest.raises(ValueError, match="offsets must start at 0"):
         dropout_add_norm(x, residual, gamma, beta, offsets=offsets + 1, backend="reference")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["portable", "avx2"])
-def test_other_instruction_sets(isa):
-    order = ["portable", "avx2", "avx512"]
-    if order.index(isa) > order.index(_C.isa):
-        pytest.skip(f"this CPU has no {isa}")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "matches_reference and (768 or 7)"]
-    subprocess.run(command, check=True, env=os.environ | {"MEMOFAST_ISA": isa})
 
 
 @pytest.mark.gpu

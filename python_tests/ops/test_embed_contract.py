@@ -1,10 +1,5 @@
 """What every operator promises beside its numbers: repeatability, raw ops, compilation, refusals, instruction sets."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from embed_cases import FAST, ODD, assert_equal, every_backend, flat, operands, run
@@ -108,12 +103,3 @@ def test_refuses_clearly(backend, change, message):
     given = {"backend": backend, "p": 0.1} | operands([(3, 4, 2), (2, 3, 1)])
     with pytest.raises(ValueError, match=message):
         embed(**change(given))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["portable", "avx2"])
-def test_instruction_sets(isa):
-    chosen = "(matches_reference and odd or test_widths) and cpu"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", str(Path(__file__).with_name("test_embed.py")), "-k", chosen]
-    result = subprocess.run(command, env=os.environ | {"MEMOFAST_ISA": isa}, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-2000:]

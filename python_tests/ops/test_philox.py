@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given
@@ -125,26 +121,6 @@ def test_kernels_draw_the_same_words(seed, step, purpose, site, sample, position
 @given(word=UINT32, n=st.integers(0, 2**31 - 1))
 def test_kernels_take_ranges_alike(word, n):
     assert _C.below(word, n) == philox.below(torch.tensor(word), n).item()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["portable", "avx2", "avx512"])
-def test_every_instruction_set_draws_the_same(isa):
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        "known or equals_reference",
-        *(os.path.join(os.path.dirname(__file__), f"test_{name}.py") for name in ("philox", "span_mask", "token_mask")),
-    ]
-    result = subprocess.run(command, env=os.environ | {"MEMOFAST_ISA": isa}, capture_output=True, text=True)
-    if "this CPU cannot run it" in result.stdout + result.stderr:
-        pytest.skip(f"this CPU cannot run {isa}")
-    assert result.returncode == 0, result.stdout[-3000:]
 
 
 def test_keep_scale_is_the_inverse_of_the_share_kept():

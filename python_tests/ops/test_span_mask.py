@@ -1,15 +1,11 @@
 import itertools
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memofast import _C
 from memofast.ops import SpanPolicy, span_mask, span_mask_reference
 from memofast.ops.philox import Purpose
 from memofast.ops.span_mask import BACKENDS
@@ -277,16 +273,6 @@ def test_empty_batch_and_no_rows():
     assert run([], SpanPolicy(), spare=0).source.shape == (0,)
     assert run([], SpanPolicy(), spare=2).source.tolist() == [0, 1]
     assert run([0, 0], SpanPolicy(dice=True), spare=0).indices.shape == (0,)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["portable", "avx2"])
-def test_other_instruction_sets(isa):
-    order = ["portable", "avx2", "avx512"]
-    if order.index(isa) > order.index(_C.isa):
-        pytest.skip(f"this CPU has no {isa}")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "equals_reference"]
-    subprocess.run(command, check=True, env=os.environ | {"MEMOFAST_ISA": isa})
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if DEVICES[name] == "cpu"])

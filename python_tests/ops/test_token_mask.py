@@ -1,14 +1,10 @@
 import itertools
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memofast import _C
 from memofast.ops import TokenPolicy, token_mask, token_mask_reference
 from memofast.ops.philox import Purpose
 from memofast.ops.token_mask import BACKENDS
@@ -248,16 +244,6 @@ def test_words_longer_than_expected_are_listed_all_the_same():
 def test_empty_batch():
     masked = token_mask(rng=rng(), policy=TokenPolicy("token"), site=1, **batch([]))
     assert masked.indices.shape == masked.labels.shape == (0,) and masked.count.item() == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["portable", "avx2"])
-def test_other_instruction_sets(isa):
-    order = ["portable", "avx2", "avx512"]
-    if order.index(isa) > order.index(_C.isa):
-        pytest.skip(f"this CPU has no {isa}")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "equals_reference"]
-    subprocess.run(command, check=True, env=os.environ | {"MEMOFAST_ISA": isa})
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if DEVICES[name] == "cpu"])
