@@ -5,6 +5,7 @@ pytest bench --benchmark-json=speed.json && python bench/report.py speed.json
 
 import contextlib
 import math
+import os
 import platform
 import random
 import re
@@ -26,6 +27,7 @@ from memofast import _C
 from memofast.cpu import bf16_units
 
 THREADS = 2
+MOST_ROUNDS = int(os.environ.get("MEMOFAST_BENCH_ROUNDS", 100))  # fewer give a quicker and rougher run
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +74,7 @@ def side_by_side(benchmark):
         beside: Sequence[str] = (),
         **facts: object,
     ) -> dict[str, dict[str, float]]:
-        functions = {"ours": ours} | rivals
+        rounds, functions = min(rounds, MOST_ROUNDS), {"ours": ours} | rivals
         for function in functions.values():
             function()  # and once more in `_calls`: caches, pools and thread teams are filled before the first round
         calls = {name: _calls(function) for name, function in functions.items()}
@@ -162,7 +164,7 @@ def on_gpu(benchmark):
         beside: Sequence[str] = (),
         **facts: object,
     ) -> None:
-        copies = gpu_timing.copies_beyond_cache(bytes_of_one)
+        rounds, copies = min(rounds, MOST_ROUNDS), gpu_timing.copies_beyond_cache(bytes_of_one)
         if gpu_timing.stay_in_cache(copies, bytes_of_one):
             facts["inputs"] = "in the L2 cache"
         timed, refused = _contestants(
@@ -247,7 +249,8 @@ def _versions() -> dict[str, str]:
 
 def _command() -> str:
     """What pytest was called with, folders of this machine left out."""
-    return shlex.join(re.sub(r"(^|=)/.*/", r"\1", argument) for argument in sys.argv[1:])
+    rounds = f"MEMOFAST_BENCH_ROUNDS={MOST_ROUNDS} " if "MEMOFAST_BENCH_ROUNDS" in os.environ else ""
+    return f"{rounds}pytest {shlex.join(re.sub(r'(^|=)/.*/', r'\1', argument) for argument in sys.argv[1:])}"
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):

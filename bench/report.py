@@ -55,7 +55,7 @@ def header(run: Run) -> list[str]:
         f"- machine: {facts.get('cpu')}, {facts.get('threads')} threads; GPU: {facts.get('gpu')}; kernels: {facts.get('isa')}",
         f"- memofast {facts.get('memofast')} at {facts.get('commit')}, torch {facts.get('torch')}, Python {facts.get('python')}, date: {run.date}",
         f"- beside it: {', '.join(f'{name} {version}' for name, version in facts.get('versions', {}).items()) or 'not told'}",
-        f"- measured by: `pytest {facts.get('command', '')}`",
+        f"- measured by: `{facts.get('command', '')}`",
         "- every row: median [20th, 80th percentile]; ratio: the rival's time over ours, taken round by round; floor: the time that the bytes (at",
         "  the measured copy rate) or the operations (at the measured matrix rate) of the work need at least, whichever is longer, as a share of ours",
         "",
