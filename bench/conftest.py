@@ -250,7 +250,7 @@ def _versions() -> dict[str, str]:
 def _command() -> str:
     """What pytest was called with, folders of this machine left out."""
     rounds = f"MEMOFAST_BENCH_ROUNDS={MOST_ROUNDS} " if "MEMOFAST_BENCH_ROUNDS" in os.environ else ""
-    return f"{rounds}pytest {shlex.join(re.sub(r'(^|=)/.*/', r'\1', argument) for argument in sys.argv[1:])}"
+    return f"{rounds}pytest " + shlex.join(re.sub(r"(^|=)/.*/", r"\1", argument) for argument in sys.argv[1:])
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):

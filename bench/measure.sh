@@ -14,6 +14,7 @@ shift
 cd "$(dirname "$0")/.."
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
+rm -f "$folder/tests.xml" "$folder/speed.json"  # of an earlier run, which this one must not report as its own
 pip install --no-build-isolation --no-deps .
 mark="" tests="" checks="" rows="" failed=""
 if python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
@@ -32,5 +33,6 @@ fi
 # shellcheck disable=SC2086
 python -m pytest $tests -k "$checks" --continue-on-collection-errors --junitxml="$folder/tests.xml" || echo "tests failed: their rows will be withheld"
 python -m pytest bench -m "$mark" -k "$rows" --continue-on-collection-errors --benchmark-json="$folder/speed.json" "$@" || failed=yes
+[ -s "$folder/speed.json" ] || { echo "nothing was measured" >&2; exit 1; }
 python bench/report.py "$folder/speed.json" --tests "$folder/tests.xml" --out "$folder"
 [ -z "$failed" ] || { echo "benchmarks failed: their rows are missing" >&2; exit 1; }
