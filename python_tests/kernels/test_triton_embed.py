@@ -47,10 +47,8 @@ def assert_matches(given, p=0.1):
     dtype = given["dtype"]
     got, plain = triton(given, p=p), run(embed_reference, cast(given, dtype), p=p)
     exact = run(embed_reference, cast(given, torch.float64), p=p)
-    if INTERPRETED and dtype == torch.bfloat16:
-        plain = {name: truth + 2 * (plain[name].double() - truth) for name, truth in exact.items()}
     assert got["out"].dtype == dtype and got["text.word"].dtype == given["text"].word.dtype
-    assert_within_rule(got, plain, exact)
+    assert_within_rule(got, plain, exact, doubled=INTERPRETED and dtype == torch.bfloat16)
     return got
 
 
@@ -81,7 +79,9 @@ def test_odd_lengths(poisoned_memory):
 
 
 @on_device
-@pytest.mark.parametrize("width", [1, 7, 8, 37, 129, 1021, 1024])
+@pytest.mark.parametrize(
+    "width", [1, 7, 8, 37, 129, 1021] + [1024] * (not INTERPRETED)
+)  # slow there, and 8 is a power of two too
 def test_widths(width, poisoned_memory):
     assert_matches(few(FEW, width))
 
@@ -141,7 +141,7 @@ def test_gradients_of_a_source_that_many_rows_read():
 
 
 @on_device
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", TYPES[:1] if INTERPRETED else TYPES)  # its order of sums is of no type
 def test_bitwise_repeatable_in_any_batch(dtype):
     given = few([*FEW, (9, 70, 1)], 40, dtype)
     whole = triton(given, p=0.1)
