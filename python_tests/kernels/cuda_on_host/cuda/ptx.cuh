@@ -35,23 +35,31 @@ uint32_t pack(float low, float high) {
 
 inline float power_of_two(float x) { return exp2f(x); }
 
+inline uint64_t bits64(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, 8);
+    return bits;
+}
+
+inline double double64(uint64_t bits) {
+    double value;
+    memcpy(&value, &bits, 8);
+    return value;
+}
+
 // c plus exact products as tensor cores add them (Fasi, Higham, Mikaitis, Pranesh 2021; A100: one bit more than fp32 has): all are cut
 // off at the last bit of the largest, and the sum is rounded towards zero.
 template <int count>
 float add_cut_off(float c, const double (&products)[count]) {
-    int highest = c ? std::ilogb(c) : -1000;
+    const auto exponent = [](double value) { return int(bits64(value) >> 52 & 0x7FF); };  // biased by 1023
     double plain = c;
-    for (double product : products) {
-        plain += product;
-        if (product && std::isfinite(product)) highest = std::max(highest, std::ilogb(product));
-    }
-    if (!std::isfinite(plain) || highest == -1000) return float(plain);
-    const auto cut_off = [&](double value) { return std::trunc(std::ldexp(value, 24 - highest)); };
-    double units = cut_off(c);
-    for (double product : products) units += cut_off(product);
-    const double sum = std::ldexp(units, highest - 24);
-    const float nearest = float(sum);
-    return std::fabs(double(nearest)) > std::fabs(sum) ? std::nextafterf(nearest, 0.0f) : nearest;
+    int highest = exponent(c);
+    for (double product : products) plain += product, highest = std::max(highest, exponent(product));
+    if (highest == 0x7FF || highest == 0) return float(plain);
+    const double unit = double64(uint64_t(highest - 24) << 52), per_unit = double64(uint64_t(2 * 1023 + 24 - highest) << 52);
+    int64_t units = int64_t(c * per_unit);
+    for (double product : products) units += int64_t(product * per_unit);
+    return float(double64(bits64(double(units) * unit) >> 29 << 29));  // as many bits as fp32 has
 }
 
 // A lane's elements of a and b, as numbers.
