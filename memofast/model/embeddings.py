@@ -52,7 +52,7 @@ class FeatureEmbeddings(nn.Module):
             vector = F.pad(self.mask, (0, padded_width(self.width) - self.width))
             mask = F.linear(vector[None], weight, bias)[0]
         return ops.FeatureRows(
-            projected=F.linear(features.to(weight.dtype), weight, bias),
+            projected=F.linear(features.to(compute_type(weight)), weight, bias),
             source=source,
             offsets=offsets,
             mask=mask,

@@ -37,8 +37,9 @@ class Corruption:
     def pin_memory(self) -> Corruption:
         return self._map(Tensor.pin_memory)
 
-    def padded_to(self, capacity: Capacity) -> Corruption:
-        """The same corruption for `batch.padded_to(capacity)`, in tensors of fixed shape.
+    def padded_to(self, capacity: Capacity, batch: PackedBatch) -> Corruption:
+        """The same corruption in tensors of fixed shape, for `batch`, which was padded to this capacity. An objective that batches of its kind cannot
+        serve, as they lack its modality or its labels, stays without targets.
 
         Raises: `ValueError` where an objective has more targets than its capacity.
         """
@@ -54,7 +55,9 @@ class Corruption:
         )
         padded = {}
         for name, targets in self.targets.items():
-            padded[name] = targets.padded_to(targets.objective.most_targets(capacity), capacity.rows - 1)
+            objective = targets.objective
+            room = objective.most_targets(capacity) if objective.can_be_of(batch) else 0
+            padded[name] = targets.padded_to(room, batch.rows - 1)
         return Corruption(inputs, padded)
 
     def fits(self, capacity: Capacity) -> bool:

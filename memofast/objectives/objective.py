@@ -79,8 +79,8 @@ class Targets:
         self.count = targets.count
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum over targets of values [n], fp32."""
-        return values.float().sum() if self.weights is None else values.float() @ self.weights
+        """Sum over targets of values [n], fp32 under autocast too, which would round a product of vectors."""
+        return (values.float() if self.weights is None else values.float() * self.weights).sum()
 
 
 @dataclass
@@ -129,6 +129,11 @@ class Objective:
         offsets = getattr(batch, f"{self.modality}_offsets")
         enough = offsets[1:] - offsets[:-1] >= self.fewest_rows
         return enough if self.target_names <= batch.targets.keys() else torch.zeros_like(enough)
+
+    def can_be_of(self, batch: PackedBatch) -> bool:
+        """Whether a batch has the modality and the labels that the objective needs, in whatever sample."""
+        rows = batch.token_ids if self.modality == "text" else getattr(batch, self.modality)
+        return rows is not None and self.target_names <= batch.targets.keys()
 
     def most_targets(self, capacity: Capacity) -> int:
         """Entries that hold the targets of a batch of this capacity, but for one batch in 10^15."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 
@@ -76,6 +76,32 @@ def kind_of(batch: PackedBatch, corruption: Corruption, last: bool) -> tuple:
     )
 
 
+class Places:
+    """Tensors of fixed shape on the device, one set for every kind of micro-batch, into which those are copied.
+
+    Args: capacity: room of a micro-batch.
+    """
+
+    def __init__(self, capacity: Capacity, device: torch.device):
+        self.capacity, self.device = with_spare_row(capacity), device
+        self.shapes: dict[tuple, _Shape] = {}
+
+    def take(self, batch: PackedBatch, corruption: Corruption, last: bool) -> _Shape:
+        """Copy a micro-batch to the place of its kind."""
+        kind = kind_of(batch, corruption, last)
+        if kind not in self.shapes:
+            placed = batch.padded_to(self.capacity)
+            self.shapes[kind] = _Shape(
+                placed.to(self.device),
+                corruption.padded_to(self.capacity, placed).to(self.device),
+                torch.zeros(len(corruption.targets), device=self.device),
+            )
+        else:
+            self.shapes[kind].batch.copy_from(batch)
+            self.shapes[kind].corruption.copy_from(corruption)
+        return self.shapes[kind]
+
+
 class CapturedStep(Step):
     """Replays forward and backward, clipping and the optimiser from CUDA graphs, one per kind of micro-batch (`kind_of`).
 
@@ -95,9 +121,8 @@ class CapturedStep(Step):
         capacity: Capacity,
     ):
         super().__init__(model, optimiser, clip, precision, device)
-        self.capacity = with_spare_row(capacity)
+        self._places = Places(capacity, device)
         self._warm_up = _WARM_UP_OF_RANKS if isinstance(model, nn.parallel.DistributedDataParallel) else _WARM_UP
-        self._shapes: dict[tuple, _Shape] = {}
         self._rng = torch.zeros(2, dtype=torch.int64, device=device)
         self._stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
@@ -110,11 +135,12 @@ class CapturedStep(Step):
     def add_gradients(
         self, batch: PackedBatch, corruption: Corruption, factors: Mapping[str, float], rng: Tensor, last: bool
     ) -> tuple[Tensor, dict[str, LossSum]]:
-        if not corruption.fits(self.capacity):
+        if not corruption.fits(self._places.capacity):
             return super().add_gradients(batch, corruption, factors, rng, last)
-        shape = self._place(batch, corruption, last)
-        self._rng.copy_(rng, non_blocking=True)
-        shape.weights.copy_(torch.tensor([factors[name] for name in corruption.targets]), non_blocking=True)
+        shape = self._places.take(batch, corruption, last)
+        self._rng.copy_(rng.pin_memory(), non_blocking=True)
+        weights = torch.tensor([factors[name] for name in corruption.targets], pin_memory=True)
+        shape.weights.copy_(weights, non_blocking=True)
         shape.seen += 1
         arguments = (shape.batch, shape.corruption, shape.weights, self._rng, last)
         if shape.seen <= self._warm_up:
@@ -154,9 +180,27 @@ class CapturedStep(Step):
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=False)
 
-    def _capture(self, graph: torch.cuda.CUDAGraph) -> AbstractContextManager:
-        # thread_local: the loader's threads may allocate page-locked memory meanwhile, which a global capture forbids
-        return torch.cuda.graph(graph, pool=self.pool, stream=self._stream, capture_error_mode="thread_local")
+    def close(self) -> None:
+        """Give the graphs back: a process group that they captured waits for them when it ends."""
+        graphs = [shape.graph for shape in self._places.shapes.values()]
+        for graph in (*graphs, self._clip, self._apply):
+            if graph is not None:
+                graph.reset()
+
+    @contextmanager
+    def _capture(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
+        """A failure is told as what failed, and not as that the capture did."""
+        cause = None
+        try:
+            # thread_local: the loader's threads may allocate page-locked memory meanwhile, which a global capture forbids
+            with torch.cuda.graph(graph, pool=self.pool, stream=self._stream, capture_error_mode="thread_local"):
+                try:
+                    yield
+                except Exception as error:
+                    cause = error
+                    raise
+        except Exception as error:
+            raise cause or error from None
 
     def _aside(self, function):
         """Run on the stream of the captures, as work before a capture must."""
@@ -165,17 +209,3 @@ class CapturedStep(Step):
             result = function()
         torch.cuda.current_stream().wait_stream(self._stream)
         return result
-
-    def _place(self, batch: PackedBatch, corruption: Corruption, last: bool) -> _Shape:
-        """Copy a micro-batch to the place of its kind on the device."""
-        kind = kind_of(batch, corruption, last)
-        if kind not in self._shapes:
-            self._shapes[kind] = _Shape(
-                batch.padded_to(self.capacity).to(self.device),
-                corruption.padded_to(self.capacity).to(self.device),
-                torch.zeros(len(corruption.targets), device=self.device),
-            )
-        else:
-            self._shapes[kind].batch.copy_from(batch)
-            self._shapes[kind].corruption.copy_from(corruption)
-        return self._shapes[kind]

@@ -77,7 +77,7 @@ class Trainer:
         progress = Progress(self.options.updates, self.state.step, visible=self.processes.first)
         loader = self._loader()
         left = self.options.updates - self.state.step
-        with Stop() as stop, progress, closing(iter(loader)) as updates:
+        with Stop() as stop, progress, closing(self.step), closing(iter(loader)) as updates:
             mark = time.perf_counter()
             for update in islice(updates, left):
                 self._update(update)
@@ -152,7 +152,11 @@ class Trainer:
         return dict(zip(names, counts, strict=True)), samples, rows
 
     def _settle(self) -> None:
-        """Look at the numbers of updates done: add them up, refuse what is not finite. On a GPU this waits for it, so it is rare."""
+        """Look at the numbers of updates done: add them up, refuse what is not finite.
+
+        On a GPU this waits for it, so it is rare, and the wait counts as the updates' own time.
+        """
+        began = time.perf_counter()
         for done in self._pending:
             sums = done.tally.sums()
             self.norm = float(done.norm)
@@ -160,6 +164,8 @@ class Trainer:
                 raise MemofastError(_not_finite(done, sums))
             self._sums.add(sums)
         self._pending.clear()
+        if self.device.type != "cpu":
+            self._busy += time.perf_counter() - began
 
     def _agree(self, number: int) -> int:
         """The signal that some rank received, 0 without one; the same on all ranks."""

@@ -60,6 +60,9 @@ class Step:
             total.backward()
         return total.detach(), losses
 
+    def close(self) -> None:
+        """Give back what the device keeps for steps to come: here nothing."""
+
     def clip(self) -> Tensor:
         """Scale the gradients down to the largest norm. Returns: their norm before, a scalar on the device."""
         return optimisation.clip(self.model, self.largest)

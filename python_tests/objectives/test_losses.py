@@ -83,7 +83,8 @@ def test_sums_over_micro_batches_add_up(model, mixed):
 def fixed_shapes(batch, corruption):
     rows = {name: getattr(batch, f"{name}_offsets")[-1].item() for name in ("text", "visual", "speech")}
     capacity = Capacity(batch.samples + 3, **{name: count + 17 for name, count in rows.items()})
-    return batch.padded_to(capacity), corruption.padded_to(capacity)
+    placed = batch.padded_to(capacity)
+    return placed, corruption.padded_to(capacity, placed)
 
 
 def test_fixed_shapes_change_neither_losses_nor_gradients(model, mixed):

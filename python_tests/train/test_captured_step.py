@@ -2,6 +2,8 @@
 
 import itertools
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from runs import final_weights, losses, pretrain, small_corpus, small_recipe, th
 from memofast.model import MemoBertConfig
 from memofast.ops import backends, library
 from memofast.train import optimisation
-from memofast.train.captured_step import CapturedStep, can_be_captured, kind_of
+from memofast.train.captured_step import CapturedStep, Places, can_be_captured, kind_of
 from memofast.train.plan import make_model, make_plan
 from memofast.train.processes import distributed
 from memofast.train.recipe import read
@@ -27,8 +29,10 @@ def trained(folder, corpus, *overrides, resume_at=None, **train):
     folder.mkdir()
     recipe = small_recipe(folder, corpus, train={"device": "cuda", "updates": 40, "log_every": 1, **train})
     if resume_at:
+        # validation saves too, and of all that is saved the last two stay
         first = pretrain(folder, recipe, *overrides, f"train.save_every={resume_at}", "train.updates=40")
         assert first.returncode == 0, first.stderr
+        assert (the_run(folder) / "checkpoints" / f"step-{resume_at:08}").is_dir()
         for later in (the_run(folder) / "checkpoints").glob("step-*"):
             if int(later.name[5:]) > resume_at:
                 for file in later.iterdir():
@@ -56,8 +60,8 @@ def test_replayed_steps_learn_the_same(corpus, tmp_path, mixing, accumulate):
 @pytest.mark.gpu
 def test_a_resumed_run_repeats_the_bits(corpus, tmp_path):
     """Warm-up and capture begin anew after a resume, so replayed and plain updates must agree to the bit."""
-    whole = trained(tmp_path / "whole", corpus)
-    resumed = trained(tmp_path / "resumed", corpus, resume_at=20)
+    whole = trained(tmp_path / "whole", corpus, "validate.every=40")
+    resumed = trained(tmp_path / "resumed", corpus, "validate.every=40", resume_at=20)
     assert losses(resumed) == losses(whole)
     for name, weight in final_weights(whole).items():
         assert torch.equal(weight, final_weights(resumed)[name]), name
@@ -71,6 +75,48 @@ def test_one_graph_per_objective_or_one_for_all(corpus, tmp_path, mixing, graphs
         parts = [part for update in itertools.islice(drawn, 60) for part in update.micro_batches]
     assert len(plan.recipe.objectives) == 4
     assert len({kind_of(part.batch, part.extra, True) for part in parts}) == graphs
+
+
+def without(batch, modality):
+    """As of a corpus that lacks it."""
+    kept = [name for name in ("text", "visual", "speech") if name != modality]
+    nothing = torch.zeros_like(batch.offsets)
+    joint = sum(getattr(batch, f"{name}_offsets") for name in kept)
+    targets = {name: value for name, value in batch.targets.items() if modality != "visual" or name != "soft_labels"}
+    return replace(batch, **{modality: None, f"{modality}_offsets": nothing}, offsets=joint, targets=targets)
+
+
+def gradients(model, run):
+    """The loss of a backward pass, and what it leaves in every parameter."""
+    model.zero_grad()
+    total, _ = run()
+    assert total.dtype == torch.float32
+    return total, [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("lacking", [None, "speech", "visual"])
+def test_what_is_captured_gives_the_same_gradients(corpus, tmp_path, precision, lacking):
+    """Forward and backward in tensors of fixed shape that earlier batches have filled, as a graph replays them."""
+    plan = make_plan(read(str(small_recipe(tmp_path, corpus, train={"mixing": "sample"}))))
+    cpu, corrupt = torch.device("cpu"), plan.corruption()
+    model = make_model(plan).train()
+    step = Step(model, optimisation.adamw(model, plan.recipe.train), 1.0, precision, cpu)
+    places = Places(plan.capacity, cpu)
+    close = {"rtol": 1e-4, "atol": 1e-6} if precision == "fp32" else {"rtol": 2e-2, "atol": 2e-3}
+    with closing(iter(plan.loader(cpu))) as drawn:
+        updates = list(itertools.islice(drawn, 6))
+    for update in updates:
+        (micro_batch,) = update.micro_batches
+        batch = without(micro_batch.batch, lacking) if lacking else micro_batch.batch
+        corruption = corrupt(replace(micro_batch, batch=batch), update.step)
+        factors = {name: 1 / max(count, 1) for name, count in corruption.counts.items()}
+        rng, shape = torch.tensor([1, update.step]), places.take(batch, corruption, True)
+        shape.weights.copy_(torch.tensor(list(factors.values())))
+        placed = (shape.batch, shape.corruption, shape.weights, rng, True)
+        wanted = gradients(model, partial(step.add_gradients, batch, corruption, factors, rng, True))
+        torch.testing.assert_close(gradients(model, partial(step._backward, *placed)), wanted, **close)
+    assert len(places.shapes) == 1
 
 
 @pytest.mark.parametrize(
