@@ -163,7 +163,9 @@ def read_runs(paths: list[Path]) -> Run:
     ceilings = {name: rate for run in (*reversed(others), first) for name, rate in run.ceilings.items()}
     learning = {one.name: one for run in (first, *others) for one in run.learning}
     noise = {name: summary for run in (*reversed(others), first) for name, summary in run.noise.items()}
-    return Run(first.machine, first.date, ceilings, list(rows.values()), list(learning.values()), noise)
+    commands = dict.fromkeys(run.machine.get("command", "") for run in (first, *others))
+    machine = first.machine | {"command": "`, `".join(commands)}
+    return Run(machine, first.date, ceilings, list(rows.values()), list(learning.values()), noise)
 
 
 class Error(NamedTuple):

@@ -41,11 +41,13 @@ WIDTHS = {"visual": 344, "speech": 768}
 
 
 def parameters(generator):
+    device = generator.device
+
     def random(*shape):
-        return (0.02 * torch.randn(*shape, generator=generator)).requires_grad_()
+        return (0.02 * torch.randn(*shape, generator=generator, device=device)).requires_grad_()
 
     def norm():
-        return [torch.ones(HIDDEN, requires_grad=True), torch.zeros(HIDDEN, requires_grad=True)]
+        return [make(HIDDEN, requires_grad=True, device=device) for make in (torch.ones, torch.zeros)]
 
     found = {"types": [random(3, HIDDEN)], "text": [random(VOCABULARY, HIDDEN), random(512, HIDDEN), *norm()]}
     for name, width in WIDTHS.items():
@@ -124,17 +126,17 @@ def contest(samples, masked, dtype, backward, device):
 
     def values(number):
         """Parameters, ids, features, which feature rows are masked by what, leaves, and the output's gradient."""
-        generator = torch.Generator().manual_seed(number)
-        tables = tree_map(lambda leaf: leaf.detach().to(device).requires_grad_(), parameters(generator))
-        ids = torch.randint(999, VOCABULARY, (counts["text"],), generator=generator)
-        features = {n: torch.randn(counts[n], w, generator=generator).to(device, dtype) for n, w in WIDTHS.items()}
+        generator = torch.Generator(device).manual_seed(number)
+        here = {"generator": generator, "device": device}
+        tables = parameters(generator)
+        ids = torch.randint(999, VOCABULARY, (counts["text"],), **here)
+        features = {name: torch.randn(counts[name], width, **here).to(dtype) for name, width in WIDTHS.items()}
         masking = {}
         for name, width in WIDTHS.items() if masked else ():
-            chosen = (torch.rand(counts[name], generator=generator) < 1 / 6).to(device)
-            masking[name] = chosen, torch.randn(width, generator=generator).to(device).requires_grad_()
+            chosen = torch.rand(counts[name], **here) < 1 / 6
+            masking[name] = chosen, torch.randn(width, **here).requires_grad_()
         leaves = [*tree_leaves(tables), *(mask for _, mask in masking.values())]
-        grad = torch.randn(rows, HIDDEN, generator=generator).to(device, dtype)
-        return tables, ids.to(device), features, masking, leaves, grad
+        return tables, ids, features, masking, leaves, torch.randn(rows, HIDDEN, **here).to(dtype)
 
     def ours(number):
         tables, ids, features, masking, leaves, grad = values(number)
