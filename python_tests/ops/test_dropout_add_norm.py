@@ -51,7 +51,7 @@ def test_matches_reference(width, dtype, p, bias, poisoned_memory):
     wide = [t if t is None else t.double() for t in clean]
     exact = run(dropout_add_norm_reference, wide, grad.nan_to_num(), **options)
     assert got[0].dtype == got[1].dtype == got[2].dtype == dtype
-    assert_within_rule(got, ordinary, exact)
+    assert_within_rule(got, ordinary, exact, of_sums=True)
     assert not any(t[-3:].any() for t in got[:3])
 
 
@@ -200,4 +200,4 @@ def test_gpu(width, dtype, p):
     assert all(torch.equal(a, b) for a, b in zip(got, again, strict=True))
     ordinary = run(plain, tensors, grad, p=p, eps=eps, **options)
     exact = run(dropout_add_norm_reference, [t.double() for t in tensors], grad, p=p, eps=eps, **options)
-    assert_within_rule([t.cpu() for t in got], ordinary, exact)
+    assert_within_rule([t.cpu() for t in got], ordinary, exact, of_sums=True)
