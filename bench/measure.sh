@@ -14,6 +14,10 @@ while :; do
     esac
     shift
 done
+case "$only" in
+    "" | build | tests | operators | steps | report) ;;
+    *) echo "--only is build, tests, operators, steps or report, not $only" >&2; exit 2 ;;
+esac
 folder=${1:?usage: bench/measure.sh [--quick] [--only PART] FOLDER [options of pytest]}
 shift
 cd "$(dirname "$0")/.."
@@ -35,13 +39,13 @@ if [ "$quick" ]; then
     [ "$mark" ] && rows="$rows or all_masks or gpu_ladder or gpu_fed_step or gpu_learning"
 fi
 steps=$(ls bench/test_step.py bench/test_ladder.py bench/test_fed_step.py bench/test_l[eo]*.py bench/test_pre*.py)
-operators=$(ls bench/test_*.py | grep -vxF "$steps")
+operators=$(ls bench/test_*.py | grep -vxF "$steps" | grep -v test_ceilings)
 
 wanted() { [ -z "$only" ] || [ "$only" = "$1" ]; }
 
-measure() { # NAME and files: into NAME.json, which must not be of an earlier run; a file whose rows are all left out is no failure
-    name=$1
-    shift
+measure() { # NAME, FILES, options of pytest: into NAME.json, which must not be of an earlier run
+    name=$1 files=$2
+    shift 2
     rm -f "$folder/$name.json"
     # shellcheck disable=SC2086
     "$python" -m pytest bench/test_ceilings.py $files -m "$mark" -k "$rows" --continue-on-collection-errors \
@@ -55,8 +59,8 @@ if wanted tests; then
     "$python" -m pytest $tests -k "$checks" --continue-on-collection-errors --junitxml="$folder/tests.xml" ||
         echo "tests failed: their rows will be withheld"
 fi
-if wanted operators; then files=$operators && measure operators "$@"; fi
-if wanted steps; then files=$steps && measure steps "$@"; fi
+if wanted operators; then measure operators "$operators" "$@"; fi
+if wanted steps; then measure steps "$steps" "$@"; fi
 if wanted report; then
     found=""
     for name in operators steps; do
