@@ -14,7 +14,7 @@ from pathlib import Path
 
 import av
 
-from memofast.prepare.timings import read_cues
+from memofast.prepare.subtitles.timings import read_cues
 
 EVERY = 1.0  # seconds between looks at the memory
 PARTS = 10  # of the run, for which the highest memory is told

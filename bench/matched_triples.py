@@ -19,13 +19,13 @@ from rich.console import Console
 from memofast.data import Corpus, Split, write_corpus
 from memofast.data.folds import read_groups
 from memofast.evaluate.results_table import Section, print_section, section_markdown
-from memofast.evaluate.sample_statistics import metrics_of
-from memofast.prepare.denseface import DenseFace, resize_faces
-from memofast.prepare.denseface_training import TrainingOptions, read_faces, stratified_parts
+from memofast.metrics.sample_statistics import metrics_of
+from memofast.prepare.faces.denseface import DenseFace, resize_faces
+from memofast.prepare.faces.denseface_training import TrainingOptions, read_faces, stratified_parts
 from memofast.store import FeatureWriter, TextWriter
 from memofast.train import recipe as recipes
+from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
-from memofast.train.finetune_recipe import read
 from memofast.train.plan import make_plan
 from memofast.train.processes import Processes
 from memofast.train.session import train

@@ -18,10 +18,10 @@ from rich.console import Console
 from transformers import AutoTokenizer, BertForSequenceClassification, get_linear_schedule_with_warmup
 
 from memofast.data import Split
-from memofast.evaluate.class_scores import class_scores
-from memofast.train.answers import truth_of
+from memofast.inference.split_predictions import truth_of
+from memofast.metrics.class_scores import class_scores
+from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
-from memofast.train.finetune_recipe import read
 
 BATCH, RATE, WARMUP = 32, 1e-4, 0.1
 LONGEST = 128

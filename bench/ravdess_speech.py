@@ -21,10 +21,10 @@ from memofast.data import Corpus
 from memofast.data.folds import read_fold, read_groups
 from memofast.evaluate.results import results_of
 from memofast.evaluate.results_table import print_results, write_results
+from memofast.inference.split_predictions import truth_of
 from memofast.objectives.target import Target
-from memofast.train.answers import truth_of
+from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
-from memofast.train.finetune_recipe import read
 
 RECIPE = Path(__file__).with_name("ravdess_speech.yaml")
 

@@ -17,6 +17,7 @@ from contests import RANGES
 from gpu_timing import until_idle
 
 from memofast.data import Update
+from memofast.devices import precision_on
 from memofast.train import optimisation
 from memofast.train.captured_step import CapturedStep
 from memofast.train.plan import Plan, make_model, make_plan
@@ -40,7 +41,7 @@ def step_of(plan: Plan, device: torch.device) -> Step:
     options = plan.recipe.train
     model = make_model(plan).to(device).train()
     optimiser = optimisation.adamw(model, options)
-    arguments = (model, optimiser, options.clip, optimisation.precision_of(options, device), device)
+    arguments = (model, optimiser, options.clip, precision_on(options.precision, device), device)
     optimisation.set_capturable(optimiser, device if device.type == "cuda" else None)
     return CapturedStep(*arguments, plan.capacity) if device.type == "cuda" else Step(*arguments)
 

@@ -23,7 +23,8 @@ from test_step import RNG, memobert_like
 from memofast import objectives, ops
 from memofast.data import Capacity
 from memofast.data.batch import rounded_length
-from memofast.model import MemoBertConfig, MemoBertForPreTraining, conversion
+from memofast.model import MemoBertConfig, MemoBertForPreTraining
+from memofast.model.memobert import conversion
 from memofast.train.captured_step import CapturedStep
 from memofast.train.optimisation import set_capturable
 

@@ -13,7 +13,8 @@ from memofast import objectives
 from memofast.data import Capacity
 from memofast.data.batch import PackedBatch, rounded_length
 from memofast.data.demo import demo_corpus
-from memofast.model import MemoBertForPreTraining, conversion
+from memofast.model import MemoBertForPreTraining
+from memofast.model.memobert import conversion
 from memofast.objectives import Corruption
 from memofast.train.captured_step import CapturedStep
 from memofast.train.optimisation import set_capturable

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from memofast.prepare import decoding
-from memofast.prepare.denseface import DenseFace, DenseFaceMeta, save_denseface
-from memofast.prepare.densenet import DenseNet
+from memofast.prepare.faces.denseface import DenseFace, DenseFaceMeta, save_denseface
+from memofast.prepare.faces.densenet import DenseNet
+from memofast.prepare.media import decoding
 
 RATE, SECONDS = 30, 4
 

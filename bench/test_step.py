@@ -14,7 +14,8 @@ from step_facts import step_flop
 
 from memofast import objectives
 from memofast.data.batch import PackedBatch
-from memofast.model import MemoBertConfig, MemoBertForPreTraining, conversion, padded_width
+from memofast.model import MemoBertConfig, MemoBertForPreTraining, padded_width
+from memofast.model.memobert import conversion
 
 SAMPLES = 32
 RNG = torch.tensor([1, 1])

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from memofast.prepare.decoding import SAMPLE_RATE, Span, UnreadableMedia, decode
-from memofast.prepare.extraction import one_thread
-from memofast.prepare.faces import YuNet
-from memofast.prepare.mouths import MouthWatch
-from memofast.prepare.sources import SourceOptions, read_sources
-from memofast.prepare.speaking import active_speaker, correlation, mouth_of, sound_bands
-from memofast.prepare.tracks import Seen, main_persons, thumbnail
-from memofast.prepare.voice import open_voice
+from memofast.prepare.faces.detection import YuNet
+from memofast.prepare.faces.mouths import MouthWatch
+from memofast.prepare.faces.speaking import active_speaker, correlation, mouth_of, sound_bands
+from memofast.prepare.faces.tracks import Seen, main_persons, thumbnail
+from memofast.prepare.media.decoding import SAMPLE_RATE, Span, UnreadableMedia, decode
+from memofast.prepare.run.extraction import one_thread
+from memofast.prepare.sources.clips import SourceOptions, read_sources
+from memofast.prepare.speech.voice import open_voice
 
 LONGEST = 12.0  # seconds used of a clip
 

@@ -18,7 +18,7 @@ __all__ = ["__version__", "load"]
 def __getattr__(name: str):
     """`memofast.load`, with all that it needs, only where it is asked for."""
     if name == "load":
-        from memofast.prediction import load
+        from memofast.inference import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

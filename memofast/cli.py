@@ -28,10 +28,10 @@ _COMMANDS = (
     "denseface",
 )
 _HOMES = {
-    "denseface": "memofast.prepare.denseface",
+    "denseface": "memofast.prepare.faces.denseface",
     "evaluate": "memofast.evaluate.command",
     "normalise": "memofast.prepare.normalise",
-    "import_npz": "memofast.store.import_npz",
+    "import_npz": "memofast.prepare.sources.npz",
     "import_features": "memofast.prepare.import_features",
 }
 

@@ -56,8 +56,8 @@ def train(
     from rich.console import Console
 
     from memofast.errors import MemofastError
-    from memofast.prepare.merged_text import TextSource
-    from memofast.train.emotion_text import EmotionTextRun, train_emotion_text
+    from memofast.text_emotion.merged_text import TextSource
+    from memofast.text_emotion.training import EmotionTextRun, train_emotion_text
     from memofast.train.fine_tuning import FineTuning
 
     choices = {

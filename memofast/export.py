@@ -25,8 +25,8 @@ def main(
     from transformers.utils import logging
 
     from memofast.errors import MemofastError
-    from memofast.model.emotion import open_emotion_model
-    from memofast.model.export import write_program
+    from memofast.model.memobert.emotion import open_emotion_model
+    from memofast.model.memobert.export import write_program
 
     logging.disable_progress_bar()
     if not model.is_dir():

@@ -31,7 +31,7 @@ def main(
     from rich.console import Console
     from transformers.utils import logging
 
-    from memofast.features.extraction import extract_into
+    from memofast.inference.hidden_states.extraction import extract_into
 
     logging.disable_progress_bar()
     line = extract_into(out, model, corpus, split, condition, device)

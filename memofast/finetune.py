@@ -31,9 +31,9 @@ def main(
     from memofast.errors import MemofastError
     from memofast.evaluate.results import results_of
     from memofast.evaluate.results_table import print_results, write_results
-    from memofast.prediction.preparation import keep_preparation
+    from memofast.inference.preparation import keep_preparation
+    from memofast.train.fine_tuning_recipe import read
     from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
-    from memofast.train.finetune_recipe import read
     from memofast.train.folder import make_folder, recipe_of, write_config
     from memofast.train.recipe_file import split_arguments
 

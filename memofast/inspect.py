@@ -63,7 +63,7 @@ def main(
 
 def _write_page(corpus: "Corpus", html: Path, samples: int, seed: int, yunet: Path | None) -> None:
     from memofast.download import home_of
-    from memofast.inspect_page import write_page
+    from memofast.pages.inspect import write_page
 
     downloaded = home_of("yunet")
     with Console(stderr=True).status("looking at the samples again"):
@@ -112,7 +112,7 @@ def _labels(summary: dict) -> Table:
 
 
 def _problems(summary: dict) -> Table:
-    from memofast.prepare.report import REASONS
+    from memofast.prepare.run.report import REASONS
 
     told = summary["preparation"]
     title = f"preparation: {told['kept']:,} of {told['clips']:,} clips kept" if told else ""

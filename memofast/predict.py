@@ -33,9 +33,9 @@ def main(
     """
     from rich.console import Console
 
-    from memofast.prediction.films import FilmPrediction, predict_films
-    from memofast.prediction.preparation import Files
-    from memofast.prediction.segments import Cutting
+    from memofast.inference.films import FilmPrediction, predict_films
+    from memofast.inference.preparation import Files
+    from memofast.inference.segments import Cutting
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     asked = FilmPrediction(

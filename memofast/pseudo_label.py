@@ -29,8 +29,8 @@ def main(
 
     from memofast.data import Corpus
     from memofast.errors import MemofastError
-    from memofast.prepare.confident import Confidence, select_confident
-    from memofast.prepare.pseudo_labels import pseudo_label
+    from memofast.text_emotion.confident import Confidence, select_confident
+    from memofast.text_emotion.pseudo_labels import pseudo_label
 
     splits = select or ["train"]
     there = Corpus.open(corpus).splits

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from memofast.data.demo import demo_corpus, vocabulary
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
-from memofast.train.metrics import read_metrics
+from memofast.train.metrics_log import read_metrics
 
 SMALL = {
     "model": {

@@ -11,7 +11,7 @@ from mood_runs import felt_corpus, mood_corpus, mood_model, mood_run, poison
 
 from memofast.data import Corpus
 from memofast.data.folds import leave_groups_out, write_folds, write_groups
-from memofast.evaluate.predictions import Predictions
+from memofast.metrics.predictions import Predictions
 
 program = mood_runs.program
 TEMPERS = ("quiet", "happy", "odd")
@@ -115,7 +115,7 @@ def test_labels_are_mapped_as_written(program, made, tmp_path):
 
 def test_a_model_that_says_one_thing_raises_the_alarm(program, made, tmp_path):
     model = mood_model(tmp_path / "model")
-    from memofast.model.emotion import open_emotion_model
+    from memofast.model.memobert.emotion import open_emotion_model
 
     opened = open_emotion_model(model)
     opened.emotion.classifier.bias.data += opened.emotion.classifier.bias.new_tensor([0.0, 1e4])

@@ -14,7 +14,7 @@ from runs import environment
 
 from memofast.data import Corpus
 from memofast.data.conditions import keep
-from memofast.features import files, rows
+from memofast.inference.hidden_states import files, rows
 from memofast.model import MemoBertModel
 
 program = mood_runs.program

@@ -12,7 +12,7 @@ import pytest
 from runs import environment, small_corpus
 
 from memofast import cli
-from memofast.model.emotion import open_emotion_model
+from memofast.model.memobert.emotion import open_emotion_model
 
 LITTLE = ["finetune-demo", "train.epochs=3", "train.seeds=[1,2]", "train.samples=8", "modalities.evaluate=[l,lva]"]
 

@@ -16,10 +16,10 @@ from runs import command, environment, final_weights, losses, pretrain, small_co
 from memofast.errors import MemofastError
 from memofast.model import MemoBertModel
 from memofast.pretrain import main
-from memofast.train import finetune_recipe
+from memofast.train import fine_tuning_recipe as finetune_recipe
 from memofast.train import recipe as recipes
 from memofast.train.fine_tuning_runs import make_fine_tuning_plan, start_model
-from memofast.train.metrics import read_metrics
+from memofast.train.metrics_log import read_metrics
 
 
 @pytest.fixture(scope="session")

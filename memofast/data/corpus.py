@@ -26,8 +26,8 @@ import torch
 from memofast.data import packing
 from memofast.data.batch import PackedBatch
 from memofast.errors import MemofastError
+from memofast.files import replace_file, write_json
 from memofast.store import FeatureStore, Store, TextStore
-from memofast.store.files import replace_file, write_json
 
 MODALITIES = ("text", "visual", "speech")
 CORPUS = "corpus.json"

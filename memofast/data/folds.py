@@ -12,7 +12,7 @@ from pathlib import Path
 
 from memofast.data.corpus import CORPUS, Corpus, Split, sample_key
 from memofast.errors import MemofastError
-from memofast.store.files import replace_file, write_json
+from memofast.files import replace_file, write_json
 
 PARTS = ("train", "validation", "test")
 Fold = Mapping[str, Iterable[str]]
@@ -73,6 +73,18 @@ def read_fold(corpus: Corpus, scheme: str, number: int) -> dict[str, Split]:
         for part, file in files.items()
         if file.is_file()
     }
+
+
+def open_split(corpus: Corpus, name: str) -> Split:
+    """A split by its name, or a part of a fold as `SCHEME-NN/PART`. Raises: `MemofastError` where there is none."""
+    scheme, _, part = name.partition("/")
+    scheme, _, number = scheme.rpartition("-")
+    if name in corpus.splits or part not in PARTS or not number.isdigit():
+        return corpus.split(name)
+    parts = read_fold(corpus, scheme, int(number))
+    if part not in parts:
+        raise MemofastError(f"fold {number} of {scheme!r} of corpus {corpus.path} has no part {part}")
+    return parts[part]
 
 
 def leave_groups_out(group_of: Mapping[str, str], count: int | None = None) -> list[dict[str, list[str]]]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from memofast.evaluate.results_table import Section, print_section, section_markdown
-from memofast.evaluate.sample_statistics import NAMES
+from memofast.metrics.sample_statistics import NAMES
 
 
 def print_comparison(found: dict[str, Any], first: str, second: str, console: Console) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 from rich.console import Console
 
 from memofast.errors import MemofastError
-from memofast.evaluate.predictions import Predictions
 from memofast.evaluate.results import check_selected_on
 from memofast.evaluate.results_table import Section, print_section, section_markdown
-from memofast.evaluate.sample_statistics import METRICS, NAMES, scored
-from memofast.evaluate.scores import scores_of
+from memofast.metrics.predictions import Predictions
+from memofast.metrics.sample_statistics import METRICS, NAMES, scored
+from memofast.metrics.scores import scores_of
 
 LabelMap = Mapping[str, str | None]
 Pair = tuple[str, str]  # trained on, tested on

@@ -9,26 +9,26 @@ from typing import Any
 
 from memofast.data import Corpus, Split
 from memofast.data.conditions import CONDITIONS
+from memofast.data.folds import open_split
+from memofast.devices import choose_device
 from memofast.errors import MemofastError
-from memofast.evaluate.across import matrices, names_of_models, read_maps
-from memofast.evaluate.against import compare_answers, compare_kept, names_of
-from memofast.evaluate.kept import finished, kept_answers, recipe_of_run, run_of
-from memofast.evaluate.on_corpus import (
+from memofast.evaluate.baseline import compare_answers, compare_kept, names_of
+from memofast.evaluate.cross_corpus_runs import matrices, names_of_models, read_maps
+from memofast.evaluate.finished_runs import finished, kept_answers, recipe_of_run, run_of
+from memofast.evaluate.model_on_corpus import (
     LabelMap,
     Opened,
     answers_on,
     open_model,
-    open_split,
     target_on,
 )
 from memofast.evaluate.origin import origin_of, selection
 from memofast.evaluate.report import Evaluation, calibrations, file_name
 from memofast.evaluate.results import Run, results_of
+from memofast.inference.split_predictions import truth_of
+from memofast.model.compatibility import conditions_for
 from memofast.objectives.target import Target
-from memofast.prepare.pretrained import choose_device
-from memofast.train.answers import truth_of
 from memofast.train.fine_tuning_runs import CHOOSES
-from memofast.train.fits import conditions_for
 from memofast.train.fold_parts import make_folds, trivial_answers
 
 Found = tuple[Evaluation, Path]

@@ -10,10 +10,10 @@ from typing import Any
 from memofast.data import Corpus, Split
 from memofast.data.demo import open_corpus
 from memofast.errors import MemofastError
-from memofast.evaluate.kept import finished, recipe_of_run, run_of
-from memofast.evaluate.sample_statistics import NAMES
+from memofast.evaluate.finished_runs import finished, recipe_of_run, run_of
+from memofast.metrics.sample_statistics import NAMES
+from memofast.train.fine_tuning_recipe import FineTuneRecipe
 from memofast.train.fine_tuning_runs import best_of
-from memofast.train.finetune_recipe import FineTuneRecipe
 from memofast.train.fold_parts import Fold, make_folds
 
 

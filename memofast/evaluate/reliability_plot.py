@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from memofast.store.files import replace_file
+from memofast.files import replace_file
 
 _BAR, _OVER, _UNDER, _INK = "#4878a8", "#e8a25c", "#9ccbe0", "#333333"
 _NORMAL = 1.96  # standard deviations on each side of 95 %

@@ -11,14 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from memofast.errors import MemofastError
-from memofast.evaluate.calibration import calibration
 from memofast.evaluate.comparison_table import comparison_markdown, print_comparison
 from memofast.evaluate.cross_corpus import cross_corpus_markdown, print_cross_corpus
-from memofast.evaluate.predictions import Predictions
 from memofast.evaluate.reliability_plot import draw_reliability
 from memofast.evaluate.results import Run, joined
 from memofast.evaluate.results_table import Section, marked, print_results, print_section, section_markdown, sections
-from memofast.store.files import replace_file, write_json
+from memofast.files import replace_file, write_json
+from memofast.metrics.calibration import calibration
+from memofast.metrics.predictions import Predictions
 
 
 @dataclass

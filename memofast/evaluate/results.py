@@ -13,10 +13,10 @@ import numpy as np
 
 from memofast.data.conditions import CONDITIONS
 from memofast.errors import MemofastError
-from memofast.evaluate.bootstrap import DRAWS, interval, resampled_sums
-from memofast.evaluate.predictions import Predictions
-from memofast.evaluate.sample_statistics import METRICS, class_f1_of_sums, metrics_of_sums, sample_statistics, scored
-from memofast.evaluate.scores import collapsed, trivial_predictions
+from memofast.metrics.bootstrap import DRAWS, interval, resampled_sums
+from memofast.metrics.predictions import Predictions
+from memofast.metrics.sample_statistics import METRICS, class_f1_of_sums, metrics_of_sums, sample_statistics, scored
+from memofast.metrics.scores import collapsed, trivial_predictions
 
 _NAMED = 4  # runs, in a warning about many
 SELECTED_ON = ("validation", "test", "another corpus", "nothing", "unknown data")

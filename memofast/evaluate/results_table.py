@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from memofast.evaluate.results import numbers
-from memofast.evaluate.sample_statistics import METRICS, NAMES
-from memofast.store.files import replace_file, write_json
+from memofast.files import replace_file, write_json
+from memofast.metrics.sample_statistics import METRICS, NAMES
 
 
 class Section(NamedTuple):

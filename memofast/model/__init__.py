@@ -1,9 +1,9 @@
 """Configuration, embeddings, encoder, heads and whole models."""
 
-from memofast.model.configuration import MemoBertConfig, padded_width
-from memofast.model.emotion import MemoBertForEmotion
-from memofast.model.memobert import MemoBertForPreTraining, MemoBertModel, MemoBertOutput
-from memofast.model.prompt import MemoBertForPrompt, Prompt
+from memofast.model.memobert.configuration import MemoBertConfig, padded_width
+from memofast.model.memobert.emotion import MemoBertForEmotion
+from memofast.model.memobert.pre_training import MemoBertForPreTraining, MemoBertModel, MemoBertOutput
+from memofast.model.memobert.prompt import MemoBertForPrompt, Prompt
 
 __all__ = [
     "MemoBertConfig",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import fields
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from memofast import ops
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, nearest
 from memofast.objectives.features import SpeechRegression, VisualEmotion, VisualRegression
 from memofast.objectives.objective import Objective
 from memofast.objectives.words import MaskedWords
@@ -44,13 +42,13 @@ def build(options: dict[str, dict[str, Any] | None], config: MemoBertConfig | No
 def _objective(name: str, given: dict[str, Any], config: MemoBertConfig | None) -> Objective:
     kind = given.pop("kind", name)
     if kind not in KINDS:
-        raise MemofastError(f"objectives.{name}: unknown objective {kind!r}{_nearest(kind, KINDS)}")
+        raise MemofastError(f"objectives.{name}: unknown objective {kind!r}{nearest(kind, KINDS)}")
     objective = KINDS[kind]
     policy = ops.TokenPolicy if objective is MaskedWords else ops.SpanPolicy
     known = {"policy", *(f.name for f in fields(policy))} - {"kind"}
     for option in given:
         if option not in known:
-            raise MemofastError(f"objectives.{name}: unknown option {option!r}{_nearest(option, known)}")
+            raise MemofastError(f"objectives.{name}: unknown option {option!r}{nearest(option, known)}")
     chosen = {"kind": given.pop("policy")} if "policy" in given else {}
     defaults = _word_defaults(config) if objective is MaskedWords else _span_defaults(objective.modality, chosen)
     values = {option: _ratio(name, option, value) if option in _RATIOS else value for option, value in given.items()}
@@ -89,8 +87,3 @@ def _ratio(name: str, option: str, value: Any) -> tuple[int, int]:
             f'objectives.{name}: {option} {value!r} is no ratio; write 0.15, "3/20" or [3, 20]'
         ) from None
     return fraction.numerator, fraction.denominator
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"

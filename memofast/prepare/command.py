@@ -96,21 +96,21 @@ def main(
 
     A corpus as distributed: python -m memofast.prepare MELD.Raw --corpus meld --out corpora/meld --vocab vocab.txt
     """
+    from memofast.devices import choose_device
     from memofast.prepare.corpora import read_corpus
-    from memofast.prepare.extraction import ExtractionOptions
-    from memofast.prepare.face_features import parse_face
-    from memofast.prepare.faces import check_finder
-    from memofast.prepare.pipeline import ENGINES, PrepareOptions, prepare
-    from memofast.prepare.pretrained import choose_device
-    from memofast.prepare.protocol import protocol_of_tables
-    from memofast.prepare.sentences import SentenceRules
-    from memofast.prepare.shards import Vocabulary
-    from memofast.prepare.sources import read_sources
-    from memofast.prepare.speech import parse_speech
-    from memofast.prepare.splits import parse_fractions
-    from memofast.prepare.text_features import parse_text_features
-    from memofast.prepare.transcripts import TRANSCRIPTS, add_transcripts, parse_asr
-    from memofast.prepare.voice import open_voice
+    from memofast.prepare.faces.detection import check_finder
+    from memofast.prepare.faces.extractors import parse_face
+    from memofast.prepare.run.extraction import ExtractionOptions
+    from memofast.prepare.run.pipeline import ENGINES, PrepareOptions, prepare
+    from memofast.prepare.run.shards import Vocabulary
+    from memofast.prepare.sources.clips import read_sources
+    from memofast.prepare.sources.protocol import protocol_of_tables
+    from memofast.prepare.sources.splits import parse_fractions
+    from memofast.prepare.speech.extractors import parse_speech
+    from memofast.prepare.speech.voice import open_voice
+    from memofast.prepare.subtitles.sentences import SentenceRules
+    from memofast.prepare.subtitles.transcripts import TRANSCRIPTS, add_transcripts, parse_asr
+    from memofast.prepare.text.features import parse_text_features
 
     console = Console(stderr=True)
     name = name or out.resolve().name
@@ -209,8 +209,8 @@ def _without_sentences(clips: list, folder: str, console: Console) -> list:
 
 
 def _source_options(column: list[str], media_root: Path | None, label_pattern: str | None, split_by: str):
-    from memofast.prepare.sources import SourceOptions
-    from memofast.prepare.table import parse_columns
+    from memofast.prepare.sources.clips import SourceOptions
+    from memofast.prepare.sources.table import parse_columns
 
     kind, _, split_column = split_by.partition(":")
     if split_by not in {"id", "folder", "file", "group"} and not (kind == "column" and split_column):

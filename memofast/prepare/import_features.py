@@ -27,11 +27,11 @@ def main(
     Example: memofast import-features MOSI/unaligned_50.pkl --out corpora/mosi --vocab vocab.txt
     """
     from memofast.data.corpus import write_corpus
-    from memofast.prepare.feature_pickles import read_feature_pickle
-    from memofast.prepare.protocol import Protocol, count_groups, refuse_leaks, write_protocol
-    from memofast.prepare.sources import Clip
-    from memofast.prepare.text import WordPieces
-    from memofast.store.files import write_json
+    from memofast.files import write_json
+    from memofast.prepare.sources.clips import Clip
+    from memofast.prepare.sources.feature_pickles import read_feature_pickle
+    from memofast.prepare.sources.protocol import Protocol, count_groups, refuse_leaks, write_protocol
+    from memofast.prepare.text.word_pieces import WordPieces
 
     name = name or out.resolve().name
     if not re.fullmatch(r"[\w.-]+", name):

@@ -1,7 +1,6 @@
-"""transformers models from local folders: loaded whole or refused, and the device they run on. Nothing is downloaded."""
+"""transformers models from local folders: loaded whole or refused. Nothing is downloaded."""
 
 import json
-import multiprocessing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,28 +86,6 @@ def preprocessing(folder: Path, part: str) -> dict[str, Any]:
         if isinstance(settings, dict):
             return settings
     return {}
-
-
-def choose_device(name: str) -> str:
-    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`; raises MemofastError for another name and where there is no GPU."""
-    if name not in {"auto", "cpu", "cuda"}:
-        raise MemofastError(f"--device is auto, cpu or cuda, not {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise MemofastError("--device cuda: PyTorch sees no GPU; `memofast info` says why, --device cpu works without")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def open_device(name: str) -> torch.device:
-    """The device of this process. Workers take the GPUs in turn and share one where they are more; each has its own copy of the models.
-
-    Arithmetic on a GPU is set to full fp32 and to algorithms that give the same bits every time.
-    """
-    if name == "cpu":
-        return torch.device("cpu")
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    worker = (multiprocessing.current_process()._identity or (1,))[0] - 1
-    return torch.device("cuda", worker % torch.cuda.device_count())
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from memofast import _C
 from memofast.errors import MemofastError
-from memofast.store import environments, files, record
+from memofast.store import description, environments, record
 
 
 class Store:
@@ -24,14 +24,14 @@ class Store:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.meta: dict[str, Any] = files.read_meta(self.path)
+        self.meta: dict[str, Any] = description.read_meta(self.path)
         if self.meta["kind"] != self.kind:
             raise MemofastError(f"store {self.path} holds {self.meta['kind']}, not {self.kind}: check the path")
         self.complete: bool = self.meta["complete"]
         self.columns: dict[str, tuple[str, int]] = {name: tuple(c) for name, c in self.meta["columns"].items()}
         self.classes: dict[str, list[str]] = self.meta["classes"]
         self._located: tuple[tuple[lmdb.Environment, int], np.ndarray] | None = None
-        self.ids, self.lengths = files.read_index(self.path) if self.complete else self._scan()
+        self.ids, self.lengths = description.read_index(self.path) if self.complete else self._scan()
 
     @classmethod
     def open(cls, path: str | Path):

@@ -9,7 +9,8 @@ import lmdb
 import numpy as np
 
 from memofast.errors import MemofastError
-from memofast.store import environments, files, record
+from memofast.files import write_json
+from memofast.store import description, environments, record
 
 _BATCH_RECORDS = 1000
 _BATCH_BYTES = 32 << 20
@@ -35,7 +36,7 @@ class StoreWriter:
 
     def __init__(self, path: str | Path, meta: dict[str, Any]):
         self.path = Path(path)
-        self._meta = {"format": files.FORMAT, **meta, "complete": False}
+        self._meta = {"format": description.FORMAT, **meta, "complete": False}
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
         self._finished = False
@@ -43,16 +44,16 @@ class StoreWriter:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MemofastError(f"store {self.path} cannot be made ({error.strerror}): choose another folder") from None
-        if (self.path / files.META).exists():
+        if (self.path / description.META).exists():
             self._continue()
         else:
-            files.write_json(self.path / files.META, self._meta)
+            write_json(self.path / description.META, self._meta)
         self._environment = environments.for_writing(self.path)
         with self._environment.begin() as transaction:
             self._ids = {bytes(key).decode() for key in transaction.cursor().iternext(values=False)}
 
     def _continue(self) -> None:
-        there = files.read_meta(self.path)
+        there = description.read_meta(self.path)
         self._check_settings(self.path, there)
         self._finished = there["complete"]
 
@@ -81,7 +82,7 @@ class StoreWriter:
 
     def _add(self, id: str, value: bytes) -> None:
         if self._finished:
-            files.write_json(self.path / files.META, self._meta)
+            write_json(self.path / description.META, self._meta)
             self._finished = False
         self._ids.add(id)
         self._pending.append((id.encode(), value))
@@ -123,13 +124,13 @@ class StoreWriter:
         self.commit()
         if not self._finished:
             ids, rows, digest = self._survey()
-            files.write_index(self.path, ids, rows)
+            description.write_index(self.path, ids, rows)
             counts = {"records": len(ids), "rows": int(rows.sum())}
-            files.write_json(
-                self.path / files.META, self._meta | {"complete": True, "counts": counts, "digest": digest}
+            write_json(
+                self.path / description.META, self._meta | {"complete": True, "counts": counts, "digest": digest}
             )
             self._finished = True
-        return files.read_meta(self.path)
+        return description.read_meta(self.path)
 
     def _survey(self) -> tuple[list[str], np.ndarray, str]:
         """Ids in key order, their row counts, and the digest: BLAKE2b-256 of key length, key, value length, value."""

@@ -8,7 +8,7 @@ from dataclasses import fields
 from torch import Tensor
 
 from memofast.data import Loader, PackedBatch
-from memofast.train import optimisation
+from memofast.devices import device_of_rank, precision_on
 from memofast.train.folder import resolved
 from memofast.train.plan import Plan, make_model
 
@@ -24,8 +24,8 @@ def describe(plan: Plan) -> str:
     )  # fmt: skip
     with closing(iter(loader)) as updates:
         first = next(updates)
-    device = optimisation.device_of(train)
-    precision = optimisation.precision_of(train, device)
+    device = device_of_rank(train.device)
+    precision = precision_on(train.precision, device)
     parameters = sum(parameter.numel() for parameter in make_model(plan).parameters())
     batch = first.micro_batches[0].batch
     activations = _activation_bytes(plan, batch, 2 if precision == "bf16" else 4)

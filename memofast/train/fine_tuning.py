@@ -19,15 +19,16 @@ from torch import Tensor
 from memofast.cpu import limit_compiled_products
 from memofast.data import Capacity, Loader, MicroBatch, Split, Stream, Update
 from memofast.data.conditions import CONDITIONS, keep
+from memofast.devices import autocast, device_of_rank, precision_on
 from memofast.errors import MemofastError
-from memofast.evaluate.sample_statistics import LOWER_IS_BETTER, metrics_of
+from memofast.inference.split_predictions import EmotionModel, answer, class_counts, target_of, truth_of
+from memofast.metrics.sample_statistics import LOWER_IS_BETTER, metrics_of
 from memofast.objectives.classification import balanced_weights
 from memofast.objectives.target import Target, target_loss
 from memofast.train import optimisation
-from memofast.train.answers import EmotionModel, answer, class_counts, target_of, truth_of
+from memofast.train.augmentation import Hiding, Shown
 from memofast.train.checkpoints import Checkpoints
-from memofast.train.hiding import Hiding, Shown
-from memofast.train.metrics import MetricsLog, peak_memory
+from memofast.train.metrics_log import MetricsLog, peak_memory
 from memofast.train.progress import Progress
 from memofast.train.recipe import Train
 from memofast.train.signals import Stop
@@ -106,8 +107,8 @@ class FineTuner:
             samples=options.samples, lr=options.lr, updates=updates, warmup=round(options.warmup * updates), clip=1.0,
             betas=(0.9, 0.999), weight_decay=options.weight_decay, seed=options.seed, precision=options.precision, device=options.device,
         )  # fmt: skip
-        self.device = optimisation.device_of(self.settings)
-        self.precision = optimisation.precision_of(self.settings, self.device)
+        self.device = device_of_rank(self.settings.device)
+        self.precision = precision_on(self.settings.precision, self.device)
         self.model = model.to(self.device).train()
         self.optimiser = optimisation.adamw(self.model, self.settings)
         self._hiding = Hiding(options.hide, options.hide_columns)
@@ -170,7 +171,7 @@ class FineTuner:
         rng = self._rng(update.step).to(self.device)
         moved = batch.to(self.device)
         sources = {name: source.to(self.device) for name, source in micro_batch.extra.sources.items()}
-        with optimisation.autocast(self.precision, self.device):
+        with autocast(self.precision, self.device):
             outputs = self.model(moved, rng=rng, **sources)
         wanted = self.within[micro_batch.corpus].wanted(moved.targets)
         wanted = F.pad(wanted, (0, outputs.shape[1] - wanted.shape[1]))  # a prompt may answer with another word

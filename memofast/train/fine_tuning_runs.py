@@ -21,20 +21,20 @@ from transformers.utils import logging
 from memofast.data import Corpus, Split, Stream
 from memofast.data.demo import DEMO, open_corpus
 from memofast.data.feature_statistics import feature_statistics
-from memofast.errors import MemofastError
-from memofast.evaluate.predictions import Predictions
-from memofast.evaluate.sample_statistics import LOWER_IS_BETTER, METRICS
+from memofast.errors import MemofastError, nearest
+from memofast.files import write_json
+from memofast.inference.split_predictions import answer
+from memofast.metrics.predictions import Predictions
+from memofast.metrics.sample_statistics import LOWER_IS_BETTER, METRICS
 from memofast.model import MemoBertConfig, MemoBertForEmotion, MemoBertModel
-from memofast.model.embeddings import FEATURE_MODALITIES
-from memofast.model.emotion import PROBLEMS
-from memofast.model.memobert import is_bert
-from memofast.model.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
+from memofast.model.compatibility import check_sizes, check_widths, check_words, conditions_for, shared_modalities
+from memofast.model.memobert.embeddings import FEATURE_MODALITIES
+from memofast.model.memobert.emotion import PROBLEMS
+from memofast.model.memobert.pre_training import is_bert
+from memofast.model.memobert.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
 from memofast.objectives.target import Target
-from memofast.store.files import write_json
-from memofast.train.answers import answer
 from memofast.train.fine_tuning import FineTuner, FineTuning
-from memofast.train.finetune_recipe import FineTuneRecipe, PromptChoice
-from memofast.train.fits import check_sizes, check_widths, check_words, conditions_for, shared_modalities
+from memofast.train.fine_tuning_recipe import FineTuneRecipe, PromptChoice
 from memofast.train.fold_parts import (
     Fold,
     check_classes,
@@ -42,7 +42,6 @@ from memofast.train.fold_parts import (
     share_of_classes,
     trivial_answers,
 )
-from memofast.train.recipe_file import nearest
 
 DONE = "done.json"
 CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}

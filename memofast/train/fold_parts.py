@@ -11,9 +11,9 @@ from memofast.data import Corpus, Split
 from memofast.data.folds import hold_out, leave_groups_out, read_fold, read_groups
 from memofast.data.sampling import shuffled
 from memofast.errors import MemofastError
+from memofast.inference.split_predictions import class_counts, truth_of
 from memofast.objectives.target import Target
-from memofast.train.answers import class_counts, truth_of
-from memofast.train.finetune_recipe import FineTuneRecipe, FoldChoice
+from memofast.train.fine_tuning_recipe import FineTuneRecipe, FoldChoice
 
 _SITE = 255  # of the shuffle that few-shot shares are cut from, apart from those of epochs
 

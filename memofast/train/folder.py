@@ -7,10 +7,10 @@ from pathlib import Path
 
 from memofast.data.demo import DEMO
 from memofast.errors import MemofastError
-from memofast.store.files import replace_file
+from memofast.files import replace_file
+from memofast.sections import Section
 from memofast.train.plan import Plan
 from memofast.train.recipe import Recipe
-from memofast.train.recipe_file import Section
 
 CONFIG = "config.yaml"
 

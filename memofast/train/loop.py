@@ -15,20 +15,20 @@ from torch import Tensor, nn
 
 from memofast import objectives
 from memofast.data import Loader, MicroBatch, Update
+from memofast.devices import autocast, device_of_rank, precision_on
 from memofast.errors import MemofastError
-from memofast.evaluate import validation
-from memofast.evaluate.tally import Sums, Tally, means
-from memofast.evaluate.validation import HeldOut, Scores
-from memofast.train import optimisation
+from memofast.train import optimisation, validation
 from memofast.train.captured_step import CapturedStep, can_be_captured
 from memofast.train.checkpoints import Checkpoints
-from memofast.train.metrics import MetricsLog, peak_memory
+from memofast.train.metrics_log import MetricsLog, peak_memory
 from memofast.train.plan import Plan, make_model
 from memofast.train.processes import Processes
 from memofast.train.progress import Progress
 from memofast.train.signals import Stop
 from memofast.train.state import State, environment
 from memofast.train.step import Step
+from memofast.train.tally import Sums, Tally, means
+from memofast.train.validation import HeldOut, Scores
 
 
 class Trainer:
@@ -40,8 +40,8 @@ class Trainer:
     def __init__(self, plan: Plan, folder: Path, processes: Processes):
         self.plan, self.folder, self.processes = plan, folder, processes
         self.options = plan.recipe.train
-        self.device = optimisation.device_of(self.options, processes.local_rank)
-        self.precision = optimisation.precision_of(self.options, self.device)
+        self.device = device_of_rank(self.options.device, processes.local_rank)
+        self.precision = precision_on(self.options.precision, self.device)
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.environment = environment(self.device, self.precision, processes.world)
         self.model = make_model(plan).to(self.device).train()
@@ -210,7 +210,7 @@ class Trainer:
         """The model on held-out data, all ranks together, beside the trivial predictors."""
         self.model.eval()
         tally = Tally(validation.keys(self.held_out), self.plan.objectives, self.device)
-        with torch.no_grad(), optimisation.autocast(self.precision, self.device):
+        with torch.no_grad(), autocast(self.precision, self.device):
             for part in self.held_out:
                 for batch, corruption in part.corrupted(
                     self.plan.objectives, self.options.seed, self.processes.rank, self.processes.world

@@ -1,14 +1,10 @@
-"""Parameter groups, learning rate, clipping and precision."""
+"""Parameter groups, learning rate and clipping."""
 
 from __future__ import annotations
-
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from memofast.cpu import bf16_units
-from memofast.errors import MemofastError
 from memofast.train.recipe import Train
 
 _LOWEST_RATE = 1e-8
@@ -62,23 +58,3 @@ def set_capturable(optimiser: torch.optim.Optimizer, device: torch.device | None
 def clip(model: nn.Module, largest: float) -> Tensor:
     """Scale the gradients down to a global norm of at most `largest`. Returns: the norm before, scalar on the device."""
     return nn.utils.clip_grad_norm_(model.parameters(), largest)
-
-
-def device_of(train: Train, local_rank: int = 0) -> torch.device:
-    """Raises `MemofastError` where CUDA is asked for and there is none."""
-    if train.device == "cuda" and not torch.cuda.is_available():
-        raise MemofastError("train.device is cuda, but torch sees no CUDA device; see python -m memofast.info")
-    if train.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", local_rank)
-
-
-def precision_of(train: Train, device: torch.device) -> str:
-    """`bf16` or `fp32`, with `auto` resolved."""
-    if train.precision != "auto":
-        return train.precision
-    return "bf16" if device.type == "cuda" or bf16_units() else "fp32"
-
-
-def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

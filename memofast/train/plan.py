@@ -19,9 +19,9 @@ from memofast.data.loading import MicroBatch
 from memofast.data.sampling import Stream
 from memofast.errors import MemofastError
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
-from memofast.model.memobert import is_bert
+from memofast.model.compatibility import check_sizes, sizes_of
+from memofast.model.memobert.pre_training import is_bert
 from memofast.objectives import Objective
-from memofast.train.fits import check_sizes, sizes_of
 from memofast.train.processes import local_world
 from memofast.train.recipe import CorpusEntry, Recipe, Rows
 

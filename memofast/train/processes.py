@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from memofast.train.optimisation import device_of
+from memofast.devices import device_of_rank
 from memofast.train.recipe import Train
 
 
@@ -35,7 +35,7 @@ class Processes:
         if int(os.environ.get("WORLD_SIZE", 1)) == 1:
             return cls()
         local_rank = int(os.environ["LOCAL_RANK"])
-        device = device_of(train, local_rank)
+        device = device_of_rank(train.device, local_rank)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from memofast.errors import MemofastError
-from memofast.model.emotion import model_folder
-from memofast.train.recipe_file import Section, checked, nearest, read_values, shipped
+from memofast.errors import MemofastError, nearest
+from memofast.model.memobert.emotion import model_folder
+from memofast.sections import Section, checked
+from memofast.train.recipe_file import read_values, shipped
 
 
 class CorpusEntry(Section):

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from memofast.errors import MemofastError
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    def to_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
-
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def shipped(fine_tuning: bool = False) -> list[str]:
@@ -37,7 +26,7 @@ def split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
     return arguments[0], arguments[1:]
 
 
-def read_values(name: str, overrides: Iterable[str], known: Sequence[str]) -> tuple[dict[str, Any], str]:
+def read_values(name: str, overrides: Sequence[str], known: Sequence[str]) -> tuple[dict[str, Any], str]:
     """The plain values of a recipe with overrides applied, and what to call it in messages.
 
     Args: name: a recipe of `known`, the shipped ones, or the path of a YAML file; overrides: `dotted.key=value`, the value in YAML;
@@ -58,14 +47,6 @@ def read_values(name: str, overrides: Iterable[str], known: Sequence[str]) -> tu
     for override in overrides:
         _apply(values, override)
     return values, source
-
-
-def checked(values: dict[str, Any], source: str, model: type[Model]) -> Model:
-    """Values as a recipe. Raises: `MemofastError` for an unknown key (naming the nearest) or a value of the wrong kind."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise MemofastError(_first_problem(error, source, model)) from None
 
 
 def _folder():
@@ -117,31 +98,3 @@ def _enter(place: Any, name: str, override: str, empty: Any) -> Any:
     if not isinstance(place[name], (dict, list)):
         raise MemofastError(f"{override!r}: {name} is a value and has no entries")
     return place[name]
-
-
-def _first_problem(error: ValidationError, source: str, model: type[BaseModel]) -> str:
-    problem = error.errors()[0]
-    path = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] != "extra_forbidden":
-        reason = problem["msg"].removeprefix("Value error, ")
-        reason = f"{reason[0].lower()}{reason[1:]}"
-        return f"{source}: {path}: {reason}, got {problem['input']!r}" if path else f"{source}: {reason}"
-    *parents, wrong = problem["loc"]
-    known = _keys(model, parents)
-    prefix = "".join(f"{part}." for part in parents)
-    return f"{source}: unknown key {path}{nearest(wrong, known, prefix)}"
-
-
-def _keys(section: type[BaseModel], path: list[str | int]) -> list[str]:
-    """Keys of the section that a path of keys leads to."""
-    for name in path:
-        if isinstance(name, str):
-            found = {(f.alias or key): f.annotation for key, f in section.model_fields.items()}[name]
-            section = getattr(found, "__args__", (found,))[0]
-    return [f.alias or key for key, f in section.model_fields.items()]
-
-
-def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """A hint for a message: the name most like `word`, or all there are."""
-    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {prefix}{near[0]}?" if near else f"; there are {', '.join(prefix + key for key in known)}"

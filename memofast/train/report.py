@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from memofast.evaluate import table
-from memofast.store.files import replace_file
-from memofast.train.metrics import read_metrics
+from memofast.files import replace_file
+from memofast.train import trivial_table as table
+from memofast.train.metrics_log import read_metrics
 from memofast.train.plan import Plan
 from memofast.train.state import State
 

@@ -9,8 +9,9 @@ from rich.console import Console
 from transformers.utils import logging
 
 from memofast.cpu import limit_compiled_products
-from memofast.evaluate import table
-from memofast.train import device_faults, optimisation
+from memofast.devices import device_of_rank
+from memofast.train import device_faults
+from memofast.train import trivial_table as table
 from memofast.train.loop import Trainer
 from memofast.train.plan import Plan
 from memofast.train.processes import Processes
@@ -26,7 +27,7 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
     if plan.recipe.train.threads:
         torch.set_num_threads(plan.recipe.train.threads)
     logging.disable_progress_bar()  # of saving, which is quick
-    device = optimisation.device_of(plan.recipe.train, processes.local_rank)
+    device = device_of_rank(plan.recipe.train.device, processes.local_rank)
     with device_faults.explained(folder, device):
         trainer = Trainer(plan, folder, processes)
     console = Console(stderr=True, quiet=not processes.first, highlight=False, soft_wrap=True)

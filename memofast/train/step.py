@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from memofast import objectives
 from memofast.data import PackedBatch
+from memofast.devices import autocast
 from memofast.objectives import Corruption, LossSum
 from memofast.train import optimisation
 from memofast.train.processes import gather_gradients
@@ -54,7 +55,7 @@ class Step:
         self, batch: PackedBatch, corruption: Corruption, weights: Tensor, rng: Tensor, last: bool
     ) -> tuple[Tensor, dict[str, LossSum]]:
         with gather_gradients(self.model, last):
-            with optimisation.autocast(self.precision, self.device):
+            with autocast(self.precision, self.device):
                 losses = objectives.losses(self.model, batch, corruption, rng)
             total = torch.stack([loss.total for loss in losses.values()]) @ weights
             total.backward()

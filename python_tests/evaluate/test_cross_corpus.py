@@ -15,7 +15,7 @@ from memofast.evaluate.cross_corpus import (
     print_cross_corpus,
     with_labels_of,
 )
-from memofast.evaluate.scores import scores_of
+from memofast.metrics.scores import scores_of
 
 MODEL, CORPUS = ("happy", "excited", "angry", "frustrated"), ("joy", "angry", "fear")
 LABELS = {"happy": "joy", "excited": "joy", "angry": "angry", "frustrated": None}

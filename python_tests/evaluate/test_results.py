@@ -12,10 +12,10 @@ from sklearn.metrics import confusion_matrix
 
 from memofast.data.conditions import CONDITIONS
 from memofast.errors import MemofastError
-from memofast.evaluate.bootstrap import intervals
 from memofast.evaluate.results import Run, joined, numbers, results_of
 from memofast.evaluate.results_table import print_results, results_markdown, write_results
-from memofast.evaluate.scores import scores_of
+from memofast.metrics.bootstrap import intervals
+from memofast.metrics.scores import scores_of
 
 FOLDS, SEEDS = (1, 2, 10), (1234, 4321)
 

@@ -17,11 +17,11 @@ from media import write_clip
 
 from memofast.data.corpus import Corpus
 from memofast.errors import MemofastError
-from memofast.prepare import extraction, shards
-from memofast.prepare.denseface import DenseFaceMeta, save_denseface
-from memofast.prepare.densenet import DenseNet
-from memofast.prepare.faces import Face
-from memofast.prepare.report import Journal, Outcome
+from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
+from memofast.prepare.faces.densenet import DenseNet
+from memofast.prepare.faces.detection import Face
+from memofast.prepare.run import extraction, shards
+from memofast.prepare.run.report import Journal, Outcome
 from memofast.store import FeatureStore
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "now", "##s"]

@@ -6,9 +6,9 @@ from packed_batches import small_config
 
 from memofast.data import MicroBatch, Stream, write_corpus
 from memofast.errors import MemofastError
+from memofast.inference.split_predictions import answer, target_of, truth_of
 from memofast.model import MemoBertForEmotion
 from memofast.store import FeatureWriter, TextWriter
-from memofast.train.answers import answer, target_of, truth_of
 from memofast.train.fine_tuning import FineTuner, FineTuning
 
 CLASSES = ("calm", "glad")

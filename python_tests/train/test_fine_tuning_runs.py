@@ -13,15 +13,15 @@ from memofast.data import Corpus, write_corpus
 from memofast.data.folds import leave_groups_out, read_groups, write_folds, write_groups
 from memofast.errors import MemofastError
 from memofast.evaluate.origin import origin_of
-from memofast.evaluate.predictions import Predictions
+from memofast.inference.preparation import Preparation, keep_preparation
+from memofast.inference.split_predictions import answer, target_of
+from memofast.metrics.predictions import Predictions
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
-from memofast.model.emotion import open_emotion_model
-from memofast.prediction.preparation import Preparation, keep_preparation
+from memofast.model.memobert.emotion import open_emotion_model
 from memofast.store import FeatureWriter, TextWriter
 from memofast.train import fine_tuning
-from memofast.train.answers import answer, target_of
+from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan, start_model
-from memofast.train.finetune_recipe import read
 from memofast.train.fold_parts import share_of_classes
 from memofast.train.folder import write_config
 

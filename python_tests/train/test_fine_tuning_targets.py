@@ -7,10 +7,10 @@ from rich.console import Console
 
 from memofast.data import write_corpus
 from memofast.evaluate.results import numbers, results_of
-from memofast.model.emotion import open_emotion_model
+from memofast.model.memobert.emotion import open_emotion_model
 from memofast.store import FeatureWriter, TextWriter
+from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
-from memofast.train.finetune_recipe import read
 
 SMALL = {
     "vocab_size": 110, "mask_token_id": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,

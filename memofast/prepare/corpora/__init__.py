@@ -8,8 +8,8 @@ from pathlib import Path
 from memofast.errors import MemofastError
 from memofast.prepare.corpora import crema_d, emodb, emorynlp, goemotions, iemocap, meld, msp_improv, ravdess
 from memofast.prepare.corpora.reading import Adapter, Reading, WrongLayout
-from memofast.prepare.protocol import refuse_leaks
-from memofast.prepare.sources import refuse_twice
+from memofast.prepare.sources.clips import refuse_twice
+from memofast.prepare.sources.protocol import refuse_leaks
 
 ADAPTERS: dict[str, Adapter] = {
     "iemocap": iemocap.ADAPTER,

@@ -19,9 +19,9 @@ from memofast.prepare.corpora.reading import (
     one_of,
     speaker_schemes,
 )
-from memofast.prepare.protocol import Protocol
-from memofast.prepare.sources import Clip
-from memofast.prepare.text_corpora import csv_rows
+from memofast.prepare.corpora.text_tables import csv_rows
+from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.protocol import Protocol
 
 _CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad")
 _INTENDED = dict(zip(("ANG", "DIS", "FEA", "HAP", "NEU", "SAD"), _CLASSES, strict=True))

@@ -16,8 +16,8 @@ from memofast.prepare.corpora.reading import (
     groups_of,
     speaker_schemes,
 )
-from memofast.prepare.protocol import Protocol
-from memofast.prepare.sources import AUDIO, Clip
+from memofast.prepare.sources.clips import AUDIO, Clip
+from memofast.prepare.sources.protocol import Protocol
 
 _LETTERS = {"W": "anger", "L": "boredom", "E": "disgust", "A": "fear", "F": "happy", "N": "neutral", "T": "sad"}
 _SENTENCES = {

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from memofast.prepare.corpora.reading import Adapter, Reading, WrongLayout, one_of
-from memofast.prepare.protocol import Protocol
-from memofast.prepare.sources import Clip
-from memofast.prepare.text_corpora import clean_windows, csv_rows
+from memofast.prepare.corpora.text_tables import clean_windows, csv_rows
+from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.protocol import Protocol
 
 _CLASSES = ("Joyful", "Mad", "Neutral", "Peaceful", "Powerful", "Sad", "Scared")
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from memofast.prepare.corpora.reading import Adapter, Reading, WrongLayout, one_of
-from memofast.prepare.encoding import read_text
-from memofast.prepare.protocol import Protocol
-from memofast.prepare.sources import Clip
-from memofast.prepare.text_corpora import read_text_corpus
+from memofast.prepare.corpora.text_tables import read_text_corpus
+from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.protocol import Protocol
+from memofast.prepare.text.encoding import read_text
 
 _SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 

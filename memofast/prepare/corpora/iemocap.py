@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from memofast.prepare.corpora.reading import Adapter, Reading, WrongLayout, by_own_folds, counted, one_of, pair_folds
-from memofast.prepare.encoding import read_text
-from memofast.prepare.protocol import Protocol
-from memofast.prepare.sources import Clip
-from memofast.prepare.timings import clean_sentence
+from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.protocol import Protocol
+from memofast.prepare.subtitles.timings import clean_sentence
+from memofast.prepare.text.encoding import read_text
 
 _NAMES = {
     "ang": "anger",

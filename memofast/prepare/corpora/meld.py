@@ -8,9 +8,9 @@ from pathlib import Path
 
 from memofast.errors import MemofastError
 from memofast.prepare.corpora.reading import Adapter, Reading, WrongLayout, one_of
-from memofast.prepare.protocol import Protocol
-from memofast.prepare.sources import AUDIO, VIDEO, Clip
-from memofast.prepare.text_corpora import clean_windows, csv_rows
+from memofast.prepare.corpora.text_tables import clean_windows, csv_rows
+from memofast.prepare.sources.clips import AUDIO, VIDEO, Clip
+from memofast.prepare.sources.protocol import Protocol
 
 _CLASSES = {
     "emotion": ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"),  # MEmoBERT's order

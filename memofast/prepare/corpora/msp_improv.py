@@ -21,10 +21,10 @@ from memofast.prepare.corpora.reading import (
     one_of,
     pair_folds,
 )
-from memofast.prepare.encoding import read_text
-from memofast.prepare.protocol import Protocol
-from memofast.prepare.sources import Clip
-from memofast.prepare.timings import clean_sentence
+from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.protocol import Protocol
+from memofast.prepare.subtitles.timings import clean_sentence
+from memofast.prepare.text.encoding import read_text
 
 _CLASSES = ("anger", "happy", "neutral", "sad")
 _LETTERS = {"A": "anger", "H": "happy", "N": "neutral", "S": "sad", "O": "other", "X": "without majority"}

@@ -17,8 +17,8 @@ from memofast.prepare.corpora.reading import (
     groups_of,
     speaker_schemes,
 )
-from memofast.prepare.protocol import Protocol
-from memofast.prepare.sources import AUDIO, VIDEO, Clip
+from memofast.prepare.sources.clips import AUDIO, VIDEO, Clip
+from memofast.prepare.sources.protocol import Protocol
 
 _CLASSES = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 _STATEMENTS = {"01": "Kids are talking by the door.", "02": "Dogs are sitting by the door."}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from memofast.data.folds import leave_groups_out
-from memofast.prepare.protocol import Protocol, Scheme
-from memofast.prepare.sources import Clip
+from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.protocol import Protocol, Scheme
 
 
 class WrongLayout(Exception):

@@ -1,0 +1,32 @@
+"""Files that are replaced as a whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from memofast.errors import MemofastError
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write `path`, and its folder where there is none, so that it holds either its old contents or `data`, never a part.
+
+    Raises: `MemofastError` where the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MemofastError(
+            f"{path} cannot be written ({error.strerror}): free space or choose another folder, and run again"
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    replace_file(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())

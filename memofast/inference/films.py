@@ -1,0 +1,137 @@
+"""The command's work: a source cut into utterances, answered in a stream, and written with pictures."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from memofast.errors import MemofastError
+from memofast.files import replace_file
+from memofast.inference.predictor import Prediction, Predictor
+from memofast.inference.preparation import Files
+from memofast.inference.results import TABLE, UNFINISHED, Results
+from memofast.inference.segments import Cutting
+from memofast.inference.timeline import draw_timeline
+from memofast.inference.watching import Shown, Utterance
+from memofast.prepare.sources.clips import Clip
+
+TIMELINES, PAGE = "timelines", "predictions.html"
+
+
+@dataclass(frozen=True)
+class FilmPrediction:
+    """What is asked of the command, see there."""
+
+    source: str
+    model: Path
+    out: Path
+    files: Files
+    cutting: Cutting
+    html: bool = False
+    device: str = "auto"
+    others: bool = True
+
+
+def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
+    """Predict and write everything; returns the rows.
+
+    Raises: `MemofastError` for bad input; `SystemExit` 130 after Ctrl-C and 143 after SIGTERM, with the finished rows in `unfinished.jsonl`.
+    """
+    if not Path(asked.source).exists():
+        raise MemofastError(f"no file or folder {asked.source}; check the path")
+    predictor = Predictor(asked.model, asked.files, asked.device)
+    with Results(asked.out, predictor.classes) as results:
+        try:
+            with console.status("looking for utterances"):
+                clips = predictor.clips(asked.source, asked.cutting)
+            shown = _answer(predictor, clips, results, asked, console)
+            results.finish()
+        except (KeyboardInterrupt, SystemExit) as stopped:
+            kept = f"; rows in {asked.out / UNFINISHED}: {len(results.rows)}" if results.rows else ""
+            console.print(f"interrupted before the last utterance{kept}")
+            raise SystemExit(130 if isinstance(stopped, KeyboardInterrupt) else stopped.code) from None
+        except MemofastError:
+            if results.rows:
+                console.print(f"{len(results.rows)} rows answered before are in {asked.out / UNFINISHED}")
+            raise
+    _draw(results, predictor, asked.out)
+    if asked.html:
+        from memofast.inference.page import page_of
+
+        replace_file(asked.out / PAGE, page_of(results.rows, shown, predictor, asked.source).encode())
+    _tell(results, asked, console)
+    return results.rows
+
+
+def _answer(
+    predictor: Predictor, clips: list[Clip], results: Results, asked: FilmPrediction, console: Console
+) -> dict[tuple[str, int], Shown]:
+    """Every clip answered into the results. Returns: by utterance and person the faces that the page shows."""
+    shown: dict[tuple[str, int], Shown] = {}
+    skipped: Counter[str] = Counter()
+
+    def leave_out(clip: Clip, why: list[str]) -> None:
+        skipped["; ".join(why)] += 1
+        bar.advance(task)
+
+    def see(utterance: Utterance) -> None:
+        for person in [utterance.shown, *utterance.others] if asked.html else []:
+            if person:
+                shown[utterance.clip.id, person.track] = replace(person, rows=None)
+        bar.advance(task)
+
+    with _bar(console) as bar:
+        task = bar.add_task("predicting", total=len(clips))
+        for prediction in predictor.stream(clips, see, leave_out, asked.others):
+            results.add(prediction)
+    for why, count in skipped.most_common():
+        console.print(f"left out: {count} utterance{'s' if count > 1 else ''}, {why}", markup=False)
+    return shown
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(), console=console,
+    )  # fmt: skip
+
+
+class _Rate(TextColumn):
+    """Utterances a second."""
+
+    def __init__(self):
+        super().__init__("")
+
+    def render(self, task):
+        from rich.text import Text
+
+        return Text(f"{task.finished_speed or task.speed or 0:.1f} utterances/s")
+
+
+def _draw(results: Results, predictor: Predictor, out: Path) -> None:
+    """A timeline of each file whose utterances have times: `timeline.png`, of several files in a folder."""
+    by_file: dict[str, list[Prediction]] = {}
+    for prediction in results.rows:
+        if prediction.file and prediction.start is not None:
+            by_file.setdefault(prediction.file, []).append(prediction)
+    if len(by_file) > 1:
+        (out / TIMELINES).mkdir(exist_ok=True)
+    names: Counter[str] = Counter()
+    for file, rows in by_file.items():
+        stem = Path(file).stem
+        names[stem] += 1
+        name = f"{stem}-{names[stem]}.png" if names[stem] > 1 else f"{stem}.png"
+        path = out / TIMELINES / name if len(by_file) > 1 else out / "timeline.png"
+        draw_timeline(rows, predictor.classes, path, Path(file).name)
+
+
+def _tell(results: Results, asked: FilmPrediction, console: Console) -> None:
+    utterances = len({(row.file, row.id) for row in results.rows})
+    named = Counter(row.named for row in results.rows if row.named and row.speaks)
+    counts = ", ".join(f"{name} {count}" for name, count in named.most_common())
+    console.print(f"{utterances} utterances{': ' + counts if counts else ''}", markup=False)
+    if others := sum(not row.speaks for row in results.rows):
+        console.print(f"{others} rows of others who are seen and do not speak")
+    console.print(f"wrote {asked.out / TABLE} and what is beside it", markup=False)

@@ -1,0 +1,66 @@
+"""From a model and splits of a corpus to one file of features."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from memofast.data import Corpus
+from memofast.data.folds import open_split
+from memofast.devices import choose_device
+from memofast.errors import MemofastError
+from memofast.inference.hidden_states.files import arrow, write_npz, write_parquet
+from memofast.inference.hidden_states.mmsa import write_mmsa
+from memofast.inference.hidden_states.rows import Features, extract
+from memofast.model import MemoBertModel
+from memofast.model.compatibility import check_widths, check_words, conditions_for
+from memofast.model.memobert.emotion import model_folder
+
+KINDS = (".npz", ".parquet", ".pkl")
+
+
+def extract_into(
+    out: Path, model: Path, corpus: Path, names: Sequence[str], condition: str | None = None, device: str = "cpu"
+) -> str:
+    """Write the features of splits into one file. condition: modalities shown; None: all that corpus and model share.
+
+    Returns: a line that says what was written. Raises: `MemofastError` for another kind of file, what is not there, samples in two splits,
+        features of another width or not finite, and a pickle without labels; then there is no file.
+    """
+    kind = out.suffix.lower()
+    if kind not in KINDS:
+        raise MemofastError(f"--out {out}: features are written as {', '.join(KINDS)}; choose one of them")
+    if kind == ".parquet":
+        arrow()
+    opened = Corpus.open(corpus)
+    splits = [open_split(opened, name) for name in names]
+    ids = [id for split in splits for id in split.ids]
+    if len(set(ids)) < len(ids):
+        raise MemofastError(f"a sample is in two of the splits {', '.join(names)}; name each once")
+    encoder = MemoBertModel.from_pretrained(model_folder(model))
+    for split in splits:
+        check_words(encoder.config, split)
+    check_widths(encoder.config, model, opened)
+    shown = conditions_for(encoder.config, opened, [condition] if condition else None)[-1]
+    on = choose_device(device)
+    try:
+        scratch = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+    except OSError as error:
+        raise MemofastError(f"--out {out} cannot be written ({error.strerror}); choose another place") from None
+    with scratch as folder:
+        features = extract(encoder, splits, shown, Path(folder), on)
+        try:
+            said = _written(features, Path(folder) / out.name, Path(folder))
+            os.replace(Path(folder) / out.name, out)
+        except OSError as error:
+            raise MemofastError(f"--out {out} cannot be written ({error.strerror}); choose another place") from None
+    rows = ", ".join(f"{len(own):,} {name}" for name, own in features.rows.items())
+    return f"wrote {out}: {len(ids):,} samples of {opened.name}, condition {shown}, rows {features.pooled.shape[1]} wide: {rows}; {said}"
+
+
+def _written(features: Features, path: Path, scratch: Path) -> str:
+    if path.suffix.lower() == ".pkl":
+        return write_mmsa(features, path, scratch)
+    return (write_npz if path.suffix.lower() == ".npz" else write_parquet)(features, path)

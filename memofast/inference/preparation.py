@@ -1,0 +1,183 @@
+"""How the rows of a model's training corpus were made: `preparation.json` beside the model, so that prediction makes the same ones.
+
+It names extractors and the fingerprints of their weights, not their files: those are given anew and compared.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from memofast.data.conditions import modalities_of
+from memofast.data.corpus import Corpus
+from memofast.devices import choose_device
+from memofast.errors import MemofastError
+from memofast.files import write_json
+from memofast.prepare.faces.extractors import FaceChoice
+from memofast.prepare.normalise import WITHIN_GROUP
+from memofast.prepare.run.extraction import Extraction, ExtractionOptions
+from memofast.prepare.run.look_again import read_settings
+from memofast.prepare.speech.extractors import SpeechChoice, parse_functionals
+from memofast.prepare.text.word_pieces import VOCABULARY_FILES, WordPieces, copy_vocabulary
+
+PREPARATION = "preparation.json"
+_NEEDED = ("face", "speech", "speech_mean", "max_seconds", "voice", "speaker")  # settings
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the models lie that preparation needs. face: DenseFace file or model folder; speech: model folder; vocab: vocab.txt or tokenizer folder;
+    yunet: face detector, None for the downloaded one."""
+
+    face: Path | None = None
+    speech: Path | None = None
+    vocab: Path | None = None
+    yunet: Path | None = None
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """settings: the corpus's `prepare.json`, empty for a corpus that was not made of media. stores: modality -> extractor, fingerprint,
+    normalisation, dtype and width of its rows. modalities: those the model was trained to read. conditions: of them under which it was trained, none
+    where that was not written down."""
+
+    settings: dict[str, Any]
+    stores: dict[str, dict[str, Any]]
+    modalities: tuple[str, ...]
+    conditions: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, corpus: Corpus, conditions: Iterable[str]) -> "Preparation":
+        """That of a corpus, for a model trained under these conditions of modalities."""
+        conditions = tuple(conditions)
+        stores = {}
+        for modality, store in corpus.stores.items():
+            known = ("extractor", "fingerprint", "normalisation", "special_tokens")
+            stores[modality] = {name: store.meta[name] for name in known if name in store.meta}
+            if modality != "text":
+                stores[modality] |= dict(zip(("dtype", "width"), store.columns["rows"], strict=True))
+        return cls(read_settings(corpus.path), stores, modalities_of("".join(conditions)), conditions)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Preparation | None":
+        """The one in a model's folder, None where there is none. Raises: `MemofastError` for a damaged one."""
+        path = folder / PREPARATION
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text())
+            modalities, conditions = tuple(found["modalities"]), tuple(found.get("conditions", ()))
+            return cls(dict(found["settings"]), dict(found["stores"]), modalities, conditions)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MemofastError(f"{path} is damaged ({error}); fine-tune again or restore it") from error
+
+    def of_store(self, modality: str, entry: str, default: Any = None) -> Any:
+        return self.stores.get(modality, {}).get(entry, default)
+
+
+def keep_preparation(corpus: Corpus, conditions: Iterable[str], folder: Path, init: str | None) -> None:
+    """Write `preparation.json` into the folder of a model just saved, and the vocabulary of its start where that is the corpus's own."""
+    kept = Preparation.of(corpus, conditions)
+    write_json(folder / PREPARATION, asdict(kept))
+    if init is None:
+        return
+    try:
+        same = WordPieces(Path(init)).fingerprint == kept.of_store("text", "fingerprint")
+    except MemofastError:  # a start without a vocabulary: --vocab will be asked for
+        return
+    if same:
+        copy_vocabulary(Path(init), folder)
+
+
+def open_pieces(preparation: Preparation | None, files: Files, folder: Path, vocab_size: int) -> WordPieces:
+    """The tokenizer of the model's training. Raises: `MemofastError` where it is missing or another one."""
+    place = files.vocab or folder
+    if files.vocab is None and not any((folder / name).is_file() for name in VOCABULARY_FILES[:2]):
+        raise MemofastError(f"{folder} holds no vocabulary; give --vocab, the vocab.txt its corpus was prepared with")
+    pieces = WordPieces(place)
+    wanted = preparation.of_store("text", "fingerprint") if preparation else None
+    if (wanted and pieces.fingerprint != wanted) or pieces.size > vocab_size:
+        raise MemofastError(f"{place} is not the vocabulary that {folder} was trained with; give that one as --vocab")
+    return pieces
+
+
+def extraction_options(
+    preparation: Preparation | None, modalities: Iterable[str], files: Files, folder: Path, device: str
+) -> ExtractionOptions:
+    """Options that make the rows the model was trained on, of the modalities asked for.
+
+    Raises: `MemofastError` where that is not known, or a file is not given.
+    """
+    settings = preparation.settings if preparation else {}
+    if missing := [name for name in _NEEDED if name not in settings]:
+        why = f"it has no {PREPARATION}"
+        if preparation:
+            why = f"{missing[0]} of its corpus is not known" if settings else "its corpus was not made of media"
+        raise MemofastError(f"{folder} does not say how its face and speech rows were made ({why}); give features")
+    face = speech = yunet = None
+    if "visual" in modalities:
+        if files.face is None:
+            raise MemofastError(
+                f"{folder} reads faces by {settings['face']}; give --face, the {_kind_of(settings['face'])} its corpus was prepared with"
+            )
+        pixels = settings.get("face_pixels") if settings.get("face_normalisation") == "corpus" else None
+        pixels = (pixels["mean"], pixels["std"]) if pixels and pixels["faces"] else None
+        face = FaceChoice.described(settings["face"], files.face, pixels)
+        yunet = (
+            _yunet(files.yunet, folder) if preparation.of_store("visual", "extractor", "").endswith("yunet") else None
+        )
+    if "speech" in modalities:
+        if " layer " in settings["speech"] and files.speech is None:
+            raise MemofastError(
+                f"{folder} hears by {settings['speech']}; give --speech, the model folder its corpus was prepared with"
+            )
+        parts = settings.get("speech_functionals")
+        parts = parse_functionals(parts) if parts else ()
+        speech = SpeechChoice.described(settings["speech"], files.speech, settings["speech_mean"], parts)
+    return ExtractionOptions(
+        face, yunet, speech or SpeechChoice("none", None, 1), settings["max_seconds"], settings["voice"],
+        speaker=settings["speaker"], device=choose_device(device),
+    )  # fmt: skip
+
+
+def _kind_of(face: str) -> str:
+    return "DenseFace file" if face.startswith("denseface") else "model folder"
+
+
+def _yunet(given: Path | None, folder: Path) -> Path:
+    from memofast.download import home_of
+
+    path = given or home_of("yunet")
+    if not path.is_file():
+        raise MemofastError(
+            f"{folder} reads faces found by YuNet, and there is none at {path}; fetch it with `memofast download yunet` or give --yunet"
+        )
+    return path
+
+
+def check_extraction(extraction: Extraction, preparation: Preparation, widths: dict[str, int], folder: Path) -> None:
+    """Raises: `MemofastError` where the extractors are not those of the training."""
+    for modality, rows, option in (
+        ("visual", extraction.face, "--face"), ("speech", extraction.speech, "--speech"),
+    ):  # fmt: skip
+        if rows is None:
+            continue
+        width = extraction.options.speech.width(rows.width) if modality == "speech" else rows.width
+        if width != widths[modality]:
+            raise MemofastError(
+                f"{folder} reads {modality} rows {widths[modality]} wide, those of {rows.name} are {width}"
+            )
+        if (wanted := preparation.of_store(modality, "fingerprint")) != rows.fingerprint:
+            raise MemofastError(
+                f"{option}: this {rows.name} has fingerprint {rows.fingerprint}, {folder} was trained with {wanted}; give that one"
+            )
+        if (wanted := preparation.of_store(modality, "normalisation")) != rows.normalisation:
+            needs = (
+                "; that takes all samples of each: evaluate a corpus normalised the same way"
+                if WITHIN_GROUP in wanted
+                else ""
+            )
+            raise MemofastError(
+                f"{folder} was trained on {modality} rows with {wanted}, not {rows.normalisation}{needs}"
+            )

@@ -1,0 +1,90 @@
+"""Predictions as files: rows that are there as soon as they are known, and at the end JSON lines and a table."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from memofast.errors import MemofastError
+from memofast.files import replace_file
+from memofast.inference.predictor import Prediction
+
+ROWS, TABLE, UNFINISHED = "predictions.jsonl", "predictions.csv", "unfinished.jsonl"
+_MODALITIES = ("text", "visual", "speech")
+
+
+def json_line(prediction: Prediction) -> str:
+    return json.dumps(prediction.as_json(), ensure_ascii=False) + "\n"
+
+
+def table_of(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
+    """CSV with a line per prediction: a column `p_CLASS` for each class, or `value`, and `importance_MODALITY`, empty where it is not known."""
+    outputs = [f"p_{name}" for name in classes] if predictions and predictions[0].value is None else ["value"]
+    importance = [f"importance_{modality}" for modality in _MODALITIES]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["id", "file", "start", "end", "track", "speaks", "text", "named", *outputs, "modalities", *importance, "notes"]
+    )
+    for found in predictions:
+        numbers = [f"{p:.6f}" for p in found.probabilities.values()] if found.value is None else [f"{found.value:.6f}"]
+        mattered = [_number(found.importance.get(modality), 6) for modality in _MODALITIES]
+        times = _number(found.start, 3), _number(found.end, 3)
+        about = found.id, found.file, *times, found.track, found.speaks, found.text, found.named
+        writer.writerow([*about, *numbers, "+".join(found.modalities), *mattered, "; ".join(found.notes)])
+    return text.getvalue()
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+class Results:
+    """The folder of a prediction. While it is open, every row is added to `unfinished.jsonl` at once; `finish` puts the final files in its place.
+
+    Raises: `MemofastError` where the folder holds something else or cannot be made.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[str]):
+        self.folder, self.classes = folder, classes
+        self.rows: list[Prediction] = []
+        there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        if other := [name for name in there if name != UNFINISHED]:
+            raise MemofastError(f"--out {folder} holds {other[0]}; choose another folder or empty it")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(folder / UNFINISHED, "w", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise MemofastError(f"--out {folder} cannot be made ({error.strerror}); choose another") from error
+
+    def add(self, prediction: Prediction) -> None:
+        """Raises: `MemofastError` where the disk does not take it."""
+        self.rows.append(prediction)
+        try:
+            self._file.write(json_line(prediction))
+            self._file.flush()
+        except OSError as error:
+            raise MemofastError(
+                f"{self.folder / UNFINISHED} cannot be written ({error.strerror}); free space and run again"
+            ) from error
+
+    def finish(self) -> None:
+        """Write `predictions.jsonl` and `predictions.csv`, each as a whole."""
+        replace_file(self.folder / ROWS, "".join(map(json_line, self.rows)).encode())
+        replace_file(self.folder / TABLE, table_of(self.rows, self.classes).encode())
+        self._file.close()
+        (self.folder / UNFINISHED).unlink()
+
+    def __enter__(self) -> "Results":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """What an interrupted or failed run leaves are its rows; without any, nothing."""
+        if not self._file.closed:
+            self._file.close()
+            if not self.rows:
+                (self.folder / UNFINISHED).unlink(missing_ok=True)
+                if not any(self.folder.iterdir()):
+                    self.folder.rmdir()

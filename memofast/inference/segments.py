@@ -1,0 +1,122 @@
+"""Utterances of media: sentences of subtitles where there are any, else stretches in which somebody speaks, else equal windows."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+
+from memofast.errors import MemofastError
+from memofast.prepare.media.decoding import SAMPLE_RATE, Span, UnreadableMedia, decode
+from memofast.prepare.run.extraction import QUIET
+from memofast.prepare.sources.clips import Clip, SourceOptions, read_sources
+from memofast.prepare.speech.voice import VoiceActivity, open_voice, runs
+from memofast.prepare.subtitles.sentences import SentenceRules
+
+_WHOLE = 10.0  # seconds up to which a file without subtitles is one utterance
+_WINDOW = 10.0  # seconds of a piece where nobody speaks anywhere
+_HEARD = 60.0  # seconds of sound in memory
+_PAUSE = 0.5  # seconds of silence between two utterances
+_SHORTEST = 0.5  # seconds of speech
+_MARGIN = 0.15  # seconds kept on each side
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """subtitles: `auto` or `none`. windows: seconds of equal pieces for files without subtitles; None: by voice."""
+
+    subtitles: str = "auto"
+    windows: float | None = None
+
+    def __post_init__(self):
+        if self.subtitles not in ("auto", "none"):
+            raise MemofastError(f"--subtitles is auto or none, not {self.subtitles!r}")
+
+
+def read_clips(source: str, cutting: Cutting, longest: float) -> list[Clip]:
+    """The clips of a media file, a folder or a table, by their subtitles, in order of file and time.
+
+    Args: longest: seconds of a clip in the model's training. Raises: `MemofastError` where the source holds nothing.
+    """
+    if cutting.windows is not None and not 0 < cutting.windows <= longest:
+        raise MemofastError(
+            f"--windows is more than 0 and at most {longest:g} seconds, as the model's training cut there"
+        )
+    return read_sources([source], SourceOptions(subtitles=cutting.subtitles, sentences=SentenceRules(longest=longest)))
+
+
+def cut_clips(clips: list[Clip], cutting: Cutting, longest: float, voice: VoiceActivity | None) -> list[Clip]:
+    """The clips, those that are whole files without words cut into utterances of at most `longest` seconds; voice: what hears speech, None for the
+    best there is."""
+    found: list[Clip] = []
+    for clip in clips:
+        whole = clip.start is None and clip.end is None and not (clip.text or clip.problem)
+        found += _cut(clip, cutting.windows, longest, voice) if whole and (clip.picture or clip.sound) else [clip]
+    return found
+
+
+def _cut(clip: Clip, windows: float | None, longest: float, voice: VoiceActivity | None) -> list[Clip]:
+    seconds = duration(clip.picture or clip.sound)
+    if seconds is None or (windows is None and seconds <= _WHOLE):
+        return [clip]
+    pieces = (
+        []
+        if windows or clip.sound is None
+        else spoken_pieces(clip.sound, seconds, longest, voice or open_voice("auto"))
+    )
+    pieces = pieces or equal_pieces(0.0, seconds, windows or min(_WINDOW, longest))
+    digits = max(4, len(str(len(pieces))))
+    return [
+        replace(clip, id=f"{clip.id}_{number:0{digits}}", start=start, end=end)
+        for number, (start, end) in enumerate(pieces, 1)
+    ]
+
+
+def duration(file: Path) -> float | None:
+    """Seconds that a media file says it lasts, None where it does not say or does not open."""
+    try:
+        with av.open(str(file), metadata_errors="ignore") as container:
+            return None if container.duration is None else container.duration / av.time_base
+    except (av.error.FFmpegError, OSError, ValueError):
+        return None  # decoding says what is wrong with it
+
+
+def equal_pieces(start: float, end: float, longest: float) -> list[tuple[float, float]]:
+    """Pieces of `longest` seconds, the last one as long as it is."""
+    count = max(1, math.ceil((end - start) / longest - 1e-3))
+    edges = [start + number * longest for number in range(count)] + [end]
+    return [(round(a, 3), round(b, 3)) for a, b in pairwise(edges)]
+
+
+def spoken_pieces(file: Path, seconds: float, longest: float, voice: VoiceActivity) -> list[tuple[float, float]]:
+    """Start and end of the stretches in which somebody speaks; longer ones are cut equally. Nothing where nobody does."""
+    stretches: list[tuple[float, float]] = []
+    for start, end in _spoken(file, seconds, voice):
+        if stretches and start - stretches[-1][1] < _PAUSE:
+            stretches[-1] = stretches[-1][0], end
+        else:
+            stretches.append((start, end))
+    pieces = []
+    for start, end in stretches:
+        if end - start >= _SHORTEST:
+            start, end = max(0.0, start - _MARGIN), min(seconds, end + _MARGIN)
+            parts = math.ceil((end - start) / longest)
+            edges = np.linspace(start, end, parts + 1).round(3).tolist()
+            pieces += list(pairwise(edges))
+    return pieces
+
+
+def _spoken(file: Path, seconds: float, voice: VoiceActivity) -> Iterator[tuple[float, float]]:
+    """Start and end of every run of voice activity, a minute of sound in memory at a time."""
+    windows = [Span(start, start + _HEARD) for start in np.arange(0.0, seconds, _HEARD).tolist()]
+    try:
+        for index, excerpt in decode(file, windows, see=None):
+            if excerpt.sound is None or len(excerpt.sound) < SAMPLE_RATE // 10 or np.abs(excerpt.sound).max() < QUIET:
+                continue
+            for begin, end in runs(voice(excerpt.sound)):
+                yield windows[index].start + begin * voice.hop, windows[index].start + end * voice.hop
+    except UnreadableMedia:
+        return  # the extraction reports it

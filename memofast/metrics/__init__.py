@@ -1,0 +1,1 @@
+"""Predictions beside what is true, and every score of them."""

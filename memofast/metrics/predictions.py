@@ -1,0 +1,77 @@
+"""What a model said of samples, beside what is true: kept with every result, so that any metric can be computed later."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from memofast.errors import MemofastError
+from memofast.files import replace_file
+
+KINDS = ("single", "multi", "regression")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Answers for n samples.
+
+    kind: `single`, one class of several; `multi`, any number of them; `regression`, a value. ids [n]. truth: [n] int64 class, -1 where
+    unknown; `multi`: [n, classes] float32 of 0 and 1; `regression`: [n] float32, NaN where unknown. scores: probabilities
+    [n, classes] float32 (`single`: of sum 1); `regression`: values [n] float32. classes: names in order, empty for `regression`.
+    """
+
+    kind: str
+    ids: tuple[str, ...]
+    truth: np.ndarray
+    scores: np.ndarray
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        n, classes = len(self.ids), len(self.classes)
+        scores = (n,) if self.kind == "regression" else (n, classes)
+        truth = (n, classes) if self.kind == "multi" else (n,)
+        if self.kind not in KINDS or self.scores.shape != scores or self.truth.shape != truth:
+            raise ValueError(
+                f"{self.kind} predictions of {n} samples have truth {truth} and scores {scores}, not {self.truth.shape}, {self.scores.shape}"
+            )
+
+    @property
+    def known(self) -> Predictions:
+        """Those whose truth is known."""
+        if self.kind == "multi":
+            return self
+        return self.at(np.flatnonzero(self.truth >= 0 if self.kind == "single" else np.isfinite(self.truth)))
+
+    @property
+    def named(self) -> np.ndarray:
+        """The class named for each sample [n] int64; of `multi` [n, classes] int64, 1 where at least one half."""
+        return self.scores.argmax(1) if self.kind == "single" else (self.scores >= 0.5).astype(np.int64)
+
+    def at(self, chosen: np.ndarray) -> Predictions:
+        """The samples at these indices, in their order."""
+        ids = tuple(self.ids[i] for i in chosen)
+        return Predictions(self.kind, ids, self.truth[chosen], self.scores[chosen], self.classes)
+
+    def save(self, path: Path) -> None:
+        """Write one npz file; nothing half-written stands under its name."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer, kind=np.array(self.kind), ids=np.array(self.ids, dtype=str), classes=np.array(self.classes, dtype=str),
+            truth=self.truth, scores=self.scores,
+        )  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Raises `MemofastError` where the file is missing or holds something else."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                ids, classes = tuple(map(str, data["ids"])), tuple(map(str, data["classes"]))
+                return cls(str(data["kind"]), ids, data["truth"], data["scores"], classes)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise MemofastError(f"{path} holds no predictions ({error}); run the evaluation again") from None

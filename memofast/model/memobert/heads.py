@@ -1,0 +1,92 @@
+"""Prediction heads; each reads hidden rows [n, C] of its targets only."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from memofast import ops
+from memofast.model.memobert.configuration import MemoBertConfig
+from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
+
+
+class HeadTransform(nn.Module):
+    """LN(gelu(W h + b)), the part that all heads share in form."""
+
+    def __init__(self, config: MemoBertConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Args: hidden [n, C]. Returns: [n, C]."""
+        return self.norm(ops.bias_gelu(F.linear(hidden, self.dense.weight), self.dense.bias))
+
+
+class TiedHead(nn.Module):
+    """A transform, then a product with a weight of the embeddings; only the bias [outputs] is the head's own.
+
+    For words the weight is the word table [vocab, C]; for features the transposed projection [width, C].
+    """
+
+    def __init__(self, config: MemoBertConfig, outputs: int):
+        super().__init__()
+        self.transform = HeadTransform(config)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        """Args: hidden [n, C]; weight [outputs, C]. Returns: [n, outputs]."""
+        return F.linear(self.transform(hidden), weight, self.bias)
+
+
+class ClassifierHead(nn.Module):
+    """A transform, then a linear map to the logits of `classes` classes."""
+
+    def __init__(self, config: MemoBertConfig, classes: int):
+        super().__init__()
+        self.transform = HeadTransform(config)
+        self.classifier = nn.Linear(config.hidden_size, classes)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Args: hidden [n, C]. Returns: [n, classes]."""
+        return self.classifier(self.transform(hidden))
+
+
+class PreTrainingHeads(nn.Module):
+    """The heads of the published objectives: words, visual features, visual emotions, speech features."""
+
+    def __init__(self, config: MemoBertConfig):
+        super().__init__()
+        self.words = TiedHead(config, config.vocab_size)
+        if config.visual_width:
+            self.visual_features = TiedHead(config, config.visual_width)
+            self.visual_emotions = ClassifierHead(config, config.visual_classes)
+        if config.speech_width:
+            self.speech_features = TiedHead(config, config.speech_width)
+
+
+class EmotionHead(nn.Module):
+    """Pooled rows to one output per class, or to the value of a regression.
+
+    `emocls`: dropout, then a linear map (the original's without its inner layer). `vqa`: the original's classifier without dropout,
+    LN(gelu(W h + b)) of twice the width, then a linear map.
+    """
+
+    def __init__(self, config: MemoBertConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.dropout, self.widen = config.hidden_dropout_prob, None
+        if config.emotion_head == "vqa":
+            self.dropout, width = 0.0, 2 * config.hidden_size
+            self.widen = nn.Sequential(
+                nn.Linear(config.hidden_size, width), nn.GELU(), nn.LayerNorm(width, eps=config.layer_norm_eps)
+            )
+        self.site = site(config.num_hidden_layers + 1, Place.HEAD)
+        self.classifier = nn.Linear(width, config.num_labels)
+
+    def forward(self, pooled: Tensor, sample_keys: Tensor, rng: Tensor | None) -> Tensor:
+        """Args: pooled [B, C]; sample_keys [B] int64; rng [2] int64, needed in training mode with dropout. Returns: [B, classes]."""
+        if self.training and drop_threshold(self.dropout):
+            samples = torch.arange(pooled.shape[0] + 1, device=pooled.device, dtype=torch.int32)
+            keep = hidden_keep_mask(rng, self.site, sample_keys, samples, *pooled.shape, self.dropout)
+            pooled = pooled * keep * keep_scale(self.dropout)
+        return self.classifier(pooled if self.widen is None else self.widen(pooled))

@@ -1,0 +1,173 @@
+"""The utterances that the page shows: what the stores hold of them, what the journal says, and what they look and sound like."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from memofast.data.corpus import Corpus
+from memofast.data.summary import sentences
+from memofast.prepare.run.look_again import Look, LookAgain, missing_media
+from memofast.prepare.run.report import Outcome, Source
+
+MOST_TILES = 24
+_TILES_A_SECOND = 10
+_SAME_TIME = 2e-3  # seconds
+_SAME_CONFIDENCE = 5e-3
+_MOST_DROPPED = 12
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One place of a face strip. time: seconds from the clip's start; crop [64, 64] uint8, None where no face was taken or none was found again."""
+
+    time: float
+    crop: np.ndarray | None = None
+    confidence: float | None = None
+    soft: tuple[str, float] | None = None
+
+
+@dataclass
+class Utterance:
+    """One utterance. rows by modality; seconds of its media; tiles over all of them, equally spaced; soft [n, classes] labels at `times` [n].
+
+    notes: what could not be looked at. outcome, look: None where the corpus keeps no journal, and where there was nothing to look at.
+    """
+
+    id: str
+    text: str
+    label: str | None
+    rows: dict[str, int]
+    outcome: Outcome | None = None
+    look: Look | None = None
+    seconds: float = 0.0
+    times: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    confidence: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    soft: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    emotions: list[tuple[str, float]] = field(default_factory=list)
+    tiles: list[Tile] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def source(self) -> Source | None:
+        return self.outcome.source if self.outcome else None
+
+
+def sample(corpus: Corpus, outcomes: Mapping[str, Outcome], count: int, seed: int) -> dict[str, list[Utterance]]:
+    """Utterances of each split drawn at random, as their stores and the journal tell of them."""
+    return {
+        split: [_read(corpus, outcomes.get(found["id"]), found) for found in sentences(corpus, split, count, seed)]
+        for split in corpus.splits
+    }
+
+
+def _read(corpus: Corpus, outcome: Outcome | None, found: dict) -> Utterance:
+    utterance = Utterance(**found, outcome=outcome)
+    text, visual = corpus.stores["text"], corpus.stores.get("visual")
+    emotions = text.read(utterance.id).get("emotions")
+    if emotions is not None and emotions.any():
+        named = zip(text.classes["emotions"], emotions.tolist(), strict=True)
+        utterance.emotions = sorted(named, key=lambda pair: -pair[1])
+    if visual and utterance.rows["visual"]:
+        record = visual.read(utterance.id)
+        utterance.times = record.get("times", utterance.times).astype(np.float64)
+        utterance.confidence = record.get("confidence", utterance.confidence).astype(np.float64)
+        utterance.soft = record.get("soft_labels", utterance.soft).astype(np.float64)
+    source = utterance.source
+    utterance.seconds = (source and source.seconds) or float(utterance.times.max(initial=0.0))
+    return utterance
+
+
+def look_at(utterances: Iterable[Utterance], looker: LookAgain, classes: list[str], same_finder: bool) -> None:
+    """Fill in look, tiles and notes of the utterances whose media are still there.
+
+    Args: classes: of soft labels. same_finder: whether faces are found as they were, so that one that is not is worth a note.
+    """
+    by_id = {utterance.id: utterance for utterance in utterances}
+    sources = {}
+    for id, utterance in by_id.items():
+        source = utterance.source
+        if source is None or not (source.picture or source.sound):
+            continue
+        if missing := missing_media([source]):
+            utterance.notes.append(f"Not there any more: {missing[0]}")
+        else:
+            sources[id] = source
+    for found in looker.look(sources):
+        utterance = by_id[found.clip.id]
+        if not isinstance(found, Look):
+            utterance.notes += [f"Not looked at: {problem.detail}" for problem in found.problems]
+            continue
+        utterance.look = found
+        if len(utterance.times) and looker.finder:
+            utterance.tiles = tiles_of(utterance, classes)
+            if same_finder:
+                _note_differences(utterance)
+
+
+def tiles_of(utterance: Utterance, classes: list[str]) -> list[Tile]:
+    """At most 24 places equally spaced over the clip, each with the crop of the row nearest to its middle."""
+    end = max(utterance.seconds, float(utterance.times.max()) + 1 / _TILES_A_SECOND)
+    count = int(np.clip(round(end * _TILES_A_SECOND), 1, MOST_TILES))
+    middles = (np.arange(count) + 0.5) * end / count
+    tiles = []
+    for middle in middles:
+        row = int(np.argmin(np.abs(utterance.times - middle)))
+        near = abs(utterance.times[row] - middle) <= end / count / 2 + _SAME_TIME
+        tiles.append(_tile(utterance, row, classes) if near else Tile(float(middle)))
+    return tiles
+
+
+def _tile(utterance: Utterance, row: int, classes: list[str]) -> Tile:
+    time, look = float(utterance.times[row]), utterance.look
+    crop = None
+    if len(look.times):
+        nearest = int(np.argmin(np.abs(look.times - time)))
+        crop = look.crops[nearest] if abs(look.times[nearest] - time) <= _SAME_TIME else None
+    confidence = float(utterance.confidence[row]) if len(utterance.confidence) else None
+    soft = None
+    if len(utterance.soft) and classes:
+        best = int(np.argmax(utterance.soft[row]))
+        soft = classes[best], float(utterance.soft[row, best])
+    return Tile(time, crop, confidence, soft)
+
+
+def _note_differences(utterance: Utterance) -> None:
+    same = found_again(utterance)
+    if same < len(utterance.times):
+        utterance.notes.append(
+            f"{same} of {len(utterance.times)} faces were found again as they were: the media may have changed since."
+        )
+
+
+def found_again(utterance: Utterance) -> int:
+    """Rows whose face was found once more, at the same time and with the same confidence."""
+    look = utterance.look
+    if not len(look.times):
+        return 0
+    near = np.abs(look.times[:, None].astype(np.float64) - utterance.times[None])
+    place = near.argmin(0)
+    same = near.min(0) <= _SAME_TIME
+    if len(utterance.confidence):
+        same &= np.abs(look.confidence[place] - utterance.confidence) <= _SAME_CONFIDENCE
+    return int(same.sum())
+
+
+def some_dropped(outcomes: Mapping[str, Outcome]) -> list[Outcome]:
+    """A few of the clips that are not in the corpus, of as many reasons as there are."""
+    by_reason: dict[str, list[Outcome]] = {}
+    for outcome in outcomes.values():
+        if not outcome.kept:
+            by_reason.setdefault(", ".join(problem.reason for problem in outcome.problems), []).append(outcome)
+    chosen, depth = [], 0
+    while len(chosen) < _MOST_DROPPED and any(len(found) > depth for found in by_reason.values()):
+        chosen += [found[depth] for found in by_reason.values() if len(found) > depth]
+        depth += 1
+    return chosen[:_MOST_DROPPED]
+
+
+def file_of(source: Source | None) -> Path | None:
+    """The file that stands for a source."""
+    name = source and (source.picture or source.sound)
+    return Path(name) if name else None

@@ -1,0 +1,1 @@
+"""Faces: found, tracked, turned into feature rows."""

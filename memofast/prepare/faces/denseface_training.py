@@ -1,0 +1,358 @@
+"""Training of DenseFace on labelled faces, by a recipe that fits an hour or two of two cores or by the original's."""
+
+import io
+import math
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from memofast.cpu import bf16_units
+from memofast.errors import MemofastError
+from memofast.files import replace_file
+from memofast.prepare.faces.denseface import DenseFaceMeta, resize_faces, save_denseface
+from memofast.prepare.faces.densenet import SIDE, DenseNet
+
+_HALVE_EVERY = 40  # epochs
+_SHIFT = 8  # pixels, as padding by 8 and a random crop
+_TURN = (-15.0, 16.0)  # degrees
+_RISE = 0.2  # share of a one-cycle training in which the rate rises
+_GROW = ((0.6, 32), (0.82, 48), (1.0, SIDE))  # side of the pictures until this share of a one-cycle training
+_AVERAGE = 0.998  # decay per step of the average of weights
+_SMOOTHING = 0.1  # of the labels
+_SAVE_EVERY = 60.0  # seconds between states within an epoch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How DenseFace is trained: most epochs, learning rate, and whether the last epoch is kept rather than the best one."""
+
+    epochs: int
+    lr: float
+    keeps_last: bool
+
+
+RECIPES = {
+    # SGD with Nesterov momentum whose rate rises and falls once, pictures that grow, smooth labels, averaged weights
+    "one-cycle": Recipe(epochs=34, lr=0.1, keeps_last=True),
+    # AIM3-RUC/MEmoBert, code/denseface: Adam, the rate halved every 40 epochs, the best epoch on validation faces
+    "original": Recipe(epochs=200, lr=1e-3, keeps_last=False),
+}
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """epochs and lr of 0 are those of the recipe; patience, in epochs without a better one, ends the original's only."""
+
+    recipe: str = "one-cycle"
+    epochs: int = 0
+    limit: int = 0
+    batch: int = 64
+    lr: float = 0.0
+    dropout: float = 0.0
+    patience: int = 8
+    validation: float = 0.1
+    seed: int = 0
+    precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class FaceData:
+    """images [n, 64, 64] uint8, labels [n] int64, names of the classes."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+
+def read_faces(path: Path, limit: int = 0) -> FaceData:
+    """Labelled faces from an npz file, without copies; `limit` of them, drawn evenly over the file. Raises MemofastError on anything else.
+
+    FER2013 holds hundreds of pictures twice: a copy in the validation part of one trained on would be no test.
+    """
+    if not path.is_file():
+        raise MemofastError(f"no file {path}; give an npz with images, labels and classes")
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            images, labels, classes = data["images"], data["labels"], data["classes"]
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+        raise MemofastError(f"{path} is not an npz with images, labels and classes ({error}); convert it") from error
+    if images.ndim != 3 or images.dtype != np.uint8 or len(images) == 0:
+        raise MemofastError(f"{path}: images must be [n, height, width] uint8, not {list(images.shape)} {images.dtype}")
+    if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= len(classes):
+        raise MemofastError(f"{path}: labels must be {len(images)} numbers from 0 to {len(classes) - 1}")
+    first = np.sort(np.unique(images.reshape(len(images), -1), axis=0, return_index=True)[1])
+    if len(first) < len(images):
+        print(f"{len(images) - len(first)} of {len(images)} images are copies of others; left out")
+        images, labels = images[first], labels[first]
+    if 0 < limit < len(images):
+        chosen = np.linspace(0, len(images) - 1, limit).astype(np.int64)
+        images, labels = images[chosen], labels[chosen]
+    return FaceData(resize_faces(images), labels.astype(np.int64), tuple(str(name) for name in classes))
+
+
+def stratified_parts(labels: np.ndarray, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the training and validation part; the same share of each class is held out, at least one where it has two."""
+    rng = np.random.default_rng([seed, 1])
+    held = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        count = max(1, round(validation * len(members))) if len(members) > 1 else 0
+        held.append(members[:count])
+    held_out = np.sort(np.concatenate(held))
+    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
+
+
+def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """[n, 1, 64, 64] raw pixels, each shifted by up to 8, turned by -15 to 16 degrees, and mirrored half the time; black outside."""
+    count = len(pixels)
+    angle = np.deg2rad(rng.uniform(*_TURN, count))
+    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)
+    shift = rng.integers(-_SHIFT, _SHIFT + 1, (count, 2)) * (2 / SIDE)
+    theta = np.empty((count, 2, 3), np.float32)
+    theta[:, 0] = np.stack([np.cos(angle) * mirror, -np.sin(angle), shift[:, 0]], 1)
+    theta[:, 1] = np.stack([np.sin(angle) * mirror, np.cos(angle), shift[:, 1]], 1)
+    grid = F.affine_grid(torch.from_numpy(theta), list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, align_corners=False)
+
+
+def side_at(done: float) -> int:
+    """Side in pixels of the pictures after this share of a one-cycle training: small pictures teach the most per second."""
+    return next(side for until, side in _GROW if done <= until)
+
+
+def shrink(pixels: Tensor, side: int) -> Tensor:
+    """[n, 1, 64, 64] pixels to [n, 1, side, side]."""
+    if side == SIDE:
+        return pixels
+    return F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
+def scores(confusion: np.ndarray) -> dict[str, float]:
+    """Accuracy, unweighted average recall and macro F1 of a confusion matrix [true, predicted]; classes without samples left out."""
+    right, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    there = true > 0
+    recall = right[there] / true[there]
+    f1 = 2 * right[there] / (true[there] + predicted[there])
+    return {
+        "accuracy": float(right.sum() / max(confusion.sum(), 1)),
+        "recall": float(recall.mean()) if len(recall) else 0.0,
+        "f1": float(f1.mean()) if len(f1) else 0.0,
+    }
+
+
+def print_confusion(classes: tuple[str, ...], validation: dict) -> None:
+    """Print the confusion matrix of a validation report: rows are the true classes."""
+    table = Table(title=f"validation, {validation['images']} images: rows true, columns predicted")
+    table.add_column("")
+    for name in classes:
+        table.add_column(name, justify="right")
+    for name, row in zip(classes, validation["confusion"], strict=True):
+        table.add_row(name, *map(str, row))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"accuracy {validation['accuracy']:.3f}, unweighted average recall {validation['recall']:.3f}, macro F1 {validation['f1']:.3f}"
+    )
+
+
+def train_denseface(data: Path, out: Path, options: TrainingOptions, restart: bool = False) -> DenseFaceMeta:
+    """Train on the npz file `data` and write the DenseFace file `out`, with its confusion on a validation part and the curve of training.
+
+    While it runs, `out` with suffix `.training` holds the state from which an interrupted training goes on.
+    Raises MemofastError on bad data or options.
+    """
+    if options.precision not in {"auto", "fp32", "bf16"}:
+        raise MemofastError(f"--precision is auto, fp32 or bf16, not {options.precision!r}")
+    if options.recipe not in RECIPES:
+        raise MemofastError(f"--recipe is {' or '.join(RECIPES)}, not {options.recipe!r}")
+    recipe = RECIPES[options.recipe]
+    options = replace(options, epochs=options.epochs or recipe.epochs, lr=options.lr or recipe.lr)
+    faces = read_faces(data, options.limit)
+    run = _Training(faces, out, options)
+    run.resume(restart)
+    meta = run.run()
+    print_confusion(faces.classes, meta.validation)
+    print(f"wrote {out}")
+    return meta
+
+
+class _Training:
+    def __init__(self, faces: FaceData, out: Path, options: TrainingOptions):
+        self.faces, self.out, self.options = faces, out, options
+        self.recipe = RECIPES[options.recipe]
+        self.state_path = out.with_name(out.name + ".training")
+        self.train_part, self.held_out = stratified_parts(faces.labels, options.validation, options.seed)
+        if len(self.train_part) < options.batch or len(self.held_out) == 0:
+            raise MemofastError(
+                f"{len(faces.labels)} images are too few for batches of {options.batch} and a validation part; "
+                "give more images or a smaller --batch"
+            )
+        pixels = faces.images[self.train_part]
+        self.mean, self.std = float(pixels.mean(dtype=np.float64)), max(float(pixels.std(dtype=np.float64)), 1e-3)
+        torch.manual_seed(options.seed)
+        self.net = DenseNet(len(faces.classes), options.dropout)
+        if options.recipe == "original":
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(self.net.parameters(), lr=options.lr, fused=True)
+            self.judged = self.net
+        else:
+            self.optimizer = torch.optim.SGD(
+                self.net.parameters(), lr=options.lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
+            )
+            self.judged = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE), use_buffers=True)
+        self.bf16 = options.precision == "bf16" or (options.precision == "auto" and bool(bf16_units()))
+        self.epoch, self.step, self.best, self.stale, self.curve = 0, 0, None, 0, []
+
+    def resume(self, restart: bool) -> None:
+        if restart:
+            self.state_path.unlink(missing_ok=True)
+        if not self.state_path.is_file():
+            return
+        try:
+            state = torch.load(self.state_path, weights_only=True)
+            if state["about"] != self._about():
+                raise MemofastError(
+                    f"{self.state_path} is the state of a training with other data or options; add --restart to begin anew"
+                )
+            self.net.load_state_dict(state["net"])
+            self.judged.load_state_dict(state["judged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except MemofastError:
+            raise
+        except Exception as error:
+            raise MemofastError(f"{self.state_path} cannot be read; add --restart to begin anew") from error
+        for name in ("epoch", "step", "best", "stale", "curve"):
+            setattr(self, name, state[name])
+        print(f"resuming at epoch {self.epoch + 1}, step {self.step}")
+
+    def _about(self) -> dict:
+        options = asdict(self.options)
+        if not self.recipe.keeps_last:
+            options.pop("epochs")  # more may be asked for later; a cycle is planned as a whole
+        return {**options, "images": len(self.faces.labels), "classes": list(self.faces.classes), "mean": self.mean}
+
+    def _save(self) -> None:
+        buffer = io.BytesIO()
+        state = {"about": self._about(), "net": self.net.state_dict(), "judged": self.judged.state_dict()}
+        state |= {"optimizer": self.optimizer.state_dict(), "curve": self.curve}
+        state |= {"epoch": self.epoch, "step": self.step, "best": self.best, "stale": self.stale}
+        torch.save(state, buffer)
+        replace_file(self.state_path, buffer.getvalue())
+
+    def run(self) -> DenseFaceMeta:
+        while self.epoch < self.options.epochs and (self.recipe.keeps_last or self.stale < self.options.patience):
+            loss, rate = self._train_epoch()
+            validation = self._validate()
+            self.epoch, self.step = self.epoch + 1, 0
+            better = validation["recall"] > max((recall for _, _, recall in self.curve), default=-1.0)
+            if better or self.recipe.keeps_last:
+                weights = {name: tensor.clone() for name, tensor in self._network().state_dict().items()}
+                self.best = {"epoch": self.epoch, "validation": validation, "weights": weights}
+            self.stale = 0 if better else self.stale + 1
+            print(
+                f"epoch {self.epoch}: loss {loss:.3f}, validation accuracy {validation['accuracy']:.3f}, "
+                f"recall {validation['recall']:.3f}{' (best)' if better else ''}, {rate:.0f} images/s"
+            )
+            self.curve.append([loss, validation["accuracy"], validation["recall"]])
+            self._save()
+        training = {**asdict(self.options), "images": len(self.train_part), "kept_epoch": self.best["epoch"]}
+        training["curve"] = {"columns": ["loss", "validation accuracy", "validation recall"], "epochs": self.curve}
+        meta = DenseFaceMeta(
+            self.faces.classes, self.mean, self.std, training=training, validation=self.best["validation"]
+        )
+        save_denseface(self.out, self.best["weights"], meta)
+        self.state_path.unlink(missing_ok=True)
+        return meta
+
+    def _network(self) -> DenseNet:
+        """What is judged and kept: the average of the weights, or the weights."""
+        return self.judged.module if isinstance(self.judged, AveragedModel) else self.judged
+
+    def _batches(self) -> Iterator[np.ndarray]:
+        order = np.random.default_rng([self.options.seed, 2, self.epoch]).permutation(self.train_part)
+        for first in range(0, len(order) - self.options.batch + 1, self.options.batch):
+            yield order[first : first + self.options.batch]
+
+    def _train_epoch(self) -> tuple[float, float]:
+        """Mean loss and images per second of what was left of this epoch."""
+        self.net.train()
+        batches = list(self._batches())
+        losses, begun, saved = [], time.monotonic(), time.monotonic()
+        with _progress() as progress:
+            bar = progress.add_task(
+                f"epoch {self.epoch + 1}", total=len(batches), completed=self.step, rate="", loss=""
+            )
+            for chosen in batches[self.step :]:
+                losses.append(self._train_step(chosen, (self.epoch + self.step / len(batches)) / self.options.epochs))
+                self.step += 1
+                rate = len(losses) * self.options.batch / (time.monotonic() - begun)
+                progress.update(bar, advance=1, rate=f"{rate:.0f} images/s", loss=f"loss {np.mean(losses[-50:]):.3f}")
+                if time.monotonic() - saved > _SAVE_EVERY:
+                    self._save()
+                    saved = time.monotonic()
+        seconds = max(time.monotonic() - begun, 1e-9)
+        return (float(np.mean(losses)) if losses else math.nan), len(losses) * self.options.batch / seconds
+
+    def _train_step(self, chosen: np.ndarray, done: float) -> float:
+        """One update; done: share of the training behind it."""
+        rng = np.random.default_rng([self.options.seed, 3, self.epoch, self.step])
+        torch.manual_seed(int(rng.integers(2**31)))  # dropout
+        pixels, smoothing = augment(self._pixels(chosen), rng), 0.0
+        rate = 0.5 ** (self.epoch // _HALVE_EVERY)
+        if self.options.recipe == "one-cycle":
+            pixels, smoothing = shrink(pixels, side_at(done)), _SMOOTHING
+            rate = min(done / _RISE, (1 - done) / (1 - _RISE)) + 1e-3
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.lr * rate
+        labels = torch.from_numpy(self.faces.labels[chosen])
+        loss = F.cross_entropy(self._logits(self.net, pixels), labels, label_smoothing=smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if isinstance(self.judged, AveragedModel):
+            self.judged.update_parameters(self.net)
+        if not math.isfinite(value := float(loss.detach())):
+            raise MemofastError(f"the loss is {value} at epoch {self.epoch + 1}, step {self.step}; lower --lr")
+        return value
+
+    def _pixels(self, chosen: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.faces.images[chosen])[:, None].float()
+
+    def _logits(self, net: DenseNet, pixels: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            return net((pixels - self.mean) / self.std)[1].float()
+
+    @torch.no_grad()
+    def _validate(self) -> dict:
+        net = self._network().eval()
+        classes = len(self.faces.classes)
+        confusion = np.zeros((classes, classes), np.int64)
+        for first in range(0, len(self.held_out), self.options.batch):
+            chosen = self.held_out[first : first + self.options.batch]
+            pixels = self._pixels(chosen)
+            if self.options.recipe == "one-cycle":
+                pixels = shrink(pixels, side_at((self.epoch + 1) / self.options.epochs))
+            predicted = self._logits(net, pixels).argmax(1).numpy()
+            np.add.at(confusion, (self.faces.labels[chosen], predicted), 1)
+        return {"images": len(self.held_out), "confusion": confusion.tolist(), **scores(confusion)}
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} {task.fields[loss]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

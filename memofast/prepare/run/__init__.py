@@ -1,0 +1,1 @@
+"""The run of a preparation: its steps, workers, stores and report."""

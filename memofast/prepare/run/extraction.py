@@ -1,0 +1,314 @@
+"""From the clips of one media file to their face and speech rows, in one decoding pass."""
+
+import math
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from memofast.errors import MemofastError
+from memofast.prepare.faces.detection import find_faces
+from memofast.prepare.faces.extractors import FaceChoice, open_face
+from memofast.prepare.faces.mouths import MouthWatch
+from memofast.prepare.faces.speaking import Scores, active_speaker
+from memofast.prepare.faces.tracks import Seen, Track, main_persons, thumbnail
+from memofast.prepare.media.decoding import (
+    FRAMES_PER_SECOND,
+    SAMPLE_RATE,
+    Excerpt,
+    Frame,
+    Span,
+    UnreadableMedia,
+    decode,
+)
+from memofast.prepare.run.report import Problem
+from memofast.prepare.run.stopwatch import Stopwatch
+from memofast.prepare.sources.clips import Clip
+from memofast.prepare.speech.extractors import SHORTEST, SpeechChoice, open_speech
+from memofast.prepare.speech.voice import EnergyVoice, open_voice
+from memofast.prepare.subtitles.offset import FEWEST_CUES, estimate_offset
+from memofast.prepare.subtitles.timings import Cue
+
+_UNEVEN = 1.0  # seconds by which lengths may differ
+_WINDOW = 60.0  # seconds of sound in memory while a film's subtitles are checked
+QUIET = 1e-3  # a sound that never exceeds this (-60 dB of full scale) is silence
+
+
+@dataclass(frozen=True)
+class ExtractionOptions:
+    """face None: no faces. max_seconds: what a clip holds beyond is cut. voice: a kind of voice activity, or `none`.
+
+    speaker: whose face is taken, `active` (who speaks) or `most-seen`. device: of models, `cpu` or `cuda`.
+    """
+
+    face: FaceChoice | None
+    yunet: Path | None
+    speech: SpeechChoice
+    max_seconds: float
+    voice: str = "none"
+    speaker: str = "most-seen"
+    device: str = "cpu"
+
+
+@dataclass
+class FaceRows:
+    """rows [n, width], soft_labels [n, classes] (None without classes), confidence [n], times [n] seconds from the clip's start, all float32."""
+
+    rows: np.ndarray
+    soft_labels: np.ndarray | None
+    confidence: np.ndarray
+    times: np.ndarray
+
+
+@dataclass
+class SoundRows:
+    """rows [n, width], times [n] seconds at the middle of what a row covers, both float32."""
+
+    rows: np.ndarray
+    times: np.ndarray
+
+
+@dataclass
+class Extracted:
+    """What one clip gave, None for a modality without rows, and why. spoken: share of its sound in which somebody speaks, None where nobody looked.
+
+    speaker: scores of the person whose face was taken, where who speaks was asked. span, seconds: the piece of its files that was used, and how
+    long what it holds is; None where nothing was decoded.
+    """
+
+    clip: Clip
+    faces: FaceRows | None = None
+    sound: SoundRows | None = None
+    spoken: float | None = None
+    speaker: Scores | None = None
+    problems: list[Problem] = field(default_factory=list)
+    span: Span | None = None
+    seconds: float | None = None
+
+
+class Extraction:
+    """The extractors of one process, opened once. One thread: files are spread over processes, and rows do not depend on how many."""
+
+    def __init__(self, options: ExtractionOptions):
+        self.options = options
+        self.face = open_face(options.face, options.device) if options.face else None
+        self.finder = find_faces(options.yunet, self.face.colour) if self.face else None
+        self.speech = open_speech(options.speech, options.device)
+        self.voice = None if options.voice == "none" else open_voice(options.voice)
+        self.mouths = MouthWatch() if self.finder and options.speaker == "active" else None
+        self.hears = self.speech is not None or self.voice is not None
+        self.watch = Stopwatch()
+
+    def __call__(self, clips: list[Clip], done: Container[str] = ()) -> Iterator[Extracted]:
+        """Rows of the clips of one file (all with the same picture and sound), one by one, those whose id is in `done` left out.
+
+        Whatever goes wrong becomes a problem of the clips that were still to come, and never ends the run.
+        """
+        left = {clip.id: clip for clip in clips if clip.id not in done}
+        try:
+            with one_thread():
+                aligned, problems, speech = self._aligned(clips)
+                aligned = [clip for clip in aligned if clip.id in left]
+                for clip, excerpt in self.watch.timed("decoding", self._excerpts(aligned)):
+                    del left[clip.id]
+                    yield self._guarded(clip, excerpt, problems, speech)
+        except Exception as error:
+            for clip in left.values():
+                yield Extracted(clip, problems=[_failure(error, clip)])
+
+    def _guarded(self, clip: Clip, excerpt: Excerpt, problems: list[Problem], speech: np.ndarray | None) -> Extracted:
+        try:
+            extracted = self._rows(clip, excerpt, speech)
+        except Exception as error:
+            return Extracted(clip, problems=[_failure(error, clip)])
+        extracted.problems += problems
+        return extracted
+
+    def _aligned(self, clips: list[Clip]) -> tuple[list[Clip], list[Problem], np.ndarray | None]:
+        """The clips of a film moved to where somebody speaks, if their subtitles lie elsewhere; what is to be said about it; voice activity of the film
+        where it was looked for."""
+        cues = [Cue(clip.start, clip.end, clip.text) for clip in clips if clip.subtitled]
+        if self.voice is None or len(cues) < FEWEST_CUES or clips[0].sound is None:
+            return clips, [], None
+        with self.watch("checking subtitles"):
+            speech = self._speech_in(clips[0].sound, max(cue.end for cue in cues))
+            offset = estimate_offset(cues, speech, self.voice.hop)
+        if offset is None or (offset.fits and not offset.moves):
+            return clips, [], speech
+        told = f"correlation with speech {offset.before:.2f}, {offset.correlation:.2f} when moved by {offset.seconds:+.2f} s"
+        if not offset.fits or self.voice.name == EnergyVoice.name:  # which takes music for speech
+            return clips, [Problem("doubtful subtitles", told)], speech
+        clips = [
+            replace(clip, start=max(0.0, clip.start + offset.seconds), end=max(0.0, clip.end + offset.seconds))
+            for clip in clips
+        ]
+        return clips, [Problem("subtitles moved", told)], speech
+
+    def _speech_in(self, file: Path, last: float) -> np.ndarray:
+        """Voice activity of a file to a minute after `last` seconds, window by window."""
+        windows = [Span(start, start + _WINDOW) for start in np.arange(0.0, last + _WINDOW, _WINDOW)]
+        speech = np.zeros(round((last + 2 * _WINDOW) / self.voice.hop), bool)
+        for index, excerpt in decode(file, windows, see=None):
+            if excerpt.sound is not None:
+                found = self.voice(excerpt.sound)
+                first = round(windows[index].start / self.voice.hop)
+                speech[first : first + len(found)] = found
+        return speech
+
+    def _excerpts(self, clips: list[Clip]) -> Iterator[tuple[Clip, Excerpt]]:
+        spans = [self._span(clip) for clip in clips]
+        picture, sound = clips[0].picture, clips[0].sound
+        see = self._look if picture and self.finder else None
+        looks = {"see": see, "glance": self._glance if see and self.mouths else None}
+        if picture == sound or see is None or not self.hears:
+            file = picture if see and picture else sound
+            for index, excerpt in decode(file, spans, **looks, sound=self.hears):
+                yield clips[index], excerpt
+            return
+        heard = dict(decode(sound, spans, see=None)) if sound else {}
+        for index, excerpt in decode(picture, spans, **looks, sound=False):
+            if index in heard:
+                excerpt.sound = heard[index].sound
+                excerpt.complete &= heard[index].complete
+            yield clips[index], excerpt
+
+    def _look(self, frame: Frame) -> Seen:
+        with self.watch("finding faces"):
+            picture = frame.picture()
+            seen = Seen(self.finder(picture), thumbnail(picture))
+        if self.mouths:
+            with self.watch("watching mouths"):
+                self.mouths.see(seen.faces, frame.grey(), frame.time)
+        return seen
+
+    def _glance(self, frame: Frame) -> None:
+        with self.watch("watching mouths"):
+            self.mouths.glance(frame.grey(), frame.time)
+
+    def _span(self, clip: Clip) -> Span:
+        start = clip.start or 0.0
+        end = math.inf if clip.end is None else clip.end
+        return Span(start, min(end, start + self.options.max_seconds))
+
+    def _rows(self, clip: Clip, excerpt: Excerpt, speech: np.ndarray | None) -> Extracted:
+        seconds = 0.0 if excerpt.sound is None else len(excerpt.sound) / SAMPLE_RATE
+        extracted = Extracted(clip, span=self._span(clip), seconds=max([seconds, *excerpt.times[-1:]]))
+        self.watch.media += extracted.seconds
+        if not excerpt.complete:
+            extracted.problems.append(Problem("damaged", f"{clip.picture or clip.sound} breaks off or is damaged"))
+        extracted.problems += _lengths(extracted, excerpt)
+        if clip.end is not None and clip.end - (clip.start or 0.0) > self.options.max_seconds:
+            extracted.problems.append(Problem("cut", f"longer than {self.options.max_seconds:g} s"))
+        spoken = None
+        if self.voice and excerpt.sound is not None:
+            spoken = self._spoken(clip, excerpt.sound, speech)
+            extracted.spoken = float(spoken.mean()) if len(spoken) else None
+        if self.face and clip.picture:
+            self._add_faces(extracted, excerpt, spoken)
+        if self.speech and clip.sound:
+            self._add_sound(extracted, excerpt)
+        return extracted
+
+    def _spoken(self, clip: Clip, sound: np.ndarray, speech: np.ndarray | None) -> np.ndarray:
+        """Voice activity of a clip: its part of that of the film, where that is known."""
+        if speech is not None:
+            first = round((clip.start or 0.0) / self.voice.hop)
+            return speech[first : first + round(len(sound) / SAMPLE_RATE / self.voice.hop)]
+        with self.watch("voice activity"):
+            return self.voice(sound)
+
+    def _add_faces(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> None:
+        person = self._main_person(extracted, excerpt, spoken)
+        if person is not None:
+            extracted.faces = self._face_rows(person, excerpt)
+
+    def _face_rows(self, person: Track, excerpt: Excerpt) -> FaceRows:
+        with self.watch("face features"):
+            rows, soft_labels = self.face(person.faces)
+        confidence = np.array([face.confidence for face in person.faces], np.float32)
+        times = np.array([excerpt.times[frame] for frame in person.frames], np.float32)
+        return FaceRows(rows, soft_labels, confidence, times)
+
+    def _main_person(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> Track | None:
+        """Whose face is taken; where nobody's is, the problem is noted."""
+        where = str(extracted.clip.picture)
+        if not any(shown.faces for shown in excerpt.seen):
+            extracted.problems.append(Problem("no face" if excerpt.seen else "no picture", where))
+            return None
+        with self.watch("tracking faces"):
+            persons = main_persons(excerpt.seen)
+        if not persons:
+            extracted.problems.append(Problem("no main face", where))
+            return None
+        person = self._speaker(persons, extracted, excerpt, spoken)
+        if person is None:
+            extracted.problems.append(Problem("nobody visible speaks", where))
+        return person
+
+    def _speaker(
+        self, persons: list[Track], extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None
+    ) -> Track | None:
+        """The one of the visible persons whose face is taken, None where who speaks was asked and nobody does."""
+        if not self.mouths or excerpt.sound is None:
+            return persons[0]
+        with self.watch("finding the speaker"):
+            hop = self.voice.hop if self.voice else 1.0
+            person, extracted.speaker = active_speaker(persons, self._span(extracted.clip), excerpt.sound, spoken, hop)
+        return person
+
+    def _add_sound(self, extracted: Extracted, excerpt: Excerpt) -> None:
+        sound = excerpt.sound
+        where = str(extracted.clip.sound)
+        if sound is None:
+            extracted.problems.append(Problem("no sound track", where))
+        elif len(sound) < SHORTEST:
+            extracted.problems.append(Problem("too short", f"{len(sound)} samples of sound in {where}"))
+        elif np.abs(sound).max() < QUIET:
+            extracted.problems.append(Problem("silent", where))
+        else:
+            with self.watch("speech features"):
+                frames = self.speech(sound)
+                rows = self.options.speech.rows(frames)
+            times = self.options.speech.times(len(frames), self.speech.hop, self.speech.window)
+            extracted.sound = SoundRows(rows, times)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _failure(error: Exception, clip: Clip) -> Problem:
+    if isinstance(error, UnreadableMedia):
+        return Problem("unreadable", str(error))
+    if isinstance(error, MemofastError):
+        return Problem("failed", str(error))
+    return Problem("failed", f"{clip.picture or clip.sound}: {type(error).__name__}: {error}")
+
+
+def _lengths(extracted: Extracted, excerpt: Excerpt) -> Iterator[Problem]:
+    """What does not fit: a sentence longer than its film, picture and sound that end at different times."""
+    wanted = extracted.span.end - extracted.span.start
+    if excerpt.complete and math.isfinite(wanted) and extracted.clip.end and extracted.seconds < wanted - _UNEVEN:
+        yield Problem("beyond the end", f"{extracted.seconds:.1f} s of {wanted:.1f} s are there")
+    if excerpt.times and excerpt.sound is not None:
+        picture, sound = excerpt.times[-1] + 1 / FRAMES_PER_SECOND, len(excerpt.sound) / SAMPLE_RATE
+        if abs(picture - sound) > _UNEVEN:
+            yield Problem("uneven", f"{picture:.1f} s of picture, {sound:.1f} s of sound")
+
+
+def by_file(clips: Iterable[Clip]) -> list[list[Clip]]:
+    """Clips grouped by the media they are cut from; those without media are left out."""
+    groups: dict[tuple, list[Clip]] = {}
+    for clip in clips:
+        if clip.picture or clip.sound:
+            groups.setdefault((clip.picture, clip.sound), []).append(clip)
+    return list(groups.values())

@@ -1,0 +1,276 @@
+"""The whole preparation: clips in, a corpus of stores out, resumable at any moment."""
+
+import json
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from memofast.data.corpus import write_corpus
+from memofast.errors import MemofastError
+from memofast.files import write_json
+from memofast.prepare.faces.normalisation import corpus_pixels
+from memofast.prepare.run.corpus_stores import CorpusStores, StorePlan
+from memofast.prepare.run.extraction import Extracted, Extraction, ExtractionOptions, by_file
+from memofast.prepare.run.progress import Bar
+from memofast.prepare.run.ray_engine import run_ray
+from memofast.prepare.run.report import Outcome, Problem, Source, print_profile, print_report, write_report
+from memofast.prepare.run.shards import SHARDS, Vocabulary, WorkOrder, make_tasks, times_of
+from memofast.prepare.run.stopwatch import Stopwatch
+from memofast.prepare.run.workers import run_local
+from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.leaks import check_groups, check_sentences, filter_rules
+from memofast.prepare.sources.protocol import Protocol, count_groups, refuse_leaks, write_protocol
+from memofast.prepare.sources.splits import assign_splits
+from memofast.prepare.speech.extractors import functionals_name
+from memofast.prepare.text.features import STORE as TEXT_FEATURES
+from memofast.prepare.text.features import TextChoice, TextEncoder, write_text_features
+from memofast.prepare.text.word_pieces import WordPieces
+from memofast.version import __version__
+
+SETTINGS = "prepare.json"
+ENGINES = {"local": run_local, "ray": run_ray}
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """name: of the corpus. fractions, split_by: how splits are drawn, see `splits`. drop_leaks: see `leaks.check_sentences`. licence: kept in the stores' meta.json.
+
+    min_speech: clips in a smaller share of whose sound somebody speaks are dropped. engine: a key of `ENGINES`.
+    profile: whether to print where the time went. face_normalisation: whose pixel mean and standard deviation DenseFace's crops are normalised
+    by, those of the `model`'s training or of this `corpus`. text_features: rows of sentences to be kept beside. protocol: classes, groups
+    and folds. corpus: the adapter that read the clips, with its settings; "": none.
+    """
+
+    name: str
+    fractions: dict[str, float]
+    split_by: str
+    workers: int
+    licence: str = ""
+    min_speech: float = 0.0
+    engine: str = "local"
+    profile: bool = False
+    face_normalisation: str = "model"
+    text_features: TextChoice | None = None
+    drop_leaks: bool = False
+    protocol: Protocol = field(default_factory=Protocol)
+    corpus: str = ""
+
+
+def prepare(
+    clips: list[Clip],
+    out: Path,
+    vocabulary: Vocabulary | None,
+    extraction: ExtractionOptions,
+    options: PrepareOptions,
+    console: Console,
+) -> dict:
+    """Prepare every clip, write the corpus to `out`, print and return the report.
+
+    Workers write shards, which are taken into the corpus as they end. An interrupted run goes on where it stopped, and the stores come out the
+    same. Raises MemofastError when `out` was begun with other options or when no clip is usable.
+    """
+    if vocabulary is None and any(clip.text for clip in clips):
+        raise MemofastError("there are sentences to tokenise; give --vocab VOCAB.txt or a tokenizer folder")
+    refuse_leaks(clips, options.protocol)  # now, not after hours of work
+    check_groups(clips, options.fractions, options.split_by)
+    pieces = vocabulary.open() if vocabulary else None
+    if options.text_features:
+        TextEncoder(options.text_features)  # a mistake is told before the work
+    _check_settings(out, extraction, pieces, options)
+    if extraction.face and options.face_normalisation == "corpus":
+        extraction = _with_corpus_pixels(extraction, out, clips, options, console)
+    order = WorkOrder(extraction, _plan(clips, pieces, extraction, options), vocabulary)
+    with CorpusStores(out, order.plan, pieces) as stores:
+        profile = _work(clips, out / SHARDS, order, stores, options, console)
+        report = _finish(stores, clips, out, options, extraction.device, profile, console)
+    if options.profile:
+        print_profile(report["profile"], console)
+    return report
+
+
+def _with_corpus_pixels(
+    extraction: ExtractionOptions, out: Path, clips: list[Clip], options: PrepareOptions, console: Console
+) -> ExtractionOptions:
+    console.print("face normalisation: pixels of this corpus's faces, from a sample of its clips")
+    pixels = corpus_pixels(out / SETTINGS, clips, extraction, options.workers, ENGINES[options.engine])
+    if not pixels.faces:
+        console.print(
+            f"note: no face in {pixels.clips} sampled clips; the pixel mean and std of DenseFace's training are used"
+        )
+        return extraction
+    console.print(f"mean {pixels.mean:.2f}, std {pixels.std:.2f}, of {pixels.faces} faces in {pixels.clips} clips")
+    return replace(extraction, face=replace(extraction.face, pixels=(pixels.mean, pixels.std)))
+
+
+def _plan(
+    clips: list[Clip], pieces: WordPieces | None, extraction: ExtractionOptions, options: PrepareOptions
+) -> StorePlan:
+    """How the stores are opened. The extractors are opened for it too, so that what they lack is said before any work begins."""
+    extractors = Extraction(extraction)
+    about = _about(options)
+    protocol = options.protocol
+    text = {"classes": protocol.classes or sorted({clip.label for clip in clips if clip.label}), **about}
+    text |= {"emotions": protocol.emotions, "value": protocol.value}
+    if pieces:
+        text |= {"cls_id": pieces.cls_id, "sep_id": pieces.sep_id}
+        text |= {"extractor": pieces.name, "fingerprint": pieces.fingerprint}
+        text |= {"lexicon_classes": pieces.lexicon.classes if pieces.lexicon else ()}
+    visual = speech = None
+    if face := any(clip.picture for clip in clips) and extractors.face:
+        visual = {
+            "width": face.width,
+            "columns": ("times", "confidence", *(["soft_labels"] if face.classes else [])),
+            "classes": face.classes,
+            "extractor": f"{face.name}, faces by {extractors.finder.name}",
+            "fingerprint": face.fingerprint,
+            "normalisation": face.normalisation,
+            **about,
+        }
+    if extractors.speech and any(clip.sound for clip in clips):
+        speech = {
+            "width": extraction.speech.width(extractors.speech.width),
+            "columns": ("times",),
+            "extractor": f"{extractors.speech.name}, {extraction.speech.summary}",
+            "fingerprint": extractors.speech.fingerprint,
+            "normalisation": extractors.speech.normalisation,
+            "dtype": extractors.speech.dtype,
+            **about,
+        }
+    return StorePlan(text, visual, speech, options.min_speech)
+
+
+def _about(options: PrepareOptions) -> dict[str, str]:
+    return {"source": "prepared by memofast " + __version__, "licence": options.licence}
+
+
+def _work(
+    clips: list[Clip], shards: Path, order: WorkOrder, stores: CorpusStores, options: PrepareOptions, console: Console
+) -> dict:
+    """Bring every clip into the stores. Returns where the time went."""
+    for shard in sorted(shards.iterdir()) if shards.is_dir() else ():
+        stores.take(shard)  # of a run that was killed
+    done = {clip.id for clip in clips if stores.done(clip.id)}
+    if done:
+        console.print(f"resuming: {len(done)} of {len(clips)} clips are done")
+    watch, begin = Stopwatch(), time.perf_counter()
+    with Bar(console, len(clips)) as bar:
+        files = by_file(clip for clip in clips if not clip.problem)
+        played = {clip.id for file in files for clip in file}
+        for clip in clips:
+            if clip.id not in played and clip.id not in done:
+                stores.add(Extracted(replace(clip, picture=None, sound=None)))
+                done.add(clip.id)
+        stores.commit()
+        bar.show(len(done), shards)
+        tasks = make_tasks(files, shards, done, options.workers)
+        for task, ended in ENGINES[options.engine](tasks, order, options.workers):
+            if task is not None:
+                watch.add(times_of(task.folder))
+                if task.folder.is_dir():
+                    stores.take(task.folder)
+                if not ended:
+                    for clip in task.clips:
+                        if not stores.done(clip.id):
+                            stores.journal.add(_crashed(clip))
+                done |= {clip.id for clip in task.clips if clip.id in stores.journal.outcomes}
+            bar.show(len(done), shards)
+    if shards.is_dir():
+        shards.rmdir()
+    return {"wall": time.perf_counter() - begin, **watch.as_json()}
+
+
+def _crashed(clip: Clip) -> Outcome:
+    problem = Problem("crashed", f"decoding {clip.picture or clip.sound} ended the process")
+    return Outcome(clip.id, False, problems=[problem], source=Source.of(clip))
+
+
+def _check_settings(
+    out: Path, extraction: ExtractionOptions, pieces: WordPieces | None, options: PrepareOptions
+) -> None:
+    """Refuse to go on in a folder that was begun with other options: a store would hold two kinds of rows."""
+    settings = {
+        "max_seconds": extraction.max_seconds,
+        "face": extraction.face and str(extraction.face),
+        "face_normalisation": options.face_normalisation,
+        "speech": str(extraction.speech),
+        "device": extraction.device,
+        "detector": extraction.yunet and extraction.yunet.name,
+        "speech_mean": extraction.speech.mean,
+        "speech_functionals": functionals_name(extraction.speech.parts) or None,
+        "voice": extraction.voice,
+        "speaker": extraction.speaker,
+        "min_speech": options.min_speech,
+        "corpus": options.corpus or None,
+        "lexicon": len(pieces.lexicon.words) if pieces and pieces.lexicon else 0,
+    }
+    path = out / SETTINGS
+    if path.is_file():
+        try:
+            begun = json.loads(path.read_text())
+        except ValueError as error:
+            raise MemofastError(f"{path} is damaged; choose another --out") from error
+        changed = [name for name in settings if begun.get(name) != settings[name]]
+        if changed:
+            name = changed[0]
+            raise MemofastError(
+                f"{out} was begun with {name} {begun.get(name)!r}, not {settings[name]!r}; use the same options or another --out"
+            )
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MemofastError(f"{out} cannot be made ({error.strerror}); choose another --out") from error
+    write_json(path, settings)
+
+
+def _finish(
+    stores: CorpusStores,
+    clips: list[Clip],
+    out: Path,
+    options: PrepareOptions,
+    device: str,
+    profile: dict,
+    console: Console,
+) -> dict:
+    stores.commit()
+    outcomes = [stores.journal.outcomes.get(clip.id) or Outcome(clip.id, True) for clip in clips]
+    kept = [clip for clip, outcome in zip(clips, outcomes, strict=True) if outcome.kept]
+    spoken = [clip for clip in kept if not options.protocol.scripted]
+    check = check_sentences(spoken, assign_splits(kept, options.fractions, options.split_by), options.drop_leaks)
+    splits = check.splits
+    counts = {name: len(ids) for name, ids in splits.items()}
+    facts = {"corpus": options.name, "memofast": __version__, "profile": profile, "leaks": check.found}
+    if not kept:
+        print_report(write_report(out / "report.json", outcomes, counts, facts), console)
+        raise MemofastError(f"none of {len(clips)} clips is usable; {out / 'report.json'} lists why")
+    metas = {name: store.finish() for name, store in stores.all.items()}
+    facts["digests"] = {name: meta["digest"] for name, meta in metas.items()}
+    used = {name: out / name for name, meta in metas.items() if meta["counts"]["records"]}
+    described = {"prepared_by": __version__, "licence": options.licence, **options.protocol.facts}
+    described["rules"] = filter_rules(outcomes) + check.rules
+    if options.text_features:
+        console.print(f"encoding sentences into {out / TEXT_FEATURES}")
+        sentences = ((clip.id, clip.text) for clip in kept if clip.text)
+        about = _about(options)
+        meta = write_text_features(out, sentences, options.text_features, device, options.workers, about)
+        facts["digests"][TEXT_FEATURES] = meta["digest"]
+        described[TEXT_FEATURES] = TEXT_FEATURES
+    write_corpus(out, options.name, used, splits, described)
+    write_protocol(out, options.protocol, (clip.id for clip in kept))
+    report = write_report(out / "report.json", outcomes, counts, facts)
+    print_report(report, console)
+    for note in check.notes + check_groups(kept, options.fractions, options.split_by):
+        console.print(note)
+    for name in fractions_without_clips(options.fractions, splits, kept):
+        console.print(f"note: split {name} is empty; give it a larger fraction")
+    if counts := count_groups(options.protocol):
+        console.print(counts)
+    console.print(f"wrote {out}")
+    return report
+
+
+def fractions_without_clips(fractions: dict[str, float], splits: dict[str, list[str]], kept: list[Clip]) -> list[str]:
+    """Names of splits that were asked for by a fraction and got no clip, where fractions were in use."""
+    return [name for name in fractions if name not in splits and any(clip.split is None for clip in kept)]

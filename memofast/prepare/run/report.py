@@ -1,0 +1,198 @@
+"""What became of every clip: counted by reason, listed by id, in `report.json` and as a table."""
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from memofast.errors import MemofastError
+from memofast.files import write_json
+from memofast.prepare.faces.speaking import Scores
+from memofast.prepare.media.decoding import Span
+from memofast.prepare.sources.clips import Clip
+
+REASONS = {
+    "missing file": "the media file is not there",
+    "unreadable": "the media file does not open or decode",
+    "crashed": "decoding ended the process",
+    "failed": "an extractor raised an error",
+    "bad timings": "the sidecar is malformed or holds no words",
+    "bad times": "start and end are not times",
+    "too brief": "the sentence lasts less than --min-seconds",
+    "subtitles moved": "the film's subtitles lay beside its speech; their times were corrected",
+    "doubtful subtitles": "the film's subtitles do not lie where somebody speaks; look at it",
+    "no speech": "dropped: somebody speaks in less than --min-speech of it",
+    "damaged": "the file breaks off; what could be decoded is used",
+    "beyond the end": "the film ends before the sentence does; what there is of it is used",
+    "uneven": "picture and sound are of different length",
+    "cut": "longer than --max-seconds; the rest is left out",
+    "too short": "less sound than one row needs",
+    "no picture": "no frame in this piece",
+    "no face": "no face found in any frame",
+    "no main face": "nobody is seen in a fifth of the frames",
+    "nobody visible speaks": "no visible mouth moves while somebody speaks; kept without a face (--speaker most-seen takes one)",
+    "no sound track": "the file has no sound",
+    "silent": "the sound never exceeds -60 dB",
+    "no text": "no words; kept for its faces or speech",
+    "nothing usable": "dropped: neither words nor faces nor speech",
+}
+
+FAILURES = {"missing file", "unreadable", "crashed", "failed", "damaged"}  # may be mended: such clips are tried again
+
+
+@dataclass(frozen=True)
+class Problem:
+    """reason: a key of REASONS. detail: which file, in words."""
+
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a clip came from, so that it can be looked at again.
+
+    picture, sound: absolute paths, None for none. start, end: the piece of them that was used, in seconds from their start, after subtitles were
+    moved; end None: to their end. seconds: length of what was decoded, None where nothing was. text: what is said.
+    """
+
+    picture: str | None = None
+    sound: str | None = None
+    start: float = 0.0
+    end: float | None = None
+    seconds: float | None = None
+    text: str | None = None
+
+    @classmethod
+    def of(cls, clip: Clip, span: Span | None = None, seconds: float | None = None) -> "Source":
+        """Source of a clip; the span, where one was decoded, stands above the clip's own times."""
+        picture, sound = (path and str(path.absolute()) for path in (clip.picture, clip.sound))
+        start, end = (span.start, span.end) if span else (clip.start or 0.0, clip.end)
+        return cls(picture, sound, start, None if end == math.inf else end, seconds, clip.text)
+
+
+@dataclass
+class Outcome:
+    """What one clip became. kept: it is in the corpus; rows per modality; spoken, speaker: see `Extracted`; source: None in journals without it."""
+
+    id: str
+    kept: bool
+    text: int = 0
+    visual: int = 0
+    speech: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    spoken: float | None = None
+    speaker: Scores | None = None
+    source: Source | None = None
+
+    def as_json(self) -> dict:
+        problems = [[problem.reason, problem.detail] for problem in self.problems]
+        rows = [self.text, self.visual, self.speech]
+        parts = {"speaker": self.speaker, "source": self.source}
+        return {"id": self.id, "kept": self.kept, "rows": rows, "problems": problems, "spoken": self.spoken} | {
+            name: asdict(part) for name, part in parts.items() if part
+        }
+
+    @classmethod
+    def from_json(cls, entry: dict) -> "Outcome":
+        problems = [Problem(*pair) for pair in entry["problems"]]
+        speaker = Scores(**entry["speaker"]) if "speaker" in entry else None
+        source = Source(**entry["source"]) if "source" in entry else None
+        return cls(entry["id"], entry["kept"], *entry["rows"], problems, entry["spoken"], speaker, source)
+
+
+class Journal:
+    """Outcomes on disk, one JSON line each; the last line of an id counts, a torn line is ignored."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.outcomes: dict[str, Outcome] = {}
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").split("\n"):
+                self._read(line)
+        self._waiting = ["\n"]  # ends a line torn by a kill
+
+    def _read(self, line: str) -> None:
+        try:
+            outcome = Outcome.from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            return
+        self.outcomes[outcome.id] = outcome
+
+    def add(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.id] = outcome
+        self._waiting.append(json.dumps(outcome.as_json(), ensure_ascii=False) + "\n")
+
+    def flush(self) -> None:
+        """Bring the outcomes added so far to the disk; raises MemofastError where it does not take them."""
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write("".join(self._waiting))
+        except OSError as error:
+            raise MemofastError(
+                f"{self._path} cannot be written ({error.strerror}): free space and run again to go on"
+            ) from error
+        self._waiting = []
+
+
+def write_report(path: Path, outcomes: list[Outcome], splits: dict[str, int], facts: dict) -> dict:
+    """Write `report.json` and return it: clips kept and dropped, rows, and per reason the count and every clip with its detail."""
+    listed: dict[str, list] = defaultdict(list)
+    for outcome in outcomes:
+        for problem in outcome.problems:
+            listed[problem.reason].append({"id": outcome.id, "detail": problem.detail})
+    kept = [outcome for outcome in outcomes if outcome.kept]
+    report = {
+        **facts,
+        "clips": len(outcomes),
+        "kept": len(kept),
+        "with": {m: sum(getattr(o, m) > 0 for o in kept) for m in ("text", "visual", "speech")},
+        "rows": {m: sum(getattr(o, m) for o in kept) for m in ("text", "visual", "speech")},
+        "splits": splits,
+        "spoken": {o.id: round(o.spoken, 3) for o in kept if o.spoken is not None},
+        "speaker": {o.id: asdict(o.speaker) for o in kept if o.speaker},
+        "problems": {
+            reason: {"count": len(listed[reason]), "clips": listed[reason]} for reason in REASONS if reason in listed
+        },
+    }
+    write_json(path, report)
+    return report
+
+
+def print_report(report: dict, console: Console) -> None:
+    """Print the counts of a report as a table."""
+    counts = Table(title=f"{report['kept']} of {report['clips']} clips kept", title_justify="left")
+    counts.add_column("modality")
+    counts.add_column("clips", justify="right")
+    counts.add_column("rows", justify="right")
+    for modality, number in report["with"].items():
+        counts.add_row(modality, str(number), str(report["rows"][modality]))
+    console.print(counts)
+    if report["splits"]:
+        console.print("splits: " + ", ".join(f"{name} {count}" for name, count in report["splits"].items()))
+    if report["problems"]:
+        problems = Table(title="problems", title_justify="left")
+        problems.add_column("reason")
+        problems.add_column("clips", justify="right")
+        problems.add_column("meaning")
+        for reason, listed in report["problems"].items():
+            problems.add_row(reason, str(listed["count"]), REASONS[reason])
+        console.print(problems)
+
+
+def print_profile(profile: dict, console: Console) -> None:
+    """Print where the time of a run went: seconds over all workers, their share, and how fast that is beside the media."""
+    total = sum(profile["seconds"].values())
+    table = Table(title="where the time went, all workers together", title_justify="left")
+    for name in ("part", "seconds", "share", "times real time"):
+        table.add_column(name, justify="left" if name == "part" else "right")
+    for part, seconds in sorted(profile["seconds"].items(), key=lambda item: -item[1]):
+        speed = f"{profile['media'] / seconds:,.0f}" if seconds > 1e-3 else ""
+        table.add_row(part, f"{seconds:.2f}", f"{seconds / max(total, 1e-9):.1%}", speed)
+    console.print(table)
+    media, wall = profile["media"], profile["wall"]
+    console.print(f"{media:.0f} s of media in {wall:.1f} s: {media / max(wall, 1e-9):.1f} times real time")

@@ -1,0 +1,1 @@
+"""Sound: where somebody speaks, and feature rows of it."""

@@ -1,0 +1,182 @@
+"""Speech rows: which extractor `--speech` names, what is made of its frames, and when each row is."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from memofast.errors import MemofastError
+from memofast.prepare.choices import Kind, parse_choice
+
+SHORTEST = 800  # samples; less than 50 ms has no row
+
+
+class SpeechRows(Protocol):
+    """Called with sound [samples] float32 at 16 kHz; gives rows [n, width] float32, row i made of `window` seconds from i * `hop` seconds on.
+
+    dtype: in which a store keeps them.
+    """
+
+    name: str
+    width: int
+    hop: float
+    window: float
+    fingerprint: str
+    normalisation: str
+    dtype: str
+
+    def __call__(self, sound: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class SpeechChoice:
+    """kind: a key of `KINDS` or none; path: a model's folder; layer: of a model, `last`, `conv` or a number from 1.
+
+    mean: frames averaged into a row. parts: not empty for `functionals` in place of means. normalise: openSMILE's descriptors z-normed within the
+    `clip`, or as they are (`none`).
+    """
+
+    kind: str
+    path: Path | None
+    mean: int
+    layer: str = "last"
+    normalise: str = "clip"
+    parts: tuple[int, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """What a row is made of."""
+        return f"functionals of {functionals_name(self.parts)}" if self.parts else f"mean of {self.mean}"
+
+    def width(self, frame: int) -> int:
+        """Width of a row, given that of a frame."""
+        return 2 * frame if self.parts else frame
+
+    def rows(self, frames: np.ndarray) -> np.ndarray:
+        """Rows [m, width] of frames [n, frame width]."""
+        return functionals(frames, self.parts) if self.parts else mean_rows(frames, self.mean)
+
+    def times(self, frames: int, hop: float, window: float) -> np.ndarray:
+        """Middles of what the rows of so many frames cover, in seconds from the sound's start: [m] float32."""
+        if not self.parts:
+            return row_times(frames, self.mean, hop, window)
+        middles = [(first + last - 1) * (hop / 2) + window / 2 for first, last in _parts(frames, self.parts)]
+        return np.array(middles, np.float32)
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"{self.kind} layer {self.layer}"
+        return self.kind + _AS_THEY_ARE if self.normalise == "none" else self.kind
+
+    @classmethod
+    def described(cls, text: str, path: Path | None, mean: int, parts: tuple[int, ...] = ()) -> "SpeechChoice":
+        """The choice that `str` describes, with its folder where it has one."""
+        kind, _, layer = text.removesuffix(_AS_THEY_ARE).partition(" layer ")
+        normalise = "none" if text.endswith(_AS_THEY_ARE) else "clip"
+        return cls(kind, path if layer else None, mean, layer or "last", normalise, parts)
+
+
+_AS_THEY_ARE = " as they are"
+_OPENSMILE = Kind(settings={"normalise": "clip or none"})
+_MODEL = Kind("FOLDER", {"layer": "last, conv or a number from 1"})
+KINDS = {
+    "logmel": Kind(),
+    "compare": _OPENSMILE,
+    "egemaps": _OPENSMILE,
+    "compare+egemaps": _OPENSMILE,
+    "wav2vec2": _MODEL,
+    "hubert": _MODEL,
+    "wavlm": _MODEL,
+    "data2vec": _MODEL,
+    "none": Kind(),
+}
+_DEFAULT_MEAN = {"logmel": 6, "compare": 5, "egemaps": 5, "compare+egemaps": 5, "none": 1}
+_DEFAULT_MEAN_OF_MODELS = 3  # 60 ms; this and the 50 ms of ComParE as in MEmoBERT
+
+
+def parse_speech(text: str, mean: int | None, parts: str | None = None) -> SpeechChoice:
+    """The choice behind `--speech`, `--speech-mean` and `--speech-functionals`; raises MemofastError for an unknown one."""
+    kind, path, settings = parse_choice(text, "--speech", KINDS)
+    layer = settings.get("layer", "last")
+    if layer not in {"last", "conv"} and not (layer.isascii() and layer.isdigit() and int(layer) > 0):
+        raise MemofastError(f"--speech {kind}: layer is last, conv or a number from 1, not {layer!r}")
+    if (normalise := settings.get("normalise", "clip")) not in {"clip", "none"}:
+        raise MemofastError(f"--speech {kind}: normalise is clip or none, not {normalise!r}")
+    if parts is None:
+        return SpeechChoice(kind, path, mean or _DEFAULT_MEAN.get(kind, _DEFAULT_MEAN_OF_MODELS), layer, normalise)
+    if mean:
+        raise MemofastError(
+            "rows are means of frames or functionals of them: give --speech-mean or --speech-functionals"
+        )
+    numbers = parse_functionals(parts)
+    if KINDS[kind] is _OPENSMILE and normalise == "clip" and 1 in numbers:
+        raise MemofastError(
+            f"--speech-functionals {parts}: z-normed within the clip, descriptors have mean 0 and deviation 1 over all of it; give --speech {kind},normalise=none"
+        )
+    return SpeechChoice(kind, path, 1, layer, normalise, numbers)
+
+
+def parse_functionals(text: str) -> tuple[int, ...]:
+    """`1+2+4` as numbers; raises MemofastError for anything else."""
+    if not re.fullmatch(r"[1-9]\d{0,2}(\+[1-9]\d{0,2})*", text):
+        raise MemofastError(
+            f"--speech-functionals {text!r}: give how many parts an utterance is divided into, as 1+2+4 for itself, halves and quarters"
+        )
+    return tuple(map(int, text.split("+")))
+
+
+def functionals_name(parts: Sequence[int]) -> str:
+    return "+".join(map(str, parts))
+
+
+def open_speech(choice: SpeechChoice, device: str = "cpu") -> SpeechRows | None:
+    """The extractor of a choice, a model on `device`; raises MemofastError naming what is missing."""
+    if choice.kind == "none":
+        return None
+    if choice.kind == "logmel":
+        from memofast.prepare.speech.logmel import LogMel
+
+        return LogMel()
+    if choice.path is None:
+        from memofast.prepare.speech.opensmile_rows import OPENSMILE_ROWS
+
+        return OPENSMILE_ROWS[choice.kind](within_clip=choice.normalise == "clip")
+    from memofast.devices import open_device
+    from memofast.prepare.speech.models import SpeechModel
+
+    return SpeechModel(choice.kind, choice.path, choice.layer, open_device(device))
+
+
+def mean_rows(rows: np.ndarray, k: int) -> np.ndarray:
+    """Means of k consecutive rows, the last group as long as it is: [n, width] -> [ceil(n / k), width]."""
+    if k == 1 or len(rows) == 0:
+        return rows
+    starts = np.arange(0, len(rows), k)
+    counts = np.diff(np.append(starts, len(rows)))
+    return (np.add.reduceat(rows, starts, axis=0, dtype=np.float64) / counts[:, None]).astype(np.float32)
+
+
+def functionals(frames: np.ndarray, parts: Sequence[int]) -> np.ndarray:
+    """Mean, then standard deviation, of the frames of each part, where an utterance is divided into so many equal parts in turn; of one frame the
+    deviation is 0, and of few frames there are as many parts as frames. [n, width] -> [sum of parts, 2 width] float32."""
+    pieces = [frames[first:last].astype(np.float64) for first, last in _parts(len(frames), parts)]
+    rows = [np.concatenate((piece.mean(0), piece.std(0))) for piece in pieces]
+    return np.array(rows, np.float32).reshape(-1, 2 * frames.shape[1])
+
+
+def _parts(frames: int, parts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First frame of each part, and the one behind its last."""
+    for number in parts if frames else ():
+        edges = np.linspace(0, frames, min(number, frames) + 1).round().astype(int)
+        yield from pairwise(edges.tolist())
+
+
+def row_times(count: int, k: int, hop: float, window: float) -> np.ndarray:
+    """Middles of what the means of k of `count` rows cover, in seconds from the sound's start: [ceil(count / k)] float32."""
+    first = np.arange(0, count, k)
+    last = np.minimum(first + k, count) - 1
+    return ((first + last) * (hop / 2) + window / 2).astype(np.float32)

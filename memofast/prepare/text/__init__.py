@@ -1,0 +1,1 @@
+"""Text: its encoding, word pieces, feature rows."""

@@ -1,0 +1,1 @@
+"""Text emotion models and the pseudo labels that they give."""

@@ -1,0 +1,178 @@
+"""Pseudo labels: the emotions a text model reads out of every sentence of a corpus, kept in its text store.
+
+The labelled store is written beside the old one, which stays as it was, and `corpus.json` then names it instead: a kill at any moment leaves the
+corpus as before, and the next run goes on. Batches are the same in every run, so that the digests are too. Source: MEmoBERT, whose
+labeller ran sentence by sentence.
+"""
+
+import hashlib
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from memofast.data import Corpus, Split, runs_by_length
+from memofast.data.corpus import replace_store
+from memofast.devices import choose_device
+from memofast.errors import MemofastError
+from memofast.model.memobert.emotion import MemoBertForEmotion, model_folder, open_emotion_model
+from memofast.prepare.text.word_pieces import WordPieces
+from memofast.store import TextStore, TextWriter, environments
+
+BATCH_ROWS = 4096
+_NAME = "text-emotions-"
+_NO_WORDS = 2  # rows: [CLS], [SEP]
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """labelled: sentences with emotions. without_words, too_long: those without; too long is more than the model has positions for."""
+
+    labelled: int
+    without_words: int
+    too_long: int
+
+
+def pseudo_label(
+    path: Path, model: Path, console: Console, *, rows: int = BATCH_ROWS, device: str = "auto"
+) -> LabelCounts:
+    """Write emotions for every sentence of the corpus at `path`.
+
+    Args: model: folder of an emotion model or of the run that made it. rows: most rows of a batch. device: `auto`, `cpu` or `cuda`.
+    Raises: `MemofastError` for a corpus without words, a model without emotion head, one with another vocabulary, and a disk that is full.
+    """
+    corpus, labeller = Corpus.open(path), _Labeller(model, device)
+    text = corpus.stores["text"]
+    labeller.check_vocabulary(text)
+    split, counts = _sentences(corpus, labeller.model.config.max_position_embeddings)
+    folder = path / labeller.store_name(text)
+    if folder.resolve() == text.path.resolve():
+        console.print(f"{path} holds the labels of this model already")
+        return counts
+    with labeller.writer(folder, text) as writer:
+        _label(split, labeller.model, writer, rows, console)
+        for id in text.ids:
+            if not writer.done(id):
+                _copy(text, id, writer, None)
+    facts = {"labeller": labeller.about, **vars(counts)}
+    replace_store(path, "text", folder, {"pseudo_labels": facts})
+    _remove_others(folder)
+    return counts
+
+
+class _Labeller:
+    def __init__(self, folder: Path, device: str):
+        chosen = choose_device(device)
+        self.model: MemoBertForEmotion = open_emotion_model(folder)
+        self.model.to(chosen)
+        self.folder = model_folder(folder)
+        digest = hashlib.blake2b(" ".join(self.model.classes).encode(), digest_size=16)
+        for name, weight in sorted(self.model.state_dict().items()):
+            digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+        self.fingerprint = digest.hexdigest()
+        self.about = {"name": folder.resolve().name, "fingerprint": self.fingerprint}
+
+    def check_vocabulary(self, text: TextStore) -> None:
+        own = WordPieces(self.folder).fingerprint
+        if text.meta.get("fingerprint") != own:
+            raise MemofastError(
+                f"store {text.path} was made with another vocabulary than the model's; prepare the corpus with --vocab {self.folder}"
+            )
+
+    def store_name(self, text: TextStore) -> str:
+        """Another one for every model and every text, so that labels never outlive the sentences they were made for."""
+        return _NAME + hashlib.blake2b((self.fingerprint + _origin(text)).encode(), digest_size=4).hexdigest()
+
+    def writer(self, folder: Path, text: TextStore) -> TextWriter:
+        """A writer of what the text store holds, and emotions."""
+        special = text.meta["special_tokens"]
+        return TextWriter(
+            folder,
+            cls_id=special["cls"],
+            sep_id=special["sep"],
+            classes=text.classes.get("label", ()),
+            lexicon_classes=text.classes.get("lexicon", ()),
+            emotions=self.model.classes,
+            value=text.meta.get("value", ""),
+            labeller=self.about | {"labelled_store": _origin(text)},
+            **{name: text.meta.get(name, "") for name in ("extractor", "fingerprint", "source", "licence")},
+        )
+
+
+def _origin(text: TextStore) -> str:
+    """Digest of the store without emotions, also where this one has them."""
+    return text.meta.get("labeller", {}).get("labelled_store") or text.meta["digest"]
+
+
+def _sentences(corpus: Corpus, longest: int) -> tuple[Split, LabelCounts]:
+    """Everything that can be labelled as one split of text alone."""
+    text = corpus.stores["text"]
+    words, fits = text.lengths > _NO_WORDS, text.lengths <= longest
+    chosen = np.flatnonzero(words & fits)
+    if not len(chosen):
+        raise MemofastError(f"corpus {corpus.path} has no text to label; prepare it with subtitles or a text column")
+    counts = LabelCounts(len(chosen), int((~words).sum()), int((words & ~fits).sum()))
+    alone = replace(corpus, stores={"text": text})
+    return Split.of_ids(alone, "all", [text.ids[place] for place in chosen]), counts
+
+
+def _label(split: Split, model: MemoBertForEmotion, writer: TextWriter, rows: int, console: Console) -> None:
+    text, runs = split.corpus.stores["text"], runs_by_length(split.lengths, rows)
+    device, begun, labelled = next(model.parameters()).device, time.monotonic(), 0
+    with _progress(console) as progress:
+        bar = progress.add_task("labelling", total=len(split), rate="")
+        for run in runs:
+            ids = [split.ids[place] for place in run]
+            if not all(writer.done(id) for id in ids):
+                probabilities = model.probabilities(split.pack(run).to(device)).cpu().numpy()
+                for id, emotions in zip(ids, probabilities, strict=True):
+                    if not writer.done(id):
+                        _copy(text, id, writer, emotions)
+                labelled += len(ids)
+            rate = f"{labelled / (time.monotonic() - begun):.0f} sentences/s"
+            progress.update(bar, advance=len(ids), rate=rate)
+    if labelled:
+        console.print(f"labelled {labelled:,} sentences, {rate}")
+
+
+def _copy(text: TextStore, id: str, writer: TextWriter, emotions: np.ndarray | None) -> None:
+    found: Mapping[str, Any] = text.read(id)
+    label = int(found["label"][0]) if "label" in found else -1
+    value = float(found["value"][0]) if "value" in found else math.nan
+    writer.put(
+        id,
+        found["tokens"][1:-1],
+        found["words"][1:-1],
+        lexicon=found["lexicon"][1:-1] if "lexicon" in found else None,
+        utf8=bytes(found["utf8"]).decode("utf-8", errors="replace"),
+        label=label if label >= 0 else None,
+        emotions=emotions,
+        value=None if math.isnan(value) else value,
+    )
+
+
+def _remove_others(labelled: Path) -> None:
+    """Labels of earlier models and texts go; the store that the preparation wrote stays, so that it can be prepared further."""
+    for folder in labelled.parent.glob(f"{_NAME}*"):
+        if folder != labelled:
+            environments.close(folder)
+            shutil.rmtree(folder)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,153 @@
+"""A text emotion model from text corpora: merge, fine-tune, evaluate, keep."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers.utils import logging
+
+from memofast.data import Corpus, Split, Stream
+from memofast.data.emotion_labels import target_classes
+from memofast.errors import MemofastError
+from memofast.files import write_json
+from memofast.inference.split_predictions import answer, target_of, truth_of
+from memofast.metrics.class_scores import class_scores, print_scores
+from memofast.model import MemoBertForEmotion
+from memofast.prepare.sources.splits import TRAIN
+from memofast.prepare.text.word_pieces import WordPieces, copy_vocabulary
+from memofast.text_emotion.merged_text import VALIDATION, MergeCounts, TextSource, merge
+from memofast.train.fine_tuning import FineTuner, FineTuning
+
+REPORT = "report.json"
+_SETTINGS = "training.json"
+
+
+@dataclass(frozen=True)
+class EmotionTextRun:
+    """What is trained on what. init: BERT or memofast folder; vocab: its vocabulary, None where it lies in `init`."""
+
+    sources: Sequence[TextSource]
+    evaluated: Sequence[TextSource]
+    init: Path
+    out: Path
+    vocab: Path | None = None
+    target: str = "ekman"
+    validation: float = 0.1
+    validate_on: str | None = None
+    tuning: FineTuning = field(default_factory=FineTuning)
+
+
+def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
+    """Train, or go on where an interrupted training stopped, and write `out/model`. Returns: the report, also in `out/report.json`.
+
+    Raises: `MemofastError` for bad input, or where `out` was begun with other options.
+    """
+    classes = target_classes(run.target)
+    pieces = WordPieces(run.vocab or run.init)
+    torch.manual_seed(run.tuning.seed)
+    model = MemoBertForEmotion.start(run.init, classes, visual_width=0, speech_width=0)
+    if pieces.size > model.config.vocab_size:
+        raise MemofastError(
+            f"the vocabulary has {pieces.size} pieces, {run.init} knows {model.config.vocab_size}; give its own --vocab"
+        )
+    _check_settings(run)
+    logging.disable_progress_bar()  # of saving, which is quick
+    corpus, counts = merge(
+        run.sources, run.evaluated, run.target, pieces, run.out / "corpus",
+        validation=run.validation, validate_on=run.validate_on,
+    )  # fmt: skip
+    _print_counts(counts, console)
+    validation = corpus.split(VALIDATION)
+    tuner = FineTuner(model, [Stream(corpus.split(TRAIN))], validation, run.tuning, run.out)
+    console.print(
+        f"{run.tuning.epochs} epochs of {tuner.per_epoch:,} updates, {tuner.precision} on {tuner.device.type}, best by {run.tuning.metric} on validation"
+    )
+    state = tuner.run()
+    _save(model, run)
+    report = {
+        "classes": list(classes),
+        "counts": counts.sources,
+        "dropped": counts.rules(),
+        "best_update": state.best,
+        "updates": state.step,
+        "precision": tuner.precision,
+        "splits": _evaluate(model, corpus, tuner.precision, console),
+    }
+    write_json(run.out / REPORT, report)
+    console.print(f"wrote {run.out / 'model'}")
+    return report
+
+
+def _check_settings(run: EmotionTextRun) -> None:
+    """Refuse to go on in a folder that was begun with other options."""
+    settings = json.loads(json.dumps(asdict(run) | {"out": ""}, default=str))
+    path = run.out / _SETTINGS
+    if path.is_file():
+        begun = json.loads(path.read_text())
+        if changed := [name for name in settings if begun.get(name) != settings[name]]:
+            raise MemofastError(f"{run.out} was begun with another {changed[0]}; use the same options or another --out")
+        return
+    if run.out.exists() and any(run.out.iterdir()):
+        raise MemofastError(f"{run.out} is not empty and no training of this kind; choose another --out")
+    run.out.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+
+
+def _print_counts(counts: MergeCounts, console: Console) -> None:
+    columns = {
+        "read": "read", "unmapped": "no class", "like_evaluated": "like evaluated", "like_evaluated_long": "of these long",
+        "like_validation": "like validation", TRAIN: "train", VALIDATION: "validation",
+    }  # fmt: skip
+    table = Table(title="sentences; near-duplicates of evaluated and validation ones are removed", title_justify="left")
+    for heading in ("corpus", *columns.values()):
+        table.add_column(heading, justify="left" if heading == "corpus" else "right", no_wrap=heading == "corpus")
+    for source, row in counts.sources.items():
+        table.add_row(source, *(f"{row.get(name, 0):,}" for name in columns))
+    table.add_row("all", *(f"{counts.total(name):,}" for name in columns))
+    console.width = max(console.width, Console(width=1000).measure(table).maximum)  # no number is cut short
+    console.print(table)
+
+
+def _evaluate(model: MemoBertForEmotion, corpus: Corpus, precision: str, console: Console) -> dict[str, Any]:
+    """Scores of the validation split and of every evaluated one, each beside always naming the class most frequent in train."""
+    most = int(np.bincount(truth_of(corpus.split(TRAIN), target_of(model))).argmax())
+    found = {}
+    for name in corpus.splits:
+        if name != TRAIN:
+            scores, majority = _scores(model, corpus.split(name), most, precision)
+            print_scores(name, scores, majority, model.classes, console)
+            found[name] = scores | {"majority": majority}
+    return found
+
+
+def _scores(model: MemoBertForEmotion, split: Split, most: int, precision: str) -> tuple[dict, dict]:
+    found = answer(model, split, target_of(model), precision)
+    scores = class_scores(found.truth, found.named, model.classes)
+    majority = class_scores(found.truth, np.full_like(found.truth, most), model.classes)
+    return scores, {"class": model.classes[most]} | {n: v for n, v in majority.items() if isinstance(v, float)}
+
+
+def _save(model: MemoBertForEmotion, run: EmotionTextRun) -> None:
+    """Write the model with its vocabulary under a temporary name, then put it in place of an earlier one."""
+    final, temporary, former = (run.out / name for name in ("model", ".model.partial", ".model.former"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        model.save_pretrained(temporary)
+        copy_vocabulary(run.vocab or run.init, temporary)
+        if final.exists():
+            shutil.rmtree(former, ignore_errors=True)
+            os.replace(final, former)
+        os.replace(temporary, final)
+    except OSError as error:
+        raise MemofastError(f"{final} cannot be written ({error.strerror}); free space and run again") from error
+    shutil.rmtree(former, ignore_errors=True)

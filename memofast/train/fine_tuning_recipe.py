@@ -1,0 +1,140 @@
+"""The recipe of a fine-tuning: corpus, folds, model, target, modalities and training, one pydantic model read from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from memofast.data.conditions import CONDITIONS
+from memofast.sections import Section, checked
+from memofast.train.recipe import Model
+from memofast.train.recipe_file import read_values, shipped
+
+
+class FineTunedModel(Model):
+    """Entries of `MemoBertConfig`, see `recipe.Model`; init: a memofast or BERT checkpoint folder, None: random weights of these sizes.
+
+    head: `emocls`, dropout and a linear map, or `vqa`, the original's classifier of twice the width. freeze: lowest layers that keep their weights,
+    with the embeddings; `all`: everything but the head, which with `emocls` is a linear probe.
+    """
+
+    head: Literal["emocls", "vqa"] = "vqa"
+    freeze: int | Literal["all"] = 0
+
+
+class AskedFor(Section):
+    """kind: one class of several, any number of them, or a value. map: class of each label of the corpus, null to leave its samples out."""
+
+    kind: Literal["single", "multi", "regression"] = "single"
+    map: dict[str, str | None] | None = None
+
+
+class FoldChoice(Section):
+    """Which parts are trained on, chosen by and tested. scheme: one that the corpus keeps. by, count: folds of whole groups made here, `all`: one per group.
+
+    Neither: the corpus's splits named train, validation and test. held_out: share of the training part that validation takes where the fold has
+    none, whole groups of `by` where that is given. only: numbers of the folds to run; None: all.
+    """
+
+    scheme: str | None = None
+    by: str | None = None
+    count: Annotated[int, Field(ge=3)] | Literal["all"] | None = None
+    train: str = "train"
+    validation: str | None = "validation"
+    test: str | None = "test"
+    held_out: float = Field(0.1, gt=0, lt=1)
+    only: list[int] | None = None
+
+
+class Modalities(Section):
+    """Conditions of l (text), v (visual) and a (speech). train: a mixture in equal parts. select: those whose mean score chooses the checkpoint.
+
+    evaluate: those in the table. None: what the corpus and the model have; for evaluate every condition made of that.
+    """
+
+    train: list[str] | None = None
+    select: list[str] | None = None
+    evaluate: list[str] | None = None
+
+    @field_validator("train", "select", "evaluate")
+    @classmethod
+    def _known(cls, conditions: list[str] | None) -> list[str] | None:
+        for condition in conditions or ():
+            if condition not in CONDITIONS:
+                raise ValueError(f"{condition!r} is no condition; there are {', '.join(CONDITIONS)}")
+        return conditions
+
+
+class Tuning(Section):
+    """samples: of a batch. share: of the training samples, drawn anew for every seed, the same share of each class (few-shot).
+
+    validations: per epoch; patience: validations without a better one that end a run. metric: what chooses the checkpoint; None: ua, for
+    several classes macro_f1, for values mae. seeds: one run of every fold for each. hide: share of the face and speech rows that each update hides,
+    in spans, behind the model's mask vector; hide_columns: share of their columns that it sets to 0 in each sample: against learning few samples by heart.
+    """
+
+    epochs: int = Field(10, gt=0)
+    samples: int = Field(32, gt=0)
+    lr: float = Field(3e-5, gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    share: float = Field(1.0, gt=0, le=1)
+    validations: int = Field(2, gt=0)
+    patience: int = Field(5, gt=0)
+    metric: str | None = None
+    class_weights: Literal["none", "balanced"] = "none"
+    smoothing: float = Field(0.0, ge=0, lt=1)
+    hide: float = Field(0.0, ge=0, lt=1)
+    hide_columns: float = Field(0.0, ge=0, lt=0.99)
+    seeds: list[int] = Field([42], min_length=1)
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = Field(None, gt=0)
+
+
+class PromptChoice(Section):
+    """Fine-tuning by a prompt in place of a head, from a pre-trained model.init.
+
+    template: a name of `memofast.model.memobert.prompt.TEMPLATES`, or word pieces with one [MASK]. words: a word piece for each class; None: the class's own
+    name where bert-base-uncased has it. answers: among the `classes`' words, or among all of the `vocabulary` as the original.
+    soft_from_words: unused tokens of the template begin as the mean of the classes' words.
+    """
+
+    template: str | list[int] = "iam"
+    position: Literal["before", "after"] = "before"
+    prefix: bool = False
+    words: dict[str, int] | None = None
+    answers: Literal["classes", "vocabulary"] = "classes"
+    soft_from_words: bool = False
+
+
+class FineTuneRecipe(Section):
+    """protocol `clean` chooses checkpoints on validation data; `last` trains on train and validation for all epochs and keeps the last update, for corpora
+    too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and validation and chooses on test, and every number says so."""
+
+    corpus: str = ""
+    folds: FoldChoice = FoldChoice()
+    model: FineTunedModel = FineTunedModel()
+    target: AskedFor = AskedFor()
+    modalities: Modalities = Modalities()
+    train: Tuning = Tuning()
+    prompt: PromptChoice | None = None
+    protocol: Literal["clean", "last", "paper"] = "clean"
+
+    @model_validator(mode="after")
+    def _whole(self) -> FineTuneRecipe:
+        if not self.corpus:
+            raise ValueError("names no corpus; add corpus=FOLDER (memofast prepare makes one)")
+        if self.protocol == "paper" and not (self.folds.scheme or self.folds.by or self.folds.test):
+            raise ValueError("protocol paper chooses on test data, but folds.test is null")
+        if self.prompt and (self.target.kind != "single" or not self.model.init):
+            raise ValueError("a prompt names one class of several and starts from model.init; set both, or prompt=null")
+        return self
+
+
+def read(name: str, overrides: Sequence[str] = ()) -> FineTuneRecipe:
+    """Read a recipe, see `recipe_file.read_values`. Raises: `MemofastError` for one that is missing or invalid."""
+    values, source = read_values(name, overrides, shipped(fine_tuning=True))
+    return checked(values, source, FineTuneRecipe)

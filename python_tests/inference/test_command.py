@@ -1,0 +1,150 @@
+"""`memofast predict` as a user starts it: files that it writes, how it cuts, what stops it."""
+
+import csv
+import json
+import signal
+import sys
+
+import matplotlib.image
+import numpy as np
+import pytest
+from media import write_clip
+
+from memofast import cli
+from memofast.inference import films
+from memofast.inference.segments import equal_pieces, spoken_pieces
+from memofast.prepare.speech.voice import EnergyVoice
+
+
+@pytest.fixture
+def predict(monkeypatch, capsys, files, model, tmp_path):
+    """Runs the command in this process; returns exit code, what it wrote, and stderr."""
+
+    def start(source, *options, model=model, face=files["face"], out=tmp_path / "out"):
+        line = ["memofast", "predict", source, "--model", model, "--out", out, *(["--face", face] if face else [])]
+        monkeypatch.setattr(sys, "argv", [str(part) for part in [*line, "--device", "cpu", *options]])
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        rows = out / "predictions.jsonl"
+        written = [json.loads(line) for line in rows.read_text().splitlines()] if rows.is_file() else None
+        return ended.value.code or 0, written, capsys.readouterr().err
+
+    return start
+
+
+def test_a_film_is_written_as_rows_table_and_picture(predict, media, tmp_path):
+    code, rows, told = predict(media / "film.mp4")
+    assert code == 0 and "2 utterances: " in told and "utterances/s" in told
+    assert [row["text"] for row in rows] == ["Red now.", "Blue reds."]
+    assert [row["start"] for row in rows] == [0.2, 1.8] and {row["track"] for row in rows} == {1}
+    assert all(abs(sum(row["probabilities"].values()) - 1) < 1e-5 for row in rows)
+    assert all(set(row["importance"]) == {"text", "visual", "speech"} for row in rows)
+    with open(tmp_path / "out/predictions.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    for line, row in zip(table, rows, strict=True):
+        assert line["named"] == row["named"] and line["modalities"] == "text+visual+speech"
+        assert float(line["p_glad"]) == pytest.approx(row["probabilities"]["glad"], abs=1e-6)
+        assert float(line["importance_text"]) == pytest.approx(row["importance"]["text"], abs=1e-6)
+    picture = matplotlib.image.imread(tmp_path / "out/timeline.png")
+    assert picture.shape[1] > 1000 and picture[..., :3].std() > 0.05
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "predictions.csv", "predictions.jsonl", "timeline.png",
+    ]  # fmt: skip
+
+
+def test_everybody_who_is_seen_has_a_row(predict, media, pair_of_faces, tmp_path):
+    code, rows, told = predict(media / "film.mp4", "--html")
+    assert code == 0 and "2 utterances: " in told and "2 rows of others" in told
+    assert [row["text"] for row in rows] == ["Red now.", None, "Blue reds.", None]
+    with open(tmp_path / "out/predictions.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(line["id"], line["track"], line["speaks"]) for line in table] == [
+        ("film_0001", "1", "True"), ("film_0001", "2", "False"), ("film_0002", "1", "True"), ("film_0002", "2", "False"),
+    ]  # fmt: skip
+    assert [line["modalities"] for line in table] == ["text+visual+speech", "visual"] * 2
+    page = (tmp_path / "out/predictions.html").read_text()
+    assert page.count('<ol class="strip">') == 3 and 'href="#u-film_0001-2"' in page
+    code, alone, told = predict(media / "film.mp4", "--no-others", "--html", out=tmp_path / "alone")
+    assert code == 0 and [row["id"] for row in alone] == ["film_0001", "film_0002"] and "of others" not in told
+    assert "person 2" not in (tmp_path / "alone/predictions.html").read_text()
+
+
+def test_without_subtitles_it_cuts_by_voice_or_windows(predict, media, tmp_path):
+    _, rows, _ = predict(media / "long.mp4", out=tmp_path / "voice")
+    assert rows[0]["start"] == pytest.approx(5.0, abs=0.5) and rows[-1]["end"] == pytest.approx(14.0, abs=0.2)
+    assert all("text" not in row["modalities"] for row in rows)
+    _, rows, _ = predict(media / "long.mp4", "--windows", 4, out=tmp_path / "windows")
+    assert [row["start"] for row in rows] == [0, 4, 8, 12]
+    _, rows, _ = predict(media / "film.mp4", "--subtitles", "none", out=tmp_path / "whole")
+    assert len(rows) == 1 and rows[0]["text"] is None and rows[0]["end"] == pytest.approx(3.4, abs=0.1)
+
+
+def test_a_folder_has_a_timeline_of_each_film(predict, media, tmp_path):
+    code, rows, _ = predict(media)
+    assert code == 0 and {row["id"].split("_")[0] for row in rows} == {"film", "mute", "dark", "long", "heard"}
+    assert {path.name for path in (tmp_path / "out/timelines").iterdir()} == {
+        "film.png", "mute.png", "dark.png", "long.png", "heard.png",
+    }  # fmt: skip
+    assert any("no face" in note for row in rows if row["id"] == "dark" for note in row["notes"])
+
+
+def test_mistakes_take_one_line_and_leave_nothing(predict, make_model, media, tmp_path):
+    sees, hears, reads = make_model("v", name="sees"), make_model("a", name="hears"), make_model("l", name="reads")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.txt").write_text("precious")
+    (tmp_path / "bad.mp4").write_bytes(b"no media" * 100)
+    for message, (source, options, changed) in {
+        "no face": (media / "dark.mp4", [], {"model": sees}),
+        "no sound track": (media / "mute.mp4", [], {"model": hears}),
+        "reads text, and there is no text": (media / "mute.mp4", [], {"model": reads}),
+        "not readable media": (tmp_path / "bad.mp4", [], {}),
+        "no such checkpoint folder": (media / "film.mp4", [], {"model": tmp_path / "nowhere"}),
+        "no DenseFace file at": (media / "film.mp4", [], {"face": tmp_path / "nowhere"}),
+        "give --face": (media / "film.mp4", [], {"face": None}),
+        "no file or folder": (media / "nowhere.mp4", [], {}),
+        "--subtitles is auto or none": (media / "film.mp4", ["--subtitles", "some"], {}),
+        "at most 30 seconds": (media / "film.mp4", ["--windows", 100], {}),
+        "holds thesis.txt": (media / "film.mp4", [], {"out": tmp_path / "full"}),
+    }.items():
+        code, rows, told = predict(source, *options, **changed)
+        last = told.strip().splitlines()[-1]
+        assert code == 2 and rows is None and message in last and last.startswith("memofast predict: "), told
+        assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_are_not_finite_stop_it(predict, media, monkeypatch):
+    from memofast.prepare.speech.logmel import LogMel
+
+    monkeypatch.setattr(LogMel, "__call__", lambda self, sound: np.full((50, self.width), np.nan, np.float32))
+    code, rows, told = predict(media / "film.mp4")
+    assert code == 2 and rows is None and "speech rows of film_0001 are not all finite" in told
+
+
+def test_ctrl_c_leaves_what_is_finished(predict, media, monkeypatch, tmp_path):
+    real = films.Predictor.stream
+
+    def interrupted(*arguments):
+        stream = real(*arguments)
+        yield next(stream)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(films.Predictor, "stream", interrupted)
+    code, rows, told = predict(media / "film.mp4")
+    assert code == 130 and rows is None and "interrupted" in told and "unfinished.jsonl: 1\n" in told
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["unfinished.jsonl"]
+    (line,) = (tmp_path / "out/unfinished.jsonl").read_text().splitlines()
+    assert json.loads(line)["id"] == "film_0001"
+    monkeypatch.setattr(films.Predictor, "stream", real)
+    code, rows, _ = predict(media / "film.mp4")
+    assert code == 0 and len(rows) == 2 and not (tmp_path / "out/unfinished.jsonl").exists()
+
+
+def test_pieces(tmp_path):
+    assert equal_pieces(0.0, 12.0, 5.0) == [(0, 5), (5, 10), (10, 12)]
+    assert equal_pieces(0.0, 10.0001, 5.0) == [(0, 5), (5, 10.0)]
+    clip = write_clip(tmp_path / "a.mp4", 70.0, picture=False, quiet=64.0)
+    pieces = spoken_pieces(clip, 70.0, 4.0, EnergyVoice())
+    assert pieces[0][0] == pytest.approx(64, abs=0.3) and pieces[-1][1] == pytest.approx(70, abs=0.3)
+    assert all(0.4 < end - start <= 4 for start, end in pieces)

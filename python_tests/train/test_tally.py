@@ -1,0 +1,25 @@
+import torch
+
+from memofast import objectives
+from memofast.objectives import LossSum
+from memofast.train.tally import Sums, Tally, means
+
+BUILT = objectives.build({"whole_word_mlm": {}, "span_visual_regression": {}})
+
+
+def test_means_over_targets():
+    tally = Tally([("a", "whole_word_mlm"), ("a", "span_visual_regression")], BUILT, torch.device("cpu"))
+    for total, count, right in ((6.0, 3, 1), (4.0, 2, 2)):
+        tally.add("a", {"whole_word_mlm": LossSum(torch.tensor(total), count, {"accuracy": torch.tensor(right)})})
+    tally.add("a", {"span_visual_regression": LossSum(torch.tensor(0.0), 0)})
+    assert tally.sums() == {("a", "whole_word_mlm"): {"loss": 10.0, "targets": 5.0, "accuracy": 3.0}}
+    assert means(tally.sums()) == {("a", "whole_word_mlm"): {"loss": 2.0, "targets": 5, "accuracy": 0.6}}
+
+
+def test_sums_survive_a_checkpoint():
+    sums = Sums()
+    sums.add({("a", "x"): {"loss": 0.1, "targets": 2.0}})
+    resumed = Sums(sums.state())
+    for one in (sums, resumed):
+        one.add({("a", "x"): {"loss": 0.7, "targets": 1.0}})
+    assert sums.take() == resumed.take() and sums.take() == {}
