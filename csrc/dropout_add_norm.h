@@ -20,7 +20,8 @@ struct DropoutAddNormArguments {
     void* out;  // [rows, width], forward
     const void* grad;              // backward: [rows, width]
     void *grad_x, *grad_residual;  // grad_x is null where it equals grad_residual
-    float *partials, *sums;        // [chunks of 64 rows, sums, width], [sums, width]: of gamma, beta and, with a bias, bias
+    float* partials;               // [chunks of 64 rows, sums, width]: of gamma, beta and, with a bias, bias
+    float* sums;                   // [sums, width]
 };
 
 MEMOFAST_DECLARE(int dropout_add_norm(const DropoutAddNormArguments& a))

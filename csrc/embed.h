@@ -13,10 +13,15 @@ struct EmbedModality {
     const void* mask;        // [width] in type, or null
     const float *position, *type, *feature_gamma, *feature_beta, *gamma, *beta;
     int64_t rows, contents, positions;
+    // CPU only.
+    const int32_t* position_ids;  // [rows]: row of the position table (null: the row's place in its sample)
+    const float* added;           // [rows, width]: added to the content before the outer norm, or null; text only
     // Backward only.
     void* grad_content;    // as content
     void* grad_mask;       // [width] fp32, or null
     const int64_t* order;  // [rows]: text rows by a stable sort of their ids
+    const int64_t* position_order;  // [rows]: rows by a stable sort of position_ids; as these
+    float* grad_added;              // [rows, width]; as added
     float *grad_position, *grad_type, *grad_feature_gamma, *grad_feature_beta, *grad_gamma, *grad_beta;
 };
 
@@ -40,9 +45,10 @@ constexpr int kEmbedRowsPerBlock = 16, kEmbedPartials = 4;
 
 // Where things lie in the workspace, counted in floats.
 struct EmbedWorkspace {
-    int64_t total[3] = {}, content[3] = {};  // [rows, width]: gradients of content + position + type; of what was read by `index`
-    int64_t partials = 0;                    // [blocks, kEmbedPartials, width]
-    int64_t first_block[4] = {};             // of each modality's rows
+    int64_t total[3] = {};        // [rows, width]: gradients of content + position + type
+    int64_t content[3] = {};      // [rows, width]: gradients of what was read by `index`
+    int64_t partials = 0;         // [blocks, kEmbedPartials, width]
+    int64_t first_block[4] = {};  // of each modality's rows
     int64_t floats = 0;
 
     explicit EmbedWorkspace(const EmbedArguments& a) {

@@ -22,15 +22,16 @@ struct TargetList {
     int32_t* sample_counts;  // [samples] workspace of the GPU, null on the CPU
 };
 
-// What a mask operator wrote for each row. Targets hold a negative number in `span_mask`'s source, any other in `token_mask`'s labels.
+// What a mask operator wrote for each row. Targets hold a negative number in `span_mask`'s source,
+// any other in `token_mask`'s labels.
 struct MaskedValues {
     int32_t* values;
     int64_t rows;
     bool negative;
 };
 
-// Lists the targets among values (and settles those of `span_mask`). On the CPU this is a call of its own, for between it and the
-// masking the number of targets is known, and the list can be allocated with exactly that length.
+// Lists the targets among values (and settles those of `span_mask`). On the CPU this is a call of its own, for between
+// it and the masking the number of targets is known, and the list can be allocated with exactly that length.
 MEMOFAST_DECLARE(int list_targets(const MaskedValues& masked, const TargetList& list))
 
 }  // namespace memofast

@@ -22,4 +22,9 @@ struct SpanMaskArguments {
 // Returns the number of targets, or a negative Status.
 MEMOFAST_DECLARE(int64_t span_mask(const SpanMaskArguments& arguments))
 
+namespace cuda {
+// Lists the targets too.
+int span_mask(const SpanMaskArguments& arguments, const TargetList& list, void* stream);
+}
+
 }  // namespace memofast

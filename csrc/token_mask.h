@@ -27,4 +27,9 @@ struct TokenMaskArguments {
 // Returns the number of targets, or a negative Status.
 MEMOFAST_DECLARE(int64_t token_mask(const TokenMaskArguments& arguments))
 
+namespace cuda {
+// Lists the targets too.
+int token_mask(const TokenMaskArguments& arguments, const TargetList& list, void* stream);
+}
+
 }  // namespace memofast

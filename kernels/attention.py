@@ -1,9 +1,11 @@
 """attention in Triton: one program per (sequence, head), forward in one launch and backward in another.
 
-Queries and keys are taken in blocks of BLOCK rows, so a sequence may have any length. The forward pass goes over the keys once per
-block of queries with a running maximum and sum (online softmax) and keeps the log-sum-exp of every row. The backward pass computes
-probabilities and dropout anew from it: by queries, for the row sums of probability * gradient and the gradient of q; then by keys,
-for the gradients of k and v. No program touches another's rows, so nothing is added in memory and every run gives the same bits.
+Queries and keys are taken in blocks of BLOCK rows, so a sequence may have any length. The forward pass goes over the
+keys once per block of queries with a running maximum and sum (online softmax) and keeps the log-sum-exp of every row.
+The backward pass computes
+probabilities and dropout anew from it: by queries, for the row sums of probability * gradient and the gradient of q;
+then by keys, for the gradients of k and v. No program touches another's rows, so nothing is added in memory and every
+run gives the same bits.
 The grid depends on the numbers of samples and heads alone: CUDA graphs can capture both launches.
 Source: Dao et al., "FlashAttention", NeurIPS 2022; Dao, "FlashAttention-2", 2023.
 """
@@ -39,7 +41,8 @@ def padded(width):
 
 @triton.jit
 def sequence_of(sample, offsets, lengths, rows, samples):
-    """First row of a sequence, its length, and its room: rows up to the next one. Sample number `samples` is all room."""
+    """First row of a sequence, its length, and its room: rows up to the next one. Sample number `samples` is all
+    room."""
     inside = sample < samples
     first = tl.load(offsets + sample)
     room = tl.load(offsets + sample + 1, mask=inside, other=rows) - first
@@ -51,7 +54,8 @@ def sequence_of(sample, offsets, lengths, rows, samples):
 
 @triton.jit
 def queries_of(sample, query_offsets, queries, samples, first, length, room):
-    """`sequence_of` for queries: the keys' own place, or rows of their own, of which none are used where there is no key."""
+    """`sequence_of` for queries: the keys' own place, or rows of their own, of which none are used where there is no
+    key."""
     if query_offsets is None:
         return first, length, room
     else:
@@ -61,7 +65,8 @@ def queries_of(sample, query_offsets, queries, samples, first, length, room):
 
 @triton.jit
 def parts_of(qkv, kv, query, key, head, width, D: tl.constexpr):
-    """Pointers to a head of queries, keys and values from rows `query` and `key` on, and the strides of queries and of keys."""
+    """Pointers to a head of queries, keys and values from rows `query` and `key` on, and the strides of queries and of
+    keys."""
     if kv is None:
         q = qkv + query * 3 * width + head * D
         return q, q + width, q + 2 * width, 3 * width, 3 * width
@@ -112,7 +117,8 @@ def dropout_of(sample, samples, head, rng, sample_keys, site, threshold, keep_sc
 
 @triton.jit
 def keep_factors(dropout, query_begin, key_begin, BLOCK: tl.constexpr):
-    """What a block of probabilities [queries, keys] is multiplied with: 0, or the keep scale. Layout: `attention_keep_mask`."""
+    """What a block of probabilities [queries, keys] is multiplied with: 0, or the keep scale. Layout:
+    `attention_keep_mask`."""
     if dropout is None:
         return tl.full((BLOCK, BLOCK), 1.0, tl.float32)
     else:
@@ -132,11 +138,12 @@ def scores_of(q, k, scale, key_begin, length, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=NUMBERS)
 def attention_forward(
-    qkv, kv, out, lse, query_offsets, offsets, lengths, rng, sample_keys, rows, queries, samples, heads, site, threshold, scale,
-    keep_scale, D: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
+    qkv, kv, out, lse, query_offsets, offsets, lengths, rng, sample_keys, rows, queries, samples, heads,
+    site, threshold, scale, keep_scale,
+    D: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """qkv [rows, 3, heads, D], or queries [queries, heads, D] and kv [rows, 2, heads, D], to out [queries, heads, D] and
-    lse [queries, heads] fp32, the log-sum-exp of the scores."""
+    """qkv [rows, 3, heads, D], or queries [queries, heads, D] and kv [rows, 2, heads, D], to out [queries, heads, D]
+    and lse [queries, heads] fp32, the log-sum-exp of the scores."""
     sample, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     first, length, room = sequence_of(sample, offsets, lengths, rows, samples)
     query, asked, query_room = queries_of(sample, query_offsets, queries, samples, first, length, room)
@@ -182,13 +189,14 @@ def probabilities(q, k, v, grad, lse, scale, dropout, query_begin, key_begin, le
 
 @triton.jit(do_not_specialize=NUMBERS)
 def attention_backward(
-    qkv, kv, grad, grad_qkv, grad_kv, lse, shifts, query_offsets, offsets, lengths, rng, sample_keys, rows, queries, samples, heads,
-    site, threshold, scale, keep_scale, D: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
+    qkv, kv, grad, grad_qkv, grad_kv, lse, shifts, query_offsets, offsets, lengths, rng, sample_keys,
+    rows, queries, samples, heads, site, threshold, scale, keep_scale,
+    D: tl.constexpr, BLOCK: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """grad [queries, heads, D] of the output to grad_qkv and grad_kv, which lie as qkv and kv.
 
-    The gradient of scores is probability * (gradient of probability - shift), where shift is the sum of the product of the two over
-    a query's keys; shifts [queries, heads] fp32 hands it from the first part to the second.
+    The gradient of scores is probability * (gradient of probability - shift), where shift is the sum of the product of
+    the two over a query's keys; shifts [queries, heads] fp32 hands it from the first part to the second.
     """
     sample, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     first, length, room = sequence_of(sample, offsets, lengths, rows, samples)
@@ -273,7 +281,8 @@ def launch(kernel, operands, results, query_offsets, offsets, lengths, rng, samp
     rows, samples = (qkv if kv is None else kv).shape[0], offsets.shape[0] - 1
     with torch.cuda.device_of(offsets):
         kernel[((samples + 1) * heads,)](
-            qkv, kv, *results, query_offsets, offsets, lengths, rng, sample_keys, rows, qkv.shape[0], samples, heads, site,
+            qkv, kv, *results, query_offsets, offsets, lengths, rng, sample_keys,
+            rows, qkv.shape[0], samples, heads, site,
             philox.drop_threshold(p), scale, philox.keep_scale(p), D=width, DROPOUT=p > 0,
             **tile(width, qkv.dtype, kernel is attention_backward),
         )  # fmt: skip

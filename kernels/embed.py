@@ -1,10 +1,12 @@
 """embed in Triton: one launch per modality and direction, and sums over rows that no two programs share.
 
-The forward pass reads every row once and writes it to its place in the joint order, with the mean and 1 / deviation of both norms. The
-backward pass takes CHUNK rows of one modality per program: it leaves the gradient of content + position + type (and, where rows are read
-by `source`, of the content) row by row in fp32, and one partial of every sum over its rows. What remains is added in a fixed order:
-partials by chunk, positions by sample, words and projected rows by segments of a stable sort by id. Nothing is atomic, so every run
-gives the same bits. Grids depend on shapes alone: CUDA graphs can capture all launches.
+The forward pass reads every row once and writes it to its place in the joint order, with the mean and 1 / deviation of
+both norms. The
+backward pass takes CHUNK rows of one modality per program: it leaves the gradient of content + position + type (and,
+where rows are read by `source`, of the content) row by row in fp32, and one partial of every sum over its rows. What
+remains is added in a fixed order: partials by chunk, positions by sample, words and projected rows by segments of a
+stable sort by id. Nothing is atomic, so every run gives the same bits. Grids depend on shapes alone: CUDA graphs can
+capture all launches.
 """
 
 from typing import NamedTuple
@@ -64,7 +66,8 @@ def store_rows(target, row, exists, values, WIDTH: tl.constexpr):
 
 @triton.jit
 def sample_of(row, offsets, samples, stride):
-    """The sample of each row, `samples` past the last one; `stride` is the largest power of two up to `samples`, or 0."""
+    """The sample of each row, `samples` past the last one; `stride` is the largest power of two up to `samples`, or
+    0."""
     sample = row * 0
     while stride > 0:
         later = sample + stride
@@ -83,7 +86,8 @@ def rows_within(offsets, sample, inside):
 
 @triton.jit
 def places_of(row, own_offsets, offsets, earlier, earliest, samples, stride):
-    """Of rows of a modality: their sample, whether there is one, their position in the modality, in the joint sample and in the batch."""
+    """Of rows of a modality: their sample, whether there is one, their position in the modality, in the joint sample
+    and in the batch."""
     sample = sample_of(row, own_offsets, samples, stride)
     inside = sample < samples
     position = row - tl.load(own_offsets + sample)
@@ -168,11 +172,13 @@ def clear(out, statistics, row, past, WIDTH: tl.constexpr):
 
 @triton.jit(do_not_specialize=NUMBERS)
 def forward_rows(
-    index, own_offsets, content, mask, position, feature_gamma, feature_beta, gamma, beta, types, offsets, earlier, earliest,
-    rng, sample_keys, out, statistics, out_rows, rows, samples, stride, modality, site, threshold, keep_scale, eps,
+    index, own_offsets, content, mask, position, feature_gamma, feature_beta, gamma, beta, types,
+    offsets, earlier, earliest, rng, sample_keys, out, statistics, out_rows,
+    rows, samples, stride, modality, site, threshold, keep_scale, eps,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """Rows of one modality to out [out_rows, WIDTH] and statistics [out_rows, 4]; text also clears the rows past the last sample."""
+    """Rows of one modality to out [out_rows, WIDTH] and statistics [out_rows, 4]; text also clears the rows past the
+    last sample."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     sample, inside, place, in_sample, joint = places_of(row, own_offsets, offsets, earlier, earliest, samples, stride)
     inside = inside & (row < rows)
@@ -207,12 +213,14 @@ def store_sum(partials, number, values, WIDTH: tl.constexpr):
 
 @triton.jit(do_not_specialize=NUMBERS)
 def backward_rows(
-    index, own_offsets, content, mask, position, feature_gamma, feature_beta, gamma, beta, types, offsets, earlier, earliest,
-    rng, sample_keys, grad, statistics, grad_total, grad_content, partials, rows, samples, stride, modality, site, threshold, keep_scale,
+    index, own_offsets, content, mask, position, feature_gamma, feature_beta, gamma, beta, types,
+    offsets, earlier, earliest, rng, sample_keys, grad, statistics, grad_total, grad_content, partials,
+    rows, samples, stride, modality, site, threshold, keep_scale,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
-    """grad of the joint rows to grad_total [rows, WIDTH] fp32, of content + position + type; to grad_content [rows, WIDTH], of the row
-    that each row read (zero outside every sample; text has none: it is the total); and to partials [chunks, SUMS, WIDTH] fp32."""
+    """grad of the joint rows to grad_total [rows, WIDTH] fp32, of content + position + type; to grad_content [rows,
+    WIDTH], of the row that each row read (zero outside every sample; text has none: it is the total); and to partials
+    [chunks, SUMS, WIDTH] fp32."""
     dropout = dropout_of(rng, sample_keys, site, threshold, keep_scale, DROPOUT)
     own_type = load_vector(types + modality * WIDTH, WIDTH)
     outer_gamma = load_vector(gamma, WIDTH)
@@ -288,9 +296,11 @@ def add_positions(totals, own_offsets, grad, samples, WIDTH: tl.constexpr, ROWS:
 def add_segments(
     values, ids, order, own_offsets, grad, rows, samples, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
-    """Adds up the rows of each run of equal ids, in the order of a stable sort, and writes row `id` of grad [any, WIDTH].
+    """Adds up the rows of each run of equal ids, in the order of a stable sort, and writes row `id` of grad [any,
+    WIDTH].
 
-    ids [rows] int32 sorted; order [rows] int64, where they stood. The program of a run's first place adds all of it. Negative ids and
+    ids [rows] int32 sorted; order [rows] int64, where they stood. The program of a run's first place adds all of it.
+    Negative ids and
     rows outside every sample are left out: these stand last in their run, as the sort is stable.
     """
     place = tl.program_id(0)
@@ -318,7 +328,8 @@ NARROW = {"ROWS": 64, "COLUMNS": 32, "num_warps": 4}
 
 
 def tile(width: int, backward: bool) -> dict:
-    """Rows of a block, and warps of a program: as many rows as registers hold, which the sums of the backward pass share."""
+    """Rows of a block, and warps of a program: as many rows as registers hold, which the sums of the backward pass
+    share."""
     return {"ROWS": min(16, 2048 // padded(width)), "num_warps": 8 if backward else 4}
 
 
@@ -394,7 +405,8 @@ def forward(tensors: tuple, rows: int, p: float, eps: float, site: int, dtype: t
 
 
 def backward(grad: Tensor, statistics: Tensor, tensors: tuple, p: float, site: int) -> tuple[Tensor, ...]:
-    """Gradients of the word table and of the projected rows, and the sums over rows, as `embed_operands.sum_rows` orders them."""
+    """Gradients of the word table and of the projected rows, and the sums over rows, as `embed_operands.sum_rows`
+    orders them."""
     launch = Launch.of(tensors, p, site)
     types = launch.operands.types
     vectors = torch.zeros((3, SUMS.value, types.shape[1]), dtype=torch.float32, device=types.device)
@@ -410,7 +422,8 @@ def backward(grad: Tensor, statistics: Tensor, tensors: tuple, p: float, site: i
 def modality_backward(
     launch: Launch, number: int, grad: Tensor, statistics: Tensor, vectors: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of a modality's contents and position table; its other sums over rows are written into `vectors` [SUMS, C]."""
+    """Gradients of a modality's contents and position table; its other sums over rows are written into `vectors` [SUMS,
+    C]."""
     own, samples = launch.operands.modalities[number], launch.shared["samples"]
     ids, content = (own.source, own.projected) if isinstance(own, FeatureRows) else (own.token_ids, own.word)
     grad_position = torch.zeros_like(own.position, dtype=torch.float32)

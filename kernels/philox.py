@@ -9,7 +9,8 @@ def stream_key(rng, purpose, site):
     """The key of one purpose and site at one update; rng points at {seed, step}."""
     seed, step = tl.load(rng), tl.load(rng + 1)
     low, high, _, _ = tl.philox_impl(
-        (step & 0xFFFFFFFF).to(tl.uint32), ((step >> 32) & 0xFFFFFFFF).to(tl.uint32), tl.cast(purpose, tl.uint32), tl.cast(site, tl.uint32),
+        (step & 0xFFFFFFFF).to(tl.uint32), ((step >> 32) & 0xFFFFFFFF).to(tl.uint32),
+        tl.cast(purpose, tl.uint32), tl.cast(site, tl.uint32),
         (seed & 0xFFFFFFFF).to(tl.uint32), ((seed >> 32) & 0xFFFFFFFF).to(tl.uint32),
     )  # fmt: skip
     return low, high

@@ -1,8 +1,8 @@
 """span_mask in Triton: one program per sample chooses its rows, a second launch lists the targets in row order.
 
-Bit for bit the reference of memofast/ops/span_mask.py. Random words are drawn again wherever they are needed (a draw is cheaper than
-keeping it), so a sample may have any number of rows and no memory is shared between the threads of a program. Spans are written in
-position order, each up to where the next one starts, so that no row is written twice.
+Bit for bit the reference of memofast/ops/span_mask.py. Random words are drawn again wherever they are needed (a draw is
+cheaper than keeping it), so a sample may have any number of rows and no memory is shared between the threads of a
+program. Spans are written in position order, each up to where the next one starts, so that no row is written twice.
 """
 
 import torch
@@ -68,7 +68,8 @@ def next_start(key_low, key_high, sample_key, candidates, after, last, n, BLOCK:
 
 @triton.jit
 def write_segment(source, first, begin, end, targets_end, shift, reading, BLOCK: tl.constexpr):
-    """Rows [begin, end) of a sample: targets up to `targets_end`, which read `shift` rows on where `reading`; themselves after it."""
+    """Rows [begin, end) of a sample: targets up to `targets_end`, which read `shift` rows on where `reading`;
+    themselves after it."""
     for base in range(begin, end, BLOCK):
         row = base + tl.arange(0, BLOCK)
         target = tl.where(reading, -2 - (first + row + shift), -1)
@@ -186,10 +187,9 @@ def span_mask(
     selected: Tensor | None,
     rows: int,
     capacity: int,
-    codes: list[int],
+    p,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The raw operator: policy `codes` in, (source, indices, count, overflow) out."""
-    kind, numerator, denominator, length, dice, original, purpose, site = codes
+    """What the raw operator returns: (source, indices, count, overflow). p: `memofast.ops.span_mask.SpanParameters`."""
     samples = sample_keys.numel()
     source, indices, count, overflow, counts = (
         torch.empty(size, dtype=torch.int32, device=offsets.device) for size in (rows, capacity, 1, 1, samples)
@@ -197,8 +197,9 @@ def span_mask(
     with torch.cuda.device_of(offsets):
         choose_rows[(samples + 1,)](
             offsets, sample_keys, rng, sample_keys if selected is None else selected.view(torch.uint8), source, counts,
-            samples, rows, purpose, site, numerator, denominator, length,
-            KIND=kind, DICE=bool(dice), ORIGINAL=bool(original), SELECT=selected is not None, BLOCK=64, num_warps=1,
+            samples, rows, p.purpose, p.site, p.numerator, p.denominator, p.length,
+            KIND=p.kind, DICE=bool(p.dice), ORIGINAL=bool(p.original), SELECT=selected is not None,
+            BLOCK=64, num_warps=1,
         )  # fmt: skip
         list_targets[(samples + 1,)](
             offsets, source, counts, indices, count, overflow, samples, capacity, BLOCK=64, num_warps=1

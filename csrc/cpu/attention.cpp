@@ -1,7 +1,9 @@
-// Attention on a CPU: one task per (sequence, head), most scores first, everything it needs in this thread's own memory.
+// Attention on a CPU: one task per (sequence, head), most scores first,
+// everything it needs in this thread's own memory.
 //
-// Scores exist for kBlock queries at a time and stay in cache; backward adds keys' and values' gradients over these blocks, so no
-// sum ever depends on the number of threads. Inputs are bf16 pairs where the CPU multiplies those, floats everywhere else.
+// Scores exist for kBlock queries at a time and stay in cache; backward adds keys' and values' gradients
+// over these blocks, so no sum ever depends on the number of threads. Inputs are bf16 pairs where the
+// CPU multiplies those, floats everywhere else.
 #include "rows/attention.h"
 
 #include <omp.h>
@@ -45,7 +47,8 @@ template <class Element>
 struct Single : FloatArithmetic {
     static constexpr bool kPacksLeft = true;
     // [rows, step], the right operand of a sum over rows.
-    static void pack_rows(const Element* from, int64_t from_step, float* to, int64_t step, int64_t rows, int64_t width) {
+    static void pack_rows(const Element* from, int64_t from_step, float* to, int64_t step, int64_t rows,
+                          int64_t width) {
         for (int64_t r = 0; r < rows; ++r) {
 #pragma omp simd
             for (int64_t d = 0; d < width; ++d) to[r * step + d] = to_float(from[r * from_step + d]);
@@ -53,8 +56,8 @@ struct Single : FloatArithmetic {
         }
     }
     // [width, step], the right operand of a sum over the width. `space` holds [rows, width].
-    static void pack_columns(const Element* from, int64_t from_step, float* to, int64_t step, int64_t rows, int64_t width,
-                             float* space) {
+    static void pack_columns(const Element* from, int64_t from_step, float* to, int64_t step, int64_t rows,
+                             int64_t width, float* space) {
         if constexpr (sizeof(Element) == sizeof(float)) return transpose(from, from_step, to, step, rows, width);
         pack_rows(from, from_step, space, width, rows, width);
         transpose(space, width, to, step, rows, width);
@@ -62,13 +65,16 @@ struct Single : FloatArithmetic {
     // The left operand of a sum over the width: the packed rows.
     static Left<float> left(const Element*, int64_t, const float* packed, int64_t step) { return {packed, step, 1}; }
     static Left<float> left_scores(const float* scores, int64_t step, int64_t, float*) { return {scores, step, 1}; }
-    static Left<float> left_scores_transposed(float* scores, int64_t step, int64_t, float*) { return {scores, 1, step}; }
+    static Left<float> left_scores_transposed(float* scores, int64_t step, int64_t, float*) {
+        return {scores, 1, step};
+    }
 };
 
 #if defined(__AVX512F__)
 struct Pairs : PairArithmetic {
     static constexpr bool kPacksLeft = false;
-    static void pack_rows(const BFloat16* from, int64_t from_step, uint32_t* to, int64_t step, int64_t rows, int64_t width) {
+    static void pack_rows(const BFloat16* from, int64_t from_step, uint32_t* to, int64_t step, int64_t rows,
+                          int64_t width) {
         for (int64_t r = 0; r < rows; r += 2, to += step) {
             const BFloat16* first = from + r * from_step;
             const BFloat16* second = first + from_step;
@@ -82,8 +88,8 @@ struct Pairs : PairArithmetic {
             for (int64_t d = width; d < step; ++d) to[d] = 0;
         }
     }
-    static void pack_columns(const BFloat16* from, int64_t from_step, uint32_t* to, int64_t step, int64_t rows, int64_t width,
-                             uint32_t*) {
+    static void pack_columns(const BFloat16* from, int64_t from_step, uint32_t* to, int64_t step, int64_t rows,
+                             int64_t width, uint32_t*) {
         transpose(from, from_step / 2, to, step, rows, width / 2);
     }
     // The left operand of a sum over the width: the input as it lies.
@@ -93,7 +99,8 @@ struct Pairs : PairArithmetic {
     static Left<uint32_t> left_scores(float* scores, int64_t step, int64_t rows, uint32_t* space) {
         uint16_t* to = reinterpret_cast<uint16_t*>(space);
         for (int64_t j = 0; j < rows * step; j += kLanes)
-            *reinterpret_cast<Halves*>(to + j) = __builtin_convertvector(rounded_bf16(floats(scores + j)) >> 16, Halves);
+            *reinterpret_cast<Halves*>(to + j) =
+                __builtin_convertvector(rounded_bf16(floats(scores + j)) >> 16, Halves);
         return {space, step / 2, 1};
     }
     // Two rows are interleaved; the row after the last reads as zero.
@@ -135,7 +142,8 @@ int64_t scratch_bytes(int64_t most_keys, int64_t most_queries, int64_t width, bo
     const Shape shape(most_keys, most_queries, width);
     const int64_t rows = kBlock * shape.width;
     const int64_t forward_units = shape.panel() + 3 * shape.key_panel() + 3 * shape.block() + rows;
-    return 4 * (forward_units + (backward ? 2 * shape.key_panel() + 2 * shape.query_panel() + shape.block() : 0)) + 64 * 32;
+    return 4 * (forward_units + (backward ? 2 * shape.key_panel() + 2 * shape.query_panel() + shape.block() : 0)) +
+        64 * 32;
 }
 
 struct Task {
@@ -154,8 +162,8 @@ struct Operand {
     template <class Address>
     Operand(const AttentionArguments& a, const Task& task, Address q_rows, Address kv_rows)
         : q(static_cast<Element*>(q_rows) + task.queries.first * a.q_step + task.head * a.width),
-          k(static_cast<Element*>(kv_rows) + task.keys.first * a.kv_step + task.head * a.width), v(k + a.heads * a.width),
-          q_step(a.q_step), kv_step(a.kv_step) {}
+          k(static_cast<Element*>(kv_rows) + task.keys.first * a.kv_step + task.head * a.width),
+          v(k + a.heads * a.width), q_step(a.q_step), kv_step(a.kv_step) {}
 };
 
 // The 16-bit lanes of queries first .. first + rows - 1 for every key: lanes [rows rounded up to kLanes / 2, step].
@@ -167,7 +175,8 @@ void draw_lanes(const Task& task, int64_t first, int64_t rows, uint16_t* lanes, 
         for (int64_t block = 0; 8 * block < task.keys.length; ++block) {
             Wide words[4];
             draw(task.key, task.sample_key, positions, uint32_t(block), words);
-            const Wide low = (words[0] & 0xFFFFFFFFu) | words[1] << 32, high = (words[2] & 0xFFFFFFFFu) | words[3] << 32;
+            const Wide low = (words[0] & 0xFFFFFFFFu) | words[1] << 32,
+                       high = (words[2] & 0xFFFFFFFFu) | words[3] << 32;
             for (int i = 0; i < kDraws; ++i) {
                 const uint64_t eight[2] = {low[i], high[i]};
                 memcpy(lanes + (r + i) * step + 8 * block, eight, sizeof eight);
@@ -208,8 +217,8 @@ void forward_task(const AttentionArguments& a, const Task& task) {
             factor[r] = (kDropout ? a.keep_scale : 1.0f) / softmax.sum;
             a.lse[(task.queries.first + first + r) * a.heads + task.head] = softmax.maximum + logf(softmax.sum);
         }
-        product<Operands>(Operands::left_scores(scores, shape.keys, rows, operand), values, shape.width, result, shape.width, rows,
-                          shape.width, (length + Operands::kDepth - 1) / Operands::kDepth, false);
+        product<Operands>(Operands::left_scores(scores, shape.keys, rows, operand), values, shape.width, result,
+                          shape.width, rows, shape.width, (length + Operands::kDepth - 1) / Operands::kDepth, false);
         for (int64_t r = 0; r < rows; ++r)
             store_row(result + r * shape.width, factor[r], out + (first + r) * out_step, a.width);
     }
@@ -257,15 +266,16 @@ void backward_task(const AttentionArguments& a, const Task& task) {
         for (int64_t r = 0; r < rows; ++r) {
             const int64_t row = r * shape.keys;
             softmax_backward_row<kDropout>(scores + row, grad_scores + row, int(length), a.scale,
-                                           a.lse[(task.queries.first + first + r) * a.heads + task.head], lanes + row, int(a.threshold),
-                                           a.keep_scale);
+                                           a.lse[(task.queries.first + first + r) * a.heads + task.head], lanes + row,
+                                           int(a.threshold), a.keep_scale);
         }
-        product<Operands>(Operands::left_scores_transposed(scores, shape.keys, rows, operand), grad_rows + panel_row, shape.width,
-                          grad_values, shape.width, length, shape.width, depth, first > 0);
-        product<Operands>(Operands::left_scores_transposed(grad_scores, shape.keys, rows, operand), query_rows + panel_row,
-                          shape.width, grad_keys, shape.width, length, shape.width, depth, first > 0);
-        product<Operands>(Operands::left_scores(grad_scores, shape.keys, rows, operand), key_rows, shape.width, result, shape.width,
-                          rows, shape.width, (length + Operands::kDepth - 1) / Operands::kDepth, false);
+        product<Operands>(Operands::left_scores_transposed(scores, shape.keys, rows, operand), grad_rows + panel_row,
+                          shape.width, grad_values, shape.width, length, shape.width, depth, first > 0);
+        product<Operands>(Operands::left_scores_transposed(grad_scores, shape.keys, rows, operand),
+                          query_rows + panel_row, shape.width, grad_keys, shape.width, length, shape.width, depth,
+                          first > 0);
+        product<Operands>(Operands::left_scores(grad_scores, shape.keys, rows, operand), key_rows, shape.width, result,
+                          shape.width, rows, shape.width, (length + Operands::kDepth - 1) / Operands::kDepth, false);
         for (int64_t r = 0; r < rows; ++r)
             store_row(result + r * shape.width, 1.0f, result_of.q + (first + r) * result_of.q_step, a.width);
     }
@@ -352,8 +362,8 @@ void clear_unused(const AttentionArguments& a, int64_t sample, bool backward) {
 
 int run(const AttentionArguments& a, bool backward) {
     if (a.type != Type::float32 && a.type != Type::bfloat16) return kUnsupported;
-    const uintptr_t addresses = uintptr_t(a.q) | uintptr_t(a.kv) | uintptr_t(a.grad) | uintptr_t(a.out) | uintptr_t(a.grad_q) |
-        uintptr_t(a.grad_kv);
+    const uintptr_t addresses = uintptr_t(a.q) | uintptr_t(a.kv) | uintptr_t(a.grad) | uintptr_t(a.out) |
+        uintptr_t(a.grad_q) | uintptr_t(a.grad_kv);
     if (addresses & 3) return kMisaligned;
     if (!order.reserve((a.samples + 1) * int64_t(sizeof(Sequence)))) return kOutOfMemory;
     Sequence* const sequences = reinterpret_cast<Sequence*>(order.data);

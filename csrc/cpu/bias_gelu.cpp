@@ -1,5 +1,5 @@
-// GELU(x + bias) on the CPU: threads take chunks of 64 rows and walk whole rows, or stretches of very wide ones, so that memory is read in
-// order; the stretch's bias and bias gradient stay in L1.
+// GELU(x + bias) on the CPU: threads take chunks of 64 rows and walk whole rows, or stretches of very wide ones, so
+// that memory is read in order; the stretch's bias and bias gradient stay in L1.
 #include "rows/bias_gelu.h"
 
 #include "cpu/row_chunks.h"
@@ -10,7 +10,9 @@ namespace {
 constexpr int kStretch = 4096;
 
 // The CPU's own prefetching does not keep up with two streams (measured on Zen 4).
-MEMOFAST_FUNCTION void fetch_ahead(const void* address) { __builtin_prefetch(static_cast<const char*>(address) + 2048); }
+MEMOFAST_FUNCTION void fetch_ahead(const void* address) {
+    __builtin_prefetch(static_cast<const char*>(address) + 2048);
+}
 
 template <class T, class B>
 void walk(const BiasGeluArguments& a, bool backward, int64_t chunk, int64_t start) {

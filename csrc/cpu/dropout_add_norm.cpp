@@ -1,4 +1,5 @@
-// LayerNorm(residual + dropout(x + bias)) on the CPU. A row lies in L1 between its passes: memory sees each tensor once.
+// LayerNorm(residual + dropout(x + bias)) on the CPU. A row lies in L1 between its passes:
+// memory sees each tensor once.
 #include "rows/dropout_add_norm.h"
 
 #include "cpu/row_chunks.h"
@@ -16,7 +17,8 @@ Bounds bounds(int64_t chunk, int64_t rows) {
 }
 
 template <class T, class B>
-NormRow<T, B> row_at(const DropoutAddNormArguments& a, const Dropout& dropout, const SampleCursor& cursor, int64_t row) {
+NormRow<T, B> row_at(const DropoutAddNormArguments& a, const Dropout& dropout, const SampleCursor& cursor,
+                     int64_t row) {
     const T *x = static_cast<const T*>(a.x), *residual = static_cast<const T*>(a.residual);
     const int64_t key = a.threshold ? a.sample_keys[cursor.sample] : 0;
     return {x + row * a.width, residual + row * a.width, static_cast<const B*>(a.bias), a.gamma, a.beta, dropout, key,
@@ -54,11 +56,12 @@ void backward_chunk(const DropoutAddNormArguments& a, const Dropout& dropout, in
     SampleCursor cursor(a.offsets, a.samples, a.rows, b.first);
     for (int64_t row = b.first; row < b.last; ++row) {
         const int64_t at = row * a.width;
-        T *grad_x = a.grad_x ? static_cast<T*>(a.grad_x) + at : nullptr, *grad_residual = static_cast<T*>(a.grad_residual) + at;
+        T *grad_x = a.grad_x ? static_cast<T*>(a.grad_x) + at : nullptr,
+          *grad_residual = static_cast<T*>(a.grad_residual) + at;
         if (cursor.inside(row)) {
             norm_row_backward(OneLane{}, row_at<T, B>(a, dropout, cursor, row), a.statistics + 2 * row,
-                              static_cast<const T*>(a.grad) + at, normal, scaled, factors, grad_x, grad_residual, sums[0],
-                              sums[1], a.bias ? sums[2] : nullptr);
+                              static_cast<const T*>(a.grad) + at, normal, scaled, factors, grad_x, grad_residual,
+                              sums[0], sums[1], a.bias ? sums[2] : nullptr);
         } else {
             memset(grad_residual, 0, a.width * sizeof(T));
             if (grad_x) memset(grad_x, 0, a.width * sizeof(T));

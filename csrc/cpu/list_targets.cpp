@@ -8,7 +8,8 @@
 namespace memofast::MEMOFAST_VARIANT {
 namespace {
 
-// Where targets are values whose sign bit differs from that of `flip`. Returns all targets; writes as many as there is room for.
+// Where targets are values whose sign bit differs from that of `flip`. Returns all targets;
+// writes as many as there is room for.
 int64_t list_rows(const int32_t* values, int64_t rows, int32_t flip, int32_t* indices, int64_t capacity) {
     int64_t slot = 0, row = 0;
 #if defined(__AVX512F__)

@@ -1,11 +1,12 @@
 // Products of small matrices that lie in cache: C = A B or C += A B, with a tile of C held in registers.
 //
-// All operands are counted in units of four bytes: one float, or two neighbouring bf16 values along the summed dimension. The left
-// operand is broadcast unit by unit and may have any strides (so A and A^T serve alike); the right one is a panel
-// [depth, columns] whose rows are aligned vectors. An arithmetic is a struct with `Unit`, `kDepth` (values per unit) and `dot`.
+// All operands are counted in units of four bytes: one float, or two neighbouring bf16 values along the summed
+// dimension. The left operand is broadcast unit by unit and may have any strides (so A and A^T serve alike);
+// the right one is a panel [depth, columns] whose rows are aligned vectors. An arithmetic is a struct with
+// `Unit`, `kDepth` (values per unit) and `dot`.
 #pragma once
 
-#include "cpu/vectors.h"
+#include "rows/vectors.h"
 
 namespace memofast::MEMOFAST_VARIANT {
 
@@ -46,8 +47,8 @@ struct Left {
 };
 
 template <class Arithmetic, int kRows, int kVectors>
-static void tile(Left<typename Arithmetic::Unit> left, const typename Arithmetic::Unit* right, int64_t right_step, float* c,
-                 int64_t c_step, int64_t depth, bool add) {
+static void tile(Left<typename Arithmetic::Unit> left, const typename Arithmetic::Unit* right, int64_t right_step,
+                 float* c, int64_t c_step, int64_t depth, bool add) {
     Floats sum[kRows][kVectors];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r)
@@ -89,20 +90,23 @@ static void tile_column(int64_t vectors, Left<typename Arithmetic::Unit> left, c
             return tile_column<Arithmetic, kVectors - 1>(vectors, left, right, right_step, c, c_step, rows, depth, add);
         int64_t r = 0;
         for (; r + kTileRows <= rows; r += kTileRows)
-            tile<Arithmetic, kTileRows, kVectors>(left.from_row(r), right, right_step, c + r * c_step, c_step, depth, add);
-        last_tile<Arithmetic, kTileRows - 1, kVectors>(rows - r, left.from_row(r), right, right_step, c + r * c_step, c_step,
-                                                       depth, add);
+            tile<Arithmetic, kTileRows, kVectors>(left.from_row(r), right, right_step, c + r * c_step, c_step, depth,
+                                                  add);
+        last_tile<Arithmetic, kTileRows - 1, kVectors>(rows - r, left.from_row(r), right, right_step, c + r * c_step,
+                                                       c_step, depth, add);
     }
 }
 
-// C [rows, columns] = (or +=, where `add`) left [rows, depth] right [depth, columns]; depth in units, columns a multiple of kLanes.
+// C [rows, columns] = (or +=, where `add`) left [rows, depth] right [depth, columns]; depth in units,
+// columns a multiple of kLanes.
 template <class Arithmetic>
-static void product(Left<typename Arithmetic::Unit> left, const typename Arithmetic::Unit* right, int64_t right_step, float* c,
-                    int64_t c_step, int64_t rows, int64_t columns, int64_t depth, bool add) {
+static void product(Left<typename Arithmetic::Unit> left, const typename Arithmetic::Unit* right, int64_t right_step,
+                    float* c, int64_t c_step, int64_t rows, int64_t columns, int64_t depth, bool add) {
     for (int64_t done = 0, all = columns / kLanes; done < all;) {
-        const int64_t tiles = (all - done + kTileVectors - 1) / kTileVectors, vectors = (all - done + tiles - 1) / tiles;
-        tile_column<Arithmetic, kTileVectors>(vectors, left, right + done * kLanes, right_step, c + done * kLanes, c_step, rows,
-                                              depth, add);
+        const int64_t tiles = (all - done + kTileVectors - 1) / kTileVectors,
+                      vectors = (all - done + tiles - 1) / tiles;
+        tile_column<Arithmetic, kTileVectors>(vectors, left, right + done * kLanes, right_step, c + done * kLanes,
+                                              c_step, rows, depth, add);
         done += vectors;
     }
 }
@@ -123,7 +127,8 @@ MEMOFAST_FUNCTION void transpose4(const void* from, int64_t from_step, void* to,
 }
 
 // to [columns, to_step] = from [rows, columns] transposed, columns a multiple of 4; filled with zero up to to_step.
-MEMOFAST_FUNCTION void transpose(const void* from, int64_t from_step, void* to, int64_t to_step, int64_t rows, int64_t columns) {
+MEMOFAST_FUNCTION void transpose(const void* from, int64_t from_step, void* to, int64_t to_step, int64_t rows,
+                                 int64_t columns) {
     const float* source = static_cast<const float*>(from);
     float* target = static_cast<float*>(to);
     int64_t r = 0;

@@ -1,4 +1,5 @@
-// Rows on the CPU: threads take chunks of 64 rows; sums over rows are one partial per chunk, added in the order of chunks.
+// Rows on the CPU: threads take chunks of 64 rows; sums over rows are one partial per chunk,
+// added in the order of chunks.
 #pragma once
 
 #include "rows/lanes.h"

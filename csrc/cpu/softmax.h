@@ -1,12 +1,12 @@
 // One row of attention scores: softmax with dropout, forward and backward.
 //
-// Rows are aligned arrays of whole vectors: past `count`, up to the end of the last vector, they hold room, which is read, ignored
-// and written zero. A 16-bit lane of the dropout is kept where it is at least the threshold.
+// Rows are aligned arrays of whole vectors: past `count`, up to the end of the last vector, they hold room, which is
+// read, ignored and written zero. A 16-bit lane of the dropout is kept where it is at least the threshold.
 #pragma once
 
 #include <math.h>
 
-#include "cpu/vectors.h"
+#include "rows/vectors.h"
 
 namespace memofast::MEMOFAST_VARIANT {
 
@@ -36,10 +36,11 @@ MEMOFAST_FUNCTION SoftmaxRow softmax_row(float* scores, int count, float scale, 
     return {maximum, sum(total)};
 }
 
-// scores become the probabilities as used (dropped, scaled by keep_scale), grads (of those) the gradients of the scores.
+// scores become the probabilities as used (dropped, scaled by keep_scale),
+// grads (of those) the gradients of the scores.
 template <bool kDropout>
-MEMOFAST_FUNCTION void softmax_backward_row(float* scores, float* grads, int count, float scale, float lse, const uint16_t* lanes,
-                                            int threshold, float keep_scale) {
+MEMOFAST_FUNCTION void softmax_backward_row(float* scores, float* grads, int count, float scale, float lse,
+                                            const uint16_t* lanes, int threshold, float keep_scale) {
     Floats products = {};
     for (int j = 0; j < count; j += kLanes) {
         const Floats probability = counting() < count - j ? exponential(floats(scores + j) * scale - lse) : Floats{};

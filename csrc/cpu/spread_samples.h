@@ -9,12 +9,13 @@ namespace memofast::MEMOFAST_VARIANT {
 
 inline bool offsets_are_sound(const MaskedBatch& batch) {
     bool sound = batch.offsets[0] == 0 && batch.offsets[batch.samples] <= batch.rows;
-    for (int64_t sample = 0; sample < batch.samples; ++sample) sound &= batch.offsets[sample] <= batch.offsets[sample + 1];
+    for (int64_t sample = 0; sample < batch.samples; ++sample)
+        sound &= batch.offsets[sample] <= batch.offsets[sample + 1];
     return sound;
 }
 
-// mask(sample, first row, rows) masks one sample and returns its targets; leave(first row, rows) writes rows that stay as they are.
-// Returns all targets, or a negative Status.
+// mask(sample, first row, rows) masks one sample and returns its targets; leave(first row, rows) writes rows that stay
+// as they are. Returns all targets, or a negative Status.
 template <class Mask, class Leave>
 int64_t mask_batch(const MaskedBatch& batch, const Mask& mask, const Leave& leave) {
     constexpr int64_t kRowsPerThread = 1 << 17;  // waiting for a busy core costs more than it gains on fewer

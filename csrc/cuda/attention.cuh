@@ -1,5 +1,6 @@
-// What forward and backward of attention share: a block is one head of one sequence, its rows lie in shared memory, and each of its
-// warps owns 16 of them at a time. Queries or keys of more than `capacity` rows are read in chunks of that many.
+// What forward and backward of attention share: a block is one head of one sequence, its rows lie in
+// shared memory, and each of its warps owns 16 of them at a time. Queries or keys of more than
+// `capacity` rows are read in chunks of that many.
 #pragma once
 
 #include <type_traits>
@@ -20,7 +21,8 @@ struct Sequence {
     int sample, head;
 };
 
-// `apart`: queries have rows of their own. A constant, as two places kept would take registers from the sums of all launches.
+// `apart`: queries have rows of their own. A constant,
+// as two places kept would take registers from the sums of all launches.
 template <bool apart>
 __device__ __forceinline__ Sequence this_sequence(const AttentionArguments& a) {
     const int sample = int(blockIdx.x / a.heads), head = int(blockIdx.x % a.heads);
@@ -59,7 +61,8 @@ __device__ __forceinline__ HeadRows<T> out_rows(T* rows, const AttentionArgument
 
 // Starts copying rows [first, first + count) into shared memory, and zeros up to a whole tile. A few lanes share a row.
 template <class T, int width, int parts>
-__device__ __forceinline__ void start_rows(SharedRows<T, width, parts> target, HeadRows<const T> source, int first, int count) {
+__device__ __forceinline__ void start_rows(SharedRows<T, width, parts> target, HeadRows<const T> source, int first,
+                                           int count) {
     constexpr int elements = 16 / sizeof(T), vectors = width / elements, lanes = vectors % 8 == 0 ? 8 : 4;
     const int step = unkept(int(blockDim.x)) / lanes, column = int(threadIdx.x) % lanes * elements;
     int row = int(threadIdx.x) / lanes;
@@ -87,20 +90,23 @@ __device__ __forceinline__ float over_quad(float value, Combine combine) {
     return combine(value, __shfl_xor_sync(~0u, value, 2));
 }
 
-// Which probabilities dropout keeps, a bit each, of the queries and keys that lie in shared memory; drawn while they are copied.
+// Which probabilities dropout keeps, a bit each, of the queries and keys that lie in shared memory;
+// drawn while they are copied.
 struct KeptBits {
     uint8_t* at;  // null without dropout
     int pitch;    // bytes of a query: keys / 8
 
     // One byte is one draw: a query, eight keys. `query` and `key` count from the sequence's start.
-    __device__ __forceinline__ void draw_all(const AttentionArguments& a, const Sequence& s, int query, int queries, int key, int keys) const {
+    __device__ __forceinline__ void draw_all(const AttentionArguments& a, const Sequence& s, int query, int queries,
+                                             int key, int keys) const {
         if (!at || queries == 0) return;
         const Key stream = stream_key(a.rng, 2, a.site);  // philox.Purpose.ATTENTION_DROPOUT
         const int64_t sample_key = a.sample_keys[s.sample];
         const int blocks = (keys + 7) / 8;
         for (int i = threadIdx.x; i < queries * blocks; i += unkept(int(blockDim.x))) {
             const int row = i / blocks, block = i % blocks;
-            const Words words = draw(stream, sample_key, uint32_t(s.head) << 16 | uint32_t(query + row), uint32_t(key / 8 + block));
+            const Words words =
+                draw(stream, sample_key, uint32_t(s.head) << 16 | uint32_t(query + row), uint32_t(key / 8 + block));
             uint32_t kept = 0;
 #pragma unroll
             for (int lane = 0; lane < 8; ++lane) kept |= lane16(words, lane) >= a.threshold ? 1u << lane : 0u;
@@ -120,7 +126,8 @@ struct KeptBits {
         return (pair(row, key) | pair(row + 8, key) << 16) >> (threadIdx.x % 4 * 2);
     }
 
-    // Of two accumulators whose rows are keys and whose columns are eight queries from `query` on: bit 16 (i % 2) + 8 (i / 2).
+    // Of two accumulators whose rows are keys and whose columns are eight queries from `query` on:
+    // bit 16 (i % 2) + 8 (i / 2).
     __device__ __forceinline__ uint32_t by_key(int query, int key) const {
         if (!at) return ~0u;
         const int column = query + threadIdx.x % 4 * 2;
@@ -135,8 +142,8 @@ struct AttentionLaunch {
 };
 
 inline int plan_attention(const AttentionArguments& a, int bytes_per_row, int most_warps, AttentionLaunch& plan) {
-    for (const void* tensor : {a.q, a.kv, a.grad, a.saved, static_cast<const void*>(a.out), static_cast<const void*>(a.grad_q),
-                               static_cast<const void*>(a.grad_kv)})
+    for (const void* tensor : {a.q, a.kv, a.grad, a.saved, static_cast<const void*>(a.out),
+                               static_cast<const void*>(a.grad_q), static_cast<const void*>(a.grad_kv)})
         if (reinterpret_cast<uintptr_t>(tensor) % 16) return kMisaligned;
     constexpr int unknown = 160, most = 256;
     int limit = 0;

@@ -1,13 +1,14 @@
-// Attention backward on a GPU, in one launch and without atomics: a warp owns 16 keys and sums their gradient and that of their
-// values over the queries, or it owns 16 queries and sums their gradient over the keys. Probabilities are computed from the saved
-// log-sum-exp, once for each; no sum is ever shared by two warps.
+// Attention backward on a GPU, in one launch and without atomics: a warp owns 16 keys and sums their gradient and that
+// of their values over the queries, or it owns 16 queries and sums their gradient over the keys. Probabilities are
+// computed from the saved log-sum-exp, once for each; no sum is ever shared by two warps.
 // Memory: queries, keys, values, the output and its gradient are read once, three gradients are written.
 #include "cuda/attention.cuh"
 
 namespace memofast::cuda {
 namespace {
 
-// Of one query: log2 of its sum of exponentials, and the sum over its output times its gradient, scaled as the scores are.
+// Of one query: log2 of its sum of exponentials, and the sum over its output times its gradient,
+// scaled as the scores are.
 struct QueryFacts {
     float log_total, shift;
 };
@@ -49,21 +50,26 @@ struct OwnRows {
 
 // sums[16, 16] += own rows times other rows.
 template <class T, int width>
-__device__ __forceinline__ void multiply_rows(float (&sums)[2][4], const OwnRows<T, width>& own, Rows<T, width> others, int first) {
-    constexpr int ahead = OwnRows<T, width>::kKept ? width / 16 : 2;  // more loads in flight would take too many registers
+__device__ __forceinline__ void multiply_rows(float (&sums)[2][4], const OwnRows<T, width>& own, Rows<T, width> others,
+                                              int first) {
+    // more loads in flight would take too many registers
+    constexpr int ahead = OwnRows<T, width>::kKept ? width / 16 : 2;
 #pragma unroll ahead
     for (int d = 0; d < width; d += 16) multiply_add_tile(sums[0], sums[1], own[d], load_right(others, first, d));
 }
 
 // sums[16, width] += tile[16, 16] times rows.
 template <class T, int width>
-__device__ __forceinline__ void add_rows(float (&sums)[width / 8][4], const float (&tile)[2][4], Rows<T, width> rows, int first) {
+__device__ __forceinline__ void add_rows(float (&sums)[width / 8][4], const float (&tile)[2][4], Rows<T, width> rows,
+                                         int first) {
     const Left<T> left = left_of<T>(tile);
 #pragma unroll
-    for (int n = 0; n < width / 8; n += 2) multiply_add_tile(sums[n], sums[n + 1], left, load_right_across(rows, first, n * 8));
+    for (int n = 0; n < width / 8; n += 2)
+        multiply_add_tile(sums[n], sums[n + 1], left, load_right_across(rows, first, n * 8));
 }
 
-// How many blocks a multiprocessor should hold, which bounds the registers of a thread; queries of their own take more of those.
+// How many blocks a multiprocessor should hold, which bounds the registers of a thread;
+// queries of their own take more of those.
 template <class T, int width>
 constexpr int kBlocks = sizeof(T) == 2 && width <= 64 ? 2 : 1;
 template <bool apart>
@@ -73,12 +79,14 @@ constexpr int kWarps = apart ? 4 : kMostWarps;  // 4: one for each scheduler, so
 struct Scales {
     float exponent, kept;  // of scores, as powers of two; of gradients of probabilities that dropout kept
 
-    __device__ __forceinline__ explicit Scales(const AttentionArguments& a) : exponent(a.scale * kLog2E), kept(a.keep_scale * a.scale) {}
+    __device__ __forceinline__ explicit Scales(const AttentionArguments& a)
+        : exponent(a.scale * kLog2E), kept(a.keep_scale * a.scale) {}
 };
 
 // The gradient of 16 queries of a warp, at `row` in shared memory, from the keys there.
 template <class T, int width>
-__device__ __forceinline__ void add_keys(float (&sums)[width / 8][4], const Block<T, width>& block, int row, int keys, Scales scales) {
+__device__ __forceinline__ void add_keys(float (&sums)[width / 8][4], const Block<T, width>& block, int row, int keys,
+                                         Scales scales) {
     const OwnRows<T, width> q(block.q, row), grad(block.grad, row);
     const QueryFacts facts[2] = {block.facts[row + threadIdx.x % 32 / 4], block.facts[row + threadIdx.x % 32 / 4 + 8]};
     for (int key = 0; key < keys; key += kTile) {
@@ -98,7 +106,8 @@ __device__ __forceinline__ void add_keys(float (&sums)[width / 8][4], const Bloc
     }
 }
 
-// The gradients of 16 keys of a warp and of their values, at `row`, from the queries there; the values' still without keep_scale.
+// The gradients of 16 keys of a warp and of their values, at `row`, from the queries there;
+// the values' still without keep_scale.
 template <class T, int width>
 __device__ __forceinline__ void add_queries(float (&key_sums)[width / 8][4], float (&value_sums)[width / 8][4],
                                             const Block<T, width>& block, int row, int queries, Scales scales) {
@@ -128,7 +137,8 @@ __device__ __forceinline__ void add_queries(float (&key_sums)[width / 8][4], flo
 
 // The tensors' places are worked out where they are needed: kept, they would take registers from the sums.
 template <class T, int width>
-__device__ __forceinline__ void start_keys(const Block<T, width>& block, const AttentionArguments& a, const Sequence& s, int first, int count) {
+__device__ __forceinline__ void start_keys(const Block<T, width>& block, const AttentionArguments& a, const Sequence& s,
+                                           int first, int count) {
     const T* kv = static_cast<const T*>(a.kv);
     start_rows(block.k, key_rows<width>(kv, a, s, 0), first, count);
     start_rows(block.v, key_rows<width>(kv, a, s, 1), first, count);
@@ -145,14 +155,17 @@ __device__ __forceinline__ float dot_in_quad(const T* a, const T* b) {
     }
     float total = 0.0f;
 #pragma unroll
-    for (int i = 0; i < width / 4; ++i) total += to_float(left[i / 8].element[i % 8]) * to_float(right[i / 8].element[i % 8]);
+    for (int i = 0; i < width / 4; ++i)
+        total += to_float(left[i / 8].element[i % 8]) * to_float(right[i / 8].element[i % 8]);
     return total;
 }
 
 // Queries, their output's gradient and their facts; queries past `count` get probability 0.
 template <class T, int width>
-__device__ __forceinline__ void start_queries(const Block<T, width>& block, const AttentionArguments& a, const Sequence& s, int first, int count) {
-    const auto outs = out_rows<width>(static_cast<const T*>(a.saved), a, s), grads = out_rows<width>(static_cast<const T*>(a.grad), a, s);
+__device__ __forceinline__ void start_queries(const Block<T, width>& block, const AttentionArguments& a,
+                                              const Sequence& s, int first, int count) {
+    const auto outs = out_rows<width>(static_cast<const T*>(a.saved), a, s),
+               grads = out_rows<width>(static_cast<const T*>(a.grad), a, s);
     start_rows(block.q, query_rows<width>(static_cast<const T*>(a.q), a, s), first, count);
     start_rows(block.grad, grads, first, count);
     for (int base = threadIdx.x / 32 * 8; base < tiles_of(count) * kTile; base += unkept(int(blockDim.x)) / 4) {
@@ -160,12 +173,15 @@ __device__ __forceinline__ void start_queries(const Block<T, width>& block, cons
         const float share = row < count ? dot_in_quad<T, width>(outs.row(first + row), grads.row(first + row)) : 0.0f;
         const float total = over_quad(share, [](float a, float b) { return a + b; });
         if (threadIdx.x % 4 == 0)
-            block.facts[row] = {row < count ? a.lse[int64_t(s.queries.first + first + row) * a.heads + s.head] * kLog2E : INFINITY, total * a.scale};
+            block.facts[row] = {
+                row < count ? a.lse[int64_t(s.queries.first + first + row) * a.heads + s.head] * kLog2E : INFINITY,
+                total * a.scale};
     }
 }
 
 template <class T, int width, bool apart>
-__global__ void __launch_bounds__(32 * kWarps<apart>, (kBlocks<T, width>)) backward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
+__global__ void __launch_bounds__(32 * kWarps<apart>, (kBlocks<T, width>))
+    backward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
     const Sequence s = this_sequence<apart>(a);
     const Block<T, width> block(a, capacity);
     const Scales scales(a);
@@ -179,7 +195,8 @@ __global__ void __launch_bounds__(32 * kWarps<apart>, (kBlocks<T, width>)) backw
         wait_for_copies();
         __syncthreads();
     }
-    // Tiles of keys, the longer work, come first. Where rows are read in chunks, all warps own keys, or all own queries.
+    // Tiles of keys, the longer work, come first. Where rows are read in chunks,
+    // all warps own keys, or all own queries.
     const auto tiles = [&](int rows) { return whole ? tiles_of(rows) : (tiles_of(rows) + warps - 1) / warps * warps; };
     const int key_tiles = tiles(keys), all_tiles = key_tiles + tiles(queries);
     for (int base = 0; base < all_tiles; base += warps) {
@@ -196,7 +213,8 @@ __global__ void __launch_bounds__(32 * kWarps<apart>, (kBlocks<T, width>)) backw
                 __syncthreads();
                 if (!by_key || chunk == 0) start_keys(block, a, s, by_key ? group : chunk, by_key ? mine : others);
                 if (by_key || chunk == 0) start_queries(block, a, s, by_key ? chunk : group, by_key ? others : mine);
-                block.bits.draw_all(a, s, by_key ? chunk : group, by_key ? others : mine, by_key ? group : chunk, by_key ? mine : others);
+                block.bits.draw_all(a, s, by_key ? chunk : group, by_key ? others : mine, by_key ? group : chunk,
+                                    by_key ? mine : others);
                 wait_for_copies();
                 __syncthreads();
             }
@@ -206,12 +224,15 @@ __global__ void __launch_bounds__(32 * kWarps<apart>, (kBlocks<T, width>)) backw
         }
         if (count <= 0) continue;
         const auto result = [&](int part) { return key_rows<width>(static_cast<T*>(a.grad_kv), a, s, part); };
-        if (by_key) store_tile<T, width>(value_sums, {a.keep_scale, a.keep_scale}, result(1).row(first), result(1).stride, count);
+        if (by_key)
+            store_tile<T, width>(value_sums, {a.keep_scale, a.keep_scale}, result(1).row(first), result(1).stride,
+                                 count);
         const auto target = by_key ? result(0) : query_rows<width>(static_cast<T*>(a.grad_q), a, s);
         store_tile<T, width>(key_sums, {1.0f, 1.0f}, target.row(first), target.stride, count);
     }
     zero_rows<T, width>(query_rows<width>(static_cast<T*>(a.grad_q), a, s), queries, s.queries.unused);
-    for (int part = 0; part < 2; ++part) zero_rows<T, width>(key_rows<width>(static_cast<T*>(a.grad_kv), a, s, part), keys, s.keys.unused);
+    for (int part = 0; part < 2; ++part)
+        zero_rows<T, width>(key_rows<width>(static_cast<T*>(a.grad_kv), a, s, part), keys, s.keys.unused);
 }
 
 }  // namespace
@@ -222,8 +243,8 @@ int attention_backward(const AttentionArguments& a, void* stream) {
         AttentionLaunch plan;
         const int bytes = Rows<T, width>::kStride * sizeof(T) + sizeof(QueryFacts);
         if (const int status = plan_attention(a, bytes, kWarps<apart>, plan)) return status;
-        return launch_kernel(backward_kernel<T, width, apart>, unsigned((a.samples + 1) * a.heads), 32 * plan.warps, plan.shared_bytes,
-                             static_cast<cudaStream_t>(stream), a, plan.capacity);
+        return launch_kernel(backward_kernel<T, width, apart>, unsigned((a.samples + 1) * a.heads), 32 * plan.warps,
+                             plan.shared_bytes, static_cast<cudaStream_t>(stream), a, plan.capacity);
     });
 }
 

@@ -10,7 +10,8 @@ using Rows = SharedRows<T, width, 3>;  // queries, keys, values
 
 constexpr int kKeyTiles = 4, kKeys = kKeyTiles * kTile;  // of one step of the running softmax
 
-// How many blocks a multiprocessor should hold, which bounds the registers of a thread; before Hopper shared memory holds two.
+// How many blocks a multiprocessor should hold, which bounds the registers of a thread;
+// before Hopper shared memory holds two.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
 constexpr int kBlocksOfNarrowHeads = 2;
 #else
@@ -95,12 +96,14 @@ __device__ __forceinline__ void finish(Attended<width>& o, const AttentionArgume
 }
 
 template <class T, int width, bool apart>
-__global__ void __launch_bounds__(32 * kMostWarps, (kBlocks<T, width, apart>)) forward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
+__global__ void __launch_bounds__(32 * kMostWarps, (kBlocks<T, width, apart>))
+    forward_kernel(const __grid_constant__ AttentionArguments a, int capacity) {
     const Sequence s = this_sequence<apart>(a);
     const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
     const int queries = s.queries.length, keys = s.keys.length;
     const bool whole = queries <= capacity && keys <= capacity;
-    const int step = whole || capacity < kKeys ? capacity : capacity / kKeys * kKeys;  // softmax steps are the same for any capacity
+    // softmax steps are the same for any capacity
+    const int step = whole || capacity < kKeys ? capacity : capacity / kKeys * kKeys;
     const Rows<T, width> q{shared_memory<T>()}, k{q.at + width}, v{k.at + width};
     const KeptBits bits{a.threshold ? reinterpret_cast<uint8_t*>(q.row(capacity)) : nullptr, capacity / 8};
     const T* kv = static_cast<const T*>(a.kv);
@@ -136,8 +139,8 @@ int attention_forward(const AttentionArguments& a, void* stream) {
         using T = decltype(element);
         AttentionLaunch plan;
         if (const int status = plan_attention(a, Rows<T, width>::kStride * sizeof(T), kMostWarps, plan)) return status;
-        return launch_kernel(forward_kernel<T, width, apart>, unsigned((a.samples + 1) * a.heads), 32 * plan.warps, plan.shared_bytes,
-                             static_cast<cudaStream_t>(stream), a, plan.capacity);
+        return launch_kernel(forward_kernel<T, width, apart>, unsigned((a.samples + 1) * a.heads), 32 * plan.warps,
+                             plan.shared_bytes, static_cast<cudaStream_t>(stream), a, plan.capacity);
     });
 }
 

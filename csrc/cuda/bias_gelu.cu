@@ -1,5 +1,5 @@
-// GELU(x + bias) on a GPU: a warp walks rows in one chunk of 256 channels, holding their bias. Forward 8 rows; backward 16, four
-// warps to a block of 64 rows, whose sums the block adds in order.
+// GELU(x + bias) on a GPU: a warp walks rows in one chunk of 256 channels, holding their bias. Forward 8 rows; backward
+// 16, four warps to a block of 64 rows, whose sums the block adds in order.
 #include "rows/bias_gelu.h"
 
 #include "row_warps.cuh"
@@ -74,7 +74,9 @@ int launch_typed(const BiasGeluArguments& a, bool backward, cudaStream_t stream)
 
 }  // namespace
 
-int bias_gelu(const BiasGeluArguments& a, void* stream) { return launch_typed(a, false, static_cast<cudaStream_t>(stream)); }
+int bias_gelu(const BiasGeluArguments& a, void* stream) {
+    return launch_typed(a, false, static_cast<cudaStream_t>(stream));
+}
 
 int bias_gelu_backward(const BiasGeluArguments& a, void* stream) {
     return launch_typed(a, true, static_cast<cudaStream_t>(stream));

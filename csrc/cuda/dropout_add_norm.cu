@@ -1,5 +1,6 @@
-// LayerNorm(residual + dropout(x + bias)) on a GPU, one warp per row: memory sees each tensor once. Backward gives a block 64 rows;
-// each of its warps sums every fourth of them in shared memory of its own, and the block adds its warps in order.
+// LayerNorm(residual + dropout(x + bias)) on a GPU, one warp per row: memory sees each tensor once.
+// Backward gives a block 64 rows; each of its warps sums every fourth of them in shared memory of
+// its own, and the block adds its warps in order.
 #include "rows/dropout_add_norm.h"
 
 #include "row_warps.cuh"
@@ -31,9 +32,9 @@ template <class T, class B>
 __device__ NormRow<T, B> row_at(const DropoutAddNormArguments& a, int64_t row, int sample) {
     const Dropout dropout{a.threshold ? stream_key(a.rng, 1, a.site) : Key{0, 0}, a.threshold, a.scale};
     const int64_t at = row * a.width;
-    return {static_cast<const T*>(a.x) + at, static_cast<const T*>(a.residual) + at, static_cast<const B*>(a.bias), a.gamma,
-            a.beta, dropout, a.threshold ? a.sample_keys[sample] : 0, a.offsets ? uint32_t(row - a.offsets[sample]) : uint32_t(row),
-            a.width};
+    return {static_cast<const T*>(a.x) + at, static_cast<const T*>(a.residual) + at, static_cast<const B*>(a.bias),
+            a.gamma, a.beta, dropout, a.threshold ? a.sample_keys[sample] : 0,
+            a.offsets ? uint32_t(row - a.offsets[sample]) : uint32_t(row), a.width};
 }
 
 __device__ bool inside(const DropoutAddNormArguments& a, int sample) { return !a.offsets || sample < a.samples; }
@@ -69,7 +70,8 @@ __global__ void backward_kernel(const DropoutAddNormArguments a) {
     for (int64_t row = first + number; row < first + kRowsPerChunk && row < a.rows; row += Storage::kBlockWarps) {
         const int sample = a.offsets ? sample_of(a.offsets, a.samples, row) : 0;
         const int64_t at = row * a.width;
-        T *grad_x = a.grad_x ? static_cast<T*>(a.grad_x) + at : nullptr, *grad_residual = static_cast<T*>(a.grad_residual) + at;
+        T *grad_x = a.grad_x ? static_cast<T*>(a.grad_x) + at : nullptr,
+          *grad_residual = static_cast<T*>(a.grad_residual) + at;
         if (!inside(a, sample)) {
             zero_row(warp, grad_residual, a.width);
             if (grad_x) zero_row(warp, grad_x, a.width);
@@ -77,8 +79,9 @@ __global__ void backward_kernel(const DropoutAddNormArguments a) {
         }
         typename Storage::Row normal = Storage::row(rows, 0, a.width), scaled = Storage::row(rows, 1, a.width),
                               factors = Storage::row(rows, 2, a.width);
-        norm_row_backward(warp, row_at<T, B>(a, row, sample), a.statistics + 2 * row, static_cast<const T*>(a.grad) + at, normal,
-                          scaled, factors, grad_x, grad_residual, own, own + columns, a.bias ? own + 2 * columns : nullptr);
+        norm_row_backward(warp, row_at<T, B>(a, row, sample), a.statistics + 2 * row,
+                          static_cast<const T*>(a.grad) + at, normal, scaled, factors, grad_x, grad_residual, own,
+                          own + columns, a.bias ? own + 2 * columns : nullptr);
     }
     __syncthreads();
     for (int i = threadIdx.x; i < kinds * a.width; i += blockDim.x) {
@@ -98,7 +101,8 @@ int launch(const DropoutAddNormArguments& a, bool backward, cudaStream_t stream)
     const int64_t blocks = (a.rows + rows_per_block - 1) / rows_per_block;
     if (blocks) {
         const auto kernel = backward ? backward_kernel<T, B, Storage> : forward_kernel<T, B, Storage>;
-        if (const int error = launch_kernel(kernel, unsigned(blocks), threads, floats * sizeof(float), stream, a)) return error;
+        if (const int error = launch_kernel(kernel, unsigned(blocks), threads, floats * sizeof(float), stream, a))
+            return error;
     }
     return backward ? add_partials(a.partials, blocks, int64_t{kinds} * a.width, a.sums, stream) : kSuccess;
 }
@@ -114,7 +118,8 @@ int launch_width(const DropoutAddNormArguments& a, bool backward, cudaStream_t s
 
 template <class T>
 int launch_bias(const DropoutAddNormArguments& a, bool backward, cudaStream_t stream) {
-    return a.bias_type == Type::float32 ? launch_width<T, float>(a, backward, stream) : launch_width<T, T>(a, backward, stream);
+    return a.bias_type == Type::float32 ? launch_width<T, float>(a, backward, stream)
+                                        : launch_width<T, T>(a, backward, stream);
 }
 
 int launch_typed(const DropoutAddNormArguments& a, bool backward, cudaStream_t stream) {

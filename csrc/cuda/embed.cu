@@ -1,6 +1,7 @@
-// Multimodal embeddings on a GPU, one warp per row. Backward: a block takes sixteen rows of one modality, four per warp, sums
-// gamma and beta in registers, and adds its warps in order; every other sum over rows reads per-row gradients from the workspace,
-// in the order of samples (positions), of a stable sort (words) or of rows (projected rows), so that nothing is atomic.
+// Multimodal embeddings on a GPU, one warp per row. Backward: a block takes sixteen rows of one modality, four
+// per warp, sums gamma and beta in registers, and adds its warps in order; every other sum over rows reads
+// per-row gradients from the workspace, in the order of samples (positions), of a stable sort (words) or of
+// rows (projected rows), so that nothing is atomic.
 #include "rows/embed.h"
 
 #include "row_warps.cuh"
@@ -103,7 +104,8 @@ __device__ void add_row(const Warp& warp, float* sum, const RegisterRow<Warp, kC
 }
 
 template <class T, int kChunks>
-__device__ void backward_row(const EmbedArguments& a, const EmbedWorkspace& room, int modality, int64_t row, Sums<kChunks>& sums) {
+__device__ void backward_row(const EmbedArguments& a, const EmbedWorkspace& room, int modality, int64_t row,
+                             Sums<kChunks>& sums) {
     const Warp warp = this_warp();
     const EmbedModality& m = a.modality[modality];
     const int width = int(a.width), sample = sample_of(m.offsets, int(a.samples), row);
@@ -188,8 +190,8 @@ __global__ void sum_positions(const __grid_constant__ EmbedArguments a, const __
 __global__ void sum_vectors(const __grid_constant__ EmbedArguments a, const __grid_constant__ EmbedWorkspace room) {
     const int modality = blockIdx.y / 6, which = blockIdx.y % 6;
     const EmbedModality& m = a.modality[modality];
-    float* const targets[] = {m.grad_gamma, m.grad_beta, m.grad_feature_gamma, static_cast<float*>(m.grad_mask), m.grad_type,
-                              m.grad_feature_beta};
+    float* const targets[] = {m.grad_gamma, m.grad_beta, m.grad_feature_gamma,
+                              static_cast<float*>(m.grad_mask), m.grad_type, m.grad_feature_beta};
     float* target = nullptr;
 #pragma unroll
     for (int i = 0; i < 6; ++i)
@@ -245,7 +247,8 @@ __global__ void gather_words(const __grid_constant__ EmbedArguments a, const __g
 
 // A warp sums one slab of the gradients of all rows that read its projected row.
 template <class T>
-__global__ void gather_projected(const __grid_constant__ EmbedArguments a, const __grid_constant__ EmbedWorkspace room) {
+__global__ void gather_projected(const __grid_constant__ EmbedArguments a,
+                                 const __grid_constant__ EmbedWorkspace room) {
     const Warp warp = this_warp();
     const int modality = 1 + blockIdx.z;
     const EmbedModality& m = a.modality[modality];
@@ -276,7 +279,8 @@ template <class Word>
 int words(const EmbedArguments& a, const EmbedWorkspace& room, cudaStream_t stream) {
     const EmbedModality& m = a.modality[0];
     const dim3 blocks(blocks_of(m.rows, kWarps), blocks_of(a.width, kSlab));
-    if (const int error = told_once(cudaMemsetAsync(m.grad_content, 0, m.contents * a.width * sizeof(Word), stream))) return error;
+    if (const int error = told_once(cudaMemsetAsync(m.grad_content, 0, m.contents * a.width * sizeof(Word), stream)))
+        return error;
     return m.rows ? launch_kernel(gather_words<Word>, blocks, 32 * kWarps, 0, stream, a, room) : kSuccess;
 }
 
@@ -289,12 +293,14 @@ int backward(const EmbedArguments& a, cudaStream_t stream) {
         if (a.modality[m].positions > positions) positions = a.modality[m].positions;
         if (m > 0 && a.modality[m].index && a.modality[m].rows > features) features = a.modality[m].rows;
     }
-    int error = row_blocks ? launch_kernel(backward_rows<T, kChunks>, row_blocks, 32 * kWarps, 0, stream, a, room) : kSuccess;
+    int error =
+        row_blocks ? launch_kernel(backward_rows<T, kChunks>, row_blocks, 32 * kWarps, 0, stream, a, room) : kSuccess;
     if (!error && positions) {
         const dim3 blocks(unsigned(positions), blocks_of(a.width, kColumns), 3);
         error = launch_kernel(sum_positions, blocks, kColumns, 0, stream, a, room);
     }
-    if (!error) error = launch_kernel(sum_vectors, dim3(blocks_of(a.width, 32), 3 * 6), dim3(32, kSlices), 0, stream, a, room);
+    if (!error)
+        error = launch_kernel(sum_vectors, dim3(blocks_of(a.width, 32), 3 * 6), dim3(32, kSlices), 0, stream, a, room);
     if (!error) error = a.word_type == Type::float32 ? words<float>(a, room, stream) : words<T>(a, room, stream);
     if (!error && features) {
         const dim3 blocks(blocks_of(features, kWarps), blocks_of(a.width, kSlab), 2);
@@ -312,7 +318,8 @@ int launch(const EmbedArguments& a, bool is_backward, cudaStream_t stream) {
 }
 
 int launch(const EmbedArguments& a, bool is_backward, void* stream) {
-    if (a.width < 1 || a.width > kRegisterWidth || (a.word_type != Type::float32 && a.word_type != a.type)) return kUnsupported;
+    if (a.width < 1 || a.width > kRegisterWidth || (a.word_type != Type::float32 && a.word_type != a.type))
+        return kUnsupported;
     const auto on = static_cast<cudaStream_t>(stream);
     switch (a.type) {
         case Type::float32: return launch<float>(a, is_backward, on);

@@ -1,5 +1,5 @@
-// Matrix products of a warp on 16 x 16 tiles, the same for 16-bit types (mma.m16n8k16) and fp32 (three mma.m16n8k8 of tf32 parts).
-// Of a tile, lane 4 g + t holds pairs of neighbours along k, in both cases of the same elements:
+// Matrix products of a warp on 16 x 16 tiles, the same for 16-bit types (mma.m16n8k16) and fp32 (three mma.m16n8k8 of
+// tf32 parts). Of a tile, lane 4 g + t holds pairs of neighbours along k, in both cases of the same elements:
 //     left operand    [16 rows, 16 k]     pair 0: row g, k 2t; 1: row g + 8; 2 and 3: the same at k + 8
 //     right operand   [16 k, 8 columns]   pair 0: column g, k 2t; 1: k + 8
 //     accumulator     [16 rows, 8 columns]   row g, columns 2t and 2t + 1; then row g + 8
@@ -32,8 +32,8 @@ struct Right {
     typename PairOf<T>::type pair[2][2];
 };
 
-// One of `parts` tensors in shared memory, whose rows of `width` elements lie side by side; 16 bytes more (fp32: 32) keep the rows
-// of a tile in different banks.
+// One of `parts` tensors in shared memory, whose rows of `width` elements lie side by side; 16 bytes more (fp32:
+// 32) keep the rows of a tile in different banks.
 template <class T, int width, int parts>
 struct SharedRows {
     using Element = T;
@@ -52,7 +52,8 @@ __device__ __forceinline__ Left<T> load_left(SharedRows<T, width, parts> rows, i
     } else {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-            left.pair[i] = *reinterpret_cast<const float2*>(rows.row(first + lane / 4 + i % 2 * 8) + k + i / 2 * 8 + lane % 4 * 2);
+            left.pair[i] =
+                *reinterpret_cast<const float2*>(rows.row(first + lane / 4 + i % 2 * 8) + k + i / 2 * 8 + lane % 4 * 2);
     }
     return left;
 }
@@ -102,16 +103,17 @@ __device__ __forceinline__ typename PairOf<T>::type pair_of(float low, float hig
 
 template <class T>
 __device__ __forceinline__ Left<T> left_of(const float (&tiles)[2][4]) {
-    return {{pair_of<T>(tiles[0][0], tiles[0][1]), pair_of<T>(tiles[0][2], tiles[0][3]), pair_of<T>(tiles[1][0], tiles[1][1]),
-             pair_of<T>(tiles[1][2], tiles[1][3])}};
+    return {{pair_of<T>(tiles[0][0], tiles[0][1]), pair_of<T>(tiles[0][2], tiles[0][3]),
+             pair_of<T>(tiles[1][0], tiles[1][1]), pair_of<T>(tiles[1][2], tiles[1][3])}};
 }
 
-// The nearest number that tf32 can hold; what it lacks is held by a second one, cut off where it is read. A NaN, whose bits may carry
-// over into a zero here, shows there.
+// The nearest number that tf32 can hold; what it lacks is held by a second one, cut off where it is read. A NaN, whose
+// bits may carry over into a zero here, shows there.
 __device__ __forceinline__ uint32_t tf32(float value) { return (float_bits(value) + 0x1000u) & 0xFFFFE000u; }
 __device__ __forceinline__ uint32_t tf32_rest(float value) { return float_bits(value - bits_float(tf32(value))); }
 
-// Tensor cores cut off what they add to c, and long sums of fp32 would drift by it: the sum of 16 is added to c outside of them.
+// Tensor cores cut off what they add to c, and long sums of fp32 would drift by it:
+// the sum of 16 is added to c outside of them.
 __device__ __forceinline__ void multiply_add_float(float (&c)[4], const float2 (&a)[4], const float2 (&b)[2]) {
     float sum[4] = {};
 #pragma unroll
@@ -131,7 +133,8 @@ __device__ __forceinline__ void multiply_add_float(float (&c)[4], const float2 (
 
 // Two accumulators side by side += left times right.
 template <class T>
-__device__ __forceinline__ void multiply_add_tile(float (&first)[4], float (&second)[4], const Left<T>& left, const Right<T>& right) {
+__device__ __forceinline__ void multiply_add_tile(float (&first)[4], float (&second)[4], const Left<T>& left,
+                                                  const Right<T>& right) {
     if constexpr (sizeof(T) == 2) {
         multiply_add<T>(first, left.pair, right.pair[0]);
         multiply_add<T>(second, left.pair, right.pair[1]);
@@ -158,8 +161,8 @@ __device__ __forceinline__ void transpose_in_quad(uint32_t (&words)[4]) {
 
 // Stores accumulators [16, width], row g times factor[0] and row g + 8 times factor[1]; only the first `count` rows.
 template <class T, int width>
-__device__ __forceinline__ void store_tile(const float (&sums)[width / 8][4], const float (&factor)[2], T* target, int64_t stride,
-                                           int count) {
+__device__ __forceinline__ void store_tile(const float (&sums)[width / 8][4], const float (&factor)[2], T* target,
+                                           int64_t stride, int count) {
     const int row = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -171,7 +174,8 @@ __device__ __forceinline__ void store_tile(const float (&sums)[width / 8][4], co
                 uint32_t words[4];
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
-                    words[i] = pack<T>(sums[first + i][2 * half] * factor[half], sums[first + i][2 * half + 1] * factor[half]);
+                    words[i] =
+                        pack<T>(sums[first + i][2 * half] * factor[half], sums[first + i][2 * half + 1] * factor[half]);
                 transpose_in_quad(words);
                 if (inside) *reinterpret_cast<uint4*>(at + (first + t) * 8) = {words[0], words[1], words[2], words[3]};
             }

@@ -34,7 +34,9 @@ int launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t s
         if (const int error = most_shared_bytes(most)) return error;
         if (shared_bytes > size_t(most)) return kTooLittleShared;
         // always for the most there is: a smaller bound could be that of another thread's launch
-        if (const int error = told_once(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most))) return error;
+        if (const int error =
+                told_once(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most)))
+            return error;
     }
     void* addresses[] = {&arguments...};
     return told_once(cudaLaunchKernel(kernel, grid, block, addresses, shared_bytes, stream));

@@ -40,7 +40,8 @@ static __global__ void sum_partials(const float* partials, int64_t chunks, int64
 }
 
 static int add_partials(const float* partials, int64_t chunks, int64_t columns, float* sums, cudaStream_t stream) {
-    return launch_kernel(sum_partials, unsigned((columns + 127) / 128), 128, 0, stream, partials, chunks, columns, sums);
+    return launch_kernel(sum_partials, unsigned((columns + 127) / 128), 128, 0, stream, partials, chunks, columns,
+                         sums);
 }
 
 }  // namespace memofast::cuda

@@ -26,7 +26,8 @@ BatchMemory take_idle(size_t size) {
     auto& blocks = idle();
     size_t best = blocks.size();
     for (size_t i = 0; i < blocks.size(); ++i)
-        if (blocks[i].size >= size && blocks[i].size / 2 <= size && (best == blocks.size() || blocks[i].size < blocks[best].size))
+        if (blocks[i].size >= size && blocks[i].size / 2 <= size &&
+            (best == blocks.size() || blocks[i].size < blocks[best].size))
             best = i;
     if (best == blocks.size()) return {};
     const BatchMemory found = blocks[best];

@@ -10,7 +10,8 @@ struct BatchMemory {
     size_t size = 0;  // bytes usable
 };
 
-// At least `size` bytes, aligned to 2 MiB and asked to be huge pages; contents are arbitrary. data is null where there is no memory.
+// At least `size` bytes, aligned to 2 MiB and asked to be huge pages; contents are arbitrary.
+// data is null where there is no memory.
 BatchMemory take_batch_memory(size_t size);
 
 // Keeps the memory for a later batch, or frees it where enough is kept.

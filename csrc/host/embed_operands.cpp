@@ -3,18 +3,19 @@
 namespace memofast {
 namespace {
 
-constexpr int kTypes = 6, kOffsets = 7, kFeatures[] = {8, 17}, kRng = 26, kSampleKeys = 27;
+constexpr int kTypes = 8, kOffsets = 9, kFeatures[] = {10, 20}, kRng = 30, kSampleKeys = 31;
 
-// One modality's fields, whatever their place; text has no mask and no inner norm.
+// One modality's fields, whatever their place; text has no mask and no inner norm, features have nothing added.
 struct Fields {
-    const Tensor &content, &index, &offsets, &mask, &position, &feature_gamma, &feature_beta, &gamma, &beta;
+    const Tensor &content, &index, &offsets, &mask, &position, &feature_gamma, &feature_beta, &gamma, &beta,
+        &position_ids, &added;
 };
 
 Fields fields_of(const Tensor* all, int modality) {
     static const Tensor none;
-    if (modality == 0) return {all[2], all[0], all[1], none, all[3], none, none, all[4], all[5]};
+    if (modality == 0) return {all[2], all[0], all[1], none, all[3], none, none, all[4], all[5], all[6], all[7]};
     const Tensor* own = all + kFeatures[modality - 1];
-    return {own[0], own[1], own[2], own[3], own[4], own[5], own[6], own[7], own[8]};
+    return {own[0], own[1], own[2], own[3], own[4], own[5], own[6], own[7], own[8], own[9], none};
 }
 
 int64_t rows_of(const Fields& own, int modality) { return modality == 0 ? own.index.size[0] : own.content.size[0]; }
@@ -23,6 +24,9 @@ bool modality_fits(const Fields& own, int modality, Element type, int64_t width,
     const auto is_vector = [&](const Tensor& vector, Element element) { return vector.is_vector(element, width); };
     if (!own.offsets.is_vector(Element::int32, bounds) || !own.position.is_table(Element::float32, width)) return false;
     if (!is_vector(own.gamma, Element::float32) || !is_vector(own.beta, Element::float32)) return false;
+    const int64_t rows = rows_of(own, modality);
+    if (own.position_ids && !own.position_ids.is_vector(Element::int32, rows)) return false;
+    if (own.added && (!own.added.is_table(Element::float32, width) || own.added.size[0] != rows)) return false;
     if (modality == 0)
         return (own.content.is_table(Element::float32, width) || own.content.is_table(type, width)) &&
             own.index.is_vector(Element::int32, own.index.size[0]);
@@ -45,7 +49,8 @@ bool EmbedOperands::fit(Element type, bool dropout) const {
         if (!modality_fits(own, modality, type, types.size[1], offsets.size[0])) return false;
     }
     return !dropout ||
-        (tensor[kRng].is_vector(Element::int64, 2) && tensor[kSampleKeys].is_vector(Element::int64, offsets.size[0] - 1));
+        (tensor[kRng].is_vector(Element::int64, 2) &&
+         tensor[kSampleKeys].is_vector(Element::int64, offsets.size[0] - 1));
 }
 
 EmbedArguments EmbedOperands::arguments() const {
@@ -70,6 +75,8 @@ EmbedArguments EmbedOperands::arguments() const {
         m.feature_beta = own.feature_beta.as<float>();
         m.gamma = own.gamma.as<float>();
         m.beta = own.beta.as<float>();
+        m.position_ids = own.position_ids.as<int32_t>();
+        m.added = own.added.as<float>();
         m.rows = rows_of(own, modality);
         m.contents = own.content.size[0];
         m.positions = own.position.size[0];
@@ -89,8 +96,10 @@ void EmbedGradients::add_to(EmbedArguments& a) const {
     for (int modality = 0; modality < 3; ++modality) {
         EmbedModality& m = a.modality[modality];
         m.grad_content = content[modality].data;
+        m.position_order = position_order[modality].as<int64_t>();
         if (modality == 0) {
             m.order = order.as<int64_t>();
+            m.grad_added = added.as<float>();
         } else {
             m.grad_mask = take(1);
             m.grad_feature_gamma = take(1);

@@ -1,4 +1,5 @@
-// Records come from a memory map that aligns nothing, so every read is a memcpy; the copy is bound by memory, not by arithmetic.
+// Records come from a memory map that aligns nothing, so every read is a memcpy;
+// the copy is bound by memory, not by arithmetic.
 #include "gather.h"
 
 #include <omp.h>
@@ -133,11 +134,13 @@ bool find_column(const uint8_t* record, const Header& header, const GatherColumn
     return false;
 }
 
-void copy_column(const GatherColumn& wanted, const Column& column, const uint8_t* in, int64_t rows, int64_t first, int64_t record) {
+void copy_column(const GatherColumn& wanted, const Column& column, const uint8_t* in, int64_t rows, int64_t first,
+                 int64_t record) {
     const RecordType type = RecordType(column.type);
     const int64_t size = size_of(wanted.type);
     uint8_t* out = static_cast<uint8_t*>(wanted.out);
-    if (wanted.width == 0) return copy_values(wanted.type, out + record * wanted.padded * size, type, in, wanted.padded);
+    if (wanted.width == 0)
+        return copy_values(wanted.type, out + record * wanted.padded * size, type, in, wanted.padded);
     out += first * wanted.padded * size;
     if (wanted.width == wanted.padded) return copy_values(wanted.type, out, type, in, rows * wanted.width);
     const int64_t stride = wanted.width * size_of(type), tail = (wanted.padded - wanted.width) * size;

@@ -1,5 +1,5 @@
-// Tensors as Python hands them over. PyTorch shows them through DLPack's exchange interface, which costs some ten nanoseconds where an
-// attribute costs a hundred. Source of the structures: DLPack 1.3, dlpack.h.
+// Tensors as Python hands them over. PyTorch shows them through DLPack's exchange interface, which costs some ten
+// nanoseconds where an attribute costs a hundred. Source of the structures: DLPack 1.3, dlpack.h.
 #pragma once
 
 #include <cstdint>

@@ -18,7 +18,8 @@ MEMOFAST_FUNCTION SequenceRows keys_of(const AttentionArguments& a, int64_t samp
 
 // Of queries that are not the keys' rows; those without a key count as rows of no sequence.
 MEMOFAST_FUNCTION SequenceRows queries_of(const AttentionArguments& a, int64_t sample, const SequenceRows& keys) {
-    const int first = a.query_offsets[sample], room = (sample < a.samples ? a.query_offsets[sample + 1] : int(a.queries)) - first;
+    const int first = a.query_offsets[sample],
+              room = (sample < a.samples ? a.query_offsets[sample + 1] : int(a.queries)) - first;
     const int length = keys.length ? room : 0;
     return {first, length, room - length};
 }

@@ -26,7 +26,8 @@ MEMOFAST_FUNCTION void gelu_packet(const T* x, const Unit* bias, int count, T* o
 
 // Adds the packet's share of the bias gradient to sums[kUnits].
 template <class T>
-MEMOFAST_FUNCTION void gelu_packet_backward(const T* x, const Unit* bias, const T* grad, int count, T* grad_x, Unit* sums) {
+MEMOFAST_FUNCTION void gelu_packet_backward(const T* x, const Unit* bias, const T* grad, int count, T* grad_x,
+                                            Unit* sums) {
     Unit v[kUnits], g[kUnits];
     load_packet(x, count, v);
     load_packet(grad, count, g);

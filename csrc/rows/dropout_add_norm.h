@@ -1,4 +1,5 @@
-// One row of LayerNorm(residual + dropout(x + bias)). Backward sums the row again from x and residual and draws its dropout again.
+// One row of LayerNorm(residual + dropout(x + bias)).
+// Backward sums the row again from x and residual and draws its dropout again.
 #pragma once
 
 #include "../dropout_add_norm.h"
@@ -38,7 +39,8 @@ MEMOFAST_FUNCTION void sum_chunk(const NormRow<T, B>& row, const Span& span, flo
 }
 
 template <class Group, class Row, class T, class B>
-MEMOFAST_FUNCTION void norm_row(const Group& group, const NormRow<T, B>& row, Row& z, float eps, T* out, float* statistics) {
+MEMOFAST_FUNCTION void norm_row(const Group& group, const NormRow<T, B>& row, Row& z, float eps, T* out,
+                                float* statistics) {
     constexpr int n = Group::kChunk;
     MEMOFAST_UNROLL for (int k = 0; k < z.chunks(row.width); ++k) {
         float factors[n];
@@ -58,12 +60,12 @@ MEMOFAST_FUNCTION void norm_row(const Group& group, const NormRow<T, B>& row, Ro
     }
 }
 
-// `normal`, `scaled` and `factors` are rows of scratch; sums_* get this row's share of the gradients of gamma, beta and bias
-// (sums_bias may be null), in the group's own order (`slot`).
+// `normal`, `scaled` and `factors` are rows of scratch; sums_* get this row's share of the gradients of gamma, beta and
+// bias (sums_bias may be null), in the group's own order (`slot`).
 template <class Group, class Row, class T, class B>
-MEMOFAST_FUNCTION void norm_row_backward(const Group& group, const NormRow<T, B>& row, const float* statistics, const T* grad,
-                                         Row& normal, Row& scaled, Row& factors, T* grad_x, T* grad_residual,
-                                         float* sums_gamma, float* sums_beta, float* sums_bias) {
+MEMOFAST_FUNCTION void norm_row_backward(const Group& group, const NormRow<T, B>& row, const float* statistics,
+                                         const T* grad, Row& normal, Row& scaled, Row& factors, T* grad_x,
+                                         T* grad_residual, float* sums_gamma, float* sums_beta, float* sums_bias) {
     constexpr int n = Group::kChunk;
     const float mean = statistics[0], rstd = statistics[1];
     float total = 0.0f, along = 0.0f;

@@ -19,7 +19,8 @@ struct EmbedPlace {
 
 template <class Group, class Row, class Content, class Out>
 MEMOFAST_FUNCTION EmbedStatistics embed_row(const Group& group, Row& z, const EmbedModality& m, Content content,
-                                            const EmbedPlace& place, const Dropout& dropout, int width, float eps, Out* out) {
+                                            const EmbedPlace& place, const Dropout& dropout, int width, float eps,
+                                            Out* out) {
     constexpr int n = Group::kChunk;
     EmbedStatistics found{};
     float a[n], b[n];
@@ -63,12 +64,13 @@ MEMOFAST_FUNCTION EmbedStatistics embed_row(const Group& group, Row& z, const Em
     return found;
 }
 
-// Gradient of one row: left in `d` for its content, given to sums.add_total for content + position + type, and added to the rows
-// sums.gamma, beta and feature_gamma. `z` and `h` are scratch.
+// Gradient of one row: left in `d` for its content, given to sums.add_total for content + position + type, and added to
+// the rows sums.gamma, beta and feature_gamma. `z` and `h` are scratch.
 template <class Group, class Row, class Sums, class Content, class Out>
 MEMOFAST_FUNCTION void embed_row_backward(const Group& group, Row& d, Row& z, Row& h, Sums& sums,
                                           const EmbedModality& m, Content content, const EmbedPlace& place,
-                                          const EmbedStatistics& known, const Dropout& dropout, int width, const Out* grad) {
+                                          const EmbedStatistics& known, const Dropout& dropout, int width,
+                                          const Out* grad) {
     constexpr int n = Group::kChunk;
     const float* position = m.position + int64_t(place.position) * width;
     float a[n], b[n], c[n];

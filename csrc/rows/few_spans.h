@@ -18,7 +18,8 @@ MEMOFAST_FUNCTION int64_t smallest_element(SignedWide values) {
     return values[0];
 }
 
-// Bits of the rows under the `spans` spans whose start has the smallest (word, index) among `candidates`, at most 4 * draws.
+// Bits of the rows under the `spans` spans whose start has the smallest (word,
+// index) among `candidates`, at most 4 * draws.
 template <int draws>
 MEMOFAST_FUNCTION uint64_t few_spans(Key key, int64_t sample_key, int32_t candidates, int32_t spans, int32_t length) {
     constexpr int vectors = draws / kWideElements;

@@ -1,5 +1,6 @@
-// The lane group: how one row is shared among lanes. On a GPU a row belongs to the 32 lanes of a warp; on the CPU to one
-// lane, whose loops over a chunk the compiler vectorises. A row kernel is a template over the group and knows only its row:
+// The lane group: how one row is shared among lanes. On a GPU a row belongs to the 32 lanes of a
+// warp; on the CPU to one lane, whose loops over a chunk the compiler vectorises. A row kernel is a
+// template over the group and knows only its row:
 //
 //     MEMOFAST_UNROLL for (int k = 0; k < row.chunks(width); ++k) {  // the chunks of this lane
 //         const Span span = group.span(k, width);                    // first channel, channels in this chunk

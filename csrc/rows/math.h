@@ -1,4 +1,5 @@
-// The normal distribution by polynomials, so that it vectorises and agrees between compilers. V is float or a vector of floats.
+// The normal distribution by polynomials, so that it vectorises and agrees between compilers.
+// V is float or a vector of floats.
 #pragma once
 
 #include "rows/packets.h"
@@ -35,7 +36,8 @@ MEMOFAST_FUNCTION V polynomial(const float (&c)[terms], V u) {
 // e^(-a^2/2) for a in [0, 13]: 2^f by a minimax polynomial on [-1/2, 1/2] (relative error 2e-9 before rounding).
 template <class V>
 MEMOFAST_FUNCTION V bell(V a) {
-    constexpr float c[7] = {1.0f, 0.693147182f, 0.240226462f, 0.0555032864f, 0.00961848907f, 0.00133999309f, 0.000153458166f};
+    constexpr float c[7] = {1.0f, 0.693147182f, 0.240226462f, 0.0555032864f,
+                            0.00961848907f, 0.00133999309f, 0.000153458166f};
     const V square = a * a;
     const V shifted = square * -0.721347520f + 12582912.0f;  // 1.5 * 2^23: rounds to an integer in the low bits
     const V f = square * -0.721347520f - (shifted - 12582912.0f);
@@ -77,7 +79,7 @@ MEMOFAST_FUNCTION V near_scaled(V a) {
 // v Phi(v) for results of 16 bits, absolute error 1.2e-5: Phi(|v|) - 1/2 by a minimax polynomial, 1/2 at the end.
 template <class V>
 MEMOFAST_FUNCTION V gelu_short(V v) {
-    constexpr float c[11] = {0.491117179f,    0.0569172129f, -0.160163999f, 0.247783452f,   -0.195711255f, 0.00321997376f,
+    constexpr float c[11] = {0.491117179f, 0.0569172129f, -0.160163999f, 0.247783452f, -0.195711255f, 0.00321997376f,
                              0.13717249f, -0.0903524235f, -0.0143927047f, 0.032488551f, -0.00807847269f};
     const V a = magnitude(v);
     return a * polynomial(c, near_scaled(at_most(a, kNear))) + 0.5f * v;

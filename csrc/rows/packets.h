@@ -1,11 +1,12 @@
-// A packet: the neighbouring elements of a row that one lane reads, computes and writes in one go, without memory between. On the CPU
-// they are two vectors, on a GPU eight floats. Arithmetic on `Unit`s is written once, as templates over it.
+// A packet: the neighbouring elements of a row that one lane reads, computes and writes in one go,
+// without memory between. On the CPU they are two vectors, on a GPU eight floats. Arithmetic on
+// `Unit`s is written once, as templates over it.
 #pragma once
 
 #include "rows/lanes.h"
 
 #ifndef __CUDACC__
-#include "cpu/vectors.h"
+#include "rows/vectors.h"
 #endif
 
 namespace memofast::MEMOFAST_VARIANT {
@@ -31,15 +32,16 @@ using Unit = Floats;
 constexpr int kUnits = 2, kPacket = kUnits * kLanes;
 
 #if defined(__AVX512F__)
-// BFloat16 of a CPU with AVX512-BF16, which is asked for at run time. Its instruction rounds the same, but to zero below 1.2e-38.
+// BFloat16 of a CPU with AVX512-BF16, which is asked for at run time. Its instruction rounds the same,
+// but to zero below 1.2e-38.
 struct NativeBFloat16 {
     uint16_t bits;
 };
 typedef uint16_t Sixteens __attribute__((vector_size(64)));
 #endif
 
-// Units of 16-bit elements are dealt out in turn, for an even and an odd element share 32 bits in memory. `deal` brings units that lie in
-// the order of elements into that of T, `undeal` brings them back.
+// Units of 16-bit elements are dealt out in turn, for an even and an odd element share 32 bits in memory. `deal` brings
+// units that lie in the order of elements into that of T, `undeal` brings them back.
 template <class T>
 MEMOFAST_FUNCTION void deal(Unit* units) {
     if (sizeof(T) != 2) return;

@@ -1,4 +1,5 @@
-// Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) and memofast's layout of its counters.
+// Philox-4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+// SC 2011) and memofast's layout of its counters.
 #pragma once
 
 #include "variant.h"

@@ -1,5 +1,5 @@
-// The masked rows of one sample. The random words of its rows lie in its own part of `source` until they are used, so that a
-// sample may have any number of rows and no workspace is needed.
+// The masked rows of one sample. The random words of its rows lie in its own part of `source` until they are used, so
+// that a sample may have any number of rows and no workspace is needed.
 #pragma once
 
 #include "rows/sample_lanes.h"
@@ -69,14 +69,16 @@ MEMOFAST_FUNCTION int32_t mask_independent(const Lanes& lanes, const SpanPolicy&
     return lanes.sum(targets);
 }
 
-// `spans` distinct spans of `length` rows, starting at one of `candidates` rows; `reading`: each reads another span's rows.
+// `spans` distinct spans of `length` rows, starting at one of `candidates` rows; `reading`:
+// each reads another span's rows.
 template <class Lanes>
 MEMOFAST_FUNCTION int32_t mask_spans(const Lanes& lanes, Key key, int64_t sample_key, int32_t first, int32_t n,
                                      int32_t candidates, int32_t spans, int32_t length, bool reading, int32_t* source) {
 #ifndef __CUDACC__
     if (kWideElements > 2 && n <= kFewRows && !reading) {  // vectors of two are no faster
-        const uint64_t rows = candidates <= kFewRows / 2 ? few_spans<kFewRows / 8>(key, sample_key, candidates, spans, length)
-                                                         : few_spans<kFewRows / 4>(key, sample_key, candidates, spans, length);
+        const uint64_t rows = candidates <= kFewRows / 2
+            ? few_spans<kFewRows / 8>(key, sample_key, candidates, spans, length)
+            : few_spans<kFewRows / 4>(key, sample_key, candidates, spans, length);
         return write_few(rows, kMaskVector, first, n, source);
     }
 #endif
@@ -84,7 +86,8 @@ MEMOFAST_FUNCTION int32_t mask_spans(const Lanes& lanes, Key key, int64_t sample
     uint64_t last = next_stored(lanes, source, candidates, 0);
     for (int32_t i = 1; i < spans; ++i) last = next_stored(lanes, source, candidates, last + 1);
     uint64_t replacing = ~uint64_t{0};
-    int32_t start = -length, replacement = 0, targets = 0;  // of the latest span that starts at or before this lane's row
+    // of the latest span that starts at or before this lane's row
+    int32_t start = -length, replacement = 0, targets = 0;
     for (int32_t base = 0; base < n; base += Lanes::width) {
         const int32_t row = base + lanes.lane();
         const bool starts = row < candidates && (uint64_t(uint32_t(source[row])) << 32 | uint32_t(row)) <= last;
@@ -139,7 +142,8 @@ MEMOFAST_FUNCTION int32_t mask_sample(const Lanes& lanes, const SpanPolicy& poli
         const int64_t wanted = n * numerator / (denominator * length);
         const int32_t candidates = n - length + (policy.original ? -1 : 1);
         const int32_t spans = wanted < candidates ? int32_t(wanted) : candidates;
-        const uint32_t eight_tenths = uint32_t((uint64_t{8} << 32) / 10), nine_tenths = uint32_t((uint64_t{9} << 32) / 10);
+        const uint32_t eight_tenths = uint32_t((uint64_t{8} << 32) / 10),
+                       nine_tenths = uint32_t((uint64_t{9} << 32) / 10);
         const bool dropped = policy.dice && whole.word[1] >= nine_tenths;
         const bool reading = policy.dice && whole.word[1] >= eight_tenths;
         if (spans > 0 && !dropped)

@@ -32,10 +32,11 @@ MEMOFAST_FUNCTION Wide wide_product(Wide value, uint32_t factor) {
 #endif
 }
 
-// words[i][v]: word i of one draw per element, at these positions and blocks. A word is the low half of its element; what the high
-// half holds is arbitrary, as only the product reads its operand, and its low half alone.
+// words[i][v]: word i of one draw per element, at these positions and blocks. A word is the low half of its element;
+// what the high half holds is arbitrary, as only the product reads its operand, and its low half alone.
 template <int vectors>
-MEMOFAST_FUNCTION void draw_wide(Key key, int64_t sample_key, const Wide* positions, const Wide* blocks, Wide (*words)[vectors]) {
+MEMOFAST_FUNCTION void draw_wide(Key key, int64_t sample_key, const Wide* positions, const Wide* blocks,
+                                 Wide (*words)[vectors]) {
     for (int v = 0; v < vectors; ++v) {
         words[0][v] = Wide{} + uint64_t(sample_key);
         words[1][v] = Wide{} + (uint64_t(sample_key) >> 32);
@@ -69,11 +70,13 @@ MEMOFAST_FUNCTION void count_wide(uint64_t first, Wide* elements) {
     for (int v = 0; v < vectors; ++v) elements[v] = counting_wide() + (first + uint64_t(v * kWideElements));
 }
 
-// Draws as eight-byte halves in order: out[2 i] = words 0 and 1 of draw i, out[2 i + 1] = words 2 and 3 (little-endian).
+// Draws as eight-byte halves in order: out[2 i] = words 0 and 1 of draw i,
+// out[2 i + 1] = words 2 and 3 (little-endian).
 template <int vectors>
 MEMOFAST_FUNCTION void store_draws(const Wide (*words)[vectors], uint64_t* out) {
     for (int v = 0; v < vectors; ++v) {
-        const Wide front = (words[0][v] & 0xFFFFFFFFu) | (words[1][v] << 32), back = (words[2][v] & 0xFFFFFFFFu) | (words[3][v] << 32);
+        const Wide front = (words[0][v] & 0xFFFFFFFFu) | (words[1][v] << 32),
+                   back = (words[2][v] & 0xFFFFFFFFu) | (words[3][v] << 32);
         const Wide alternate = (counting_wide() >> 1) + (counting_wide() & 1) * kWideElements;
         const Wide lower = __builtin_shuffle(front, back, alternate);
         const Wide upper = __builtin_shuffle(front, back, alternate + kWideElements / 2);

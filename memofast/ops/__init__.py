@@ -5,7 +5,6 @@ from memofast.ops.attention_reference import attention_reference, cross_attentio
 from memofast.ops.bias_gelu import bias_gelu, bias_gelu_reference
 from memofast.ops.dropout_add_norm import dropout_add_norm, dropout_add_norm_reference
 from memofast.ops.embed import FeatureRows, TextRows, embed, embed_reference
-from memofast.ops.masks import RowsToMask, WordsToMask, masks
 from memofast.ops.span_mask import MaskedRows, SpanPolicy, span_mask, span_mask_reference
 from memofast.ops.token_mask import MaskedTokens, TokenPolicy, token_mask, token_mask_reference
 
@@ -13,11 +12,9 @@ __all__ = [
     "FeatureRows",
     "MaskedRows",
     "MaskedTokens",
-    "RowsToMask",
     "SpanPolicy",
     "TextRows",
     "TokenPolicy",
-    "WordsToMask",
     "attention",
     "attention_reference",
     "bias_gelu",
@@ -28,7 +25,6 @@ __all__ = [
     "dropout_add_norm_reference",
     "embed",
     "embed_reference",
-    "masks",
     "span_mask",
     "span_mask_reference",
     "token_mask",

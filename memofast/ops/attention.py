@@ -1,6 +1,7 @@
 """Multi-head attention inside each sequence of a packed or padded batch: softmax(scale q k^T), dropout, times v.
 
-Operands of what follows: qkv [N, 3, H, D] alone, or queries q [n, H, D] in its place with kv [N, 2, H, D] and query_offsets.
+Operands of what follows: qkv [N, 3, H, D] alone, or queries q [n, H, D] in its place with kv [N, 2, H, D] and
+query_offsets.
 """
 
 import torch
@@ -109,8 +110,8 @@ _cross_attention = library.define(
     refuse=_refuse,
 )
 _cross_attention_backward = library.define(
-    f"cross_attention_backward(Tensor grad, Tensor out, Tensor lse, Tensor q, Tensor kv, Tensor query_offsets, {_OPTIONS}) "
-    "-> (Tensor, Tensor)",
+    "cross_attention_backward(Tensor grad, Tensor out, Tensor lse, Tensor q, Tensor kv, Tensor query_offsets, "
+    f"{_OPTIONS}) -> (Tensor, Tensor)",
     lambda *arguments: tuple(_backward(*arguments)),
     lambda grad, out, lse, q, kv, *_: (torch.empty_like(q), torch.empty_like(kv)),
     refuse=_refuse,
@@ -163,17 +164,22 @@ def attention(
     Args:
         qkv: [N, 3, H, D] fp32 or bf16 (fp16 on GPUs; fp64 with backend reference), D a multiple of 8.
         offsets: [B+1] int32, first row of every sequence, ending within N; offsets[0] = 0.
-        lengths: [B] int32, rows used of each sequence, at most offsets[b+1] - offsets[b]; None: all of them. A padded batch of
+        lengths: [B] int32, rows used of each sequence, at most offsets[b+1] - offsets[b]; None: all of them. A padded
+        batch of
             B x S rows has offsets = arange(0, B*S + 1, S).
         p: dropout probability of the softmax; see `attention_keep_mask`, `philox.keep_scale`.
         scale: None stands for D ** -0.5.
         rng: [2] int64, run seed and update number; sample_keys [B] int64; site: `philox.site`. Needed where p > 0.
-        longest: no sequence is longer than this, if the caller knows; 0: unknown. Backend cuda then shares out its memory better.
-        backend: auto, reference, cpu, cuda (D 32, 64, 96 or 128; sm_80 or newer), triton (D at most 128), or torch (plain PyTorch, any
+        longest: no sequence is longer than this, if the caller knows; 0: unknown. Backend cuda then shares out its
+        memory better.
+        backend: auto, reference, cpu, cuda (D 32, 64, 96 or 128; sm_80 or newer), triton (D at most 128), or torch
+        (plain PyTorch, any
             device; waits for the device to learn the longest length).
     Returns: [N, H, D], zero in rows of no sequence; so is the gradient.
-    Raises: ValueError for a wrong shape, type, device or stride, offsets or lengths out of range, or an unknown backend.
-    Notes: softmax and sums in fp32; two runs are bitwise equal for any number of threads; a sequence's result does not depend on
+    Raises: ValueError for a wrong shape, type, device or stride, offsets or lengths out of range, or an unknown
+        backend.
+    Notes: softmax and sums in fp32; two runs are bitwise equal for any number of threads; a sequence's result does not
+    depend on
         the rest of the batch.
     """
     return _attend((qkv, None, None, offsets, lengths, rng, sample_keys), site, p, scale, longest, backend)
@@ -203,7 +209,8 @@ def cross_attention(
         offsets, lengths: as in `attention`, of the rows of kv.
         longest: no sequence of queries or keys is longer than this; the rest as in `attention`.
     Returns: [n, H, D], zero in rows of no sequence and for queries without a key; so is the gradient.
-    Notes: dropout's positions count from the first query of the sequence. With q and kv of the same rows this is `attention`, to the bit.
+    Notes: dropout's positions count from the first query of the sequence. With q and kv of the same rows this is
+    `attention`, to the bit.
     """
     return _attend((q, kv, query_offsets, offsets, lengths, rng, sample_keys), site, p, scale, longest, backend)
 

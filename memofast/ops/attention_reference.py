@@ -15,7 +15,8 @@ def attention_keep_mask(
 ) -> Tensor:
     """Which probabilities attention dropout keeps.
 
-    Layout: position = head << 16 | query, block = key // 8, lane = key % 8; query and key count from their sequence's start.
+    Layout: position = head << 16 | query, block = key // 8, lane = key % 8; query and key count from their sequence's
+    start.
     Args: length: keys of each sequence; queries: as many as keys where None.
     Returns: [B, heads, queries, length] bool (sample, head, query, key).
     """

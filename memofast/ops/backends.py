@@ -1,7 +1,8 @@
 """Which backend `auto` takes: what was measured, by operator and generation of device, and how the table is read.
 
-A row lists backends in order; the first one that this installation has and that covers the operands is taken. To fill in a GPU's
-rows, run `pytest bench -m gpu --benchmark-json=FILE` there, put the fastest backend first, and write down the date and the command.
+A row lists backends in order; the first one that this installation has and that covers the operands is taken. To fill
+in a GPU's rows, run `pytest bench -m gpu --benchmark-json=FILE` there, put the fastest backend first, and write down
+the date and the command.
 """
 
 from importlib.util import find_spec
@@ -26,7 +27,8 @@ def _measured(backend: str, command: str) -> Row:
     return Row((backend,), "2026-11-22", command)
 
 
-# `before_sm_80`: GPUs that no kernel is built for; `sm_80` also stands for 8.6 to 8.9, `sm_100` for all newer ones; `other`: no CUDA device.
+# `before_sm_80`: GPUs that no kernel is built for; `sm_80` also stands for 8.6 to 8.9, `sm_100` for all newer ones;
+# `other`: no CUDA device.
 TABLE = {
     "attention": {
         "cpu": _measured("cpu", "pytest bench/test_attention.py"),
@@ -99,7 +101,8 @@ _known: dict[int | None, str] = {}  # generation of each CUDA device that was as
 
 
 def automatic(operator: str, tensor: Tensor, uncovered: tuple[str, ...] = ()) -> str:
-    """What `auto` means for an operator on the device of a tensor; `uncovered`: backends that do not take these operands."""
+    """What `auto` means for an operator on the device of a tensor; `uncovered`: backends that do not take these
+    operands."""
     if tensor.dtype is torch.float64:
         return "reference"
     if tensor.is_cpu:

@@ -1,7 +1,10 @@
 """Multimodal embeddings: words and projected features to packed rows, each sample as text, visual, speech.
 
-Source of the formulas: MEmoBERT's embeddings, LN(word + position + type) and LN(LN(projection) + position + type), then dropout.
+Source of the formulas: MEmoBERT's embeddings, LN(word + position + type) and LN(LN(projection) + position + type), then
+dropout.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -9,8 +12,10 @@ from torch import Tensor
 from memofast import _C
 from memofast.ops import backends, faults, library, philox
 from memofast.ops.embed_operands import (
+    ADDED,
     COUNT,
     FLOATING,
+    POSITIONS,
     SPEECH,
     TABLES,
     TYPES,
@@ -23,8 +28,10 @@ from memofast.ops.embed_operands import (
     operands_of,
     output_type,
     refuse_bad_indices,
+    refuse_further,
     sum_rows,
     sum_type,
+    takes_further,
     total_rows,
 )
 from memofast.ops.embed_reference import embed_reference, embed_reference_backward
@@ -40,6 +47,7 @@ _KERNEL_TYPES = {
 def _forward(*arguments) -> tuple[Tensor, Tensor]:
     tensors, (rows, p, eps, site, dtype, backend) = arguments[:COUNT], arguments[COUNT:]
     types = tensors[TYPES]
+    refuse_further(tensors, backend)
     if backend == "reference":
         operands = operands_of(tensors)
         refuse_bad_indices(operands, rows)
@@ -57,14 +65,17 @@ def _forward(*arguments) -> tuple[Tensor, Tensor]:
     return out, statistics
 
 
-def _backward(grad: Tensor, statistics: Tensor, *arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _backward(grad: Tensor, statistics: Tensor, *arguments) -> tuple[Tensor | None, ...]:
+    """Gradients of the word table and the projected rows, what is summed over rows, and the gradient of `added` (None:
+    there is none)."""
     tensors, (rows, p, eps, site, dtype, backend) = arguments[:COUNT], arguments[COUNT:]
+    refuse_further(tensors, backend)
     if backend == "reference":
         return embed_reference_backward(grad, operands_of(tensors), rows, p, eps, site, dtype)
     if backend == "triton":
         from memofast.kernels import embed as kernels
 
-        return kernels.backward(grad, statistics, tensors, p, site)
+        return *kernels.backward(grad, statistics, tensors, p, site), None
     types, visual, speech = tensors[TYPES], tensors[VISUAL], tensors[SPEECH]
     features = (
         types.new_empty(0, dtype=torch.float32) if own is None else torch.empty_like(own) for own in (visual, speech)
@@ -72,12 +83,22 @@ def _backward(grad: Tensor, statistics: Tensor, *arguments) -> tuple[Tensor, Ten
     contents = (library.output_like(tensors[2]), *features)
     sums = torch.empty((sum_rows(tensors), types.shape[1]), dtype=torch.float32, device=types.device)
     order = torch.sort(tensors[0], stable=True).indices
+    added = None if tensors[ADDED] is None else torch.empty_like(tensors[ADDED], dtype=torch.float32)
+    orders = (
+        None if tensors[place] is None else torch.sort(tensors[place], stable=True).indices for place in POSITIONS
+    )
     workspace = None
     if backend == "cuda":
         workspace = torch.empty(_C.embed_workspace(tensors), dtype=torch.float32, device=types.device)
-    results = (grad, statistics, (order, *contents, sums), workspace)
+    results = (grad, statistics, (order, *contents, sums, added, *orders), workspace)
     _run(_C.embed_backward, tensors, results, rows, p, (), site, backend)
-    return *contents, sums
+    return *contents, sums, added
+
+
+def _backward_as_op(*arguments) -> tuple[Tensor, ...]:
+    """`_backward` of the raw op, which returns an empty tensor for none."""
+    *others, added = _backward(*arguments)
+    return *others, arguments[0].new_empty(0, dtype=torch.float32) if added is None else added
 
 
 def _run(kernel, tensors: tuple, results: tuple, rows: int, p: float, eps: tuple, site: int, backend: str) -> None:
@@ -96,13 +117,14 @@ def _as(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return tensor if tensor is None or tensor.dtype is dtype else tensor.to(dtype)
 
 
-def _schema_of(prefix: str, fields: tuple[str, ...], optional: bool) -> str:
-    return ", ".join(f"Tensor{'?' if optional else ''} {prefix}_{field}" for field in fields)
+def _schema_of(prefix: str, fields: tuple[str, ...], optional: Iterable[str]) -> str:
+    return ", ".join(f"Tensor{'?' if field in optional else ''} {prefix}_{field}" for field in fields)
 
 
+_FEATURES = FeatureRows._fields
 _SCHEMA = (
-    f"{_schema_of('text', TextRows._fields, False)}, Tensor types, Tensor offsets, "
-    f"{_schema_of('visual', FeatureRows._fields, True)}, {_schema_of('speech', FeatureRows._fields, True)}, "
+    f"{_schema_of('text', TextRows._fields, TextRows._field_defaults)}, Tensor types, Tensor offsets, "
+    f"{_schema_of('visual', _FEATURES, _FEATURES)}, {_schema_of('speech', _FEATURES, _FEATURES)}, "
     "Tensor? rng, Tensor? sample_keys, int rows, float p, float eps, int site, ScalarType dtype, str backend"
 )
 
@@ -118,7 +140,10 @@ def _fake_backward(grad, statistics, *arguments):
     features = (tensors[VISUAL], tensors[SPEECH])
     contents = [grad.new_empty(0, dtype=torch.float32) if own is None else torch.empty_like(own) for own in features]
     sums = types.new_empty((sum_rows(tensors), types.shape[1]), dtype=sum_type(arguments[-2], types.dtype))
-    return torch.empty_like(tensors[2]), *contents, sums
+    added = grad.new_empty(0, dtype=torch.float32)
+    if tensors[ADDED] is not None:
+        added = torch.empty_like(tensors[ADDED], dtype=sums.dtype)
+    return torch.empty_like(tensors[2]), *contents, sums, added
 
 
 def _refuse(named: dict) -> None:
@@ -128,8 +153,8 @@ def _refuse(named: dict) -> None:
 
 _embed = library.define(f"embed({_SCHEMA}) -> (Tensor, Tensor)", _forward, _fake_forward, refuse=_refuse)
 _embed_backward = library.define(
-    f"embed_backward(Tensor grad, Tensor statistics, {_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor)",
-    _backward,
+    f"embed_backward(Tensor grad, Tensor statistics, {_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward_as_op,
     _fake_backward,
     refuse=_refuse,
 )
@@ -172,28 +197,36 @@ def embed(
     """Packed hidden rows: Dropout(LN(word + position + type)) and Dropout(LN(LN(projected or mask) + position + type)).
 
     Args:
-        text, visual, speech: see `TextRows`, `FeatureRows`; a feature modality may be None. Position = row within the modality in
-            its sample. Tables fp32 or the compute type.
+        text, visual, speech: see `TextRows`, `FeatureRows`; a feature modality may be None. Position = row within the
+        modality in
+            its sample, or what `positions` says; text.added joins the word. Tables and text.added fp32 or the compute
+            type.
         types: [3, C], rows for text, visual, speech. offsets: [B+1] int32, the sum of the modalities' offsets.
         rows: of the output; None: the sum of the modalities' rows.
         p: dropout probability, drawn by row within the joint sample (`philox.hidden_keep_mask`); see
             `philox.keep_scale` for the scale of kept ones.
         rng: [2] int64, run seed and update number; sample_keys [B] int64; site: `philox.site`. Needed where p > 0.
         dtype: the compute type, of the output; None: that of `projected`, else of `word`.
-        backend: auto, reference, cpu, cuda (C up to 1024; the word table fp32 or the compute type), or triton (C up to 1024).
+        backend: auto, reference, cpu, cuda (C up to 1024; the word table fp32 or the compute type), or triton (C up to
+        1024). The last two
+            take no `positions` and no `added`: with them `auto` is `reference` on a GPU, and naming one of the two
+            raises.
     Returns: [rows, C] in `dtype`; rows past offsets[-1] are zero, and so are their gradients.
-    Raises: ValueError for a wrong shape, type, device or stride; for offsets, ids or source rows out of range and for samples longer
-        than a position table on the CPU, and on a GPU where MEMOFAST_DEBUG is 1.
-    Notes: arithmetic and statistics in fp32; gradients of tables are added in a fixed order, so two runs are bitwise equal for any
+    Raises: ValueError for a wrong shape, type, device or stride; for offsets, ids, positions or source rows out of
+        range and for samples longer than a position table by `reference` and on the CPU, and on a GPU where
+        MEMOFAST_DEBUG is 1.
+    Notes: arithmetic and statistics in fp32; gradients of tables are added in a fixed order, so two runs are bitwise
+    equal for any
         number of threads; a sample's rows do not depend on the rest of the batch.
     """
     dtype = output_type(text, visual, speech) if dtype is None else dtype
-    automatic = automatic_backend(types, text.word, dtype)
-    backend = library.resolve("embed", backend, automatic, BACKENDS)
-    if backend != automatic:
-        library.require_device("embed", backend, types)
     operands = Operands(text, types, offsets, visual, speech, rng, sample_keys)
     tensors = operands.flat()
+    automatic = automatic_backend(types, text.word, dtype, takes_further(tensors))
+    backend = library.resolve("embed", backend, automatic, BACKENDS)
+    if backend != automatic:
+        refuse_further(tensors, backend)
+        library.require_device("embed", backend, types)
     at_once = library.calls_at_once() and _fits(tensors, dtype, p, backend)
     if not at_once:
         check(operands, p, dtype, backend)
@@ -216,15 +249,17 @@ def _fits(tensors: tuple, dtype: torch.dtype, p: float, backend: str) -> bool:
     return dtype in types and _C.embed_fits(tensors, types[dtype], p > 0)
 
 
-def automatic_backend(types: Tensor, word: Tensor, dtype: torch.dtype) -> str:
+def automatic_backend(types: Tensor, word: Tensor, dtype: torch.dtype, further: bool = False) -> str:
+    """What `auto` means; further: with positions that rows name, or rows added to text."""
     if dtype is torch.float64:
         return "reference"
-    return backends.automatic("embed", types, () if types.is_cpu else _uncovered(types.shape[-1], word.dtype, dtype))
+    uncovered = () if types.is_cpu else _uncovered(types.shape[-1], word.dtype, dtype, further)
+    return backends.automatic("embed", types, uncovered)
 
 
-def _uncovered(width: int, word: torch.dtype, dtype: torch.dtype) -> tuple[str, ...]:
-    """Kernels of GPUs that take no rows of this width, or no word table of this type."""
-    if width > _WIDEST_ON_GPU or word is torch.float64:
+def _uncovered(width: int, word: torch.dtype, dtype: torch.dtype, further: bool) -> tuple[str, ...]:
+    """Kernels of GPUs that take no rows of this width, no word table of this type, or nothing further."""
+    if width > _WIDEST_ON_GPU or word is torch.float64 or further:
         return "cuda", "triton"
     return () if word in (torch.float32, dtype) else ("cuda",)
 

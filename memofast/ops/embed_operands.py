@@ -10,7 +10,13 @@ from memofast.ops import library, philox
 
 
 class TextRows(NamedTuple):
-    """Text rows and their tables: token_ids [sum T] int32; offsets [B+1] int32; word [vocab, C]; position [P, C]; gamma, beta [C]."""
+    """Text rows and their tables: token_ids [sum T] int32; offsets [B+1] int32; word [vocab, C]; position [P, C];
+    gamma, beta [C].
+
+    positions [sum T] int32 or None: the row of `position` that each row uses (None: its place within its sample's
+    text); added [sum T, C]
+    or None: what further tables of a token (a part of speech, a polarity) add before the norm.
+    """
 
     token_ids: Tensor
     offsets: Tensor
@@ -18,14 +24,18 @@ class TextRows(NamedTuple):
     position: Tensor
     gamma: Tensor
     beta: Tensor
+    positions: Tensor | None = None
+    added: Tensor | None = None
 
 
 class FeatureRows(NamedTuple):
     """Rows of one feature modality and their tables.
 
-    projected [rows, C]: projection with its bias, in the compute type; source [rows] int32 or None: the row of the same sample that
-    each row reads, -1 for the mask vector (None: its own); offsets [B+1] int32; mask [C] or None: the mask vector, projected;
-    position [P, C]; feature_gamma, feature_beta [C]: inner LayerNorm; gamma, beta [C]: outer LayerNorm.
+    projected [rows, C]: projection with its bias, in the compute type; source [rows] int32 or None: the row of the same
+    sample that each row reads, -1 for the mask vector (None: its own); offsets [B+1] int32; mask [C] or None: the mask
+    vector, projected; position [P, C]; feature_gamma, feature_beta [C]: inner LayerNorm; gamma, beta [C]: outer
+    LayerNorm; positions [rows] int32 or None: the row of `position` that each row uses, whatever it reads (None: its
+    place within its sample's rows of this modality).
     """
 
     projected: Tensor
@@ -37,10 +47,12 @@ class FeatureRows(NamedTuple):
     feature_beta: Tensor
     gamma: Tensor
     beta: Tensor
+    positions: Tensor | None = None
 
 
 class Operands(NamedTuple):
-    """The tensors of one call. The raw ops take them flat: text's fields, types, offsets, visual's, speech's, rng, sample_keys."""
+    """The tensors of one call. The raw ops take them flat: text's fields, types, offsets, visual's, speech's, rng,
+    sample_keys."""
 
     text: TextRows
     types: Tensor
@@ -59,19 +71,20 @@ class Operands(NamedTuple):
         return self.text, self.visual, self.speech
 
 
-_ABSENT = (None,) * 9
-COUNT = 28  # tensors of one call, flat
-TYPES, VISUAL, SPEECH = 6, 8, 17  # where types and the fields of each feature modality start in the flat order
+_ABSENT = (None,) * 10
+COUNT = 32  # tensors of one call, flat
+TYPES, VISUAL, SPEECH = 8, 10, 20  # where types and the fields of each feature modality start in the flat order
+ADDED, POSITIONS = 7, (6, 19, 29)  # what kernels of GPUs do not take
 # Tensors that have gradients, and those of them that are read as fp32.
-FLOATING = (2, 3, 4, 5, TYPES, VISUAL, *range(11, 17), SPEECH, *range(20, 26))
-TABLES = (3, 4, 5, TYPES, *range(12, 17), *range(21, 26))
-_POSITIONS = (3, 12, 21)
+FLOATING = (2, 3, 4, 5, ADDED, TYPES, VISUAL, *range(13, 19), SPEECH, *range(23, 29))
+TABLES = (3, 4, 5, ADDED, TYPES, *range(14, 19), *range(24, 29))
+_POSITIONS = (3, 14, 24)
 _VECTORS = 12
 
 
 def sum_rows(tensors: tuple[Tensor | None, ...]) -> int:
-    """Rows of the gradients that are summed over rows: position tables, types, vectors (text's gamma and beta, then of visual and of
-    speech the mask and the gamma and beta of both norms)."""
+    """Rows of the gradients that are summed over rows: position tables, types, vectors (text's gamma and beta, then of
+    visual and of speech the mask and the gamma and beta of both norms)."""
     return sum(tensors[place].shape[0] for place in _POSITIONS if tensors[place] is not None) + 3 + _VECTORS
 
 
@@ -80,16 +93,18 @@ def sum_type(dtype: torch.dtype, tables: torch.dtype) -> torch.dtype:
     return torch.float64 if torch.float64 in (dtype, tables) else torch.float32
 
 
-def gradients_of(tensors, word: Tensor, visual: Tensor, speech: Tensor, sums: Tensor) -> list[Tensor | None]:
+def gradients_of(
+    tensors, word: Tensor, visual: Tensor, speech: Tensor, sums: Tensor, added: Tensor | None
+) -> list[Tensor | None]:
     """The gradient of every operand, None where it has none, from what `embed_backward` returns."""
     sizes = [0 if tensors[place] is None else tensors[place].shape[0] for place in _POSITIONS]
     *tables, vectors = sums.split_with_sizes([*sizes, 3, _VECTORS])
     text_position, visual_position, speech_position, types = tables
     gamma, beta, *others = vectors.unbind()
     visual_mask, speech_mask = others[0], others[5]
-    found = [None, None, word, text_position, gamma, beta, types, None]
-    found += [visual, None, None, visual_mask, visual_position, *others[1:5]]
-    found += [speech, None, None, speech_mask, speech_position, *others[6:], None, None]
+    found = [None, None, word, text_position, gamma, beta, None, added, types, None]
+    found += [visual, None, None, visual_mask, visual_position, *others[1:5], None]
+    found += [speech, None, None, speech_mask, speech_position, *others[6:], None, None, None]
     return [
         None
         if gradient is None or like is None
@@ -101,9 +116,9 @@ def gradients_of(tensors, word: Tensor, visual: Tensor, speech: Tensor, sums: Te
 
 
 def operands_of(flat: tuple) -> Operands:
-    visual = None if flat[VISUAL] is None else FeatureRows(*flat[8:17])
-    speech = None if flat[SPEECH] is None else FeatureRows(*flat[17:26])
-    return Operands(TextRows(*flat[:6]), flat[6], flat[7], visual, speech, flat[26], flat[27])
+    visual = None if flat[VISUAL] is None else FeatureRows(*flat[10:20])
+    speech = None if flat[SPEECH] is None else FeatureRows(*flat[20:30])
+    return Operands(TextRows(*flat[:8]), flat[8], flat[9], visual, speech, flat[30], flat[31])
 
 
 def output_type(text: TextRows, visual: FeatureRows | None, speech: FeatureRows | None) -> torch.dtype:
@@ -146,17 +161,35 @@ def check(operands: Operands, p: float, dtype: torch.dtype, backend: str) -> Non
         expect(f"{name}.offsets", own.offsets, bounds, torch.int32)
         if (rows := getattr(own, index)) is not None:
             expect(f"{name}.{index}", rows, (own[0].shape[0],), torch.int32)
+        if own.positions is not None:
+            expect(f"{name}.positions", own.positions, (own[0].shape[0],), torch.int32)
         expect(f"{name}.position", own.position, table, floats)
         fields = ("gamma", "beta") if name == "text" else ("mask", "feature_gamma", "feature_beta", "gamma", "beta")
         for field in fields:
             if (values := getattr(own, field)) is not None and not is_usual(values):
                 expect(f"{name}.{field}", values, vector, floats)
+    if (added := operands.text.added) is not None:
+        expect("text.added", added, (operands.text.token_ids.shape[0], types.shape[1]), floats)
     philox.drop_threshold(p)
     if p > 0:
         if operands.rng is None or operands.sample_keys is None:
             raise ValueError("embed: dropout (p > 0) needs rng and sample_keys")
         expect("rng", operands.rng, (2,), torch.int64)
         expect("sample_keys", operands.sample_keys, (offsets.shape[0] - 1,), torch.int64)
+
+
+def takes_further(tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether rows name their positions or have something added, which no kernel of a GPU does."""
+    text, visual, speech = POSITIONS
+    return not (tensors[ADDED] is tensors[text] is tensors[visual] is tensors[speech] is None)
+
+
+def refuse_further(tensors: tuple[Tensor | None, ...], backend: str) -> None:
+    """Raise a `ValueError` where a kernel of a GPU is named for what it does not do."""
+    if backend in ("cuda", "triton") and takes_further(tensors):
+        raise ValueError(
+            f"embed: backend {backend!r} has no kernel for positions and added; name 'reference' or leave it to 'auto'"
+        )
 
 
 def refuse_bad_indices(operands: Operands, rows: int) -> None:
@@ -169,7 +202,9 @@ def refuse_bad_indices(operands: Operands, rows: int) -> None:
         if bounds[0] != 0 or bounds[-1] > own[0].shape[0] or any(b < a for a, b in pairwise(bounds)):
             raise ValueError(f"embed: {name}.offsets must start at 0, never decrease and end within the rows given")
         longest, positions = max((b - a for a, b in pairwise(bounds)), default=0), own.position.shape[0]
-        if longest > positions:
+        if own.positions is not None:
+            _refuse_outside(f"{name}.positions", own.positions[: bounds[-1]], 0, positions)
+        elif longest > positions:
             raise ValueError(f"embed: {name}.position has {positions} rows, but a sample has {longest} {name} rows")
         if name == "text":
             _refuse_outside("text.token_ids", own.token_ids[: bounds[-1]], 0, own.word.shape[0])

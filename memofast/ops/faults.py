@@ -37,7 +37,8 @@ def check_status(
 ) -> None:
     """Raise the error that a kernel's return code stands for.
 
-    Args: for the message, tensors: operands in the order of the operator's schema (of forward, also where backward failed);
+    Args: for the message, tensors: operands in the order of the operator's schema (of forward, also where backward
+        failed);
         named: operands with their names, of what has no schema.
     """
     if status == 0:
@@ -58,7 +59,8 @@ def device_error(operator: str, error: BaseException, arguments: Sequence[object
 
 
 def is_of_device(error: BaseException) -> bool:
-    """Whether a GPU, its driver, or the compiler of its kernels is what failed, be it reported by PyTorch, Triton or us."""
+    """Whether a GPU, its driver, or the compiler of its kernels is what failed, be it reported by PyTorch, Triton or
+    us."""
     if isinstance(error, DeviceError | torch.AcceleratorError) or is_out_of_memory(error):
         return True
     return _is_of_triton(error) or (isinstance(error, RuntimeError) and any(mark in str(error) for mark in _MARKS))
@@ -102,7 +104,10 @@ def _remedy(status: int) -> str:
         return f"update the NVIDIA driver to one for CUDA {_C.cuda_version}"
     if status in _NO_KERNEL_FOR_DEVICE:
         archs = _C.cuda_archs or "no GPU"
-        return f"the kernels were built for {archs}; name this GPU's in MEMOFAST_ARCHS and run `pip install .`, or name another backend"
+        return (
+            f"the kernels were built for {archs}; name this GPU's in MEMOFAST_ARCHS and run `pip install .`, "
+            "or name another backend"
+        )
     return f"it may be the fault of an operator before, which MEMOFAST_DEBUG=1 names; {_ANEW}"
 
 

@@ -29,10 +29,11 @@ def define(
     """Register `torch.ops.memofast.<name>` for every device and return the overload to call.
 
     `implementation` is refused inputs that require grad while gradients are recorded: the public function owns the
-    `autograd.Function`, a raw op has no derivative. An `integer` op takes nothing that could require grad, and is spared the check.
-    What PyTorch or Triton report of a device's fault there is raised as a `DeviceError` that names the op and its tensors.
-    In debug mode `refuse` gets the arguments by name before a kernel of a GPU, to raise where what they point at lies outside (None:
-    checks `offsets`), and the device is waited for after it, so that its fault is told here.
+    `autograd.Function`, a raw op has no derivative. An `integer` op takes nothing that could require grad, and is
+    spared the check. What PyTorch or Triton report of a device's fault there is raised as a `DeviceError` that names
+    the op and its tensors. In debug mode `refuse` gets the arguments by name before a kernel of a GPU, to raise where
+    what they point at lies outside (None: checks `offsets`), and the device is waited for after it, so that its fault
+    is told here.
     """
     name = schema[: schema.index("(")]
     _library.define(schema)
@@ -112,7 +113,8 @@ def records_nothing() -> bool:
 
 
 def resolve(operator: str, requested: str, automatic: str, backends: Iterable[str]) -> str:
-    """The backend to run: the one requested, else MEMOFAST_BACKEND at import, else `automatic`; unknown ones raise `ValueError`."""
+    """The backend to run: the one requested, else MEMOFAST_BACKEND at import, else `automatic`; unknown ones raise
+    `ValueError`."""
     if requested == "auto":
         requested = _FORCED
         if requested == "auto":
@@ -149,7 +151,8 @@ def check_tensor(
     dtype: torch.dtype | tuple[torch.dtype, ...] | None = None,
     device: torch.device | None = None,
 ) -> None:
-    """Raise a `ValueError` that names the argument, what was expected and what came. A None in `shape` fits any size."""
+    """Raise a `ValueError` that names the argument, what was expected and what came. A None in `shape` fits any
+    size."""
     if tensor.dtype is dtype and tensor.shape == shape and tensor.device == device and tensor.is_contiguous():
         return  # the usual case, in a microsecond
     have = tensor.dtype
@@ -177,16 +180,12 @@ _LARGE = 4 << 20
 
 
 def output_like(tensor: Tensor) -> Tensor:
-    """Uninitialised memory like a tensor's; large memory on the CPU is asked to be huge pages, for it costs mostly page faults."""
+    """Uninitialised memory like a tensor's; large memory on the CPU is asked to be huge pages, for it costs mostly page
+    faults."""
     memory = torch.empty_like(tensor)
     if tensor.device.type == "cpu" and memory.nbytes >= _LARGE:
         _C.advise_huge_pages(memory.data_ptr(), memory.nbytes)
     return memory
-
-
-def pointer(tensor: Tensor | None) -> int:
-    """Address of a tensor's first element; 0 for None."""
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def stream(tensor: Tensor) -> int:

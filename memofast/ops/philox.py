@@ -1,7 +1,7 @@
 """Philox-4x32-10, the source of every random number, and the layout of its counters.
 
-Every random decision is a function of (run seed, step, purpose, site, sample key, position, block), so that neither batch
-composition, backend, worker nor rank can change it. This is the reference of `csrc/rows/philox.h`, bit for bit.
+Every random decision is a function of (run seed, step, purpose, site, sample key, position, block), so that neither
+batch composition, backend, worker nor rank can change it. This is the reference of `csrc/rows/philox.h`, bit for bit.
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
 
@@ -24,6 +24,8 @@ class Purpose(IntEnum):
     SHUFFLE = 6
     STREAM = 7
     DEMO = 8
+    PARTNER = 9
+    VALIDATION_PARTNER = 10
 
 
 class Place(IntEnum):
@@ -36,9 +38,10 @@ class Place(IntEnum):
     HEAD = 4
 
 
-def site(layer: int, place: int) -> int:
-    """The site number of one place in one layer: `layer * 256 + place`."""
-    return layer * 256 + int(place)
+def site(layer: int, place: int, draw: int = 0) -> int:
+    """The site number of one place in one layer: `layer * 256 + place + 16 * draw`. draw below 16: of several views of
+    the same samples."""
+    return layer * 256 + int(place) + 16 * draw
 
 
 def philox(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
@@ -101,7 +104,8 @@ def below(words: Tensor, n: Tensor | int) -> Tensor:
 
 
 def drop_threshold(p: float) -> int:
-    """A lane is kept where it is at least this: round(65536 p). Raises `ValueError` where p is not in [0, 1) or nothing is kept."""
+    """A lane is kept where it is at least this: round(65536 p). Raises `ValueError` where p is not in [0, 1) or nothing
+    is kept."""
     if not 0.0 <= p < 1.0:
         raise ValueError(f"dropout probability must lie in [0, 1), got {p}")
     threshold = round(65536 * p)
@@ -111,7 +115,8 @@ def drop_threshold(p: float) -> int:
 
 
 def keep_scale(p: float) -> float:
-    """What dropout multiplies kept values with: the inverse of the true share kept, 65536 / (65536 - drop_threshold(p))."""
+    """What dropout multiplies kept values with: the inverse of the true share kept, 65536 / (65536 -
+    drop_threshold(p))."""
     return 65536 / (65536 - drop_threshold(p))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import backends, faults, library, targets
+from memofast.ops import backends, faults, library, row_lists
 from memofast.ops.philox import Purpose, below, draw, rows_of, stream_key
 
 KINDS = {"span": 0, "independent": 1, "single_span": 2, "mixed": 3}
@@ -21,15 +21,17 @@ class SpanPolicy:
     kind: `independent`: each row with probability `ratio`;
         `span`: K = floor(n ratio / length) distinct spans of `length` rows, which may overlap;
         `single_span`: one span of floor(n ratio) rows;
-        `mixed`: as `span`, with a ratio of 1/10 .. 9/10 and a length of 1 .. `length` drawn per sample (`ratio` is not used).
-        Where this chooses nothing, one uniformly random row is masked.
+        `mixed`: as `span`, with a ratio of 1/10 .. 9/10 and a length of 1 .. `length` drawn per sample (`ratio` is not
+        used). Where this chooses nothing, one uniformly random row is masked.
     ratio: (numerator, denominator), denominator at most 1000.
     length: rows of a span (`mixed`: of the longest).
-    dice: of samples that got spans, 80 % are masked as above; in 10 % each span reads the rows of another span of the sample,
+    dice: of samples that got spans, 80 % are masked as above; in 10 % each span reads the rows of another span of the
+    sample,
         and its rows are targets; in 10 % the spans are dropped and one random row is masked.
     original: the original's edge rules: spans never reach the last two rows (`single_span`: the last one).
 
-    Source: MEmoBERT's frame, span and single-span tasks; `dice` is their form of before November 2021, after Mockingjay.
+    Source: MEmoBERT's frame, span and single-span tasks; `dice` is their form of before November 2021, after
+        Mockingjay.
     """
 
     kind: str = "span"
@@ -41,7 +43,7 @@ class SpanPolicy:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"SpanPolicy: kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        targets.check_ratio("SpanPolicy", "ratio", self.ratio)
+        row_lists.check_ratio("SpanPolicy", "ratio", self.ratio)
         if type(self.length) is not int or not 1 <= self.length <= 2**15:
             raise ValueError(f"SpanPolicy: length must be an integer from 1 to 32768, got {self.length!r}")
         if self.dice and self.kind not in ("span", "mixed"):
@@ -51,7 +53,20 @@ class SpanPolicy:
         """Entries that the targets of `rows` packed rows need; only `independent` can exceed it, beyond 8 sigma."""
         share = 0.9 if self.kind == "mixed" else self.ratio[0] / self.ratio[1]
         variance = rows * share * (1 - share) if self.kind == "independent" else 0.0
-        return targets.capacity(rows, rows * share + samples, variance)
+        return row_lists.capacity(rows, rows * share + samples, variance)
+
+
+class SpanParameters(NamedTuple):
+    """A policy and which use of it, in integers, as the raw operator takes them; kernels read them by these names."""
+
+    kind: int
+    numerator: int
+    denominator: int
+    length: int
+    dice: int
+    original: int
+    purpose: int
+    site: int
 
 
 class MaskedRows(NamedTuple):
@@ -94,22 +109,21 @@ def span_mask(
     Raises: `ValueError` for a wrong type, shape, device or backend.
     """
     chosen = backend_for(offsets, sample_keys, rng, selected, backend)
-    run = _raw
+    parameters = parameters_of(policy, purpose, site)
+    operands = offsets, sample_keys, rng, selected, rows
     if capacity is None:
         if offsets.is_cpu and type(offsets) is Tensor and library.is_eager():
-            run = _implementation
-        else:
-            capacity = policy.capacity(rows, sample_keys.numel())
-    codes = codes_of(policy, purpose, site)
-    return MaskedRows(*run(offsets, sample_keys, rng, selected, rows, capacity, codes, chosen))
+            return MaskedRows(*_run(*operands, None, parameters, chosen))
+        capacity = policy.capacity(rows, sample_keys.numel())
+    return MaskedRows(*_raw(*operands, capacity, [*parameters], chosen))
 
 
 def backend_for(
     offsets: Tensor, sample_keys: Tensor, rng: Tensor, selected: Tensor | None, backend: str = "auto"
 ) -> str:
     """The backend that `span_mask` takes for these operands, which are checked."""
-    if not targets.batch_fits(offsets, sample_keys, rng, selected):
-        targets.check_batch("span_mask", offsets, sample_keys, rng, selected)
+    if not row_lists.batch_fits(offsets, sample_keys, rng, selected):
+        row_lists.check_batch("span_mask", offsets, sample_keys, rng, selected)
     automatic = backends.automatic("span_mask", offsets)
     chosen = library.resolve("span_mask", backend, automatic, BACKENDS)
     if chosen != automatic:
@@ -131,11 +145,12 @@ def span_mask_reference(
 ) -> MaskedRows:
     """The specification of `span_mask`, in plain PyTorch.
 
-    Words are draws of (rng, purpose, site, sample key) at (position, block); row j of a sample is a candidate to be chosen, or to
-    start a span, by word j % 4 at (j // 4, 0), and to start a replacing span by word j % 4 at (j // 4, 1). Of K distinct starts the
-    candidates with the smallest (word, j) are taken. At (0, 2): word 0 is the single row, or the single span's start, word 1 the
-    dice, word 2 the ratio and word 3 the length of `mixed`. In position order, the i-th span reads the replacing span whose
-    (word, j) is the i-th smallest; where spans overlap, the later one decides.
+    Words are draws of (rng, purpose, site, sample key) at (position, block); row j of a sample is a candidate to be
+    chosen, or to start a span, by word j % 4 at (j // 4, 0), and to start a replacing span by word j % 4 at (j // 4,
+    1). Of K distinct starts the candidates with the smallest (word, j) are taken. At (0, 2): word 0 is the single row,
+    or the single span's start, word 1 the dice, word 2 the ratio and word 3 the length of `mixed`. In position order,
+    the i-th span reads the replacing span whose (word, j) is the i-th smallest; where spans overlap, the later one
+    decides.
     """
     device = offsets.device
     sample, position = rows_of(offsets, rows)
@@ -160,7 +175,7 @@ def span_mask_reference(
     count = zero
     replaced = zero.to(torch.bool)
     if policy.kind == "independent":
-        masked = words(0) < targets.threshold(policy.ratio)
+        masked = words(0) < row_lists.threshold(policy.ratio)
         count = zero.scatter_add(0, sample, masked.to(torch.int64))
     elif policy.kind == "single_span":
         span = lengths * numerator // denominator
@@ -174,8 +189,8 @@ def span_mask_reference(
         candidates = (lengths - span + (-1 if policy.original else 1)).clamp(min=0)
         count = torch.minimum(lengths * numerator // (denominator * span), candidates)
         if policy.dice:
-            replaced = (whole[:, 1] >= targets.threshold((8, 10))) & (whole[:, 1] < targets.threshold((9, 10)))
-            count = torch.where(whole[:, 1] < targets.threshold((9, 10)), count, 0)
+            replaced = (whole[:, 1] >= row_lists.threshold((8, 10))) & (whole[:, 1] < row_lists.threshold((9, 10)))
+            count = torch.where(whole[:, 1] < row_lists.threshold((9, 10)), count, 0)
         rank, _ = _ranks(words(0), sample, position, candidates, begins)
         chosen = rank < count[sample]
         latest = torch.where(chosen, row, -1).cummax(0).values if rows else row
@@ -193,13 +208,14 @@ def span_mask_reference(
         begin = row - position
         reading = begin + by_rank[(begin + ordinal).clamp(0, max(rows - 1, 0))] + row - latest
         source = torch.where(masked & (replaced & (count > 0))[sample], reading, source)
-    return MaskedRows(source.to(torch.int32), *targets.compact(masked, capacity))
+    return MaskedRows(source.to(torch.int32), *row_lists.compact(masked, capacity))
 
 
 def _ranks(
     words: Tensor, sample: Tensor, position: Tensor, candidates: Tensor, begins: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Rank of each row's (word, position) among its sample's candidates, and, stored from each sample's first row on, the positions in rank order."""
+    """Rank of each row's (word, position) among its sample's candidates, and, stored from each sample's first row on,
+    the positions in rank order."""
     outside = (position >= candidates[sample]).to(torch.int64)
     order = torch.argsort((words << 31) | position, stable=True)
     order = order[torch.argsort(outside[order], stable=True)]
@@ -209,56 +225,49 @@ def _ranks(
     return rank - begins[sample], position[order]
 
 
-def codes_of(policy: SpanPolicy, purpose: int, site: int) -> list[int]:
+def parameters_of(policy: SpanPolicy, purpose: int, site: int) -> SpanParameters:
     """Policy, purpose and site as the raw operator takes them."""
-    return [KINDS[policy.kind], *policy.ratio, policy.length, policy.dice, policy.original, purpose, site]
+    numerator, denominator = policy.ratio
+    return SpanParameters(
+        KINDS[policy.kind], numerator, denominator, policy.length, policy.dice, policy.original, purpose, site
+    )
 
 
-def _implementation(offsets, sample_keys, rng, selected, rows, capacity, codes, backend):
+def _implementation(*arguments):
+    *operands, parameters, backend = arguments
+    return _run(*operands, SpanParameters(*parameters), backend)
+
+
+def _run(offsets, sample_keys, rng, selected, rows, capacity, p, backend):
     if backend == "reference":
-        kind, numerator, denominator, length, dice, original, purpose, site = codes
-        policy = SpanPolicy(list(KINDS)[kind], (numerator, denominator), length, bool(dice), bool(original))
-        options = dict(rows=rows, site=site, purpose=purpose, selected=selected, capacity=capacity)
+        policy = SpanPolicy(list(KINDS)[p.kind], (p.numerator, p.denominator), p.length, bool(p.dice), bool(p.original))
+        options = dict(rows=rows, site=p.site, purpose=p.purpose, selected=selected, capacity=capacity)
         return tuple(span_mask_reference(offsets, sample_keys, rng, policy, **options))
     if backend == "triton":
         from memofast.kernels import span_mask as kernels
 
-        return kernels.span_mask(offsets, sample_keys, rng, selected, rows, capacity, codes)
+        return kernels.span_mask(offsets, sample_keys, rng, selected, rows, capacity, p)
+    source = offsets.new_empty(rows)
+    operands = offsets, sample_keys, rng, selected, source, p
     if backend == "cuda":
-        workspace = offsets.new_empty(sample_keys.numel())
-        mask, results = on_cuda(offsets, sample_keys, rng, selected, rows, capacity, codes, workspace)
-        status = _C.masks_on_cuda([mask], offsets, library.stream(offsets))
+        *listed, workspace = row_lists.list_on_cuda(sample_keys, capacity)
+        status = _C.span_mask_on_cuda(*operands, *listed, workspace, library.stream(offsets))
         faults.check_status("span_mask", status, (offsets, sample_keys, rng, selected))
-        return results
-    source, numbers = _numbers(offsets, sample_keys, rng, selected, rows, codes)
-    found = _C.span_mask(numbers)
+        return source, *listed
+    found = _C.span_mask(*operands)
     if found < 0:
         faults.check_status("span_mask", found, (offsets, sample_keys, rng, selected))
-    return source, *targets.listed(source, found, True, capacity)
+    return source, *row_lists.listed(source, found, True, capacity)
 
 
-def _numbers(offsets, sample_keys, rng, selected, rows, codes) -> tuple[Tensor, tuple]:
-    """An empty source, and what the kernels are told."""
-    source = offsets.new_empty(rows)
-    *policy, purpose, site = codes
-    batch = targets.batch_numbers(offsets, sample_keys, rng, selected, rows, purpose, site)
-    return source, (*batch, *policy, source.data_ptr())
-
-
-def on_cuda(offsets, sample_keys, rng, selected, rows, capacity, codes, workspace) -> tuple[tuple[bool, tuple], tuple]:
-    """What `_C.masks_on_cuda` is told of one mask, and the tensors it writes; workspace [B] int32 must outlive the call."""
-    source, numbers = _numbers(offsets, sample_keys, rng, selected, rows, codes)
-    listed, place = targets.list_on_cuda(workspace, capacity)
-    return (False, (*numbers, *place)), (source, *listed)
-
-
-def _fake(offsets, sample_keys, rng, selected, rows, capacity, codes, backend):
+def _fake(offsets, sample_keys, rng, selected, rows, capacity, parameters, backend):
     new = offsets.new_empty
     return new(rows), new(capacity), new(1), new(1)
 
 
 _raw = library.define(
-    "span_mask(Tensor offsets, Tensor sample_keys, Tensor rng, Tensor? selected, int rows, int capacity, int[] policy, str backend)"
+    "span_mask(Tensor offsets, Tensor sample_keys, Tensor rng, Tensor? selected, int rows, int capacity, int[] "
+    "parameters, str backend)"
     " -> (Tensor source, Tensor indices, Tensor count, Tensor overflow)",
     _implementation,
     _fake,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import backends, faults, library, targets
+from memofast.ops import backends, faults, library, row_lists
 from memofast.ops.philox import Purpose, below, draw, rows_of, stream_key
 
 KINDS = {"whole_word": 0, "token": 1, "emotion_word": 2, "whole_word_emotion": 3}
@@ -19,12 +19,15 @@ class TokenPolicy:
     """Which word pieces of a sentence become targets, and what the model sees in their place. Special tokens never do.
 
     kind: `token`: each piece with `probability`; `whole_word`: each word, with all its pieces;
-        `emotion_word`: each piece with a lexicon class with `emotion_probability`; a sentence where this chooses none is treated as by `token`;
-        `whole_word_emotion`: words with a lexicon class with `emotion_probability`, others so that `probability` of all L words are expected:
-        max(probability L - emotion_probability E, 0) / (L - E).
-        Targets become [MASK] (80 %), a random piece (10 %, another one for each piece) or stay (10 %); always [MASK] in `whole_word_emotion`.
+        `emotion_word`: each piece with a lexicon class with `emotion_probability`; a sentence where this chooses none
+        is treated as by `token`;
+        `whole_word_emotion`: words with a lexicon class with `emotion_probability`, others so that `probability` of all
+        L words are expected: max(probability L - emotion_probability E, 0) / (L - E).
+        Targets become [MASK] (80 %), a random piece (10 %, another one for each piece) or stay (10 %); always [MASK] in
+        `whole_word_emotion`.
     probability, emotion_probability: (numerator, denominator), denominators at most 1000.
-    at_least_one: a sentence without a target gets one, as [MASK]: its first piece, or, of whole words, a uniformly random word.
+    at_least_one: a sentence without a target gets one, as [MASK]: its first piece, or, of whole words, a uniformly
+    random word.
         None: as the original in effect had it, on for `token` and `emotion_word`, off for whole words.
     mask_id: id of [MASK]. random_low, random_high: random pieces are uniform in [random_low, random_high).
 
@@ -42,8 +45,8 @@ class TokenPolicy:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"TokenPolicy: kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
-        targets.check_ratio("TokenPolicy", "probability", self.probability)
-        targets.check_ratio("TokenPolicy", "emotion_probability", self.emotion_probability)
+        row_lists.check_ratio("TokenPolicy", "probability", self.probability)
+        row_lists.check_ratio("TokenPolicy", "emotion_probability", self.emotion_probability)
         if not 0 <= self.random_low < self.random_high < 2**31:
             raise ValueError(
                 f"TokenPolicy: random_low must be less than random_high, got {self.random_low} and {self.random_high}"
@@ -62,12 +65,29 @@ class TokenPolicy:
         return not self.whole_words if self.at_least_one is None else self.at_least_one
 
     def capacity(self, rows: int, samples: int) -> int:
-        """Entries that the targets of `rows` packed rows need, up to 8 sigma; words count as four pieces in the variance."""
+        """Entries that the targets of `rows` packed rows need, up to 8 sigma; words count as four pieces in the
+        variance."""
         share = self.probability[0] / self.probability[1]
         if self.needs_emotion:
             share = max(share, self.emotion_probability[0] / self.emotion_probability[1])
         extra = (4 if self.whole_words else 1) * samples if self.ensures_one else 0
-        return targets.capacity(rows, rows * share + extra, 4 * rows * share * (1 - share))
+        return row_lists.capacity(rows, rows * share + extra, 4 * rows * share * (1 - share))
+
+
+class TokenParameters(NamedTuple):
+    """A policy and which use of it, in integers, as the raw operator takes them; kernels read them by these names."""
+
+    kind: int
+    numerator: int
+    denominator: int
+    emotion_numerator: int
+    emotion_denominator: int
+    at_least_one: int
+    mask_id: int
+    random_low: int
+    random_high: int
+    purpose: int
+    site: int
 
 
 class MaskedTokens(NamedTuple):
@@ -107,7 +127,8 @@ def token_mask(
         offsets: [B+1] int32, first row of each sample; rows past `offsets[-1]` are left alone.
         sample_keys: [B] int64. rng: [2] int64, run seed and update number.
         site: which use this is, so that uses do not share numbers.
-        emotion: [rows] int32, lexicon class of the piece, -1 none; a word has one where any of its pieces has. The emotion kinds need it.
+        emotion: [rows] int32, lexicon class of the piece, -1 none; a word has one where any of its pieces has. The
+        emotion kinds need it.
         selected: [B] bool, samples to mask; None means all.
         capacity: entries of `indices`; None: exactly the targets on a CPU in eager mode, `policy.capacity` otherwise.
     Returns: `MaskedTokens`. Bit-identical on all backends.
@@ -116,16 +137,13 @@ def token_mask(
     if not policy.needs_emotion:
         emotion = None
     chosen = backend_for(token_ids, word_ids, offsets, sample_keys, rng, policy, emotion, selected, backend)
-    run = _raw
+    parameters = parameters_of(policy, purpose, site)
+    operands = token_ids, word_ids, offsets, sample_keys, rng, emotion, selected
     if capacity is None:
         if offsets.is_cpu and type(offsets) is Tensor and library.is_eager():
-            run = _implementation
-        else:
-            capacity = policy.capacity(token_ids.numel(), sample_keys.numel())
-    codes = codes_of(policy, purpose, site)
-    return MaskedTokens(
-        *run(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, chosen)
-    )
+            return MaskedTokens(*_run(*operands, None, parameters, chosen))
+        capacity = policy.capacity(token_ids.numel(), sample_keys.numel())
+    return MaskedTokens(*_raw(*operands, capacity, [*parameters], chosen))
 
 
 def backend_for(
@@ -142,8 +160,8 @@ def backend_for(
     """The backend that `token_mask` takes for these operands, which are checked."""
     if policy.needs_emotion and emotion is None:
         raise ValueError(f"token_mask: policy kind {policy.kind!r} needs emotion, the lexicon class of each piece")
-    if not targets.batch_fits(offsets, sample_keys, rng, selected):
-        targets.check_batch("token_mask", offsets, sample_keys, rng, selected)
+    if not row_lists.batch_fits(offsets, sample_keys, rng, selected):
+        row_lists.check_batch("token_mask", offsets, sample_keys, rng, selected)
     rows, device = token_ids.numel(), offsets.device
     for name, tensor in (("token_ids", token_ids), ("word_ids", word_ids), ("emotion", emotion)):
         if tensor is not None:
@@ -171,10 +189,11 @@ def token_mask_reference(
 ) -> MaskedTokens:
     """The specification of `token_mask`, in plain PyTorch.
 
-    Words are draws of (rng, purpose, site, sample key) at (position, block). A unit u (a piece: its row in the sample; a word: its
-    word id) is decided by word u % 4 at (u // 4, 0): a target where it is below the unit's threshold, [MASK] where it is below 8/10 and
-    a random piece where below 9/10 of it. The random id of row j comes from word j % 4 at (j // 4, 1). `emotion_word` decides
-    row j anew by word j % 4 at (j // 4, 2) where it chose none. The word to mask at least is `below(word 0 at (0, 3), L)`.
+    Words are draws of (rng, purpose, site, sample key) at (position, block). A unit u (a piece: its row in the sample;
+    a word: its word id) is decided by word u % 4 at (u // 4, 0): a target where it is below the unit's threshold,
+    [MASK] where it is below 8/10 and a random piece where below 9/10 of it. The random id of row j comes from word j %
+    4 at (j // 4, 1). `emotion_word` decides row j anew by word j % 4 at (j // 4, 2) where it chose none. The word to
+    mask at least is `below(word 0 at (0, 3), L)`.
     """
     rows, device = token_ids.numel(), offsets.device
     sample, position = rows_of(offsets, rows)
@@ -196,7 +215,7 @@ def token_mask_reference(
         return torch.zeros_like(keys).scatter_add(0, sample, flags.to(torch.int64))
 
     unit = word_ids if policy.whole_words else position
-    probability = targets.threshold(policy.probability)
+    probability = row_lists.threshold(policy.probability)
     limit = torch.full_like(unit, probability)
     if policy.needs_emotion:
         emotional = inside & (emotion >= 0)
@@ -210,7 +229,7 @@ def token_mask_reference(
             limit = _other_words(policy, per_sample(new_word), per_sample(new_word & emotional))[sample]
         else:
             limit = torch.zeros_like(unit)
-        limit = torch.where(emotional, targets.threshold(policy.emotion_probability), limit)
+        limit = torch.where(emotional, row_lists.threshold(policy.emotion_probability), limit)
     decision = words(unit, 0)
     chosen = inside & (decision < limit)
     if policy.kind == "emotion_word":
@@ -233,7 +252,7 @@ def token_mask_reference(
     random_ids = policy.random_low + below(words(position, 1), policy.random_high - policy.random_low)
     seen = torch.where(keep_mask, policy.mask_id, torch.where(decision < limit * 9 // 10, random_ids, token_ids))
     seen = torch.where(chosen, seen, token_ids).to(torch.int32)
-    return MaskedTokens(seen, torch.where(chosen, token_ids, -1), *targets.compact(chosen, capacity))
+    return MaskedTokens(seen, torch.where(chosen, token_ids, -1), *row_lists.compact(chosen, capacity))
 
 
 def _other_words(policy: TokenPolicy, words: Tensor, emotional: Tensor) -> Tensor:
@@ -244,60 +263,52 @@ def _other_words(policy: TokenPolicy, words: Tensor, emotional: Tensor) -> Tenso
     return (torch.minimum(top, bottom) << 32) // bottom
 
 
-def codes_of(policy: TokenPolicy, purpose: int, site: int) -> list[int]:
+def parameters_of(policy: TokenPolicy, purpose: int, site: int) -> TokenParameters:
     """Policy, purpose and site as the raw operator takes them."""
-    return [
+    return TokenParameters(
         KINDS[policy.kind], *policy.probability, *policy.emotion_probability, policy.ensures_one,
         policy.mask_id, policy.random_low, policy.random_high, purpose, site,
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
-def _implementation(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, backend):
+def _implementation(*arguments):
+    *operands, parameters, backend = arguments
+    return _run(*operands, TokenParameters(*parameters), backend)
+
+
+def _run(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, p, backend):
     if backend == "reference":
-        kind, n, d, emotion_n, emotion_d, at_least_one, mask_id, low, high, purpose, site = codes
-        policy = TokenPolicy(list(KINDS)[kind], (n, d), (emotion_n, emotion_d), bool(at_least_one), mask_id, low, high)
-        options = dict(site=site, purpose=purpose, emotion=emotion, selected=selected, capacity=capacity)
+        probability = p.numerator, p.denominator
+        emotion_probability = p.emotion_numerator, p.emotion_denominator
+        kind, at_least_one = list(KINDS)[p.kind], bool(p.at_least_one)
+        policy = TokenPolicy(
+            kind, probability, emotion_probability, at_least_one, p.mask_id, p.random_low, p.random_high
+        )
+        options = dict(site=p.site, purpose=p.purpose, emotion=emotion, selected=selected, capacity=capacity)
         return tuple(token_mask_reference(token_ids, word_ids, offsets, sample_keys, rng, policy, **options))
-    tensors = (token_ids, word_ids, offsets, sample_keys, rng, emotion, selected)
+    tensors = token_ids, word_ids, offsets, sample_keys, rng, emotion, selected
+    seen, labels = torch.empty_like(token_ids), torch.empty_like(token_ids)
     if backend == "cuda":
-        workspace = offsets.new_empty(sample_keys.numel())
-        mask, results = on_cuda(*tensors, capacity, codes, workspace)
-        faults.check_status("token_mask", _C.masks_on_cuda([mask], offsets, library.stream(offsets)), tensors)
-        return results
-    seen, labels, numbers = _numbers(*tensors, codes)
-    found = _C.token_mask(numbers)
+        *listed, workspace = row_lists.list_on_cuda(sample_keys, capacity)
+        status = _C.token_mask_on_cuda(*tensors, seen, labels, p, *listed, workspace, library.stream(offsets))
+        faults.check_status("token_mask", status, tensors)
+        return seen, labels, *listed
+    found = _C.token_mask(*tensors, seen, labels, p)
     if found < 0:
         faults.check_status("token_mask", found, tensors)
-    return seen, labels, *targets.listed(labels, found, False, capacity)
+    return seen, labels, *row_lists.listed(labels, found, False, capacity)
 
 
-def _numbers(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, codes) -> tuple[Tensor, Tensor, tuple]:
-    """Empty ids and labels, and what the kernels are told."""
-    rows = token_ids.numel()
-    seen, labels = offsets.new_empty(rows), offsets.new_empty(rows)
-    *policy, purpose, site = codes
-    batch = targets.batch_numbers(offsets, sample_keys, rng, selected, rows, purpose, site)
-    addresses = (library.pointer(tensor) for tensor in (token_ids, word_ids, emotion, seen, labels))
-    return seen, labels, (*batch, *policy, *addresses)
-
-
-def on_cuda(
-    token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, workspace
-) -> tuple[tuple[bool, tuple], tuple]:
-    """What `_C.masks_on_cuda` is told of one mask, and the tensors it writes; workspace [B] int32 must outlive the call."""
-    seen, labels, numbers = _numbers(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, codes)
-    listed, place = targets.list_on_cuda(workspace, capacity)
-    return (True, (*numbers, *place)), (seen, labels, *listed)
-
-
-def _fake(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, codes, backend):
+def _fake(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, parameters, backend):
     new, rows = offsets.new_empty, token_ids.numel()
     return new(rows), new(rows), new(capacity), new(1), new(1)
 
 
 _raw = library.define(
-    "token_mask(Tensor token_ids, Tensor word_ids, Tensor offsets, Tensor sample_keys, Tensor rng, Tensor? emotion, Tensor? selected, "
-    "int capacity, int[] policy, str backend) -> (Tensor seen, Tensor labels, Tensor indices, Tensor count, Tensor overflow)",
+    "token_mask(Tensor token_ids, Tensor word_ids, Tensor offsets, Tensor sample_keys, Tensor rng, Tensor? emotion, "
+    "Tensor? selected, "
+    "int capacity, int[] parameters, str backend) -> (Tensor seen, Tensor labels, Tensor indices, Tensor count, "
+    "Tensor overflow)",
     _implementation,
     _fake,
     integer=True,

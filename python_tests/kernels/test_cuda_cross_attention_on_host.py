@@ -1,4 +1,5 @@
-"""The CUDA kernels of attention, of queries with rows of their own, run by the host against the operator's reference."""
+"""The CUDA kernels of attention, of queries with rows of their own, run by the host against the operator's
+reference."""
 
 import pytest
 import torch

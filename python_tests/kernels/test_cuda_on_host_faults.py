@@ -1,4 +1,5 @@
-"""What `cuda_on_host` is worth: it runs a sound kernel, and shows the faults of others; what our operators say of faults."""
+"""What `cuda_on_host` is worth: it runs a sound kernel, and shows the faults of others; what our operators say of
+faults."""
 
 import os
 import subprocess

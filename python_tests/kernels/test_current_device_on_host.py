@@ -1,4 +1,5 @@
-"""Operators whose tensors lie on another device than the current one: they run on their own, and leave the current one."""
+"""Operators whose tensors lie on another device than the current one: they run on their own, and leave the current
+one."""
 
 import ctypes
 

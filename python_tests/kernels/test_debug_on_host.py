@@ -1,4 +1,5 @@
-"""MEMOFAST_DEBUG=1: what a kernel of a GPU is given is checked before it runs, and its fault is told by the operator that had it."""
+"""MEMOFAST_DEBUG=1: what a kernel of a GPU is given is checked before it runs, and its fault is told by the operator
+that had it."""
 
 import os
 import subprocess
@@ -10,7 +11,6 @@ import torch
 
 from memofast.errors import DeviceError
 from memofast.ops import (
-    RowsToMask,
     SpanPolicy,
     TokenPolicy,
     attention,
@@ -19,7 +19,6 @@ from memofast.ops import (
     dropout_add_norm,
     embed,
     library,
-    masks,
     span_mask,
     token_mask,
 )
@@ -46,10 +45,6 @@ def run_cross_attention(query_offsets, offsets, backend="cuda"):
     return q, cross_attention(q, kv, query_offsets, offsets, backend=backend)
 
 
-def run_masks(offsets):
-    return masks([RowsToMask(offsets, 6, SpanPolicy(), 1, capacity=128)], KEYS, RNG, backend="cuda")
-
-
 def run_norm(offsets):
     x = torch.ones(6, 8, requires_grad=True)
     return x, dropout_add_norm(x, x, x[0], x[0], offsets=offsets, backend="cuda")
@@ -74,7 +69,6 @@ def run_token_mask(offsets):
         ("cross_attention", lambda offsets: run_cross_attention(offsets, ints(0, 3, 6))),
         ("cross_attention", lambda offsets: run_cross_attention(ints(0, 3, 6), offsets, "triton")),
         ("dropout_add_norm", run_norm),
-        ("span_mask", run_masks),
         ("span_mask", run_span_mask),
         ("span_mask", lambda offsets: run_span_mask(offsets, "triton")),
         ("token_mask", run_token_mask),
@@ -103,7 +97,6 @@ def test_sound_operands_give_the_same_bits(cuda_on_host, monkeypatch):
         given = embed_cases.operands([(3, 4, 2), (2, 3, 1)], 40, torch.float32, spare=2)
         masks = *run_span_mask(ints(0, 3, 6)), *run_token_mask(ints(0, 3, 6))
         gradients = [torch.autograd.grad(out.sum(), leaf)[0] for leaf, out in map(run_norm, [ints(0, 3, 5)])]
-        masks += tuple(x for mask in run_masks(ints(0, 3, 6)) for x in mask)
         gradients += torch.autograd.grad(
             (cross := run_cross_attention(ints(0, 2, 4), ints(0, 3, 6)))[1].sum(), cross[0]
         )

@@ -24,7 +24,8 @@ SPILLED_BEFORE_3_9 = 8  # bytes of stack that the compilers of older Tritons nee
 
 
 class Case(NamedTuple):
-    """One kernel as it is launched: types of the arguments that are not `values` nor `constants`, and the compiler's options."""
+    """One kernel as it is launched: types of the arguments that are not `values` nor `constants`, and the compiler's
+    options."""
 
     kernel: object
     pointers: dict[str, str]
@@ -72,7 +73,8 @@ def attention_cases():
 
 
 def embed_row_cases():
-    """Text, whose table is fp32; visual rows that are read as they stand; speech rows read by `source`, of samples without visual ones."""
+    """Text, whose table is fp32; visual rows that are read as they stand; speech rows read by `source`, of samples
+    without visual ones."""
     absent = {
         "text": ("mask", "feature_gamma", "feature_beta", "earlier", "earliest"),
         "visual": ("index", "mask", "earliest", "rng", "sample_keys"),

@@ -30,7 +30,8 @@ def _takes_cpu_tensors(monkeypatch):
 
 
 def few(lengths=FEW, width=40, *types, **options):
-    """Operands on the device; position tables no longer than the samples need, as each row of a table costs the interpreter time."""
+    """Operands on the device; position tables no longer than the samples need, as each row of a table costs the
+    interpreter time."""
     given = operands(lengths, width, *types, device=DEVICE, **options)
     for number, name in enumerate(("text", "visual", "speech")):
         longest = max((sample[number] for sample in lengths), default=0)
@@ -43,7 +44,8 @@ def triton(given, **options):
 
 
 def assert_matches(given, p=0.1):
-    """Within the error rule of plain PyTorch; the interpreter cuts bf16 off instead of rounding it, which doubles the error."""
+    """Within the error rule of plain PyTorch; the interpreter cuts bf16 off instead of rounding it, which doubles the
+    error."""
     dtype = given["dtype"]
     got, plain = triton(given, p=p), run(embed_reference, cast(given, dtype), p=p)
     exact = run(embed_reference, cast(given, torch.float64), p=p)

@@ -11,24 +11,26 @@ pytest.importorskip("triton")
 INTERPRETED = """
 import itertools, torch
 from memofast.ops import MaskedRows, SpanPolicy, span_mask_reference
+from memofast.ops.span_mask import parameters_of
 
 POLICIES = [
-    (0, SpanPolicy()), (0, SpanPolicy(ratio=(1, 2), length=2, original=True)), (0, SpanPolicy(ratio=(1, 4), dice=True)),
-    (1, SpanPolicy("independent")), (1, SpanPolicy("independent", ratio=(0, 1))),
-    (2, SpanPolicy("single_span", ratio=(3, 10))), (2, SpanPolicy("single_span", ratio=(9, 10), original=True)),
-    (3, SpanPolicy("mixed", length=6, dice=True)),
+    SpanPolicy(), SpanPolicy(ratio=(1, 2), length=2, original=True), SpanPolicy(ratio=(1, 4), dice=True),
+    SpanPolicy("independent"), SpanPolicy("independent", ratio=(0, 1)),
+    SpanPolicy("single_span", ratio=(3, 10)), SpanPolicy("single_span", ratio=(9, 10), original=True),
+    SpanPolicy("mixed", length=6, dice=True),
 ]
 ODD = [0, 1, 2, 3, 15, 16, 17, 33, 63, 100, 129, 160, 0]
 rng, site = torch.tensor([-(2**40) + 5, 2**35 + 17]), 1 << 20
-for (number, (kind, policy)), lengths in itertools.product(enumerate(POLICIES), (ODD, [], [0, 0])):
+for (number, policy), lengths in itertools.product(enumerate(POLICIES), (ODD, [], [0, 0])):
     offsets = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
     keys = (torch.arange(len(lengths)) - 3) * 0x9E3779B97F4A7C1
     selected = torch.arange(len(lengths)) % 3 != 1 if number % 2 else None
     rows = sum(lengths) + 5
     for capacity in (7, 512) if number == 0 else (512,):
-        codes = [kind, *policy.ratio, policy.length, policy.dice, policy.original, 3, site]
-        ours = torch.ops.memofast.span_mask(offsets, keys, rng, selected, rows, capacity, codes, "triton")
-        theirs = span_mask_reference(offsets, keys, rng, policy, rows=rows, site=site, selected=selected, capacity=capacity)
+        parameters = [*parameters_of(policy, 3, site)]
+        ours = torch.ops.memofast.span_mask(offsets, keys, rng, selected, rows, capacity, parameters, "triton")
+        theirs = span_mask_reference(
+            offsets, keys, rng, policy, rows=rows, site=site, selected=selected, capacity=capacity)
         for name, a, b in zip(MaskedRows._fields, ours, theirs):
             assert a.dtype == b.dtype and torch.equal(a, b), (policy, name)
 """

@@ -17,6 +17,7 @@ GRADIENTS = (
     "text.position",
     "text.gamma",
     "text.beta",
+    "text.added",
     "types",
     *tuple(
         f"{name}.{field}"
@@ -47,7 +48,7 @@ def some_sources(lengths, generator):
 def operands(
     lengths=ODD, width=40, dtype=torch.float32, table=torch.float32, sources=True, seed=0, spare=0, device="cpu"
 ):
-    """Everything `embed` takes for samples of these (text, visual, speech) lengths; `spare` unused rows per modality."""
+    """Everything `embed` takes for samples of these (text, visual, speech) lengths; `spare` unused rows of each."""
     generator = torch.Generator().manual_seed(seed)
     columns = list(zip(*lengths, strict=True)) if lengths else [(), (), ()]
 
@@ -77,6 +78,25 @@ def operands(
     given = {"text": text, "types": random(3, width), "offsets": joint, "visual": visual, "speech": speech}
     given |= {"rng": torch.tensor([17, 40]), "sample_keys": keys}
     return move(given, lambda tensor: tensor.to(device)) | {"site": SITE, "dtype": dtype}
+
+
+def further(given, positions=("text", "visual", "speech"), added=True, most=23, seed=1):
+    """The same operands, whose rows of these modalities name positions below `most`, many of them alike; and with rows
+    added to text."""
+    generator = torch.Generator().manual_seed(seed)
+    given = dict(given)
+    for name in ("text", "visual", "speech"):
+        own = given[name]
+        if name in positions and own is not None:
+            named = torch.randint(most, (len(own[0]),), generator=generator, dtype=torch.int32).to(own[0].device)
+            named[int(own.offsets[-1]) :] = 10**9
+            given[name] = own._replace(positions=named)
+    text = given["text"]
+    if added:
+        rows = torch.randn(len(text.token_ids), text.word.shape[1], generator=generator).to(text.position)
+        rows[int(text.offsets[-1]) :] = float("nan")
+        given["text"] = given["text"]._replace(added=rows)
+    return given
 
 
 def move(given, change):

@@ -27,7 +27,8 @@ def test_rows(operator):
 
 
 def pretend(monkeypatch, capability):
-    """One GPU beneath `torch.cuda.get_device_properties`, which itself stays PyTorch's. Returns a list of who asked for it."""
+    """One GPU beneath `torch.cuda.get_device_properties`, which itself stays PyTorch's. Returns a list of who asked
+    for it."""
     named = hasattr(torch._C, "_CudaDeviceProperties")  # else the type is an empty stand-in
     facts = SimpleNamespace() if named else object.__new__(torch.cuda._CudaDeviceProperties)
     facts.major, facts.minor = capability

@@ -29,7 +29,8 @@ ODD += [(129, 1), (15, 129)]
 
 
 def batch(lengths=ODD, heads=2, width=64, dtype=torch.float32, spare=0):
-    """q, kv, grad and the keyword arguments that a batch of these lengths needs; `spare` rows of each belong to no sequence."""
+    """q, kv, grad and the keyword arguments that a batch of these lengths needs; `spare` rows of each belong to no
+    sequence."""
     generator = torch.Generator().manual_seed(0)
     counts = torch.tensor(lengths, dtype=torch.int64).reshape(-1, 2)
     queries, keys = (counts.sum(0) + spare).tolist()

@@ -8,7 +8,6 @@ import test_attention as attention_cases
 import test_bias_gelu as gelu_cases
 import test_cross_attention as cross_cases
 import test_dropout_add_norm as norm_cases
-import test_masks as mask_cases
 import test_span_mask as span_cases
 import test_token_mask as token_cases
 import torch
@@ -23,7 +22,6 @@ from memofast.ops import (
     cross_attention,
     dropout_add_norm,
     embed,
-    masks,
     span_mask,
     token_mask,
 )
@@ -57,7 +55,6 @@ CASES = {
     "bias_gelu": (partial(gelu_cases.run, bias_gelu), gelu_cases.batch(9, 40), {}),
     "span_mask": (span_mask, *spans()),
     "token_mask": (token_mask, *words()),
-    "masks": (masks, (mask_cases.wanted(), mask_cases.KEYS, mask_cases.RNG), {}),
 }
 
 

@@ -1,4 +1,5 @@
-"""Every instruction set that the kernels are built for computes what the references do, each in a process of its own."""
+"""Every instruction set that the kernels are built for computes what the references do, each in a process of its
+own."""
 
 import os
 import subprocess
@@ -10,7 +11,10 @@ import pytest
 from memofast import _C
 
 ORDER = ["portable", "avx2", "avx512"]
-COMPARISONS = "matches_reference or equals_reference or equal_packed or equals_packed or bitwise or dropout_follows or known or whole_range or widths"
+COMPARISONS = (
+    "matches_reference or equals_reference or equal_packed or equals_packed or bitwise or dropout_follows or known "
+    "or whole_range or widths"
+)
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""How the extension reads tensors: through DLPack's exchange interface, or attribute by attribute where PyTorch lacks it."""
+"""How the extension reads tensors: through DLPack's exchange interface, or attribute by attribute where PyTorch lacks
+it."""
 
 import pytest
 import torch

@@ -1,14 +1,16 @@
 import itertools
 import math
+from collections import namedtuple
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memofast import _C
 from memofast.ops import SpanPolicy, span_mask, span_mask_reference
 from memofast.ops.philox import Purpose
-from memofast.ops.span_mask import BACKENDS
+from memofast.ops.span_mask import BACKENDS, parameters_of
 
 DEVICES = {"reference": "cpu", "cpu": "cpu", "cuda": "cuda", "triton": "cuda"}
 FAST = [
@@ -279,8 +281,45 @@ def test_empty_batch_and_no_rows():
 def test_registration(backend):
     offsets, keys = batch([36, 0, 5])
     for selected in (None, torch.tensor([True, False, True])):
-        arguments = (offsets, keys, rng(), selected, 45, 128, [0, 1, 5, 3, 1, 0, 3, 7], backend)
+        parameters = [*parameters_of(SpanPolicy(dice=True), 3, 7)]
+        arguments = (offsets, keys, rng(), selected, 45, 128, parameters, backend)
         torch.library.opcheck(torch.ops.memofast.span_mask.default, arguments)
+
+
+def test_kernels_read_parameters_by_their_names():
+    offsets, keys = batch(ODD)
+    given = parameters_of(SpanPolicy("mixed", length=6, dice=True, original=True), 3, 5)
+    turned = namedtuple("Turned", reversed(given._fields))(**given._asdict())
+    straight, other = offsets.new_empty(sum(ODD)), offsets.new_empty(sum(ODD))
+    found = _C.span_mask(offsets, keys, rng(), None, straight, given)
+    assert found == _C.span_mask(offsets, keys, rng(), None, other, turned) > 0 and torch.equal(straight, other)
+    less = namedtuple("Less", given._fields[:3])(*given[:3])
+    with pytest.raises(AttributeError, match="purpose"):
+        _C.span_mask(offsets, keys, rng(), None, other, less)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_the_raw_operator_refuses_what_its_kernel_cannot_read(place):
+    offsets, keys = batch(ODD)
+    operands = [offsets, keys, rng(), torch.ones(len(keys), dtype=torch.bool)]
+    operands[place] = operands[place][:-1]
+    with pytest.raises(ValueError, match="span_mask: a tensor's type, shape, strides or device"):
+        torch.ops.memofast.span_mask(*operands, sum(ODD), 128, [*parameters_of(SpanPolicy(), 3, 5)], "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_a_captured_mask_follows_the_update(backend):
+    offsets, keys, state = (tensor.cuda() for tensor in (*batch(ODD), rng()))
+    options = dict(rows=sum(ODD), site=7, capacity=512, backend=backend)
+    before = span_mask(offsets, keys, state, SpanPolicy(), **options)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = span_mask(offsets, keys, state, SpanPolicy(), **options)
+    state += 1
+    graph.replay()
+    assert_same(captured, span_mask(offsets, keys, state, SpanPolicy(), **options))
+    assert not torch.equal(captured.source, before.source)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -1,13 +1,15 @@
 import itertools
+from collections import namedtuple
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from memofast import _C
 from memofast.ops import TokenPolicy, token_mask, token_mask_reference
 from memofast.ops.philox import Purpose
-from memofast.ops.token_mask import BACKENDS
+from memofast.ops.token_mask import BACKENDS, parameters_of
 
 DEVICES = {"reference": "cpu", "cpu": "cpu", "cuda": "cuda"}
 FAST = [
@@ -42,7 +44,8 @@ def batch(lengths, seed=0, spare=0):
 
 
 def copies(samples, words, emotion=(), pieces=2):
-    """`samples` sentences of `words` words of `pieces` pieces; the words in `emotion` have a lexicon class at their last piece."""
+    """`samples` sentences of `words` words of `pieces` pieces; the words in `emotion` have a lexicon class at their
+    last piece."""
     n = words * pieces + 2
     word = torch.cat((torch.tensor([-1]), torch.arange(words).repeat_interleave(pieces), torch.tensor([-1]))).int()
     classes = torch.full((n,), -1, dtype=torch.int32)
@@ -250,11 +253,51 @@ def test_empty_batch():
 def test_registration(backend):
     data = batch([36, 0, 5])
     for selected, emotion in [(None, None), (torch.tensor([True, False, True]), data["emotion"])]:
+        policy = TokenPolicy("whole_word" if emotion is None else "emotion_word", at_least_one=True)
         arguments = (
             data["token_ids"], data["word_ids"], data["offsets"], data["sample_keys"], rng(), emotion, selected,
-            128, [0 if emotion is None else 2, 3, 20, 1, 2, 1, 103, 999, 30522, 3, 7], backend,
+            128, [*parameters_of(policy, 3, 7)], backend,
         )  # fmt: skip
         torch.library.opcheck(torch.ops.memofast.token_mask.default, arguments)
+
+
+def test_kernels_read_parameters_by_their_names():
+    data = batch(ODD)
+    given = parameters_of(TokenPolicy("whole_word_emotion", emotion_probability=(2, 5), at_least_one=True), 3, 5)
+    turned = namedtuple("Turned", reversed(given._fields))(**given._asdict())
+    written = torch.zeros(2, 2, sum(ODD), dtype=torch.int32)
+    for results, parameters in zip(written, (given, turned), strict=True):
+        ids = data["token_ids"], data["word_ids"], data["offsets"], data["sample_keys"], rng(), data["emotion"]
+        assert _C.token_mask(*ids, None, *results, parameters) > 0
+    assert torch.equal(*written)
+    less = namedtuple("Less", given._fields[:-3])(*given[:-3])
+    with pytest.raises(AttributeError, match="purpose"):
+        _C.token_mask(*ids, None, *written[0], less)
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_the_raw_operator_refuses_what_its_kernel_cannot_read(place):
+    data = batch(ODD)
+    operands = [data["token_ids"], data["word_ids"], data["offsets"], data["sample_keys"], rng(), data["emotion"]]
+    operands.append(torch.ones(len(ODD), dtype=torch.bool))
+    operands[place] = operands[place][:-1]
+    parameters = [*parameters_of(TokenPolicy("emotion_word"), 3, 5)]
+    with pytest.raises(ValueError, match="token_mask: a tensor's type, shape, strides or device"):
+        torch.ops.memofast.token_mask(*operands, 128, parameters, "cpu")
+
+
+@pytest.mark.gpu
+def test_a_captured_mask_follows_the_update():
+    data, state = {name: tensor.cuda() for name, tensor in batch(ODD).items()}, rng().cuda()
+    options = dict(policy=TokenPolicy("emotion_word"), site=7, capacity=1024, backend="cuda")
+    before = token_mask(rng=state, **data, **options)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = token_mask(rng=state, **data, **options)
+    state += 1
+    graph.replay()
+    assert_same(captured, token_mask(rng=state, **data, **options))
+    assert not torch.equal(captured.labels, before.labels)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -1,8 +1,9 @@
-// What our kernels use of CUDA, run by the host: every thread of a block is a fiber, blocks follow one another. A barrier or a
-// warp-wide exchange hands over to the next fiber; between two of them a thread runs alone, so that a missing barrier shows as a
-// result that depends on the order of threads (MEMOFAST_THREAD_ORDER=reverse). A kernel that waits for threads which never come,
-// mixes warp-wide operations, or writes past its dynamic shared memory ends with an error. Shared memory starts as NaN.
-// The host is device 0; which device is current stands in MEMOFAST_CURRENT_DEVICE, and nothing runs where it is another one.
+// What our kernels use of CUDA, run by the host: every thread of a block is a fiber, blocks follow one another. A
+// barrier or a warp-wide exchange hands over to the next fiber; between two of them a thread runs alone, so that a
+// missing barrier shows as a result that depends on the order of threads (MEMOFAST_THREAD_ORDER=reverse). A kernel
+// that waits for threads which never come, mixes warp-wide operations, or writes past its dynamic shared memory ends
+// with an error. Shared memory starts as NaN. The host is device 0; which device is current stands in
+// MEMOFAST_CURRENT_DEVICE, and nothing runs where it is another one.
 #pragma once
 
 #include <setjmp.h>
@@ -53,8 +54,9 @@ struct alignas(16) float4 {
 
 using cudaStream_t = void*;
 using cudaError_t = int;
-constexpr int cudaErrorInvalidValue = 1, cudaErrorInvalidDevice = 101, cudaErrorInvalidResourceHandle = 400, cudaErrorLaunchFailure = 719,
-              cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97;
+constexpr int cudaErrorInvalidValue = 1, cudaErrorInvalidDevice = 101, cudaErrorInvalidResourceHandle = 400,
+              cudaErrorLaunchFailure = 719, cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
+              cudaDevAttrMaxSharedMemoryPerBlockOptin = 97;
 
 namespace cuda_on_host {
 
@@ -99,7 +101,9 @@ inline const char* cudaGetErrorName(cudaError_t error) {
         : error == cudaErrorLaunchFailure ? "cudaErrorLaunchFailure"
                                           : "cudaErrorUnknown";
 }
-inline const char* cudaGetErrorString(cudaError_t error) { return error == cudaErrorLaunchFailure ? "unspecified launch failure" : "as named"; }
+inline const char* cudaGetErrorString(cudaError_t error) {
+    return error == cudaErrorLaunchFailure ? "unspecified launch failure" : "as named";
+}
 
 namespace cuda_on_host {
 
@@ -158,7 +162,8 @@ inline void wait(Barrier& barrier) {
     current->waits_for = nullptr;
 }
 
-// Every lane of the warp hands in a value and gets all of them: element [lane]. Two buffers in turn, as a lane cannot be two ahead.
+// Every lane of the warp hands in a value and gets all of them: element [lane]. Two buffers in turn,
+// as a lane cannot be two ahead.
 template <class T>
 const unsigned char (*exchange(const char* operation, const T& value))[kSlotBytes] {
     static_assert(sizeof(T) <= kSlotBytes);
@@ -228,7 +233,8 @@ template <class... Parameters, size_t... places>
 cudaError_t run_grid(void (*kernel)(Parameters...), dim3 grid, dim3 threads, void** arguments, size_t shared,
                      std::index_sequence<places...>) {
     const unsigned count = threads.x * threads.y * threads.z;
-    if (!grid.x || !grid.y || !grid.z || !count || count > 1024 || grid.y > 65535 || grid.z > 65535 || shared > kSharedBytes)
+    if (!grid.x || !grid.y || !grid.z || !count || count > 1024 || grid.y > 65535 || grid.z > 65535 ||
+        shared > kSharedBytes)
         return last_error = cudaErrorInvalidValue;
     const std::function<void()> call = [&] { kernel(*static_cast<Parameters*>(arguments[places])...); };
     if (current_device() != 0) return last_error = cudaErrorInvalidResourceHandle;
@@ -267,7 +273,8 @@ T __shfl_sync(unsigned, T value, int lane) {
 
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
-    return cuda_on_host::taken<T>(cuda_on_host::exchange("__shfl_xor_sync", value), (cuda_on_host::current->number % 32) ^ mask);
+    return cuda_on_host::taken<T>(cuda_on_host::exchange("__shfl_xor_sync", value),
+                                  (cuda_on_host::current->number % 32) ^ mask);
 }
 
 inline unsigned __ballot_sync(unsigned, int flag) {

@@ -20,7 +20,9 @@ __global__ void mix_operations(int* values) {
     else values[threadIdx.x] = __shfl_xor_sync(~0u, values[threadIdx.x], 1);
 }
 
-__global__ void write_past_the_end(int* values) { shared_memory<int>()[blockDim.x + threadIdx.x] = values[threadIdx.x]; }
+__global__ void write_past_the_end(int* values) {
+    shared_memory<int>()[blockDim.x + threadIdx.x] = values[threadIdx.x];
+}
 
 int main() {
     int values[64];

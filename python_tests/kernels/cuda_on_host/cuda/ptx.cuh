@@ -1,5 +1,5 @@
-// The functions of csrc/cuda/ptx.cuh on the host: layouts of matrix fragments as "PTX ISA" documents them. How a matrix instruction
-// rounds PTX leaves open; here it does as an A100 was found to, which loses more than an H100.
+// The functions of csrc/cuda/ptx.cuh on the host: layouts of matrix fragments as "PTX ISA" documents them. How a matrix
+// instruction rounds PTX leaves open; here it does as an A100 was found to, which loses more than an H100.
 #pragma once
 
 #include <algorithm>
@@ -47,8 +47,8 @@ inline double double64(uint64_t bits) {
     return value;
 }
 
-// c plus exact products as tensor cores add them (Fasi, Higham, Mikaitis, Pranesh 2021; A100: one bit more than fp32 has): all are cut
-// off at the last bit of the largest, and the sum is rounded towards zero.
+// c plus exact products as tensor cores add them (Fasi, Higham, Mikaitis, Pranesh 2021; A100: one bit more than fp32
+// has): all are cut off at the last bit of the largest, and the sum is rounded towards zero.
 template <int count>
 float add_cut_off(float c, const double (&products)[count]) {
     const auto exponent = [](double value) { return int(bits64(value) >> 52 & 0x7FF); };  // biased by 1023
@@ -56,7 +56,8 @@ float add_cut_off(float c, const double (&products)[count]) {
     int highest = exponent(c);
     for (double product : products) plain += product, highest = std::max(highest, exponent(product));
     if (highest == 0x7FF || highest == 0) return float(plain);
-    const double unit = double64(uint64_t(highest - 24) << 52), per_unit = double64(uint64_t(2 * 1023 + 24 - highest) << 52);
+    const double unit = double64(uint64_t(highest - 24) << 52),
+                 per_unit = double64(uint64_t(2 * 1023 + 24 - highest) << 52);
     int64_t units = int64_t(c * per_unit);
     for (double product : products) units += int64_t(product * per_unit);
     return float(double64(bits64(double(units) * unit) >> 29 << 29));  // as many bits as fp32 has

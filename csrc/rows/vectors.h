@@ -1,5 +1,5 @@
-// Vectors of this variant's width, written with the compiler's vector extension: arithmetic that must not depend on how well a loop
-// is vectorised.
+// Vectors of this variant's width, written with the compiler's vector extension:
+// arithmetic that must not depend on how well a loop is vectorised.
 #pragma once
 
 #include "rows/philox.h"

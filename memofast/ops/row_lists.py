@@ -1,4 +1,5 @@
-"""Targets of a mask: which packed rows a loss is taken on, as an index list of a length that is known without a device sync."""
+"""Targets of a mask: which packed rows a loss is taken on, as an index list of a length that is known without a device
+sync."""
 
 import math
 
@@ -16,7 +17,8 @@ def check_ratio(owner: str, name: str, ratio: tuple[int, int]) -> None:
     whole = isinstance(ratio, tuple) and len(ratio) == 2 and all(type(part) is int for part in ratio)
     if not (whole and 0 <= ratio[0] <= ratio[1] and 1 <= ratio[1] <= RATIO_LIMIT):
         raise ValueError(
-            f"{owner}: {name} must be (numerator, denominator), integers with 0 <= numerator <= denominator <= {RATIO_LIMIT}, got {ratio!r}"
+            f"{owner}: {name} must be (numerator, denominator), integers with 0 <= numerator <= "
+            f"denominator <= {RATIO_LIMIT}, got {ratio!r}"
         )
 
 
@@ -35,7 +37,8 @@ def compact(is_target: Tensor, capacity: int | None) -> tuple[Tensor, Tensor, Te
     """The target rows in ascending order.
 
     Args: is_target [rows] bool; capacity None: as many entries as targets (waits for the device).
-    Returns: indices [capacity] int32 (unused entries 0), count [1] int32 (all targets), overflow [1] int32 (1: more targets than entries).
+    Returns: indices [capacity] int32 (unused entries 0), count [1] int32 (all targets), overflow [1] int32 (1: more
+        targets than entries).
     """
     count = is_target.sum(dtype=torch.int32).reshape(1)
     if capacity is None:
@@ -47,28 +50,19 @@ def compact(is_target: Tensor, capacity: int | None) -> tuple[Tensor, Tensor, Te
 
 
 def listed(values: Tensor, found: int, negative: bool, capacity: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """`compact` of the rows whose value is negative, or is not: `found` rows of what a mask's kernel on the CPU wrote."""
+    """`compact` of the rows whose value is negative, or is not: `found` rows of what a mask's kernel on the CPU
+    wrote."""
     new = values.new_empty
     indices, count, overflow = new(found if capacity is None else capacity), new(1), new(1)
-    _C.list_targets(
-        values.data_ptr(), values.numel(), negative, indices.data_ptr(), count.data_ptr(), overflow.data_ptr(), indices.numel()
-    )  # fmt: skip
+    _C.list_targets(values, negative, indices, count, overflow)
     return indices, count, overflow
 
 
-def batch_numbers(offsets, sample_keys, rng, selected, rows: int, purpose: int, site: int) -> tuple:
-    """What the kernels of both masks are told of a batch."""
-    return (
-        offsets.data_ptr(), sample_keys.data_ptr(), rng.data_ptr(), library.pointer(selected), sample_keys.numel(), rows, purpose, site,
-    )  # fmt: skip
-
-
-def list_on_cuda(workspace: Tensor, capacity: int) -> tuple[tuple[Tensor, Tensor, Tensor], tuple]:
-    """(indices, count, overflow) for a mask's kernel on a GPU to write, and the numbers that tell it to; workspace [B] int32."""
-    new = workspace.new_empty
-    indices, count, overflow = new(capacity), new(1), new(1)
-    addresses = (indices.data_ptr(), count.data_ptr(), overflow.data_ptr(), capacity, workspace.data_ptr())
-    return (indices, count, overflow), addresses
+def list_on_cuda(sample_keys: Tensor, capacity: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Empty (indices, count, overflow) for a mask's kernel on a GPU to write, and a workspace of one number a
+    sample."""
+    samples = sample_keys.numel()
+    return tuple(sample_keys.new_empty(size, dtype=torch.int32) for size in (capacity, 1, 1, samples))
 
 
 def check_batch(operator: str, offsets: Tensor, sample_keys: Tensor, rng: Tensor, selected: Tensor | None) -> None:
