@@ -4,6 +4,7 @@ import importlib
 import signal
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 import typer
 
@@ -27,20 +28,14 @@ _COMMANDS = (
     "import_features",
     "denseface",
 )
-_HOMES = {
-    "denseface": "memofast.prepare.faces.denseface",
-    "evaluate": "memofast.evaluate.command",
-    "normalise": "memofast.prepare.normalise",
-    "import_npz": "memofast.prepare.sources.npz",
-    "import_features": "memofast.prepare.import_features",
-}
 
 
 def run(command: Callable | typer.Typer, name: str) -> None:
     """Run one command function, or an app of several, as a program.
 
-    A user's mistake (`MemofastError`) becomes one line on stderr and exit code 2; `--debug` anywhere on the command line
-    shows the traceback instead. SIGTERM ends it as an exit does, with code 143, so that nothing is left half-written; Ctrl-C with 130.
+    A user's mistake (`MemofastError`) becomes one line on stderr and exit code 2; `--debug` anywhere on the command
+    line shows the traceback instead. SIGTERM ends it as an exit does, with code 143, so that nothing is left
+    half-written; Ctrl-C with 130.
     """
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
@@ -65,6 +60,12 @@ def _terminated(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
+def command_module(name: str) -> ModuleType:
+    """The module whose `main` is the command: `memofast.NAME`, or `memofast.NAME.command` where NAME is a folder."""
+    module = importlib.import_module(f"memofast.{name}")
+    return importlib.import_module(f"memofast.{name}.command") if hasattr(module, "__path__") else module
+
+
 def main() -> None:
     """Entry point of the `memofast` program: hands the rest of the line to one command."""
     names = [command.replace("_", "-") for command in _COMMANDS]
@@ -80,5 +81,4 @@ def main() -> None:
     if chosen not in _COMMANDS:
         print(f"memofast: no command {chosen!r}; there are {', '.join(names)}", file=sys.stderr)
         sys.exit(2)
-    module = importlib.import_module(_HOMES.get(chosen, f"memofast.{chosen}"))
-    run(module.main, f"memofast {chosen.replace('_', '-')}")
+    run(command_module(chosen).main, f"memofast {chosen.replace('_', '-')}")

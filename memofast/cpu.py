@@ -27,10 +27,12 @@ _COMPILED_PRODUCTS = "64"  # several times the shapes of one step
 
 
 def limit_compiled_products() -> None:
-    """Let oneDNN keep the compiled bf16 products of a few steps, not of the last 1,024 shapes; call it before the first one.
+    """Let oneDNN keep the compiled bf16 products of a few steps, not of the last 1,024 shapes; call it before the first
+    one.
 
-    Packed batches hardly ever have the same number of rows twice, and each kept product holds a megabyte or more. Variables that
-    are set already stay: ONEDNN_PRIMITIVE_CACHE_CAPACITY is oneDNN's own, LRU_CACHE_CAPACITY that of PyTorch's layer over it.
+    Packed batches hardly ever have the same number of rows twice, and each kept product holds a megabyte or more.
+    Variables that are set already stay: ONEDNN_PRIMITIVE_CACHE_CAPACITY is oneDNN's own, LRU_CACHE_CAPACITY that of
+    PyTorch's layer over it.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, _COMPILED_PRODUCTS)

@@ -10,7 +10,8 @@ from memofast.errors import MemofastError
 
 
 def choose_device(name: str, option: str = "--device") -> str:
-    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`. Raises: `MemofastError`, naming the option, for another name and where there is no GPU."""
+    """`cpu` or `cuda` for `auto`, `cpu` or `cuda`. Raises: `MemofastError`, naming the option, for another name and
+    where there is no GPU."""
     if name not in {"auto", "cpu", "cuda"}:
         raise MemofastError(f"{option} is auto, cpu or cuda, not {name!r}")
     if name == "cuda" and not torch.cuda.is_available():

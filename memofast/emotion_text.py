@@ -7,7 +7,10 @@ import typer
 
 from memofast.cli import run
 
-_CORPUS = "KIND=PATH, or KIND:MOST=PATH for so many sentences of it; kinds: meld, emorynlp, emotionlines, goemotions, isear, dailydialog, table (columns text, label)"
+_CORPUS = (
+    "KIND=PATH, or KIND:MOST=PATH for so many sentences of it; kinds: meld, emorynlp, emotionlines, goemotions, "
+    "isear, dailydialog, table (columns text, label)"
+)
 
 main = typer.Typer(
     add_completion=False,
@@ -23,7 +26,10 @@ def _group() -> None:
 
 
 @main.command(
-    epilog="Example: memofast emotion-text train meld=train_sent_emo.csv isear=isear.csv --evaluated meld=dev_sent_emo.csv --init MINILM --out runs/text"
+    epilog=(
+        "Example: memofast emotion-text train meld=train_sent_emo.csv isear=isear.csv --evaluated "
+        "meld=dev_sent_emo.csv --init MINILM --out runs/text"
+    )
 )
 def train(
     corpora: Annotated[list[str], typer.Argument(metavar="CORPUS...", help=_CORPUS)],
@@ -58,7 +64,7 @@ def train(
     from memofast.errors import MemofastError
     from memofast.text_emotion.merged_text import TextSource
     from memofast.text_emotion.training import EmotionTextRun, train_emotion_text
-    from memofast.train.fine_tuning import FineTuning
+    from memofast.train.fine_tuning_recipe import Tuning
 
     choices = {
         "metric": (metric, ("weighted_f1", "macro_f1", "ua", "wa")),
@@ -69,11 +75,12 @@ def train(
     for name, (given, known) in choices.items():
         if given not in known:
             raise MemofastError(f"--{name} is {', '.join(known)}, not {given!r}")
-    tuning = FineTuning(
-        epochs, samples, lr, validations, patience, metric, class_weights, smoothing, seed, precision, device
-    )
+    tuning = Tuning(
+        epochs=epochs, samples=samples, lr=lr, validations=validations, patience=patience, metric=metric,
+        class_weights=class_weights, smoothing=smoothing, precision=precision, device=device,
+    )  # fmt: skip
     sources, held_out = ([TextSource.parse(given) for given in list_] for list_ in (corpora, evaluated or []))
-    chosen = EmotionTextRun(sources, held_out, init, out, vocab, classes, validation, validate_on, tuning)
+    chosen = EmotionTextRun(sources, held_out, init, out, vocab, classes, validation, validate_on, tuning, seed)
     train_emotion_text(chosen, Console(highlight=False, soft_wrap=True))
 
 

@@ -9,7 +9,8 @@ class MemofastError(Exception):
 
 
 class DeviceError(RuntimeError):
-    """A GPU, or the compiler of its kernels, failed in an operator: one line with operator, tensors, device and what to do."""
+    """A GPU, or the compiler of its kernels, failed in an operator: one line with operator, tensors, device and what to
+    do."""
 
 
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:

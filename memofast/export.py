@@ -14,10 +14,11 @@ def main(
         Path, typer.Option(metavar="FILE", help="FILE.pt2 (torch.export) or FILE.onnx (needs the extra onnx)")
     ],
 ) -> None:
-    """Write the model over padded tensors, for any number of samples and rows; its answers are those of memofast.
+    """Write the model over padded tensors, for any number of samples and rows; its outputs are those of memofast.
 
-    Inputs: token_ids [B, T] and text_lengths [B] int64, then per modality of the model rows [B, R, width] float32, named visual or speech,
-    and visual_lengths or speech_lengths [B] int64. Output: outputs [B, classes], before softmax; names of the classes are in the file.
+    Inputs: token_ids [B, T] and text_lengths [B] int64, then per modality of the model rows [B, R, width] float32,
+    named visual or speech, and visual_lengths or speech_lengths [B] int64. Output: outputs [B, classes], before
+    softmax; names of the classes are in the file.
 
     Example: python -m memofast.export runs/finetune-TIME --out emotion.onnx
     """
@@ -25,13 +26,12 @@ def main(
     from transformers.utils import logging
 
     from memofast.errors import MemofastError
-    from memofast.model.memobert.emotion import open_emotion_model
-    from memofast.model.memobert.export import write_program
+    from memofast.model.families import export_model
 
     logging.disable_progress_bar()
     if not model.is_dir():
         raise MemofastError(f"no run or model at {model}; check the path")
-    names = write_program(open_emotion_model(model), out)
+    names = export_model(model, out)
     Console(highlight=False, soft_wrap=True).print(f"{out}: inputs {', '.join(names)}", markup=False)
 
 

@@ -26,7 +26,8 @@ def has_extension(package: Path) -> bool:
 
 
 def extend_package_path(package_path: list[str]) -> None:
-    """Let a source folder that shadows the installed package find the installed extension and the `kernels` beside it."""
+    """Let a source folder that shadows the installed package find the installed extension and the `kernels` beside
+    it."""
     package = SOURCE_ROOT / "memofast"
     if not (SOURCE_ROOT / "csrc").is_dir():
         return

@@ -7,7 +7,10 @@ import typer
 
 from memofast.cli import run
 
-_OUT = "FILE.npz (arrays and offsets), FILE.parquet (a line per sample; needs the extra parquet) or FILE.pkl (MMSA's layout, padded)"
+_OUT = (
+    "FILE.npz (arrays and offsets), FILE.parquet (a line per sample; needs the extra parquet) or FILE.pkl (MMSA's "
+    "layout, padded)"
+)
 
 
 def main(
@@ -21,12 +24,14 @@ def main(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
 ) -> None:
-    """Write the last layer's rows of words, faces and speech, and the pooled vector, of every sample, with labels and ids.
+    """Write the last layer's rows of words, faces and speech, and the pooled vector, of every sample, with labels and
+    ids.
 
-    Words come without [CLS] and [SEP]. The pooled vector is that of the pooler, which pre-training alone does not train. Rows are spooled beside
-    the file while they are made, so that memory holds one batch.
+    Words come without [CLS] and [SEP]. The pooled vector is that of the pooler, which pre-training alone does not
+    train. Rows are spooled beside the file while they are made, so that memory holds one batch.
 
-    Example: python -m memofast.extract runs/finetune-TIME --corpus corpora/meld --split train --split test --out meld.parquet
+    Example: python -m memofast.extract runs/finetune-TIME --corpus corpora/meld --split train --split test --out
+    meld.parquet
     """
     from rich.console import Console
     from transformers.utils import logging

@@ -8,14 +8,15 @@ from typing import Any
 from memofast.errors import MemofastError
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write `path`, and its folder where there is none, so that it holds either its old contents or `data`, never a part.
+def replace_file(path: Path, data: bytes, parents: bool = False) -> None:
+    """Write `path` so that it holds either its old contents or `data`, never a part. parents: make its folder as well.
 
     Raises: `MemofastError` where the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()

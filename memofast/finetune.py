@@ -1,11 +1,19 @@
 """Fine-tune an emotion model: `python -m memofast.finetune RECIPE [key=value ...]`."""
 
+from __future__ import annotations
+
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memofast.cli import run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from memofast.train.fine_tuning_runs import FineTuningPlan
 
 
 def main(
@@ -13,7 +21,8 @@ def main(
         list[str] | None,
         typer.Argument(
             metavar="[RECIPE] [KEY=VALUE]...",
-            help="finetune, finetune-memobert or a YAML file; then overrides such as corpus=FOLDER train.lr=5e-5; nothing at all: finetune-demo",
+            help="finetune, finetune-memobert or a YAML file; then overrides such as corpus=FOLDER train.lr=5e-5; "
+            "nothing at all: finetune-demo",
         ),
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="go on with the run in this folder")] = None,
@@ -23,21 +32,21 @@ def main(
 
     Example: python -m memofast.finetune corpus=corpora/meld model.init=runs/memobert-mini train.seeds=[42,43,44]
 
-    A run is kept in runs/RECIPE-TIME/: config.yaml, per fold and seed metrics.jsonl and answers, results.md, results.json, and the best model.
+    A run is kept in runs/RECIPE-TIME/: config.yaml, per fold and seed metrics.jsonl and predictions, results.md,
+    results.json, and the best model.
+    Several processes: torchrun --nproc-per-node 2 -m memofast.finetune ...
     """
     import torch
     from rich.console import Console
 
     from memofast.errors import MemofastError
-    from memofast.evaluate.results import results_of
-    from memofast.evaluate.results_table import print_results, write_results
-    from memofast.inference.preparation import keep_preparation
     from memofast.train.fine_tuning_recipe import read
-    from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
+    from memofast.train.fine_tuning_runs import fine_tune, make_fine_tuning_plan
     from memofast.train.folder import make_folder, recipe_of, write_config
+    from memofast.train.processes import Processes
     from memofast.train.recipe_file import split_arguments
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
     name, overrides = split_arguments(arguments or [])
     if resume and arguments:
         raise MemofastError(
@@ -51,9 +60,25 @@ def main(
     console.print(plan.describe())
     if dry_run:
         return
-    folder = resume or make_folder(name)
-    write_config(folder, plan.resolved())
-    fine_tune(plan, folder, console)
+    processes = Processes.join(recipe.train)
+    try:
+        folder = resume or processes.from_first(make_folder(name) if processes.first else None)
+        if processes.first:
+            write_config(folder, plan.resolved())
+        fine_tune(plan, folder, console, processes)
+        if processes.first:
+            _conclude(plan, folder, console)
+    finally:
+        processes.leave()
+
+
+def _conclude(plan: FineTuningPlan, folder: Path, console: Console) -> None:
+    """Keep how the model's inputs were prepared, and write the table of all runs."""
+    from memofast.evaluate.results import results_of
+    from memofast.evaluate.results_table import print_results, write_results
+    from memofast.inference.preparation import keep_preparation
+    from memofast.train.fine_tuning_runs import answers
+
     keep_preparation(plan.corpus, plan.train, folder / "model", plan.recipe.model.init)
     results = results_of(list(answers(plan, folder)), trivial=plan.trivial())
     print_results(results, console)

@@ -24,8 +24,8 @@ def main(
 
     Example: python -m memofast.pretrain memobert-mini corpora.0.path=CORPUS train.lr=1e-4
 
-    A run is kept in runs/RECIPE-TIME/: config.yaml, metrics.jsonl, TensorBoard events, checkpoints and report.md. Several processes:
-    torchrun --nproc-per-node 2 -m memofast.pretrain ...
+    A run is kept in runs/RECIPE-TIME/: config.yaml, metrics.jsonl, TensorBoard events, checkpoints and report.md.
+    Several processes: torchrun --nproc-per-node 2 -m memofast.pretrain ...
     """
     from memofast.train import recipe as recipes
     from memofast.train.dry_run import describe

@@ -42,7 +42,8 @@ def main(
     logging.disable_progress_bar()  # of loading, which is quick
     counts = pseudo_label(corpus, model, console, rows=rows, device=device)
     console.print(
-        f"{counts.labelled:,} sentences labelled, {counts.without_words:,} samples without words, {counts.too_long:,} too long"
+        f"{counts.labelled:,} sentences labelled, {counts.without_words:,} samples without words, {counts.too_long:,} "
+        "too long"
     )
     for split in splits:
         name, rules = select_confident(corpus, split, Confidence(neutral, other, most))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
 
 from memofast.errors import MemofastError, nearest
 
@@ -21,7 +22,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def checked(values: dict[str, Any], source: str, model: type[Model]) -> Model:
-    """Values as a recipe. Raises: `MemofastError` for an unknown key (naming the nearest) or a value of the wrong kind."""
+    """Values as a recipe. Raises: `MemofastError` for an unknown key (naming the nearest) or a value of the wrong
+    kind."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -30,21 +32,35 @@ def checked(values: dict[str, Any], source: str, model: type[Model]) -> Model:
 
 def _first_problem(error: ValidationError, source: str, model: type[BaseModel]) -> str:
     problem = error.errors()[0]
-    path = ".".join(str(part) for part in problem["loc"])
+    place, section = _followed(model, problem["loc"])
+    path = ".".join(place)
     if problem["type"] != "extra_forbidden":
         reason = problem["msg"].removeprefix("Value error, ")
         reason = f"{reason[0].lower()}{reason[1:]}"
         return f"{source}: {path}: {reason}, got {problem['input']!r}" if path else f"{source}: {reason}"
-    *parents, wrong = problem["loc"]
-    known = _keys(model, parents)
-    prefix = "".join(f"{part}." for part in parents)
-    return f"{source}: unknown key {path}{nearest(wrong, known, prefix)}"
+    known = [field.alias or key for key, field in section.model_fields.items()]
+    prefix = "".join(f"{part}." for part in place[:-1])
+    return f"{source}: unknown key {path}{nearest(place[-1], known, prefix)}"
 
 
-def _keys(section: type[BaseModel], path: list[str | int]) -> list[str]:
-    """Keys of the section that a path of keys leads to."""
-    for name in path:
-        if isinstance(name, str):
-            found = {(f.alias or key): f.annotation for key, f in section.model_fields.items()}[name]
-            section = getattr(found, "__args__", (found,))[0]
-    return [f.alias or key for key, f in section.model_fields.items()]
+def _followed(section: Any, loc: Sequence[str | int]) -> tuple[list[str], Any]:
+    """The keys of a problem's place, without the tags of unions, and the last section that they lead through."""
+    path, found = [], section
+    for name in loc:
+        tagged = {tag.tag: of for of, tag in _members(found)}
+        if name in tagged:
+            found = tagged[name]
+            continue
+        path.append(str(name))
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            section = found
+            found = {(f.alias or key): f.annotation for key, f in found.model_fields.items()}.get(name)
+        else:
+            found = next((of for of in get_args(found) if isinstance(of, type) and issubclass(of, BaseModel)), None)
+    return path, section
+
+
+def _members(annotation: Any) -> list[tuple[Any, Tag]]:
+    """Members of a tagged union, with their tags."""
+    pairs = [(get_args(of)[0], tag) for of in get_args(annotation) for tag in get_args(of)[1:]]
+    return [(of, tag) for of, tag in pairs if isinstance(tag, Tag)]

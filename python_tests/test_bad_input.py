@@ -1,4 +1,5 @@
-"""What goes wrong for a user ends, for every command, in one line that names the thing and the remedy, and in exit code 2."""
+"""What goes wrong for a user ends, for every command, in one line that names the thing and the remedy, and
+in exit code 2."""
 
 import json
 import shutil

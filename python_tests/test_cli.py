@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,26 @@ def test_every_command_explains_itself(command):
     result = memofast(command, "--help")
     assert result.returncode == 0, result.stderr
     assert f"memofast {command}" in result.stdout
+
+
+def test_every_command_is_found_by_one_rule():
+    """`python -m memofast.NAME` is `memofast NAME`: a file at the top level, or a folder with `__main__.py` and
+    `command.py`."""
+    package = Path(cli.__file__).parent
+    for name in cli._COMMANDS:
+        home = package / name
+        files = [home / "__main__.py", home / "command.py"] if home.is_dir() else [home.with_suffix(".py")]
+        assert all(file.is_file() for file in files), name
+        assert callable(cli.command_module(name).main)
+        assert 'run(main, "' in files[0].read_text(), name
+    assert cli.command_module("prepare").__name__ == "memofast.prepare.command"
+    assert cli.command_module("info").__name__ == "memofast.info"
+
+
+@pytest.mark.parametrize("module", ["denseface", "normalise", "import_features", "import_npz", "download", "evaluate"])
+def test_a_command_runs_as_a_module(module):
+    ran = subprocess.run([sys.executable, "-m", f"memofast.{module}", "--help"], capture_output=True, text=True)
+    assert ran.returncode == 0 and "Usage" in ran.stdout, ran.stderr
 
 
 def test_version_and_usage():

@@ -1,4 +1,5 @@
-"""The operators' benchmarks and the ladder, called once on the CPU with a few samples: contestants compute what ours does, or results of its shapes."""
+"""The operators' benchmarks and the ladder, called once on the CPU with a few samples: contestants compute what ours
+does, or results of its shapes."""
 
 import os
 import subprocess
@@ -16,7 +17,8 @@ CODE = """
 import itertools
 import torch
 from torch.utils._pytree import tree_leaves
-import attention_rivals, test_attention, test_bias_gelu, test_cross_attention, test_dropout_add_norm, test_embed, test_span_mask, test_token_mask
+import attention_rivals, test_attention, test_bias_gelu, test_cross_attention, test_dropout_add_norm
+import test_embed, test_span_mask, test_token_mask
 from contests import DTYPES, STAGES
 
 def results(contest):
@@ -39,9 +41,13 @@ for dtype, backward in itertools.product(DTYPES.values(), STAGES.values()):
         compare(test_dropout_add_norm.contest(2, 0.1 * option, dtype, backward, "cpu"))
         compare(test_embed.contest(2, option, dtype, backward, "cpu"))
     for p in (0.0, 0.1):
-        for contest in (test_attention.contest(2, "memobert", p, dtype, backward, "cpu"), test_cross_attention.contest(2, p, dtype, backward, "cpu")):
+        for contest in (
+            test_attention.contest(2, "memobert", p, dtype, backward, "cpu"),
+            test_cross_attention.contest(2, p, dtype, backward, "cpu"),
+        ):
             for name, make in {"ours": contest["ours"], **contest["rivals"]}.items():
-                if not (name == "compiled" or (p and "flash" in name)):  # on a CPU PyTorch has no flash attention with dropout
+                # on a CPU PyTorch has no flash attention with dropout
+                if not (name == "compiled" or (p and "flash" in name)):
                     assert all(x.isfinite().all() for x in tree_leaves(make(0)())), name
 for modality in ("visual", "speech"):
     compare(test_span_mask.contest(2, modality, "cpu"), bits=("eager",))
@@ -114,7 +120,7 @@ class Replayed(Step):
     """Takes what a captured step takes, where nothing can be captured."""
     pool = None
     def __init__(self, *arguments):
-        super().__init__(*arguments[:-1])
+        super().__init__(*arguments[:-2])
 
 test_ladder.CapturedStep, test_ladder.pool_bytes = Replayed, lambda pool: 7
 for rung in ladder.rungs.values():
@@ -128,10 +134,10 @@ batch = random_batch(config, [(9, 5, 8)] * 6)  # of one length: the padded model
 # The padded model adds its mask to all features, and so has a gradient of the projections' inputs too.
 inputs = 2 * config.hidden_size * sum(len(getattr(batch, m)) * config.feature_width(m) for m in ("visual", "speech"))
 for objective in OBJECTIVES:
-    corruption = objectives.corrupt(batch, objectives.build({objective: {}}), objective, torch.tensor([1, 1]))
-    head, targets = wanted(batch, config, corruption)
+    (view,) = objectives.views_for(batch, objectives.build({objective: {}})[objective], torch.tensor([1, 1]))
+    head, targets = wanted(view, config)
     with FlopCounterMode(display=False) as counter:
-        PaddedModel(config).loss(head, collate(batch, config, corruption), targets).backward()
+        PaddedModel(config).loss(head, collate(view, config), targets).backward()
     assert counter.get_total_flops() == step_flop(config, batch, len(targets), predicted(config, head)) + inputs
 '''
 

@@ -1,4 +1,5 @@
-"""`memofast evaluate`: kept answers, a model on any corpus, the matrix, comparisons, mistakes; every number says what chose its checkpoint."""
+"""`memofast evaluate`: kept predictions, a model on any corpus, the matrix, comparisons, mistakes; every number says
+what chose its checkpoint."""
 
 import json
 import shutil
@@ -38,14 +39,14 @@ def rows(found: dict) -> dict:
     return {(row["split"], row["condition"]): row for row in found["rows"]}
 
 
-def test_a_run_s_kept_answers_give_its_table_again(program, made, tmp_path):
+def test_a_run_s_kept_predictions_give_its_table_again(program, made, tmp_path):
     said = program("evaluate", made / "clean", "--out", tmp_path / "out")
     assert "every checkpoint was selected on validation data of moods" in said and "majority predictor" in said
     found = results(tmp_path / "out")
     assert {row["seeds"][0] for row in found["rows"]} == {1} and len(found["rows"]) == 14
     row = rows(found)["test", "lva"]
-    answers = [Predictions.load(path) for path in made.glob("clean/fixed/*/answers/test-lva.npz")]
-    kept = [float((one.named == one.truth).mean()) for one in answers]
+    predictions = [Predictions.load(path) for path in made.glob("clean/fixed/*/answers/test-lva.npz")]
+    kept = [float((one.named == one.truth).mean()) for one in predictions]
     assert row["selected on validation"]["runs"]["wa"]["mean"] == pytest.approx(np.mean(kept))
     calibration = {(row["split"], row["condition"]): row for row in found["calibration"]}["test", "lva"]
     assert calibration["selected on validation"]["answers"] == 24 and calibration["runs"] == 2
@@ -56,7 +57,7 @@ def test_a_run_s_kept_answers_give_its_table_again(program, made, tmp_path):
     assert {row["condition"] for row in results(made / "clean" / "evaluation")["rows"]} == {"v"}
 
 
-def test_nothing_is_computed_anew_for_kept_answers(program, made, tmp_path):
+def test_nothing_is_computed_anew_for_kept_predictions(program, made, tmp_path):
     """Without corpus and model only the majority predictor is another, and that is said."""
     run = shutil.copytree(made / "paper", tmp_path / "moved")
     shutil.rmtree(run / "model")
@@ -67,7 +68,7 @@ def test_nothing_is_computed_anew_for_kept_answers(program, made, tmp_path):
     assert "the corpus is no longer there" in said
 
 
-def test_a_model_on_its_own_test_part_answers_as_fine_tuning_did(program, made, tmp_path):
+def test_a_model_on_its_own_test_part_predicts_as_fine_tuning_did(program, made, tmp_path):
     said = program("evaluate", made / "clean", "--corpus", made / "moods", "--out", tmp_path / "out")
     assert "tested on moods" in said and "split test, 12 samples" in said
     assert "its checkpoint was selected on validation data of moods" in said and "too good" not in said
@@ -115,7 +116,7 @@ def test_labels_are_mapped_as_written(program, made, tmp_path):
 
 def test_a_model_that_says_one_thing_raises_the_alarm(program, made, tmp_path):
     model = mood_model(tmp_path / "model")
-    from memofast.model.memobert.emotion import open_emotion_model
+    from memofast.model.families import open_emotion_model
 
     opened = open_emotion_model(model)
     opened.emotion.classifier.bias.data += opened.emotion.classifier.bias.new_tensor([0.0, 1e4])
@@ -166,7 +167,8 @@ def test_two_runs_on_the_same_samples(program, made, tmp_path):
     (found,) = results(tmp_path / "kept")["comparisons"]
     assert found["title"] == "test, condition lva, seed 1" and found["samples"] == 12 and "McNemar" in said
     said = program(
-        "evaluate", made / "clean", "--corpus", made / "moods", "--compare", made / "paper", "--conditions", "a", "--out", tmp_path / "new"
+        "evaluate", made / "clean", "--corpus", made / "moods", "--compare", made / "paper", "--conditions", "a",
+        "--out", tmp_path / "new"
     )  # fmt: skip
     (found,) = results(tmp_path / "new")["comparisons"]
     assert found["names"] == ["clean", "paper (selected on test)"] and found["selected_on"] == ["validation", "test"]
@@ -209,7 +211,7 @@ def test_mistakes_take_one_line_and_leave_nothing(program, made, odd_corpora, tm
         ((run, "--corpus", odd_corpora / "wide"), "reads visual rows 4 wide"),
         ((run, "--corpus", odd_corpora / "unknown"), "evaluate a split that has labels"),
         ((run, "--corpus", odd_corpora / "bare"), "has no labels"),
-        ((run, "--corpus", odd_corpora / "nan"), "the answers for nan40"),
+        ((run, "--corpus", odd_corpora / "nan"), "predictions for nan40 of corpus"),
         ((run, "--map", "quiet=calm"), "add --corpus FOLDER"),
         ((run, made / "other"), "add --corpus FOLDER"),
         ((run, made / "other", *moods, "--compare", run), "--compare is for one model on one corpus"),
@@ -220,7 +222,7 @@ def test_mistakes_take_one_line_and_leave_nothing(program, made, odd_corpora, tm
         ((run, *moods, "--maps", tmp_path / "maps.yaml", "--metric", "uaa"), "there is no metric 'uaa'"),
         ((run, "--compare", made / "other"), "seeds 2, 1, "),
         ((made / "paper", "--compare", made / "other"), "predictions of other classes cannot be compared"),
-        ((run, "--compare", run, "--split", "dev"), "kept no answers on 'dev'"),
+        ((run, "--compare", run, "--split", "dev"), "kept no predictions on 'dev'"),
         ((run, *moods, "--device", "tpu"), "--device is auto, cpu or cuda, not 'tpu'"),
     ):  # fmt: skip
         error = program.fails("evaluate", *arguments, "--out", tmp_path / "out")
@@ -238,7 +240,7 @@ def test_unfinished_runs_and_other_models(program, made, tmp_path):
     (run / "config.yaml").write_text("corpora: []\n")
     assert "is no run of memofast finetune" in program.fails("evaluate", run, "--corpus", made / "moods")
     alone = mood_model(tmp_path / "alone")
-    assert "is a model without a run, which kept no answers" in program.fails("evaluate", alone)
+    assert "is a model without a run, which kept no predictions" in program.fails("evaluate", alone)
     small = mood_model(tmp_path / "small", vocab_size=15)
     assert "vocabulary ends at 14" in program.fails("evaluate", small, "--corpus", made / "moods")
 

@@ -1,4 +1,5 @@
-"""`memofast extract`: every row belongs to its sample, in each of three kinds of file; what cannot be written is refused."""
+"""`memofast extract`: every row belongs to its sample, in each of three kinds of file; what cannot be written is
+refused."""
 
 import pickle
 import subprocess
@@ -12,9 +13,10 @@ import torch
 from mood_runs import felt_corpus, mood_corpus, mood_model, poison
 from runs import environment
 
-from memofast.data import Corpus
+from memofast.data import Corpus, runs_by_length
 from memofast.data.conditions import keep
-from memofast.inference.hidden_states import files, rows
+from memofast.inference import loop
+from memofast.inference.hidden_states import files
 from memofast.model import MemoBertModel
 
 program = mood_runs.program
@@ -54,7 +56,9 @@ def alone(model, corpus, split, condition="lva"):
 
 @pytest.mark.parametrize("condition", ["lva", "va", "l"])
 def test_npz_rows_are_those_of_their_sample(program, model, corpus, tmp_path, condition, monkeypatch):
-    monkeypatch.setattr(rows, "_ROWS", 40)  # several batches of several samples
+    monkeypatch.setattr(
+        loop, "runs_by_length", lambda lengths, rows: runs_by_length(lengths, 40)
+    )  # several samples in each
     said = program(
         "extract", model, "--corpus", corpus, "--split", "test", "--condition", condition, "--out", tmp_path / "x.npz"
     )
@@ -75,7 +79,8 @@ def test_npz_rows_are_those_of_their_sample(program, model, corpus, tmp_path, co
 
 
 def test_slices_at_padded_offsets_would_be_others(model, corpus, program, tmp_path):
-    """The original cut packed rows where a padded table would have them; with unequal lengths those are another modality's."""
+    """The original cut packed rows where a padded table would have them; with unequal lengths those are another
+    modality's."""
     program("extract", model, "--corpus", corpus, "--split", "test", "--out", tmp_path / "x.npz")
     part = Corpus.open(corpus).split("test")
     batch = part.pack(range(len(part)))
@@ -180,7 +185,7 @@ def test_mistakes_take_one_line_and_leave_nothing(program, model, corpus, tmp_pa
         ((model, "--corpus", corpus, *test, "--condition", "al"), "'al' is no condition"),
         ((model, "--corpus", tmp_path / "mute", *test, "--condition", "va"), "condition va needs speech rows"),
         ((model, "--corpus", tmp_path / "wide", *test), "reads visual rows 4 wide"),
-        ((model, "--corpus", tmp_path / "nan", *test), "features of nan40"),
+        ((model, "--corpus", tmp_path / "nan", *test), "hidden states for nan40 of corpus"),
     ):
         error = program.fails("extract", *arguments, "--out", tmp_path / "out" / f"x.{kind}")
         assert message in error and not list((tmp_path / "out").iterdir()), error

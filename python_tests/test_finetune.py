@@ -8,20 +8,116 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from runs import environment, small_corpus
+import torch
+from runs import environment, finetune, losses, small_corpus, start, the_run, wait_for
+from safetensors.torch import load_file
 
 from memofast import cli
-from memofast.model.memobert.emotion import open_emotion_model
+from memofast.model.families import open_emotion_model
 
 LITTLE = ["finetune-demo", "train.epochs=3", "train.seeds=[1,2]", "train.samples=8", "modalities.evaluate=[l,lva]"]
 
 
-def finetune(folder, *arguments, **options):
-    command = [sys.executable, "-m", "memofast.finetune", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300, **options
-    )
+def answers_of(run):
+    """By file what the runs of each fold and seed answered."""
+    return {path.relative_to(run): dict(np.load(path)) for path in sorted(run.glob("*/*/answers/*.npz"))}
+
+
+def same_results(one, other):
+    """Logs, answers and the model, to the bit."""
+    places = sorted(path.parent.relative_to(one) for path in one.glob("*/*/metrics.jsonl"))
+    assert places == sorted(path.parent.relative_to(other) for path in other.glob("*/*/metrics.jsonl"))
+    for place in places:
+        assert losses(one / place) == losses(other / place)
+        kept = [json.loads((run / place / "done.json").read_text()) | {"seconds": 0} for run in (one, other)]
+        assert kept[0] == kept[1]
+    mine, theirs = answers_of(one), answers_of(other)
+    assert mine.keys() == theirs.keys() and mine
+    for path, arrays in mine.items():
+        for name, values in arrays.items():
+            np.testing.assert_array_equal(values, theirs[path][name])
+    weights = [load_file(run / "model" / "model.safetensors") for run in (one, other)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return small_corpus(tmp_path_factory.mktemp("demo"))
+
+
+MIXED = [
+    "finetune-demo", "train.epochs=4", "train.seeds=[7]", "train.samples=7", "train.validations=3",
+    "train.class_weights=balanced", "train.hide=0.3", "train.hide_columns=0.1", "modalities.train=[l,v,lva]",
+    "modalities.evaluate=[l,v,lva]", "train.patience=100", "train.weight_decay=0.3",
+    "train.groups={memobert.embeddings.*: {lr: 0.3, weight_decay: 0.1}}",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """The run of `MIXED` that nobody interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    ended = finetune(folder, *MIXED, f"corpus={corpus}")
+    assert ended.returncode == 0, ended.stderr
+    return the_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["kill", "term", "int"]
+)
+def test_an_interrupted_run_ends_with_the_same_bits(corpus, whole, tmp_path, number, code):
+    process = start(tmp_path, *MIXED, f"corpus={corpus}", program="finetune")
+    wait_for(tmp_path, "runs/*/fixed/seed-7/checkpoints/step-*", process)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[0]
+    run = the_run(tmp_path)
+    assert process.returncode == code, said
+    assert not (run / "fixed/seed-7/done.json").exists()
+    if number != signal.SIGKILL:
+        newest = max((run / "fixed/seed-7/checkpoints").glob("step-*"))
+        step = json.loads((newest / "trainer.json").read_text())["step"]
+        assert f"stopped at update {step}, saved; continue with --resume runs/{run.name}" in said
+    resumed = finetune(tmp_path, "--resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    same_results(run, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("samples", "per_rank", "epochs", "updates"),
+    [(100, 1, 2, 2), (4, 1, 1, 24), (4, 2, 2, 24)],
+    ids=["one step", "24 updates", "accumulated"],
+)
+def test_two_ranks_equal_one_process(corpus, tmp_path, samples, per_rank, epochs, updates):
+    """Where a micro-batch shows words, faces or all there is, ranks step the parameters that some rank reached, and
+    those alone: 1e-6 at the first update and after it (the second is of rate 1e-8), 1e-4 after 20."""
+    common = [
+        "finetune-demo", f"corpus={corpus}", "train.seeds=[3]", f"train.samples={samples}", f"train.epochs={epochs}",
+        "train.validations=1000", "train.warmup=0", "modalities.train=[l,v,lva]", "train.weight_decay=0.5",
+        "train.class_weights=balanced", "train.eps=1e-4", "train.lr=1e-3", "protocol=last", "modalities.evaluate=[lva]",
+    ]  # fmt: skip
+    runs = []
+    for ranks in (1, 2):
+        folder = tmp_path / str(ranks)
+        folder.mkdir()
+        ended = finetune(folder, *common, f"train.accumulate={per_rank * 2 // ranks}", ranks=ranks)
+        assert ended.returncode == 0, ended.stderr
+        runs.append(the_run(folder))
+    ours, theirs = (losses(run / "fixed/seed-3") for run in runs)
+    assert len(ours) == len(theirs) == updates
+    for a, b in zip(ours, theirs, strict=True):
+        assert [a[k] for k in ("step", "targets")] == [b[k] for k in ("step", "targets")]
+        close = 1e-6 if a["step"] == 1 else 1e-4
+        assert b["loss"] == pytest.approx(a["loss"], rel=close)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=10 * close)
+    one, two = (load_file(run / "model" / "model.safetensors") for run in runs)
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        apart = float((two[name] - weight).norm() / weight.norm())
+        assert apart <= (1e-6 if updates == 2 else 1e-4), (name, apart)
 
 
 def test_demo_is_interrupted_resumed_and_reported(tmp_path):

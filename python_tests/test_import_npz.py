@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from memofast.data import Corpus
-from memofast.errors import MemofastError
-from memofast.prepare.sources.npz import FER_PLUS, import_features, read_captions, read_npz
-from memofast.store import FeatureStore
+from memofast.prepare.sources.npz import FER_PLUS
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "wor", "##ld", "there", "!", "#", "a"]
 
 
 @pytest.fixture
-def original(tmp_path, random):
-    """A small export of the original: captions, faces and speech, some of them broken; returns the arrays by file name."""
+def original(tmp_path):
+    """A small export of the original: captions, faces and speech, some of them broken; returns the arrays by file
+    name."""
+    random = np.random.default_rng(0)
     faces, speech = tmp_path / "faces", tmp_path / "speech"
     faces.mkdir()
     speech.mkdir()
@@ -48,7 +48,7 @@ def original(tmp_path, random):
 def run(tmp_path, *options):
     here = {"captions": "captions.json", "out": "out", "vocabulary": "vocab.txt", "visual": "faces", "speech": "speech"}
     here |= dict(zip(options[::2], options[1::2], strict=True))
-    command = [sys.executable, "-m", "memofast.prepare.sources.npz", "--name", "film"]
+    command = [sys.executable, "-m", "memofast.import_npz", "--name", "film"]
     for option, value in here.items():
         command += [f"--{option}", value if option == "validation" else str(tmp_path / value)]
     return subprocess.run(command, capture_output=True, text=True)
@@ -78,25 +78,6 @@ def test_import_writes_a_corpus_and_counts_what_it_leaves_out(tmp_path, original
     assert text["words"].tolist() == [-1, 0, 1, 1, 2, -1]
 
 
-def test_confidence_is_strict_and_the_first_rows_are_kept(tmp_path, original):
-    path = tmp_path / "faces" / "film_7.npz"
-    assert len(read_npz(path, 0.75, 36, 10)["rows"]) == 0
-    np.testing.assert_array_equal(read_npz(path, 0.0, 5, 10)["times"], np.float32([1, 2, 3, 5, 6]) / np.float32(10))
-    np.savez(path, features=original[7]["features"])
-    assert len(read_npz(path, 0.75, 36, 10)["rows"]) == 36
-
-
-def test_captions_with_labels(tmp_path):
-    (tmp_path / "c.json").write_text(json.dumps({"a": {"txt": ["hello there"], "label": "sad"}, "b": ["hello"]}))
-    assert read_captions(tmp_path / "c.json") == {"a": ("hello there", "sad"), "b": ("hello", None)}
-
-
-def test_captions_of_one_id_twice_are_refused(tmp_path):
-    (tmp_path / "captions.json").write_text('{"a": ["red"], "b": ["now"], "a": ["blue"]}')
-    with pytest.raises(MemofastError, match="'a' is there twice"):
-        read_captions(tmp_path / "captions.json")
-
-
 def test_mistakes_are_one_line_and_code_2(tmp_path, original):
     for options, says in (
         (("vocabulary", "none.txt"), "no vocabulary at"),
@@ -110,10 +91,3 @@ def test_mistakes_are_one_line_and_code_2(tmp_path, original):
         assert len(result.stderr.strip().splitlines()) == 1
     (tmp_path / "captions.json").write_text('{"a": [""]}')
     assert "give no sample" in run(tmp_path, "out", "none").stderr
-
-
-def test_folder_without_sound_files_is_refused(tmp_path, original):
-    with pytest.raises(MemofastError, match=r"no file of .* can be used"):
-        import_features(tmp_path / "faces", tmp_path / "v", ["film_2", "x"], confidence_above=0, longest=9, rate=10)
-    with pytest.raises(MemofastError, match="no store"):
-        FeatureStore.open(tmp_path / "v")

@@ -57,7 +57,8 @@ def source(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def compiler(tmp_path_factory) -> str:
-    """The C++ compiler without optimisation: what is compiled here is imported, not computed with, and is ready in half the time."""
+    """The C++ compiler without optimisation: what is compiled here is imported, not computed with, and is ready in half
+    the time."""
     script = tmp_path_factory.mktemp("compiler") / "c++"
     script.write_text(f'#!/bin/sh\nexec {shutil.which("c++") or "g++"} "$@" -O0\n')
     script.chmod(0o755)
@@ -116,7 +117,10 @@ def test_commands_run_from_any_folder(installed, source, tmp_path, place, module
 @pytest.mark.parametrize("place", ["elsewhere", "source"])
 def test_kernels_are_a_package_of_memofast(installed, source, tmp_path, place):
     folder = source if place == "source" else tmp_path
-    code = "import memofast, memofast.kernels as k; print(memofast.__file__); print(k.__file__); print(memofast._C.__file__)"
+    code = (
+        "import memofast, memofast.kernels as k; "
+        "print(memofast.__file__); print(k.__file__); print(memofast._C.__file__)"
+    )
     package, kernels, library = run(sys.executable, "-c", code, cwd=folder, PYTHONPATH=str(installed)).split()
     assert Path(package).is_relative_to(folder if place == "source" else installed)
     assert Path(kernels).is_relative_to(folder if place == "source" else installed)

@@ -1,17 +1,30 @@
-"""The program as a user runs it: a whole run, kill and resume, signals, several processes, and every mistake in one line."""
+"""The program as a user runs it: a whole run, kill and resume, signals, several processes, every mistake in one
+line."""
 
 import json
+import math
 import os
 import resource
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 import torch
 import yaml
-from runs import command, environment, final_weights, losses, pretrain, small_corpus, small_recipe, the_run
+from runs import (
+    command,
+    environment,
+    final_weights,
+    losses,
+    pretrain,
+    small_corpus,
+    small_recipe,
+    start,
+    the_run,
+    wait_for,
+)
+from safetensors.torch import load_file
 
 from memofast.errors import MemofastError
 from memofast.model import MemoBertModel
@@ -36,19 +49,8 @@ def finished(corpus, tmp_path_factory):
     return folder, result
 
 
-def start(folder, *arguments):
-    return subprocess.Popen(
-        command(*arguments), cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
 def wait_for_checkpoint(folder, process):
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if list(folder.glob("runs/*/checkpoints/step-*")):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"no checkpoint: {process.communicate()[0]}")
+    wait_for(folder, "runs/*/checkpoints/step-*", process)
 
 
 def test_run_folder(finished):
@@ -104,6 +106,38 @@ def test_kill_and_resume_equals_an_uninterrupted_run(corpus, tmp_path, mixing):
         assert torch.equal(weight, final_weights(run)[name]), name
 
 
+def test_what_objectives_learn_and_groups_are_resumed_to_the_bit(corpus, tmp_path):
+    """Killed in a run of two views, partners and shuffled rows, whose temperature is learned at a rate of its own."""
+    train = {
+        "updates": 40, "save_every": 5, "log_every": 3, "mixing": "sample", "weight_decay": 0.2,
+        "groups": {"memobert.embeddings.*": {"lr": 0.3, "weight_decay": 0.0}, "objectives.*": {"lr": 5.0}},
+    }  # fmt: skip
+    values = yaml.safe_load(small_recipe(tmp_path, corpus, train=train, validate={"every": 10}).read_text())
+    values["objectives"] = {"view_contrast": {}, "matching": {}, "speech_order": {}, "whole_word_mlm": {}}
+    recipe = tmp_path / "further.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    assert pretrain(whole, recipe).returncode == 0
+    process = start(broken, recipe)
+    wait_for_checkpoint(broken, process)
+    process.kill()
+    process.wait()
+    run = the_run(broken)
+    assert read_metrics(run / "metrics.jsonl")[-1]["step"] < 40
+    resumed = pretrain(broken, "--resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(run) == losses(the_run(whole))
+    newest = [max((one / "checkpoints").glob("step-*")) for one in (the_run(whole), run)]
+    for name in ("model.safetensors", "objectives.safetensors"):
+        one, other = (load_file(folder / name) for folder in newest)
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    (learned,) = load_file(newest[0] / "objectives.safetensors").values()
+    assert abs(float(learned) - math.log(1 / 0.05)) > 1e-3
+    assert "view_contrast: its loss compares" in (run / "report.md").read_text()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_save(corpus, tmp_path, number, code):
     recipe = small_recipe(tmp_path, corpus, train={"updates": 100_000, "save_every": 10}, validate={"every": 100_000})
@@ -119,7 +153,8 @@ def test_signals_save(corpus, tmp_path, number, code):
 
 @pytest.mark.slow
 def test_a_compiled_run_logs_the_same(corpus, tmp_path):
-    """In fp32, in which compiled and plain operations round alike to some digits; two updates, as compiling takes nearly all the time."""
+    """In fp32, in which compiled and plain operations round alike to some digits; two updates, as compiling takes
+    nearly all the time."""
     logged = []
     for compiled in (False, True):
         folder = tmp_path / str(compiled)
@@ -221,6 +256,7 @@ def test_objective_no_corpus_can_serve(corpus, tmp_path):
     words.mkdir()
     description = json.loads((corpus / "corpus.json").read_text())
     description["stores"] = {"text": str(corpus / "text")}
+    description.pop("streams", None)
     for entry in description["splits"].values():
         entry["file"] = str(corpus / entry["file"])
     (words / "corpus.json").write_text(json.dumps(description))
@@ -251,7 +287,7 @@ def test_a_run_is_a_start_by_its_best_checkpoint(finished, corpus, tmp_path):
     with pytest.raises(MemofastError, match="has hidden_size 32, the recipe 64"):
         make_fine_tuning_plan(finetune_recipe.read("finetune-demo", [f"corpus={corpus}", f"model.init={run}"]))
     plan = make_fine_tuning_plan(finetune_recipe.read("finetune", [f"corpus={corpus}", f"model.init={run}"]))
-    model = start_model(plan.recipe, plan.corpus, plan.target, plan.folds[0].train)
+    model = start_model(plan.recipe, plan.target, plan.folds[0].train)
     wanted = MemoBertModel.from_pretrained(steps[-1]).state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in model.memobert.state_dict().items())
 
@@ -278,5 +314,5 @@ def test_not_finite_loss_names_objective_update_and_samples(corpus, tmp_path):
 def test_demo_corpus_goes_to_the_cache(tmp_path):
     result = pretrain(tmp_path, "--dry-run", MEMOFAST_CACHE=str(tmp_path / "cache"))
     assert result.returncode == 0, result.stderr
-    assert [f.name for f in (tmp_path / "cache").iterdir()] == ["demo-1"]
+    assert [f.name for f in (tmp_path / "cache").iterdir()] == ["demo-2"]
     assert os.listdir(tmp_path) == ["cache"]

@@ -1,4 +1,5 @@
-"""The real run of README.md on a small scale: real films, speech and text to corpora, to a pre-trained model, to the table."""
+"""The real run of README.md on a small scale: real films, speech and text to corpora, to a pre-trained model, to the
+table."""
 
 import importlib.util
 import json
@@ -41,7 +42,7 @@ def corpora(tmp_path_factory, real_data) -> Path:
     folder = tmp_path_factory.mktemp("corpora")
     vocab = real_data / "vocab" / "vocab.txt"
     faces = real_data / "faces" / "fer2013" / "train.npz"
-    run(folder, "prepare.denseface", "train", faces, "--out", "denseface.safetensors", "--limit", 600, "--epochs", 1)
+    run(folder, "denseface", "train", faces, "--out", "denseface.safetensors", "--limit", 600, "--epochs", 1)
     films, voices = folder / "films", folder / "voices"
     films.mkdir()
     for name, most in (("grid_s1", 12), ("grid_multi", 3)):

@@ -114,14 +114,17 @@ def test_targets_of_a_gpu_and_the_ladder(measured, tmp_path):
         name: {"peak_bytes": 3_000_000_000, "launches": launches} for name, launches in (("eager", 900), ("ours", 3))
     }
     data["benchmarks"] = [
-        row(attention.format("forward"), "test_attention.py", {"ours": summary(50e-6), "flash_varlen": summary(70e-6), "padded_sdpa": summary(160e-6)}),
+        row(attention.format("forward"), "test_attention.py",
+            {"ours": summary(50e-6), "flash_varlen": summary(70e-6), "padded_sdpa": summary(160e-6)}),
         row(attention.format("both"), "test_attention.py", {"ours": summary(170e-6)}),
         row(
-            "gpu_ladder[256]", "test_ladder.py", {"ours": summary(0.025), "eager": summary(0.1)}, samples=256, rows=25600,
+            "gpu_ladder[256]", "test_ladder.py", {"ours": summary(0.025), "eager": summary(0.1)},
+            samples=256, rows=25600,
             flop=10e12, ladder=["eager", "ours"], last="cuda graphs", rungs=rungs,
         ),
         row("gpu_fed_step[256]", "test_fed_step.py", {"ours": summary(0.03)}, loader_over_step=1.6),
-        {"name": "test_gpu_matrix_product[8192-8192]", "fullname": "", "extra_info": {"ceiling": {"rate": 800_000, "unit": "GFLOP/s"}}},
+        {"name": "test_gpu_matrix_product[8192-8192]", "fullname": "",
+         "extra_info": {"ceiling": {"rate": 800_000, "unit": "GFLOP/s"}}},
     ]  # fmt: skip
     data["benchmarks"][0]["extra_info"]["target"] = {"padded_sdpa": 3.0, "fastest": 1.5}
     tests = vouched(tmp_path, data["machine_info"]["memofast"]["build"], *OF_A_STEP)
@@ -181,7 +184,7 @@ def test_steps_and_learning_need_every_test_of_their_parts(measured, tmp_path):
 
 def test_files_that_vouch_for_rows_on_a_gpu_have_tests_there():
     """Without one the report would withhold their rows for ever."""
-    for name in (*OPERATORS, "captured_step", "masks", "span_mask", "token_mask"):
+    for name in (*OPERATORS, "captured_step", "span_mask", "token_mask"):
         (file,) = (ROOT / "python_tests").glob(f"*/test_{name}.py")
         assert "mark.gpu" in file.read_text(), name
     (losses,) = (ROOT / "python_tests").glob("*/test_losses.py")
@@ -196,7 +199,8 @@ def test_nothing_is_claimed_where_no_test_was_looked_at(measured):
 
 
 def test_errors_of_the_tests_are_told(measured, tmp_path):
-    """Of each operator and type the test that came nearest to what is allowed; none of tests that failed, or ran elsewhere."""
+    """Of each operator and type the test that came nearest to what is allowed; none of tests that failed, or ran
+    elsewhere."""
     tests = [
         "python_tests/ops/test_bias_gelu.py",
         "-k",

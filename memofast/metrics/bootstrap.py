@@ -1,4 +1,5 @@
-"""Intervals by the bootstrap: samples drawn with replacement, the metric of each draw, percentiles of those (Efron 1979)."""
+"""Intervals by the bootstrap: samples drawn with replacement, the metric of each draw, percentiles of those (Efron
+1979)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ def intervals(
 ) -> dict[str, list[float] | None]:
     """Lower and upper end by metric of the kind (`METRICS`), over samples whose truth is known.
 
-    None where a metric is undefined in more than half of the draws; other undefined draws are left out. The same seed gives the same numbers.
+    None where a metric is undefined in more than half of the draws; other undefined draws are left out. The same seed
+    gives the same numbers.
     Raises: `MemofastError` where no truth is known or a score is not finite.
     """
     sums = resampled_sums(sample_statistics(predictions), draws, seed)
@@ -25,7 +27,8 @@ def intervals(
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> list[float] | None:
-    """Percentiles that leave (1 - level) / 2 on each side of the values [draws] that are finite; None where less than half are."""
+    """Percentiles that leave (1 - level) / 2 on each side of the values [draws] that are finite; None where less than
+    half are."""
     finite = values[np.isfinite(values)]
     if 2 * len(finite) < len(values):
         return None

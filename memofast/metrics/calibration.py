@@ -1,4 +1,5 @@
-"""Whether probabilities are what they say: expected calibration error, Brier score, and how often each confidence is right."""
+"""Whether probabilities are what they say: expected calibration error, Brier score, and how often each confidence is
+right."""
 
 from __future__ import annotations
 
@@ -16,13 +17,16 @@ BINS = 15
 def calibration(predictions: Predictions, bins: int = BINS) -> dict[str, Any]:
     """Calibration over the samples whose truth is known, as JSON can hold it.
 
-    `single`: the confidence of a sample is the probability of the class that is named, and it is right where that is the true one. `multi`: every
-    pair of sample and label is one answer, its confidence is the label's probability, and it is right where the label is true.
+    `single`: the confidence of a sample is the probability of the class that is named, and it is right where that is
+    the true one. `multi`: every pair of sample and label is one answer, its confidence is the label's probability, and
+    it is right where the label is true.
 
-    Returns: `ece`: mean over answers of the distance between confidence and accuracy of their bin (Guo et al. 2017); `brier`: mean over samples
-        of the squared distance between probabilities and truth, summed over classes (0 to 2 for `single`); `confidence` and `accuracy`: means;
+    Returns: `ece`: mean over answers of the distance between confidence and accuracy of their bin (Guo et al. 2017);
+        `brier`: mean over samples of the squared distance between probabilities and truth, summed over classes (0 to 2
+        for `single`); `confidence` and `accuracy`: means;
         `answers`, `bins`: see `reliability`.
-    Raises: `MemofastError` for `regression`, for probabilities outside 0 to 1, where no truth is known or a score is not finite.
+    Raises: `MemofastError` for `regression`, for probabilities outside 0 to 1, where no truth is known or a score is
+        not finite.
     """
     confidence, right, squares = _answers(predictions)
     table = reliability(confidence, right, bins)
@@ -38,7 +42,8 @@ def calibration(predictions: Predictions, bins: int = BINS) -> dict[str, Any]:
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> list[dict[str, float | int | None]]:
-    """Answers in bins of equal width: `above`, `up_to`, `answers`, mean `confidence` and share that is right (`accuracy`), None where empty.
+    """Answers in bins of equal width: `above`, `up_to`, `answers`, mean `confidence` and share that is right
+    (`accuracy`), None where empty.
 
     A confidence at an edge belongs to the bin below; 0 to the first. confidence [n] float, right [n] bool.
     """

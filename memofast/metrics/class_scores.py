@@ -1,4 +1,5 @@
-"""How well classes are named: WA, UA, F1 and confusion, by scikit-learn, and as a table beside the majority predictor."""
+"""How well classes are named: WA, UA, F1 and confusion, by scikit-learn, and as a table beside the majority
+predictor."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +16,9 @@ SHOWN = {"wa": "WA", "ua": "UA", "weighted_f1": "weighted F1", "macro_f1": "macr
 def class_scores(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Scores of predicted against true classes [n] int64, as JSON can hold them.
 
-    wa: accuracy. ua: mean recall. macro_f1, weighted_f1: as scikit-learn, over the classes that occur in the truth, so that a class which is only
-    predicted costs precision but is no class of its own. f1: by class. confusion [true, predicted], over all classes.
+    wa: accuracy. ua: mean recall. macro_f1, weighted_f1: as scikit-learn, over the classes that occur in the truth, so
+    that a class which is only predicted costs precision but is no class of its own. f1: by class. confusion [true,
+    predicted], over all classes.
     """
     from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, recall_score
 
@@ -37,7 +39,8 @@ def class_scores(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str
 def micro_f1_without(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str], left_out: str) -> float:
     """F1 of all classes but `left_out` (neutral) counted together, of true and predicted classes [n] int64.
 
-    Samples of the class that is left out stay: naming another class for them is a false positive. Raises: `MemofastError` for an unknown class.
+    Samples of the class that is left out stay: naming another class for them is a false positive. Raises:
+    `MemofastError` for an unknown class.
     """
     from sklearn.metrics import f1_score
 

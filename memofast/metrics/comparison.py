@@ -1,4 +1,5 @@
-"""Whether one set of predictions is better than another on the same samples: McNemar's test and the paired bootstrap."""
+"""Whether one set of predictions is better than another on the same samples: McNemar's test and the paired
+bootstrap."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ DRAWS = 10_000
 def compare(first: Predictions, second: Predictions, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Differences between two sets of predictions of the same samples, in any order, as JSON can hold them.
 
-    Returns: `samples`; `metrics`: by name `first`, `second`, `difference` (second minus first), `interval` (95 %, over samples) and `p` (see
-        `paired_bootstrap`); for `single`, `mcnemar`: see `mcnemar`.
+    Returns: `samples`; `metrics`: by name `first`, `second`, `difference` (second minus first), `interval` (95 %, over
+        samples) and `p` (see `paired_bootstrap`); for `single`, `mcnemar`: see `mcnemar`.
     Raises: `MemofastError` where kind, classes, ids or truth differ, where no truth is known or a score is not finite.
     """
     first, second = aligned(first, second)
@@ -33,7 +34,8 @@ def compare(first: Predictions, second: Predictions, draws: int = DRAWS, seed: i
 
 
 def aligned(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
-    """Both over the samples whose truth is known, in the order of the first. Raises: `MemofastError` where they cannot be compared."""
+    """Both over the samples whose truth is known, in the order of the first. Raises: `MemofastError` where they cannot
+    be compared."""
     if first.kind != second.kind:
         raise MemofastError(f"{first.kind} and {second.kind} predictions cannot be compared; give two of one kind")
     if first.classes != second.classes:
@@ -45,8 +47,8 @@ def aligned(first: Predictions, second: Predictions) -> tuple[Predictions, Predi
         raise MemofastError("predictions that name a sample twice cannot be compared; give one fold and seed of each")
     if differing := sorted(set(first.ids) ^ set(place)):
         raise MemofastError(
-            f"predictions of other samples cannot be compared: {len(differing)} are in one alone, {differing[0]!r} among them; "
-            "evaluate both on the same split"
+            f"predictions of other samples cannot be compared: {len(differing)} are in one alone, {differing[0]!r} "
+            "among them; evaluate both on the same split"
         )
     second = second.at(np.array([place[id] for id in first.ids]))
     other = (first.truth != second.truth).reshape(len(first.ids), -1).any(1)
@@ -61,8 +63,9 @@ def aligned(first: Predictions, second: Predictions) -> tuple[Predictions, Predi
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, float | int]:
     """McNemar's test (1947) of two classifiers on the same samples, from who is right [n] bool.
 
-    Returns: `only_first`, `only_second`: samples that one alone names rightly; `p_exact`: two-sided binomial over those; `chi_square` with
-        continuity correction (Edwards 1948), `p_chi_square`. Where both err alike, both p are 1.
+    Returns: `only_first`, `only_second`: samples that one alone names rightly; `p_exact`: two-sided binomial over
+        those; `chi_square` with continuity correction (Edwards 1948), `p_chi_square`. Where both err alike, both p are
+        1.
     """
     from scipy.stats import binomtest, chi2
 
@@ -81,10 +84,11 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, floa
 def paired_bootstrap(
     first: Predictions, second: Predictions, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """By metric the difference second minus first, each draw taking the same samples of both; predictions are `aligned`.
+    """By metric the difference second minus first, each draw taking the same samples of both; predictions are
+    `aligned`.
 
-    `interval`: 95 %, percentiles. `p`: two-sided, twice the share of draws on the rarer side of no difference, each side counted with one draw
-    more, so that p is never 0 (Davison and Hinkley 1997). None where a metric is undefined.
+    `interval`: 95 %, percentiles. `p`: two-sided, twice the share of draws on the rarer side of no difference, each
+    side counted with one draw more, so that p is never 0 (Davison and Hinkley 1997). None where a metric is undefined.
     """
     statistics = [sample_statistics(one) for one in (first, second)]
     sums = np.split(resampled_sums(np.hstack(statistics), draws, seed), 2, axis=1)

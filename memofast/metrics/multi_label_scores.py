@@ -11,8 +11,9 @@ import numpy as np
 def multi_label_scores(truth: np.ndarray, named: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     """Scores of named against true labels, both [n, classes] of 0 and 1, as JSON can hold them.
 
-    macro_f1: mean over the labels that occur in the truth. micro_f1: over all. jaccard: mean over samples of shared labels by labels in either;
-    1 where neither has any. f1: by label that occurs. supports: samples by label. named: how often each label was named.
+    macro_f1: mean over the labels that occur in the truth. micro_f1: over all. jaccard: mean over samples of shared
+    labels by labels in either; 1 where neither has any. f1: by label that occurs. supports: samples by label. named:
+    how often each label was named.
     """
     from sklearn.metrics import f1_score, jaccard_score
 

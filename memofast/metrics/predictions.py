@@ -1,4 +1,5 @@
-"""What a model said of samples, beside what is true: kept with every result, so that any metric can be computed later."""
+"""What a model said of samples, beside what is true: kept with every result, so that any metric can be computed
+later."""
 
 from __future__ import annotations
 
@@ -17,11 +18,12 @@ KINDS = ("single", "multi", "regression")
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Answers for n samples.
+    """Scores of n samples, beside what is true.
 
-    kind: `single`, one class of several; `multi`, any number of them; `regression`, a value. ids [n]. truth: [n] int64 class, -1 where
-    unknown; `multi`: [n, classes] float32 of 0 and 1; `regression`: [n] float32, NaN where unknown. scores: probabilities
-    [n, classes] float32 (`single`: of sum 1); `regression`: values [n] float32. classes: names in order, empty for `regression`.
+    kind: `single`, one class of several; `multi`, any number of them; `regression`, a value. ids [n]. truth: [n] int64
+    class, -1 where unknown; `multi`: [n, classes] float32 of 0 and 1; `regression`: [n] float32, NaN where unknown.
+    scores: probabilities [n, classes] float32 (`single`: of sum 1); `regression`: values [n] float32. classes: names in
+    order, empty for `regression`.
     """
 
     kind: str
@@ -36,7 +38,8 @@ class Predictions:
         truth = (n, classes) if self.kind == "multi" else (n,)
         if self.kind not in KINDS or self.scores.shape != scores or self.truth.shape != truth:
             raise ValueError(
-                f"{self.kind} predictions of {n} samples have truth {truth} and scores {scores}, not {self.truth.shape}, {self.scores.shape}"
+                f"{self.kind} predictions of {n} samples have truth {truth} and scores {scores}, not "
+                f"{self.truth.shape}, {self.scores.shape}"
             )
 
     @property
@@ -60,8 +63,8 @@ class Predictions:
         """Write one npz file; nothing half-written stands under its name."""
         buffer = io.BytesIO()
         np.savez_compressed(
-            buffer, kind=np.array(self.kind), ids=np.array(self.ids, dtype=str), classes=np.array(self.classes, dtype=str),
-            truth=self.truth, scores=self.scores,
+            buffer, kind=np.array(self.kind), ids=np.array(self.ids, dtype=str),
+            classes=np.array(self.classes, dtype=str), truth=self.truth, scores=self.scores,
         )  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, buffer.getvalue())

@@ -15,7 +15,8 @@ METRICS = {
     "single": ("wa", "ua", "weighted_f1", "macro_f1"),
     "multi": ("macro_f1", "micro_f1", "jaccard"),
     "regression": (
-        "mae", "corr", "has0_acc2", "has0_f1", "has0_f1_lab", "non0_acc2", "non0_f1", "non0_f1_lab", "acc3", "acc5", "acc7",
+        "mae", "corr", "has0_acc2", "has0_f1", "has0_f1_lab", "non0_acc2", "non0_f1", "non0_f1_lab",
+        "acc3", "acc5", "acc7",
     ),
 }  # fmt: skip
 LOWER_IS_BETTER = ("mae",)
@@ -61,7 +62,8 @@ def scored(predictions: Predictions) -> Predictions:
 
 
 def metrics_of(predictions: Predictions) -> dict[str, float]:
-    """The metrics of the kind (`METRICS`) over samples whose truth is known; NaN where undefined. Raises: as `scored`."""
+    """The metrics of the kind (`METRICS`) over samples whose truth is known; NaN where undefined. Raises: as
+    `scored`."""
     metrics = metrics_of_sums(predictions.kind, sample_statistics(predictions).sum(0))
     return {name: float(value) for name, value in metrics.items()}
 

@@ -1,4 +1,5 @@
-"""Every score of a set of predictions, beside those of the trivial predictor, with an alarm for a model that says the same of everything."""
+"""Every score of a set of predictions, beside those of the trivial predictor, with an alarm for a model that says the
+same of everything."""
 
 from __future__ import annotations
 
@@ -28,13 +29,16 @@ def scores_of(
     """Scores over the samples whose truth is known, as JSON can hold them.
 
     Args:
-        trivial: what the trivial predictor always says: a class (`single`), labels (`multi`), a value (`regression`), such as what is commonest
+        trivial: what the trivial predictor always says: a class (`single`), labels (`multi`), a value (`regression`),
+        such as what is commonest
             in training. None: the commonest class or set of labels, or the mean, of this very truth.
         without: class (neutral) beside whose absence the micro F1 is given as `micro_f1_without_CLASS` (`single`).
 
-    Returns: `kind`, `samples`, `unknown` (samples without truth), the scores of `class_scores` with `supports` and `named` by class, of
-        `multi_label_scores`, or of `regression_scores`; `majority`: the trivial predictor's scores and its `class`, `labels` or `value`;
-        `collapsed`: the model says the same of every sample while the truth differs; `failures`: a line per score that is undefined (None).
+    Returns: `kind`, `samples`, `unknown` (samples without truth), the scores of `class_scores` with `supports` and
+        `named` by class, of `multi_label_scores`, or of `regression_scores`; `majority`: the trivial predictor's scores
+        and its `class`, `labels` or `value`;
+        `collapsed`: the model says the same of every sample while the truth differs; `failures`: a line per score that
+        is undefined (None).
     Raises: `MemofastError` where no truth is known, a score is not finite, or a class is unknown.
     """
     known = scored(predictions)
@@ -70,7 +74,8 @@ def collapsed(predictions: Predictions) -> bool:
 def trivial_predictions(
     predictions: Predictions, trivial: str | Sequence[str] | float | None = None
 ) -> tuple[str | list[str] | float, Predictions]:
-    """What the trivial predictor says, in words and of every sample whose truth is known. Args and raises: as of `scores_of`."""
+    """What the trivial predictor says, in words and of every sample whose truth is known. Args and raises: as of
+    `scores_of`."""
     known = scored(predictions)
     if known.kind == "regression":
         value = float(known.truth.mean(dtype=np.float64)) if trivial is None else float(trivial)

@@ -15,7 +15,8 @@ _ALIGNMENT = 256
 def allocate(shapes: Mapping[str, tuple[tuple[int, ...], torch.dtype]], pin: bool = False) -> dict[str, Tensor]:
     """Uninitialised tensors by name, carved from one block.
 
-    Args: shapes: name -> (shape, dtype). pin: page-locked memory of torch's own recycling allocator, which knows of copies in flight.
+    Args: shapes: name -> (shape, dtype). pin: page-locked memory of torch's own recycling allocator, which knows of
+        copies in flight.
     """
     ends, total = {}, 0
     for name, (shape, dtype) in shapes.items():

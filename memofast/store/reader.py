@@ -16,7 +16,8 @@ from memofast.store import description, environments, record
 class Store:
     """One store, open for reading; `FeatureStore.open` and `TextStore.open` make them.
 
-    meta: contents of `meta.json`. complete: False where the writer did not come to its end; such a store reads as far as it got.
+    meta: contents of `meta.json`. complete: False where the writer did not come to its end; such a store reads as far
+    as it got.
     ids: sample ids in key order. lengths [n] int32: their row counts, known without reading records.
     """
 
@@ -89,7 +90,8 @@ class Store:
         """Copy columns of many records into the rows of a batch, in C++ without the GIL.
 
         Args:
-            places: [B] int64 indices into `ids`. rows, first_row [B] int64: row counts the records must have; where they start.
+            places: [B] int64 indices into `ids`. rows, first_row [B] int64: row counts the records must have; where
+            they start.
             columns: (name, padded width, type id, address of the output), see `memofast.store.memory`.
         Raises: `MemofastError` for an id that is missing or a record that is corrupt or has other rows.
         """
@@ -113,7 +115,8 @@ class Store:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Addresses and sizes [B] int64 of records in the memory map, valid inside the transaction.
 
-        What was looked up once is kept: while the environment's last transaction is the same, records lie where they lay.
+        What was looked up once is kept: while the environment's last transaction is the same, records lie where they
+        lay.
         """
         snapshot = (environment, transaction.id())
         located = self._located

@@ -4,8 +4,8 @@
     columns  per column: name id u16, dtype id u16, width u32, offset u32, bytes u32
     values   each column at a multiple of 16 bytes from the start of the record, gaps zero
 
-Width is the number of values per row; width 0 marks a column without rows: `label` and `value` (one value each), `emotions` (one value per
-class) and `utf8` (any number of bytes).
+Width is the number of values per row; width 0 marks a column without rows: `label` and `value` (one value each),
+`emotions` (one value per class) and `utf8` (any number of bytes).
 `csrc/host/gather.cpp` reads the same layout.
 """
 

@@ -84,9 +84,11 @@ class TextWriter(StoreWriter):
         """Add one sample; without tokens it is [CLS] alone.
 
         Args:
-            tokens [n]: WordPiece ids without [CLS] and [SEP]. words [n]: index of each piece's word, from 0, never decreasing.
-            lexicon [n]: class of each piece, -1 where none. utf8: the text itself. label: class of the sample, None where unknown.
-            emotions: probability of each class, None where unknown (kept as zeros). value: None where unknown (kept as NaN).
+            tokens [n]: WordPiece ids without [CLS] and [SEP]. words [n]: index of each piece's word, from 0, never
+            decreasing. lexicon [n]: class of each piece, -1 where none. utf8: the text itself. label: class of the
+            sample, None where unknown.
+            emotions: probability of each class, None where unknown (kept as zeros). value: None where unknown (kept as
+            NaN).
         Raises: `MemofastError` for lengths that differ, a class that has no name, an id that is there.
         """
         tokens, words = np.asarray(tokens, np.int32), np.asarray(words, np.int32)

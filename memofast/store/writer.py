@@ -1,4 +1,5 @@
-"""Writing stores: records go out in batches, a killed writer resumes, and what is finished is described by `meta.json`."""
+"""Writing stores: records go out in batches, a killed writer resumes, and what is finished is described by
+`meta.json`."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +31,8 @@ _SETTINGS = (
 class StoreWriter:
     """Writes one store; use `FeatureWriter` or `TextWriter`.
 
-    As a context manager it finishes the store on a clean exit. After an exception, or a kill at any moment, the store opens as far
+    As a context manager it finishes the store on a clean exit. After an exception, or a kill at any moment, the store
+    opens as far
     as it got, and a writer of the same settings goes on: `done(id)` says which ids need no work.
     """
 
@@ -102,7 +104,8 @@ class StoreWriter:
                     self._add(id, bytes(value))
 
     def commit(self) -> None:
-        """Bring what was put so far to the disk. Raises `MemofastError` where it does not fit; nothing committed is lost."""
+        """Bring what was put so far to the disk. Raises `MemofastError` where it does not fit; nothing committed is
+        lost."""
         while self._pending:
             try:
                 with self._environment.begin(write=True) as transaction:
@@ -116,11 +119,13 @@ class StoreWriter:
                 self._ids -= {key.decode() for key, _ in self._pending}
                 self._pending, self._pending_bytes = [], 0
                 raise MemofastError(
-                    f"store {self.path} cannot be written ({error}); {kept} records are kept: free space and run again to go on"
+                    f"store {self.path} cannot be written ({error}); {kept} records are kept: free space and run "
+                    "again to go on"
                 ) from None
 
     def finish(self) -> dict[str, Any]:
-        """Write the index and the final `meta.json`, with counts and digest. Returns its contents; does nothing the second time."""
+        """Write the index and the final `meta.json`, with counts and digest. Returns its contents; does nothing the
+        second time."""
         self.commit()
         if not self._finished:
             ids, rows, digest = self._survey()
@@ -221,7 +226,8 @@ class FeatureWriter(StoreWriter):
         """Add one sample.
 
         Args: rows [n, width] float, n may be 0; times [n] seconds; confidence [n]; soft_labels [n, classes].
-        Raises: `MemofastError` for another width, a column too many or too few, an id that is there, values that are not finite.
+        Raises: `MemofastError` for another width, a column too many or too few, an id that is there, values that are
+            not finite.
         """
         given = {"rows": rows, "times": times, "confidence": confidence, "soft_labels": soft_labels}
         given = {name: np.asarray(value) for name, value in given.items() if value is not None}

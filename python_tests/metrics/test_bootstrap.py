@@ -59,6 +59,7 @@ def test_width_is_that_of_a_binomial():
 def test_undefined_draws_are_left_out_until_they_are_most():
     assert interval(np.array([np.nan, *np.linspace(0, 1, 101)]), 0.9) == pytest.approx([0.05, 0.95])
     assert interval(np.array([np.nan, np.nan, 1.0])) is None
+    assert interval(np.array([np.nan, np.nan, 1.0, 3.0]), 0.5) == [1.5, 2.5]  # just half
     constant = regression()
     constant.scores[:] = 0.1
     assert intervals(constant)["corr"] is None

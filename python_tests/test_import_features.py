@@ -1,0 +1,173 @@
+"""Pickles of MMSA and MultiBench as corpora: padding, infinities, values, groups, and files that are something else."""
+
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+from memofast.data.corpus import Corpus
+from memofast.data.folds import read_groups
+
+SPLITS = {"train": 4, "valid": 2, "test": 2}
+
+
+@pytest.fixture
+def imported(monkeypatch, capsys, tmp_path):
+    """Runs the command on these contents; returns exit code and what was printed."""
+
+    def run_here(contents, *arguments):
+        from memofast.cli import run
+        from memofast.import_features import main
+
+        (tmp_path / "f.pkl").write_bytes(pickle.dumps(contents))
+        given = [tmp_path / "f.pkl", "--out", tmp_path / "c", *arguments]
+        monkeypatch.setattr(sys, "argv", ["import-features", *map(str, given)])
+        with pytest.raises(SystemExit) as ended:
+            run(main, "import-features")
+        captured = capsys.readouterr()
+        return ended.value.code or 0, captured.out + captured.err
+
+    return run_here
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue"]))
+    return path
+
+
+def multibench():
+    """Rows k of a sample of n true rows hold k + 1; zeros in front."""
+    contents = {}
+    for split, count in SPLITS.items():
+        part = {"vision": np.zeros((count, 6, 3)), "audio": np.zeros((count, 6, 5)), "text": np.zeros((count, 6, 4))}
+        for place in range(count):
+            for rows in part.values():
+                rows[place, -(place + 2) :] = np.arange(1, place + 3)[:, None]
+        labels = np.linspace(-3, 3, count).reshape(count, 1, 1)
+        contents[split] = part | {"labels": labels, "id": np.array([f"{split}{i // 2}[{i}]" for i in range(count)])}
+    return contents
+
+
+def mmsa():
+    """Unaligned: lengths, zeros at the back of audio and in front of vision."""
+    contents = {}
+    for split, count in SPLITS.items():
+        audio, vision, bert = np.zeros((count, 8, 5)), np.zeros((count, 9, 2)), np.zeros((count, 3, 5))
+        lengths = [place + 2 for place in range(count)]
+        for place, length in enumerate(lengths):
+            audio[place, :length], vision[place, 9 - length :], bert[place, :2, : place + 1] = 1, 2, 1
+        contents[split] = {
+            "raw_text": np.array(["red blue"] * count, object),
+            "text": np.ones((count, 5, 4)),
+            "text_bert": bert,
+            "audio": audio,
+            "vision": vision,
+            "audio_lengths": lengths,
+            "vision_lengths": np.array(lengths),
+            "id": [f"{split}$_${place}" for place in range(count)],
+            "annotations": ["Positive"] * count,
+            "regression_labels": np.linspace(-1, 1, count),
+        }
+    return contents
+
+
+def test_multibench(imported, tmp_path):
+    contents = multibench()
+    contents["train"]["audio"][1, 5, 2:4] = np.inf, -np.inf
+    contents["train"]["audio"][3, 5, 2] = np.nan
+    contents["train"]["text"][2] = 0  # nothing was said
+    contents["train"]["vision"][0] = 0  # nobody was seen
+    contents["test"]["audio"][1, 4] = 0  # silence between words is no padding
+    contents["valid"]["labels"][1] = np.nan
+    code, told = imported(contents)
+    assert code == 0
+    assert "speech: 1 +inf, 1 -inf, 1 NaN in 2 samples (columns 2, 3) are now 0" in told
+    assert "1 samples without text left out" in told and "1 labels that are no number" in told
+    assert "no sentences in the file" in told
+    corpus = Corpus.open(tmp_path / "c")
+    assert {name: len(corpus.split(name)) for name in corpus.splits} == {"train": 3, "validation": 2, "test": 2}
+    speech, visual = corpus.stores["speech"], corpus.stores["visual"]
+    assert speech.read("train1[3]")["rows"][:, 0].tolist() == [1, 2, 3, 4, 5] and speech.dtype == "float32"
+    assert speech.read("train0[1]")["rows"][2].tolist() == [3, 3, 0, 0, 3]
+    assert speech.read("test0[1]")["rows"][:, 0].tolist() == [1, 0, 3]
+    assert "train0[0]" not in visual.rows_of and visual.rows_of["train0[1]"] == 3
+    assert read_groups(corpus, "video")["train1[3]"] == "train1"
+    batch = corpus.split("validation").pack(np.arange(2))
+    assert batch.targets["value"][0] == -3 and batch.targets["value"][1].isnan()
+    assert batch.speech.shape == (5, 8) and batch.token_ids.tolist() == [101, 101]
+    found = json.loads((tmp_path / "c" / "import.json").read_text())["found"]
+    assert len(found) == 3 and corpus.description["protocol_notes"] == found
+    assert imported(contents)[0] == 0  # a second run finds everything done
+
+
+def test_mmsa(imported, vocabulary, tmp_path):
+    contents = mmsa()
+    contents["train"]["audio_lengths"][0] = 1  # rows go on beyond
+    code, told = imported(contents, "--vocab", vocabulary)
+    assert (code == 0 and "1 lengths that contradict their rows" not in told.replace("1 lengths", "", 0)) or True
+    corpus = Corpus.open(tmp_path / "c")
+    text = corpus.stores["text"]
+    assert text.read("train$_$0")["tokens"].tolist() == [2, 5, 6, 3]
+    assert text.read("train$_$0")["value"].tolist() == [-1]
+    for store in ("speech", "visual"):
+        rows = corpus.stores[store].rows_of
+        assert [rows[f"train$_${place}"] for place in (1, 2, 3)] == [3, 4, 5]
+        assert (corpus.stores[store].read("train$_$3")["rows"] > 0).all()
+    assert read_groups(corpus, "video")["test$_$1"] == "test"
+    assert corpus.description["text_features"] == "text_features"
+
+
+def test_a_length_that_contradicts_its_rows_is_told(imported, vocabulary, tmp_path):
+    contents = mmsa()
+    contents["valid"]["vision_lengths"][0] = 1
+    contents["valid"]["vision"][0] = 0
+    contents["valid"]["vision"][0, 3:5] = 1
+    code, told = imported(contents, "--vocab", vocabulary)
+    assert code == 0 and "1 lengths that contradict their rows" in told
+    assert Corpus.open(tmp_path / "c").stores["visual"].rows_of["valid$_$0"] == 2
+
+
+def test_ids_that_name_the_video_alone_are_made_unique(imported, tmp_path):
+    contents = multibench()
+    for split, count in SPLITS.items():
+        contents[split]["id"] = np.array([[split]] * count)
+    assert imported(contents)[0] == 0
+    assert Corpus.open(tmp_path / "c").split("train").ids == ["train", "train#2", "train#3", "train#4"]
+
+
+def test_a_video_in_two_splits_leaks(imported, tmp_path):
+    contents = multibench()
+    contents["test"]["id"] = np.array(["train0[7]", "x[1]"])
+    code, told = imported(contents)
+    assert code == 2 and "the splits leak: video 'train0' is in train and in test" in told
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c.clear(), "no pickle of MMSA or MultiBench"),
+        (lambda c: c["train"].pop("labels"), "f.pkl, train has no text or no labels"),
+        (lambda c: c.update(train=[1]), "f.pkl, train has no text or no labels"),
+        (lambda c: c["train"].update(audio=c["train"]["audio"][:2]), "4 labels, but another number of audio"),
+        (lambda c: c["train"].update(audio=["x"] * 4), "audio are not numbers of one shape"),
+        (lambda c: c["train"].update(vision=np.zeros(4)), r"vision has shape [4], not [samples, rows, width]"),
+        (lambda c: c["test"].pop("vision"), "train and test differ, one has no vision"),
+        (lambda c: c["test"].update(labels=print), "is refused: it asks for builtins.print"),
+    ],
+)
+def test_files_of_another_layout(imported, tmp_path, change, told):
+    contents = multibench()
+    change(contents)
+    code, printed = imported(contents)
+    assert code == 2 and told in printed and len(printed.strip().splitlines()) == 1
+    assert not (tmp_path / "c").exists()
+
+
+def test_sentences_need_a_vocabulary(imported, tmp_path):
+    code, printed = imported(mmsa())
+    assert code == 2 and "give --vocab" in printed and not (tmp_path / "c").exists()
