@@ -5,24 +5,25 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from memofast.data.batch import PackedBatch
+from memofast.data.batch import PackedBatch, StreamRows
+from memofast.data.modality import LETTERS
 
 CONDITIONS = ("l", "v", "a", "lv", "la", "va", "lva")  # language (text), visual, acoustic (speech)
-_NAMES = {"l": "text", "v": "visual", "a": "speech"}
 
 
 def condition_of(modalities: tuple[str, ...]) -> str:
     """The condition with exactly these modalities of `text`, `visual`, `speech`."""
-    return "".join(letter for letter, name in _NAMES.items() if name in modalities)
+    return "".join(letter for letter, name in LETTERS.items() if name in modalities)
 
 
 def modalities_of(condition: str) -> tuple[str, ...]:
     """Those of `text`, `visual`, `speech` that a condition shows."""
-    return tuple(name for letter, name in _NAMES.items() if letter in condition)
+    return tuple(name for letter, name in LETTERS.items() if letter in condition)
 
 
 def keep(batch: PackedBatch, condition: str) -> PackedBatch:
-    """The batch with only the modalities of a condition; without `l` a sample's text is [CLS] alone."""
+    """The batch with only the modalities of a condition, and the streams made of them; without `l` a sample's text is
+    [CLS] alone."""
     if condition not in CONDITIONS:
         raise ValueError(f"condition must be one of {', '.join(CONDITIONS)}, got {condition!r}")
     changed: dict[str, Tensor | None] = {}
@@ -33,10 +34,18 @@ def keep(batch: PackedBatch, condition: str) -> PackedBatch:
         changed |= {"token_ids": batch.token_ids[first], "word_ids": batch.word_ids[first], "text_offsets": ends}
         if "lexicon" in targets:
             targets["lexicon"] = targets["lexicon"][first]
-    for letter, modality in (("v", "visual"), ("a", "speech")):
-        if letter not in condition:
+    for letter, modality in LETTERS.items():
+        if letter != "l" and letter not in condition:
             changed |= {modality: None, f"{modality}_offsets": torch.zeros_like(batch.offsets)}
     if "v" not in condition:
         targets.pop("soft_labels", None)
-    kept = replace(batch, **changed, targets=targets)
+    streams = {
+        name: stream if stream.modality in modalities_of(condition) else _emptied(stream)
+        for name, stream in batch.streams.items()
+    }
+    kept = replace(batch, **changed, targets=targets, streams=streams)
     return replace(kept, offsets=kept.text_offsets + kept.visual_offsets + kept.speech_offsets)
+
+
+def _emptied(stream: StreamRows) -> StreamRows:
+    return replace(stream, values=stream.values[:0], offsets=torch.zeros_like(stream.offsets))

@@ -4,11 +4,13 @@ A corpus is a folder with `corpus.json`:
 
     {"format": 1, "name": "grid",
      "stores": {"text": "text", "visual": "visual", "speech": "speech"},
+     "streams": {"glove": {"store": "glove", "modality": "text"}},
      "splits": {"train": {"file": "splits/train.txt", "samples": 900}, ...}}
 
-Paths are relative to the folder, or absolute. The text store is always there (a corpus without words has records of [CLS] alone) and must hold
-every id; a sample that the visual or speech store does not hold has no rows of it. Split files hold one id a line. Class labels
-live in the text store, soft labels per face in the visual store.
+Paths are relative to the folder, or absolute. The text store is always there (a corpus without words has records of
+[CLS] alone) and must hold every id; a sample that the visual or speech store does not hold has no rows of it. Streams
+are further stores of feature rows, each made of a modality; they may be missing. Split files hold one id a line. Class
+labels live in the text store, soft labels per face in the visual store.
 """
 
 import hashlib
@@ -25,13 +27,14 @@ import torch
 
 from memofast.data import packing
 from memofast.data.batch import PackedBatch
+from memofast.data.facts import Facts, all_labelled
+from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
 from memofast.files import replace_file, write_json
 from memofast.store import FeatureStore, Store, TextStore
 
-MODALITIES = ("text", "visual", "speech")
 CORPUS = "corpus.json"
-_KINDS = {"text": TextStore, "visual": FeatureStore, "speech": FeatureStore}
+_LABELS_AT_ONCE = 4096  # samples
 
 
 def sample_key(corpus: str, id: str) -> int:
@@ -46,16 +49,28 @@ def write_corpus(
     stores: Mapping[str, str | Path],
     splits: Mapping[str, Iterable[str]],
     facts: Mapping[str, Any] | None = None,
+    streams: Mapping[str, tuple[str | Path, str]] | None = None,
 ) -> "Corpus":
     """Describe finished stores and splits in `path/corpus.json`; replaces an earlier description.
 
-    Args: stores: modality -> folder; kept as a path relative to the corpus where it lies inside. splits: name -> ids, which share none.
-        facts: more entries for `corpus.json`, as source and licence.
-    Raises: `MemofastError` for an unknown modality, a missing store, an id twice, in two splits, or not in the text store.
+    Args: stores: modality -> folder; kept as a path relative to the corpus where it lies inside. splits: name -> ids,
+        which share none.
+        facts: more entries for `corpus.json`, as source and licence. streams: name -> folder of a feature store, and
+        the modality it was made of.
+    Raises: `MemofastError` for an unknown modality, a name that is both a stream and a modality, a missing store, an id
+        twice, in two splits, or not in the text store.
     """
     path = Path(path)
     if wrong := set(stores) - set(MODALITIES):
         raise MemofastError(f"corpus {name}: no modality {sorted(wrong)[0]!r}; there are {', '.join(MODALITIES)}")
+    streams = dict(streams or {})
+    for stream, (store, modality) in streams.items():
+        if stream in MODALITIES or modality not in MODALITIES:
+            raise MemofastError(
+                f"corpus {name}: stream {stream!r} of {modality!r}; "
+                f"a stream has a name of its own and is of {', '.join(MODALITIES)}"
+            )
+        _open_store(Path(store), "visual")
     splits = {split: list(ids) for split, ids in splits.items()}
     _check_splits(name, splits, _open_store(Path(stores["text"]), "text") if "text" in stores else None)
     relative = {modality: _relative(Path(store), path) for modality, store in stores.items()}
@@ -69,14 +84,21 @@ def write_corpus(
         replace_file(path / file, "".join(f"{id}\n" for id in ids).encode())
         entries[split] = {"file": file, "samples": len(ids)}
     description = {"format": 1, "name": name, "stores": relative, "splits": entries}
+    if streams:
+        description["streams"] = {
+            stream: {"store": _relative(Path(store), path), "modality": modality}
+            for stream, (store, modality) in streams.items()
+        }
     write_json(path / CORPUS, {**(facts or {}), **description})
     return Corpus.open(path)
 
 
 def write_part(path: str | Path, name: str, of: str, ids: Iterable[str], rules: Iterable[Mapping[str, Any]]) -> None:
-    """Add a split to `path/corpus.json` that is part of another one, with the rules that chose it; replaces an earlier part of this name.
+    """Add a split to `path/corpus.json` that is part of another one, with the rules that chose it; replaces an earlier
+    part of this name.
 
-    Args: rules: each with `rule`, its name, and counts; they follow the corpus' other rules, those of an earlier part leave.
+    Args: rules: each with `rule`, its name, and counts; they follow the corpus' other rules, those of an earlier part
+        leave.
     Raises: `MemofastError` where `name` is a split of its own, or an id is not in the split `of`.
     """
     path, ids = Path(path), list(ids)
@@ -95,7 +117,8 @@ def write_part(path: str | Path, name: str, of: str, ids: Iterable[str], rules: 
 
 
 def replace_store(path: str | Path, modality: str, store: str | Path, facts: Mapping[str, Any]) -> None:
-    """Let `path/corpus.json` name another finished store of the same samples, in one step; `facts`: more entries for it.
+    """Let `path/corpus.json` name another finished store of the same samples, in one step; `facts`: more entries for
+    it.
 
     Raises: `MemofastError` where the store lacks a sample or is not finished.
     """
@@ -127,10 +150,11 @@ def _relative(store: Path, corpus: Path) -> str:
 
 
 def _open_store(path: Path, modality: str) -> Store:
-    store = _KINDS[modality].open(path)
+    store = (TextStore if modality == "text" else FeatureStore).open(path)
     if not store.complete:
         raise MemofastError(
-            f"store {path} is not finished ({len(store)} records so far): run what writes it again, it goes on from there"
+            f"store {path} is not finished ({len(store)} records so far): run what writes it again, it goes on from "
+            "there"
         )
     return store
 
@@ -139,8 +163,11 @@ def _open_store(path: Path, modality: str) -> Store:
 class Corpus:
     """An open corpus.
 
-    name: part of every sample's key. weight: how often its streams are drawn, relative to others. modalities: `text` and what else it has.
-    stores: by modality. targets: names of the targets its batches carry (`label`, `emotions`, `value`, `lexicon`, `soft_labels`). classes: their class names.
+    name: part of every sample's key. weight: how often its streams are drawn, relative to others. modalities: `text`
+    and what else it has.
+    stores: by modality. streams: by name the store of further rows, and the modality they were made of. targets: names
+    of the targets its batches carry (`label`, `emotions`, `value`, `lexicon`, `soft_labels`). classes: their class
+    names.
     """
 
     path: Path
@@ -148,6 +175,7 @@ class Corpus:
     weight: float
     stores: dict[str, Store]
     description: dict[str, Any] = field(repr=False)
+    streams: dict[str, tuple[Store, str]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | Path, weight: float = 1.0) -> "Corpus":
@@ -161,11 +189,15 @@ class Corpus:
             if description["format"] != 1:
                 raise MemofastError(f"corpus {path} has format {description['format']}, this memofast reads 1")
             stores = {m: _open_store(path / folders[m], m) for m in MODALITIES if m in folders}
+            streams = {
+                stream: (_open_store(path / entry["store"], "visual"), entry["modality"])
+                for stream, entry in description.get("streams", {}).items()
+            }
         except (ValueError, KeyError, TypeError) as error:
             raise MemofastError(f"{path / CORPUS} is not a corpus description ({error})") from None
         if "text" not in stores:
             raise MemofastError(f"corpus {path} names no text store in {CORPUS}")
-        return cls(path, name, weight, stores, description)
+        return cls(path, name, weight, stores, description, streams)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -173,8 +205,7 @@ class Corpus:
 
     @cached_property
     def targets(self) -> frozenset[str]:
-        names = {"text": ("label", "emotions", "value", "lexicon"), "visual": ("soft_labels",), "speech": ()}
-        return frozenset(n for m, store in self.stores.items() for n in names[m] if n in store.columns)
+        return frozenset(n for m, store in self.stores.items() for n in packing.TARGETS[m] if n in store.columns)
 
     @cached_property
     def classes(self) -> dict[str, list[str]]:
@@ -183,8 +214,10 @@ class Corpus:
         }
 
     def width(self, modality: str) -> int:
-        """Values per row as stored, `visual` or `speech`; 0 where the corpus has none. Batches pad it to a multiple of 8."""
-        return self.stores[modality].columns["rows"][1] if modality in self.stores else 0
+        """Values per row as stored, of `visual`, `speech` or a stream; 0 where the corpus has none. Batches pad it to a
+        multiple of 8."""
+        store = self.streams[modality][0] if modality in self.streams else self.stores.get(modality)
+        return store.columns["rows"][1] if store else 0
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -193,7 +226,8 @@ class Corpus:
     def split(self, name: str, longest: tuple[int | None, int | None, int | None] = (None, None, None)) -> "Split":
         """The samples of one split.
 
-        Args: longest: most text, visual and speech rows of a sample; longer ones are left out and counted in `Split.excluded`.
+        Args: longest: most text, visual and speech rows of a sample; longer ones are left out and counted in
+            `Split.excluded`.
         Raises: `MemofastError` for an unknown split, a missing id, or where no sample is left.
         """
         if name not in self.description["splits"]:
@@ -208,8 +242,9 @@ class Corpus:
 class Split:
     """Samples of a corpus, in the order of the split's file.
 
-    ids [n]; keys [n] int64, see `sample_key`; lengths [n, 3] int32: text (with [CLS] and [SEP]), visual and speech rows.
-    excluded: samples left out as too long.
+    ids [n]; keys [n] int64, see `sample_key`; lengths [n, 3] int32: text (with [CLS] and [SEP]), visual and speech
+    rows.
+    excluded: samples left out as too long. streams: names of those that its batches carry, see `reading`.
     """
 
     corpus: Corpus
@@ -218,6 +253,7 @@ class Split:
     keys: np.ndarray
     lengths: np.ndarray
     excluded: int = 0
+    streams: tuple[str, ...] = ()
 
     @classmethod
     def of_ids(
@@ -226,9 +262,10 @@ class Split:
         """These samples, see `Corpus.split`."""
         if missing := next((id for id in ids if id not in corpus.stores["text"].rows_of), None):
             raise MemofastError(
-                f"id {missing!r} of split {name} is not in store {corpus.stores['text'].path}: prepare it or take it out of the split"
+                f"id {missing!r} of split {name} is not in store {corpus.stores['text'].path}: prepare it or take it "
+                "out of the split"
             )
-        lengths = np.zeros((len(ids), 3), np.int32)
+        lengths = np.zeros((len(ids), len(MODALITIES)), np.int32)
         for column, modality in enumerate(MODALITIES):
             if modality in corpus.stores:
                 rows = corpus.stores[modality].rows_of
@@ -237,7 +274,8 @@ class Split:
         kept = np.flatnonzero((lengths <= limits).all(1))
         if not len(kept):
             raise MemofastError(
-                f"split {name} of corpus {corpus.path} has no samples ({len(ids)} left out as longer than {longest}): raise the limits or check the split"
+                f"split {name} of corpus {corpus.path} has no samples ({len(ids)} left out as longer than {longest}): "
+                "raise the limits or check the split"
             )
         keys = np.array([sample_key(corpus.name, ids[i]) for i in kept], np.int64)
         return cls(corpus, name, [ids[i] for i in kept], keys, lengths[kept], len(ids) - len(kept))
@@ -245,24 +283,73 @@ class Split:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def reading(self, streams: Iterable[str]) -> "Split":
+        """The same samples, whose batches carry these streams. Raises: `MemofastError` for one that the corpus does not
+        have."""
+        streams = tuple(streams)
+        if missing := next((name for name in streams if name not in self.corpus.streams), None):
+            raise MemofastError(
+                f"corpus {self.corpus.path} has no stream {missing!r}; it has "
+                f"{', '.join(self.corpus.streams) or 'none'}"
+            )
+        return replace(self, streams=streams)
+
     @cached_property
     def words(self) -> "Split":
         """The same samples with text and labels alone: what to pack where nobody looks at features."""
         corpus = replace(self.corpus, stores={"text": self.corpus.stores["text"]})
-        return replace(self, corpus=corpus, lengths=self.lengths * np.array([1, 0, 0], np.int32))
+        return replace(self, corpus=corpus, lengths=self.lengths * np.array([1, 0, 0], np.int32), streams=())
 
     @cached_property
-    def places(self) -> np.ndarray:
-        """[n, 3] int64: where each sample stands in the text, visual and speech store; -1 where it does not."""
-        places = np.full((len(self.ids), 3), -1, np.int64)
-        for column, modality in enumerate(MODALITIES):
-            if modality in self.corpus.stores:
-                place_of = self.corpus.stores[modality].place_of
-                places[:, column] = [place_of.get(id, -1) for id in self.ids]
-        return places
+    def places(self) -> dict[str, np.ndarray]:
+        """By modality and stream [n] int64: where each sample stands in the store; -1 where it does not."""
+        stores = self.corpus.stores | {name: self.corpus.streams[name][0] for name in self.streams}
+        return {
+            name: np.array([store.place_of.get(id, -1) for id in self.ids], np.int64) for name, store in stores.items()
+        }
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What decides which objectives can serve which sample."""
+        return Facts(self.lengths, self.corpus.targets, self._all_faces_labelled, self.stream_lengths)
+
+    @cached_property
+    def stream_lengths(self) -> dict[str, np.ndarray]:
+        """Rows of each sample [n] int64, by the streams that batches carry."""
+        return {name: packing.Source(self.corpus.streams[name][0], self.places[name]).lengths for name in self.streams}
+
+    def _all_faces_labelled(self) -> np.ndarray:
+        """Which samples have faces with a soft label each [n] bool, read once from the store."""
+        if "soft_labels" not in self.corpus.targets:
+            return np.zeros(len(self), bool)
+        found = np.zeros(len(self), bool)
+        store, places = self.corpus.stores["visual"], self.places["visual"]
+        for chosen in np.array_split(np.arange(len(self)), -(-len(self) // _LABELS_AT_ONCE)):
+            labels, offsets = packing.column(packing.Source(store, places[chosen]), "soft_labels")
+            found[chosen] = all_labelled(labels, offsets)
+        return found
 
     def pack(
-        self, indices: Iterable[int] | np.ndarray, *, dtype: torch.dtype | None = None, pin: bool = False
+        self,
+        indices: Iterable[int] | np.ndarray,
+        shown: Mapping[str, np.ndarray] | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        pin: bool = False,
     ) -> PackedBatch:
-        """The samples at `indices` as one batch, see `packing.pack`."""
-        return packing.pack(self, np.asarray(indices, np.int64), dtype=dtype, pin=pin)
+        """The samples at `indices` as one batch, see `packing.pack`. shown: by modality [B] int64, whose rows of this
+        split each of them shows; its own elsewhere."""
+        indices = np.asarray(indices, np.int64)
+        whose = {name: (shown or {}).get(name, indices) for name in self.corpus.stores}
+        sources = {
+            name: packing.Source(store, self.places[name][whose[name]]) for name, store in self.corpus.stores.items()
+        }
+        streams = {}
+        for name in self.streams:
+            store, modality = self.corpus.streams[name]
+            own = (shown or {}).get(modality, indices)  # what a sample shows of a modality, its streams show as well
+            streams[name] = packing.Source(store, self.places[name][own], modality)
+        return packing.pack(
+            sources, self.keys[indices], [self.ids[i] for i in indices.tolist()], streams,
+            shown={name: self.keys[owners] for name, owners in (shown or {}).items()}, dtype=dtype, pin=pin,
+        )  # fmt: skip

@@ -1,8 +1,9 @@
 """The embedded demo corpus: synthetic talking people whose words, faces and voices share an emotion and a speaker.
 
-Nothing here was recorded. Every clip draws an emotion, a speaker and a course of intensity over time; the sentence takes its words from
-the emotion and its topic from the speaker's favourites, face rows (10 a second) and speech rows (5 for 3 of those) are noisy
-projections of the same emotion, its intensity, the speaker's identity and smooth motions. So each modality helps to predict the others.
+Nothing here was recorded. Every clip draws an emotion, a speaker and a course of intensity over time; the sentence
+takes its words from the emotion and its topic from the speaker's favourites (a stream has a vector for each word, as
+GloVe would), face rows (10 a second) and speech rows (5 for 3 of those) are noisy projections of the same emotion, its
+intensity, the speaker's identity and smooth motions. So each modality helps to predict the others.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ from memofast.store import FeatureWriter, TextWriter
 
 EMOTIONS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
 SPLITS = {"train": 1600, "validation": 200, "test": 200}
-VISUAL_WIDTH, SPEECH_WIDTH = 342, 96
+VISUAL_WIDTH, SPEECH_WIDTH, GLOVE_WIDTH = 342, 96, 50
+GLOVE = "glove"  # the stream of word vectors
 DEMO = "demo"  # the path of the embedded corpus in a recipe
-_VERSION = 1  # of the rules below; a change of them makes a new folder
+_VERSION = 2  # of the rules below; a change of them makes a new folder
 _SEED = 20211127
 _SPEAKERS = 24
 _IDENTITY = 6
 _MOTIONS = 3
 _NOISE = 0.3
 _EXPRESSION = 3.0  # how far an emotion at full intensity moves a face or voice; identities have standard deviation 1
+_WORD_VECTORS = 2**40  # stream of random numbers, apart from those of clips
 _WITHOUT = 0.05  # share of clips without faces, and of clips without speech
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -66,7 +69,8 @@ def vocabulary() -> list[str]:
 
 
 def open_corpus(path: str, weight: float = 1.0) -> Corpus:
-    """The corpus of a recipe: that in a folder, or for the path `demo` the embedded one. Raises: `MemofastError` as `Corpus.open`."""
+    """The corpus of a recipe: that in a folder, or for the path `demo` the embedded one. Raises: `MemofastError` as
+    `Corpus.open`."""
     return Corpus.open(demo_corpus() if path == DEMO else path, weight)
 
 
@@ -107,21 +111,30 @@ def _generate(folder: Path, splits: dict[str, int]) -> Corpus:
         ) as text,
         FeatureWriter(folder / "visual", VISUAL_WIDTH, columns=("soft_labels",), classes=EMOTIONS, **about) as visual,
         FeatureWriter(folder / "speech", SPEECH_WIDTH, **about) as speech,
+        FeatureWriter(folder / GLOVE, GLOVE_WIDTH, **about) as glove,
     ):
         for number, id in enumerate(id for split in ids.values() for id in split):
             clip = _Clip(world, number)
             text.put(id, clip.tokens, clip.words, lexicon=clip.lexicon, utf8=clip.sentence, label=clip.emotion)
+            glove.put(id, world.vectors[[world.words[word] for word in clip.sentence.split()]])
             if clip.has_faces:
                 visual.put(id, clip.faces, soft_labels=clip.soft_labels)
             if clip.has_speech:
                 speech.put(id, clip.speech)
     (folder / "vocab.txt").write_text("\n".join(world.vocabulary) + "\n")
     stores = {modality: folder / modality for modality in ("text", "visual", "speech")}
-    return write_corpus(folder, "demo", stores, ids, {"synthetic": True, "speakers": _SPEAKERS})
+    facts = {"synthetic": True, "speakers": _SPEAKERS}
+    return write_corpus(folder, "demo", stores, ids, facts, streams={GLOVE: (folder / GLOVE, "text")})
 
 
 def _random(stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[_SEED, stream]))
+
+
+def _words() -> list[str]:
+    """Every word that a sentence of the demo may have."""
+    words = " ".join((*_MOODS, *_DEEDS, _TOPICS, *_SENTENCES)).replace("{", " {").split()
+    return sorted({word.replace("|", "") for word in words if not word.startswith("{")})
 
 
 def _pieces(word: str) -> list[str]:
@@ -136,6 +149,8 @@ class _World:
         random = _random(0)
         self.vocabulary = vocabulary()
         self.ids = {piece: number for number, piece in enumerate(self.vocabulary)}
+        self.words = {word: number for number, word in enumerate(_words())}
+        self.vectors = _random(_WORD_VECTORS).standard_normal((len(self.words), GLOVE_WIDTH))
         self.moods = [mood.split() for mood in _MOODS]
         self.deeds = [deed.split() for deed in _DEEDS]
         self.emotional = {

@@ -19,7 +19,8 @@ def _table() -> dict:
 
 
 def target_classes(name: str) -> tuple[str, ...]:
-    """Classes of the set `ekman` (7), `memobert` (5) or `basic` (4), in order. Raises `MemofastError` for another name."""
+    """Classes of the set `ekman` (7), `memobert` (5) or `basic` (4), in order. Raises `MemofastError` for another
+    name."""
     targets = _table()["targets"]
     if name not in targets:
         raise MemofastError(f"no class set {name!r}; there are {', '.join(targets)}")
@@ -33,7 +34,8 @@ def mapped_corpora() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """The labels of one corpus as classes of one set. emotions: label -> emotion, None where it has none; classes: of the set."""
+    """The labels of one corpus as classes of one set. emotions: label -> emotion, None where it has none; classes: of
+    the set."""
 
     corpus: str
     emotions: Mapping[str, str | None]
@@ -51,14 +53,16 @@ class LabelMap:
         """Probabilities of the classes from the votes for the corpus' labels.
 
         Args: votes: label -> weight; one label with weight 1 where the corpus has one label each.
-        Returns: [classes] float32 with sum 1, over the votes that have a class; None where half of the votes or more have none.
+        Returns: [classes] float32 with sum 1, over the votes that have a class; None where half of the votes or more
+            have none.
         Raises: `MemofastError` for a label that the table does not have.
         """
         counted = np.zeros(len(self.classes))
         for label, weight in votes.items():
             if label not in self.emotions:
                 raise MemofastError(
-                    f"label {label!r} of corpus {self.corpus} is not in the label map; it has {', '.join(self.emotions)}"
+                    f"label {label!r} of corpus {self.corpus} is not in the label map; "
+                    f"it has {', '.join(self.emotions)}"
                 )
             if (emotion := self.emotions[label]) in self.classes:
                 counted[self.classes.index(emotion)] += weight

@@ -9,9 +9,11 @@ from memofast.data.corpus import Split
 _SAMPLES = 2000  # that are looked at, evenly spaced over the split
 
 
-def feature_statistics(split: Split, modality: str) -> tuple[Tensor, Tensor] | None:
-    """Mean and standard deviation [width] float32 of a split's `visual` or `speech` rows; None where it has none."""
-    store = split.corpus.stores.get(modality)
+def feature_statistics(split: Split, name: str) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation [width] float32 of a split's `visual` or `speech` rows, or of a stream's; None where
+    it has none."""
+    streams = split.corpus.streams
+    store = streams[name][0] if name in streams else split.corpus.stores.get(name)
     if store is None:
         return None
     chosen = np.unique(np.linspace(0, len(split) - 1, _SAMPLES).astype(np.int64))

@@ -1,4 +1,5 @@
-"""Folds of a corpus: schemes of train, validation and test parts that share no sample, and the groups that parts must not share.
+"""Folds of a corpus: schemes of train, validation and test parts that share no sample, and the groups that parts must
+not share.
 
 `corpus.json` names them, files hold them:
 
@@ -19,7 +20,8 @@ Fold = Mapping[str, Iterable[str]]
 
 
 def write_groups(path: str | Path, name: str, group_of: Mapping[str, str]) -> None:
-    """Keep the group `name` (speaker, dialogue, film) of samples beside the corpus at `path`; replaces an earlier one of that name.
+    """Keep the group `name` (speaker, dialogue, film) of samples beside the corpus at `path`; replaces an earlier one
+    of that name.
 
     Raises: `MemofastError` for an id that the corpus does not have.
     """
@@ -44,7 +46,8 @@ def read_groups(corpus: Corpus, name: str) -> dict[str, str]:
 def write_folds(path: str | Path, scheme: str, folds: Sequence[Fold], by: str | None = None) -> None:
     """Keep folds beside the corpus at `path`; replaces an earlier scheme of that name.
 
-    Args: folds: each `train`, `validation` and `test` ids; a part may be missing. by: group that no two parts of a fold may share.
+    Args: folds: each `train`, `validation` and `test` ids; a part may be missing. by: group that no two parts of a fold
+        may share.
     Raises: `MemofastError` for an unknown part or sample, and for a leak: a sample or a group in two parts of one fold.
     """
     corpus = Corpus.open(path)
@@ -90,7 +93,7 @@ def open_split(corpus: Corpus, name: str) -> Split:
 def leave_groups_out(group_of: Mapping[str, str], count: int | None = None) -> list[dict[str, list[str]]]:
     """Folds in which each group is tested once; validation is the next fold's test part, the rest is for training.
 
-    Args: count: of folds; None: as many as groups. Groups are dealt out in an order by a hash of their names, the fullest fold last.
+    Args: count: of folds; None: as many as groups. Groups are dealt out in turn, in an order by a hash of their names.
     Raises: `MemofastError` for fewer than three folds.
     """
     groups = sorted(set(group_of.values()), key=lambda group: sample_key("fold", group))
@@ -112,7 +115,8 @@ def leave_groups_out(group_of: Mapping[str, str], count: int | None = None) -> l
 def hold_out(
     ids: Sequence[str], share: float, group_of: Mapping[str, str] | None = None
 ) -> tuple[list[str], list[str]]:
-    """Samples divided into those to train on and about this share held out, whole groups where they are given, always the same ones."""
+    """Samples divided into those to train on and about this share held out, whole groups where they are given, always
+    the same ones."""
     group_of = group_of or {}
     groups = {id: group_of.get(id, id) for id in ids}
     order = sorted(set(groups.values()), key=lambda group: sample_key("held out", group))

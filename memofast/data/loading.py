@@ -1,10 +1,12 @@
 """Batches in their order: one pass for validation, and endless streams for training."""
 
+from __future__ import annotations
+
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,32 +15,62 @@ from memofast import _C
 from memofast.data import sampling
 from memofast.data.batch import Capacity, PackedBatch
 from memofast.data.corpus import Split
-from memofast.data.sampling import Stream, Streams
+from memofast.data.sampling import Draw, Stream, Streams
+from memofast.data.view import View
 from memofast.errors import MemofastError
 
 
-def epoch(split: Split, capacity: Capacity, *, dtype: torch.dtype | None = None) -> Iterator[PackedBatch]:
+def epoch(
+    split: Split,
+    capacity: Capacity,
+    *,
+    room: np.ndarray | None = None,
+    shown: Mapping[str, np.ndarray] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Iterator[PackedBatch]:
     """All samples of a split once, in the split's order, in batches that fit the capacity.
 
+    Args: room [n, 3]: rows to make room for, where that is more than a sample's own. shown: by modality [n] int64,
+        whose rows each sample shows.
     Raises: `MemofastError` for a sample longer than the capacity.
     """
     sampling.check_fits(split, capacity)
-    filling = sampling.Filling(split.lengths, capacity)
+    lengths = split.lengths if room is None else np.maximum(split.lengths, room)
+    filling = sampling.Filling(lengths, capacity, split.stream_lengths)
     start = 0
     while start < len(split):
         end = filling.run(start)
-        yield split.pack(np.arange(start, end), dtype=dtype)
+        whose = {modality: owners[start:end] for modality, owners in (shown or {}).items()}
+        yield split.pack(np.arange(start, end), whose, dtype=dtype)
         start = end
+
+
+class Work(Protocol):
+    """What is done with a micro-batch in the loader's threads, besides packing it. step: number of the update, from
+    1."""
+
+    def places(self, draw: Draw, step: int) -> Mapping[str, np.ndarray] | None:
+        """By modality [B] int64, indices into the draw's split: whose rows each sample shows; None: its own."""
+
+    def views(self, micro_batch: MicroBatch, step: int) -> list[View]:
+        """What the forward passes of this micro-batch read, and where they are read."""
 
 
 @dataclass
 class MicroBatch:
-    """One batch of one stream; extra is what the loader's `transform` made of it, None without one."""
+    """One batch of one draw; views: what the loader's work made of it, empty without one."""
 
     batch: PackedBatch
-    corpus: str
-    objective: str | None
-    extra: Any = None
+    draw: Draw
+    views: list[View] = field(default_factory=list)
+
+    @property
+    def corpus(self) -> str:
+        return self.draw.stream.name
+
+    @property
+    def objective(self) -> str | None:
+        return self.draw.stream.objective
 
 
 @dataclass
@@ -56,10 +88,11 @@ class Loader:
         streams: what is drawn from, by weight; see `sampling.Stream`.
         capacity: room of one micro-batch.
         seed: of the run; with the update number it decides everything.
-        micro_batches: of a whole update, over all ranks; rank r takes the r-th of `world` equal runs of them, so that the ranks'
+        micro_batches: of a whole update, over all ranks; rank r takes the r-th of `world` equal runs of them, so that
+        the ranks'
             micro-batches in rank order are those of one process.
         mixing: `update` draws one stream for a whole update, `sample` one for each micro-batch.
-        transform: called as `transform(micro_batch, step)` in the background; its result becomes `MicroBatch.extra`.
+        work: what is done in the background besides packing; None: nothing.
         prefetch: updates prepared ahead, at least 1. threads: background threads.
         dtype: type of the feature rows, None for the stored one. pin: page-locked memory (with CUDA).
         state: of `state_dict()`, to go on where it was taken.
@@ -77,7 +110,7 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         mixing: str = "update",
-        transform: Callable[[MicroBatch, int], Any] | None = None,
+        work: Work | None = None,
         prefetch: int = 2,
         threads: int = 1,
         dtype: torch.dtype | None = None,
@@ -91,7 +124,7 @@ class Loader:
         self._streams = Streams(streams, capacity, seed, micro_batches, mixing)
         share = micro_batches // world
         self._mine = slice(rank * share, (rank + 1) * share)
-        self._transform, self._dtype, self._pin = transform, dtype, pin
+        self._work, self._dtype, self._pin = work, dtype, pin
         self._prefetch, self._threads = max(1, prefetch), threads
         self._position = self._streams.start if state is None else self._streams.position(state)
 
@@ -111,7 +144,9 @@ class Loader:
                 while len(ahead) < self._prefetch:
                     step = planned.updates + 1
                     plans, planned = self._streams.plan(planned)
-                    ahead.append((planned, step, [pool.submit(self._prepare, *p, step) for p in plans[self._mine]]))
+                    ahead.append(
+                        (planned, step, [pool.submit(self._prepare, draw, step) for draw in plans[self._mine]])
+                    )
                 position, step, futures = ahead.popleft()
                 update = Update(step, [future.result() for future in futures])
                 self._position = position
@@ -119,9 +154,10 @@ class Loader:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _prepare(self, stream: Stream, indices: np.ndarray, step: int) -> MicroBatch:
-        batch = stream.split.pack(indices, dtype=self._dtype, pin=self._pin)
-        micro_batch = MicroBatch(batch, stream.name, stream.objective)
-        if self._transform is not None:
-            micro_batch.extra = self._transform(micro_batch, step)
+    def _prepare(self, draw: Draw, step: int) -> MicroBatch:
+        shown = self._work.places(draw, step) if self._work else None
+        batch = draw.stream.split.pack(draw.indices, shown, dtype=self._dtype, pin=self._pin)
+        micro_batch = MicroBatch(batch, draw)
+        if self._work:
+            micro_batch.views = self._work.views(micro_batch, step)
         return micro_batch

@@ -1,69 +1,119 @@
-"""From records to one `PackedBatch`: a copy per value, from the memory map into recycled memory, in C++ without the GIL."""
+"""From records to one `PackedBatch`: a copy per value, from the memory map into recycled memory, in C++ without the
+GIL."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from memofast.data.batch import PackedBatch, rounded_length
+from memofast.data.batch import PackedBatch, StreamRows, rounded_length
+from memofast.data.modality import FEATURES, MODALITIES
 from memofast.store import Store
 from memofast.store.memory import TYPE_IDS, allocate
 
-if TYPE_CHECKING:
-    from memofast.data.corpus import Split
-
-_COLUMN = {"text": 0, "visual": 1, "speech": 2}  # of lengths
-_TARGETS = {
+TARGETS = {
     "text": {"lexicon": torch.int32, "label": torch.int64, "emotions": torch.float32, "value": torch.float32},
     "visual": {"soft_labels": torch.float32},
     "speech": {},
 }
 
 
-def pack(split: "Split", indices: np.ndarray, *, dtype: torch.dtype | None = None, pin: bool = False) -> PackedBatch:
+class Source(NamedTuple):
+    """Whose records a batch shows. store; places [B] int64: of each sample's record among the store's, -1 for none;
+    modality: what a stream is of."""
+
+    store: Store
+    places: np.ndarray
+    modality: str = ""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Rows of each sample [B] int64."""
+        present = self.places >= 0
+        lengths = np.zeros(len(self.places), np.int64)
+        lengths[present] = self.store.lengths[self.places[present]]
+        return lengths
+
+
+def pack(
+    sources: Mapping[str, Source],
+    keys: np.ndarray,
+    ids: Sequence[str],
+    streams: Mapping[str, Source] | None = None,
+    *,
+    shown: Mapping[str, np.ndarray] | None = None,
+    dtype: torch.dtype | None = None,
+    pin: bool = False,
+) -> PackedBatch:
     """Pack samples in the given order.
 
     Args:
-        indices [B] int64 into the split.
-        dtype: type of the feature rows, fp16, bf16 or fp32; None keeps the stored type (fp16 as a rule), which is the fastest.
+        sources: by modality, `text` always; keys [B] int64 and ids of the samples.
+        streams: by name, what is packed beside the modalities.
+        shown: by modality [B] int64, the keys of the samples whose rows are shown, where they may be others'; becomes
+        targets `visual_of` and
+            `speech_of`.
+        dtype: type of the feature rows, fp16, bf16 or fp32; None keeps the stored type (fp16 as a rule), which is the
+        fastest.
         pin: page-locked memory, for asynchronous copies to a GPU.
-    Returns: a batch with targets `label` [B] int64 (-1: unknown), `emotions` [B, classes] float32 (zero: unknown), `value` [B] float32
-        (NaN: unknown), `lexicon` [sum T] int32 and `soft_labels` [sum V, classes] float32, as far as the corpus has them.
+    Returns: a batch with targets `label` [B] int64 (-1: unknown), `emotions` [B, classes] float32 (zero: unknown),
+        `value` [B] float32 (NaN: unknown), `lexicon` [sum T] int32 and `soft_labels` [sum V, classes] float32, as far
+        as the corpus has them.
     Raises: `MemofastError` for a missing id or a corrupt record, naming id and store.
     """
-    corpus = split.corpus
-    lengths = split.lengths[indices].astype(np.int64)
-    starts = np.zeros((len(indices) + 1, 4), np.int64)
-    np.cumsum(lengths, axis=0, out=starts[1:, :3])
-    starts[:, 3] = starts[:, :3].sum(1)
-    columns = {modality: _columns(modality, store, dtype) for modality, store in corpus.stores.items()}
-    shapes = {"offsets": ((4, len(indices) + 1), torch.int32), "sample_keys": ((len(indices),), torch.int64)}
-    for modality, store in corpus.stores.items():
-        rows = int(starts[-1, _COLUMN[modality]])
-        for name, (padded, kind) in columns[modality].items():
-            shapes[f"{modality}.{name}"] = (_shape(store, name, rows, len(indices), padded), kind)
+    samples, streams, shown = len(keys), streams or {}, shown or {}
+    lengths = {name: sources[name].lengths if name in sources else np.zeros(samples, np.int64) for name in MODALITIES}
+    starts = np.zeros((samples + 1, len(MODALITIES) + 1), np.int64)
+    np.cumsum(np.stack(list(lengths.values()), 1), axis=0, out=starts[1:, :-1])
+    starts[:, -1] = starts[:, :-1].sum(1)
+    columns = {name: _columns(name, source.store, dtype) for name, source in sources.items()}
+    shapes = {"offsets": ((len(MODALITIES) + 1, samples + 1), torch.int32), "sample_keys": ((samples,), torch.int64)}
+    for column, name in enumerate(MODALITIES):
+        if name in sources:
+            rows = int(starts[-1, column])
+            for value, (padded, kind) in columns[name].items():
+                shapes[f"{name}.{value}"] = (_shape(sources[name].store, value, rows, samples, padded), kind)
     tensors = allocate(shapes, pin)
     tensors["offsets"].numpy()[:] = starts.T
-    tensors["sample_keys"].numpy()[:] = split.keys[indices]
-    for modality, store in corpus.stores.items():
-        column = _COLUMN[modality]
-        _gather(split, store, indices, lengths[:, column], starts[:-1, column], modality, columns[modality], tensors)
-    return _batch(split, indices, tensors)
+    tensors["sample_keys"].numpy()[:] = keys
+    for column, name in enumerate(MODALITIES):
+        if name in sources:
+            _gather(sources[name], lengths[name], starts[:-1, column], name, columns[name], tensors)
+    batch = _batch(ids, tensors, rounded_length(int(sum(lengths.values()).max(initial=0))))
+    batch.streams = {name: _stream(name, source, dtype, pin) for name, source in streams.items()}
+    for name, owners in shown.items():
+        batch.targets[f"{name}_of"] = _copied(owners, pin)
+    return batch
+
+
+def column(source: Source, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """One column of records alone. Returns: values [rows, width] float32, and the first row of each sample [B+1]
+    int64."""
+    lengths = source.lengths
+    starts = np.append(0, lengths.cumsum())
+    width = source.store.columns[name][1]
+    columns = {name: (width, torch.float32)}
+    tensors = allocate({f"only.{name}": ((int(starts[-1]), width), torch.float32)})
+    _gather(source, lengths, starts[:-1], "only", columns, tensors)
+    return tensors[f"only.{name}"].numpy().copy(), starts
 
 
 def _columns(modality: str, store: Store, dtype: torch.dtype | None) -> dict[str, tuple[int, torch.dtype]]:
     """Column name -> (width in the batch, type in the batch)."""
-    if modality == "text":
-        columns = {"tokens": (1, torch.int32), "words": (1, torch.int32)}
-    else:
-        stored, width = store.columns["rows"]
-        columns = {"rows": ((width + 7) // 8 * 8, dtype or getattr(torch, stored))}
-    for name, kind in _TARGETS[modality].items():
+    words = {"tokens": (1, torch.int32), "words": (1, torch.int32)}
+    columns = words if modality == "text" else _rows(store, dtype)
+    for name, kind in TARGETS[modality].items():
         if name in store.columns:
             values = len(store.classes[name]) if name == "emotions" else store.columns[name][1]
             columns[name] = (max(1, values), kind)
     return columns
+
+
+def _rows(store: Store, dtype: torch.dtype | None) -> dict[str, tuple[int, torch.dtype]]:
+    stored, width = store.columns["rows"]
+    return {"rows": ((width + 7) // 8 * 8, dtype or getattr(torch, stored))}
 
 
 def _shape(store: Store, name: str, rows: int, samples: int, padded: int) -> tuple[int, ...]:
@@ -75,46 +125,55 @@ def _shape(store: Store, name: str, rows: int, samples: int, padded: int) -> tup
 
 
 def _gather(
-    split: "Split",
-    store: Store,
-    indices: np.ndarray,
+    source: Source,
     rows: np.ndarray,
     starts: np.ndarray,
-    modality: str,
-    columns: dict[str, tuple[int, torch.dtype]],
-    tensors: dict[str, Tensor],
+    name: str,
+    columns: Mapping[str, tuple[int, torch.dtype]],
+    tensors: Mapping[str, Tensor],
 ) -> None:
+    places = source.places
     present = np.flatnonzero(rows)
-    if len(present) < len(indices):
-        indices, rows, starts = indices[present], rows[present], starts[present]
+    if len(present) < len(rows):
+        places, rows, starts = places[present], rows[present], starts[present]
     wanted = [
-        (name, padded, TYPE_IDS[kind], tensors[f"{modality}.{name}"].data_ptr())
-        for name, (padded, kind) in columns.items()
+        (value, padded, TYPE_IDS[kind], tensors[f"{name}.{value}"].data_ptr())
+        for value, (padded, kind) in columns.items()
     ]
-    places = split.places[indices, _COLUMN[modality]]
-    store.gather(places, np.ascontiguousarray(rows), np.ascontiguousarray(starts), wanted)
+    source.store.gather(places, np.ascontiguousarray(rows), np.ascontiguousarray(starts), wanted)
 
 
-def _batch(split: "Split", indices: np.ndarray, tensors: dict[str, Tensor]) -> PackedBatch:
-    text, visual, speech, joint = tensors["offsets"]
-    names = {
-        "label": "text.label",
-        "emotions": "text.emotions",
-        "value": "text.value",
-        "lexicon": "text.lexicon",
-        "soft_labels": "visual.soft_labels",
-    }
+def _stream(name: str, source: Source, dtype: torch.dtype | None, pin: bool) -> StreamRows:
+    lengths = source.lengths
+    starts = np.append(0, lengths.cumsum())
+    columns = _rows(source.store, dtype)
+    shapes = {f"{name}.rows": ((int(starts[-1]), columns["rows"][0]), columns["rows"][1])}
+    tensors = allocate({"offsets": ((len(starts),), torch.int32), **shapes}, pin)
+    tensors["offsets"].numpy()[:] = starts
+    _gather(source, lengths, starts[:-1], name, columns, tensors)
+    return StreamRows(tensors[f"{name}.rows"], tensors["offsets"], source.modality)
+
+
+def _copied(values: np.ndarray, pin: bool) -> Tensor:
+    tensor = torch.from_numpy(values.astype(np.int64))
+    return tensor.pin_memory() if pin else tensor
+
+
+def _batch(ids: Sequence[str], tensors: Mapping[str, Tensor], longest: int) -> PackedBatch:
+    *offsets, joint = tensors["offsets"]
     return PackedBatch(
         token_ids=tensors["text.tokens"],
         word_ids=tensors["text.words"],
-        text_offsets=text,
-        visual_offsets=visual,
-        speech_offsets=speech,
+        **{f"{name}_offsets": own for name, own in zip(MODALITIES, offsets, strict=True)},
         offsets=joint,
         sample_keys=tensors["sample_keys"],
-        visual=tensors.get("visual.rows"),
-        speech=tensors.get("speech.rows"),
-        targets={name: tensors[column] for name, column in names.items() if column in tensors},
-        ids=[split.ids[i] for i in indices.tolist()],
-        longest=rounded_length(int(split.lengths[indices].sum(1).max(initial=0))),
+        **{name: tensors.get(f"{name}.rows") for name in FEATURES},
+        targets={
+            value: tensors[f"{name}.{value}"]
+            for name, values in TARGETS.items()
+            for value in values
+            if f"{name}.{value}" in tensors
+        },
+        ids=list(ids),
+        longest=longest,
     )

@@ -1,7 +1,7 @@
 """Which samples form which batch: order of an epoch, runs of it that fit a capacity, and the draw between streams."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,12 +11,14 @@ import torch
 from memofast import _C
 from memofast.data.batch import Capacity
 from memofast.data.corpus import Split
+from memofast.data.modality import FEATURES, MODALITIES
 from memofast.errors import MemofastError
 from memofast.ops.philox import Purpose, draw, stream_key
 
 
 def shuffled(keys: np.ndarray, seed: int, epoch: int, site: int = 0) -> np.ndarray:
-    """Order of an epoch: argsort of the first two words of Philox(seed, SHUFFLE, epoch, key), word 1 the more significant.
+    """Order of an epoch: argsort of the first two words of Philox(seed, SHUFFLE, epoch, key), word 1 the more
+    significant.
 
     Args: keys [n] int64 sample keys. site: which stream of the corpus this is. Returns: [n] int64.
     """
@@ -29,14 +31,16 @@ def shuffled(keys: np.ndarray, seed: int, epoch: int, site: int = 0) -> np.ndarr
 class Filling:
     """Cuts a sequence of samples into the longest runs that fit a capacity.
 
-    Args: lengths [n, 3] text, visual and speech rows in sequence order.
+    Args: lengths [n, 3] text, visual and speech rows in sequence order. streams: by name the rows of each sample [n] in
+        that order.
     """
 
-    def __init__(self, lengths: np.ndarray, capacity: Capacity):
-        self._ends = np.zeros((len(lengths) + 1, 3), np.int64)
-        np.cumsum(lengths, axis=0, out=self._ends[1:])
+    def __init__(self, lengths: np.ndarray, capacity: Capacity, streams: Mapping[str, np.ndarray] | None = None):
+        columns = np.column_stack([lengths, *(streams or {}).values()])
+        self._ends = np.zeros((len(lengths) + 1, columns.shape[1]), np.int64)
+        np.cumsum(columns, axis=0, out=self._ends[1:])
         self._samples = capacity.samples
-        self._rows = (capacity.text, capacity.visual, capacity.speech)
+        self._rows = _limits(capacity, streams or {})
 
     def run(self, start: int) -> int:
         """Where the run that begins at `start` ends; at least `start + 1` where each sample fits the capacity alone."""
@@ -45,6 +49,11 @@ class Filling:
             for m, rows in enumerate(self._rows)
         ]
         return min(start + self._samples, *ends)
+
+
+def _limits(capacity: Capacity, streams: Iterable[str]) -> list[int]:
+    """Rows that a batch holds, by modality and stream."""
+    return [*(capacity.of(modality) for modality in MODALITIES), *(capacity.streams[name] for name in streams)]
 
 
 def runs_by_length(lengths: np.ndarray, rows: int) -> list[np.ndarray]:
@@ -64,17 +73,21 @@ def runs_by_length(lengths: np.ndarray, rows: int) -> list[np.ndarray]:
 
 
 def check_fits(split: Split, capacity: Capacity, chosen: np.ndarray | None = None) -> None:
-    """Raises `MemofastError` naming the first sample (of those at the indices `chosen`) that is longer than a whole batch."""
-    limits = np.array((capacity.text, capacity.visual, capacity.speech))
+    """Raises `MemofastError` naming the first sample (of those at the indices `chosen`) that is longer than a whole
+    batch."""
+    names = [*MODALITIES, *split.stream_lengths]
+    limits = _limits(capacity, split.stream_lengths)
     chosen = np.arange(len(split)) if chosen is None else chosen
-    too_long = chosen[(split.lengths[chosen] > limits).any(1)]
+    lengths = np.column_stack([split.lengths, *split.stream_lengths.values()])
+    too_long = chosen[(lengths[chosen] > limits).any(1)]
     if capacity.samples < 1:
         raise MemofastError("a batch needs room for at least one sample")
     if len(too_long):
-        rows = split.lengths[too_long[0]]
+        rows = ", ".join(f"{count} {name}" for count, name in zip(lengths[too_long[0]], names, strict=True))
+        holds = ", ".join(map(str, limits))
         raise MemofastError(
-            f"sample {split.ids[too_long[0]]!r} of corpus {split.corpus.name} has {rows[0]} text, {rows[1]} visual and {rows[2]} speech rows; "
-            f"a batch holds {limits[0]}, {limits[1]} and {limits[2]} ({len(too_long)} such samples): raise the capacity or leave out long samples"
+            f"sample {split.ids[too_long[0]]!r} of corpus {split.corpus.name} has {rows} rows; "
+            f"a batch holds {holds} ({len(too_long)} such samples): raise the capacity or leave out long samples"
         )
 
 
@@ -82,8 +95,10 @@ def check_fits(split: Split, capacity: Capacity, chosen: np.ndarray | None = Non
 class Stream:
     """Samples that are visited in turn, each once per epoch.
 
-    split: where they come from. weight: how often the stream is drawn, relative to the others. objective: for which the stream is, None
-    for any. eligible [n] bool: which samples of the split take part; None: all. name: of the corpus.
+    split: where they come from. weight: how often the stream is drawn, relative to the others. objective: for which the
+    stream is, None for any. eligible [n] bool: which samples of the split take part; None: all. name: of the corpus.
+    room: called with indices [k] and the epoch, the most rows [k, 3] that each of these samples may come to show; None:
+    its own.
     """
 
     split: Split
@@ -91,13 +106,27 @@ class Stream:
     objective: str | None = None
     eligible: np.ndarray | None = None
     name: str = ""
+    room: Callable[[np.ndarray, int], np.ndarray] | None = None
 
     def __post_init__(self):
         self.name = self.name or self.split.corpus.name
 
     @property
+    def chosen(self) -> np.ndarray:
+        """Indices of the samples that take part."""
+        return np.arange(len(self.split)) if self.eligible is None else np.flatnonzero(self.eligible)
+
+    @property
     def title(self) -> str:
         return f"{self.name}/{self.split.name}" + (f" for {self.objective}" if self.objective else "")
+
+
+class Draw(NamedTuple):
+    """What one micro-batch takes: indices into the split of its stream, all of one epoch."""
+
+    stream: Stream
+    indices: np.ndarray
+    epoch: int
 
 
 class Position(NamedTuple):
@@ -112,11 +141,16 @@ class _Order:
 
     def __init__(self, stream: Stream, site: int, seed: int, capacity: Capacity):
         self.stream = stream
-        chosen = np.arange(len(stream.split)) if stream.eligible is None else np.flatnonzero(stream.eligible)
+        chosen = stream.chosen
         if stream.eligible is not None and len(stream.eligible) != len(stream.split):
             raise ValueError(f"stream {stream.title}: eligible must have {len(stream.split)} entries")
         if not len(chosen):
             raise MemofastError(f"stream {stream.title} has no samples it can use: drop the objective or the corpus")
+        if stream.room is not None and stream.split.streams:
+            raise MemofastError(
+                f"stream {stream.title}: samples that show one another's rows cannot carry {stream.split.streams[0]} "
+                "beside them, as no batch has room for that; leave the objective out"
+            )
         check_fits(stream.split, capacity, chosen)
         self._chosen, self._site, self._seed, self._capacity = chosen, site, seed, capacity
         self._epoch = -1
@@ -128,7 +162,11 @@ class _Order:
         if epoch != self._epoch:
             split = self.stream.split
             self._indices = self._chosen[shuffled(split.keys[self._chosen], self._seed, epoch, self._site)]
-            self._filling = Filling(split.lengths[self._indices], self._capacity)
+            lengths = split.lengths[self._indices]
+            if self.stream.room is not None:
+                lengths = np.maximum(lengths, self.stream.room(self._indices, epoch))
+            streams = {name: rows[self._indices] for name, rows in split.stream_lengths.items()}
+            self._filling = Filling(lengths, self._capacity, streams)
             self._epoch = epoch
         end = self._filling.run(start)
         after = (epoch, end) if end < len(self._indices) else (epoch + 1, 0)
@@ -139,7 +177,8 @@ class Streams:
     """Plans updates: which stream and which samples each micro-batch takes. A plan depends on nothing but its position.
 
     Several streams of one corpus (one per objective) shuffle with sites 0, 1, ..., so that they do not go in step.
-    Raises: `MemofastError` for a sample longer than the capacity, a stream without samples, or feature widths that differ.
+    Raises: `MemofastError` for a sample longer than the capacity, a stream without samples, or feature widths that
+        differ.
     """
 
     def __init__(self, streams: Sequence[Stream], capacity: Capacity, seed: int, micro_batches: int, mixing: str):
@@ -170,12 +209,13 @@ class Streams:
         words = [_C.philox(low, high, 0, position, 0)[0] for position in positions]
         return np.searchsorted(self._thresholds, words, side="right").tolist()
 
-    def plan(self, position: Position) -> tuple[list[tuple[Stream, np.ndarray]], Position]:
-        """Stream and indices of every micro-batch of the next update, over all ranks, and the position after it."""
+    def plan(self, position: Position) -> tuple[list[Draw], Position]:
+        """The draw of every micro-batch of the next update, over all ranks, and the position after it."""
         step, places, plans = position.updates + 1, list(position.streams), []
         for number in self._draw(step):
-            indices, places[number] = self._orders[number].take(*places[number])
-            plans.append((self._orders[number].stream, indices))
+            epoch, start = places[number]
+            indices, places[number] = self._orders[number].take(epoch, start)
+            plans.append(Draw(self._orders[number].stream, indices, epoch))
         return plans, Position(step, tuple(places))
 
     def state(self, position: Position) -> dict[str, Any]:
@@ -202,11 +242,12 @@ class Streams:
 
 
 def _check_widths(streams: Sequence[Stream]) -> None:
-    for modality in ("visual", "speech"):
+    for modality in (*FEATURES, *dict.fromkeys(name for stream in streams for name in stream.split.streams)):
         widths = {stream.split.corpus.width(modality): stream.split.corpus.name for stream in streams}
         widths.pop(0, None)
         if len(widths) > 1:
             (one, first), (two, second) = list(widths.items())[:2]
             raise MemofastError(
-                f"{modality} rows are {one} wide in corpus {first} and {two} wide in {second}: prepare them with the same extractor"
+                f"{modality} rows are {one} wide in corpus {first} and {two} wide in {second}: "
+                "prepare them with the same extractor"
             )

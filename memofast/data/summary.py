@@ -18,9 +18,9 @@ _FACTS = ("extractor", "normalisation", "source", "licence")
 def summarise(corpus: Corpus) -> dict[str, Any]:
     """All counts, as JSON can hold them.
 
-    stores: of each modality its facts, records, rows, width (0 for text) and digest. splits: of each its samples, `rows` by modality (samples that have any, their
-    total and quantiles) and `labels` by class name, "" for samples without one. preparation: clips, clips kept, and clips by problem, {} where
-    no `report.json` lies beside the corpus.
+    stores: of each modality its facts, records, rows, width (0 for text) and digest. splits: of each its samples,
+    `rows` by modality (samples that have any, their total and quantiles) and `labels` by class name, "" for samples
+    without one. preparation: clips, clips kept, and clips by problem, {} where no `report.json` lies beside the corpus.
     """
     return {
         "name": corpus.name,
@@ -52,7 +52,8 @@ def _split(split: Split) -> dict[str, Any]:
 
 
 def _labels(split: Split) -> dict[str, int]:
-    """Samples by class, in the classes' order, of several labels each; empty where the corpus has no labels but those of a model."""
+    """Samples by class, in the classes' order, of several labels each; empty where the corpus has no labels but those
+    of a model."""
     text = split.corpus.stores["text"]
     classes = text.classes.get("label", [])
     if not classes:
@@ -84,7 +85,8 @@ def _preparation(path: Path) -> dict[str, Any]:
 
 
 def sentences(corpus: Corpus, split: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Samples of a split drawn at random, in the split's order: `id`, `text`, `label` (None without one) and `rows` by modality."""
+    """Samples of a split drawn at random, in the split's order: `id`, `text`, `label` (None without one) and `rows` by
+    modality."""
     chosen = corpus.split(split)
     order = np.sort(np.random.default_rng(seed).permutation(len(chosen))[:count])
     classes = corpus.classes.get("label", [])

@@ -9,9 +9,13 @@ EMOTIONS = ("neutral", "happy", "sad")
 
 @pytest.fixture
 def make_corpus(tmp_path):
-    """Write a corpus of random samples clip000, ...; every third has no faces, every fifth no speech, every seventh no words."""
+    """Write a corpus of random samples clip000, ...; every third has no faces, every fifth no speech, every seventh no
+    words.
 
-    def make(name="demo", samples=40, modalities=("visual", "speech"), splits=None, seed=3, longest=12):
+    With streams also `glove`, of the text, one row a word, and `raw`, of the faces; every fourth sample lacks both.
+    """
+
+    def make(name="demo", samples=40, modalities=("visual", "speech"), splits=None, seed=3, longest=12, streams=False):
         random = np.random.default_rng(seed)
         folder = tmp_path / name
         ids = [f"clip{i:03}" for i in range(samples)]
@@ -34,6 +38,13 @@ def make_corpus(tmp_path):
                 for i, id in enumerate(ids):
                     if i % 5 != 4:
                         speech.put(id, random.standard_normal((int(random.integers(1, longest)), 16)))
-        return write_corpus(folder, name, stores, splits or {"train": ids[:-8], "validation": ids[-8:]})
+        beside = {}
+        for stream, width, modality in (("raw", 6, "visual"), ("glove", 9, "text")) if streams else ():
+            beside[stream] = folder / stream, modality
+            with FeatureWriter(folder / stream, width) as rows:
+                for i, id in enumerate(ids):
+                    if i % 4 != 3:
+                        rows.put(id, random.standard_normal((int(random.integers(1, longest)), width)))
+        return write_corpus(folder, name, stores, splits or {"train": ids[:-8], "validation": ids[-8:]}, streams=beside)
 
     return make

@@ -1,5 +1,6 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,11 @@ def assert_equal(one, two):
         a, b = getattr(one, f.name), getattr(two, f.name)
         if isinstance(a, torch.Tensor):
             assert a.dtype == b.dtype and torch.equal(a, b), f.name
+        elif f.name == "streams":
+            assert list(a) == list(b)
+            for one, other in zip(a.values(), b.values(), strict=True):
+                assert torch.equal(one.values, other.values) and torch.equal(one.offsets, other.offsets)
+                assert one.offsets.dtype == other.offsets.dtype and one.modality == other.modality
         elif f.name == "targets":
             assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
         else:
@@ -41,7 +47,9 @@ def test_padded_to_capacity_has_static_shapes(make_corpus):
     batch = split.pack(range(13))
     static = batch.padded_to(capacity)
     shapes = {
-        f.name: getattr(static, f.name).shape[0] for f in fields(static) if f.name not in ("targets", "ids", "longest")
+        f.name: getattr(static, f.name).shape[0]
+        for f in fields(static)
+        if f.name not in ("targets", "ids", "longest", "streams")
     }
     rows = {"token_ids": 200, "word_ids": 200, "visual": 150, "speech": 160, "sample_keys": 20}
     assert shapes == rows | dict.fromkeys(("text_offsets", "visual_offsets", "speech_offsets", "offsets"), 21)
@@ -61,3 +69,18 @@ def test_padded_to_capacity_has_static_shapes(make_corpus):
         ValueError, match=rf"^visual: the batch has {len(larger.visual)} rows, its capacity on cpu is {rows};"
     ):
         small.copy_from(larger)
+
+
+@pytest.mark.parametrize("chosen", [[3, 11, 5, 0], [6], [], [2, 2, 9]])
+def test_some_samples_are_a_batch_of_their_own(make_corpus, chosen):
+    """In the order asked for, with all that follows rows, samples and streams: as if they had been packed so."""
+    split = make_corpus(streams=True).split("train").reading(["glove", "raw"])
+    indices = np.array([4, 0, 9, 21, 30, 1, 13, 2, 6, 7, 8, 5])
+    shown = np.roll(indices, 5)
+    batch = split.pack(indices, {"visual": shown})
+    batch.targets["wanted"] = torch.rand(12, 2)
+    samples = torch.tensor(chosen, dtype=torch.int64)
+    ours, expected = batch.select(samples), split.pack(indices[chosen], {"visual": shown[chosen]})
+    assert ours.longest == batch.longest
+    assert torch.equal(ours.targets.pop("wanted"), batch.targets["wanted"][samples])
+    assert_equal(replace(ours, longest=expected.longest), expected)

@@ -33,6 +33,12 @@ def test_votes_without_a_class_leave_the_others_their_proportions():
     assert labels.distribution({}) is None
 
 
+def test_more_than_half_of_the_votes_must_have_a_class():
+    labels = LabelMap.of("emotionlines", "memobert")
+    assert labels.distribution({"joy": 1, "sadness": 2, "fear": 3}) is None
+    np.testing.assert_allclose(labels.distribution({"joy": 1, "sadness": 3, "fear": 3}), [0, 1 / 4, 0, 3 / 4, 0])
+
+
 def test_a_label_that_is_not_in_the_table():
     with pytest.raises(MemofastError, match=r"'bliss' of corpus meld"):
         LabelMap.of("meld", "ekman").distribution({"bliss": 1})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from memofast.data import Capacity, Loader, Stream
+from memofast.data import Capacity, Loader, Stream, View
 from memofast.data.sampling import shuffled
 from memofast.errors import MemofastError
 
@@ -28,6 +28,13 @@ def take(loader, updates):
 
 def content(update):
     return update.step, [(m.corpus, m.objective, m.batch.ids, m.batch.speech.tolist()) for m in update.micro_batches]
+
+
+class Work:
+    """A loader's work: samples show their own rows unless told whose; `views` makes the views."""
+
+    def __init__(self, views, places=lambda draw, step: None):
+        self.views, self.places = views, places
 
 
 @pytest.fixture
@@ -120,33 +127,58 @@ def test_streams_are_drawn_by_weight_and_serve_only_eligible_samples(streams):
     np.testing.assert_allclose(shares, [0.5, 0.25, 0.25], atol=4 * 0.5 / 600**0.5)
 
 
-def test_transform_runs_in_the_background(split):
+def test_work_is_done_in_the_background(split):
     threads = set()
 
-    def transform(micro_batch, step):
+    def views(micro_batch, step):
         threads.add(threading.current_thread())
-        return step, micro_batch.batch.samples
+        return [View(micro_batch.batch, draw=step), View(micro_batch.batch)]
 
-    updates = take(Loader([Stream(split)], capacity=CAPACITY, seed=5, transform=transform), 3)
-    assert [u.micro_batches[0].extra for u in updates] == [
-        (step, u.micro_batches[0].batch.samples) for step, u in enumerate(updates, 1)
-    ]
+    updates = take(Loader([Stream(split)], capacity=CAPACITY, seed=5, work=Work(views)), 3)
+    for step, update in enumerate(updates, 1):
+        (micro_batch,) = update.micro_batches
+        assert [view.draw for view in micro_batch.views] == [step, 0]
+        assert all(view.batch is micro_batch.batch for view in micro_batch.views)
     assert threading.main_thread() not in threads
     assert not any(thread.is_alive() for thread in threads)
 
 
 def test_error_in_the_background_surfaces_at_its_update(split):
-    def transform(micro_batch, step):
+    def views(micro_batch, step):
         if step == 3:
             raise RuntimeError("third")
+        return []
 
-    loader = Loader([Stream(split)], capacity=CAPACITY, seed=5, transform=transform, prefetch=4)
+    loader = Loader([Stream(split)], capacity=CAPACITY, seed=5, work=Work(views), prefetch=4)
     iterator = iter(loader)
     assert [next(iterator).step, next(iterator).step] == [1, 2]
     with pytest.raises(RuntimeError, match="third"):
         next(iterator)
     assert loader.state_dict()["updates"] == 2
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("memofast-loader")]
+
+
+def test_samples_show_whose_rows_the_work_says(split):
+    """Before packing, of the very draw: each sample's faces are those of the one before it in the split."""
+    seen = []
+
+    def places(draw, step):
+        seen.append((step, draw.epoch))
+        return {"visual": draw.indices - 1 if draw.indices.min() else draw.indices}
+
+    settings = {"capacity": CAPACITY, "seed": 5, "work": Work(lambda *_: [], places)}
+    updates = take(Loader([Stream(split, room=lambda i, epoch: np.full((len(i), 3), 12))], **settings), 12)
+    for update in updates:
+        (micro_batch,) = update.micro_batches
+        drawn = micro_batch.draw.indices
+        assert micro_batch.batch.ids == [split.ids[i] for i in drawn] and 1 <= len(drawn) <= 3  # 40 rows of 12 each
+        shown = drawn - 1 if drawn.min() else drawn
+        expected = split.pack(shown)
+        assert torch.equal(micro_batch.batch.visual, expected.visual)
+        assert torch.equal(micro_batch.batch.targets["visual_of"], expected.sample_keys)
+        assert torch.equal(micro_batch.batch.speech, split.pack(drawn).speech)
+    assert {(u.step, u.micro_batches[0].draw.epoch) for u in updates} <= set(seen)
+    assert {epoch for _, epoch in seen} == {0, 1}
 
 
 def test_batches_stay_as_they_are_while_memory_is_recycled(split):
@@ -184,9 +216,15 @@ def test_corpora_of_different_widths_are_refused(make_corpus, split, tmp_path):
 _PROGRAM = """
 import sys, time
 from memofast.data import Capacity, Corpus, Loader, Stream
+class Slow:
+    def places(self, draw, step):
+        return None
+    def views(self, micro_batch, step):
+        time.sleep(0.01)
+        return []
 split = Corpus.open(sys.argv[1]).split("train")
 loader = Loader([Stream(split)], capacity=Capacity(6, 40, 40, 40), seed=1, prefetch=8, threads=2,
-                transform=lambda batch, step: time.sleep(0.01))
+                work=Slow())
 updates = iter(loader)
 next(updates)
 if sys.argv[2] == "raise":
