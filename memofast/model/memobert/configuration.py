@@ -2,6 +2,9 @@
 
 from transformers import PretrainedConfig
 
+from memofast.data.modality import FEATURES
+from memofast.model.heads import Head
+
 EMOTION_HEADS = ("emocls", "vqa")
 
 
@@ -13,15 +16,19 @@ def padded_width(width: int) -> int:
 class MemoBertConfig(PretrainedConfig):
     """Sizes of a single-stream encoder over text, faces and speech; the defaults are the published base model.
 
-    vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, max_position_embeddings: as in BERT.
-    visual_width, speech_width: true width of a feature row (batches pad it to a multiple of 8); 0: a model without that modality.
+    vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, max_position_embeddings: as in
+    BERT.
+    visual_width, speech_width: true width of a feature row (batches pad it to a multiple of 8); 0: a model without that
+    modality.
     visual_positions, speech_positions: most rows of one sample, the sizes of the two learned position tables.
     visual_classes: classes of the soft labels that the visual emotion head predicts.
+    heads: by name, heads of pre-training beside the published ones, as `Head.described` gives them.
     mask_token_id: the token that stands for a masked word piece.
     emotion_head: `emocls` or `vqa`, see `EmotionHead`; problem_type: what its outputs are, as transformers names it:
     `single_label_classification` (None too), `multi_label_classification` or `regression`.
 
-    Raises `ValueError` where heads do not divide the hidden width, or for an unknown head. Source: MEmoBERT, arXiv 2111.00865.
+    Raises `ValueError` where heads do not divide the hidden width, or for an unknown head. Source: MEmoBERT, arXiv
+        2111.00865.
     """
 
     model_type = "memobert"
@@ -41,6 +48,7 @@ class MemoBertConfig(PretrainedConfig):
         visual_positions: int = 512,
         speech_positions: int = 512,
         visual_classes: int = 8,
+        heads: dict[str, dict] | None = None,
         initializer_range: float = 0.02,
         layer_norm_eps: float = 1e-12,
         pad_token_id: int = 0,
@@ -68,6 +76,7 @@ class MemoBertConfig(PretrainedConfig):
         self.visual_positions = visual_positions
         self.speech_positions = speech_positions
         self.visual_classes = visual_classes
+        self.heads = heads or {}
         self.initializer_range = initializer_range
         self.layer_norm_eps = layer_norm_eps
         self.pad_token_id = pad_token_id
@@ -80,3 +89,25 @@ class MemoBertConfig(PretrainedConfig):
 
     def feature_positions(self, modality: str) -> int:
         return getattr(self, f"{modality}_positions")
+
+    @property
+    def every_head(self) -> dict[str, Head]:
+        """All heads of pre-training by name: those of the published objectives, as far as there are their modalities,
+        then further ones."""
+        found = {"words": Head("words")}
+        if self.visual_width:
+            found |= {"visual_features": Head("rows", "visual"), "visual_emotions": Head("soft_labels", "visual")}
+        if self.speech_width:
+            found["speech_features"] = Head("rows", "speech")
+        return found | {name: Head(**values) for name, values in self.heads.items() if name not in found}
+
+    @property
+    def reads(self) -> dict[str, int]:
+        """As `family.Reader.reads`."""
+        return {"text": self.vocab_size} | {m: width for m in FEATURES if (width := self.feature_width(m))}
+
+    @property
+    def longest(self) -> dict[str, int]:
+        """As `family.Reader.longest`."""
+        features = {m: self.feature_positions(m) for m in FEATURES if self.feature_width(m)}
+        return {"text": self.max_position_embeddings} | features

@@ -1,6 +1,7 @@
 """Foreign checkpoints: transformers BERT and the original MEmoBERT, by one table of names.
 
-BERT and the original name their encoder alike; the original adds faces, speech and heads. The names on the left are ours.
+BERT and the original name their encoder alike; the original adds faces, speech and heads. The names on the left are
+ours.
 """
 
 from __future__ import annotations
@@ -78,8 +79,9 @@ def read_bert(folder: Path) -> Checkpoint:
         )
     theirs = _standard_names(_read_weights(folder), "bert.")
     names = (
-        "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_dropout_prob",
-        "attention_probs_dropout_prob", "max_position_embeddings", "initializer_range", "layer_norm_eps", "pad_token_id",
+        "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+        "hidden_dropout_prob", "attention_probs_dropout_prob", "max_position_embeddings", "initializer_range",
+        "layer_norm_eps", "pad_token_id",
     )  # fmt: skip
     sizes = {name: config[name] for name in names if config.get(name) is not None}
     return _convert(theirs, sizes, folder)
@@ -126,7 +128,8 @@ def load(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
                 continue
             if target.shape != weight.shape:
                 raise MemofastError(
-                    f"{origin}: {name} is {list(weight.shape)}, the model's is {list(target.shape)}; drop the override of its size"
+                    f"{origin}: {name} is {list(weight.shape)}, the model's is {list(target.shape)}; drop the "
+                    "override of its size"
                 )
             target.copy_(weight)
         table = own[f"{prefix}embeddings.types.weight"]

@@ -7,15 +7,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memofast import ops
-from memofast.data.batch import PackedBatch
+from memofast.data.modality import FEATURES
+from memofast.data.view import View
 from memofast.model.memobert.configuration import MemoBertConfig, padded_width
+from memofast.model.memobert.linear import is_plain
 from memofast.ops.philox import Place, site
-
-FEATURE_MODALITIES = ("visual", "speech")
 
 
 class FeatureEmbeddings(nn.Module):
-    """What one feature modality adds: projection, mask vector in raw feature width, inner norm, positions, outer norm."""
+    """What one feature modality adds: projection, mask vector in raw feature width, inner norm, positions, outer
+    norm."""
 
     def __init__(self, config: MemoBertConfig, modality: str):
         super().__init__()
@@ -28,7 +29,8 @@ class FeatureEmbeddings(nn.Module):
 
     @torch.no_grad()
     def standardise(self, mean: Tensor, std: Tensor) -> None:
-        """Let a fresh projection W x + b begin as W (x - mean) / std + b: rows that share a large mean would all look alike to its norm.
+        """Let a fresh projection W x + b begin as W (x - mean) / std + b: rows that share a large mean would all look
+        alike to its norm.
 
         Args: mean, std [width], of the rows to come; a column that never changes keeps its weight.
         """
@@ -38,21 +40,29 @@ class FeatureEmbeddings(nn.Module):
 
     @property
     def padded_weight(self) -> Tensor:
-        """Projection weight [C, width padded to a multiple of 8]; the added columns are zero, so that padding never counts."""
+        """Projection weight [C, width padded to a multiple of 8]; the added columns are zero, so that padding never
+        counts."""
         return F.pad(self.projection.weight, (0, padded_width(self.width) - self.width))
 
-    def forward(self, features: Tensor, source: Tensor | None, offsets: Tensor) -> ops.FeatureRows:
+    def forward(
+        self, features: Tensor, source: Tensor | None, offsets: Tensor, positions: Tensor | None = None
+    ) -> ops.FeatureRows:
         """Operands of `ops.embed`.
 
-        Args: features [rows, padded width]; source [rows] int32 or None, the row each row reads, -1 for the mask vector.
+        Args: features [rows, padded width]; source [rows] int32 or None, the row each row reads, -1 for the mask
+            vector; positions: see `View`.
         """
-        weight, bias = self.padded_weight, self.projection.bias
-        mask = None
-        if source is not None:
+        features = features.to(compute_type(self.projection.weight))
+        if is_plain(self.projection):
+            weight, bias = self.padded_weight, self.projection.bias
+            projected = F.linear(features, weight, bias)
             vector = F.pad(self.mask, (0, padded_width(self.width) - self.width))
-            mask = F.linear(vector[None], weight, bias)[0]
+            mask = None if source is None else F.linear(vector[None], weight, bias)[0]
+        else:
+            projected = self.projection(features[:, : self.width])
+            mask = None if source is None else self.projection(self.mask[None])[0]
         return ops.FeatureRows(
-            projected=F.linear(features.to(compute_type(weight)), weight, bias),
+            projected=projected,
             source=source,
             offsets=offsets,
             mask=mask,
@@ -61,6 +71,7 @@ class FeatureEmbeddings(nn.Module):
             feature_beta=self.projection_norm.bias,
             gamma=self.norm.weight,
             beta=self.norm.bias,
+            positions=positions,
         )
 
 
@@ -75,18 +86,24 @@ class MemoBertEmbeddings(nn.Module):
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.types = nn.Embedding(3, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        for modality in FEATURE_MODALITIES:
+        for modality in FEATURES:
             present = config.feature_width(modality) > 0
             setattr(self, modality, FeatureEmbeddings(config, modality) if present else None)
 
-    def forward(
-        self, batch: PackedBatch, token_ids: Tensor, sources: dict[str, Tensor | None], rng: Tensor | None
-    ) -> Tensor:
+    def forward(self, view: View, rng: Tensor | None) -> Tensor:
         """Returns: [N, C] packed rows, sample by sample text, visual, speech, in the compute type."""
+        batch = view.batch
         text = ops.TextRows(
-            token_ids, batch.text_offsets, self.word.weight, self.position.weight, self.norm.weight, self.norm.bias
+            batch.token_ids if view.token_ids is None else view.token_ids,
+            batch.text_offsets,
+            self.word.weight,
+            self.position.weight,
+            self.norm.weight,
+            self.norm.bias,
+            positions=view.positions.get("text"),
+            added=view.added,
         )
-        features = {modality: self._features(modality, batch, sources[modality]) for modality in FEATURE_MODALITIES}
+        features = {modality: self._features(modality, view) for modality in FEATURES}
         return ops.embed(
             text,
             self.types.weight,
@@ -97,21 +114,23 @@ class MemoBertEmbeddings(nn.Module):
             eps=self.eps,
             rng=rng,
             sample_keys=batch.sample_keys,
-            site=site(0, Place.EMBEDDING),
+            site=site(0, Place.EMBEDDING, view.draw),
             dtype=compute_type(self.word.weight),
         )
 
-    def _features(self, modality: str, batch: PackedBatch, source: Tensor | None) -> ops.FeatureRows | None:
-        rows, own = getattr(batch, modality), getattr(self, modality)
+    def _features(self, modality: str, view: View) -> ops.FeatureRows | None:
+        rows, own = view.batch.rows_of(modality), getattr(self, modality)
         if rows is None:
             return None
         if own is None:
             raise ValueError(f"the batch has {modality} rows, but this model was configured with {modality}_width 0")
         if rows.shape[1] != padded_width(own.width):
             raise ValueError(
-                f"{modality} rows must be {padded_width(own.width)} wide ({modality}_width {own.width}, padded), got {rows.shape[1]}"
+                f"{modality} rows must be {padded_width(own.width)} wide ({modality}_width {own.width}, padded), "
+                f"got {rows.shape[1]}"
             )
-        return own(rows, source, getattr(batch, f"{modality}_offsets"))
+        offsets = view.batch.offsets_of(modality)
+        return own(rows, view.sources.get(modality), offsets, view.positions.get(modality))
 
 
 def compute_type(weight: Tensor) -> torch.dtype:

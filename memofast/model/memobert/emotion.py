@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,26 +11,22 @@ import torch
 from torch import Tensor
 
 from memofast.data.batch import PackedBatch
+from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.encoder import ReadRows
 from memofast.model.memobert.heads import EmotionHead
-from memofast.model.memobert.pre_training import MemoBertModel, MemoBertPreTrainedModel, is_bert
+from memofast.model.memobert.pre_training import MemoBertModel, MemoBertPreTrainedModel, first_rows, is_bert
 from memofast.model.memobert.prompt import MemoBertForPrompt
+from memofast.model.problems import kind_of_problem, probabilities_of
 
 if TYPE_CHECKING:
     from typing import Self
 
 
-PROBLEMS = {
-    "single": "single_label_classification",
-    "multi": "multi_label_classification",
-    "regression": "regression",
-}
-
-
 class MemoBertForEmotion(MemoBertPreTrainedModel):
-    """Logits of emotion classes, or a value, from each sample's pooled [CLS] row. Source: MEmoBERT, arXiv 2111.00865, fine-tuning."""
+    """Logits of emotion classes, or a value, from each sample's pooled [CLS] row. Source: MEmoBERT, arXiv 2111.00865,
+    fine-tuning."""
 
     def __init__(self, config: MemoBertConfig):
         super().__init__(config)
@@ -45,13 +40,30 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
         return tuple(self.config.id2label[number] for number in range(self.config.num_labels))
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.classes
+
+    @property
     def kind(self) -> str:
         """`single`, one class of several; `multi`, any number of them; `regression`, a value."""
-        return {name: kind for kind, name in PROBLEMS.items()}.get(self.config.problem_type, "single")
+        return kind_of_problem(self.config.problem_type)
+
+    @property
+    def reads(self) -> Mapping[str, int]:
+        return self.config.reads
+
+    @property
+    def streams(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        return self.config.longest
 
     @classmethod
     def start(cls, path: str | os.PathLike, classes: Sequence[str], **overrides) -> Self:
-        """A model for these classes with the encoder of a BERT or memofast checkpoint folder; the head is random, from torch's generator.
+        """A model for these classes with the encoder of a BERT or memofast checkpoint folder; the head is random, from
+        torch's generator.
 
         Raises `MemofastError` where the folder holds neither.
         """
@@ -63,41 +75,25 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
         model.memobert.load_state_dict(encoder.state_dict(), strict=False)  # a modality may be left out
         return model.eval()
 
-    def forward(self, batch: PackedBatch, *, rng: Tensor | None = None, **sources: Tensor) -> Tensor:
-        """Logits [B, classes]; rng and sources as in `MemoBertModel.forward`. Only [CLS] rows pass through the last layer's second half."""
-        first = batch.offsets[:-1].to(torch.int64).clamp(max=max(batch.rows - 1, 0))
-        hidden = self.memobert.encode(batch, rng=rng, read=ReadRows.of(batch, [first]), **sources)
-        return self.emotion(torch.tanh(self.memobert.pooler(hidden)), batch.sample_keys, rng)
+    def forward(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
+        """Logits [B, classes]; rng as in `MemoBertModel.forward`. Only [CLS] rows pass through the last layer's second
+        half."""
+        view = View.of(seen)
+        hidden = self.memobert.encode(view, rng, ReadRows.of(view.batch, [first_rows(view.batch)]))
+        return self.emotion(self.memobert.pooled(hidden), view.batch.sample_keys, rng)
 
     @torch.no_grad()
     def probabilities(self, batch: PackedBatch) -> Tensor:
-        """Probabilities [B, classes] float32, of sum 1 where a sample has one class; of a regression the values [B, 1]."""
-        logits = self(batch).float()
-        return {"single": lambda: logits.softmax(-1), "multi": logits.sigmoid, "regression": lambda: logits}[
-            self.kind
-        ]()
-
-
-def model_folder(folder: Path) -> Path:
-    """The folder of the model itself, given that or the folder of the run that made it: of a pre-training the best checkpoint."""
-    if (folder / "model" / "config.json").is_file():
-        return folder / "model"
-    steps = sorted(folder.glob("checkpoints/step-*"))
-    if (folder / "config.json").is_file() or not steps:
-        return folder
-    try:
-        best = json.loads((steps[-1] / "trainer.json").read_text())["best"]
-    except (OSError, ValueError, KeyError):
-        return steps[-1]
-    return next((step for step in steps if int(step.name[5:]) == best), steps[-1])
+        """Probabilities [B, classes] float32, of sum 1 where a sample has one class; of a regression the values [B,
+        1]."""
+        return probabilities_of(self(batch).float(), self.kind)
 
 
 def open_emotion_model(folder: Path) -> MemoBertForEmotion | MemoBertForPrompt:
-    """A trained emotion model, with a head or a prompt, in evaluation mode, from its folder or that of the run that made it.
+    """A trained emotion model, with a head or a prompt, in evaluation mode, from its own folder.
 
     Raises `MemofastError` where the folder holds no model, or one without either.
     """
-    folder = model_folder(folder)
     if (folder / "config.json").is_file() and MemoBertConfig.get_config_dict(folder)[0].get("prompt"):
         return MemoBertForPrompt.from_pretrained(folder).eval()
     model, found = MemoBertForEmotion.from_pretrained(folder, output_loading_info=True)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from memofast import ops
 from memofast.data.batch import PackedBatch
+from memofast.data.view import View
 from memofast.model.memobert.configuration import MemoBertConfig
+from memofast.model.memobert.linear import is_plain, linear_gelu, without_bias
 from memofast.ops.philox import Place, site
 
 
@@ -18,8 +20,8 @@ from memofast.ops.philox import Place, site
 class ReadRows:
     """Rows of the last layer that somebody reads, sample by sample; their dropout counts positions among them.
 
-    rows [n] int64: rows of the batch, ascending. offsets [B + 1] int32: first row read of each sample; what fills lists up comes after
-    the last. places [n] int64: where the lists' entries are among rows; None: as they are.
+    rows [n] int64: rows of the batch, ascending. offsets [B + 1] int32: first row read of each sample; what fills lists
+    up comes after the last. places [n] int64: where the lists' entries are among rows; None: as they are.
     """
 
     rows: Tensor
@@ -41,7 +43,10 @@ class ReadRows:
 
 
 class MemoBertLayer(nn.Module):
-    """y = LN(x + Drop(W_o Attn(x))); z = LN(y + Drop(W_2 gelu(W_1 y))). Rows of `qkv` are ordered query, key, value."""
+    """y = LN(x + Drop(W_o Attn(x))); z = LN(y + Drop(W_2 gelu(W_1 y))). Rows of `qkv` are ordered query, key, value.
+
+    The four linear maps may be replaced, hooked or parametrised (LoRA); see `memofast.model.linear`.
+    """
 
     def __init__(self, config: MemoBertConfig, index: int):
         super().__init__()
@@ -57,48 +62,50 @@ class MemoBertLayer(nn.Module):
         self.output = nn.Linear(config.intermediate_size, width)
         self.output_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
 
-    def forward(self, hidden: Tensor, batch: PackedBatch, rng: Tensor | None, read: ReadRows | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, view: View, rng: Tensor | None, read: ReadRows | None = None) -> Tensor:
         """One layer.
 
-        Args: hidden [N, C]; read: compute these rows alone. Returns: [N, C], or [n, C] of the rows read; rows past the last offset stay zero.
+        Args: hidden [N, C] of the view's batch; read: compute these rows alone. Returns: [N, C], or [n, C] of the rows
+            read; rows past the last offset stay zero.
         """
         asked = hidden if read is None else hidden.index_select(0, read.rows)
-        attended = F.linear(self._attended(hidden, asked, batch, rng, read), self.attention_output.weight)
-        sequences = batch.sample_keys, (batch if read is None else read).offsets
-        asked = self._add_norm(
-            attended, asked, self.attention_output, self.attention_norm, Place.ATTENTION_OUTPUT, *sequences, rng
-        )
-        inner = ops.bias_gelu(F.linear(asked, self.intermediate.weight), self.intermediate.bias)
-        inner = F.linear(inner, self.output.weight)
-        return self._add_norm(inner, asked, self.output, self.output_norm, Place.FEED_FORWARD_OUTPUT, *sequences, rng)
+        attended = without_bias(self.attention_output, self._attended(hidden, asked, view, rng, read))
+        sequences = view.batch.sample_keys, (view.batch if read is None else read).offsets
+        places = (Place.ATTENTION_OUTPUT, Place.FEED_FORWARD_OUTPUT)
+        first, second = (site(self.index + 1, place, view.draw) for place in places)
+        asked = self._add_norm(*attended, asked, self.attention_norm, first, *sequences, rng)
+        inner = without_bias(self.output, linear_gelu(self.intermediate, asked))
+        return self._add_norm(*inner, asked, self.output_norm, second, *sequences, rng)
 
-    def _attended(
-        self, hidden: Tensor, asked: Tensor, batch: PackedBatch, rng: Tensor | None, read: ReadRows | None
-    ) -> Tensor:
+    def _attended(self, hidden: Tensor, asked: Tensor, view: View, rng: Tensor | None, read: ReadRows | None) -> Tensor:
         """Attn(x): queries of the rows asked, keys and values of all."""
-        width = hidden.shape[1]
+        width, batch = hidden.shape[1], view.batch
         options = {
             "p": self.attention_dropout if self.training else 0.0,
             "rng": rng,
             "sample_keys": batch.sample_keys,
-            "site": site(self.index + 1, Place.ATTENTION),
+            "site": site(self.index + 1, Place.ATTENTION, view.draw),
             "longest": batch.longest,
         }
         if read is None:
             qkv = self.qkv(hidden).view(-1, 3, self.heads, width // self.heads)
             return ops.attention(qkv, batch.offsets, **options).view(-1, width)
-        weights, biases = (x.split((width, 2 * width)) for x in (self.qkv.weight, self.qkv.bias))
-        q = F.linear(asked, weights[0], biases[0]).view(-1, self.heads, width // self.heads)
-        kv = F.linear(hidden, weights[1], biases[1]).view(-1, 2, self.heads, width // self.heads)
+        if is_plain(self.qkv):
+            weights, biases = (x.split((width, 2 * width)) for x in (self.qkv.weight, self.qkv.bias))
+            q, kv = F.linear(asked, weights[0], biases[0]), F.linear(hidden, weights[1], biases[1])
+        else:
+            q, kv = self.qkv(hidden).split((width, 2 * width), dim=1)
+            q, kv = q.index_select(0, read.rows), kv.contiguous()
+        q, kv = q.view(-1, self.heads, width // self.heads), kv.view(-1, 2, self.heads, width // self.heads)
         return ops.cross_attention(q, kv, read.offsets, batch.offsets, **options).view(-1, width)
 
     def _add_norm(
         self,
         x: Tensor,
+        bias: Tensor | None,
         residual: Tensor,
-        linear: nn.Linear,
         norm: nn.LayerNorm,
-        place: Place,
+        site: int,
         sample_keys: Tensor,
         offsets: Tensor,
         rng: Tensor | None,
@@ -108,13 +115,13 @@ class MemoBertLayer(nn.Module):
             residual,
             norm.weight,
             norm.bias,
-            bias=linear.bias,
+            bias=bias,
             p=self.hidden_dropout if self.training else 0.0,
             eps=norm.eps,
             rng=rng,
             sample_keys=sample_keys,
             offsets=offsets,
-            site=site(self.index + 1, place),
+            site=site,
         )
 
 
@@ -125,10 +132,10 @@ class MemoBertEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(MemoBertLayer(config, index) for index in range(config.num_hidden_layers))
 
-    def forward(self, hidden: Tensor, batch: PackedBatch, rng: Tensor | None, read: ReadRows | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, view: View, rng: Tensor | None, read: ReadRows | None = None) -> Tensor:
         """All layers; with `read` the last computes these rows alone, which are returned list by list."""
         *inner, last = self.layers
         for layer in inner:
-            hidden = layer(hidden, batch, rng)
-        hidden = last(hidden, batch, rng, read)
+            hidden = layer(hidden, view, rng)
+        hidden = last(hidden, view, rng, read)
         return hidden if read is None else read.listed(hidden)

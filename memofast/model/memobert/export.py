@@ -1,4 +1,5 @@
-"""Emotion models for other runtimes: the padded form as a `torch.export` program or an ONNX file, for any number of samples and rows."""
+"""Emotion models for other runtimes: the padded form as a `torch.export` program or an ONNX file, for any number of
+samples and rows."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError
 from memofast.files import replace_file
-from memofast.model.memobert.embeddings import FEATURE_MODALITIES
 from memofast.model.memobert.emotion import MemoBertForEmotion
 from memofast.model.memobert.padded import PaddedEmotionModel
 
@@ -22,13 +23,19 @@ MOST_SAMPLES = 4096
 
 
 def write_program(model: MemoBertForEmotion, path: Path) -> list[str]:
-    """Write `model` as FILE.pt2 (`torch.export`) or FILE.onnx, whole or not at all. Returns: the names of its inputs, in their order.
+    """Write `model` as FILE.pt2 (`torch.export`) or FILE.onnx, whole or not at all. Returns: the names of its inputs,
+    in their order.
 
-    A file of either kind also holds the names of the classes, and what the outputs are: `classes` and `kind`, in the first as extra files,
-    in the second as metadata. Raises: `MemofastError` for another suffix, a prompt, and ONNX where its extra is not installed.
+    A file of either kind also holds the names of the classes, and what the outputs are: `classes` and `kind`, in the
+    first as extra files, in the second as metadata. Raises: `MemofastError` for another suffix, a folder that is not
+    there, a prompt, and ONNX where its extra is not installed.
     """
     if path.suffix not in KINDS:
         raise MemofastError(f"{path} is neither {' nor '.join(KINDS)}; the suffix chooses what is written")
+    if not path.parent.is_dir():
+        raise MemofastError(
+            f"{path} cannot be written: there is no folder {path.parent}; make it or choose another place"
+        )
     program, names = export_emotion_model(model), input_names(model)
     about = {"classes": json.dumps(model.classes), "kind": model.kind}
     if path.suffix == ".onnx":
@@ -42,17 +49,18 @@ def write_program(model: MemoBertForEmotion, path: Path) -> list[str]:
 
 def input_names(model: MemoBertForEmotion) -> list[str]:
     """The arguments of `PaddedEmotionModel.forward`, by name."""
-    features = [modality for modality in FEATURE_MODALITIES if model.config.feature_width(modality)]
+    features = [modality for modality in FEATURES if model.config.feature_width(modality)]
     return ["token_ids", "text_lengths", *(name for m in features for name in (m, f"{m}_lengths"))]
 
 
 def export_emotion_model(model: MemoBertForEmotion) -> torch.export.ExportedProgram:
-    """The padded form as a program of any number of samples and rows; its arguments are those of `PaddedEmotionModel.forward`.
+    """The padded form as a program of any number of samples and rows; its arguments are those of
+    `PaddedEmotionModel.forward`.
 
-    Raises: `MemofastError` for a model that answers by a prompt, which has no such form.
+    Raises: `MemofastError` for a model that names emotions by a prompt, which has no such form.
     """
     if not isinstance(model, MemoBertForEmotion):
-        raise MemofastError("only a model with an emotion head can be exported; this one answers by a prompt")
+        raise MemofastError("only a model with an emotion head can be exported; this one has a prompt")
     padded = PaddedEmotionModel(model.cpu().float())
     # a tensor of its own for every argument: one given twice would be one argument of the program
     given = [torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 2])]

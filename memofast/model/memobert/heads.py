@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memofast import ops
+from memofast.model.heads import Head
 from memofast.model.memobert.configuration import MemoBertConfig
+from memofast.model.memobert.linear import linear_gelu
 from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
 
 
@@ -19,7 +20,7 @@ class HeadTransform(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Args: hidden [n, C]. Returns: [n, C]."""
-        return self.norm(ops.bias_gelu(F.linear(hidden, self.dense.weight), self.dense.bias))
+        return self.norm(linear_gelu(self.dense, hidden))
 
 
 class TiedHead(nn.Module):
@@ -52,23 +53,34 @@ class ClassifierHead(nn.Module):
 
 
 class PreTrainingHeads(nn.Module):
-    """The heads of the published objectives: words, visual features, visual emotions, speech features."""
+    """The heads of pre-training by name: those of the published objectives, and what others ask for. A pooled row as it
+    is needs no module."""
 
     def __init__(self, config: MemoBertConfig):
         super().__init__()
-        self.words = TiedHead(config, config.vocab_size)
-        if config.visual_width:
-            self.visual_features = TiedHead(config, config.visual_width)
-            self.visual_emotions = ClassifierHead(config, config.visual_classes)
-        if config.speech_width:
-            self.speech_features = TiedHead(config, config.speech_width)
+        self.kinds = config.every_head
+        for name, head in self.kinds.items():
+            if (module := _module_of(head, config)) is not None:
+                self.add_module(name, module)
+
+
+def _module_of(head: Head, config: MemoBertConfig) -> nn.Module | None:
+    if head.kind == "words":
+        return TiedHead(config, config.vocab_size)
+    if head.kind == "rows":
+        return TiedHead(config, config.feature_width(head.modality))
+    if head.kind == "soft_labels":
+        return ClassifierHead(config, config.visual_classes)
+    if head.kind == "classes":
+        return ClassifierHead(config, head.outputs)
+    return nn.Linear(config.hidden_size, head.outputs) if head.outputs else None
 
 
 class EmotionHead(nn.Module):
     """Pooled rows to one output per class, or to the value of a regression.
 
-    `emocls`: dropout, then a linear map (the original's without its inner layer). `vqa`: the original's classifier without dropout,
-    LN(gelu(W h + b)) of twice the width, then a linear map.
+    `emocls`: dropout, then a linear map (the original's without its inner layer). `vqa`: the original's classifier
+    without dropout, LN(gelu(W h + b)) of twice the width, then a linear map.
     """
 
     def __init__(self, config: MemoBertConfig):
@@ -84,7 +96,8 @@ class EmotionHead(nn.Module):
         self.classifier = nn.Linear(width, config.num_labels)
 
     def forward(self, pooled: Tensor, sample_keys: Tensor, rng: Tensor | None) -> Tensor:
-        """Args: pooled [B, C]; sample_keys [B] int64; rng [2] int64, needed in training mode with dropout. Returns: [B, classes]."""
+        """Args: pooled [B, C]; sample_keys [B] int64; rng [2] int64, needed in training mode with dropout. Returns: [B,
+        classes]."""
         if self.training and drop_threshold(self.dropout):
             samples = torch.arange(pooled.shape[0] + 1, device=pooled.device, dtype=torch.int32)
             keep = hidden_keep_mask(rng, self.site, sample_keys, samples, *pooled.shape, self.dropout)

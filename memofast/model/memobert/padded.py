@@ -1,4 +1,5 @@
-"""An emotion model over padded tensors in plain PyTorch: slower than the packed one, but `torch.export` and other runtimes can take it."""
+"""An emotion model over padded tensors in plain PyTorch: slower than the packed one, but `torch.export` and other
+runtimes can take it."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memofast.model.memobert.embeddings import FEATURE_MODALITIES, FeatureEmbeddings
+from memofast.data.modality import FEATURES
+from memofast.model.memobert.embeddings import FeatureEmbeddings
 from memofast.model.memobert.emotion import MemoBertForEmotion
 from memofast.model.memobert.encoder import MemoBertLayer
 
@@ -19,14 +21,14 @@ class PaddedEmotionModel(nn.Module):
         self.embeddings = model.memobert.embeddings
         self.layers = model.memobert.encoder.layers
         self.pooler, self.head = model.memobert.pooler, model.emotion
-        self.modalities = tuple(m for m in FEATURE_MODALITIES if getattr(self.embeddings, m) is not None)
+        self.modalities = tuple(m for m in FEATURES if getattr(self.embeddings, m) is not None)
         self.eval()
 
     def forward(self, token_ids: Tensor, text_lengths: Tensor, *features: Tensor) -> Tensor:
         """Logits [B, classes].
 
-        Args: token_ids [B, T] int64; text_lengths [B] int64; then for visual and for speech, as far as the model has them, rows [B, R, width]
-            float32 in their true width and lengths [B] int64. T and R are at least 1.
+        Args: token_ids [B, T] int64; text_lengths [B] int64; then for visual and for speech, as far as the model has
+            them, rows [B, R, width] float32 in their true width and lengths [B] int64. T and R are at least 1.
         """
         embeddings = self.embeddings
         words = (
@@ -34,7 +36,7 @@ class PaddedEmotionModel(nn.Module):
         )
         hidden, inside = [embeddings.norm(words)], [_inside(token_ids, text_lengths)]
         for modality, rows, lengths in zip(self.modalities, features[::2], features[1::2], strict=True):
-            kind = 1 + FEATURE_MODALITIES.index(modality)
+            kind = 1 + FEATURES.index(modality)
             hidden.append(_feature_rows(getattr(embeddings, modality), rows, embeddings.types.weight[kind]))
             inside.append(_inside(rows, lengths))
         joint, mask = torch.cat(hidden, 1), torch.cat(inside, 1)[:, None, None]

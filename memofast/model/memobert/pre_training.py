@@ -15,10 +15,12 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from memofast.data.batch import PackedBatch
+from memofast.data.modality import FEATURES
+from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.memobert import conversion
 from memofast.model.memobert.configuration import MemoBertConfig
-from memofast.model.memobert.embeddings import FEATURE_MODALITIES, FeatureEmbeddings, MemoBertEmbeddings
+from memofast.model.memobert.embeddings import FeatureEmbeddings, MemoBertEmbeddings
 from memofast.model.memobert.encoder import MemoBertEncoder, ReadRows
 from memofast.model.memobert.heads import PreTrainingHeads, TiedHead
 
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class MemoBertOutput(ModelOutput):
-    """hidden [N, C]: packed hidden rows, zero past the last offset. pooled [B, C]: tanh(W h + b) of each sample's [CLS] row."""
+    """hidden [N, C]: packed hidden rows, zero past the last offset. pooled [B, C]: tanh(W h + b) of each sample's [CLS]
+    row."""
 
     hidden: Tensor | None = None
     pooled: Tensor | None = None
@@ -51,7 +54,8 @@ class MemoBertPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, path: str | os.PathLike | None, *arguments, **options) -> Self:
         """Load a checkpoint folder that `save_pretrained` wrote.
 
-        A hub name needs `local_files_only=False`. Raises `MemofastError` where the folder is missing or holds another architecture.
+        A hub name needs `local_files_only=False`. Raises `MemofastError` where the folder is missing or holds another
+        architecture.
         """
         if path is not None and options.setdefault("local_files_only", True):
             _require_memobert(Path(path))
@@ -61,7 +65,8 @@ class MemoBertPreTrainedModel(PreTrainedModel):
     def from_bert(cls, path: str | os.PathLike, **overrides) -> Self:
         """Start from a local BERT checkpoint folder; face and speech parts keep their random initialisation.
 
-        Args: path: folder of a transformers BERT checkpoint (any head); overrides: configuration entries, such as `visual_width`.
+        Args: path: folder of a transformers BERT checkpoint (any head); overrides: configuration entries, such as
+            `visual_width`.
         Raises `MemofastError` where the folder holds no BERT checkpoint.
         """
         return cls._from_foreign(conversion.read_bert(Path(path)), overrides, str(path))
@@ -99,35 +104,16 @@ class MemoBertModel(MemoBertPreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embeddings.word = value
 
-    def forward(
-        self,
-        batch: PackedBatch,
-        *,
-        token_ids: Tensor | None = None,
-        visual_source: Tensor | None = None,
-        speech_source: Tensor | None = None,
-        rng: Tensor | None = None,
-    ) -> MemoBertOutput:
-        """Encode a batch.
+    def forward(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> MemoBertOutput:
+        """Encode a batch, or what a view shows of one.
 
-        Args:
-            token_ids: [sum T] int32, read instead of the batch's own (masked words).
-            visual_source, speech_source: [rows] int32, the feature row each row reads, -1 for the mask vector; None: its own.
-            rng: [2] int64, run seed and update number; needed in training mode with dropout.
+        Args: rng: [2] int64, run seed and update number; needed in training mode with dropout.
         """
-        hidden = self.encode(batch, token_ids, visual_source, speech_source, rng)
-        first = batch.offsets[:-1].to(torch.int64).clamp(max=max(batch.rows - 1, 0))
-        return MemoBertOutput(hidden=hidden, pooled=torch.tanh(self.pooler(hidden[first])))
+        view = View.of(seen)
+        hidden = self.encode(view, rng)
+        return MemoBertOutput(hidden=hidden, pooled=self.pooled(hidden[first_rows(view.batch)]))
 
-    def encode(
-        self,
-        batch: PackedBatch,
-        token_ids: Tensor | None = None,
-        visual_source: Tensor | None = None,
-        speech_source: Tensor | None = None,
-        rng: Tensor | None = None,
-        read: ReadRows | None = None,
-    ) -> Tensor:
+    def encode(self, view: View, rng: Tensor | None = None, read: ReadRows | None = None) -> Tensor:
         """`forward` without the pooler. Returns: [N, C]; with `read` [n, C], the rows read."""
         if (
             rng is None
@@ -137,9 +123,11 @@ class MemoBertModel(MemoBertPreTrainedModel):
             raise ValueError(
                 "a model in training mode needs rng [2] int64 (seed, step) for its dropout; or call eval()"
             )
-        sources = {"visual": visual_source, "speech": speech_source}
-        hidden = self.embeddings(batch, batch.token_ids if token_ids is None else token_ids, sources, rng)
-        return self.encoder(hidden, batch, rng, read)
+        return self.encoder(self.embeddings(view, rng), view, rng, read)
+
+    def pooled(self, hidden: Tensor) -> Tensor:
+        """tanh(W h + b) of samples' first rows [n, C]."""
+        return torch.tanh(self.pooler(hidden))
 
     def freeze(self, layers: int | None) -> None:
         """Take the embeddings and the lowest `layers` layers out of training; with None everything, with 0 nothing.
@@ -163,62 +151,62 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
         self.heads = PreTrainingHeads(config)
         self.post_init()
 
-    def forward(
-        self,
-        batch: PackedBatch,
-        targets: dict[str, tuple[str, Tensor]],
-        *,
-        token_ids: Tensor | None = None,
-        visual_source: Tensor | None = None,
-        speech_source: Tensor | None = None,
-        rng: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Predictions at target rows.
+    def forward(self, view: View, *, rng: Tensor | None = None) -> dict[str, Tensor]:
+        """Predictions where a view is read.
 
-        Args:
-            targets: per objective the name of its head (`words`, `visual_features`, `visual_emotions`, `speech_features`) and the
-                target rows [n] int64 of the joint sequence, ascending. The other arguments are those of `MemoBertModel.forward`.
-        Returns: per objective [n, outputs of its head]: logits over words or emotions, or features in their true width.
+        Args: view: its reads name heads (see `MemoBertConfig.every_head`) and rows of the joint sequence; rng: as in
+            `MemoBertModel.forward`.
+        Returns: per objective [n, outputs of its head]: logits over words, classes or emotions, features in their true
+            width, or pooled rows.
 
         Every parameter takes part in the graph, so that those a batch does not use get zero gradients (as DDP needs).
         """
-        read = ReadRows.of(batch, [rows for _, rows in targets.values()]) if targets else None
-        hidden = self.memobert.encode(batch, token_ids, visual_source, speech_source, rng, read)
-        used = {head for head, _ in targets.values()}
-        idle = self._no_part_of(batch, used, visual_source, speech_source) if torch.is_grad_enabled() else None
+        reads = view.reads
+        read = ReadRows.of(view.batch, [read.rows for read in reads.values()]) if reads else None
+        hidden = self.memobert.encode(view, rng, read)
+        idle = self._no_part_of(view) if torch.is_grad_enabled() else None
         predictions = {}
-        parts = hidden.split([rows.shape[0] for _, rows in targets.values()]) if targets else ()
-        for (name, (head, _)), selected in zip(targets.items(), parts, strict=True):
+        parts = hidden.split([read.rows.shape[0] for read in reads.values()]) if reads else ()
+        for (name, read), selected in zip(reads.items(), parts, strict=True):
             if idle is not None:
                 selected, idle = selected + idle.to(selected.dtype), None
-            predictions[name] = self._predict(head, selected)
+            predictions[name] = self._predict(read.head, selected)
         return predictions
 
     def _predict(self, head: str, hidden: Tensor) -> Tensor:
+        kind, embeddings = self.heads.kinds[head], self.memobert.embeddings
+        if kind.kind == "pooled":
+            pooled = self.memobert.pooled(hidden)
+            return getattr(self.heads, head)(pooled) if kind.outputs else pooled
         module = getattr(self.heads, head)
-        if not isinstance(module, TiedHead):
-            return module(hidden)
-        embeddings = self.memobert.embeddings
-        if head == "words":
+        if kind.kind == "words":
             return module(hidden, embeddings.word.weight)
-        modality = head.removesuffix("_features")
-        return module(hidden, getattr(embeddings, modality).projection.weight.T)
+        if kind.kind == "rows":
+            return module(hidden, getattr(embeddings, kind.modality).projection.weight.T)
+        return module(hidden)
 
-    def _no_part_of(
-        self, batch: PackedBatch, used: set[str], visual_source: Tensor | None, speech_source: Tensor | None
-    ) -> Tensor:
-        """A zero that depends on every parameter this step does not read."""
-        parameters = list(self.memobert.pooler.parameters())
+    def _no_part_of(self, view: View) -> Tensor:
+        """A zero that depends on every parameter this pass does not read."""
+        used = {read.head for read in view.reads.values()}
+        pools = any(self.heads.kinds[name].kind == "pooled" for name in used)
+        parameters = [] if pools else list(self.memobert.pooler.parameters())
         for name, head in self.heads.named_children():
             if name not in used:
                 parameters += list(head.parameters())  # a compiler of torch 2.11 adds no generator to a list
-        for modality, source in zip(FEATURE_MODALITIES, (visual_source, speech_source), strict=True):
+        for modality in FEATURES:
             embeddings = getattr(self.memobert.embeddings, modality)
-            if embeddings is not None and getattr(batch, modality) is None:
+            if embeddings is not None and view.batch.rows_of(modality) is None:
                 parameters += list(embeddings.parameters())
-            elif embeddings is not None and source is None:
+            elif embeddings is not None and modality not in view.sources:
                 parameters.append(embeddings.mask)
+        if not parameters:
+            return torch.zeros((), device=self.memobert.pooler.weight.device)
         return sum(parameter.flatten()[:0].sum() for parameter in parameters)
+
+
+def first_rows(batch: PackedBatch) -> Tensor:
+    """Rows [B] int64 of the joint sequence that hold the samples' [CLS]."""
+    return batch.offsets[:-1].to(torch.int64).clamp(max=max(batch.rows - 1, 0))
 
 
 def is_bert(path: str | os.PathLike) -> bool:

@@ -1,13 +1,13 @@
 """Prompts: a template with [MASK] beside the sentence, whose masked word names the emotion.
 
-Source: MEmoBERT's prompt tasks (promptmask, flexpromptmask, flexpromptmissmask and their cross-modal forms). Word pieces are those of
-bert-base-uncased.
+Source: MEmoBERT's prompt tasks (promptmask, flexpromptmask, flexpromptmissmask and their cross-modal forms). Word
+pieces are those of bert-base-uncased.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from memofast.data.batch import PackedBatch
+from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.encoder import ReadRows
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 MASK, SEP, COLON, FULL_STOP = 103, 102, 1024, 1012
 _ENDS = (FULL_STOP, 1029, 999)  # . ? !
 _LETTERS = (1048, 1058, 1055)  # l v s, for what a sample has
-OTHER = "another word"  # what a whole-vocabulary answer is that names no class
+OTHER = "another word"  # what a whole-vocabulary prediction is that names no class
 
 TEMPLATES = {
     "iam": (1045, 2572, MASK, FULL_STOP),
@@ -43,16 +44,17 @@ TEMPLATES = {
     "halfsoftprompt5iam": (2, 3, 4, 5, 6, 1045, 2572, MASK),
 }
 WORDS = {
-    "anger": 4963, "angry": 4854, "happy": 3407, "happiness": 8404, "joy": 6569, "neutral": 8699, "sad": 6517, "sadness": 12039,
-    "surprise": 4474, "surprised": 4527, "fear": 3571, "fearful": 19725, "disgust": 12721, "calm": 5475, "boredom": 29556,
-    "excited": 7568, "frustrated": 10206,
+    "anger": 4963, "angry": 4854, "happy": 3407, "happiness": 8404, "joy": 6569, "neutral": 8699, "sad": 6517,
+    "sadness": 12039, "surprise": 4474, "surprised": 4527, "fear": 3571, "fearful": 19725, "disgust": 12721,
+    "calm": 5475, "boredom": 29556, "excited": 7568, "frustrated": 10206,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """template: word pieces, one of them [MASK]. position: `before` the sentence or `after` it. prefix: letters l, v, s for the modalities a sample
-    has, then a colon, before the template. Where the text is [CLS] alone the prompt is all there is (the cross-modal form)."""
+    """template: word pieces, one of them [MASK]. position: `before` the sentence or `after` it. prefix: letters l, v, s
+    for the modalities a sample has, then a colon, before the template. Where the text is [CLS] alone the prompt is all
+    there is (the cross-modal form)."""
 
     template: tuple[int, ...]
     position: str = "before"
@@ -70,9 +72,11 @@ class Prompt:
         return len(self.template) + (len(_LETTERS) + 1) * self.prefix + 2
 
     def applied(self, batch: PackedBatch) -> tuple[PackedBatch, Tensor]:
-        """The batch with the prompt in every sample's text, and the rows [B] int64 of the joint sequence that hold [MASK].
+        """The batch with the prompt in every sample's text, and the rows [B] int64 of the joint sequence that hold
+        [MASK].
 
-        A sentence that a prompt follows gets a full stop where it ends in none of . ? !. Lexicon targets leave, as they belong to other rows.
+        A sentence that a prompt follows gets a full stop where it ends in none of . ? !. Lexicon targets leave, as they
+        belong to other rows.
         """
         device, begins = batch.token_ids.device, batch.text_offsets.to(torch.int64)
         old, samples = batch.token_ids, batch.samples
@@ -128,8 +132,8 @@ class _WordHead(nn.Module):
 class MemoBertForPrompt(MemoBertPreTrainedModel):
     """Names the emotion by the word at a prompt's [MASK]; its parameters are those of pre-training.
 
-    config.prompt: `template`, `position`, `prefix`, `words` (a word piece for each class) and `vocabulary`: whether the answer is sought among
-    all words, as the original did, where it may be no class at all, or among the classes' words.
+    config.prompt: `template`, `position`, `prefix`, `words` (a word piece for each class) and `vocabulary`: whether the
+    word is sought among all words, as the original did, where it may be no class at all, or among the classes' words.
     """
 
     def __init__(self, config: MemoBertConfig):
@@ -145,7 +149,25 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the outputs."""
+        return self.outputs[: len(self.config.prompt["words"])]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The classes; where the word is sought in the whole vocabulary, then `another word`."""
         return tuple(self.config.id2label[number] for number in range(self.config.num_labels))
+
+    @property
+    def reads(self) -> Mapping[str, int]:
+        return self.config.reads
+
+    @property
+    def streams(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        """Of `text` without what the prompt adds."""
+        return self.config.longest | {"text": self.config.longest["text"] - self.prompt.longest}
 
     @classmethod
     def start(
@@ -161,7 +183,8 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
     ) -> Self:
         """A model with the weights of a pre-trained or BERT checkpoint folder.
 
-        Args: words: a word piece for each class. soft_from_words: the template's unused tokens begin as the mean of the classes' words.
+        Args: words: a word piece for each class. soft_from_words: the template's unused tokens begin as the mean of the
+            classes' words.
         Raises: `MemofastError` where the folder holds neither, or words and classes differ in number.
         """
         if len(words) != len(classes):
@@ -180,7 +203,8 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
             start = MemoBertForPreTraining.from_pretrained(path)
         if start.config.vocab_size <= max(*words, *prompt.template):
             raise MemofastError(
-                f"{path} knows {start.config.vocab_size} word pieces, the prompt names {max(*words, *prompt.template)}; "
+                f"{path} knows {start.config.vocab_size} word pieces, the prompt names "
+                f"{max(*words, *prompt.template)}; "
                 "give template and words in the model's own vocabulary"
             )
         model = cls(MemoBertConfig(**{**start.config.to_dict(), **overrides, **asked}))
@@ -189,12 +213,12 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
             _begin_soft(model, prompt, words)
         return model.eval()
 
-    def forward(self, batch: PackedBatch, *, rng: Tensor | None = None, **sources: Tensor) -> Tensor:
-        """Logits [B, classes]; over the whole vocabulary log probabilities, the last that of all other words together.
+    def forward(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
+        """Logits [B, outputs]; over the whole vocabulary log probabilities, the last that of all other words together.
 
-        rng, visual_source, speech_source: as in `MemoBertModel.forward`.
+        rng: as in `MemoBertModel.forward`.
         """
-        scores = self._scores(batch, rng, sources)
+        scores = self._scores(View.of(seen), rng)
         words = torch.tensor(self.config.prompt["words"], device=scores.device)
         if not self.config.prompt["vocabulary"]:
             return scores[:, words]
@@ -204,17 +228,20 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
 
     @torch.no_grad()
     def probabilities(self, batch: PackedBatch) -> Tensor:
-        """Probabilities [B, classes] float32; over the whole vocabulary `another word` has that of the likeliest one, before all are made to sum to 1."""
-        scores = self._scores(batch, None, {}).float()
+        """Probabilities [B, outputs] float32; over the whole vocabulary `another word` has that of the likeliest one,
+        before all are made to sum to 1."""
+        scores = self._scores(View(batch), None).float()
         words = torch.tensor(self.config.prompt["words"], device=scores.device)
         if not self.config.prompt["vocabulary"]:
             return scores[:, words].softmax(-1)
         other = scores.index_fill(1, words, float("-inf")).amax(-1, keepdim=True)
         return torch.cat([scores[:, words], other], 1).softmax(-1)
 
-    def _scores(self, batch: PackedBatch, rng: Tensor | None, sources: dict[str, Tensor]) -> Tensor:
-        prompted, rows = self.prompt.applied(batch)
-        hidden = self.memobert.encode(prompted, rng=rng, read=ReadRows.of(prompted, [rows]), **sources)
+    def _scores(self, view: View, rng: Tensor | None) -> Tensor:
+        if view.token_ids is not None or view.added is not None or "text" in view.positions:
+            raise ValueError("a prompt changes the text; a view that changes it as well cannot be combined with it")
+        prompted, rows = self.prompt.applied(view.batch)
+        hidden = self.memobert.encode(replace(view, batch=prompted), rng, ReadRows.of(prompted, [rows]))
         return self.heads.words(hidden, self.memobert.embeddings.word.weight)
 
 

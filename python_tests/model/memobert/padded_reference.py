@@ -1,4 +1,5 @@
-"""The whole encoder once more in plain PyTorch over a padded batch; it shares no code with the packed model but its parameters."""
+"""The whole encoder once more in plain PyTorch over a padded batch; it shares no code with the packed model but its
+parameters."""
 
 import torch
 import torch.nn.functional as F

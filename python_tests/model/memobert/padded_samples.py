@@ -26,7 +26,8 @@ def batch(lengths, modalities=("visual", "speech")) -> PackedBatch:
         [
             Sample(
                 random.integers(0, 50, text).astype(np.int32), np.full(text, -1, np.int32),
-                {m: random.normal(size=(n, WIDTHS[m])).astype(np.float32) for m, n in zip(modalities, rows, strict=True)},
+                {m: random.normal(size=(n, WIDTHS[m])).astype(np.float32)
+                 for m, n in zip(modalities, rows, strict=True)},
             )
             for text, *rows in lengths
         ]

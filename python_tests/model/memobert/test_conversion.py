@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from packed_batches import random_batch, small_config
+from packed_batches import random_batch, reading, small_config
 from transformers import AutoConfig, AutoModel, BertConfig, BertForPreTraining, BertModel
 
 from memofast.errors import MemofastError
@@ -68,7 +68,7 @@ def test_word_head_equals_berts(tmp_path):
     batch = random_batch(model.config, [(9, 0, 0)])
     rows = torch.arange(9)
     with torch.no_grad():
-        logits = model(batch, {"words": ("words", rows)})["words"]
+        logits = model(reading(batch, {"words": ("words", rows)}))["words"]
         expected = bert(batch.token_ids[None].long()).prediction_logits[0]
     torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
 

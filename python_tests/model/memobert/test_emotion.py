@@ -6,7 +6,7 @@ from packed_batches import random_batch, select, small_config
 
 from memofast.errors import MemofastError
 from memofast.model import MemoBertForEmotion, MemoBertForPreTraining, MemoBertModel
-from memofast.model.memobert.emotion import open_emotion_model
+from memofast.model.families import open_emotion_model
 
 CLASSES = ("neutral", "happy", "sad")
 

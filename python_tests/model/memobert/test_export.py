@@ -1,4 +1,4 @@
-"""Exported programs answer as the packed model does, whatever the sizes; what cannot be exported is refused."""
+"""Exported programs predict as the packed model does, whatever the sizes; what cannot be exported is refused."""
 
 import json
 import sys
@@ -74,10 +74,12 @@ def test_a_text_model_is_exported_without_features():
 
 
 def test_what_cannot_be_exported_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(MemofastError, match="answers by a prompt"):
+    with pytest.raises(MemofastError, match="this one has a prompt"):
         export_emotion_model(object())
     with pytest.raises(MemofastError, match="suffix"):
         write_program(model(), tmp_path / "model.bin")
+    with pytest.raises(MemofastError, match=r"there is no folder .*/nowhere"):
+        write_program(model(), tmp_path / "nowhere" / "model.pt2")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MemofastError, match=r"memofast\[onnx\]"):
         write_program(model(), tmp_path / "model.onnx")

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
-from packed_batches import random_batch, select, small_config
+from packed_batches import random_batch, reading, select, small_config
 from padded_reference import PaddedReference
 
 from memofast import ops
+from memofast.data import View
+from memofast.data.view import moved
 from memofast.model import MemoBertConfig, MemoBertForPreTraining, MemoBertModel
 from memofast.model.memobert.encoder import ReadRows
 
@@ -33,7 +35,7 @@ def masks(batch):
             ((batch.visual_offsets, batch.visual), (batch.speech_offsets, batch.speech))
         )
     )
-    return {"visual_source": visual, "speech_source": speech}
+    return {"visual": visual, "speech": speech}
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -41,19 +43,19 @@ def test_packed_equals_padded(masked):
     model = build()
     batch = random_batch(model.config)
     sources = masks(batch) if masked else {}
-    reference = PaddedReference(model, batch, {name.removesuffix("_source"): s for name, s in sources.items()})
-    torch.testing.assert_close(model(batch, **sources).hidden, reference(), rtol=1e-5, atol=2e-6)
+    reference = PaddedReference(model, batch, sources)
+    torch.testing.assert_close(model(View(batch, sources=sources)).hidden, reference(), rtol=1e-5, atol=2e-6)
 
 
 def test_packed_equals_padded_with_dropout_and_in_gradients():
     model = build(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.1).train()
     batch = random_batch(model.config)
     sources = masks(batch)
-    reference = PaddedReference(model, batch, {n.removesuffix("_source"): s for n, s in sources.items()}, RNG)
+    reference = PaddedReference(model, batch, sources, RNG)
     weight = torch.randn(batch.rows, model.config.hidden_size)
     used = {n: p for n, p in model.named_parameters() if not n.startswith("pooler")}
     results = []
-    for hidden in (model(batch, **sources, rng=RNG).hidden, reference()):
+    for hidden in (model(View(batch, sources=sources), rng=RNG).hidden, reference()):
         results.append((hidden, torch.autograd.grad((hidden * weight).sum(), list(used.values()))))
     (ours, our_grads), (theirs, their_grads) = results
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=5e-6)
@@ -92,9 +94,10 @@ def test_absent_modalities(lengths):
 def test_padding_of_feature_rows_never_counts():
     model = build(MemoBertForPreTraining)
     batch = random_batch(model.config)
-    before = model(batch, ROWS, visual_source=masks(batch)["visual_source"])
+    view = reading(batch, ROWS, sources={"visual": masks(batch)["visual"]})
+    before = model(view)
     batch.visual[:, model.config.visual_width :] = 7.0
-    after = model(batch, ROWS, visual_source=masks(batch)["visual_source"])
+    after = model(view)
     for name, rows in before.items():
         torch.testing.assert_close(rows, after[name], rtol=0, atol=0)
     assert before["faces"].shape == (2, model.config.visual_width)
@@ -123,7 +126,7 @@ def test_rows_read_are_those_of_the_whole():
         together = torch.cat(rows)
         weight = torch.randn(len(together), model.config.hidden_size) * (together != beyond)[:, None]
         used = {n: p for n, p in model.named_parameters() if not n.startswith("pooler") and "mask" not in n}
-        got, expected = model.encode(batch, read=ReadRows.of(batch, rows)), model(batch).hidden[together]
+        got, expected = model.encode(View(batch), read=ReadRows.of(batch, rows)), model(batch).hidden[together]
         inside = together != beyond
         torch.testing.assert_close(got[inside], expected[inside])
         assert not got[~inside].any()
@@ -139,7 +142,8 @@ def test_every_parameter_gets_a_finite_gradient(used, text_only):
     batch = random_batch(model.config, [(8, 0, 0), (9, 0, 0)] if text_only else None)
     targets = {name: (ROWS[name][0], ROWS[name][1] % batch.rows) for name in used}
     sources = {} if text_only else masks(batch)
-    sum(rows.square().sum() for rows in model(batch, targets, **sources, rng=RNG).values()).backward()
+    view = reading(batch, targets, sources=sources)
+    sum(rows.square().sum() for rows in model(view, rng=RNG).values()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -150,9 +154,10 @@ def test_every_parameter_gets_a_finite_gradient(used, text_only):
 def test_bf16_autocast_stays_close_to_fp32():
     model = build(hidden_dropout_prob=0.1).train()
     batch = random_batch(model.config, dtype=torch.float16)
-    exact = model(batch, **masks(batch), rng=RNG).hidden
+    view = View(batch, sources=masks(batch))
+    exact = model(view, rng=RNG).hidden
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = model(batch, **masks(batch), rng=RNG).hidden
+        rounded = model(view, rng=RNG).hidden
     assert rounded.dtype == torch.bfloat16
     assert (rounded.float() - exact).norm() / exact.norm() < 0.02
     with torch.autocast("cpu", torch.bfloat16):
@@ -167,12 +172,11 @@ def test_a_gpu_gives_what_the_cpu_gives(dtype, heads):
     sizes = {"num_attention_heads": heads, "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     model = build(MemoBertForPreTraining, **sizes).train()
     batch = random_batch(model.config, dtype=torch.float16)
-    sources = masks(batch)
-    expected = model(batch, ROWS, **sources, rng=RNG)
-    targets = {name: (head, rows.cuda()) for name, (head, rows) in ROWS.items()}
-    sources = {name: source.cuda() for name, source in sources.items()}
+    view = reading(batch, ROWS, sources=masks(batch))
+    expected = model(view, rng=RNG)
+    (view,) = moved([view], "cuda")
     with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
-        ours = model.cuda()(batch.to("cuda"), targets, **sources, rng=RNG.cuda())
+        ours = model.cuda()(view, rng=RNG.cuda())
     for name, rows in expected.items():
         error = (ours[name].float().cpu() - rows).norm() / rows.norm()
         assert error < (1e-4 if dtype == torch.float32 else 0.05), name
@@ -187,7 +191,7 @@ def test_compiles_whole():
     gradients = []
     for run in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
         model.zero_grad()
-        predictions = run(batch, ROWS, **masks(batch), rng=RNG)
+        predictions = run(reading(batch, ROWS, sources=masks(batch)), rng=RNG)
         sum(rows.square().sum() for rows in predictions.values()).backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters()})
     for name, gradient in gradients[0].items():

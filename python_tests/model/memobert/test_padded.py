@@ -1,4 +1,4 @@
-"""The padded form of an emotion model answers as the packed model does."""
+"""The padded form of an emotion model predicts as the packed model does."""
 
 import pytest
 import torch

@@ -1,11 +1,12 @@
-"""Prompts: the exact word pieces of every template, place and prefix; answers over class words and over all words."""
+"""Prompts: the exact word pieces of every template, place and prefix; predictions over class words and over all
+words."""
 
 import itertools
 from dataclasses import replace
 
 import pytest
 import torch
-from packed_batches import random_batch, select, small_config
+from packed_batches import random_batch, reading, select, small_config
 
 from memofast.data.batch import PackedBatch, PaddedBatch
 from memofast.data.conditions import keep
@@ -17,7 +18,8 @@ CLASSES, WORD_PIECES = ("anger", "happy", "sad"), (4963, 3407, 6517)
 
 
 def a_batch():
-    """Three sentences, of two pieces with a full stop, of one piece, and none ([CLS] alone); the first two have faces, the second speech."""
+    """Three sentences, of two pieces with a full stop, of one piece, and none ([CLS] alone); the first two have faces,
+    the second speech."""
     tokens = torch.tensor([[101, 2100, 1012, 102], [101, 3100, 102, 0], [101, 0, 0, 0]], dtype=torch.int32)
     words = torch.tensor([[-1, 0, 1, -1], [-1, 0, -1, -1], [-1, -1, -1, -1]], dtype=torch.int32)
     lengths = torch.tensor([4, 3, 1]), torch.tensor([2, 1, 0]), torch.tensor([0, 3, 0])
@@ -82,12 +84,12 @@ def small_start(tmp_path, **options):
     return MemoBertForPrompt.start(tmp_path / "start", CLASSES, prompt, WORD_PIECES, **options)
 
 
-def test_the_answer_is_what_pre_training_would_fill_in(tmp_path):
+def test_the_prediction_is_what_pre_training_would_fill_in(tmp_path):
     model = small_start(tmp_path)
     whole = MemoBertForPreTraining.from_pretrained(tmp_path / "start").eval()
     batch = random_batch(model.config)
     prompted, rows = model.prompt.applied(batch)
-    words = whole(prompted, {"prompt": ("words", rows)})["prompt"]
+    words = whole(reading(prompted, {"prompt": ("words", rows)}))["prompt"]
     torch.testing.assert_close(model(batch), words[:, list(WORD_PIECES)])
     torch.testing.assert_close(model.probabilities(batch).sum(1), torch.ones(batch.samples))
 
@@ -96,11 +98,12 @@ def test_over_the_whole_vocabulary(tmp_path):
     model = small_start(tmp_path, whole_vocabulary=True)
     batch = random_batch(model.config)
     prompted, rows = model.prompt.applied(batch)
-    scores = MemoBertForPreTraining.from_pretrained(tmp_path / "start").eval()(prompted, {"p": ("words", rows)})["p"]
+    whole = MemoBertForPreTraining.from_pretrained(tmp_path / "start").eval()
+    scores = whole(reading(prompted, {"p": ("words", rows)}))["p"]
     wanted = torch.tensor([WORD_PIECES[sample % 3] for sample in range(batch.samples)])
     ours = torch.nn.functional.cross_entropy(model(batch), torch.arange(batch.samples) % 3)
     torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(scores, wanted))
-    assert model.classes == (*CLASSES, OTHER)
+    assert model.classes == CLASSES and model.outputs == (*CLASSES, OTHER)
     best = scores.argmax(1)
     named = [WORD_PIECES.index(word) if word in WORD_PIECES else 3 for word in best.tolist()]
     assert model.probabilities(batch).argmax(1).tolist() == named

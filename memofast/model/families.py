@@ -1,0 +1,74 @@
+"""The families of models there are, and models opened by what their folder says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+from pydantic import Discriminator, Tag
+
+from memofast.errors import MemofastError
+from memofast.model.family import EmotionModel, Encoder, Family
+from memofast.model.folder import model_folder, model_type
+from memofast.model.lstm_fusion.family import LSTM_FUSION
+from memofast.model.memobert.family import MEMOBERT
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (MEMOBERT, LSTM_FUSION)}
+
+
+def family_of(folder: Path) -> Family:
+    """The family of the model in a folder, or in that of the run that made it.
+
+    Raises: `MemofastError` where the folder holds no model, or one of another kind.
+    """
+    kind = model_type(folder := model_folder(folder))
+    if kind not in FAMILIES:
+        known = " or ".join(map(repr, FAMILIES))
+        remedy = "start from it with from_bert" if kind == "bert" else "give a memofast checkpoint"
+        raise MemofastError(f"{folder}: holds a {kind!r} model, not {known}; {remedy}")
+    return FAMILIES[kind]
+
+
+def open_emotion_model(folder: Path) -> EmotionModel:
+    """A trained emotion model in evaluation mode, from its folder or that of the run that made it.
+
+    Raises: `MemofastError` where the folder holds no model, or none that names emotions.
+    """
+    return family_of(folder).open(model_folder(folder))
+
+
+def open_encoder(folder: Path) -> Encoder:
+    """The encoder of a model in evaluation mode, from its folder or that of the run that made it.
+
+    Raises: `MemofastError` where the folder holds no model, or one without hidden states.
+    """
+    family = family_of(folder)
+    if family.open_encoder is None:
+        having = ", ".join(family.name for family in FAMILIES.values() if family.open_encoder)
+        raise MemofastError(f"{folder} holds a {family.name} model, which has no hidden states; give one of {having}")
+    return family.open_encoder(model_folder(folder))
+
+
+def export_model(folder: Path, path: Path) -> list[str]:
+    """Write a trained emotion model for other runtimes. Returns: the names of the program's inputs, in their order.
+
+    Raises: `MemofastError` where the folder holds no emotion model, or one that cannot be exported.
+    """
+    family = family_of(folder)
+    if family.export is None:
+        having = ", ".join(family.name for family in FAMILIES.values() if family.export)
+        raise MemofastError(f"{folder} holds a {family.name} model, which cannot be exported; give one of {having}")
+    return family.export(family.open(model_folder(folder)), path)
+
+
+def _family_named(values: Any) -> str:
+    """The family that a recipe's section names; MemoBert's where it names none."""
+    found = values.get("family", MEMOBERT.name) if isinstance(values, dict) else values.family
+    return str(found)
+
+
+# a recipe's section on the model, of whichever family it names
+EmotionSection = Annotated[
+    Union[*(Annotated[family.section, Tag(family.name)] for family in FAMILIES.values())],
+    Discriminator(_family_named),
+]

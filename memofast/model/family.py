@@ -1,0 +1,123 @@
+"""What the rest of the package may know of a model, of whatever family it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from memofast.data import PackedBatch, Split, View
+from memofast.sections import Section
+
+
+class Reader(Protocol):
+    """A model over packed batches.
+
+    reads: width of a row of each modality or stream that the model reads, as it is stored; of `text` the number of word
+    pieces that it knows.
+    streams: names of the streams among them, and the modality that each is made of.
+    longest: most rows of a sample, of those modalities for which there is a bound; of `text` with [CLS] and [SEP].
+    """
+
+    @property
+    def reads(self) -> Mapping[str, int]: ...
+
+    @property
+    def streams(self) -> Mapping[str, str]: ...
+
+    @property
+    def longest(self) -> Mapping[str, int]: ...
+
+    def to(self, device: torch.device | str) -> Reader: ...
+
+    def eval(self) -> Reader: ...
+
+
+class EmotionModel(Reader, Protocol):
+    """A model that names the emotion of each sample, or emotions, or a value; also an `nn.Module` that
+    `save_pretrained` keeps in a folder.
+
+    classes: what it was trained to name, in order; `value` alone for a regression. outputs: names of all it gives out:
+    the classes, then what is none of them, as `another word` of a prompt. kind: `single`, one class of several;
+    `multi`, any number of them; `regression`, a value.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    def __call__(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
+        """Logits [B, outputs], or values [B, 1]. rng [2] int64: seed and update, needed in training mode with
+        dropout."""
+        ...
+
+    def probabilities(self, batch: PackedBatch) -> Tensor:
+        """Probabilities [B, outputs] float32, of sum 1 where a sample has one class; of a regression the values [B, 1].
+        Without gradients."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def save_pretrained(self, folder: Path) -> None: ...
+
+
+class HiddenRows(Protocol):
+    """hidden [N, width]: last layer's rows of the joint sequence. pooled [B, width]."""
+
+    hidden: Tensor
+    pooled: Tensor
+
+
+class Encoder(Reader, Protocol):
+    """A model without its heads. width: of its hidden states."""
+
+    @property
+    def width(self) -> int: ...
+
+    def __call__(self, batch: PackedBatch) -> HiddenRows: ...
+
+
+class Start(Protocol):
+    """Makes the emotion model that a training starts from; what is random in it comes from torch's generator."""
+
+    def __call__(
+        self, section: Section, kind: str, classes: Sequence[str], train: Split | None, prompt: Section | None = None
+    ) -> EmotionModel:
+        """Args: section: what a recipe says of it. train: what will be learnt from, whose feature rows it shall suit;
+            None: text alone. prompt: a recipe's section on prompts, for families that have them.
+
+        Raises: `MemofastError` for a section, checkpoint or corpus that do not go together, and a prompt where there
+            are none.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model and how to reach it. A family is a folder beside this file, and a line in `families.py`.
+
+    name: `model_type` in `config.json`. section: of a recipe. start: see `Start`. open: a trained emotion model from
+    its own folder, in evaluation mode. capturable: whether its training step, at a precision on a device, can become
+    CUDA graphs.
+    open_encoder: an encoder from a model's folder, for `memofast extract`; export: writes an emotion model for other
+    runtimes and returns the names of the program's inputs; None for a family that has no such thing.
+    """
+
+    name: str
+    section: type[Section]
+    start: Start
+    open: Callable[[Path], EmotionModel]
+    capturable: Callable[[EmotionModel, str, torch.device], bool]
+    open_encoder: Callable[[Path], Encoder] | None = None
+    export: Callable[[EmotionModel, Path], list[str]] | None = None

@@ -1,0 +1,159 @@
+"""LSTMs over feature rows whose ends name the emotion of each sample, or emotions, or a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from memofast.data.batch import PackedBatch, pad_rows
+from memofast.data.modality import FEATURES
+from memofast.data.view import View
+from memofast.errors import MemofastError
+from memofast.model.lstm_fusion.configuration import LstmFusionConfig
+from memofast.model.problems import kind_of_problem, probabilities_of
+from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
+
+
+class RowsLstm(nn.Module):
+    """A bidirectional LSTM over standardised rows; of a sample both directions' last states, zero where it has no
+    rows."""
+
+    def __init__(self, width: int, config: LstmFusionConfig):
+        super().__init__()
+        self.width = width
+        self.lstm = nn.LSTM(width, config.hidden_size, config.num_hidden_layers, batch_first=True, bidirectional=True)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    @torch.no_grad()
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
+        """Rows are read as (x - mean) / std. Args: [width], of the rows to come; a column that never changes keeps its
+        scale."""
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-4, std, 1.0))
+
+    def forward(self, rows: Tensor, offsets: Tensor, source: Tensor | None) -> Tensor:
+        """Args: rows [rows, padded width]; offsets [B+1] int32; source: see `View`, a hidden row is read as the mean.
+        Returns: [B, 2 C]."""
+        values = (rows[:, : self.width].float() - self.mean) / self.std
+        if source is not None:
+            values = values[source.clamp(min=0).to(torch.int64)] * (source >= 0)[:, None]
+        lengths = offsets.diff().to(torch.int64)
+        ends = values.new_zeros(len(lengths), 2 * self.lstm.hidden_size)
+        present = lengths.nonzero().flatten()
+        if not len(present):
+            return ends
+        packed = nn.utils.rnn.pack_padded_sequence(
+            pad_rows(values, offsets)[present], lengths[present].cpu(), batch_first=True, enforce_sorted=False
+        )
+        _, (last, _) = self.lstm(packed)
+        return ends.index_put((present,), torch.cat([last[-2], last[-1]], 1).to(ends.dtype))
+
+
+class LstmFusionForEmotion(PreTrainedModel):
+    """Logits of emotion classes, or a value: W_2 relu(W_1 [ends of all LSTMs]), with dropout before both maps. Source:
+    MMSA's late fusion LSTM."""
+
+    config_class = LstmFusionConfig
+    base_model_prefix = "lstm_fusion"
+
+    def __init__(self, config: LstmFusionConfig):
+        super().__init__(config)
+        self.inputs = nn.ModuleDict({entry["name"]: RowsLstm(entry["width"], config) for entry in config.inputs})
+        self.join = nn.Linear(2 * config.hidden_size * len(self.inputs), config.hidden_size)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return tuple(self.config.id2label[number] for number in range(self.config.num_labels))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.classes
+
+    @property
+    def kind(self) -> str:
+        """`single`, one class of several; `multi`, any number of them; `regression`, a value."""
+        return kind_of_problem(self.config.problem_type)
+
+    @property
+    def reads(self) -> Mapping[str, int]:
+        """As `family.Reader.reads`."""
+        return {entry["name"]: entry["width"] for entry in self.config.inputs}
+
+    @property
+    def streams(self) -> Mapping[str, str]:
+        """As `family.Reader.streams`."""
+        return {entry["name"]: entry["of"] for entry in self.config.inputs if entry["name"] not in FEATURES}
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        """As `family.Reader.longest`; there is no bound."""
+        return {}
+
+    def forward(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
+        """Logits [B, classes]. rng [2] int64: seed and update, needed in training mode with dropout.
+
+        Raises: `ValueError` for a view that gives rows other positions, which an LSTM does not have.
+        """
+        view = View.of(seen)
+        if view.positions:
+            raise ValueError("an LSTM reads rows in their order; it has no positions that a view could change")
+        ends = torch.cat([self._end(name, lstm, view) for name, lstm in self.inputs.items()], 1)
+        joined = torch.relu(self.join(self._dropped(ends, 0, view, rng)))
+        return self.classifier(self._dropped(joined, 1, view, rng))
+
+    def _end(self, name: str, lstm: RowsLstm, view: View) -> Tensor:
+        batch = view.batch
+        if name in FEATURES:
+            rows, offsets = batch.rows_of(name), batch.offsets_of(name)
+        elif name in batch.streams:
+            rows, offsets = batch.streams[name].values, batch.streams[name].offsets
+        else:
+            raise ValueError(f"the model reads stream {name!r}, which the batch does not carry; pack it with it")
+        if rows is None:
+            return lstm.mean.new_zeros(batch.samples, 2 * self.config.hidden_size)
+        return lstm(rows, offsets, view.sources.get(name))
+
+    def _dropped(self, values: Tensor, layer: int, view: View, rng: Tensor | None) -> Tensor:
+        p = self.config.hidden_dropout_prob
+        if not (self.training and drop_threshold(p)):
+            return values
+        if rng is None:
+            raise ValueError(
+                "a model in training mode needs rng [2] int64 (seed, step) for its dropout; or call eval()"
+            )
+        samples = torch.arange(len(values) + 1, device=values.device, dtype=torch.int32)
+        place = site(layer, Place.HEAD, view.draw)
+        keep = hidden_keep_mask(rng, place, view.batch.sample_keys, samples, *values.shape, p)
+        return values * keep * keep_scale(p)
+
+    @torch.no_grad()
+    def probabilities(self, batch: PackedBatch) -> Tensor:
+        """Probabilities [B, classes] float32, of sum 1 where a sample has one class; of a regression the values [B,
+        1]."""
+        return probabilities_of(self(batch).float(), self.kind)
+
+
+def open_lstm_fusion(folder: Path) -> LstmFusionForEmotion:
+    """A trained model in evaluation mode from its folder. Raises: `MemofastError` where its weights are missing or of
+    another model."""
+    try:
+        model, found = LstmFusionForEmotion.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise MemofastError(
+            f"{folder}: the model does not load ({str(error).splitlines()[0]}); train it again"
+        ) from None
+    if found["missing_keys"] or found["mismatched_keys"] or found["unexpected_keys"]:
+        raise MemofastError(f"{folder}: the weights are not those of its config.json; give the folder of a whole model")
+    return model.eval()
+
+
+AutoConfig.register(LstmFusionConfig.model_type, LstmFusionConfig)
+AutoModel.register(LstmFusionConfig, LstmFusionForEmotion)

@@ -1,0 +1,28 @@
+"""MemoBert as the rest of the package knows it."""
+
+import torch
+
+from memofast.model.family import EmotionModel, Family
+from memofast.model.memobert.capturing import can_be_captured
+from memofast.model.memobert.emotion import open_emotion_model
+from memofast.model.memobert.export import write_program
+from memofast.model.memobert.hidden_states import open_encoder
+from memofast.model.memobert.prompt import MemoBertForPrompt
+from memofast.model.memobert.section import MemoBertEmotionSection
+from memofast.model.memobert.starting import start
+
+
+def _capturable(model: EmotionModel, precision: str, device: torch.device) -> bool:
+    """A prompt's rows are counted on the host, which a capture forbids."""
+    return not isinstance(model, MemoBertForPrompt) and can_be_captured(model.config, precision, device)
+
+
+MEMOBERT = Family(
+    name="memobert",
+    section=MemoBertEmotionSection,
+    start=start,
+    open=open_emotion_model,
+    capturable=_capturable,
+    open_encoder=open_encoder,
+    export=write_program,
+)

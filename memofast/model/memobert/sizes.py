@@ -1,0 +1,48 @@
+"""The sizes that a starting checkpoint fixes, and whether they are those that are asked for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from memofast.errors import MemofastError
+from memofast.model.memobert import conversion
+from memofast.model.memobert.configuration import MemoBertConfig
+
+_SIZES = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "max_position_embeddings", "visual_width", "speech_width", "visual_positions", "speech_positions", "visual_classes",
+)  # fmt: skip
+
+
+def sizes_of(init: str | None) -> dict[str, Any]:
+    """Sizes that a starting checkpoint fixes; none without one. Raises: `MemofastError` where it is missing or no
+    checkpoint."""
+    if init is None:
+        return {}
+    path = Path(init)
+    if not path.exists():
+        raise MemofastError(f"model.init: no checkpoint at {init}; give a local folder or file")
+    if path.is_file():
+        return conversion.read_original(path).sizes
+    try:
+        found = MemoBertConfig.get_config_dict(path)[0] if (path / "config.json").is_file() else {}
+    except (OSError, ValueError):
+        found = {}
+    if found.get("model_type") == "bert":
+        return conversion.read_bert(path).sizes
+    if found.get("model_type") != MemoBertConfig.model_type:
+        raise MemofastError(f"model.init: {init} holds no BERT or memofast checkpoint; give one or leave it out")
+    sizes = MemoBertConfig(**found).to_dict()
+    return {name: sizes[name] for name in _SIZES}
+
+
+def check_sizes(init: str, asked: Mapping[str, Any], may_lack: Sequence[str] = ()) -> None:
+    """Raises: `MemofastError` for a checkpoint of other sizes than asked for. may_lack: sizes that may be 0 where the
+    checkpoint has more."""
+    for name, size in sizes_of(init).items():
+        wanted = asked.get(name, size)
+        if wanted != size and not (name in may_lack and wanted == 0):
+            raise MemofastError(
+                f"model.init: {init} has {name} {size}, the recipe {wanted}; "
+                f"set model.{name}={size} or start from another checkpoint"
+            )

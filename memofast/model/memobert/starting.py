@@ -1,0 +1,79 @@
+"""The emotion model that a fine-tuning starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from memofast.data import Split
+from memofast.data.feature_statistics import feature_statistics
+from memofast.data.modality import FEATURES
+from memofast.errors import MemofastError, nearest
+from memofast.model.compatibility import check_widths
+from memofast.model.memobert.configuration import MemoBertConfig
+from memofast.model.memobert.emotion import MemoBertForEmotion
+from memofast.model.memobert.pre_training import MemoBertModel, is_bert
+from memofast.model.memobert.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
+from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
+from memofast.model.memobert.sizes import check_sizes
+from memofast.model.problems import PROBLEMS
+
+
+def start(
+    section: MemoBertEmotionSection,
+    kind: str,
+    classes: Sequence[str],
+    train: Split | None,
+    prompt: PromptSection | None = None,
+) -> MemoBertForEmotion | MemoBertForPrompt:
+    """The model a run starts from, see `family.Start`; fresh projections suit the rows of `train`.
+
+    Raises: `MemofastError` for a checkpoint of another architecture, or whose feature rows have another width than the
+        corpus.
+    """
+    widths = {f"{modality}_width": train.corpus.width(modality) if train is not None else 0 for modality in FEATURES}
+    entries = {name: value for name, value in section.entries().items() if name not in ("head", "freeze")}
+    asked = {"problem_type": PROBLEMS[kind], "emotion_head": section.head}
+    if section.init is None:
+        if prompt:
+            raise MemofastError("a prompt starts from a pre-trained model; add model.init=FOLDER")
+        named = {"id2label": dict(enumerate(classes)), "label2id": {name: n for n, name in enumerate(classes)}}
+        model = MemoBertForEmotion(MemoBertConfig(**widths | entries | named | asked))
+    else:
+        check_sizes(section.init, entries, may_lack=list(widths))
+        entries = (widths if is_bert(section.init) else {}) | entries
+        if prompt:
+            model = _start_prompt(prompt, section.init, classes, entries)
+        else:
+            model = MemoBertForEmotion.start(section.init, classes, **entries, **asked)
+        if train is not None:
+            check_widths(model, section.init, train.corpus)
+    if train is not None and (section.init is None or is_bert(section.init)):
+        _standardise(model.memobert, train)
+    model.memobert.freeze(None if section.freeze == "all" else section.freeze)
+    return model
+
+
+def _standardise(encoder: MemoBertModel, train: Split) -> None:
+    for modality in FEATURES:
+        embeddings, found = getattr(encoder.embeddings, modality), feature_statistics(train, modality)
+        if embeddings is not None and found is not None:
+            embeddings.standardise(*found)
+
+
+def _start_prompt(
+    choice: PromptSection, init: str, classes: Sequence[str], entries: dict[str, Any]
+) -> MemoBertForPrompt:
+    template = choice.template
+    if isinstance(template, str):
+        if template not in TEMPLATES:
+            raise MemofastError(f"prompt.template {template!r}{nearest(template, TEMPLATES)}")
+        template = TEMPLATES[template]
+    words = WORDS | (choice.words or {})
+    for name in classes:
+        if name not in words:
+            raise MemofastError(f"no word is known for class {name!r}; add prompt.words.{name}=WORD_PIECE")
+    return MemoBertForPrompt.start(
+        init, classes, Prompt(tuple(template), choice.position, choice.prefix), [words[name] for name in classes],
+        whole_vocabulary=choice.answers == "vocabulary", soft_from_words=choice.soft_from_words, **entries,
+    )  # fmt: skip
