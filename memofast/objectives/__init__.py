@@ -1,22 +1,36 @@
-"""What is trained: masked modelling of words, faces and speech."""
+"""What is trained: masked modelling of words, faces and speech, their order, their match, and contrast."""
 
+from memofast.objectives.assignment import (
+    assign,
+    chosen_by,
+    eligible,
+    padding_of,
+    places_of,
+    rows_shown,
+    validation_rng,
+    views_for,
+    views_of,
+)
 from memofast.objectives.build import KINDS, build
-from memofast.objectives.corruption import Corruption, assign, corrupt, validation_rng
-from memofast.objectives.losses import losses
-from memofast.objectives.objective import Inputs, LossSum, Objective, Targets
-from memofast.objectives.trivial import Trivial
+from memofast.objectives.learner import Learner
+from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.statistics import Statistics
 
 __all__ = [
     "KINDS",
-    "Corruption",
-    "Inputs",
+    "Learner",
     "LossSum",
     "Objective",
-    "Targets",
-    "Trivial",
+    "Room",
+    "Statistics",
     "assign",
     "build",
-    "corrupt",
-    "losses",
+    "chosen_by",
+    "eligible",
+    "padding_of",
+    "places_of",
+    "rows_shown",
     "validation_rng",
+    "views_for",
+    "views_of",
 ]

@@ -4,11 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memofast.objectives.objective import LossSum
-
 
 def class_targets(targets: dict[str, Tensor], classes: int) -> Tensor:
-    """Probabilities [B, classes] float32 from a batch's targets: `emotions` where it has them, else one-hot `label`; zero where unknown."""
+    """Probabilities [B, classes] float32 from a batch's targets: `emotions` where it has them, else one-hot `label`;
+    zero where unknown."""
     if "emotions" in targets:
         return targets["emotions"]
     label = targets["label"]
@@ -16,23 +15,22 @@ def class_targets(targets: dict[str, Tensor], classes: int) -> Tensor:
 
 
 def balanced_weights(counts: Tensor) -> Tensor:
-    """Class weights inverse to the classes' counts [classes], their mean over samples 1; classes without samples get 0."""
+    """Class weights inverse to the classes' counts [classes], their mean over samples 1; classes without samples get
+    0."""
     present = counts > 0
     weights = counts.sum() / (present.sum() * counts.clamp(min=1e-9))
     return torch.where(present, weights, 0.0).float()
 
 
-def classification_loss(
+def classification_losses(
     logits: Tensor, targets: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
-) -> LossSum:
-    """Cross-entropy -sum_c w_c q_c log p_c, summed over samples whose class is known.
+) -> Tensor:
+    """Cross-entropy -sum_c w_c q_c log p_c of each sample [B] fp32; 0 where its class is not known.
 
-    Args: logits [B, classes]; targets q [B, classes], probabilities or zero rows; class_weights w [classes]; smoothing: share of q that is
-        spread over all classes. Returns: the total, and how many samples have a target; metrics `accuracy` by the likeliest class.
+    Args: logits [B, classes]; targets q [B, classes], probabilities or zero rows; class_weights w [classes]; smoothing:
+        share of q that is spread over all classes.
     """
     known = targets.sum(-1) > 0
     wanted = targets * (1 - smoothing) + smoothing / targets.shape[-1] * known[:, None]
     wanted = wanted if class_weights is None else wanted * class_weights
-    losses = -(wanted * F.log_softmax(logits.float(), -1)).sum(-1)
-    right = (logits.argmax(-1) == targets.argmax(-1)) & known
-    return LossSum(losses.sum(), int(known.sum()), {"accuracy": right.sum()})
+    return -(wanted * F.log_softmax(logits.float(), -1)).sum(-1)

@@ -1,32 +1,82 @@
 """Masked faces and speech: predict hidden feature rows, or the soft emotion labels of hidden faces."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from memofast import ops
-from memofast.data.batch import PackedBatch
+from memofast.data.batch import Capacity, PackedBatch
+from memofast.data.facts import Facts
+from memofast.data.view import Read, View
 from memofast.errors import MemofastError
-from memofast.objectives.objective import Inputs, LossSum, Objective, Targets
+from memofast.model.heads import Head
+from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.ratios import Ratio
+from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose
+from memofast.sections import Section
+
+_LONGEST_MIXED_SPAN = {"visual": 5, "speech": 6}
 
 
-@dataclass(frozen=True)
+class SpanOptions(Section):
+    """Fields of `ops.SpanPolicy`; policy: its kind. ratio: None: 3/20, for spans of faces 1/5. length: None: 3, of
+    `mixed` spans 5 for faces and 6 for speech."""
+
+    policy: Literal["span", "independent", "single_span", "mixed"] = "span"
+    ratio: Ratio | None = None
+    length: int | None = Field(None, ge=1, le=2**15)
+    dice: bool = False
+    original: bool = False
+
+    def span_policy(self, modality: str) -> ops.SpanPolicy:
+        found: dict[str, Any] = {}
+        if modality == "speech" or self.policy == "independent":
+            found["ratio"] = (3, 20)
+        if self.policy == "mixed":
+            found["length"] = _LONGEST_MIXED_SPAN[modality]
+        given = self.model_dump(exclude={"policy"}, exclude_none=True)
+        return ops.SpanPolicy(kind=self.policy, **{**found, **given})
+
+
 class MaskedFeatures(Objective):
-    """Hides feature rows of one modality; what is predicted there, subclasses say. Source: MEmoBERT's mspan* and mr* tasks."""
+    """Hides feature rows of one modality; what is predicted there, subclasses say. Labels of its reads are the rows
+    within the modality.
 
-    policy: ops.SpanPolicy = field(default_factory=ops.SpanPolicy)
+    Source: MEmoBERT's mspan* and mr* tasks.
+    """
 
-    def corrupt(
-        self, batch: PackedBatch, inputs: Inputs, selected: Tensor | None, rng: Tensor, purpose: Purpose
-    ) -> Targets:
-        offsets = getattr(batch, f"{self.modality}_offsets")
-        features = getattr(batch, self.modality)
+    Options = SpanOptions
+    modality: ClassVar[str]
+    head: ClassVar[str]
+
+    def __init__(self, name: str, options: SpanOptions):
+        super().__init__(name, options)
+        self.policy = options.span_policy(self.modality)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (f"{self.modality} rows",)
+
+    def eligible(self, facts: Facts) -> np.ndarray:
+        return facts.rows(self.modality) >= 1
+
+    def can_be_of(self, batch: PackedBatch) -> bool:
+        return batch.rows_of(self.modality) is not None
+
+    def views(self, first: View, selected: Tensor, rng: Tensor, purpose: Purpose) -> list[View]:
+        batch, features = first.batch, first.batch.rows_of(self.modality)
+        offsets = batch.offsets_of(self.modality)
         if features is None:
-            nothing = torch.zeros(0, dtype=torch.int32, device=offsets.device)
-            return Targets(self, nothing, nothing.to(torch.int64))
+            nothing = torch.zeros(0, dtype=torch.int64, device=offsets.device)
+            first.reads[self.name] = Read(self.head, nothing, nothing)
+            return []
         masked = ops.span_mask(
             offsets,
             batch.sample_keys,
@@ -38,75 +88,99 @@ class MaskedFeatures(Objective):
             selected=selected,
             capacity=None if features.is_cpu else features.shape[0],
         )
-        name = f"{self.modality}_source"
-        before = getattr(inputs, name)
-        own = torch.arange(features.shape[0], dtype=torch.int32, device=offsets.device)
-        # Objectives select disjoint samples, so at most one of two sources differs from the row itself.
-        setattr(inputs, name, masked.source if before is None else before + masked.source - own)
+        first.sources[self.modality] = merged_sources(first.sources.get(self.modality), masked.source)
         rows = masked.indices[: int(masked.count)]
-        return Targets(self, rows, batch.joint_rows(self.modality, rows))
+        first.reads[self.name] = Read(self.head, batch.joint_rows(self.modality, rows), rows.to(torch.int64))
+        return []
+
+    def room(self, capacity: Capacity) -> list[Room]:
+        return [Room(capacity, self.policy.capacity(capacity.of(self.modality), capacity.samples))]
 
 
-@dataclass(frozen=True)
+def merged_sources(before: Tensor | None, source: Tensor) -> Tensor:
+    """Sources of two objectives [rows] int32. They select disjoint samples, so that at most one of two entries differs
+    from the row itself."""
+    own = torch.arange(source.shape[0], dtype=torch.int32, device=source.device)
+    return source if before is None else before + source - own
+
+
 class FeatureRegression(MaskedFeatures):
     """Mean squared error between predicted and original feature row, over its true width."""
 
-    def _loss(self, prediction: Tensor, batch: PackedBatch, targets: Targets) -> LossSum:
-        wanted = feature_rows(batch, targets, prediction.shape[1])
-        return LossSum(targets.sum((prediction.float() - wanted).square().mean(-1)), targets.count)
+    predictor = "mean feature"
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        return {self.head: Head("rows", self.modality)}
+
+    def scored(self, outputs: Sequence[Tensor], views: Sequence[View]) -> LossSum:
+        (prediction,), read = outputs, views[0].reads[self.name]
+        wanted = views[0].batch.rows_of(self.modality)[read.labels, : prediction.shape[1]].float()
+        return LossSum(read.sum((prediction.float() - wanted).square().mean(-1)), read.count)
+
+    def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum:
+        read = views[0].reads[self.name]
+        return self.loss([statistics.mean_row(self.modality).to(read.rows.device).expand(read.count, -1)], views)
 
 
-@dataclass(frozen=True)
 class VisualRegression(FeatureRegression):
-    modality: ClassVar[str] = "visual"
-    head: ClassVar[str] = "visual_features"
+    modality = "visual"
+    head = "visual_features"
 
 
-@dataclass(frozen=True)
 class SpeechRegression(FeatureRegression):
-    modality: ClassVar[str] = "speech"
-    head: ClassVar[str] = "speech_features"
+    modality = "speech"
+    head = "speech_features"
 
 
-@dataclass(frozen=True)
 class VisualEmotion(MaskedFeatures):
-    """KL(soft label || prediction) at hidden faces, divided by the number of classes (as MEmoBERT's mean over elements)."""
+    """KL(soft label || prediction) at hidden faces, divided by the number of classes (as MEmoBERT's mean over
+    elements)."""
 
-    modality: ClassVar[str] = "visual"
-    head: ClassVar[str] = "visual_emotions"
-    needs: ClassVar[frozenset[str]] = frozenset({"soft_labels"})
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    modality = "visual"
+    head = "visual_emotions"
+    metrics = ("accuracy",)
+    predictor = "mean label"
 
-    def eligible_in(self, batch: PackedBatch) -> Tensor:
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        return {self.head: Head("soft_labels", self.modality)}
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("visual rows", "soft_labels")
+
+    def eligible(self, facts: Facts) -> np.ndarray:
         """Samples with faces, each of which has a soft label (its row is not all zero)."""
-        eligible = super().eligible_in(batch)
-        if batch.visual is None or "soft_labels" not in batch.targets:
-            return torch.zeros_like(eligible)
-        unlabelled = batch.targets["soft_labels"].float().sum(-1) <= 0
-        before = torch.cat((unlabelled.new_zeros(1, dtype=torch.int64), unlabelled.cumsum(0)))
-        offsets = batch.visual_offsets.to(torch.int64)
-        return eligible & (before[offsets[1:]] == before[offsets[:-1]])
+        with_faces = super().eligible(facts)
+        if "soft_labels" not in facts.targets or not with_faces.any():
+            return np.zeros_like(with_faces)
+        return with_faces & facts.all_faces_labelled
 
-    def _loss(self, prediction: Tensor, batch: PackedBatch, targets: Targets) -> LossSum:
-        wanted = soft_labels(batch, targets)
+    def can_be_of(self, batch: PackedBatch) -> bool:
+        return super().can_be_of(batch) and "soft_labels" in batch.targets
+
+    def scored(self, outputs: Sequence[Tensor], views: Sequence[View]) -> LossSum:
+        (prediction,), read = outputs, views[0].reads[self.name]
+        wanted = soft_labels(views[0].batch, read)
         if wanted.shape[1] != prediction.shape[1]:
             raise MemofastError(
-                f"objective {self.name}: soft labels have {wanted.shape[1]} classes, the model's head {prediction.shape[1]}; "
-                f"set model.visual_classes to {wanted.shape[1]}"
+                f"objective {self.name}: soft labels have {wanted.shape[1]} classes, the model's head "
+                f"{prediction.shape[1]}; set model.visual_classes to {wanted.shape[1]}"
             )
-        total = targets.sum(divergence(wanted, prediction.float().log_softmax(-1)).sum(-1)) / prediction.shape[1]
-        agrees = targets.sum(prediction.detach().argmax(-1) == wanted.argmax(-1))
-        return LossSum(total, targets.count, {"accuracy": agrees})
+        total = read.sum(divergence(wanted, prediction.float().log_softmax(-1)).sum(-1)) / prediction.shape[1]
+        agrees = read.sum(prediction.detach().argmax(-1) == wanted.argmax(-1))
+        return LossSum(total, read.count, {"accuracy": agrees})
+
+    def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum:
+        view, read = views[0], views[0].reads[self.name]
+        classes = view.batch.targets["soft_labels"].shape[1] if "soft_labels" in view.batch.targets else 1
+        return self.loss([statistics.label_logs(classes).to(read.rows.device).expand(read.count, -1)], views)
 
 
-def feature_rows(batch: PackedBatch, targets: Targets, width: int) -> Tensor:
-    """The original feature rows at the targets: [n, width] fp32, without padding."""
-    return getattr(batch, targets.objective.modality)[targets.rows.to(torch.int64), :width].float()
-
-
-def soft_labels(batch: PackedBatch, targets: Targets) -> Tensor:
-    """The soft labels at the targets: [n, classes] fp32, summing to one."""
-    labels = batch.targets["soft_labels"][targets.rows.to(torch.int64)].float()
+def soft_labels(batch: PackedBatch, read: Read) -> Tensor:
+    """The soft labels at what is read: [n, classes] fp32, summing to one."""
+    labels = batch.targets["soft_labels"][read.labels].float()
     return labels / labels.sum(-1, keepdim=True).clamp(min=1e-12)
 
 

@@ -1,21 +1,25 @@
-"""What an objective is: a way of corrupting inputs, a head, a loss at the targets, and a trivial predictor to beat."""
+"""What an objective is: inputs that it changes, heads that it reads, a loss at what it reads, and a trivial predictor
+to beat."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from memofast import ops
-from memofast.data.batch import Capacity, PackedBatch, copy_rows
+from memofast.data.batch import Capacity, PackedBatch
+from memofast.data.corpus import Split
+from memofast.data.facts import Facts
+from memofast.data.view import View
+from memofast.model.heads import Head
+from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose
-
-MODALITIES = ("text", "visual", "speech")
+from memofast.sections import Section
 
 
 @dataclass
@@ -31,129 +35,102 @@ class LossSum:
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-@dataclass
-class Targets:
-    """Where one objective's loss is taken in one batch.
+class Room(NamedTuple):
+    """What bounds one view of an objective at a capacity: that of its batch, and how often it reads."""
 
-    rows [n] int32: rows within the objective's modality, ascending. joint [n] int64: the same rows in the joint sequence.
-    labels [n] int64: token ids of word objectives; None where the batch itself holds what to predict.
-    weights [n] fp32: 1 at targets, 0 at entries that only fill a fixed capacity; None: all are targets.
-    count: number of targets, known on the host; None: as many as there are entries. spare: joint row that entries without a target name.
+    capacity: Capacity
+    reads: int
+
+
+class Objective:
+    """One thing that is trained; subclasses say what.
+
+    Args: name: in recipe, logs and tables. options: its section of the recipe.
+    Class attributes: metrics: names in its `LossSum`. predictor: what its trivial predictor is called; None: it has
+    none, and no ratio is shown.
+    couples: the loss compares the samples of a micro-batch, so that it depends on which ones those are. partners:
+    samples may show others' rows.
     """
 
-    objective: Objective
-    rows: Tensor
-    joint: Tensor
-    labels: Tensor | None = None
-    weights: Tensor | None = None
-    count: int | None = None
-    spare: int = 0
-
-    def __post_init__(self):
-        if self.count is None:
-            self.count = self.rows.numel()
-
-    def padded_to(self, capacity: int, spare: int) -> Targets:
-        """The same targets in tensors of `capacity` entries; those added weigh nothing and name joint row `spare`, the batch's last.
-
-        Raises: `ValueError` where there are more targets.
-        """
-        missing = capacity - self.count
-        if missing < 0:
-            raise ValueError(f"objective {self.objective.name} has {self.count} targets, its capacity is {capacity}")
-        rows, labels, weights = (
-            None if values is None else F.pad(values, (0, missing))
-            for values in (self.rows, self.labels, torch.ones(self.count, device=self.rows.device))
-        )
-        joint = F.pad(self.joint, (0, missing), value=spare)
-        return Targets(self.objective, rows, joint, labels, weights, self.count, spare)
-
-    def copy_from(self, targets: Targets) -> None:
-        """Take over other targets of the same objective in place, as `padded_to` would lay them out."""
-        for own, values in ((self.rows, targets.rows), (self.joint, targets.joint), (self.labels, targets.labels)):
-            if own is not None:
-                copy_rows(own, values, f"targets of {self.objective.name}")
-        self.joint[targets.count :].fill_(self.spare)
-        self.weights[: targets.count].fill_(1)
-        self.weights[targets.count :].fill_(0)
-        self.count = targets.count
-
-    def sum(self, values: Tensor) -> Tensor:
-        """Sum over targets of values [n], fp32 under autocast too, which would round a product of vectors."""
-        return (values.float() if self.weights is None else values.float() * self.weights).sum()
-
-
-@dataclass
-class Inputs:
-    """What the model reads in place of the batch's own rows; None: the rows as they are. Objectives mask one after another."""
-
-    token_ids: Tensor | None = None
-    visual_source: Tensor | None = None
-    speech_source: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A masked-modelling objective. Subclasses say which modality they mask, which head predicts, and what."""
-
-    name: str
-    policy: ops.SpanPolicy | ops.TokenPolicy
-
-    modality: ClassVar[str]
-    head: ClassVar[str]
-    needs: ClassVar[frozenset[str]] = frozenset()
-    fewest_rows: ClassVar[int] = 1
+    Options: ClassVar[type[Section]] = Section
     metrics: ClassVar[tuple[str, ...]] = ()
+    predictor: ClassVar[str | None] = None
+    couples: ClassVar[bool] = False
+    partners: ClassVar[bool] = False
+
+    def __init__(self, name: str, options: Section):
+        self.name, self.options = name, options
 
     @property
     def site(self) -> int:
-        """Site of the masks' random numbers: a hash of the name, so that other objectives do not shift it."""
+        """Site of its random numbers: a hash of the name, so that other objectives do not shift it."""
         return zlib.crc32(self.name.encode()) & 0x7FFFFFFF
 
     @property
-    def target_names(self) -> frozenset[str]:
-        """Entries of `PackedBatch.targets` that the objective cannot do without."""
-        return self.needs
+    def heads(self) -> Mapping[str, Head]:
+        """The heads that it asks the model to own, by name; objectives that name the same head share it."""
+        raise NotImplementedError
 
-    def eligible(self, lengths: np.ndarray, has: set[str]) -> np.ndarray:
-        """Which samples the objective can serve.
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What a corpus must have for it, in words, for messages."""
+        raise NotImplementedError
 
-        Args: lengths [n, 3] int32, text (with [CLS] and [SEP]), visual and speech rows; has: target names of the corpus.
-        Returns: [n] bool.
-        """
-        enough = lengths[:, MODALITIES.index(self.modality)] >= self.fewest_rows
-        return enough if self.target_names <= has else np.zeros_like(enough)
-
-    def eligible_in(self, batch: PackedBatch) -> Tensor:
-        """Which samples of a batch the objective can serve: [B] bool."""
-        offsets = getattr(batch, f"{self.modality}_offsets")
-        enough = offsets[1:] - offsets[:-1] >= self.fewest_rows
-        return enough if self.target_names <= batch.targets.keys() else torch.zeros_like(enough)
+    def eligible(self, facts: Facts) -> np.ndarray:
+        """Which samples it can serve: [n] bool; the same before and after packing."""
+        raise NotImplementedError
 
     def can_be_of(self, batch: PackedBatch) -> bool:
-        """Whether a batch has the modality and the labels that the objective needs, in whatever sample."""
-        rows = batch.token_ids if self.modality == "text" else getattr(batch, self.modality)
-        return rows is not None and self.target_names <= batch.targets.keys()
-
-    def most_targets(self, capacity: Capacity) -> int:
-        """Entries that hold the targets of a batch of this capacity, but for one batch in 10^15."""
-        return self.policy.capacity(getattr(capacity, self.modality), capacity.samples)
-
-    def corrupt(
-        self, batch: PackedBatch, inputs: Inputs, selected: Tensor | None, rng: Tensor, purpose: Purpose
-    ) -> Targets:
-        """Mask the selected samples in `inputs` and say where the loss is taken."""
+        """Whether a batch has what the objective needs, in whatever sample."""
         raise NotImplementedError
 
-    def loss(self, prediction: Tensor, batch: PackedBatch, targets: Targets) -> LossSum:
-        """The loss over all targets; 0 where there are none, with a graph all the same.
+    def places(
+        self, split: Split, pool: np.ndarray, indices: np.ndarray, seed: int, epoch: int, purpose: Purpose
+    ) -> Mapping[str, np.ndarray] | None:
+        """By modality [k] int64, indices into the split: whose rows each of the samples `indices` [k] shows; None
+        without `partners`.
 
-        Args: prediction [n, outputs of the head], in any float type.
+        A function of (seed, purpose, epoch, sample key) and of the pool, the indices [n] of the samples that take part.
         """
-        if prediction.shape[0] == 0:
-            nothing = prediction.float().sum()
-            return LossSum(nothing, 0, {name: torch.zeros_like(nothing) for name in self.metrics})
-        return self._loss(prediction, batch, targets)
+        return None
 
-    def _loss(self, prediction: Tensor, batch: PackedBatch, targets: Targets) -> LossSum:
+    def views(self, first: View, selected: Tensor, rng: Tensor, purpose: Purpose) -> list[View]:
+        """Change the selected samples [B] bool in the shared first view, note what is read there, and return further
+        views of them.
+
+        Args: rng [2] int64, seed and update; purpose: of masks. There are as many further views for every batch, some
+            without samples.
+        """
         raise NotImplementedError
+
+    def room(self, capacity: Capacity) -> list[Room]:
+        """Of the first view and of each further one, for batches of this capacity, but for one batch in 10^15."""
+        raise NotImplementedError
+
+    def loss(self, outputs: Sequence[Tensor], views: Sequence[View], module: nn.Module | None = None) -> LossSum:
+        """The loss over all reads; 0 where there are none, with a graph all the same.
+
+        Args: outputs: of its head [n, ...] in any float type, one for each view that it reads; views: those; module:
+            what `module` made.
+        """
+        if outputs[0].shape[0] == 0:
+            nothing = sum(output.float().sum() for output in outputs) + zero_of(module)
+            return LossSum(nothing, 0, {name: torch.zeros_like(nothing) for name in self.metrics})
+        return self.scored(outputs, views) if module is None else self.scored(outputs, views, module)
+
+    def scored(self, outputs: Sequence[Tensor], views: Sequence[View]) -> LossSum:
+        """`loss` where something is read; an objective with a module takes it as a third argument."""
+        raise NotImplementedError
+
+    def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum | None:
+        """The loss, at the same reads, of a predictor that looks at no input; None where there is no such predictor."""
+        return None
+
+    def module(self) -> nn.Module | None:
+        """A new module of its own state, whose parameters are trained beside the model's; None where it has none."""
+        return None
+
+
+def zero_of(module: nn.Module | None) -> Tensor | float:
+    """A zero that depends on every parameter of a module, so that each has a gradient in every step, as DDP needs."""
+    return 0.0 if module is None else sum(parameter.flatten()[:0].sum() for parameter in module.parameters())

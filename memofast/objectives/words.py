@@ -1,38 +1,81 @@
 """Masked words: predict the word pieces that were hidden."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from memofast import ops
-from memofast.data.batch import PackedBatch
-from memofast.objectives.objective import Inputs, LossSum, Objective, Targets
+from memofast.data.batch import Capacity, PackedBatch
+from memofast.data.facts import Facts
+from memofast.data.view import Read, View
+from memofast.model.heads import Head
+from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.ratios import Ratio
+from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose
+from memofast.sections import Section
+
+FEWEST_PIECES = 3  # [CLS], one piece, [SEP]
 
 
-@dataclass(frozen=True)
+class WordOptions(Section):
+    """Fields of `ops.TokenPolicy`; policy: its kind. mask_id, random_low, random_high: None: from the vocabulary, of
+    which BERT's has its ordinary words from 999 on, a smaller one after its mask token."""
+
+    policy: Literal["whole_word", "token", "emotion_word", "whole_word_emotion"] = "whole_word"
+    probability: Ratio = (3, 20)
+    emotion_probability: Ratio = (1, 2)
+    at_least_one: bool | None = None
+    mask_id: int | None = None
+    random_low: int | None = None
+    random_high: int | None = None
+
+    def token_policy(self, words: int | None, mask_id: int | None) -> ops.TokenPolicy:
+        """Args: words, mask_id: of the model's vocabulary; None: BERT's."""
+        found = {}
+        if words is not None:
+            low = 999 if words > 1998 else mask_id + 1
+            found = {"mask_id": mask_id, "random_low": low, "random_high": words}
+        given = self.model_dump(exclude={"policy"}, exclude_none=True)
+        return ops.TokenPolicy(kind=self.policy, **{**found, **given})
+
+
 class MaskedWords(Objective):
     """Cross-entropy over the vocabulary at masked word pieces. Source: MEmoBERT's mlm_wwm, mlm, melm and melm_wwm."""
 
-    policy: ops.TokenPolicy = field(default_factory=ops.TokenPolicy)
+    Options = WordOptions
+    metrics = ("accuracy",)
+    predictor = "unigram"
 
-    modality: ClassVar[str] = "text"
-    head: ClassVar[str] = "words"
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
-    fewest_rows: ClassVar[int] = 3  # [CLS], one piece, [SEP]
+    def __init__(self, name: str, options: WordOptions, words: int | None = None, mask_id: int | None = None):
+        super().__init__(name, options)
+        self.policy = options.token_policy(words, mask_id)
 
     @property
-    def target_names(self) -> frozenset[str]:
-        return frozenset({"lexicon"}) if self.policy.needs_emotion else frozenset()
+    def heads(self) -> Mapping[str, Head]:
+        return {"words": Head("words")}
 
-    def corrupt(
-        self, batch: PackedBatch, inputs: Inputs, selected: Tensor | None, rng: Tensor, purpose: Purpose
-    ) -> Targets:
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("text rows", "lexicon") if self.policy.needs_emotion else ("text rows",)
+
+    def eligible(self, facts: Facts) -> np.ndarray:
+        enough = facts.rows("text") >= FEWEST_PIECES
+        return enough & (not self.policy.needs_emotion or "lexicon" in facts.targets)
+
+    def can_be_of(self, batch: PackedBatch) -> bool:
+        return not self.policy.needs_emotion or "lexicon" in batch.targets
+
+    def views(self, first: View, selected: Tensor, rng: Tensor, purpose: Purpose) -> list[View]:
+        batch = first.batch
         masked = ops.token_mask(
-            batch.token_ids if inputs.token_ids is None else inputs.token_ids,
+            batch.token_ids if first.token_ids is None else first.token_ids,
             batch.word_ids,
             batch.text_offsets,
             batch.sample_keys,
@@ -44,12 +87,21 @@ class MaskedWords(Objective):
             selected=selected,
             capacity=None if batch.token_ids.is_cpu else batch.token_ids.numel(),
         )
-        inputs.token_ids = masked.token_ids
+        first.token_ids = masked.token_ids
         rows = masked.indices[: int(masked.count)]
         labels = masked.labels[rows.to(torch.int64)].to(torch.int64)
-        return Targets(self, rows, batch.joint_rows("text", rows), labels)
+        first.reads[self.name] = Read("words", batch.joint_rows("text", rows), labels)
+        return []
 
-    def _loss(self, prediction: Tensor, batch: PackedBatch, targets: Targets) -> LossSum:
-        total = targets.sum(F.cross_entropy(prediction.float(), targets.labels, reduction="none"))
-        correct = targets.sum(prediction.detach().argmax(-1) == targets.labels)
-        return LossSum(total, targets.count, {"accuracy": correct})
+    def room(self, capacity: Capacity) -> list[Room]:
+        return [Room(capacity, self.policy.capacity(capacity.text, capacity.samples))]
+
+    def scored(self, outputs: Sequence[Tensor], views: Sequence[View]) -> LossSum:
+        (prediction,), read = outputs, views[0].reads[self.name]
+        total = read.sum(F.cross_entropy(prediction.float(), read.labels, reduction="none"))
+        correct = read.sum(prediction.detach().argmax(-1) == read.labels)
+        return LossSum(total, read.count, {"accuracy": correct})
+
+    def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum:
+        read = views[0].reads[self.name]
+        return self.loss([statistics.word_logs().to(read.rows.device).expand(read.count, -1)], views)

@@ -5,6 +5,7 @@ import pytest
 from packed_batches import random_batch, small_config
 
 from memofast import objectives, ops
+from memofast.data import Facts
 from memofast.errors import MemofastError
 
 PUBLISHED = ("whole_word_mlm", "span_visual_regression", "span_visual_emotion", "span_speech_regression")
@@ -53,11 +54,14 @@ def test_random_pieces_follow_the_models_vocabulary():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"span_visual_regresion": {}}, "did you mean 'span_visual_regression'"),
-        ({"whole_word_mlm": {"probabilty": 0.1}}, "did you mean 'probability'"),
-        ({"span_visual_emotion": {"policy": "spam"}}, "kind must be one of"),
+        (
+            {"span_visual_regresion": {}},
+            "unknown objective 'span_visual_regresion'; did you mean span_visual_regression",
+        ),
+        ({"whole_word_mlm": {"probabilty": 0.1}}, "did you mean probability"),
+        ({"span_visual_emotion": {"policy": "spam"}}, "policy: input should be .*'single_span' or 'mixed', got 'spam'"),
         ({"span_visual_emotion": {"ratio": "often"}}, "is no ratio"),
-        ({"span_visual_emotion": {"length": 0}}, "length must be"),
+        ({"span_visual_emotion": {"length": 0}}, "length: input should be greater than or equal to 1, got 0"),
         ({"whole_word_mlm": {"probability": 1.5}}, "probability must be"),
     ],
 )
@@ -80,14 +84,19 @@ def test_samples_an_objective_cannot_serve_are_not_eligible():
         "span_speech_regression": [True, True, True, False],
         "emotion": [True, False, False, True],
     }
-    everything = {"soft_labels", "lexicon"}
+
+    def of_corpus(*targets):
+        return Facts(lengths, frozenset(targets), lambda: np.ones(4, bool))
+
     batch = random_batch(small_config(), [tuple(row) for row in lengths.tolist()], lexicon=True)
     for name, wanted in expected.items():
-        assert built[name].eligible(lengths, everything).tolist() == wanted
-        assert built[name].eligible_in(batch).tolist() == wanted
-    assert not built["span_visual_emotion"].eligible(lengths, {"lexicon"}).any()
-    assert not built["emotion"].eligible(lengths, {"soft_labels"}).any()
+        assert built[name].eligible(of_corpus("soft_labels", "lexicon")).tolist() == wanted
+        assert built[name].eligible(Facts.of_batch(batch)).tolist() == wanted
+    table = objectives.eligible(Facts.of_batch(batch), built)
+    assert table.dtype == bool and table.T.tolist() == list(expected.values())
+    assert not built["span_visual_emotion"].eligible(of_corpus("lexicon")).any()
+    assert not built["emotion"].eligible(of_corpus("soft_labels")).any()
     batch.targets["soft_labels"][6] = 0  # second sample: one face without a label
-    assert built["span_visual_emotion"].eligible_in(batch).tolist() == [True, False, False, True]
+    assert built["span_visual_emotion"].eligible(Facts.of_batch(batch)).tolist() == [True, False, False, True]
     del batch.targets["soft_labels"]
-    assert not built["span_visual_emotion"].eligible_in(batch).any()
+    assert not built["span_visual_emotion"].eligible(Facts.of_batch(batch)).any()

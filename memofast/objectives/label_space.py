@@ -11,17 +11,18 @@ from torch import Tensor
 
 from memofast.data.corpus import Corpus
 from memofast.errors import MemofastError
-from memofast.objectives.classification import class_targets, classification_loss
-from memofast.objectives.objective import LossSum
+from memofast.objectives.classification import class_targets, classification_losses
 
 VALUE = "value"  # the class of a regression, which has but one output
 
 
 @dataclass(frozen=True)
-class Target:
-    """kind: `single`, `multi` or `regression`. classes: what the model names, in its order; (`value`,) for a regression.
+class LabelSpace:
+    """kind: `single`, `multi` or `regression`. classes: what the model names, in its order; (`value`,) for a
+    regression.
 
-    mapping: class of each label of a corpus, None for labels whose samples are left out; None: labels are classes of the same name.
+    mapping: class of each label of a corpus, None for labels whose samples are left out; None: labels are classes of
+    the same name.
     """
 
     kind: str
@@ -29,8 +30,11 @@ class Target:
     mapping: Mapping[str, str | None] | None = None
 
     @classmethod
-    def of_corpus(cls, corpus: Corpus, kind: str = "single", mapping: Mapping[str, str | None] | None = None) -> Target:
-        """Its own labels as classes, or those that the mapping names. Raises: `MemofastError` for a corpus without labels."""
+    def of_corpus(
+        cls, corpus: Corpus, kind: str = "single", mapping: Mapping[str, str | None] | None = None
+    ) -> LabelSpace:
+        """Its own labels as classes, or those that the mapping names. Raises: `MemofastError` for a corpus without
+        labels."""
         if kind == "regression":
             return cls(kind, (VALUE,))
         labels = _labels(corpus, kind)[1]
@@ -39,21 +43,23 @@ class Target:
         classes = dict.fromkeys(mapping[label] for label in labels if mapping.get(label) is not None)
         return cls(kind, tuple(classes), dict(mapping))
 
-    def within(self, corpus: Corpus) -> CorpusTarget:
-        """This target for the batches of one corpus.
+    def within(self, corpus: Corpus) -> CorpusLabels:
+        """This label space in the terms of one corpus.
 
-        Raises: `MemofastError` for a corpus without labels or values, or with a label that is no class and not in the mapping.
+        Raises: `MemofastError` for a corpus without labels or values, or with a label that is no class and not in the
+            mapping.
         """
         if self.kind == "regression":
             if VALUE not in corpus.targets:
                 raise MemofastError(f"corpus {corpus.path} has no values to learn; prepare it with -c value=COLUMN")
-            return CorpusTarget(self, VALUE, None)
+            return CorpusLabels(self, VALUE, None)
         column, labels = _labels(corpus, self.kind)
         matrix = torch.zeros(len(labels), len(self.classes))
         for row, label in enumerate(labels):
             if self.mapping is not None and label not in self.mapping:
                 raise MemofastError(
-                    f"label {label!r} of corpus {corpus.path} is not in the label map; add target.map.{label}=CLASS, or =null to leave it out"
+                    f"label {label!r} of corpus {corpus.path} is not in the label map; "
+                    f"add target.map.{label}=CLASS, or =null to leave it out"
                 )
             named = label if self.mapping is None else self.mapping[label]
             if named in self.classes:
@@ -63,28 +69,30 @@ class Target:
                     f"corpus {corpus.path} has the classes {', '.join(labels)}, the model {', '.join(self.classes)}; "
                     "give a model of the same, or a label map"
                 )
-        return CorpusTarget(self, column, matrix)
+        return CorpusLabels(self, column, matrix)
 
 
 @dataclass(frozen=True, eq=False)
-class CorpusTarget:
-    """A target in the terms of one corpus. column: of its batches' targets. matrix [labels, classes]: 1 where a label means a class; None for values."""
+class CorpusLabels:
+    """A label space in the terms of one corpus. column: of its batches' targets. matrix [labels, classes]: 1 where a
+    label means a class; None for values."""
 
-    target: Target
+    space: LabelSpace
     column: str
     matrix: Tensor | None
 
     def wanted(self, targets: Mapping[str, Tensor]) -> Tensor:
         """What is true of a batch's samples, from its targets.
 
-        Returns: [B, classes] float32: probabilities, zero where unknown or where half of a soft label or more has no class; `multi`: 1 where a label has at least half the share of the largest, else 0;
+        Returns: [B, classes] float32: probabilities, zero where unknown or where half of a soft label or more has no
+            class; `multi`: 1 where a label has at least half the share of the largest, else 0;
             `regression`: [B, 1], NaN where unknown.
         """
         if self.matrix is None:
             return targets[VALUE].reshape(-1, 1)
         matrix = self.matrix.to(targets[self.column].device)
         given = class_targets({self.column: targets[self.column]}, len(matrix))
-        if self.target.kind == "multi":  # labels of equal share are all meant, however many there are
+        if self.space.kind == "multi":  # labels of equal share are all meant, however many there are
             meant = (given > 0) & (given >= given.amax(-1, keepdim=True) / 2)
             return (meant.to(matrix.dtype) @ matrix).clamp(max=1)
         found = given @ matrix
@@ -95,33 +103,39 @@ class CorpusTarget:
     def truth(self, targets: Mapping[str, Tensor]) -> Tensor:
         """`wanted` as `Predictions` keep it: [B] int64 class or -1; `multi` [B, classes]; `regression` [B] float32."""
         wanted = self.wanted(targets)
-        if self.target.kind == "single":
+        if self.space.kind == "single":
             return torch.where(wanted.sum(-1) > 0, wanted.argmax(-1), -1)
-        return wanted if self.target.kind == "multi" else wanted[:, 0]
+        return wanted if self.space.kind == "multi" else wanted[:, 0]
 
 
-def target_loss(
+def known(kind: str, wanted: Tensor) -> Tensor:
+    """Of which samples something is known [B] bool, from `CorpusLabels.wanted`."""
+    if kind == "single":
+        return wanted.sum(-1) > 0
+    return torch.isfinite(wanted).all(-1)
+
+
+def label_losses(
     kind: str, outputs: Tensor, wanted: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
-) -> LossSum:
-    """The loss of a model's outputs [B, classes], summed over samples of which something is known.
+) -> Tensor:
+    """The loss of a model's outputs [B, classes], of each sample [B] fp32; 0 where nothing is known.
 
-    `single`: cross-entropy, see `classification_loss`. `multi`: binary cross-entropy, mean over classes, each weighted. `regression`:
-    absolute error, as MMSA trains.
+    `single`: cross-entropy, see `classification_losses`. `multi`: binary cross-entropy, mean over classes, each
+    weighted. `regression`: absolute error, as MMSA trains.
     """
     if kind == "single":
-        return classification_loss(outputs, wanted, class_weights, smoothing)
+        return classification_losses(outputs, wanted, class_weights, smoothing)
     outputs = outputs.float()
     if kind == "multi":
         soft = wanted * (1 - smoothing) + smoothing / 2
-        losses = F.binary_cross_entropy_with_logits(outputs, soft, weight=class_weights, reduction="none").mean(-1)
-        return LossSum(losses.sum(), len(losses))
-    known = torch.isfinite(wanted)
-    errors = torch.where(known, outputs - torch.nan_to_num(wanted), 0.0).abs()
-    return LossSum(errors.sum(), int(known.sum()))
+        return F.binary_cross_entropy_with_logits(outputs, soft, weight=class_weights, reduction="none").mean(-1)
+    errors = outputs - torch.nan_to_num(wanted)
+    return torch.where(torch.isfinite(wanted), errors, 0.0).abs().mean(-1)
 
 
 def _labels(corpus: Corpus, kind: str) -> tuple[str, tuple[str, ...]]:
-    """The column that answers, and its labels: where a sample has one class its `label` goes before `emotions`, which may be pseudo labels."""
+    """The column that answers, and its labels: where a sample has one class its `label` goes before `emotions`, which
+    may be pseudo labels."""
     columns = ("emotions", "label") if kind == "multi" else ("label", "emotions")
     for column in columns:
         if column in corpus.targets and corpus.classes.get(column):

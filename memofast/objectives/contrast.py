@@ -1,0 +1,102 @@
+"""Contrast: two views of a sample, which differ in what dropout leaves out, are to be more alike than those of any two
+samples of a micro-batch.
+
+Source: Gao et al., "SimCSE", EMNLP 2021; the learned temperature is CLIP's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from memofast.data.batch import Capacity, PackedBatch
+from memofast.data.facts import Facts
+from memofast.data.view import Read, View
+from memofast.model.heads import Head
+from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.statistics import Statistics
+from memofast.ops.philox import Purpose
+from memofast.sections import Section
+
+_LARGEST_SCALE = 100.0  # of similarities, as in CLIP
+
+
+class ContrastOptions(Section):
+    """temperature: at the beginning; it is learned."""
+
+    temperature: float = Field(0.05, gt=1 / _LARGEST_SCALE, le=1)
+
+
+class Temperature(nn.Module):
+    """What cosines are multiplied with before the softmax, kept as its logarithm."""
+
+    def __init__(self, temperature: float):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+
+    def forward(self, cosines: Tensor) -> Tensor:
+        return cosines * self.log_scale.exp().clamp(max=_LARGEST_SCALE)
+
+
+class ViewContrast(Objective):
+    """Cross-entropy of finding a sample's second view among those of all samples of the micro-batch, by the cosine of
+    pooled rows.
+
+    Labels of its reads are the samples, counted among those read.
+    """
+
+    Options = ContrastOptions
+    metrics = ("accuracy",)
+    predictor = "uniform guess"
+    couples = True
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        return {"pooled": Head("pooled")}
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return ("any rows",)
+
+    def eligible(self, facts: Facts) -> np.ndarray:
+        """Samples of which there is more than [CLS]."""
+        return facts.lengths.sum(1) > 1
+
+    def can_be_of(self, batch: PackedBatch) -> bool:
+        return True
+
+    def views(self, first: View, selected: Tensor, rng: Tensor, purpose: Purpose) -> list[View]:
+        samples = selected.nonzero().flatten()
+        second = View(first.batch.select(samples), draw=1)
+        for view, rows in ((first, first.batch.offsets[:-1][samples]), (second, second.batch.offsets[:-1])):
+            view.reads[self.name] = Read("pooled", rows.to(torch.int64), torch.arange(len(rows), device=rows.device))
+        return [second]
+
+    def room(self, capacity: Capacity) -> list[Room]:
+        return [Room(capacity, capacity.samples)] * 2
+
+    def scored(self, outputs: Sequence[Tensor], views: Sequence[View], module: Temperature) -> LossSum:
+        read, others = (view.reads[self.name] for view in views)
+        one, two = (F.normalize(output.float(), dim=-1) for output in outputs)
+        with torch.autocast(one.device.type, enabled=False):  # which would round the product of fp32 rows
+            logits = module(one @ two.T)
+        if others.weights is not None:  # what fills a fixed capacity is nobody's other view but its own
+            own = torch.eye(len(two), dtype=torch.bool, device=two.device)
+            logits = logits.masked_fill((others.weights == 0) & ~own, float("-inf"))
+        wanted = torch.arange(len(one), device=one.device)
+        total = read.sum(F.cross_entropy(logits, wanted, reduction="none"))
+        return LossSum(total, read.count, {"accuracy": read.sum(logits.detach().argmax(-1) == wanted)})
+
+    def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum:
+        count = views[0].reads[self.name].count
+        total = torch.tensor(count * math.log(max(count, 1)), dtype=torch.float32)
+        return LossSum(total, count, {"accuracy": torch.tensor(1.0 if count else 0.0)})
+
+    def module(self) -> Temperature:
+        return Temperature(self.options.temperature)

@@ -1,0 +1,47 @@
+"""Model and objectives as one module: all that is trained, and all of a step that ranks exchange gradients of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from memofast.data.view import View
+from memofast.objectives.objective import LossSum, Objective, zero_of
+
+
+class Learner(nn.Module):
+    """Runs a model over views and sums each objective's loss over what it reads.
+
+    Args: model: called as `model(view, rng=rng)`, it gives predictions by objective. objectives: by name; their modules
+        are owned here.
+    """
+
+    def __init__(self, model: nn.Module, objectives: Mapping[str, Objective]):
+        super().__init__()
+        self.model, self._objectives = model, dict(objectives)
+        modules = {name: objective.module() for name, objective in objectives.items()}
+        self.objectives = nn.ModuleDict({name: module for name, module in modules.items() if module is not None})
+
+    def forward(self, views: Sequence[View], rng: Tensor | None = None) -> dict[str, LossSum]:
+        """Losses by objective that reads the first view.
+
+        An objective without targets has total 0 and count 0, and its total still backpropagates zeros to every
+        parameter.
+
+        Args: views: on the model's device; rng [2] int64, needed in training mode with dropout.
+        """
+        outputs = [self.model(view, rng=rng) for view in views]
+        losses = {name: self._loss(name, views, outputs) for name in views[0].reads}
+        idle = [module for name, module in self.objectives.items() if name not in losses]
+        if idle and losses:
+            first = next(iter(losses.values()))
+            first.total = first.total + sum(zero_of(module) for module in idle)
+        return losses
+
+    def _loss(self, name: str, views: Sequence[View], outputs: Sequence[dict[str, Tensor]]) -> LossSum:
+        read = [number for number, view in enumerate(views) if name in view.reads]
+        module = self.objectives[name] if name in self.objectives else None  # noqa: SIM401 (it is no dict)
+        return self._objectives[name].loss(
+            [outputs[number][name] for number in read], [views[number] for number in read], module
+        )

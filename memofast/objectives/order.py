@@ -1,0 +1,136 @@
+"""Frame order: rows of a clip change places, and each place tells where its content came from.
+
+Source: HERO's frame order modelling and MEmoBERT's vfom and sfom; there the position code moves with the content, so
+that nothing is hidden; here it stays with the place, and only the content moves. The answer is sought among the clip's
+own shuffled places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from memofast.data.batch import Capacity, PackedBatch
+from memofast.data.facts import Facts
+from memofast.data.view import Read, View
+from memofast.model.heads import Head
+from memofast.objectives.features import merged_sources
+from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.ratios import Ratio
+from memofast.objectives.statistics import Statistics
+from memofast.ops.philox import Purpose, draw, rows_of, stream_key
+from memofast.ops.row_lists import capacity as entries
+from memofast.ops.row_lists import threshold
+from memofast.sections import Section
+
+FEWEST_ROWS = 2
+
+
+class OrderOptions(Section):
+    """probability: that a row takes part in the shuffle; of a clip where fewer than two do, two take part. slots: first
+    rows of a clip that may."""
+
+    probability: Ratio = (3, 20)
+    slots: int = Field(64, ge=FEWEST_ROWS)
+
+
+class RowOrder(Objective):
+    """Cross-entropy over the shuffled places of a clip. Labels of its reads are the places, within the sample, that
+    contents came from."""
+
+    Options = OrderOptions
+    metrics = ("accuracy",)
+    predictor = "uniform guess"
+    modality: ClassVar[str]
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        return {f"{self.modality}_order": Head("classes", self.modality, self.options.slots)}
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (f"{self.modality} rows",)
+
+    def eligible(self, facts: Facts) -> np.ndarray:
+        return facts.rows(self.modality) >= FEWEST_ROWS
+
+    def can_be_of(self, batch: PackedBatch) -> bool:
+        return batch.rows_of(self.modality) is not None
+
+    def views(self, first: View, selected: Tensor, rng: Tensor, purpose: Purpose) -> list[View]:
+        batch, offsets = first.batch, first.batch.offsets_of(self.modality)
+        rows = int(offsets[-1])
+        sample, position = rows_of(offsets, rows)
+        words = draw(
+            stream_key(rng, purpose, self.site), batch.sample_keys[sample], position, torch.zeros_like(position)
+        )
+        able = selected[sample] & (position < self.options.slots)
+        taken = able & (words[:, 0] < threshold(self.options.probability))
+        taken |= able & _first_two(sample, words[:, 1], able) & (_counts(sample, taken, batch.samples) < 2)[sample]
+        places = taken.nonzero().flatten()  # of one sample after the other
+        order = torch.argsort((sample[places] << 32) + words[places, 2], stable=True)
+        if batch.rows_of(self.modality) is not None:
+            source = torch.arange(batch.rows_of(self.modality).shape[0], dtype=torch.int32, device=offsets.device)
+            source[places] = places[order].to(torch.int32)
+            first.sources[self.modality] = merged_sources(first.sources.get(self.modality), source)
+        first.reads[self.name] = Read(
+            f"{self.modality}_order", batch.joint_rows(self.modality, places), position[places[order]]
+        )
+        return []
+
+    def room(self, capacity: Capacity) -> list[Room]:
+        rows = capacity.of(self.modality)
+        share = self.options.probability[0] / self.options.probability[1]
+        return [Room(capacity, entries(rows, rows * share + 2 * capacity.samples, rows * share * (1 - share)))]
+
+    def scored(self, outputs: Sequence[Tensor], views: Sequence[View]) -> LossSum:
+        (prediction,), read = outputs, views[0].reads[self.name]
+        candidates = self._candidates(views[0], read)
+        logits = prediction.float().masked_fill(~candidates, float("-inf"))
+        total = read.sum(F.cross_entropy(logits, read.labels, reduction="none"))
+        return LossSum(total, read.count, {"accuracy": read.sum(logits.detach().argmax(-1) == read.labels)})
+
+    def _candidates(self, view: View, read: Read) -> Tensor:
+        """Which places each read may come from: [n, slots] bool, those that were shuffled in its clip."""
+        sample = torch.searchsorted(view.batch.offsets[1:].to(torch.int64), read.rows, right=True)
+        if read.weights is not None:  # entries without a read are of no sample, though their row may be of one
+            sample = torch.where(read.weights > 0, sample, view.batch.samples)
+        shuffled = torch.zeros(view.batch.samples + 1, self.options.slots, dtype=torch.bool, device=read.rows.device)
+        shuffled.index_put_((sample, read.labels), torch.ones_like(sample, dtype=torch.bool))
+        return shuffled[sample]
+
+    def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum:
+        read = views[0].reads[self.name]
+        return self.loss([torch.zeros(read.count, self.options.slots, device=read.rows.device)], views)
+
+
+class VisualOrder(RowOrder):
+    modality = "visual"
+
+
+class SpeechOptions(OrderOptions):
+    slots: int = Field(128, ge=FEWEST_ROWS)
+
+
+class SpeechOrder(RowOrder):
+    Options = SpeechOptions
+    modality = "speech"
+
+
+def _counts(sample: Tensor, taken: Tensor, samples: int) -> Tensor:
+    return torch.zeros(samples, dtype=torch.int64, device=sample.device).index_add_(0, sample, taken.to(torch.int64))
+
+
+def _first_two(sample: Tensor, words: Tensor, able: Tensor) -> Tensor:
+    """The two rows of each sample with the smallest (word, row) among those able: [rows] bool."""
+    order = torch.argsort((sample << 33) + (~able).to(torch.int64) * 2**32 + words, stable=True)
+    begins = torch.searchsorted(sample, sample)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    return rank - begins < 2
