@@ -1,6 +1,7 @@
 """Pictures of the page: histograms, waveforms and soft labels as SVG, faces as JPEG, all inside the file.
 
-SVG here is stretched to the place it is given (`preserveAspectRatio="none"`); words and numbers stand beside it as HTML, so that they stay legible.
+SVG here is stretched to the place it is given (`preserveAspectRatio="none"`); words and numbers stand beside it as
+HTML, so that they stay legible.
 """
 
 import base64
@@ -17,7 +18,8 @@ _STEPS_A_SECOND = 10  # as rows are
 _LONGEST_GAP = 0.12  # seconds between a row and the place where it still is drawn
 _LEAST = 0.01  # probability that is drawn
 _COLOURS = 10
-_EMOTIONS = (  # beginnings of names, in the order of the style's colours: grey, amber, blue, red, purple, orange, green, brown
+# beginnings of names, in the order of the style's colours: grey, amber, blue, red, purple, orange, green, brown
+_EMOTIONS = (
     ("neutral", "calm"),
     ("happ", "joy", "glad"),
     ("sad",),
@@ -42,7 +44,8 @@ def histogram(bins: list[int]) -> str:
     """Bars, the highest as high as the picture; bins that hold little still show."""
     highest, width = max(bins), 100 / len(bins)
     bars = "".join(
-        f'<rect x="{number * width + 0.06 * width:.2f}" y="{100 - height:.2f}" width="{0.88 * width:.2f}" height="{height:.2f}"/>'
+        f'<rect x="{number * width + 0.06 * width:.2f}" y="{100 - height:.2f}" width="{0.88 * width:.2f}" '
+        f'height="{height:.2f}"/>'
         for number, height in enumerate(max(2.0, 100 * count / highest) if count else 0.0 for count in bins)
         if height
     )
@@ -50,7 +53,8 @@ def histogram(bins: list[int]) -> str:
 
 
 def waveform(wave: np.ndarray, activity: np.ndarray | None, hop: float, rate: int, seconds: float) -> str:
-    """Sound [samples] over `seconds`, scaled to its loudest, before the times at which somebody speaks [n] bool, one every `hop` seconds."""
+    """Sound [samples] over `seconds`, scaled to its loudest, before the times at which somebody speaks [n] bool, one
+    every `hop` seconds."""
     scale = 100 * hop / seconds
     spoken = runs(activity if activity is not None else np.zeros(0, bool))
     shades = "".join(f"M{scale * begin:.2f}-1H{scale * end:.2f}V1H{scale * begin:.2f}z" for begin, end in spoken)
@@ -69,7 +73,8 @@ def waveform(wave: np.ndarray, activity: np.ndarray | None, hop: float, rate: in
 
 
 def soft_bands(times: np.ndarray, soft: np.ndarray, colours: list[int], seconds: float) -> str:
-    """Soft labels [n, classes] at `times` [n] as bands that share the height, colours [classes]; nothing where there is no face."""
+    """Soft labels [n, classes] at `times` [n] as bands that share the height, colours [classes]; nothing where there is
+    no face."""
     steps = int(np.clip(round(seconds * _STEPS_A_SECOND), 1, _MOST_STEPS))
     width = 100 / steps
     middles = (np.arange(steps) + 0.5) * seconds / steps

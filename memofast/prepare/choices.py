@@ -1,4 +1,5 @@
-"""Extractors as the command line names them: `KIND`, `KIND=PATH`, each with settings: `KIND=PATH,NAME=VALUE`."""
+"""What the command line names: a corpus, and extractors as `KIND` or `KIND=PATH`, each with settings:
+`KIND=PATH,NAME=VALUE`."""
 
 import re
 from collections.abc import Mapping
@@ -8,9 +9,19 @@ from pathlib import Path
 from memofast.errors import MemofastError
 
 
+def corpus_name(given: str | None, out: Path) -> str:
+    """The name of the corpus written to `out`, by default that of the folder. Raises: `MemofastError` for a name of
+    other characters than words have."""
+    name = given or out.resolve().name
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise MemofastError(f"--name {name!r}: a corpus name has letters, digits, dots, dashes and underscores only")
+    return name
+
+
 @dataclass(frozen=True)
 class Kind:
-    """needs: what its path names (`FILE`, `FOLDER`), empty where it has none. settings: setting -> what it may be, in words."""
+    """needs: what its path names (`FILE`, `FOLDER`), empty where it has none. settings: setting -> what it may be, in
+    words."""
 
     needs: str = ""
     settings: Mapping[str, str] | None = None

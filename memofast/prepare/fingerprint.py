@@ -9,7 +9,8 @@ import torch
 
 
 def fingerprint(weights: Mapping[str, torch.Tensor], settings: Mapping[str, Any] | None = None) -> str:
-    """32 hexadecimal digits of BLAKE2b over names and bytes of the weights, and over the settings where there are any."""
+    """32 hexadecimal digits of BLAKE2b over names and bytes of the weights, and over the settings where there are
+    any."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(weights):
         digest.update(name.encode())

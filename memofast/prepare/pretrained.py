@@ -16,7 +16,8 @@ _NEVER_READ = ("masked_spec_embed", "mask_token")  # weights that only pre-train
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model in fp32, for inference. absent: names of weights that its checkpoint lacks and that its rows may not depend on."""
+    """A model in fp32, for inference. absent: names of weights that its checkpoint lacks and that its rows may not
+    depend on."""
 
     model: Any
     absent: frozenset[str]
@@ -44,8 +45,8 @@ def read_config(folder: Path, purpose: str) -> Any:
 def load_pretrained(automatic: type, folder: Path) -> Pretrained:
     """The model of `folder` as the class `automatic` (such as `AutoModel`) builds it.
 
-    Raises: MemofastError where weights are missing (transformers would draw them at random) or unreadable. A missing pooler is let pass: see
-    `Pretrained.absent`.
+    Raises: MemofastError where weights are missing (transformers would draw them at random) or unreadable. A missing
+    pooler is let pass: see `Pretrained.absent`.
     """
     from transformers.utils import logging
 
@@ -73,7 +74,8 @@ def load_pretrained(automatic: type, folder: Path) -> Pretrained:
 
 
 def preprocessing(folder: Path, part: str) -> dict[str, Any]:
-    """What a model's folder says of its input: `preprocessor_config.json`, or `part` of `processor_config.json`; empty where neither is there."""
+    """What a model's folder says of its input: `preprocessor_config.json`, or `part` of `processor_config.json`; empty
+    where neither is there."""
     for name, key in (("preprocessor_config.json", None), ("processor_config.json", part)):
         path = folder / name
         if not path.is_file():

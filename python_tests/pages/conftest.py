@@ -8,7 +8,7 @@ from inspected_corpus import prepare
 from media import write_clip
 
 from memofast.prepare.faces.detection import Face
-from memofast.prepare.run import extraction, look_again
+from memofast.prepare.run import extraction
 
 TABLE = """id,file,start,end,text,label
 whole,a.mp4,,,red blue now,glad
@@ -33,8 +33,7 @@ class Bright:
 
 @pytest.fixture
 def bright_faces(monkeypatch):
-    for module in (extraction, look_again):
-        monkeypatch.setattr(module, "find_faces", lambda *_: Bright())
+    monkeypatch.setattr(extraction, "find_faces", lambda *_: Bright())
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ BROWSER = next(
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on the PATH")
 MEASURE = """<script>
 addEventListener("load", () => {
-  const boxes = [...document.querySelectorAll("img, svg")].map(e => [e.tagName, e.naturalWidth ?? 1, e.getBoundingClientRect()]);
+  const boxes = [...document.querySelectorAll("img, svg")].map(
+    e => [e.tagName, e.naturalWidth ?? 1, e.getBoundingClientRect()]);
   parent.postMessage(JSON.stringify({
     inner: innerWidth, page: document.documentElement.scrollWidth, height: document.documentElement.scrollHeight,
     pictures: boxes.map(([name, natural, box]) => [name, natural, box.width, box.height]),
@@ -27,8 +28,9 @@ addEventListener("load", () => {
   }), "*");
 });
 </script></body>"""
+# windows are not narrower than 500
 FRAME = """<!doctype html><title>nothing</title><script>onmessage = event => document.title = event.data</script>
-<iframe src="measured.html" style="border:0;width:{width}px;height:5000px"></iframe>"""  # windows are not narrower than 500
+<iframe src="measured.html" style="border:0;width:{width}px;height:5000px"></iframe>"""
 
 
 def browse(page, width, *options, height=900):

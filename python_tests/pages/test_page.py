@@ -78,8 +78,8 @@ def test_the_faces_are_those_of_the_rows(prepared):
     found = utterances(Corpus.open(prepared))
     assert found.keys() == {"whole", "part", "mute", "heard"}
     whole = found["whole"]
-    assert len(whole.look.crops) == whole.rows["visual"] == len(whole.times) and not whole.notes
-    np.testing.assert_allclose(whole.look.times, whole.times, atol=1e-5)
+    assert len(whole.replayed.person.track.faces) == whole.rows["visual"] == len(whole.times) and not whole.notes
+    np.testing.assert_allclose(whole.replayed.faces.times, whole.times, atol=1e-5)
     assert len(whole.tiles) == 24
     shown = [tile for tile in whole.tiles if tile.crop is not None]
     brightness = [40 + 25 * tile.time for tile in shown]  # as the clip was drawn
@@ -91,14 +91,15 @@ def test_the_faces_are_those_of_the_rows(prepared):
     part = found["part"]
     assert (part.source.start, part.source.end) == (0.5, 1.5) and len(part.tiles) == 10
     np.testing.assert_allclose(next(t.crop.mean() for t in part.tiles if t.crop is not None), 40 + 12.5, atol=3)
-    assert not found["heard"].tiles and found["heard"].look.activity.any() and found["mute"].look.wave is None
+    assert not found["heard"].tiles and found["heard"].replayed.heard.activity.any()
+    assert found["mute"].replayed.person and found["mute"].replayed.heard is None
 
 
 def test_voice_is_where_the_sound_is(prepared):
-    look = utterances(Corpus.open(prepared))["whole"].look
-    assert len(look.wave) == pytest.approx(3.2 * 16_000, abs=2000)
-    spoken = look.activity[: int(3.2 / look.hop)]
-    middle = int(1.0 / look.hop)
+    heard = utterances(Corpus.open(prepared))["whole"].replayed.heard
+    assert len(heard.wave) == pytest.approx(3.2 * 16_000, abs=2000)
+    spoken = heard.activity[: int(3.2 / heard.hop)]
+    middle = int(1.0 / heard.hop)
     assert spoken[: middle - 15].mean() < 0.05 and spoken[middle + 15 : -15].mean() > 0.95
 
 
@@ -181,7 +182,7 @@ def test_a_journal_without_sources(prepared, tmp_path):
 
 
 def test_another_finder_is_said_on_the_page(prepared, monkeypatch):
-    from memofast.prepare.run import look_again
+    from memofast.prepare.run import extraction
 
     class Other:
         name = "other"
@@ -189,7 +190,7 @@ def test_another_finder_is_said_on_the_page(prepared, monkeypatch):
         def __call__(self, picture):
             return []
 
-    monkeypatch.setattr(look_again, "find_faces", lambda yunet: Other())
+    monkeypatch.setattr(extraction, "find_faces", lambda yunet, colour: Other())
     page = Page(render(gather(Corpus.open(prepared), 10, 0, None)))
     assert "Faces were found again by other, the rows came from bright" in page.words
     assert not page.all("img") and "were found again as they were" not in page.words
@@ -229,8 +230,8 @@ def test_media_that_no_longer_decode(prepared, media_folder, tmp_path):
     journal = prepared / "progress.jsonl"
     journal.write_text(journal.read_text().replace(str(media_folder / "a.mp4"), str(tmp_path / "a.mp4")))
     found = utterances(Corpus.open(prepared))
-    assert found["whole"].look is None and "not readable media" in found["whole"].notes[0]
-    assert found["part"].look is not None
+    assert found["whole"].replayed is None and "not readable media" in found["whole"].notes[0]
+    assert found["part"].replayed is not None
 
 
 def test_a_page_that_cannot_be_written(prepared, tmp_path):

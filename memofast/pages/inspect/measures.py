@@ -17,7 +17,8 @@ _NO_WORDS = 2  # rows: [CLS], [SEP]
 
 @dataclass(frozen=True)
 class Spread:
-    """How a number is distributed over a split. bins: utterances in equal steps from the measure's `low` to its `high`."""
+    """How a number is distributed over a split. bins: utterances in equal steps from the measure's `low` to its
+    `high`."""
 
     split: str
     utterances: int
@@ -27,7 +28,8 @@ class Spread:
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that utterances have. kind: of what: text, visual, speech or none. digits: after the point, when it is written down.
+    """A number that utterances have. kind: of what: text, visual, speech or none. digits: after the point, when it is
+    written down.
 
     low, high: ends of its axis.
     """
@@ -43,7 +45,8 @@ class Measure:
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares of classes per split. rows: (class, per split its share, None where the split has nothing). counts: where they are counts too.
+    """Shares of classes per split. rows: (class, per split its share, None where the split has nothing). counts: where
+    they are counts too.
 
     coloured: the classes have colours, by which they are known elsewhere on the page.
     """
@@ -58,7 +61,8 @@ class Shares:
 
 @dataclass(frozen=True)
 class Reason:
-    """A rule and how many clips it noticed; dropped: those of them that are not in the corpus, None where that is not known."""
+    """A rule and how many clips it noticed; dropped: those of them that are not in the corpus, None where that is not
+    known."""
 
     name: str
     meaning: str
@@ -155,7 +159,8 @@ def label_shares(summary: dict) -> Shares | None:
 
 
 def mean_shares(corpus: Corpus, splits: Mapping[str, Split], seed: int) -> list[Shares]:
-    """Mean probabilities of the soft labels of faces, and of the emotions read out of the text, where the corpus has them."""
+    """Mean probabilities of the soft labels of faces, and of the emotions read out of the text, where the corpus has
+    them."""
     given = (
         ("Soft labels of faces", "visual", "soft_labels", lambda rows: rows),
         ("Pseudo labels of text", "text", "emotions", lambda row: row[None] if row.any() else row[None][:0]),
@@ -183,7 +188,8 @@ def _mean(store, column: str, rows_of: Callable, split: Split, seed: int) -> np.
 
 
 def reasons(corpus: Corpus, summary: dict, outcomes: Mapping[str, Outcome]) -> list[Reason]:
-    """Why clips were dropped or gave less than they could, most frequent first: the rules that the corpus names, else what its journal or its report counts."""
+    """Why clips were dropped or gave less than they could, most frequent first: the rules that the corpus names, else
+    what its journal or its report counts."""
     rules = corpus.description.get("rules") or filter_rules(outcomes.values())
     if rules:
         found = [

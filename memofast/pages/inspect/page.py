@@ -10,11 +10,12 @@ from memofast.errors import MemofastError
 from memofast.files import replace_file
 from memofast.pages import drawing
 from memofast.pages.inspect.measures import coverage, label_shares, mean_shares, measures, reasons
-from memofast.pages.inspect.utterances import file_of, look_at, sample, some_dropped
+from memofast.pages.inspect.utterances import Utterance, file_of, replay_into, sample, some_dropped
 from memofast.prepare.media.decoding import SAMPLE_RATE
 from memofast.prepare.run.corpus_stores import JOURNAL
-from memofast.prepare.run.look_again import missing_media, open_look, read_settings
+from memofast.prepare.run.replay import missing_media, open_replay
 from memofast.prepare.run.report import REASONS, Journal, Outcome, Problem, Source
+from memofast.prepare.run.settings import read_settings
 from memofast.version import __version__
 
 _FACES_BY = "faces by "  # before the detector's name, in the meta of a visual store
@@ -23,7 +24,8 @@ _FACES_BY = "faces by "  # before the detector's name, in the meta of a visual s
 def write_page(corpus: Corpus, page: Path, samples: int = 3, seed: int = 0, yunet: Path | None = None) -> int:
     """Write the page of a corpus to `page`, which needs nothing beside it; returns its size in bytes.
 
-    Args: samples: utterances of each split that are shown. seed: which ones. yunet: the detector that found the corpus's faces, where it was YuNet.
+    Args: samples: utterances of each split that are shown. seed: which ones. yunet: the detector that found the
+        corpus's faces, where it was YuNet.
     Raises: `MemofastError` for a file that is no YuNet model and a page that cannot be written.
     """
     if not page.absolute().parent.is_dir():
@@ -39,7 +41,7 @@ def gather(corpus: Corpus, samples: int, seed: int, yunet: Path | None) -> dict:
     outcomes = Journal(corpus.path / JOURNAL).outcomes
     splits = {name: corpus.split(name) for name in corpus.splits}
     chosen = sample(corpus, outcomes, samples, seed)
-    notes = _look(corpus, chosen, yunet)
+    notes = _replay(corpus, chosen, yunet)
     return {
         "summary": summary,
         "path": str(corpus.path.resolve()),
@@ -55,14 +57,14 @@ def gather(corpus: Corpus, samples: int, seed: int, yunet: Path | None) -> dict:
         "chosen": chosen,
         "dropped": some_dropped(outcomes),
         "dropped_count": sum(not outcome.kept for outcome in outcomes.values()),
-        "looked": any(utterance.look for found in chosen.values() for utterance in found),
+        "replayed": any(utterance.replayed for found in chosen.values() for utterance in found),
         "notes": notes,
         "settings": read_settings(corpus.path),
     }
 
 
-def _look(corpus: Corpus, chosen: dict, yunet: Path | None) -> list[str]:
-    """Look at the chosen utterances again; returns what the page has to say about all of them."""
+def _replay(corpus: Corpus, chosen: dict, yunet: Path | None) -> list[str]:
+    """Decode the chosen utterances once more; returns what the page has to say about all of them."""
     utterances = [utterance for found in chosen.values() for utterance in found]
     sources = [utterance.source for utterance in utterances if utterance.source]
     if not utterances:
@@ -72,9 +74,9 @@ def _look(corpus: Corpus, chosen: dict, yunet: Path | None) -> list[str]:
         return [f"No faces and no sound are shown: {why}."]
     made_by = corpus.stores["visual"].meta.get("extractor", "") if "visual" in corpus.stores else ""
     detector = made_by.partition(_FACES_BY)[2]
-    looker, notes = open_look(corpus.path, yunet, detector)
-    same_finder = looker.finder is not None and looker.finder.name == detector
-    look_at(utterances, looker, corpus.classes.get("soft_labels", []), same_finder)
+    extraction, notes = open_replay(corpus.path, yunet, detector)
+    same_finder = extraction.finder is not None and extraction.finder.name == detector
+    replay_into(utterances, extraction, corpus.classes.get("soft_labels", []), same_finder)
     if missing := missing_media(sources):
         notes.append(
             f"{len(missing)} media files are not where they were when the corpus was prepared; "
@@ -108,9 +110,7 @@ def render(gathered: dict) -> str:
     environment.filters |= {"percent": percent, "duration": duration, "clock": clock, "face_data": drawing.face_data}
     environment.globals |= {
         "histogram": drawing.histogram,
-        "waveform": lambda u: drawing.waveform(
-            u.look.wave, u.look.activity, u.look.hop, SAMPLE_RATE, _shown_seconds(u)
-        ),
+        "waveform": _waveform,
         "soft_bands": lambda u, colours: drawing.soft_bands(u.times, u.soft, [*colours.values()], _shown_seconds(u)),
         "ticks": lambda u: drawing.ticks(_shown_seconds(u)),
         "file_of": file_of,
@@ -122,8 +122,14 @@ def render(gathered: dict) -> str:
     return environment.get_template("page.html").render(gathered)
 
 
+def _waveform(utterance: Utterance) -> str:
+    heard = utterance.replayed.heard
+    return drawing.waveform(heard.wave, heard.activity, heard.hop, SAMPLE_RATE, _shown_seconds(utterance))
+
+
 def _shown_seconds(utterance) -> float:
-    """How long the strip, bands and wave of an utterance are; the faces of a store without a journal end with their last row."""
+    """How long the strip, bands and wave of an utterance are; the faces of a store without a journal end with their
+    last row."""
     return max(utterance.seconds, float(utterance.times.max(initial=0.0)), 0.1)
 
 

@@ -1,4 +1,5 @@
-"""The utterances that the page shows: what the stores hold of them, what the journal says, and what they look and sound like."""
+"""The utterances that the page shows: what the stores hold of them, what the journal says, and what they look and sound
+like."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +9,8 @@ import numpy as np
 
 from memofast.data.corpus import Corpus
 from memofast.data.summary import sentences
-from memofast.prepare.run.look_again import Look, LookAgain, missing_media
+from memofast.prepare.run.extraction import Extracted, Extraction
+from memofast.prepare.run.replay import missing_media, replay
 from memofast.prepare.run.report import Outcome, Source
 
 MOST_TILES = 24
@@ -20,7 +22,8 @@ _MOST_DROPPED = 12
 
 @dataclass(frozen=True)
 class Tile:
-    """One place of a face strip. time: seconds from the clip's start; crop [64, 64] uint8, None where no face was taken or none was found again."""
+    """One place of a face strip. time: seconds from the clip's start; crop [64, 64] uint8, None where no face was taken
+    or none was found again."""
 
     time: float
     crop: np.ndarray | None = None
@@ -30,9 +33,11 @@ class Tile:
 
 @dataclass
 class Utterance:
-    """One utterance. rows by modality; seconds of its media; tiles over all of them, equally spaced; soft [n, classes] labels at `times` [n].
+    """One utterance. rows by modality; seconds of its media; tiles over all of them, equally spaced; soft [n, classes]
+    labels at `times` [n].
 
-    notes: what could not be looked at. outcome, look: None where the corpus keeps no journal, and where there was nothing to look at.
+    notes: what could not be replayed. outcome, replayed: None where the corpus keeps no journal, and where there was
+    nothing to replay.
     """
 
     id: str
@@ -40,7 +45,7 @@ class Utterance:
     label: str | None
     rows: dict[str, int]
     outcome: Outcome | None = None
-    look: Look | None = None
+    replayed: Extracted | None = None
     seconds: float = 0.0
     times: np.ndarray = field(default_factory=lambda: np.zeros(0))
     confidence: np.ndarray = field(default_factory=lambda: np.zeros(0))
@@ -79,10 +84,11 @@ def _read(corpus: Corpus, outcome: Outcome | None, found: dict) -> Utterance:
     return utterance
 
 
-def look_at(utterances: Iterable[Utterance], looker: LookAgain, classes: list[str], same_finder: bool) -> None:
-    """Fill in look, tiles and notes of the utterances whose media are still there.
+def replay_into(utterances: Iterable[Utterance], extraction: Extraction, classes: list[str], same_finder: bool) -> None:
+    """Fill in what is replayed, tiles and notes of the utterances whose media are still there.
 
-    Args: classes: of soft labels. same_finder: whether faces are found as they were, so that one that is not is worth a note.
+    Args: classes: of soft labels. same_finder: whether faces are found as they were, so that one that is not is worth a
+        note.
     """
     by_id = {utterance.id: utterance for utterance in utterances}
     sources = {}
@@ -94,13 +100,13 @@ def look_at(utterances: Iterable[Utterance], looker: LookAgain, classes: list[st
             utterance.notes.append(f"Not there any more: {missing[0]}")
         else:
             sources[id] = source
-    for found in looker.look(sources):
+    for found in replay(extraction, sources):
         utterance = by_id[found.clip.id]
-        if not isinstance(found, Look):
+        if found.span is None:  # it was not decoded
             utterance.notes += [f"Not looked at: {problem.detail}" for problem in found.problems]
             continue
-        utterance.look = found
-        if len(utterance.times) and looker.finder:
+        utterance.replayed = found
+        if len(utterance.times) and extraction.finder:
             utterance.tiles = tiles_of(utterance, classes)
             if same_finder:
                 _note_differences(utterance)
@@ -120,11 +126,12 @@ def tiles_of(utterance: Utterance, classes: list[str]) -> list[Tile]:
 
 
 def _tile(utterance: Utterance, row: int, classes: list[str]) -> Tile:
-    time, look = float(utterance.times[row]), utterance.look
+    time, replayed = float(utterance.times[row]), utterance.replayed
     crop = None
-    if len(look.times):
-        nearest = int(np.argmin(np.abs(look.times - time)))
-        crop = look.crops[nearest] if abs(look.times[nearest] - time) <= _SAME_TIME else None
+    if replayed.person:
+        times = replayed.faces.times
+        nearest = int(np.argmin(np.abs(times - time)))
+        crop = replayed.person.track.faces[nearest].crop if abs(times[nearest] - time) <= _SAME_TIME else None
     confidence = float(utterance.confidence[row]) if len(utterance.confidence) else None
     soft = None
     if len(utterance.soft) and classes:
@@ -143,14 +150,14 @@ def _note_differences(utterance: Utterance) -> None:
 
 def found_again(utterance: Utterance) -> int:
     """Rows whose face was found once more, at the same time and with the same confidence."""
-    look = utterance.look
-    if not len(look.times):
+    found = utterance.replayed.faces
+    if found is None:
         return 0
-    near = np.abs(look.times[:, None].astype(np.float64) - utterance.times[None])
+    near = np.abs(found.times[:, None].astype(np.float64) - utterance.times[None])
     place = near.argmin(0)
     same = near.min(0) <= _SAME_TIME
     if len(utterance.confidence):
-        same &= np.abs(look.confidence[place] - utterance.confidence) <= _SAME_CONFIDENCE
+        same &= np.abs(found.confidence[place] - utterance.confidence) <= _SAME_CONFIDENCE
     return int(same.sum())
 
 

@@ -26,8 +26,8 @@ ADAPTERS: dict[str, Adapter] = {
 def read_corpus(given: str, folder: Path) -> Reading:
     """The clips of the corpus in `folder`, by `NAME` or `NAME,SETTING=VALUE`, as `crema-d,labels=voice`.
 
-    Raises: `MemofastError` for an unknown name, setting or value, a folder that is missing or of another layout, a label that the corpus does
-    not have, an id twice, and for a leak between splits or parts of a fold.
+    Raises: `MemofastError` for an unknown name, setting or value, a folder that is missing or of another layout, a
+    label that the corpus does not have, an id twice, and for a leak between splits or parts of a fold.
     """
     name, *pairs = given.split(",")
     if name not in ADAPTERS:

@@ -1,7 +1,7 @@
 """CREMA-D: 91 actors, 12 sentences, six emotions: the intended one, or what the crowd heard, saw, or both.
 
-The crowd's table joins emotions with equally many votes, as `A:D`. Ties are left out, or go by the fixed rule `first`: the class that
-stands first in the table's (alphabetical) order. Source: the corpus' README.
+The crowd's table joins emotions with equally many votes, as `A:D`. Ties are left out, or go by the fixed rule `first`:
+the class that stands first in the table's (alphabetical) order. Source: the corpus' README.
 """
 
 import re
@@ -106,7 +106,8 @@ def _told(settings: Mapping[str, str], ties: int) -> str:
 
 
 ADAPTER = Adapter(
-    "processedResults/summaryTable.csv (or summaryTable.csv), VideoDemographics.csv and, if there, AudioWAV/*.wav, VideoFlash/*.flv",
+    "processedResults/summaryTable.csv (or summaryTable.csv), VideoDemographics.csv and, if there, AudioWAV/*.wav, "
+    "VideoFlash/*.flv",
     _read,
     {"labels": ("intended", *_COLUMNS), "ties": ("out", "first")},
 )

@@ -1,6 +1,7 @@
 """EmoDB: ten German actors, ten sentences, seven emotions.
 
-A name is speaker (two digits), sentence (letter and two digits), emotion by its German initial, and version. Source: the corpus' naming rule.
+A name is speaker (two digits), sentence (letter and two digits), emotion by its German initial, and version. Source:
+the corpus' naming rule.
 """
 
 import re

@@ -1,7 +1,7 @@
 """IEMOCAP: five sessions of two actors; labels by majority of the raters, folds by speaker.
 
-Sources: the release's EmoEvaluation files; folds of MEmoBERT, which leave a session out, one speaker of it for validation and the
-other for test. Which of a session's speakers comes first is not told there: here the woman.
+Sources: the release's EmoEvaluation files; folds of MEmoBERT, which leave a session out, one speaker of it for
+validation and the other for test. Which of a session's speakers comes first is not told there: here the woman.
 """
 
 import re
@@ -74,7 +74,8 @@ def _transcript(path: Path) -> dict[str, str]:
 
 
 def _clip(session: Path, dialogue: str, line: re.Match, said: Mapping[str, str], label: str) -> Clip:
-    """An utterance of the dialogue's film; without the film, its own sound file, else its piece of the dialogue's sound."""
+    """An utterance of the dialogue's film; without the film, its own sound file, else its piece of the dialogue's
+    sound."""
     id, text = line[3], clean_sentence(said.get(line[3], "")) or None
     film = one_of(session / "dialog" / "avi", f"DivX/{dialogue}.avi", f"{dialogue}.avi")
     sound = one_of(session / "dialog" / "wav", f"{dialogue}.wav")
@@ -86,7 +87,8 @@ def _clip(session: Path, dialogue: str, line: re.Match, said: Mapping[str, str],
 
 
 ADAPTER = Adapter(
-    "Session1 to Session5, each with dialog/EmoEvaluation/*.txt and, as far as there, dialog/transcriptions, dialog/avi/DivX, dialog/wav, sentences/wav",
+    "Session1 to Session5, each with dialog/EmoEvaluation/*.txt and, as far as there, dialog/transcriptions, "
+    "dialog/avi/DivX, dialog/wav, sentences/wav",
     _read,
     {"labels": tuple(_CLASSES)},
 )

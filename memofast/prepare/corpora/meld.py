@@ -65,7 +65,8 @@ def _clip(part: str, row: Mapping[str, str], labels: str, media: list[Path]) -> 
 
 
 def _repeated(folder: Path, clips: list[Clip], dialogue_of: Mapping[str, str]) -> list[str]:
-    """Dialogues that stand word for word in two splits, told; raises where they are most of a split, which then is a copy."""
+    """Dialogues that stand word for word in two splits, told; raises where they are most of a split, which then is a
+    copy."""
     said: dict[str, list[str]] = {}
     split_of: dict[str, str] = {}
     for clip in clips:
@@ -88,7 +89,8 @@ def _repeated(folder: Path, clips: list[Clip], dialogue_of: Mapping[str, str]) -
 
 
 ADAPTER = Adapter(
-    "train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv and, if there, films dia0_utt0.mp4 in train_splits, dev_splits_complete, output_repeated_splits_test (or videos/train, audios/train and so on)",
+    "train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv and, if there, films dia0_utt0.mp4 in train_splits, "
+    "dev_splits_complete, output_repeated_splits_test (or videos/train, audios/train and so on)",
     _read,
     {"labels": tuple(_CLASSES)},
 )

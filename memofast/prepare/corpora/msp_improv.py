@@ -1,8 +1,9 @@
 """MSP-IMPROV: six sessions of two actors; labels by majority of the raters, folds by speaker.
 
-A name is `MSP-IMPROV-S01A-F01-S-FM01`: sentence and intended emotion, speaker, part of the recording (S: the target sentence improvised, R: read,
-T: other turns of the improvisation, P: talk between scenes), listener and speaker, turn. Sources: the corpus' Evalution.txt; folds of MEmoBERT,
-ten speakers for training and one each for validation and test. Which speaker of a pair comes first is not told there: here the man.
+A name is `MSP-IMPROV-S01A-F01-S-FM01`: sentence and intended emotion, speaker, part of the recording (S: the target
+sentence improvised, R: read, T: other turns of the improvisation, P: talk between scenes), listener and speaker, turn.
+Sources: the corpus' Evalution.txt; folds of MEmoBERT, ten speakers for training and one each for validation and test.
+Which speaker of a pair comes first is not told there: here the man.
 """
 
 import re

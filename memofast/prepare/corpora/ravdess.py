@@ -1,7 +1,8 @@
 """RAVDESS: 24 actors, two sentences, eight emotions, as speech or song.
 
-A name is seven numbers: modality (01 sound and picture, 02 picture, 03 sound), channel, emotion, intensity, statement, repetition, actor. Files
-that differ in the modality alone show one performance and become one sample. Source: the corpus' file naming convention.
+A name is seven numbers: modality (01 sound and picture, 02 picture, 03 sound), channel, emotion, intensity, statement,
+repetition, actor. Files that differ in the modality alone show one performance and become one sample. Source: the
+corpus' file naming convention.
 """
 
 import re

@@ -36,7 +36,8 @@ class Adapter:
 
 
 def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
-    """Files below a folder by their name without suffix, hidden ones left out; of two of one name the first in order of paths."""
+    """Files below a folder by their name without suffix, hidden ones left out; of two of one name the first in order of
+    paths."""
     wanted, found = set(suffixes), {}
     for root, folders, names in os.walk(folder):
         folders.sort()
@@ -52,7 +53,8 @@ def one_of(folder: Path, *names: str) -> Path | None:
 
 
 def pair_folds(speaker_of: Mapping[str, str], pairs: Iterable[tuple[str, str]]) -> Scheme:
-    """Folds by speaker: of each pair the first is validation and the second test, then the other way round; all others train.
+    """Folds by speaker: of each pair the first is validation and the second test, then the other way round; all others
+    train.
 
     Source: MEmoBERT's folds of IEMOCAP and MSP-IMPROV. Pairs of which a speaker is missing give no fold.
     """
@@ -70,7 +72,8 @@ def pair_folds(speaker_of: Mapping[str, str], pairs: Iterable[tuple[str, str]]) 
 
 
 def speaker_schemes(speaker_of: Mapping[str, str], counts: Mapping[str, int | None]) -> dict[str, Scheme]:
-    """Schemes of folds that share no speaker: name -> how many folds, None for one a speaker; those that need more speakers are left out."""
+    """Schemes of folds that share no speaker: name -> how many folds, None for one a speaker; those that need more
+    speakers are left out."""
     speakers = len(set(speaker_of.values()))
     return {
         name: Scheme(leave_groups_out(speaker_of, count), "speaker")
@@ -80,7 +83,8 @@ def speaker_schemes(speaker_of: Mapping[str, str], counts: Mapping[str, int | No
 
 
 def by_own_folds(clips: list[Clip], protocol: Protocol, corpus: str) -> Reading:
-    """A reading without official splits: train, validation and test are the first fold of its first scheme, and that is told.
+    """A reading without official splits: train, validation and test are the first fold of its first scheme, and that is
+    told.
 
     Where speakers are too few for folds, all but the last of them train and the last is validation.
     """

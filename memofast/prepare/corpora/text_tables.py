@@ -1,4 +1,5 @@
-"""Text corpora with emotion labels, read as they are distributed: MELD, EmoryNLP, EmotionLines, GoEmotions, ISEAR, DailyDialog (RECCON), tables."""
+"""Text corpora with emotion labels, read as they are distributed: MELD, EmoryNLP, EmotionLines, GoEmotions, ISEAR,
+DailyDialog (RECCON), tables."""
 
 import csv
 import io
@@ -24,7 +25,8 @@ _WINDOWS = {code: bytes([code]).decode("cp1252", errors="replace") for code in r
 
 @dataclass(frozen=True)
 class Sentence:
-    """id: unique in its file. votes: the corpus' own labels with weights that add up to 1, or {} where nothing was answered.
+    """id: unique in its file. votes: the corpus' own labels with weights that add up to 1, or {} where nothing was
+    answered.
 
     group: what must not be divided between splits: dialogue, scene or person.
     """
@@ -38,7 +40,8 @@ class Sentence:
 def read_text_corpus(kind: str, path: Path) -> list[Sentence]:
     """Sentences of one file, those without words left out.
 
-    Args: kind: `meld`, `emorynlp`, `emotionlines`, `goemotions`, `isear`, `dailydialog` or `table` (columns text, label, maybe id, group).
+    Args: kind: `meld`, `emorynlp`, `emotionlines`, `goemotions`, `isear`, `dailydialog` or `table` (columns text,
+        label, maybe id, group).
     Raises: `MemofastError` for another kind, a file that is missing or of another format, or one without sentences.
     """
     if kind not in _READERS:
@@ -89,7 +92,8 @@ def _emotionlines(path: Path) -> Iterator[Sentence]:
 
 
 def _goemotions(path: Path) -> Iterator[Sentence]:
-    """Lines of text, label numbers and id; names in `labels.txt` beside the file. Several labels share a sentence equally."""
+    """Lines of text, label numbers and id; names in `labels.txt` beside the file. Several labels share a sentence
+    equally."""
     names = read_text(path.with_name("labels.txt")).split()
     for line in filter(None, read_text(path).split("\n")):
         text, labels, id = line.rstrip("\r").split("\t")

@@ -35,7 +35,8 @@ _SAVE_EVERY = 60.0  # seconds between states within an epoch
 
 @dataclass(frozen=True)
 class Recipe:
-    """How DenseFace is trained: most epochs, learning rate, and whether the last epoch is kept rather than the best one."""
+    """How DenseFace is trained: most epochs, learning rate, and whether the last epoch is kept rather than the best
+    one."""
 
     epochs: int
     lr: float
@@ -52,7 +53,8 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """epochs and lr of 0 are those of the recipe; patience, in epochs without a better one, ends the original's only."""
+    """epochs and lr of 0 are those of the recipe; patience, in epochs without a better one, ends the original's
+    only."""
 
     recipe: str = "one-cycle"
     epochs: int = 0
@@ -76,7 +78,8 @@ class FaceData:
 
 
 def read_faces(path: Path, limit: int = 0) -> FaceData:
-    """Labelled faces from an npz file, without copies; `limit` of them, drawn evenly over the file. Raises MemofastError on anything else.
+    """Labelled faces from an npz file, without copies; `limit` of them, drawn evenly over the file. Raises
+    MemofastError on anything else.
 
     FER2013 holds hundreds of pictures twice: a copy in the validation part of one trained on would be no test.
     """
@@ -102,7 +105,8 @@ def read_faces(path: Path, limit: int = 0) -> FaceData:
 
 
 def stratified_parts(labels: np.ndarray, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training and validation part; the same share of each class is held out, at least one where it has two."""
+    """Indices of the training and validation part; the same share of each class is held out, at least one where it has
+    two."""
     rng = np.random.default_rng([seed, 1])
     held = []
     for label in np.unique(labels):
@@ -114,7 +118,8 @@ def stratified_parts(labels: np.ndarray, validation: float, seed: int) -> tuple[
 
 
 def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """[n, 1, 64, 64] raw pixels, each shifted by up to 8, turned by -15 to 16 degrees, and mirrored half the time; black outside."""
+    """[n, 1, 64, 64] raw pixels, each shifted by up to 8, turned by -15 to 16 degrees, and mirrored half the time;
+    black outside."""
     count = len(pixels)
     angle = np.deg2rad(rng.uniform(*_TURN, count))
     mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)
@@ -127,7 +132,8 @@ def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def side_at(done: float) -> int:
-    """Side in pixels of the pictures after this share of a one-cycle training: small pictures teach the most per second."""
+    """Side in pixels of the pictures after this share of a one-cycle training: small pictures teach the most per
+    second."""
     return next(side for until, side in _GROW if done <= until)
 
 
@@ -139,7 +145,8 @@ def shrink(pixels: Tensor, side: int) -> Tensor:
 
 
 def scores(confusion: np.ndarray) -> dict[str, float]:
-    """Accuracy, unweighted average recall and macro F1 of a confusion matrix [true, predicted]; classes without samples left out."""
+    """Accuracy, unweighted average recall and macro F1 of a confusion matrix [true, predicted]; classes without samples
+    left out."""
     right, true, predicted = np.diag(confusion), confusion.sum(1), confusion.sum(0)
     there = true > 0
     recall = right[there] / true[there]
@@ -162,12 +169,14 @@ def print_confusion(classes: tuple[str, ...], validation: dict) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"accuracy {validation['accuracy']:.3f}, unweighted average recall {validation['recall']:.3f}, macro F1 {validation['f1']:.3f}"
+        f"accuracy {validation['accuracy']:.3f}, unweighted average recall {validation['recall']:.3f}, macro F1 "
+        f"{validation['f1']:.3f}"
     )
 
 
 def train_denseface(data: Path, out: Path, options: TrainingOptions, restart: bool = False) -> DenseFaceMeta:
-    """Train on the npz file `data` and write the DenseFace file `out`, with its confusion on a validation part and the curve of training.
+    """Train on the npz file `data` and write the DenseFace file `out`, with its confusion on a validation part and the
+    curve of training.
 
     While it runs, `out` with suffix `.training` holds the state from which an interrupted training goes on.
     Raises MemofastError on bad data or options.
@@ -222,7 +231,8 @@ class _Training:
             state = torch.load(self.state_path, weights_only=True)
             if state["about"] != self._about():
                 raise MemofastError(
-                    f"{self.state_path} is the state of a training with other data or options; add --restart to begin anew"
+                    f"{self.state_path} is the state of a training with other data or options; add --restart to begin "
+                    "anew"
                 )
             self.net.load_state_dict(state["net"])
             self.judged.load_state_dict(state["judged"])
@@ -247,7 +257,7 @@ class _Training:
         state |= {"optimizer": self.optimizer.state_dict(), "curve": self.curve}
         state |= {"epoch": self.epoch, "step": self.step, "best": self.best, "stale": self.stale}
         torch.save(state, buffer)
-        replace_file(self.state_path, buffer.getvalue())
+        replace_file(self.state_path, buffer.getvalue(), parents=True)
 
     def run(self) -> DenseFaceMeta:
         while self.epoch < self.options.epochs and (self.recipe.keeps_last or self.stale < self.options.patience):

@@ -1,8 +1,8 @@
 """The DenseFace network: a DenseNet-BC over grey 64 x 64 faces with a 342-wide feature.
 
-Structure after AIM3-RUC/MEmoBERT, code/denseface: stem of stride 2, three blocks of 16 layers, growth 12, bottleneck 48, halving
-transitions; 24 -> 216 -> 108 -> 300 -> 150 -> 342 channels at 32, 16 and 8 pixels (Huang et al., Densely Connected
-Convolutional Networks, 2017).
+Structure after AIM3-RUC/MEmoBERT, code/denseface: stem of stride 2, three blocks of 16 layers, growth 12, bottleneck
+48, halving transitions; 24 -> 216 -> 108 -> 300 -> 150 -> 342 channels at 32, 16 and 8 pixels (Huang et al., Densely
+Connected Convolutional Networks, 2017).
 """
 
 import torch
@@ -44,7 +44,8 @@ class _Block(nn.Module):
 
 
 class _Transition(nn.Module):
-    """BN, ReLU, 1x1 convolution to half the channels, 2x2 average pool; also gives the mean over pixels of what follows ReLU."""
+    """BN, ReLU, 1x1 convolution to half the channels, 2x2 average pool; also gives the mean over pixels of what follows
+    ReLU."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -60,7 +61,8 @@ class _Transition(nn.Module):
 class DenseNet(nn.Module):
     """Faces [n, 1, 64, 64] float, normalised -> feature [n, 342] and logits [n, classes].
 
-    Channels lie last in memory: with few channels oneDNN's convolutions and batch norms are faster there than on planes.
+    Channels lie last in memory: with few channels oneDNN's convolutions and batch norms are faster there than on
+    planes.
     """
 
     def __init__(self, classes: int, dropout: float = 0.0):
@@ -87,8 +89,8 @@ class DenseNet(nn.Module):
         return found["last"], found["logits"]
 
     def activations(self, x: Tensor) -> dict[str, Tensor]:
-        """Means over pixels of what follows the ReLU of both transitions and of the tail, `trans1` [n, 216], `trans2` [n, 300] and `last` [n, 342];
-        `logits` [n, classes]."""
+        """Means over pixels of what follows the ReLU of both transitions and of the tail, `trans1` [n, 216], `trans2`
+        [n, 300] and `last` [n, 342]; `logits` [n, classes]."""
         x = self.stem(x).contiguous(memory_format=torch.channels_last)
         found: dict[str, Tensor] = {}
         for stage in self.stages:

@@ -17,7 +17,8 @@ EYE_HEIGHT = 0.36  # of the crop; with the eye distance below, brows and chin ar
 EYE_DISTANCE = 0.40
 MINIMUM_CONFIDENCE = 0.6
 MOST_FACES = 8  # of a crowd
-# YuNet's time grows with the area: a picture is searched small, and once more larger where that shows nobody near (crops are of the whole picture)
+# YuNet's time grows with the area: a picture is searched small, and once more larger where that shows nobody near
+# (crops are of the whole picture)
 NEAR_SIDE, FAR_SIDE = 320, 480  # pixels
 NEAR_SHARE = 0.08  # of the picture's longest side
 _INSTALL = 'pip install "memofast[face]"'
@@ -27,8 +28,9 @@ _INSTALL = 'pip install "memofast[face]"'
 class MouthSamples:
     """One entry per frame, ascending in time.
 
-    times: seconds. dark: grey level of the darkest tenth of the mouth's pixels, negated, so that an open mouth is high. contrast: their standard deviation.
-    moved: seconds of the end of a step between frames; motion: by how many grey levels per 1/25 s the mouth changed more than the brow.
+    times: seconds. dark: grey level of the darkest tenth of the mouth's pixels, negated, so that an open mouth is high.
+    contrast: their standard deviation. moved: seconds of the end of a step between frames; motion: by how many grey
+    levels per 1/25 s the mouth changed more than the brow.
     """
 
     times: list[float] = field(default_factory=list)
@@ -53,7 +55,8 @@ class MouthSamples:
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """crop [64, 64] uint8 grey, aligned by the eyes; confidence in 0..1 as the detector gives it; box [4]: left, top, width and height in pixels.
+    """crop [64, 64] uint8 grey, aligned by the eyes; confidence in 0..1 as the detector gives it; box [4]: left, top,
+    width and height in pixels.
 
     eyes: the person's right and left eye, each [2] in pixels. mouth: filled where somebody watches it.
     colour: the same piece of the picture, [128, 128, 3] uint8 RGB, where it was asked for.
@@ -68,7 +71,8 @@ class Face:
 
 
 class FaceFinder(Protocol):
-    """Called with a picture [height, width, 3] uint8 BGR; gives its faces, at most `MOST_FACES`, the largest and surest first."""
+    """Called with a picture [height, width, 3] uint8 BGR; gives its faces, at most `MOST_FACES`, the largest and surest
+    first."""
 
     name: str
 
@@ -86,7 +90,8 @@ def load_opencv():
 
 
 def check_finder(yunet: Path | None) -> list[str]:
-    """Refuse a missing or wrong detector before any work begins; returns a warning where the weaker one will be used."""
+    """Refuse a missing or wrong detector before any work begins; returns a warning where the weaker one will be
+    used."""
     find_faces(yunet)
     if yunet is not None:
         return []
@@ -102,7 +107,8 @@ def find_faces(yunet: Path | None, colour: bool = False) -> FaceFinder:
 
 
 def main_faces(boxes: np.ndarray, confidences: np.ndarray) -> np.ndarray:
-    """Indices of the `MOST_FACES` faces of largest area times confidence: boxes [n, 4] (left, top, width, height), confidences [n]."""
+    """Indices of the `MOST_FACES` faces of largest area times confidence: boxes [n, 4] (left, top, width, height),
+    confidences [n]."""
     return np.argsort(-boxes[:, 2] * boxes[:, 3] * confidences, kind="stable")[:MOST_FACES]
 
 
@@ -132,7 +138,8 @@ class YuNet:
         return [self._face(picture, one.copy()) for one in chosen]
 
     def _search(self, picture: np.ndarray, side: int) -> np.ndarray:
-        """Faces [n, 15] as YuNet describes them, in pixels of the picture, which is searched with its longest side at most `side`."""
+        """Faces [n, 15] as YuNet describes them, in pixels of the picture, which is searched with its longest side at
+        most `side`."""
         scale = min(1.0, side / max(picture.shape[:2]))
         size = tuple(round(length * scale) for length in picture.shape[1::-1])
         self._net.setInputSize(size)
@@ -199,8 +206,8 @@ def _face(cv2, picture: np.ndarray, eyes: tuple, confidence: float, box: np.ndar
 def align(
     cv2, picture: np.ndarray, right_eye: np.ndarray, left_eye: np.ndarray, side: int = CROP, colour: bool = False
 ) -> np.ndarray:
-    """Grey crop [side, side] or colour crop [side, side, 3] RGB, uint8, with the eyes level at fixed places; `right_eye` is the person's, left in
-    the picture."""
+    """Grey crop [side, side] or colour crop [side, side, 3] RGB, uint8, with the eyes level at fixed places;
+    `right_eye` is the person's, left in the picture."""
     step = np.asarray(left_eye, np.float64) - np.asarray(right_eye, np.float64)
     distance = max(math.hypot(*step), 1e-3)
     scale = EYE_DISTANCE * side / distance

@@ -23,8 +23,9 @@ KINDS = {
 }
 
 
-class FaceRows(Protocol):
-    """Called with the faces of one clip; gives rows [n, width] and soft labels [n, classes], float32, None where there are no classes.
+class FaceExtractor(Protocol):
+    """Called with the faces of one clip; gives rows [n, width] and soft labels [n, classes], float32, None where there
+    are no classes.
 
     colour: whether it looks at `Face.colour`.
     """
@@ -41,7 +42,8 @@ class FaceRows(Protocol):
 
 @dataclass(frozen=True)
 class FaceChoice:
-    """kind: `denseface`, `model` (of transformers) or `pixels` (sums for their mean and standard deviation); path: its file or folder.
+    """kind: `denseface`, `model` (of transformers) `pixels` (sums for their mean and standard deviation) or `crops`
+    (faces alone, no rows); path: its file or folder.
 
     layers, pixels: see `DenseFace`. row, labels: see `VisionModel`.
     """
@@ -84,18 +86,20 @@ def parse_face(text: str) -> FaceChoice | None:
     return FaceChoice(kind, path, layers, row=row, labels=labels == "yes")
 
 
-def open_face(choice: FaceChoice, device: str = "cpu") -> FaceRows:
+def open_face(choice: FaceChoice, device: str = "cpu") -> FaceExtractor:
     """The extractor of a choice, on `device`; raises MemofastError naming what is missing."""
     if choice.kind == "pixels":
         return PixelSums()
+    if choice.kind == "crops":
+        return NoRows()
     if choice.kind == "denseface":
-        return DenseFaceRows(choice, device)
+        return DenseFaceExtractor(choice, device)
     from memofast.prepare.faces.vision_model import VisionModel
 
     return VisionModel(choice.path, choice.row, choice.labels, open_device(device))
 
 
-class DenseFaceRows:
+class DenseFaceExtractor:
     """Rows and soft labels of a DenseFace."""
 
     colour = False
@@ -111,9 +115,19 @@ class DenseFaceRows:
         return self._net(np.stack([face.crop for face in faces]))
 
 
+class NoRows:
+    """Faces to be looked at: rows of no columns."""
+
+    name, width, classes, colour = "crops", 0, (), False
+    fingerprint, normalisation = "crops", "none"
+
+    def __call__(self, faces: list[Face]) -> tuple[np.ndarray, None]:
+        return np.empty((len(faces), 0), np.float32), None
+
+
 class PixelSums:
-    """Per face the sum of its crop's pixels, and of their squares the quotient by 4096 and the remainder: whole numbers that float32 holds, so that
-    they add up to the same in any order."""
+    """Per face the sum of its crop's pixels, and of their squares the quotient by 4096 and the remainder: whole numbers
+    that float32 holds, so that they add up to the same in any order."""
 
     name, width, classes, colour = "pixels", 3, (), False
     fingerprint, normalisation = "pixels-1", "none"

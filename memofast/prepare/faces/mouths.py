@@ -1,6 +1,7 @@
 """What the mouths of seen faces do between the kept frames: opening and motion at the film's own frame rate.
 
-A face is found ten times a second; on the frames between, its mouth is cut out where the eyes last were, from the grey picture alone.
+A face is found ten times a second; on the frames between, its mouth is cut out where the eyes last were, from the grey
+picture alone.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Who speaks: which of the persons seen in a clip moves the mouth as the sound goes.
 
-Three scores of MEmoBERT's preparation, without its faults, and the correlation of mouth and sound over lags, fused by ranks. Detectors
-that give no landmarks of the lips leave the score of mouth openness out.
+Three scores of MEmoBERT's preparation, without its faults, and the correlation of mouth and sound over lags, fused by
+ranks. Detectors that give no landmarks of the lips leave the score of mouth openness out.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,15 @@ _LAGS = range(-2, 5)  # samples by which the sound follows the mouth, -80 to 160
 _BANDS = ((300.0, 3400.0), (380.0, 950.0), (950.0, 2400.0))  # Hz, those that follow the opening of the mouth
 _SHORTEST = 25  # samples that mouth and sound must share
 _LONGEST_GAP = 0.1  # seconds for which a mouth may be unseen
-_MOVES = 2.0  # grey levels per 1/25 s; silent mouths of GRID stay below in nine of ten frames, speaking ones do not in one of four
+# grey levels per 1/25 s; silent mouths of GRID stay below in nine of ten frames, speaking ones do not in one of four
+_MOVES = 2.0
 _WINDOW = 1024  # samples of sound, 64 ms
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Of one person: steps in which the mouth moves, those of them while somebody speaks, correlation of mouth and sound in -1..1 (None: too little seen)."""
+    """Of one person: steps in which the mouth moves, those of them while somebody speaks, correlation of mouth and
+    sound in -1..1 (None: too little seen)."""
 
     moves: int
     matches: int
@@ -35,10 +37,11 @@ def active_speaker(
 ) -> tuple[Track | None, Scores | None]:
     """The one of several persons who speaks, and their scores; None where nobody visible speaks.
 
-    Args: span, the piece of the film in which they were seen; sound [samples] float32 of that piece at 16 kHz; spoken [n] bool, voice
-    activity every `hop` seconds. Without the last two, mouths alone decide.
-    Persons whose mouth never moves, or never while somebody speaks, do not speak; among the others the sum of 1 / sqrt(rank) over the scores
-    decides (ties share a rank). Source: MEmoBERT's active speaker, with the correlation as one score more.
+    Args: span, the piece of the film in which they were seen; sound [samples] float32 of that piece at 16 kHz; spoken
+    [n] bool, voice activity every `hop` seconds. Without the last two, mouths alone decide.
+    Persons whose mouth never moves, or never while somebody speaks, do not speak; among the others the sum of 1 /
+    sqrt(rank) over the scores decides (ties share a rank). Source: MEmoBERT's active speaker, with the correlation as
+    one score more.
     """
     bands = sound_bands(sound) if sound is not None else None
     scored = [(person, score(mouth_of(person, span), bands, spoken, hop)) for person in persons]
@@ -94,7 +97,8 @@ def sound_bands(sound: np.ndarray) -> np.ndarray:
 
 
 def correlation(mouth: MouthSamples, bands: np.ndarray) -> float | None:
-    """Highest mean correlation, over lags, of opening, contrast and motion of a mouth with the bands of a sound; None where they share less than a second."""
+    """Highest mean correlation, over lags, of opening, contrast and motion of a mouth with the bands of a sound; None
+    where they share less than a second."""
     if len(bands) < _SHORTEST:
         return None
     grid = np.arange(len(bands)) / _RATE

@@ -9,8 +9,8 @@ from memofast.prepare.faces.detection import Face, load_opencv
 LEAST_SHARE = 0.2  # of a clip's frames that its main person is seen in; source: MEmoBERT's longest speaker
 _LONGEST_GAP = 5  # frames for which a face may be lost, half a second
 _LEAST_LIKENESS = 0.3  # of overlap and appearance together, to be the same face in the next frame
-# correlation of mean crops, to be the same person in another shot: reached by 94 % of pairs of clips of one GRID speaker, and by 4 % of pairs of
-# different talking heads
+# correlation of mean crops, to be the same person in another shot: reached by 94 % of pairs of clips of one GRID
+# speaker, and by 4 % of pairs of different talking heads
 SAME_PERSON = 0.8
 _CUT = 30.0  # grey levels by which a thumbnail changes between shots
 _THUMBNAIL = 16

@@ -19,10 +19,12 @@ _CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
 
 
 class VisionModel:
-    """One row per face, and soft labels where the model is a classifier (softmax of its logits, classes as its config names them).
+    """One row per face, and soft labels where the model is a classifier (softmax of its logits, classes as its config
+    names them).
 
-    Args: row: `pooled`, the model's own pooled output; `cls`, the first of its last hidden states; `mean`, their mean. None: pooled where the
-        checkpoint has what that takes, else cls where the model has such a token, else mean. labels: False leaves soft labels out.
+    Args: row: `pooled`, the model's own pooled output; `cls`, the first of its last hidden states; `mean`, their mean.
+        None: pooled where the checkpoint has what that takes, else cls where the model has such a token, else mean.
+        labels: False leaves soft labels out.
     """
 
     colour = True
@@ -76,8 +78,8 @@ class VisionModel:
 
 @dataclass(frozen=True)
 class FaceInput:
-    """How crops become a model's input: scaled to `size` (height, width), whole, for a crop holds nothing but the face; times `scale`, less `mean`,
-    over `std`, which are per channel."""
+    """How crops become a model's input: scaled to `size` (height, width), whole, for a crop holds nothing but the face;
+    times `scale`, less `mean`, over `std`, which are per channel."""
 
     size: tuple[int, int]
     resize: str
@@ -101,7 +103,8 @@ class FaceInput:
 
 
 def read_face_input(folder: Path, config: Any) -> FaceInput:
-    """What preprocessor_config.json says, .5 for mean and standard deviation and the size of `config` where it is silent.
+    """What preprocessor_config.json says, .5 for mean and standard deviation and the size of `config` where it is
+    silent.
 
     Raises: MemofastError where its numbers are none.
     """

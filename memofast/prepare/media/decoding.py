@@ -41,7 +41,8 @@ class Excerpt:
     """What one span held.
 
     times: seconds from the start of the span, one per kept frame. seen: what the frame function returned for each.
-    sound: [samples] float32 at 16 kHz mono, None without a sound track. complete: False where the file broke off or was damaged.
+    sound: [samples] float32 at 16 kHz mono, None without a sound track. complete: False where the file broke off or was
+    damaged.
     """
 
     times: list[float] = field(default_factory=list)
@@ -60,8 +61,8 @@ def decode(
 ) -> Iterator[tuple[int, Excerpt]]:
     """Decode `path` once and yield `(index of span, excerpt)` as spans end.
 
-    Args: see, called with every kept frame, the first at or after each tenth of a second; None leaves the picture alone.
-    glance, called with the frames between. sound, whether sound is wanted.
+    Args: see, called with every kept frame, the first at or after each tenth of a second; None leaves the picture
+    alone. glance, called with the frames between. sound, whether sound is wanted.
     Raises: UnreadableMedia. A file damaged in the middle yields what could be decoded, marked incomplete.
     """
     try:
@@ -230,7 +231,8 @@ class _Reader:
 
 
 def _begun(waiting: list[_Gathering], time: float) -> Iterator[_Gathering]:
-    """Those whose span begins at `time` or before; they are in order of their start, and a long film has thousands that come later."""
+    """Those whose span begins at `time` or before; they are in order of their start, and a long film has thousands that
+    come later."""
     return takewhile(lambda gathering: gathering.span.start <= time, waiting)
 
 

@@ -17,7 +17,8 @@ JOURNAL = "progress.jsonl"
 
 @dataclass(frozen=True)
 class StorePlan:
-    """How the stores of a corpus are opened: keyword arguments of their writers, None for a modality that the corpus lacks.
+    """How the stores of a corpus are opened: keyword arguments of their writers, None for a modality that the corpus
+    lacks.
 
     min_speech: clips in a smaller share of whose sound somebody speaks are dropped.
     """
@@ -48,7 +49,8 @@ class CorpusStores:
         return {name: store for name, store in stores.items() if store is not None}
 
     def done(self, id: str) -> bool:
-        """Whether a clip needs no work: it is in the corpus, or was dropped by a rule. One that failed is tried again."""
+        """Whether a clip needs no work: it is in the corpus, or was dropped by a rule. One that failed is tried
+        again."""
         return self.text.done(id) or self._dropped(self.journal.outcomes.get(id))
 
     @staticmethod
@@ -121,7 +123,8 @@ class CorpusStores:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        """After a write that failed nothing more is committed: the text record would mark a clip whose other rows were lost as done."""
+        """After a write that failed nothing more is committed: the text record would mark a clip whose other rows were
+        lost as done."""
         try:
             if kind is None or not issubclass(kind, MemofastError):
                 self.commit()

@@ -27,7 +27,8 @@ from memofast.prepare.media.decoding import (
 from memofast.prepare.run.report import Problem
 from memofast.prepare.run.stopwatch import Stopwatch
 from memofast.prepare.sources.clips import Clip
-from memofast.prepare.speech.extractors import SHORTEST, SpeechChoice, open_speech
+from memofast.prepare.speech.extractors import SpeechChoice, open_speech
+from memofast.prepare.speech.rows import SHORTEST
 from memofast.prepare.speech.voice import EnergyVoice, open_voice
 from memofast.prepare.subtitles.offset import FEWEST_CUES, estimate_offset
 from memofast.prepare.subtitles.timings import Cue
@@ -41,7 +42,8 @@ QUIET = 1e-3  # a sound that never exceeds this (-60 dB of full scale) is silenc
 class ExtractionOptions:
     """face None: no faces. max_seconds: what a clip holds beyond is cut. voice: a kind of voice activity, or `none`.
 
-    speaker: whose face is taken, `active` (who speaks) or `most-seen`. device: of models, `cpu` or `cuda`.
+    speaker: whose face is taken, `active` (who speaks) or `most-seen`. device: of models, `cpu` or `cuda`. keep_sound:
+    what is extracted carries the sound that was heard.
     """
 
     face: FaceChoice | None
@@ -51,11 +53,13 @@ class ExtractionOptions:
     voice: str = "none"
     speaker: str = "most-seen"
     device: str = "cpu"
+    keep_sound: bool = False
 
 
 @dataclass
 class FaceRows:
-    """rows [n, width], soft_labels [n, classes] (None without classes), confidence [n], times [n] seconds from the clip's start, all float32."""
+    """rows [n, width], soft_labels [n, classes] (None without classes), confidence [n], times [n] seconds from the
+    clip's start, all float32."""
 
     rows: np.ndarray
     soft_labels: np.ndarray | None
@@ -71,12 +75,34 @@ class SoundRows:
     times: np.ndarray
 
 
+@dataclass(eq=False)
+class Person:
+    """Somebody who is visible in a clip. times: of each of their faces, in seconds from the clip's start. rows: None
+    where none were made of them."""
+
+    track: Track
+    times: list[float]
+    rows: FaceRows | None = None
+
+
+@dataclass
+class Heard:
+    """wave [samples] float32 at 16 kHz; activity [n] bool, whether somebody speaks, every `hop` seconds, None where
+    nobody looked."""
+
+    wave: np.ndarray
+    activity: np.ndarray | None
+    hop: float
+
+
 @dataclass
 class Extracted:
-    """What one clip gave, None for a modality without rows, and why. spoken: share of its sound in which somebody speaks, None where nobody looked.
+    """What one clip gave, None for a modality without rows, and why. spoken: share of its sound in which somebody
+    speaks, None where nobody looked.
 
-    speaker: scores of the person whose face was taken, where who speaks was asked. span, seconds: the piece of its files that was used, and how
-    long what it holds is; None where nothing was decoded.
+    speaker: scores of the person whose face was taken, where who speaks was asked. span, seconds: the piece of its
+    files that was used, and how long what it holds is; None where nothing was decoded. person: whose face was taken;
+    others: who else is seen in at least a fifth of the clip. heard: where `keep_sound` asked for it and there is sound.
     """
 
     clip: Clip
@@ -87,10 +113,26 @@ class Extracted:
     problems: list[Problem] = field(default_factory=list)
     span: Span | None = None
     seconds: float | None = None
+    person: Person | None = None
+    others: list[Person] = field(default_factory=list)
+    heard: Heard | None = None
+
+
+@dataclass(frozen=True)
+class _File:
+    """What all clips of one file share. clips: moved to where their subtitles belong; problems: what is to be said
+    about that; speech: voice activity of the whole file, None where it was not looked for; everybody: rows are made of
+    everybody who is seen."""
+
+    clips: list[Clip]
+    problems: list[Problem]
+    speech: np.ndarray | None
+    everybody: bool
 
 
 class Extraction:
-    """The extractors of one process, opened once. One thread: files are spread over processes, and rows do not depend on how many."""
+    """The extractors of one process, opened once. One thread: files are spread over processes, and rows do not depend
+    on how many."""
 
     def __init__(self, options: ExtractionOptions):
         self.options = options
@@ -99,37 +141,39 @@ class Extraction:
         self.speech = open_speech(options.speech, options.device)
         self.voice = None if options.voice == "none" else open_voice(options.voice)
         self.mouths = MouthWatch() if self.finder and options.speaker == "active" else None
-        self.hears = self.speech is not None or self.voice is not None
+        self.hears = self.speech is not None or self.voice is not None or options.keep_sound
         self.watch = Stopwatch()
 
-    def __call__(self, clips: list[Clip], done: Container[str] = ()) -> Iterator[Extracted]:
-        """Rows of the clips of one file (all with the same picture and sound), one by one, those whose id is in `done` left out.
+    def __call__(self, clips: list[Clip], done: Container[str] = (), everybody: bool = False) -> Iterator[Extracted]:
+        """Rows of the clips of one file (all with the same picture and sound), one by one, those whose id is in `done`
+        left out.
 
-        Whatever goes wrong becomes a problem of the clips that were still to come, and never ends the run.
+        everybody: rows are made of everybody who is seen, not of the person alone whose face is taken. Whatever goes
+        wrong becomes a problem of the clips that were still to come, and never ends the run.
         """
         left = {clip.id: clip for clip in clips if clip.id not in done}
         try:
             with one_thread():
-                aligned, problems, speech = self._aligned(clips)
-                aligned = [clip for clip in aligned if clip.id in left]
-                for clip, excerpt in self.watch.timed("decoding", self._excerpts(aligned)):
+                file = _File(*self._aligned(clips), everybody)
+                wanted = [clip for clip in file.clips if clip.id in left]
+                for clip, excerpt in self.watch.timed("decoding", self._excerpts(wanted)):
                     del left[clip.id]
-                    yield self._guarded(clip, excerpt, problems, speech)
+                    yield self._guarded(clip, excerpt, file)
         except Exception as error:
             for clip in left.values():
                 yield Extracted(clip, problems=[_failure(error, clip)])
 
-    def _guarded(self, clip: Clip, excerpt: Excerpt, problems: list[Problem], speech: np.ndarray | None) -> Extracted:
+    def _guarded(self, clip: Clip, excerpt: Excerpt, file: _File) -> Extracted:
         try:
-            extracted = self._rows(clip, excerpt, speech)
+            extracted = self._rows(clip, excerpt, file)
         except Exception as error:
             return Extracted(clip, problems=[_failure(error, clip)])
-        extracted.problems += problems
+        extracted.problems += file.problems
         return extracted
 
     def _aligned(self, clips: list[Clip]) -> tuple[list[Clip], list[Problem], np.ndarray | None]:
-        """The clips of a film moved to where somebody speaks, if their subtitles lie elsewhere; what is to be said about it; voice activity of the film
-        where it was looked for."""
+        """The clips of a film moved to where somebody speaks, if their subtitles lie elsewhere; what is to be said
+        about it; voice activity of the film where it was looked for."""
         cues = [Cue(clip.start, clip.end, clip.text) for clip in clips if clip.subtitled]
         if self.voice is None or len(cues) < FEWEST_CUES or clips[0].sound is None:
             return clips, [], None
@@ -138,7 +182,10 @@ class Extraction:
             offset = estimate_offset(cues, speech, self.voice.hop)
         if offset is None or (offset.fits and not offset.moves):
             return clips, [], speech
-        told = f"correlation with speech {offset.before:.2f}, {offset.correlation:.2f} when moved by {offset.seconds:+.2f} s"
+        told = (
+            f"correlation with speech {offset.before:.2f}, {offset.correlation:.2f} when moved by "
+            f"{offset.seconds:+.2f} s"
+        )
         if not offset.fits or self.voice.name == EnergyVoice.name:  # which takes music for speech
             return clips, [Problem("doubtful subtitles", told)], speech
         clips = [
@@ -193,7 +240,7 @@ class Extraction:
         end = math.inf if clip.end is None else clip.end
         return Span(start, min(end, start + self.options.max_seconds))
 
-    def _rows(self, clip: Clip, excerpt: Excerpt, speech: np.ndarray | None) -> Extracted:
+    def _rows(self, clip: Clip, excerpt: Excerpt, file: _File) -> Extracted:
         seconds = 0.0 if excerpt.sound is None else len(excerpt.sound) / SAMPLE_RATE
         extracted = Extracted(clip, span=self._span(clip), seconds=max([seconds, *excerpt.times[-1:]]))
         self.watch.media += extracted.seconds
@@ -204,10 +251,12 @@ class Extraction:
             extracted.problems.append(Problem("cut", f"longer than {self.options.max_seconds:g} s"))
         spoken = None
         if self.voice and excerpt.sound is not None:
-            spoken = self._spoken(clip, excerpt.sound, speech)
+            spoken = self._spoken(clip, excerpt.sound, file.speech)
             extracted.spoken = float(spoken.mean()) if len(spoken) else None
+        if self.options.keep_sound and excerpt.sound is not None:
+            extracted.heard = Heard(excerpt.sound, spoken, self.voice.hop if self.voice else 0.0)
         if self.face and clip.picture:
-            self._add_faces(extracted, excerpt, spoken)
+            self._add_faces(extracted, excerpt, spoken, file.everybody)
         if self.speech and clip.sound:
             self._add_sound(extracted, excerpt)
         return extracted
@@ -220,33 +269,35 @@ class Extraction:
         with self.watch("voice activity"):
             return self.voice(sound)
 
-    def _add_faces(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> None:
-        person = self._main_person(extracted, excerpt, spoken)
-        if person is not None:
-            extracted.faces = self._face_rows(person, excerpt)
-
-    def _face_rows(self, person: Track, excerpt: Excerpt) -> FaceRows:
-        with self.watch("face features"):
-            rows, soft_labels = self.face(person.faces)
-        confidence = np.array([face.confidence for face in person.faces], np.float32)
-        times = np.array([excerpt.times[frame] for frame in person.frames], np.float32)
-        return FaceRows(rows, soft_labels, confidence, times)
-
-    def _main_person(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None) -> Track | None:
-        """Whose face is taken; where nobody's is, the problem is noted."""
+    def _add_faces(self, extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None, everybody: bool) -> None:
+        """Who is seen, and the rows of the person whose face is taken; where nobody's is, the problem is noted."""
         where = str(extracted.clip.picture)
         if not any(shown.faces for shown in excerpt.seen):
             extracted.problems.append(Problem("no face" if excerpt.seen else "no picture", where))
-            return None
+            return
         with self.watch("tracking faces"):
             persons = main_persons(excerpt.seen)
         if not persons:
             extracted.problems.append(Problem("no main face", where))
-            return None
-        person = self._speaker(persons, extracted, excerpt, spoken)
-        if person is None:
+            return
+        taken = self._speaker(persons, extracted, excerpt, spoken)
+        for track in persons:
+            person = Person(track, [excerpt.times[frame] for frame in track.frames])
+            if track is taken or everybody:
+                person.rows = self._face_rows(person)
+            if track is taken:
+                extracted.person, extracted.faces = person, person.rows
+            else:
+                extracted.others.append(person)
+        if taken is None:
             extracted.problems.append(Problem("nobody visible speaks", where))
-        return person
+
+    def _face_rows(self, person: Person) -> FaceRows:
+        faces = person.track.faces
+        with self.watch("face features"):
+            rows, soft_labels = self.face(faces)
+        confidence = np.array([face.confidence for face in faces], np.float32)
+        return FaceRows(rows, soft_labels, confidence, np.array(person.times, np.float32))
 
     def _speaker(
         self, persons: list[Track], extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None

@@ -1,6 +1,5 @@
 """The whole preparation: clips in, a corpus of stores out, resumable at any moment."""
 
-import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,13 +8,13 @@ from rich.console import Console
 
 from memofast.data.corpus import write_corpus
 from memofast.errors import MemofastError
-from memofast.files import write_json
-from memofast.prepare.faces.normalisation import corpus_pixels
 from memofast.prepare.run.corpus_stores import CorpusStores, StorePlan
 from memofast.prepare.run.extraction import Extracted, Extraction, ExtractionOptions, by_file
+from memofast.prepare.run.pixel_normalisation import corpus_pixels
 from memofast.prepare.run.progress import Bar
 from memofast.prepare.run.ray_engine import run_ray
 from memofast.prepare.run.report import Outcome, Problem, Source, print_profile, print_report, write_report
+from memofast.prepare.run.settings import SETTINGS, keep_settings
 from memofast.prepare.run.shards import SHARDS, Vocabulary, WorkOrder, make_tasks, times_of
 from memofast.prepare.run.stopwatch import Stopwatch
 from memofast.prepare.run.workers import run_local
@@ -29,18 +28,19 @@ from memofast.prepare.text.features import TextChoice, TextEncoder, write_text_f
 from memofast.prepare.text.word_pieces import WordPieces
 from memofast.version import __version__
 
-SETTINGS = "prepare.json"
 ENGINES = {"local": run_local, "ray": run_ray}
 
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """name: of the corpus. fractions, split_by: how splits are drawn, see `splits`. drop_leaks: see `leaks.check_sentences`. licence: kept in the stores' meta.json.
+    """name: of the corpus. fractions, split_by: how splits are drawn, see `splits`. drop_leaks: see
+    `leaks.check_sentences`. licence: kept in the stores' meta.json.
 
     min_speech: clips in a smaller share of whose sound somebody speaks are dropped. engine: a key of `ENGINES`.
-    profile: whether to print where the time went. face_normalisation: whose pixel mean and standard deviation DenseFace's crops are normalised
-    by, those of the `model`'s training or of this `corpus`. text_features: rows of sentences to be kept beside. protocol: classes, groups
-    and folds. corpus: the adapter that read the clips, with its settings; "": none.
+    profile: whether to print where the time went. face_normalisation: whose pixel mean and standard deviation
+    DenseFace's crops are normalised by, those of the `model`'s training or of this `corpus`. text_features: rows of
+    sentences to be kept beside. protocol: classes, groups and folds. corpus: the adapter that read the clips, with its
+    settings; "": none.
     """
 
     name: str
@@ -68,8 +68,9 @@ def prepare(
 ) -> dict:
     """Prepare every clip, write the corpus to `out`, print and return the report.
 
-    Workers write shards, which are taken into the corpus as they end. An interrupted run goes on where it stopped, and the stores come out the
-    same. Raises MemofastError when `out` was begun with other options or when no clip is usable.
+    Workers write shards, which are taken into the corpus as they end. An interrupted run goes on where it stopped, and
+    the stores come out the same. Raises MemofastError when `out` was begun with other options or when no clip is
+    usable.
     """
     if vocabulary is None and any(clip.text for clip in clips):
         raise MemofastError("there are sentences to tokenise; give --vocab VOCAB.txt or a tokenizer folder")
@@ -78,7 +79,7 @@ def prepare(
     pieces = vocabulary.open() if vocabulary else None
     if options.text_features:
         TextEncoder(options.text_features)  # a mistake is told before the work
-    _check_settings(out, extraction, pieces, options)
+    keep_settings(out, _settings(extraction, pieces, options))
     if extraction.face and options.face_normalisation == "corpus":
         extraction = _with_corpus_pixels(extraction, out, clips, options, console)
     order = WorkOrder(extraction, _plan(clips, pieces, extraction, options), vocabulary)
@@ -107,7 +108,8 @@ def _with_corpus_pixels(
 def _plan(
     clips: list[Clip], pieces: WordPieces | None, extraction: ExtractionOptions, options: PrepareOptions
 ) -> StorePlan:
-    """How the stores are opened. The extractors are opened for it too, so that what they lack is said before any work begins."""
+    """How the stores are opened. The extractors are opened for it too, so that what they lack is said before any work
+    begins."""
     extractors = Extraction(extraction)
     about = _about(options)
     protocol = options.protocol
@@ -186,11 +188,9 @@ def _crashed(clip: Clip) -> Outcome:
     return Outcome(clip.id, False, problems=[problem], source=Source.of(clip))
 
 
-def _check_settings(
-    out: Path, extraction: ExtractionOptions, pieces: WordPieces | None, options: PrepareOptions
-) -> None:
-    """Refuse to go on in a folder that was begun with other options: a store would hold two kinds of rows."""
-    settings = {
+def _settings(extraction: ExtractionOptions, pieces: WordPieces | None, options: PrepareOptions) -> dict:
+    """What must not change while a corpus is prepared."""
+    return {
         "max_seconds": extraction.max_seconds,
         "face": extraction.face and str(extraction.face),
         "face_normalisation": options.face_normalisation,
@@ -205,24 +205,6 @@ def _check_settings(
         "corpus": options.corpus or None,
         "lexicon": len(pieces.lexicon.words) if pieces and pieces.lexicon else 0,
     }
-    path = out / SETTINGS
-    if path.is_file():
-        try:
-            begun = json.loads(path.read_text())
-        except ValueError as error:
-            raise MemofastError(f"{path} is damaged; choose another --out") from error
-        changed = [name for name in settings if begun.get(name) != settings[name]]
-        if changed:
-            name = changed[0]
-            raise MemofastError(
-                f"{out} was begun with {name} {begun.get(name)!r}, not {settings[name]!r}; use the same options or another --out"
-            )
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MemofastError(f"{out} cannot be made ({error.strerror}); choose another --out") from error
-    write_json(path, settings)
 
 
 def _finish(

@@ -23,9 +23,11 @@ def load_ray():
 
 
 def run_ray(tasks: Iterable[Task], order: WorkOrder, workers: int) -> Iterator[tuple[Task | None, bool]]:
-    """Work on every task on the cluster that RAY_ADDRESS names, else on `workers` processors of this machine; yields as `run_local` does.
+    """Work on every task on the cluster that RAY_ADDRESS names, else on `workers` processors of this machine; yields as
+    `run_local` does.
 
-    Raises: `MemofastError` where there is no such cluster, and where a shard that was written elsewhere is not seen here.
+    Raises: `MemofastError` where there is no such cluster, and where a shard that was written elsewhere is not seen
+        here.
     """
     ray = load_ray()
     begun = not ray.is_initialized()

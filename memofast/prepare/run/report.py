@@ -34,7 +34,9 @@ REASONS = {
     "no picture": "no frame in this piece",
     "no face": "no face found in any frame",
     "no main face": "nobody is seen in a fifth of the frames",
-    "nobody visible speaks": "no visible mouth moves while somebody speaks; kept without a face (--speaker most-seen takes one)",
+    "nobody visible speaks": (
+        "no visible mouth moves while somebody speaks; kept without a face (--speaker most-seen takes one)"
+    ),
     "no sound track": "the file has no sound",
     "silent": "the sound never exceeds -60 dB",
     "no text": "no words; kept for its faces or speech",
@@ -56,8 +58,9 @@ class Problem:
 class Source:
     """Where a clip came from, so that it can be looked at again.
 
-    picture, sound: absolute paths, None for none. start, end: the piece of them that was used, in seconds from their start, after subtitles were
-    moved; end None: to their end. seconds: length of what was decoded, None where nothing was. text: what is said.
+    picture, sound: absolute paths, None for none. start, end: the piece of them that was used, in seconds from their
+    start, after subtitles were moved; end None: to their end. seconds: length of what was decoded, None where nothing
+    was. text: what is said.
     """
 
     picture: str | None = None
@@ -77,7 +80,8 @@ class Source:
 
 @dataclass
 class Outcome:
-    """What one clip became. kept: it is in the corpus; rows per modality; spoken, speaker: see `Extracted`; source: None in journals without it."""
+    """What one clip became. kept: it is in the corpus; rows per modality; spoken, speaker: see `Extracted`; source:
+    None in journals without it."""
 
     id: str
     kept: bool
@@ -140,7 +144,8 @@ class Journal:
 
 
 def write_report(path: Path, outcomes: list[Outcome], splits: dict[str, int], facts: dict) -> dict:
-    """Write `report.json` and return it: clips kept and dropped, rows, and per reason the count and every clip with its detail."""
+    """Write `report.json` and return it: clips kept and dropped, rows, and per reason the count and every clip with its
+    detail."""
     listed: dict[str, list] = defaultdict(list)
     for outcome in outcomes:
         for problem in outcome.problems:
@@ -185,7 +190,8 @@ def print_report(report: dict, console: Console) -> None:
 
 
 def print_profile(profile: dict, console: Console) -> None:
-    """Print where the time of a run went: seconds over all workers, their share, and how fast that is beside the media."""
+    """Print where the time of a run went: seconds over all workers, their share, and how fast that is beside the
+    media."""
     total = sum(profile["seconds"].values())
     table = Table(title="where the time went, all workers together", title_justify="left")
     for name in ("part", "seconds", "share", "times real time"):

@@ -20,7 +20,8 @@ SHARDS = "shards"
 TIMES = "times.json"
 _MOST_CLIPS = 32  # per shard, where files hold fewer
 _TASKS = 4  # per worker, at least, so that none waits long for the last
-_COMMIT_EVERY = 200  # clips; below the stores' own batch, so that the text record, which marks a clip as done, is never first on disk
+# clips; below the stores' own batch, so that the text record, which marks a clip as done, is never first on disk
+_COMMIT_EVERY = 200
 _COMMIT_AFTER = 5.0  # seconds
 
 

@@ -10,7 +10,8 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """seconds: by part, each without the parts timed inside it. media: seconds of picture or sound that were worked on."""
+    """seconds: by part, each without the parts timed inside it. media: seconds of picture or sound that were worked
+    on."""
 
     def __init__(self):
         self.seconds: Counter[str] = Counter()

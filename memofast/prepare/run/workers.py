@@ -17,9 +17,11 @@ _worker: Worker | None = None
 
 
 def run_local(tasks: Iterable[Task], order: WorkOrder, workers: int) -> Iterator[tuple[Task | None, bool]]:
-    """Work on every task; yields `(task, whether it came to its end)` as tasks end, and `(None, True)` in between as a sign of life.
+    """Work on every task; yields `(task, whether it came to its end)` as tasks end, and `(None, True)` in between as a
+    sign of life.
 
-    A task that did not come to its end is of one file, which ended the process that read it. One worker works in this process.
+    A task that did not come to its end is of one file, which ended the process that read it. One worker works in this
+    process.
     """
     left = deque(tasks)
     if workers <= 1 or len(left) <= 1:

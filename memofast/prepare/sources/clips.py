@@ -21,11 +21,13 @@ AUDIO = {".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma"}
 
 @dataclass(frozen=True)
 class Clip:
-    """One sample to be: where its picture and sound lie (None: nowhere), its piece of them in seconds, what is said, its label.
+    """One sample to be: where its picture and sound lie (None: nowhere), its piece of them in seconds, what is said,
+    its label.
 
     folder: the folder below the source it came from. split: the split named by its source or column.
     group: the dialogue, speaker or the like that a table names. subtitled: its times are those of
-    subtitles. problem: known before decoding. emotions: labels that the sample shares in equally. value: its number, as sentiment.
+    subtitles. problem: known before decoding. emotions: labels that the sample shares in equally. value: its number, as
+    sentiment.
     """
 
     id: str
@@ -48,8 +50,9 @@ class Clip:
 class SourceOptions:
     """columns: which table columns are read. media_root: where a table's files lie, by default beside the table.
 
-    label_pattern: regular expression whose first group, found in a clip's id, is its label. split_column: table column that names the split.
-    subtitles: `auto` (sidecars, else streams inside the file), `sidecar` or `none`; language: of a stream, three letters.
+    label_pattern: regular expression whose first group, found in a clip's id, is its label. split_column: table column
+    that names the split. subtitles: `auto` (sidecars, else streams inside the file), `sidecar` or `none`; language: of
+    a stream, three letters.
     """
 
     columns: Columns = field(default_factory=Columns)
@@ -64,8 +67,8 @@ class SourceOptions:
 def read_sources(sources: Iterable[str], options: SourceOptions) -> list[Clip]:
     """All clips of folders, tables and single files, each given as `PATH` or `SPLIT=PATH`, sorted by id.
 
-    With several sources ids begin with the name of theirs where they would clash. Raises MemofastError when a source is missing or
-    empty, or when an id occurs twice.
+    With several sources ids begin with the name of theirs where they would clash. Raises MemofastError when a source is
+    missing or empty, or when an id occurs twice.
     """
     pattern = _compile(options.label_pattern)
     per_source: list[tuple[str, list[Clip]]] = []
@@ -173,7 +176,8 @@ def _with_timings(clip: Clip, media: Path, folder: Path, options: SourceOptions)
 
 
 def sentence_clips(clip: Clip, sentences: list[Cue], brief: list[Cue]) -> list[Clip]:
-    """A clip for each sentence of a film, numbered in order of time; those that are too short carry that as their problem."""
+    """A clip for each sentence of a film, numbered in order of time; those that are too short carry that as their
+    problem."""
     digits = max(4, len(str(len(sentences) + len(brief))))
     clips = []
     for number, cue in enumerate(sorted(sentences + brief, key=lambda cue: (cue.start, cue.end)), 1):

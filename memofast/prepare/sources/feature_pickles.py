@@ -1,7 +1,9 @@
-"""Feature pickles of MMSA and MultiBench: samples of fixed length with padding and infinities, as rows of their true length.
+"""Feature pickles of MMSA and MultiBench: samples of fixed length with padding and infinities, as rows of their true
+length.
 
-MultiBench (`mosi_raw.pkl`): vision, audio, text [N, 50, width], padded with zeros in front; labels [N, 1, 1]. MMSA (`aligned_50.pkl`,
-`unaligned_50.pkl`): the same and raw_text, text_bert [N, 3, L], audio_lengths, vision_lengths, regression_labels [N], id `video$_$clip`.
+MultiBench (`mosi_raw.pkl`): vision, audio, text [N, 50, width], padded with zeros in front; labels [N, 1, 1]. MMSA
+(`aligned_50.pkl`, `unaligned_50.pkl`): the same and raw_text, text_bert [N, 3, L], audio_lengths, vision_lengths,
+regression_labels [N], id `video$_$clip`.
 Source: the loaders of both, which keep padding, and of which one keeps +inf.
 """
 
@@ -24,7 +26,8 @@ _CLIP = re.compile(r"(.+?)(?:\$_\$.*|\[\d+\])")
 
 @dataclass(frozen=True)
 class PickledSample:
-    """rows: by store [n, width] float32, n may be 0. value: None where it is no number. text: None where the pickle has no sentences."""
+    """rows: by store [n, width] float32, n may be 0. value: None where it is no number. text: None where the pickle has
+    no sentences."""
 
     id: str
     split: str
@@ -36,7 +39,8 @@ class PickledSample:
 
 @dataclass
 class Cleaning:
-    """What was found: values that are not finite by store and kind, the samples and columns they stand in, and other oddities by name."""
+    """What was found: values that are not finite by store and kind, the samples and columns they stand in, and other
+    oddities by name."""
 
     not_finite: dict[str, Counter] = field(default_factory=dict)
     samples: Counter = field(default_factory=Counter)
@@ -56,7 +60,8 @@ class Cleaning:
 def read_feature_pickle(path: Path) -> tuple[list[PickledSample], Cleaning]:
     """All samples of a pickle, padding removed, values that are not finite set to 0 and counted.
 
-    Samples without text rows are left out and counted, as MultiBench does. Raises: `MemofastError` for a file of another layout.
+    Samples without text rows are left out and counted, as MultiBench does. Raises: `MemofastError` for a file of
+    another layout.
     """
     contents = read_pickle(path)
     if not isinstance(contents, dict) or not set(contents) & set(SPLITS):
@@ -140,7 +145,8 @@ def _make_finite(store: str, table: np.ndarray, cleaning: Cleaning) -> None:
 def _spans(
     place: int, tables: Mapping[str, np.ndarray], told: Mapping[str, Any], cleaning: Cleaning
 ) -> dict[str, slice]:
-    """Which rows of a sample are no padding: by its lengths, by its words where all modalities go in the same steps, else by its zeros."""
+    """Which rows of a sample are no padding: by its lengths, by its words where all modalities go in the same steps,
+    else by its zeros."""
     used = {store: table[place].any(1) for store, table in tables.items()}
     words = used["text_features"]
     if "text_bert" in told and np.shape(told["text_bert"][place]) == (3, len(words)):

@@ -1,4 +1,5 @@
-"""What must not stand on both sides of a split: groups such as speakers, films and dialogues, and sentences that say the same."""
+"""What must not stand on both sides of a split: groups such as speakers, films and dialogues, and sentences that say
+the same."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,8 @@ from memofast.prepare.sources.splits import TRAIN, group_of, split_of
 
 @dataclass
 class LeakCheck:
-    """splits: ids of each, after what was dropped. found: for `report.json`, by split. rules: for `corpus.json`. notes: for people."""
+    """splits: ids of each, after what was dropped. found: for `report.json`, by split. rules: for `corpus.json`. notes:
+    for people."""
 
     splits: dict[str, list[str]]
     found: dict[str, dict] = field(default_factory=dict)
@@ -39,16 +41,19 @@ def check_groups(clips: Iterable[Clip], fractions: Mapping[str, float], split_by
     example = f"{divided[0] or 'the top folder'} is in {' and '.join(sorted(homes[divided[0]]))}"
     if split_by != "id":
         raise MemofastError(
-            f"--split-by {split_by} keeps each {split_by} in one split, but {example} ({len(divided)} such), as its source says; "
+            f"--split-by {split_by} keeps each {split_by} in one split, but {example} ({len(divided)} such), as its "
+            "source says; "
             "mend the source, or use --split-by id"
         )
     return [
-        f"note: {len(divided)} of {len(homes)} {kind}s are in several splits ({example}); --split-by {kind} keeps them whole"
+        f"note: {len(divided)} of {len(homes)} {kind}s are in several splits ({example}); --split-by {kind} keeps "
+        "them whole"
     ]
 
 
 def check_sentences(clips: Iterable[Clip], splits: Mapping[str, list[str]], drop: bool) -> LeakCheck:
-    """Find near-duplicates of the other splits' sentences in train, see `near_duplicates`; with `drop` they leave train.
+    """Find near-duplicates of the other splits' sentences in train, see `near_duplicates`; with `drop` they leave
+    train.
 
     Dropped samples stay in the stores, in no split.
     """
@@ -66,7 +71,8 @@ def check_sentences(clips: Iterable[Clip], splits: Mapping[str, list[str]], drop
         longer, count = check.found[name]["longer"], check.found[name]["samples"]
         if count:
             check.notes.append(
-                f"note: {count} of {len(held_out)} sentences of {name} have a near-duplicate in {TRAIN}, {longer} of them of {SHORT} words or more; report.json lists them"
+                f"note: {count} of {len(held_out)} sentences of {name} have a near-duplicate in {TRAIN}, {longer} of "
+                f"them of {SHORT} words or more; report.json lists them"
             )
     if check.found:
         check.rules.append(

@@ -1,15 +1,17 @@
-"""Sentences of two sets that say the same: equal after normalisation where they are short, alike in word pairs where they are longer.
+"""Sentences of two sets that say the same: equal after normalisation where they are short, alike in word pairs where
+they are longer.
 
 The rule, deterministic and symmetric:
 
-- Words are compared: Unicode is folded (NFKC, case), Windows-1252 bytes that survived as control characters count as what they mean,
-  apostrophes vanish ("don't" is "dont"), everything else that is no letter, digit or underscore only separates. A sentence without words is
-  like nothing.
+- Words are compared: Unicode is folded (NFKC, case), Windows-1252 bytes that survived as control characters count as
+  what they mean, apostrophes vanish ("don't" is "dont"), everything else that is no letter, digit or underscore only
+  separates. A sentence without words is like nothing.
 - A sentence of fewer than `SHORT` words is like one with the same words in the same order.
 - A longer one is like another when their sets of neighbouring word pairs have a Jaccard similarity of at least `ALIKE`.
 
-Candidates come from an inverted index over each sentence's rarest pairs; the prefix filter loses none (Chaudhuri et al., "A primitive operator
-for similarity joins in data cleaning", ICDE 2006), so that the result is that of comparing all with all.
+Candidates come from an inverted index over each sentence's rarest pairs; the prefix filter loses none (Chaudhuri et
+al., "A primitive operator for similarity joins in data cleaning", ICDE 2006), so that the result is that of comparing
+all with all.
 """
 
 import math
@@ -39,7 +41,8 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """first, second: for each index of a set with a near-duplicate in the other one, its most similar match there (the first of equals)."""
+    """first, second: for each index of a set with a near-duplicate in the other one, its most similar match there (the
+    first of equals)."""
 
     first: dict[int, Match]
     second: dict[int, Match]
@@ -52,7 +55,8 @@ def words_of(sentence: str) -> Words:
 
 
 def similarity(one: Words, other: Words) -> float:
-    """1 for the same words, 0 where a short sentence differs, else the Jaccard similarity of neighbouring word pairs."""
+    """1 for the same words, 0 where a short sentence differs, else the Jaccard similarity of neighbouring word
+    pairs."""
     if one == other:
         return 1.0
     if min(len(one), len(other)) < SHORT:
@@ -63,7 +67,8 @@ def similarity(one: Words, other: Words) -> float:
 def find_near_duplicates(first: Sequence[str], second: Sequence[str], alike: float = ALIKE) -> NearDuplicates:
     """Compare two sets of sentences.
 
-    Args: alike: least similarity of longer sentences, above 0 and at most 1. Time grows with the number of sentences, not of their pairs.
+    Args: alike: least similarity of longer sentences, above 0 and at most 1. Time grows with the number of sentences,
+        not of their pairs.
     """
     if not 0 < alike <= 1:
         raise ValueError(f"alike must lie above 0 and be at most 1, got {alike}")
@@ -107,7 +112,8 @@ class _Index:
                 self._by_pair[pair].append(words)
 
     def _rarest(self, pairs: frozenset) -> list[tuple[str, str]]:
-        """The pairs of which two similar sentences share at least one, in an order that is the same for all sentences."""
+        """The pairs of which two similar sentences share at least one, in an order that is the same for all
+        sentences."""
         needed = math.ceil(self._alike * len(pairs) - 1e-9)
         return sorted(pairs, key=lambda pair: (self._count[pair], pair))[: len(pairs) - needed + 1]
 

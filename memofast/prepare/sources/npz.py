@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
+from memofast.data.corpus import Corpus, sample_key, write_corpus
 from memofast.errors import MemofastError
 from memofast.files import write_json
 from memofast.store.text_writer import TextWriter
@@ -37,10 +37,23 @@ class Outcome:
         return ", ".join([f"{self.taken} taken", *(f"{len(names)} {reason}" for reason, names in self.refused.items())])
 
 
-def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> dict[str, np.ndarray]:
-    """Columns of one feature file: the first `longest` frames with confidence strictly above the threshold (all without confidence).
+@dataclass(frozen=True)
+class FeatureFolder:
+    """Where the files `<id>.npz` of a modality lie; of each the first `longest` rows with a confidence above
+    `confidence_above`, `rate` a second."""
 
-    Returns: `rows` [n, width] and what the file has of `confidence` [n], `soft_labels` [n, classes], `times` [n] seconds (frame_idxs / rate).
+    path: Path
+    confidence_above: float
+    longest: int
+    rate: float
+
+
+def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> dict[str, np.ndarray]:
+    """Columns of one feature file: the first `longest` frames with confidence strictly above the threshold (all without
+    confidence).
+
+    Returns: `rows` [n, width] and what the file has of `confidence` [n], `soft_labels` [n, classes], `times` [n]
+        seconds (frame_idxs / rate).
     Raises: `ValueError` saying what is wrong with the file.
     """
     try:
@@ -70,31 +83,23 @@ def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> 
     return columns
 
 
-def import_features(
-    folder: Path,
-    out: Path,
-    ids: Iterable[str],
-    *,
-    confidence_above: float,
-    longest: int,
-    rate: float,
-    extractor: str = "",
-) -> Outcome:
-    """Write the feature store `out` from `folder/<id>.npz`; files that are missing or unsound are counted, and their ids left out.
+def import_rows(folder: FeatureFolder, out: Path, ids: Iterable[str], extractor: str = "") -> Outcome:
+    """Write the feature store `out` from the files of `folder`; files that are missing or unsound are counted, and
+    their ids left out.
 
     The first sound file fixes width and columns. Raises: `MemofastError` where there is no folder or no sound file.
     """
-    if not folder.is_dir():
-        raise MemofastError(f"no folder {folder}: check the path")
+    if not folder.path.is_dir():
+        raise MemofastError(f"no folder {folder.path}: check the path")
     outcome, writer = Outcome(), None
     try:
         for id in ids:
-            path = folder / f"{id}.npz"
+            path = folder.path / f"{id}.npz"
             if not path.is_file():
                 outcome.refuse("missing", id)
                 continue
             try:
-                columns = read_npz(path, confidence_above, longest, rate)
+                columns = read_npz(path, folder.confidence_above, folder.longest, folder.rate)
             except ValueError as error:
                 outcome.refuse(str(error), str(path))
                 continue
@@ -106,7 +111,9 @@ def import_features(
                 writer.put(id, **columns)
             outcome.taken += 1
         if writer is None:
-            raise MemofastError(f"no file of {folder} can be used ({outcome}): check that files are named <id>.npz")
+            raise MemofastError(
+                f"no file of {folder.path} can be used ({outcome}): check that files are named <id>.npz"
+            )
         writer.finish()
     finally:
         if writer is not None:
@@ -159,7 +166,8 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def import_captions(captions: Mapping[str, tuple[str, Any]], out: Path, vocabulary: Path) -> Outcome:
-    """Write the text store `out`: lower-cased WordPiece of each whitespace word, at most 100 words; empty sentences are left out."""
+    """Write the text store `out`: lower-cased WordPiece of each whitespace word, at most 100 words; empty sentences are
+    left out."""
     from tokenizers import BertWordPieceTokenizer
 
     if not vocabulary.is_file():
@@ -194,8 +202,6 @@ def import_captions(captions: Mapping[str, tuple[str, Any]], out: Path, vocabula
 
 def _splits(ids: list[str], splits: Path | None, validation: int, name: str) -> dict[str, list[str]]:
     if splits is None:
-        from memofast.data.corpus import sample_key
-
         order = sorted(ids, key=lambda id: sample_key(name, id))  # any fixed order that has nothing to do with the ids
         chosen = set(order[:validation])
         parts = {"train": [id for id in ids if id not in chosen], "validation": [id for id in ids if id in chosen]}
@@ -208,57 +214,32 @@ def _splits(ids: list[str], splits: Path | None, validation: int, name: str) -> 
     return {split: [id for id in part if id in there] for split, part in wanted.items()}
 
 
-def main(
-    captions: Annotated[Path, typer.Option(help="JSON: {id: [sentence]} or {id: {txt: [sentence], label: ...}}.")],
-    out: Annotated[Path, typer.Option(help="Folder of the corpus to write; run again to resume.")],
-    vocabulary: Annotated[Path, typer.Option(help="vocab.txt of bert-base-uncased.")],
-    name: Annotated[str, typer.Option(help="Name of the corpus; part of every sample's random numbers.")] = "imported",
-    visual: Annotated[Path | None, typer.Option(help="Folder of face features, <id>.npz.")] = None,
-    speech: Annotated[Path | None, typer.Option(help="Folder of speech features, <id>.npz.")] = None,
-    visual_confidence: Annotated[float, typer.Option(help="Keep faces with a confidence strictly above this.")] = 0.5,
-    visual_rows: Annotated[int, typer.Option(help="Keep the first so many faces.")] = 36,
-    visual_rate: Annotated[float, typer.Option(help="Face frames per second, to turn frame_idxs into times.")] = 10.0,
-    speech_rows: Annotated[int, typer.Option(help="Keep the first so many speech rows.")] = 64,
-    speech_rate: Annotated[float, typer.Option(help="Speech rows per second.")] = 50 / 3,
-    splits: Annotated[Path | None, typer.Option(help="JSON: {split: [ids]}. Default: train and val.")] = None,
-    validation: Annotated[int, typer.Option(help="Without --splits: samples that form split validation.")] = 0,
-) -> None:
-    """Import .npz features and captions of the original system as a corpus.
+def import_export(
+    captions: Path,
+    folders: Mapping[str, FeatureFolder],
+    vocabulary: Path,
+    out: Path,
+    name: str,
+    splits: Path | None,
+    validation: int,
+) -> tuple[Corpus, dict[str, Outcome]]:
+    """Write the corpus `name` to `out` from captions and the feature folders of modalities; what was refused is kept in
+    `import.json`.
 
-    Example: memofast import-npz --captions ref_captions.json --visual faces --speech wav2vec --vocabulary vocab.txt --out movies
+    splits: file of `{split: [ids]}`; without it `validation` samples form the split of that name and the others train.
+    Returns: the corpus, and what was taken by modality. Raises: `MemofastError` where nothing can be imported or a file
+        is not what it should be.
     """
-    from memofast.data.corpus import write_corpus
-
     sentences = read_captions(captions)
     outcomes = {"text": import_captions(sentences, out / "text", vocabulary)}
     refused = set(outcomes["text"].refused.get("without words", ()))
     ids = [id for id in sentences if id not in refused]
     if not ids:
         raise MemofastError(f"captions {captions} give no sample ({outcomes['text']}): nothing to import")
-    stores = {"text": out / "text"}
-    if visual is not None:
-        stores["visual"] = out / "visual"
-        outcomes["visual"] = import_features(
-            visual, stores["visual"], ids, confidence_above=visual_confidence, longest=visual_rows, rate=visual_rate
-        )
-    if speech is not None:
-        stores["speech"] = out / "speech"
-        outcomes["speech"] = import_features(
-            speech, stores["speech"], ids, confidence_above=1.0, longest=speech_rows, rate=speech_rate
-        )
+    for modality, folder in folders.items():
+        outcomes[modality] = import_rows(folder, out / modality, ids)
+    stores = {modality: out / modality for modality in outcomes}
     corpus = write_corpus(out, name, stores, _splits(ids, splits, validation, name))
-    write_json(
-        out / "import.json",
-        {modality: {"taken": o.taken, "refused": o.refused} for modality, o in outcomes.items()},
-    )
-    for modality, outcome in outcomes.items():
-        print(f"{modality}: {outcome}")
-    print(
-        f"corpus {corpus.name} at {out}: {', '.join(f'{split} {len(corpus.split(split))}' for split in corpus.splits)}"
-    )
-
-
-if __name__ == "__main__":
-    from memofast.cli import run
-
-    run(main, "python -m memofast.prepare.sources.npz")
+    kept = {modality: {"taken": found.taken, "refused": found.refused} for modality, found in outcomes.items()}
+    write_json(out / "import.json", kept)
+    return corpus, outcomes

@@ -1,4 +1,5 @@
-"""What belongs to a corpus beside its clips: its classes in order, groups that stay whole, folds, and facts for `corpus.json`."""
+"""What belongs to a corpus beside its clips: its classes in order, groups that stay whole, folds, and facts for
+`corpus.json`."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,10 +22,12 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Protocol:
-    """classes: of `label`, in order; else the labels found, by name. emotions: classes that a sample has shares of. value: what its number means.
+    """classes: of `label`, in order; else the labels found, by name. emotions: classes that a sample has shares of.
+    value: what its number means.
 
-    groups: name -> id -> group. schemes: of folds. whole: group that the splits must not share. scripted: everybody says the same
-    sentences, so that a sentence in two splits is no leak. facts: entries for `corpus.json`. notes: for people.
+    groups: name -> id -> group. schemes: of folds. whole: group that the splits must not share. scripted: everybody
+    says the same sentences, so that a sentence in two splits is no leak. facts: entries for `corpus.json`. notes: for
+    people.
     """
 
     classes: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Pickles of others, read without running what they ask for: numpy arrays and plain Python values, nothing else.
 
-An ordinary unpickler calls whatever a file names. This one knows a fixed list of classes and functions and refuses all others by name.
+An ordinary unpickler calls whatever a file names. This one knows a fixed list of classes and functions and refuses all
+others by name.
 """
 
 import pickle

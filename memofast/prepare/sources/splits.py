@@ -10,7 +10,8 @@ TRAIN = "train"
 
 
 def parse_fractions(given: list[str]) -> dict[str, float]:
-    """Fractions from `validation=0.1` pairs; raises MemofastError where they are no fractions or leave nothing to train."""
+    """Fractions from `validation=0.1` pairs; raises MemofastError where they are no fractions or leave nothing to
+    train."""
     fractions = {}
     for pair in given:
         name, _, value = pair.partition("=")
@@ -28,8 +29,8 @@ def parse_fractions(given: list[str]) -> dict[str, float]:
 def assign_splits(clips: Iterable[Clip], fractions: Mapping[str, float], split_by: str) -> dict[str, list[str]]:
     """Ids of each split, sorted.
 
-    A clip whose source names its split is in that one. The others are drawn by BLAKE2b of their id, or of their group by `split_by` (one
-    speaker's clips stay together), so that a clip keeps its split when others come or go.
+    A clip whose source names its split is in that one. The others are drawn by BLAKE2b of their id, or of their group
+    by `split_by` (one speaker's clips stay together), so that a clip keeps its split when others come or go.
     """
     splits: dict[str, list[str]] = {}
     for clip in clips:
@@ -44,7 +45,8 @@ def split_of(clip: Clip, fractions: Mapping[str, float], split_by: str) -> str:
 
 
 def group_of(clip: Clip, kind: str) -> str | None:
-    """The clip's `folder`, media `file` or the table's `group`; its `id` where that is asked for, None where it has none."""
+    """The clip's `folder`, media `file` or the table's `group`; its `id` where that is asked for, None where it has
+    none."""
     file = clip.picture or clip.sound
     groups = {"id": clip.id, "folder": clip.folder, "group": clip.group, "file": file and str(file)}
     return groups[kind]

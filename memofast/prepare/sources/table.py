@@ -1,4 +1,5 @@
-"""Tables of samples: CSV, TSV, JSON and JSON lines with columns id, file, start, end, text, label and group under any names."""
+"""Tables of samples: CSV, TSV, JSON and JSON lines with columns id, file, start, end, text, label and group under any
+names."""
 
 import csv
 import io
@@ -18,7 +19,8 @@ _CSV = {".csv", ".tsv", ".txt"}
 class Columns:
     """Name of the table's column for each field, or a template of several, as `dia{Dialogue_ID}_utt{Utterance_ID}`.
 
-    emotions, value: read only where a column is named, since tables often have columns of these names that mean something else.
+    emotions, value: read only where a column is named, since tables often have columns of these names that mean
+    something else.
     """
 
     id: str = "id"
@@ -45,10 +47,12 @@ def parse_columns(given: list[str]) -> Columns:
 
 
 def read_table(path: Path, columns: Columns, split_column: str | None = None) -> list[dict[str, str]]:
-    """Rows of a table, each a dict of the fields it has: `id`, `file`, `start`, `end`, `text`, `label`, `group`, `emotions`, `value`, `split`.
+    """Rows of a table, each a dict of the fields it has: `id`, `file`, `start`, `end`, `text`, `label`, `group`,
+    `emotions`, `value`, `split`.
 
-    Fields under their own name may be absent; a column that was given another name must be there. JSON is a list of objects, an object of
-    objects by id, or of captions as MEmoBERT's `ref_captions.json` (`{id: [sentence]}`, `{id: {"txt": [sentence], "label": l}}`).
+    Fields under their own name may be absent; a column that was given another name must be there. JSON is a list of
+    objects, an object of objects by id, or of captions as MEmoBERT's `ref_captions.json` (`{id: [sentence]}`, `{id:
+    {"txt": [sentence], "label": l}}`).
     Raises MemofastError for no rows, a missing column or an unknown format.
     """
     rows = _raw_rows(path, columns.emotions)
@@ -64,7 +68,8 @@ def read_table(path: Path, columns: Columns, split_column: str | None = None) ->
             raise MemofastError(f"{path} has no column {column!r} for {name}; it has {', '.join(header)}")
     if not present.keys() & {"file", "text"}:
         raise MemofastError(
-            f"{path} has neither a file nor a text column; it has {', '.join(header)}: name one, e.g. --column text={header[-1]}"
+            f"{path} has neither a file nor a text column; it has {', '.join(header)}: name one, e.g. --column "
+            f"text={header[-1]}"
         )
     return [{name: _value(row, column) for name, column in present.items()} for row in rows]
 

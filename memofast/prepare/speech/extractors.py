@@ -1,9 +1,8 @@
 """Speech rows: which extractor `--speech` names, what is made of its frames, and when each row is."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -11,12 +10,12 @@ import numpy as np
 
 from memofast.errors import MemofastError
 from memofast.prepare.choices import Kind, parse_choice
+from memofast.prepare.speech.rows import functionals, mean_rows, parts_of, row_times
 
-SHORTEST = 800  # samples; less than 50 ms has no row
 
-
-class SpeechRows(Protocol):
-    """Called with sound [samples] float32 at 16 kHz; gives rows [n, width] float32, row i made of `window` seconds from i * `hop` seconds on.
+class SpeechExtractor(Protocol):
+    """Called with sound [samples] float32 at 16 kHz; gives rows [n, width] float32, row i made of `window` seconds from
+    i * `hop` seconds on.
 
     dtype: in which a store keeps them.
     """
@@ -36,8 +35,8 @@ class SpeechRows(Protocol):
 class SpeechChoice:
     """kind: a key of `KINDS` or none; path: a model's folder; layer: of a model, `last`, `conv` or a number from 1.
 
-    mean: frames averaged into a row. parts: not empty for `functionals` in place of means. normalise: openSMILE's descriptors z-normed within the
-    `clip`, or as they are (`none`).
+    mean: frames averaged into a row. parts: not empty for `functionals` in place of means. normalise: openSMILE's
+    descriptors z-normed within the `clip`, or as they are (`none`).
     """
 
     kind: str
@@ -64,7 +63,7 @@ class SpeechChoice:
         """Middles of what the rows of so many frames cover, in seconds from the sound's start: [m] float32."""
         if not self.parts:
             return row_times(frames, self.mean, hop, window)
-        middles = [(first + last - 1) * (hop / 2) + window / 2 for first, last in _parts(frames, self.parts)]
+        middles = [(first + last - 1) * (hop / 2) + window / 2 for first, last in parts_of(frames, self.parts)]
         return np.array(middles, np.float32)
 
     def __str__(self) -> str:
@@ -99,7 +98,8 @@ _DEFAULT_MEAN_OF_MODELS = 3  # 60 ms; this and the 50 ms of ComParE as in MEmoBE
 
 
 def parse_speech(text: str, mean: int | None, parts: str | None = None) -> SpeechChoice:
-    """The choice behind `--speech`, `--speech-mean` and `--speech-functionals`; raises MemofastError for an unknown one."""
+    """The choice behind `--speech`, `--speech-mean` and `--speech-functionals`; raises MemofastError for an unknown
+    one."""
     kind, path, settings = parse_choice(text, "--speech", KINDS)
     layer = settings.get("layer", "last")
     if layer not in {"last", "conv"} and not (layer.isascii() and layer.isdigit() and int(layer) > 0):
@@ -115,7 +115,8 @@ def parse_speech(text: str, mean: int | None, parts: str | None = None) -> Speec
     numbers = parse_functionals(parts)
     if KINDS[kind] is _OPENSMILE and normalise == "clip" and 1 in numbers:
         raise MemofastError(
-            f"--speech-functionals {parts}: z-normed within the clip, descriptors have mean 0 and deviation 1 over all of it; give --speech {kind},normalise=none"
+            f"--speech-functionals {parts}: z-normed within the clip, descriptors have mean 0 and deviation 1 over "
+            f"all of it; give --speech {kind},normalise=none"
         )
     return SpeechChoice(kind, path, 1, layer, normalise, numbers)
 
@@ -124,7 +125,8 @@ def parse_functionals(text: str) -> tuple[int, ...]:
     """`1+2+4` as numbers; raises MemofastError for anything else."""
     if not re.fullmatch(r"[1-9]\d{0,2}(\+[1-9]\d{0,2})*", text):
         raise MemofastError(
-            f"--speech-functionals {text!r}: give how many parts an utterance is divided into, as 1+2+4 for itself, halves and quarters"
+            f"--speech-functionals {text!r}: give how many parts an utterance is divided into, as 1+2+4 for itself, "
+            "halves and quarters"
         )
     return tuple(map(int, text.split("+")))
 
@@ -133,7 +135,7 @@ def functionals_name(parts: Sequence[int]) -> str:
     return "+".join(map(str, parts))
 
 
-def open_speech(choice: SpeechChoice, device: str = "cpu") -> SpeechRows | None:
+def open_speech(choice: SpeechChoice, device: str = "cpu") -> SpeechExtractor | None:
     """The extractor of a choice, a model on `device`; raises MemofastError naming what is missing."""
     if choice.kind == "none":
         return None
@@ -149,34 +151,3 @@ def open_speech(choice: SpeechChoice, device: str = "cpu") -> SpeechRows | None:
     from memofast.prepare.speech.models import SpeechModel
 
     return SpeechModel(choice.kind, choice.path, choice.layer, open_device(device))
-
-
-def mean_rows(rows: np.ndarray, k: int) -> np.ndarray:
-    """Means of k consecutive rows, the last group as long as it is: [n, width] -> [ceil(n / k), width]."""
-    if k == 1 or len(rows) == 0:
-        return rows
-    starts = np.arange(0, len(rows), k)
-    counts = np.diff(np.append(starts, len(rows)))
-    return (np.add.reduceat(rows, starts, axis=0, dtype=np.float64) / counts[:, None]).astype(np.float32)
-
-
-def functionals(frames: np.ndarray, parts: Sequence[int]) -> np.ndarray:
-    """Mean, then standard deviation, of the frames of each part, where an utterance is divided into so many equal parts in turn; of one frame the
-    deviation is 0, and of few frames there are as many parts as frames. [n, width] -> [sum of parts, 2 width] float32."""
-    pieces = [frames[first:last].astype(np.float64) for first, last in _parts(len(frames), parts)]
-    rows = [np.concatenate((piece.mean(0), piece.std(0))) for piece in pieces]
-    return np.array(rows, np.float32).reshape(-1, 2 * frames.shape[1])
-
-
-def _parts(frames: int, parts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """First frame of each part, and the one behind its last."""
-    for number in parts if frames else ():
-        edges = np.linspace(0, frames, min(number, frames) + 1).round().astype(int)
-        yield from pairwise(edges.tolist())
-
-
-def row_times(count: int, k: int, hop: float, window: float) -> np.ndarray:
-    """Middles of what the means of k of `count` rows cover, in seconds from the sound's start: [ceil(count / k)] float32."""
-    first = np.arange(0, count, k)
-    last = np.minimum(first + k, count) - 1
-    return ((first + last) * (hop / 2) + window / 2).astype(np.float32)

@@ -10,7 +10,8 @@ _LOWEST, _HIGHEST = 20.0, 8000.0  # Hz
 
 
 class LogMel:
-    """Log power in 80 mel bands every 10 ms; the loudest 80 dB of a clip, scaled as (log10 + 4) / 4 (the scaling of Whisper)."""
+    """Log power in 80 mel bands every 10 ms; the loudest 80 dB of a clip, scaled as (log10 + 4) / 4 (the scaling of
+    Whisper)."""
 
     name = "logmel"
     width = BANDS
@@ -38,7 +39,8 @@ class LogMel:
 
 
 def mel_bank() -> np.ndarray:
-    """[257, 80] float32: triangles between points equally spaced on the mel scale 2595 log10(1 + f / 700), each of unit area."""
+    """[257, 80] float32: triangles between points equally spaced on the mel scale 2595 log10(1 + f / 700), each of unit
+    area."""
     low, high = (2595 * np.log10(1 + f / 700) for f in (_LOWEST, _HIGHEST))
     edges = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
     frequencies = np.arange(_FFT // 2 + 1) * SAMPLE_RATE / _FFT

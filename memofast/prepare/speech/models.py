@@ -1,7 +1,7 @@
 """Rows of wav2vec 2.0, HuBERT, WavLM and data2vec from local transformers folders.
 
-A clip's sound runs alone, never padded beside others: in the base models group norm reaches over the whole sound, padding included, and
-a clip's rows must be the same to the bit whichever clips are left to do.
+A clip's sound runs alone, never padded beside others: in the base models group norm reaches over the whole sound,
+padding included, and a clip's rows must be the same to the bit whichever clips are left to do.
 """
 
 from pathlib import Path
@@ -17,10 +17,11 @@ _TYPES = {"wav2vec2": "wav2vec2", "hubert": "hubert", "wavlm": "wavlm", "data2ve
 
 
 class SpeechModel:
-    """Activations of one layer, a row every `hop` seconds of `window` seconds of sound (20 and 25 ms in the published models).
+    """Activations of one layer, a row every `hop` seconds of `window` seconds of sound (20 and 25 ms in the published
+    models).
 
-    layer: `last`, the last hidden states; a number from 1, what that layer of the encoder gives; `conv`, what the convolutions give, before
-    their norm and projection.
+    layer: `last`, the last hidden states; a number from 1, what that layer of the encoder gives; `conv`, what the
+    convolutions give, before their norm and projection.
     """
 
     dtype = "float16"
@@ -72,7 +73,8 @@ class SpeechModel:
 
 
 def _normalises(path: Path) -> bool:
-    """Whether the model was made for sounds of mean 0 and variance 1; yes where its folder does not say, as in transformers."""
+    """Whether the model was made for sounds of mean 0 and variance 1; yes where its folder does not say, as in
+    transformers."""
     settings = preprocessing(path, "feature_extractor")
     rate = settings.get("sampling_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE:

@@ -1,16 +1,19 @@
-"""Low-level descriptors of openSMILE, whose licence allows research and personal use only; it is never installed unless asked for."""
+"""Low-level descriptors of openSMILE, whose licence allows research and personal use only; it is never installed unless
+asked for."""
 
 import numpy as np
 
 from memofast.errors import MemofastError
 from memofast.prepare.media.decoding import SAMPLE_RATE
-from memofast.prepare.speech.extractors import SHORTEST
+from memofast.prepare.speech.rows import SHORTEST
 
 
 class _OpenSmile:
-    """Descriptors of one feature set every 10 ms. within_clip: whether they are z-normed within the clip; as they are, some exceed float16.
+    """Descriptors of one feature set every 10 ms. within_clip: whether they are z-normed within the clip; as they are,
+    some exceed float16.
 
-    Energy and spectrum of row i are those of the 20 ms from i * 10 ms on; descriptors of the pitch look at 60 ms from there.
+    Energy and spectrum of row i are those of the 20 ms from i * 10 ms on; descriptors of the pitch look at 60 ms from
+    there.
     """
 
     name: str
@@ -26,7 +29,8 @@ class _OpenSmile:
             import opensmile
         except ImportError as error:
             raise MemofastError(
-                f'--speech {self.name} needs openSMILE (non-commercial licence), which is not installed: pip install "memofast[opensmile]"'
+                f"--speech {self.name} needs openSMILE (non-commercial licence), which is not installed: pip install "
+                '"memofast[opensmile]"'
             ) from error
         self.fingerprint = (
             f"opensmile-{opensmile.__version__}-{'+'.join(dict.fromkeys(name for name, _ in self._sets))}"

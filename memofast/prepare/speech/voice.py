@@ -15,7 +15,8 @@ _CHUNK = 512  # samples that silero judges at once
 
 
 class VoiceActivity(Protocol):
-    """Called with sound [samples] float32 at 16 kHz; says whether there is speech, [n] bool, one every `hop` seconds."""
+    """Called with sound [samples] float32 at 16 kHz; says whether there is speech, [n] bool, one every `hop`
+    seconds."""
 
     name: str
     hop: float
@@ -24,8 +25,9 @@ class VoiceActivity(Protocol):
 
 
 class EnergyVoice:
-    """Speech is where 60 % of the eleven frames around are loud: above 5.5 + half the mean log energy of the sound, on the scale of 16-bit samples
-    (Kaldi's rule, as MEmoBERT's preparation meant it), and 9 dB above the quietest tenth, so that constant noise is none.
+    """Speech is where 60 % of the eleven frames around are loud: above 5.5 + half the mean log energy of the sound, on
+    the scale of 16-bit samples (Kaldi's rule, as MEmoBERT's preparation meant it), and 9 dB above the quietest tenth,
+    so that constant noise is none.
 
     Music passes for speech: for films prefer silero.
     """
@@ -74,7 +76,8 @@ class SileroVoice:
 
 
 def open_voice(kind: str) -> VoiceActivity:
-    """`silero`, `energy`, or `auto`: silero where it is installed. Raises MemofastError for another kind and where silero is not installed."""
+    """`silero`, `energy`, or `auto`: silero where it is installed. Raises MemofastError for another kind and where
+    silero is not installed."""
     if kind == "energy":
         return EnergyVoice()
     if kind not in ("silero", "auto"):

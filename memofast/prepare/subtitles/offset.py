@@ -15,7 +15,8 @@ _BETTER = 0.1  # gain of correlation from which cues are moved
 
 @dataclass(frozen=True)
 class Offset:
-    """seconds: to be added to the cues' times. correlation: of cues and speech after that; before: of the cues as they are."""
+    """seconds: to be added to the cues' times. correlation: of cues and speech after that; before: of the cues as they
+    are."""
 
     seconds: float
     correlation: float
@@ -33,7 +34,8 @@ class Offset:
 
 
 def estimate_offset(cues: list[Cue], speech: np.ndarray, hop: float) -> Offset | None:
-    """The shift of up to a minute at which cues and speech [n] bool, one every `hop` seconds, correlate best; None with too few cues or no change.
+    """The shift of up to a minute at which cues and speech [n] bool, one every `hop` seconds, correlate best; None with
+    too few cues or no change.
 
     Among equally good shifts the smallest is taken.
     """

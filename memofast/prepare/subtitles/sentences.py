@@ -1,4 +1,5 @@
-"""From subtitle cues to sentences: lines of one script, one speaker each, joined where a sentence goes over two cues."""
+"""From subtitle cues to sentences: lines of one script, one speaker each, joined where a sentence goes over two
+cues."""
 
 import re
 import unicodedata
@@ -22,9 +23,9 @@ _SECOND_SCRIPT = 0.25  # share of a file's lines from which a script is a langua
 class SentenceRules:
     """How cues become sentences.
 
-    shortest: seconds; shorter sentences are set aside. longest: seconds; joining goes no further. gap: seconds between cues that may still
-    be one sentence. script: of the lines that are kept where a file has lines of two, by the first word of Unicode's names of its letters (latin,
-    cyrillic, greek, ...; cjk for Chinese, Japanese and Korean).
+    shortest: seconds; shorter sentences are set aside. longest: seconds; joining goes no further. gap: seconds between
+    cues that may still be one sentence. script: of the lines that are kept where a file has lines of two, by the first
+    word of Unicode's names of its letters (latin, cyrillic, greek, ...; cjk for Chinese, Japanese and Korean).
     """
 
     shortest: float = 1.0
@@ -36,8 +37,8 @@ class SentenceRules:
 def sentences_of(cues: list[Cue], rules: SentenceRules) -> tuple[list[Cue], list[Cue]]:
     """Sentences in time order, and those that are too short. A cue's text has its lines apart; a sentence is one line.
 
-    What is not said is taken out: descriptions in brackets, songs between notes, names of speakers in capitals. Dashes at the
-    beginning of lines mark speakers: a cue of two is split, its time shared out by letters.
+    What is not said is taken out: descriptions in brackets, songs between notes, names of speakers in capitals. Dashes
+    at the beginning of lines mark speakers: a cue of two is split, its time shared out by letters.
     """
     cues = _of_one_script(cues, rules.script)
     said = [part for cue in cues for part in _by_speaker(cue) if part.text]

@@ -12,8 +12,8 @@ CARRIERS = {".mkv", ".webm", ".mp4", ".m4v", ".mov", ".ts", ".avi"}  # kinds of 
 def stream_cues(path: Path, language: str | None = None) -> list[Cue]:
     """Cues of one subtitle stream in time order, [] where the file holds no text or does not open.
 
-    Args: language: three letters as the file names it (`eng`); of the streams in it, or of all if there is none, the one with the most
-    seconds of text is read. Subtitles that are pictures are none.
+    Args: language: three letters as the file names it (`eng`); of the streams in it, or of all if there is none, the
+    one with the most seconds of text is read. Subtitles that are pictures are none.
     """
     try:
         with av.open(str(path), metadata_errors="ignore") as container:

@@ -57,7 +57,8 @@ def read_cues(path: Path) -> list[Cue]:
     """Cues of a sidecar file in time order; cues without text or without duration are left out.
 
     Subtitles are read by pysubs2; text of .srt and .vtt ends at the first empty line, and indexes may be missing.
-    A GRID alignment is one cue over the whole file: its words without `sil` and `sp`. Raises MemofastError on a malformed alignment.
+    A GRID alignment is one cue over the whole file: its words without `sil` and `sp`. Raises MemofastError on a
+    malformed alignment.
     """
     text = read_text(path)
     return _align_cues(path, text) if path.suffix.lower() == WORDS else subtitle_cues(text)
@@ -79,7 +80,8 @@ def _align_cues(path: Path, text: str) -> list[Cue]:
 
 
 def subtitle_cues(text: str) -> list[Cue]:
-    """Cues of SubRip, WebVTT or Advanced SubStation Alpha, told apart by how the text begins; comments and drawings are none."""
+    """Cues of SubRip, WebVTT or Advanced SubStation Alpha, told apart by how the text begins; comments and drawings are
+    none."""
     text = "\n".join(text.splitlines())
     begin = text.lstrip()
     kind = "vtt" if begin.startswith("WEBVTT") else "ass" if begin.startswith("[") else "srt"

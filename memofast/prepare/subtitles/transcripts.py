@@ -1,6 +1,7 @@
 """Sentences by speech recognition, for media without text: one transcript per file, with the time of every word.
 
-Transcripts lie in the corpus folder, one JSON file each, so that an interrupted run does not hear a film twice and a person can read them.
+Transcripts lie in the corpus folder, one JSON file each, so that an interrupted run does not hear a film twice and a
+person can read them.
 """
 
 import hashlib
@@ -120,9 +121,9 @@ def add_transcripts(
 ) -> list[Clip]:
     """The clips, those of files with sound and without any text replaced by what is said in them.
 
-    A clip with times of its own, and a whole file no longer than a sentence may be, gets the words inside. A longer file is cut into the sentences
-    of its transcript, as subtitles would cut it. Where nobody says anything the clip stays as it is. Files that do not open are left to the preparation,
-    which reports them.
+    A clip with times of its own, and a whole file no longer than a sentence may be, gets the words inside. A longer
+    file is cut into the sentences of its transcript, as subtitles would cut it. Where nobody says anything the clip
+    stays as it is. Files that do not open are left to the preparation, which reports them.
     """
     files = {clip.sound for clip in clips if clip.text} - {None}
     silent = sorted({clip.sound for clip in clips if clip.sound and clip.sound not in files and not clip.problem})

@@ -15,7 +15,8 @@ _MARKS = (  # UTF-32 before UTF-16: the mark of UTF-16-LE begins that of UTF-32-
 
 
 def decode_text(raw: bytes) -> str:
-    """Text of a file: by its byte-order mark, else line by line as UTF-8 where that is valid and as Windows-1252 where not.
+    """Text of a file: by its byte-order mark, else line by line as UTF-8 where that is valid and as Windows-1252 where
+    not.
 
     Lines are judged one by one because real tables mix both. Bytes that Windows-1252 does not define become U+FFFD.
     """

@@ -1,7 +1,7 @@
 """Rows of sentences by any transformers text encoder, in a store of its own beside those that pre-training reads.
 
-`CORPUS/text_features` holds one record per sentence: a row per word piece of the encoder's own tokenizer, or one row. Open it with
-`memofast.store.FeatureStore.open`.
+`CORPUS/text_features` holds one record per sentence: a row per word piece of the encoder's own tokenizer, or one row.
+Open it with `memofast.store.FeatureStore.open`.
 """
 
 import multiprocessing
@@ -27,7 +27,8 @@ _COMMIT_EVERY = 500  # sentences
 
 @dataclass(frozen=True)
 class TextChoice:
-    """path: the encoder's folder. rows: `pieces`, one per word piece without special tokens, or `sentence`, their mean."""
+    """path: the encoder's folder. rows: `pieces`, one per word piece without special tokens, or `sentence`, their
+    mean."""
 
     path: Path
     rows: str = "pieces"
@@ -90,7 +91,8 @@ def write_text_features(
     workers: int,
     about: dict[str, str],
 ) -> dict:
-    """Write rows of `(id, sentence)` to the store `out/text_features` and return its meta; what the store holds is not computed again.
+    """Write rows of `(id, sentence)` to the store `out/text_features` and return its meta; what the store holds is not
+    computed again.
 
     about: source and licence. Raises: MemofastError where the encoder does not open or the store holds other rows.
     """

@@ -30,7 +30,8 @@ class Lexicon:
 def read_lexicon(path: Path) -> Lexicon:
     """A lexicon of `word<TAB>class` lines, or of the NRC's `word<TAB>class<TAB>0|1`.
 
-    Of an NRC file only MEmoBERT's six classes are used; a word with several keeps the last one met. Raises MemofastError.
+    Of an NRC file only MEmoBERT's six classes are used; a word with several keeps the last one met. Raises
+    MemofastError.
     """
     rows = [line.split("\t") for line in read_text(path).splitlines() if line.strip()]
     rows = [[field.strip() for field in row] for row in rows]
@@ -47,7 +48,8 @@ def read_lexicon(path: Path) -> Lexicon:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Word pieces of one sentence without [CLS] and [SEP]: id, word index and lexicon class (-1: none) of each piece."""
+    """Word pieces of one sentence without [CLS] and [SEP]: id, word index and lexicon class (-1: none) of each
+    piece."""
 
     ids: list[int] = field(default_factory=list)
     words: list[int] = field(default_factory=list)

@@ -1,4 +1,5 @@
-"""`memofast prepare --corpus`: from a folder as distributed to stores, groups and folds; tables with groups, several labels and numbers."""
+"""`memofast prepare --corpus`: from a folder as distributed to stores, groups and folds; tables with groups, several
+labels and numbers."""
 
 import json
 import sys

@@ -1,4 +1,5 @@
-"""Extractors through the whole command: what stands in the stores, and that it does not depend on how often or by how many it was done."""
+"""Extractors through the whole command: what stands in the stores, and that it does not depend on how often or by how
+many it was done."""
 
 import json
 import shutil
@@ -11,11 +12,10 @@ from media import write_clip
 from tiny_models import save_bert, save_speech_model, save_vit
 
 from memofast.data.corpus import Corpus
-from memofast.prepare.faces import normalisation as face_normalisation
 from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
 from memofast.prepare.faces.densenet import DenseNet
 from memofast.prepare.faces.detection import Face
-from memofast.prepare.run import extraction, pipeline
+from memofast.prepare.run import extraction, pipeline, pixel_normalisation
 from memofast.store import FeatureStore
 
 EYES = np.array([12.0, 14.0]), np.array([28.0, 14.0])
@@ -131,7 +131,7 @@ def test_pixels_of_the_corpus_are_fixed_before_the_first_row(prepare, models, cl
     shutil.copytree(clips, more)
     write_clip(more / "e.mp4", 4.0)
     before = rows(out)
-    monkeypatch.setattr(face_normalisation, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(pixel_normalisation, "_measure", lambda *_: pytest.fail("measured again"))
     assert prepare(out, *face, "--face-normalisation", "corpus", media=more) == 0
     assert np.array_equal(rows(out), before) and rows(out, "e").shape[1] == 342
     assert json.loads((out / "prepare.json").read_text())["face_pixels"] == pixels

@@ -19,7 +19,8 @@ from memofast.prepare.speech.extractors import parse_speech
 
 
 def kill_readers(pipe: Path, stop: threading.Event) -> None:
-    """Kill every worker that opens `pipe`, until `stop` is set. Opening it for writing succeeds once there is a reader."""
+    """Kill every worker that opens `pipe`, until `stop` is set. Opening it for writing succeeds once there is a
+    reader."""
     while not stop.wait(0.02):
         try:
             writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)

@@ -6,7 +6,8 @@ import torch
 from tiny_models import save_speech_model
 
 from memofast.errors import MemofastError
-from memofast.prepare.speech.extractors import open_speech, parse_speech, row_times
+from memofast.prepare.speech.extractors import open_speech, parse_speech
+from memofast.prepare.speech.rows import row_times
 
 KINDS = ("wav2vec2", "hubert", "wavlm", "data2vec")
 

@@ -7,6 +7,7 @@ import pytest
 from memofast.errors import MemofastError
 from memofast.prepare.speech import extractors as speech
 from memofast.prepare.speech import logmel
+from memofast.prepare.speech import rows as rows_of
 
 
 def sine(hertz, seconds=1.0, level=0.3):
@@ -35,15 +36,15 @@ def test_logmel_of_too_little_sound_and_of_long_sound():
 
 def test_mean_rows_averages_the_last_group_as_it_is():
     rows = np.arange(14, dtype=np.float32).reshape(7, 2)
-    means = speech.mean_rows(rows, 3)
+    means = rows_of.mean_rows(rows, 3)
     np.testing.assert_allclose(means, [rows[:3].mean(0), rows[3:6].mean(0), rows[6]])
-    assert speech.mean_rows(rows, 1) is rows and speech.mean_rows(rows[:0], 3).shape == (0, 2)
+    assert rows_of.mean_rows(rows, 1) is rows and rows_of.mean_rows(rows[:0], 3).shape == (0, 2)
 
 
 def test_times_are_the_middles_of_what_rows_cover():
-    np.testing.assert_allclose(speech.row_times(7, 3, 0.02, 0.025), [0.0325, 0.0925, 0.1325])
-    np.testing.assert_allclose(speech.row_times(2, 1, 0.02, 0.025), [0.0125, 0.0325])
-    assert len(speech.row_times(0, 3, 0.02, 0.025)) == 0
+    np.testing.assert_allclose(rows_of.row_times(7, 3, 0.02, 0.025), [0.0325, 0.0925, 0.1325])
+    np.testing.assert_allclose(rows_of.row_times(2, 1, 0.02, 0.025), [0.0125, 0.0325])
+    assert len(rows_of.row_times(0, 3, 0.02, 0.025)) == 0
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 11, 300])
@@ -125,7 +126,7 @@ def test_opensmile_rows(kind, width, loud):
     sound = 1e-4 * np.random.default_rng(0).standard_normal(16_000).astype(np.float32)
     sound[8000:8032] += 0.9  # a click at .5 s
     loudness = extractor(sound)[:, extractor.columns.index(loud)]
-    times = speech.row_times(len(loudness), 1, extractor.hop, extractor.window)
+    times = rows_of.row_times(len(loudness), 1, extractor.hop, extractor.window)
     np.testing.assert_allclose(times[loudness > loudness.max() / 2].mean(), 0.5, atol=0.006)
 
 

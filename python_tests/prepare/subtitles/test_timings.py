@@ -23,7 +23,8 @@ def test_lines_of_two_encodings_in_one_file():
 def test_what_follows_an_empty_line_is_not_said(tmp_path):
     path = tmp_path / "a.vtt"
     path.write_text(
-        "WEBVTT\n\nfirst\n00:00:01.000 --> 00:00:02.000\nSaid.\n\nNOTE not said\n\nsecond\n00:00:03.000 --> 00:00:04.000\nToo.\n"
+        "WEBVTT\n\nfirst\n00:00:01.000 --> 00:00:02.000\nSaid.\n\nNOTE not said\n\nsecond\n00:00:03.000 --> "
+        "00:00:04.000\nToo.\n"
     )
     assert read_cues(path) == [Cue(1.0, 2.0, "Said."), Cue(3.0, 4.0, "Too.")]
 

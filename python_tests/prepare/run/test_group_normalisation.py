@@ -10,7 +10,7 @@ from mood_runs import mood_corpus
 from memofast.data import Corpus
 from memofast.data.folds import write_groups
 from memofast.errors import MemofastError
-from memofast.prepare.normalise import _Sums, normalise
+from memofast.prepare.run.group_normalisation import _Sums, normalise
 from memofast.store import FeatureWriter
 
 program = mood_runs.program

@@ -1,18 +1,15 @@
-"""Feature rows z-normed within each speaker, or another group: `python -m memofast.prepare.normalise CORPUS --by speaker`.
+"""Feature rows of a prepared corpus z-normed within each speaker, or another group.
 
-What is constant about a voice or a face is then gone, and what changes with the emotion is left. The mean and standard deviation are those of
-all of a group's samples, whichever split they are in; no label is looked at.
+What is constant about a voice or a face is then gone, and what changes with the emotion is left. The mean and standard
+deviation are those of all of a group's samples, whichever split they are in; no label is looked at.
 """
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 
-from memofast.cli import run
 from memofast.data import Corpus
 from memofast.data.corpus import replace_store
 from memofast.data.folds import read_groups
@@ -52,9 +49,11 @@ class _Sums:
 
 
 def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
-    """Write the rows of `modality` z-normed within each group `by` as a new store, and let `corpus.json` name it. The store that was prepared stays.
+    """Write the rows of `modality` z-normed within each group `by` as a new store, and let `corpus.json` name it. The
+    store that was prepared stays.
 
-    Returns: samples by group. Raises: `MemofastError` where the corpus lacks the modality or the groups, a sample its group, or rows are normed so already.
+    Returns: samples by group. Raises: `MemofastError` where the corpus lacks the modality or the groups, a sample its
+        group, or rows are normed so already.
     """
     corpus = Corpus.open(path)
     if modality == "text" or modality not in corpus.stores:
@@ -90,30 +89,3 @@ def _writer(folder: Path, store: FeatureStore, within: str) -> FeatureWriter:
     about["normalisation"] = within if before in ("", "none") else f"{within}, of rows with {before}"
     columns = set(store.columns) - {"rows"}
     return FeatureWriter(folder, store.width, columns=columns, classes=store.classes.get("soft_labels", ()), **about)
-
-
-def main(
-    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="corpus folder")],
-    by: Annotated[str, typer.Option(help="groups of the corpus, as speaker")] = "speaker",
-    modality: Annotated[str, typer.Option(help="visual or speech")] = "speech",
-) -> None:
-    """Z-norm a corpus's feature rows within each speaker or other group, using all of the group's samples and no label.
-
-    The rows that were prepared stay in their store, and preparing the corpus further goes on with them: normalise again after that. A model trained on such rows
-    reads corpora normalised the same way.
-
-    Example: python -m memofast.prepare.normalise corpora/ravdess --by speaker
-    """
-    from rich.console import Console
-
-    found = normalise(corpus, modality, by)
-    fewest = min(found, key=found.get)
-    Console(highlight=False, soft_wrap=True).print(
-        f"{modality} rows of {sum(found.values()):,} samples z-normed within each of {len(found)} groups {by}; "
-        f"the smallest, {fewest}, has {found[fewest]}",
-        markup=False,
-    )
-
-
-if __name__ == "__main__":
-    run(main, "python -m memofast.prepare.normalise")

@@ -1,7 +1,8 @@
 """Mean and standard deviation of the pixels of a corpus's own faces, from a sample of its clips.
 
-MEmoBERT normalised the faces of each corpus by numbers of that corpus. The sample depends on the clips' ids alone and the sums are whole numbers, so
-that the result does not depend on workers; it is fixed in `prepare.json` before the first row is written.
+MEmoBERT normalised the faces of each corpus by numbers of that corpus. The sample depends on the clips' ids alone and
+the sums are whole numbers, so that the result does not depend on workers; it is fixed in `prepare.json` before the
+first row is written.
 """
 
 import hashlib
@@ -34,7 +35,8 @@ Engine = Callable[[list[Task], WorkOrder, int], Iterator[tuple[Task | None, bool
 
 @dataclass(frozen=True)
 class FacePixels:
-    """mean, std: of the pixels of the main faces of `clips` clips, on the 0..255 scale, to four decimals; faces: how many those were, 0: no mean."""
+    """mean, std: of the pixels of the main faces of `clips` clips, on the 0..255 scale, to four decimals; faces: how
+    many those were, 0: no mean."""
 
     mean: float
     std: float
