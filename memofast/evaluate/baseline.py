@@ -1,4 +1,4 @@
-"""Two runs compared on the same samples: their kept answers, or new ones on one corpus."""
+"""Two runs compared on the same samples: their kept predictions, or new ones on one corpus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from memofast.data.conditions import CONDITIONS
 from memofast.errors import MemofastError
-from memofast.evaluate.finished_runs import kept_answers
+from memofast.evaluate.finished_runs import kept_predictions
 from memofast.evaluate.results import Run, joined
 from memofast.metrics.comparison import compare
 from memofast.metrics.predictions import Predictions
@@ -22,9 +22,9 @@ def compare_kept(first: Path, second: Path, split: str, asked: Sequence[str] | N
     asked: conditions; None: the fullest that both have. Seeds of the same number are compared, or the only one of each.
     Raises: `MemofastError` where they share no condition or seed, and as `compare`.
     """
-    runs = [_by_seed(kept_answers(run), run, split) for run in (first, second)]
+    runs = [_by_seed(kept_predictions(run), run, split) for run in (first, second)]
     both = [condition for condition in CONDITIONS if all(condition in one for one in runs)]
-    conditions = _chosen(both, asked, f"answers of {first} and {second} on {split}")
+    conditions = _chosen(both, asked, f"predictions of {first} and {second} on {split}")
     found = []
     for condition in conditions:
         one, other = (run[condition] for run in runs)
@@ -33,7 +33,8 @@ def compare_kept(first: Path, second: Path, split: str, asked: Sequence[str] | N
             pairs = [(next(iter(one)), next(iter(other)))]
         if not pairs:
             raise MemofastError(
-                f"{first} has seeds {', '.join(map(str, one))}, {second} {', '.join(map(str, other))}; none can be paired"
+                f"{first} has seeds {', '.join(map(str, one))}, {second} {', '.join(map(str, other))}; "
+                "none can be paired"
             )
         for seed, other_seed in pairs:
             a, b = one[seed], other[other_seed]
@@ -41,12 +42,12 @@ def compare_kept(first: Path, second: Path, split: str, asked: Sequence[str] | N
                 f" and {other_seed}" if seed != other_seed else ""
             )
             selected = (a[0].selected_on, b[0].selected_on)
-            answers = [joined([run.predictions for run in runs]) for runs in (a, b)]
-            found.append(compared(title, names_of(first, second), selected, *answers))
+            predictions = [joined([run.predictions for run in runs]) for runs in (a, b)]
+            found.append(compared(title, names_of(first, second), selected, *predictions))
     return found
 
 
-def compare_answers(
+def compare_predictions(
     names: tuple[str, str],
     selected_on: tuple[str, str],
     split: str,
@@ -54,7 +55,7 @@ def compare_answers(
     second: Said,
     asked: Sequence[str] | None,
 ) -> list[dict[str, Any]]:
-    """Comparisons of two models' answers on one split, by condition as `compare_kept`."""
+    """Comparisons of two models' predictions on one split, by condition as `compare_kept`."""
     both = [condition for condition in CONDITIONS if condition in first and condition in second]
     chosen = _chosen(both, asked, f"{names[0]} and {names[1]} on {split}")
     return [compared(f"{split}, condition {c}", names, selected_on, first[c], second[c]) for c in chosen]
@@ -63,7 +64,8 @@ def compare_answers(
 def compared(
     title: str, names: tuple[str, str], selected_on: tuple[str, str], first: Predictions, second: Predictions
 ) -> dict[str, Any]:
-    """What `compare` found, with `title`, `names` (which say so where test data chose the checkpoint) and `selected_on`."""
+    """What `compare` found, with `title`, `names` (which say so where test data chose the checkpoint) and
+    `selected_on`."""
     marked = [
         f"{name} (selected on test)" if on == "test" else name for name, on in zip(names, selected_on, strict=True)
     ]
@@ -85,7 +87,7 @@ def _by_seed(runs: Sequence[Run], folder: Path, split: str) -> dict[str, dict[in
     if not found:
         kept = ", ".join(dict.fromkeys(run.split for run in runs))
         raise MemofastError(
-            f"run {folder} kept no answers on {split!r}, but on {kept}; choose with --split, or give --corpus"
+            f"run {folder} kept no predictions on {split!r}, but on {kept}; choose with --split, or give --corpus"
         )
     return found
 

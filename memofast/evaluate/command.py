@@ -7,7 +7,9 @@ import typer
 
 from memofast.errors import MemofastError
 
-_CORPUS = "corpus to evaluate on; repeat it, or give several models, for a matrix; none: the answers that the run kept"
+_CORPUS = (
+    "corpus to evaluate on; repeat it, or give several models, for a matrix; none: the predictions that the run kept"
+)
 _MAP = "what a label of the corpus is to the model: LABEL=CLASS, or LABEL=null to leave its samples out; repeat it"
 _MAPS = "YAML file of label maps for a matrix: MODEL: {CORPUS: {class of the model: label of the corpus, or null}}"
 
@@ -34,8 +36,8 @@ def main(
 ) -> None:
     """Say how good a fine-tuned model is, on which data, and what chose its checkpoint.
 
-    A run alone: the table of its kept answers. With --corpus: the model on that corpus, with and without each modality. Several models or corpora:
-    a matrix. --compare OTHER: McNemar's test and the paired bootstrap.
+    A run alone: the table of its kept predictions. With --corpus: the model on that corpus, with and without each
+    modality. Several models or corpora: a matrix. --compare OTHER: McNemar's test and the paired bootstrap.
 
     Example: python -m memofast.evaluate runs/finetune-TIME --corpus corpora/meld --map joy=happy --map fear=null
     """

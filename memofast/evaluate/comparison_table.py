@@ -11,7 +11,8 @@ from memofast.metrics.sample_statistics import NAMES
 
 
 def print_comparison(found: dict[str, Any], first: str, second: str, console: Console) -> None:
-    """Print what `compare` found. first, second: names of the models; where a checkpoint was selected on test, the name must say so."""
+    """Print what `compare` found. first, second: names of the models; where a checkpoint was selected on test, the name
+    must say so."""
     print_section(_section(found, first, second), console)
     for line in _mcnemar(found, first, second):
         console.print(line, markup=False, highlight=False)

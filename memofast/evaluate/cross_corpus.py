@@ -1,7 +1,8 @@
 """Models of one corpus tested on another: labels mapped by a written map, and the matrix of corpora.
 
-Sentiment values need no map. A model and a corpus that name emotions differently meet in `Predictions` whose classes are the model's, then the corpus's own (probability 0).
-A label map says which class of the corpus each class of the model is, None for one that the corpus does not have.
+Sentiment values need no map. A model and a corpus that name emotions differently meet in `Predictions` whose classes
+are the model's, then the corpus's own (probability 0). A label map says which class of the corpus each class of the
+model is, None for one that the corpus does not have.
 """
 
 from __future__ import annotations
@@ -47,12 +48,15 @@ def foreign_predictions(
 def with_labels_of(predictions: Predictions, labels: LabelMap) -> tuple[Predictions, dict[str, Any]]:
     """Predictions in the classes of the corpus, and what was left out.
 
-    Probabilities of classes that mean the same are summed; those of classes mapped to None are left out and the rest scaled to sum 1, so that the
-    model names its best class among those the corpus has. Samples whose true class no class of the model stands for are left out.
+    Probabilities of classes that mean the same are summed; those of classes mapped to None are left out and the rest
+    scaled to sum 1, so that the model names its best class among those the corpus has. Samples whose true class no
+    class of the model stands for are left out.
 
-    Returns: predictions over the samples that stay; `unknown`: samples without truth; `samples`: left out, by true class; `named`: how many of the samples that stay the
-        model would have given a class that is mapped to None; `probability`: the mean that was left out of them.
-    Raises: `MemofastError` where a class that has probability is not in the map, or the map names a class that is not there.
+    Returns: predictions over the samples that stay; `unknown`: samples without truth; `samples`: left out, by true
+        class; `named`: how many of the samples that stay the model would have given a class that is mapped to None;
+        `probability`: the mean that was left out of them.
+    Raises: `MemofastError` where a class that has probability is not in the map, or the map names a class that is not
+        there.
     """
     known = scored(predictions)
     if known.kind != "single":
@@ -90,12 +94,14 @@ def cross_corpus(
     """The matrix of a metric over (trained on, tested on), as JSON can hold it.
 
     Args:
-        predictions: `foreign_predictions`, or a corpus's own, which needs no map where a model is tested on what it was trained on.
+        predictions: `foreign_predictions`, or a corpus's own, which needs no map where a model is tested on what it was
+        trained on.
         selected_on: what chose the checkpoints, of all cells or by pair; `test` is printed with every number.
         trivial: by tested corpus, what the trivial predictor always says (see `scores_of`).
 
-    Returns: `metric`, `selected_on` (None where cells differ), `trained_on` and `tested_on` in their first order, `cells`: `trained_on`, `tested_on`,
-        `samples`, `left_out` (see `with_labels_of`), `collapsed`, `selected_on` and under `selected on ...` `value` and `majority`; `warnings` (lines).
+    Returns: `metric`, `selected_on` (None where cells differ), `trained_on` and `tested_on` in their first order,
+        `cells`: `trained_on`, `tested_on`, `samples`, `left_out` (see `with_labels_of`), `collapsed`, `selected_on` and
+        under `selected on ...` `value` and `majority`; `warnings` (lines).
     Raises: `MemofastError` for a missing map, an unknown metric, and as `with_labels_of`.
     """
     if not predictions:
@@ -187,8 +193,8 @@ def _warnings(pair: str, cell: dict[str, Any]) -> list[str]:
         lines.append(f"{pair}: left out samples that no class of the model stands for: {classes}")
     if left_out["probability"]:
         lines.append(
-            f"{pair}: left out classes that the corpus does not have: named for {left_out['named']:,} of {cell['samples']:,} samples, "
-            f"mean probability {left_out['probability']:.3f}"
+            f"{pair}: left out classes that the corpus does not have: named for {left_out['named']:,} of "
+            f"{cell['samples']:,} samples, mean probability {left_out['probability']:.3f}"
         )
     if cell["collapsed"]:
         lines.append(f"warning: {pair}: the model has collapsed, it says the same of every sample")

@@ -12,14 +12,14 @@ from memofast.data.conditions import CONDITIONS
 from memofast.data.folds import open_split
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
-from memofast.evaluate.baseline import compare_answers, compare_kept, names_of
+from memofast.evaluate.baseline import compare_kept, compare_predictions, names_of
 from memofast.evaluate.cross_corpus_runs import matrices, names_of_models, read_maps
-from memofast.evaluate.finished_runs import finished, kept_answers, recipe_of_run, run_of
+from memofast.evaluate.finished_runs import finished, kept_predictions, recipe_of_run, run_of
 from memofast.evaluate.model_on_corpus import (
     LabelMap,
     Opened,
-    answers_on,
     open_model,
+    predict_on,
     target_on,
 )
 from memofast.evaluate.origin import origin_of, selection
@@ -27,7 +27,7 @@ from memofast.evaluate.report import Evaluation, calibrations, file_name
 from memofast.evaluate.results import Run, results_of
 from memofast.inference.split_predictions import truth_of
 from memofast.model.compatibility import conditions_for
-from memofast.objectives.target import Target
+from memofast.objectives.label_space import LabelSpace
 from memofast.train.fine_tuning_runs import CHOOSES
 from memofast.train.fold_parts import make_folds, trivial_answers
 
@@ -35,30 +35,36 @@ Found = tuple[Evaluation, Path]
 
 
 def of_kept(path: Path, split: str, asked: Sequence[str] | None, other: Path | None) -> Found:
-    """What a run kept, all folds and seeds, as it was; nothing is computed anew but scores. Raises: `MemofastError` where there is none."""
+    """What a run kept, all folds and seeds, as it was; nothing is computed anew but scores. Raises: `MemofastError`
+    where there is none."""
     run = _required_run(path)
-    origin, kept = origin_of(path), kept_answers(run)
+    origin, kept = origin_of(path), kept_predictions(run)
     if other:
         found = compare_kept(run, _required_run(other), split, asked)
-        about = [f"kept answers of {path} and {other}", *_chosen_by(run), *_chosen_by(_required_run(other))]
+        about = [f"kept predictions of {path} and {other}", *_chosen_by(run), *_chosen_by(_required_run(other))]
         evaluation = Evaluation(f"{other.resolve().name} against {run.name}", run.name, about, comparisons=found)
         return evaluation, run / f"evaluation/against-{file_name(other.resolve().name)}"
     if asked:
         kept = [one for one in kept if one.condition in asked]
         if lacking := [condition for condition in asked if condition not in {one.condition for one in kept}]:
             raise MemofastError(
-                f"run {run} kept no answers of condition {lacking[0]}; leave --conditions out to see all"
+                f"run {run} kept no predictions of condition {lacking[0]}; leave --conditions out to see all"
             )
-    trivial, about = None, [f"kept answers of {path}, {len(finished(run))} finished folds and seeds", *_chosen_by(run)]
+    trivial, about = (
+        None,
+        [f"kept predictions of {path}, {len(finished(run))} finished folds and seeds", *_chosen_by(run)],
+    )
     if origin.corpus is None:
         about.append(
             "the corpus is no longer there: the majority predictor is that of the tested samples, not of training"
         )
     else:
         recipe = recipe_of_run(run)
-        target = Target.of_corpus(origin.corpus, recipe.target.kind, recipe.target.map)
+        target = LabelSpace.of_corpus(origin.corpus, recipe.target.kind, recipe.target.map)
         trivial = trivial_answers(make_folds(recipe, origin.corpus), target)
-    evaluation = Evaluation(f"{run.name}: kept answers", run.name, about, results_of(kept, trivial), calibrations(kept))
+    evaluation = Evaluation(
+        f"{run.name}: kept predictions", run.name, about, results_of(kept, trivial), calibrations(kept)
+    )
     return evaluation, run / "evaluation"
 
 
@@ -82,20 +88,24 @@ def of_corpus(
     name = f"{file_name(tested.corpus.name)}-{file_name(tested.name)}"
     title = f"{opened.origin.name} on {tested.corpus.name}, {tested.name}"
     folder = (opened.origin.run or path) / "evaluation" / name
-    answers = {f"{tested.name}-{run.condition}": run.predictions for run in first}
+    predictions = {f"{tested.name}-{run.condition}": run.predictions for run in first}
     if other is None:
         results = results_of(first, _trivial(opened, tested.corpus, mapping))
-        return Evaluation(title, opened.origin.name, about, results, calibrations(first), answers=answers), folder
+        return Evaluation(
+            title, opened.origin.name, about, results, calibrations(first), predictions=predictions
+        ), folder
     second = open_model(other, choose_device(device))
     beside = _runs_on(second, tested, asked, mapping)
     about += [second.origin.describe(), *second.origin.overlap(tested)]
     names, selected = names_of(path, other), (first[0].selected_on, beside[0].selected_on)
     said = [{run.condition: run.predictions for run in runs} for runs in (first, beside)]
-    found = compare_answers(names, selected, tested.name, *said, asked)
+    found = compare_predictions(names, selected, tested.name, *said, asked)
     title = f"{names[1]} against {names[0]} on {tested.corpus.name}, {tested.name}"
-    answers = {f"{of}-{condition}": one for of, by in zip(names, said, strict=True) for condition, one in by.items()}
+    predictions = {
+        f"{of}-{condition}": one for of, by in zip(names, said, strict=True) for condition, one in by.items()
+    }
     folder = folder.with_name(f"{name}-against-{file_name(other.resolve().name)}")
-    return Evaluation(title, opened.origin.name, about, comparisons=found, answers=answers), folder
+    return Evaluation(title, opened.origin.name, about, comparisons=found, predictions=predictions), folder
 
 
 def of_matrix(
@@ -113,20 +123,20 @@ def of_matrix(
     tested = [open_split(Corpus.open(corpus), split) for corpus in corpora]
     models = dict(zip(names_of_models(opened), opened, strict=True))
     metric = metric or CHOOSES[opened[0].model.kind]
-    found, answers, lines = matrices(models, tested, written, asked, metric)
+    found, predictions, lines = matrices(models, tested, written, asked, metric)
     about = [
         f"tested on {one.corpus.name} ({one.corpus.path}), split {one.name}, {len(one):,} samples" for one in tested
     ]
     for name, one in models.items():
         about += [f"{name}: {one.path}", one.origin.describe()]
         about += [line for part in tested for line in one.origin.overlap(part)]
-    evaluation = Evaluation("Across corpora", "", about + lines, matrices=found, answers=answers)
+    evaluation = Evaluation("Across corpora", "", about + lines, matrices=found, predictions=predictions)
     return evaluation, Path("runs") / f"across-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _runs_on(opened: Opened, split: Split, asked: Sequence[str] | None, labels: LabelMap | None) -> list[Run]:
-    conditions = conditions_for(opened.model.config, split.corpus, asked)
-    found = answers_on(opened, split, target_on(opened, split.corpus, labels), conditions)
+    conditions = conditions_for(opened.model, split.corpus, asked)
+    found = predict_on(opened, split, target_on(opened, split.corpus, labels), conditions)
     fold, seed = opened.origin.done.get("fold", "-"), opened.origin.done.get("seed", 0)
     on = opened.origin.selected_on(split.corpus)
     where = f"{split.corpus.name}, {split.name}"
@@ -134,7 +144,8 @@ def _runs_on(opened: Opened, split: Split, asked: Sequence[str] | None, labels: 
 
 
 def _trivial(opened: Opened, corpus: Corpus, labels: LabelMap | None) -> dict[str, Any] | None:
-    """What the majority predictor of the model's own training part says; None on another corpus, where it is the commonest of what is tested."""
+    """What the majority predictor of the model's own training part says; None on another corpus, where it is the
+    commonest of what is tested."""
     if opened.origin.fold is None or not opened.origin.is_of(corpus):
         return None
     return trivial_answers([opened.origin.fold], target_on(opened, corpus, labels))
@@ -172,5 +183,5 @@ def _parsed(labels: Sequence[str]) -> dict[str, str | None] | None:
 
 def _required_run(path: Path) -> Path:
     if (run := run_of(path)) is None:
-        raise MemofastError(f"{path} is a model without a run, which kept no answers; add --corpus FOLDER")
+        raise MemofastError(f"{path} is a model without a run, which kept no predictions; add --corpus FOLDER")
     return run

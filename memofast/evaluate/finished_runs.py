@@ -1,4 +1,4 @@
-"""What a fine-tuning run kept in its folder: which runs of folds and seeds are finished, and their answers."""
+"""What a fine-tuning run kept in its folder: which runs of folds and seeds are finished, and their predictions."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def finished(run: Path) -> list[dict[str, Any]]:
     return sorted(done, key=lambda one: (len(one["fold"]), one["fold"], seeds.index(one["seed"])))
 
 
-def kept_answers(run: Path) -> list[Run]:
-    """The answers of all finished folds and seeds, of their validation and test parts.
+def kept_predictions(run: Path) -> list[Run]:
+    """The predictions of all finished folds and seeds, of their validation and test parts.
 
     Raises: `MemofastError` where there is none, or a file is broken.
     """
@@ -66,5 +66,5 @@ def kept_answers(run: Path) -> list[Run]:
                     said = Predictions.load(path)
                     found.append(Run(done["fold"], done["seed"], condition, part, done["selected_on"], said))
     if not found:
-        raise MemofastError(f"run {run} kept no answers; evaluate its model with --corpus")
+        raise MemofastError(f"run {run} kept no predictions; evaluate its model with --corpus")
     return found

@@ -1,4 +1,4 @@
-"""A model on a corpus: which conditions both have, what the corpus's labels mean to the model, and its answers."""
+"""A model on a corpus: which conditions both have, what the corpus's labels mean to the model, and its predictions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import numpy as np
 from memofast.data import Corpus, Split
 from memofast.errors import MemofastError
 from memofast.evaluate.origin import Origin, origin_of
-from memofast.inference.split_predictions import EmotionModel, answer, target_of, truth_of
+from memofast.inference.split_predictions import label_space_of, predict_split, truth_of
 from memofast.metrics.predictions import Predictions
 from memofast.model.compatibility import check_widths, check_words
-from memofast.model.memobert.emotion import open_emotion_model
-from memofast.objectives.target import VALUE, Target
+from memofast.model.families import open_emotion_model
+from memofast.model.family import EmotionModel
+from memofast.objectives.label_space import VALUE, LabelSpace
 
 LabelMap = Mapping[str, str | None]
 
@@ -35,21 +36,23 @@ def open_model(path: Path, device: str = "cpu") -> Opened:
     return Opened(path, open_emotion_model(path).to(device), origin)
 
 
-def target_on(opened: Opened, corpus: Corpus, labels: LabelMap | None = None) -> Target:
+def target_on(opened: Opened, corpus: Corpus, labels: LabelMap | None = None) -> LabelSpace:
     """What the labels of a corpus mean to a model. labels: class by label; labels that are classes need no entry.
 
-    Raises: `MemofastError` for a label that is neither in the map nor a class, a map of what is not there, a corpus without labels.
+    Raises: `MemofastError` for a label that is neither in the map nor a class, a map of what is not there, a corpus
+        without labels.
     """
-    target = target_of(opened.model, opened.origin.mapping_for(corpus))
+    target = label_space_of(opened.model, opened.origin.mapping_for(corpus))
     if target.kind == "regression":
         if labels:
             raise MemofastError(f"{opened.path} says values, which need no --map")
         target.within(corpus)
         return target
-    given = Target.of_corpus(corpus, target.kind).classes
+    given = LabelSpace.of_corpus(corpus, target.kind).classes
     if labels is None and target.mapping is None and not set(given) & set(target.classes):
         raise MemofastError(
-            f"corpus {corpus.path} has the labels {', '.join(given)}, the model the classes {', '.join(target.classes)}; "
+            f"corpus {corpus.path} has the labels {', '.join(given)}, the model the classes "
+            f"{', '.join(target.classes)}; "
             "say what they mean with --map LABEL=CLASS"
         )
     for label, name in (labels or {}).items():
@@ -60,33 +63,35 @@ def target_on(opened: Opened, corpus: Corpus, labels: LabelMap | None = None) ->
     known = {name: name for name in given if name in target.classes} | dict(target.mapping or {}) | dict(labels or {})
     if missing := [label for label in given if label not in known]:
         raise MemofastError(
-            f"label {missing[0]!r} of corpus {corpus.path} is not in the label map and no class of the model ({', '.join(target.classes)}); "
+            f"label {missing[0]!r} of corpus {corpus.path} is not in the label map and no class of the model "
+            f"({', '.join(target.classes)}); "
             f"add --map {missing[0]}=CLASS, or --map {missing[0]}=null to leave its samples out"
         )
-    return Target(target.kind, target.classes, known)
+    return LabelSpace(target.kind, target.classes, known)
 
 
-def own_labels(corpus: Corpus, kind: str) -> Target:
+def own_labels(corpus: Corpus, kind: str) -> LabelSpace:
     """The labels of a corpus as they are. Raises: `MemofastError` where it has none."""
-    target = Target.of_corpus(corpus, kind)
+    target = LabelSpace.of_corpus(corpus, kind)
     target.within(corpus)
     return target
 
 
-def check_labelled(split: Split, target: Target) -> None:
+def check_labelled(split: Split, target: LabelSpace) -> None:
     """Raises: `MemofastError` where no sample of a split has a label that counts."""
     truth = truth_of(split, target)
     known = {"single": lambda: truth >= 0, "regression": lambda: np.isfinite(truth), "multi": lambda: truth >= 0}
     if not known[target.kind]().any():
         what = "value" if target.classes == (VALUE,) else "label that the model has a class for"
         raise MemofastError(
-            f"no sample of split {split.name} of corpus {split.corpus.path} has a {what}; evaluate a split that has labels"
+            f"no sample of split {split.name} of corpus {split.corpus.path} has a {what}; "
+            "evaluate a split that has labels"
         )
 
 
-def answers_on(opened: Opened, split: Split, target: Target, conditions: Sequence[str]) -> dict[str, Predictions]:
-    """Answers by condition. Raises: `MemofastError` where a split has no labels, or answers are not finite."""
-    check_widths(opened.model.config, opened.path, split.corpus)
-    check_words(opened.model.config, split)
+def predict_on(opened: Opened, split: Split, target: LabelSpace, conditions: Sequence[str]) -> dict[str, Predictions]:
+    """Predictions by condition. Raises: `MemofastError` where a split has no labels, or predictions are not finite."""
+    check_widths(opened.model, opened.path, split.corpus)
+    check_words(opened.model, split)
     check_labelled(split, target)
-    return {condition: answer(opened.model, split, target, "fp32", condition) for condition in conditions}
+    return {condition: predict_split(opened.model, split, target, "fp32", condition) for condition in conditions}

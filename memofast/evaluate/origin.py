@@ -19,7 +19,8 @@ from memofast.train.fold_parts import Fold, make_folds
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """name: for tables. run: its folder, None for a model alone. done: what `done.json` says of the fold and seed that the model is of. recipe: the run's.
+    """name: for tables. run: its folder, None for a model alone. done: what `done.json` says of the fold and seed that
+    the model is of. recipe: the run's.
 
     corpus, fold: what it learnt from; None where that is unknown or no longer there, which `lost` explains.
     """
@@ -81,7 +82,8 @@ def selection(selected_on: str, corpus: str) -> str:
 
 
 def origin_of(folder: Path) -> Origin:
-    """Where the model of a run, or a model alone, comes from. Raises: `MemofastError` where there is neither, or the run is unfinished."""
+    """Where the model of a run, or a model alone, comes from. Raises: `MemofastError` where there is neither, or the
+    run is unfinished."""
     if (run := run_of(folder)) is None:
         return Origin(folder.resolve().name)
     recipe, done = recipe_of_run(run), best_of(finished(run))

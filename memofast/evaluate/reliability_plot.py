@@ -16,9 +16,9 @@ _LEGEND = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False, "fon
 def draw_reliability(found: dict[str, Any], path: Path, title: str = "") -> None:
     """Write a PNG of what `calibration` found.
 
-    Above: the share of answers that is right, by confidence, with 95 % intervals (Wilson); orange is confidence that is not earned, pale blue
-    accuracy that was not claimed. Below: how many answers have each confidence, and the means of both. Raises: `MemofastError` where it cannot
-    be written.
+    Above: the share of answers that is right, by confidence, with 95 % intervals (Wilson); orange is confidence that is
+    not earned, pale blue accuracy that was not claimed. Below: how many answers have each confidence, and the means of
+    both. Raises: `MemofastError` where it cannot be written.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -38,7 +38,8 @@ def draw_reliability(found: dict[str, Any], path: Path, title: str = "") -> None
 
 
 def wilson(right: float, answers: int) -> tuple[float, float]:
-    """Interval of a share that is `right` of so many answers, at 95 % (Wilson 1927): it stays in 0 to 1 and has a width where all are right."""
+    """Interval of a share that is `right` of so many answers, at 95 % (Wilson 1927): it stays in 0 to 1 and has a width
+    where all are right."""
     square = _NORMAL**2 / answers
     middle = (right + square / 2) / (1 + square)
     half = _NORMAL / (1 + square) * (right * (1 - right) / answers + square / (4 * answers)) ** 0.5

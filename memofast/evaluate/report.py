@@ -1,4 +1,5 @@
-"""One evaluation as it is printed and kept: what it is of, tables, calibration, comparisons, a matrix; nothing is written before all is there."""
+"""One evaluation as it is printed and kept: what it is of, tables, calibration, comparisons, a matrix; nothing is
+written before all is there."""
 
 from __future__ import annotations
 
@@ -23,8 +24,9 @@ from memofast.metrics.predictions import Predictions
 
 @dataclass
 class Evaluation:
-    """model: its name, for pictures. about: lines that say which data and which checkpoints. results: of `results_of`; comparisons: of `compare`, with `title`, `names`,
-    `selected_on`; matrices: of `cross_corpus`, with `condition`; calibration: of `calibrations`; answers: by file name."""
+    """model: its name, for pictures. about: lines that say which data and which checkpoints. results: of `results_of`;
+    comparisons: of `compare`, with `title`, `names`, `selected_on`; matrices: of `cross_corpus`, with `condition`;
+    calibration: of `calibrations`; predictions: by file name."""
 
     title: str
     model: str
@@ -33,11 +35,12 @@ class Evaluation:
     calibration: list[dict[str, Any]] = field(default_factory=list)
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     matrices: list[dict[str, Any]] = field(default_factory=list)
-    answers: dict[str, Predictions] = field(default_factory=dict)
+    predictions: dict[str, Predictions] = field(default_factory=dict)
 
 
 def calibrations(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Calibration by split, selection and condition, in their order, over all folds and seeds together; of values there is none.
+    """Calibration by split, selection and condition, in their order, over all folds and seeds together; of values there
+    is none.
 
     Returns: per row `condition`, `split`, `selected_on`, `runs`, and what `calibration` found under `selected on ...`.
     """
@@ -68,10 +71,11 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
-    """Write answers, pictures, `results.json` and, last, `results.md`. Returns: what was written. Raises: `MemofastError` where it cannot be."""
+    """Write predictions, pictures, `results.json` and, last, `results.md`. Returns: what was written. Raises:
+    `MemofastError` where it cannot be."""
     _make(folder)
     written = []
-    for name, predictions in evaluation.answers.items():
+    for name, predictions in evaluation.predictions.items():
         written.append(folder / "answers" / f"{file_name(name)}.npz")
         predictions.save(written[-1])
     for row in _fullest(evaluation.calibration):
@@ -87,7 +91,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> list[Path]:
 
 
 def markdown(evaluation: Evaluation) -> str:
-    """All of it but the answers, in Markdown."""
+    """All of it but the predictions, in Markdown."""
     parts = [f"# {evaluation.title}\n", "".join(f"- {line}\n" for line in evaluation.about)]
     if evaluation.results:
         parts += map(section_markdown, sections(evaluation.results, every_confusion=True))

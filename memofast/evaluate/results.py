@@ -1,6 +1,8 @@
-"""What folds, seeds and modality conditions give together: means, deviations, pooled scores with intervals, what chose the checkpoint.
+"""What folds, seeds and modality conditions give together: means, deviations, pooled scores with intervals, what chose
+the checkpoint.
 
-Numbers stand under a key that says what chose their checkpoint (`selected on validation`, `selected on test`), so that none is read without it.
+Numbers stand under a key that says what chose their checkpoint (`selected on validation`, `selected on test`), so that
+none is read without it.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ SELECTED_ON = ("validation", "test", "another corpus", "nothing", "unknown data"
 
 
 class Run(NamedTuple):
-    """Predictions of one model. condition: modalities given, of `CONDITIONS`; split: what was predicted; selected_on: what chose the checkpoint,
-    of `SELECTED_ON` (`another corpus`: none of what is tested; `nothing`: the last update)."""
+    """Predictions of one model. condition: modalities given, of `CONDITIONS`; split: what was predicted; selected_on:
+    what chose the checkpoint, of `SELECTED_ON` (`another corpus`: none of what is tested; `nothing`: the last
+    update)."""
 
     fold: int | str
     seed: int
@@ -43,15 +46,20 @@ def results_of(
     """One row per split, selection and condition, as JSON can hold it.
 
     Args:
-        trivial: by fold, what the trivial predictor always says (see `scores_of`); None: the commonest of what each run is tested on.
+        trivial: by fold, what the trivial predictor always says (see `scores_of`); None: the commonest of what each run
+        is tested on.
         draws, seed: of the bootstrap.
 
-    Returns: `kind`, `classes`, `draws`, `rows`, `warnings` (lines). A row: `condition`, `split`, `selected_on`, `folds`, `seeds`,
-        `runs`, `missing` [fold, seed] of runs that are not there, `samples` (distinct), `supports` by class, `collapsed` (runs), and under
-        `selected on ...` (see `numbers`): `runs`: metric to `mean`, `sd` (n - 1; None of one run) and `undefined` (runs); `each`: `fold`, `seed` and metrics of every run; `pooled`: metric to
-        `mean` over seeds of the score over all folds together, and its `interval` (95 %, over samples; None where seeds saw other samples);
-        `f1`: class to `mean`, `sd` over the runs that have the class; `confusion` [true, named] summed over runs; `majority`: metric to mean.
-    Raises: `MemofastError` for no runs, an unknown condition or selection, a run given twice, or runs of other kinds or classes.
+    Returns: `kind`, `classes`, `draws`, `rows`, `warnings` (lines). A row: `condition`, `split`, `selected_on`,
+        `folds`, `seeds`, `runs`, `missing` [fold, seed] of runs that are not there, `samples` (distinct), `supports` by
+        class, `collapsed` (runs), and under `selected on ...` (see `numbers`): `runs`: metric to `mean`, `sd` (n - 1;
+        None of one run) and `undefined` (runs); `each`: `fold`, `seed` and metrics of every run; `pooled`: metric to
+        `mean` over seeds of the score over all folds together, and its `interval` (95 %, over samples; None where seeds
+        saw other samples);
+        `f1`: class to `mean`, `sd` over the runs that have the class; `confusion` [true, named] summed over runs;
+        `majority`: metric to mean.
+    Raises: `MemofastError` for no runs, an unknown condition or selection, a run given twice, or runs of other kinds or
+        classes.
     """
     runs = _checked([Run(*run) for run in runs])
     kind, classes = runs[0].predictions.kind, runs[0].predictions.classes
@@ -166,9 +174,10 @@ def _spread(values: np.ndarray) -> dict[str, float | int | None]:
 
 
 def _pooled(group: list[Run], draws: int, seed: int) -> dict[str, dict[str, Any]] | None:
-    """Scores over all folds together, mean over seeds; every draw takes the same samples of each seed. None where seeds saw other samples.
+    """Scores over all folds together, mean over seeds; every draw takes the same samples of each seed. None where seeds
+    saw other samples.
 
-    A sample that several folds hold is drawn with all its answers.
+    A sample that several folds hold is drawn with all its predictions.
     """
     kind = group[0].predictions.kind
     by_seed: dict[int, list[Predictions]] = {}
@@ -205,14 +214,16 @@ def _warnings(group: list[Run], row: Mapping[str, Any]) -> Iterable[str]:
     if len(fell) > _NAMED:
         named = "; ".join(f"fold {run.fold}, seed {run.seed}: {_says(run.predictions)}" for run in fell[:_NAMED])
         yield (
-            f"condition {row['condition']}, {row['split']}: {len(fell)} of {len(group)} models have collapsed and say the same of every sample, "
+            f"condition {row['condition']}, {row['split']}: {len(fell)} of {len(group)} models have collapsed and say "
+            "the same of every sample, "
             f"as a trivial predictor does ({named}; ...)"
         )
     for run in group:
         what = f"fold {run.fold}, seed {run.seed}, condition {run.condition}, {run.split}"
         if collapsed(run.predictions):
             if len(fell) <= _NAMED:
-                yield f"{what}: the model has collapsed, it says {_says(run.predictions)} of every sample, as a trivial predictor does"
+                says = _says(run.predictions)
+                yield f"{what}: the model has collapsed, it says {says} of every sample, as a trivial predictor does"
         elif run.predictions.kind == "regression" and not np.ptp(scored(run.predictions).truth):
             yield f"{what}: Corr is undefined, the true values are constant"
     if row["missing"]:

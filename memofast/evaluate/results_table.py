@@ -24,7 +24,8 @@ class Section(NamedTuple):
 
 
 def print_results(results: dict[str, Any], console: Console) -> None:
-    """Print what `results_of` found: scores, pooled scores, F1 by class, the confusion of the fullest condition, warnings."""
+    """Print what `results_of` found: scores, pooled scores, F1 by class, the confusion of the fullest condition,
+    warnings."""
     for section in sections(results, every_confusion=False):
         print_section(section, console)
     for line in results["warnings"]:
@@ -123,7 +124,8 @@ def _by_class(results: dict[str, Any], rows: Sequence[dict], where: str) -> Sect
 def _confusion(results: dict[str, Any], row: dict, where: str) -> Section:
     confusion = numbers(row)["confusion"]
     cells = [(marked(name, row), *map(str, line)) for name, line in zip(results["classes"], confusion, strict=True)]
-    title = f"{where}: confusion of {row['condition']}, rows true, columns named, summed over {row['runs']} {_plural('run', row['runs'])}"
+    runs = f"{row['runs']} {_plural('run', row['runs'])}"
+    title = f"{where}: confusion of {row['condition']}, rows true, columns named, summed over {runs}"
     return Section(title, ("", *results["classes"]), cells)
 
 

@@ -1,4 +1,4 @@
-"""The command's work: a source cut into utterances, answered in a stream, and written with pictures."""
+"""The command's work: a source cut into utterances, predicted in a stream, and written with pictures."""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -37,7 +37,8 @@ class FilmPrediction:
 def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
     """Predict and write everything; returns the rows.
 
-    Raises: `MemofastError` for bad input; `SystemExit` 130 after Ctrl-C and 143 after SIGTERM, with the finished rows in `unfinished.jsonl`.
+    Raises: `MemofastError` for bad input; `SystemExit` 130 after Ctrl-C and 143 after SIGTERM, with the finished rows
+        in `unfinished.jsonl`.
     """
     if not Path(asked.source).exists():
         raise MemofastError(f"no file or folder {asked.source}; check the path")
@@ -46,7 +47,7 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
         try:
             with console.status("looking for utterances"):
                 clips = predictor.clips(asked.source, asked.cutting)
-            shown = _answer(predictor, clips, results, asked, console)
+            shown = _predict(predictor, clips, results, asked, console)
             results.finish()
         except (KeyboardInterrupt, SystemExit) as stopped:
             kept = f"; rows in {asked.out / UNFINISHED}: {len(results.rows)}" if results.rows else ""
@@ -54,7 +55,7 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
             raise SystemExit(130 if isinstance(stopped, KeyboardInterrupt) else stopped.code) from None
         except MemofastError:
             if results.rows:
-                console.print(f"{len(results.rows)} rows answered before are in {asked.out / UNFINISHED}")
+                console.print(f"{len(results.rows)} rows predicted before are in {asked.out / UNFINISHED}")
             raise
     _draw(results, predictor, asked.out)
     if asked.html:
@@ -65,10 +66,10 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
     return results.rows
 
 
-def _answer(
+def _predict(
     predictor: Predictor, clips: list[Clip], results: Results, asked: FilmPrediction, console: Console
 ) -> dict[tuple[str, int], Shown]:
-    """Every clip answered into the results. Returns: by utterance and person the faces that the page shows."""
+    """Predict every clip into the results. Returns: by utterance and person the faces that the page shows."""
     shown: dict[tuple[str, int], Shown] = {}
     skipped: Counter[str] = Counter()
 
@@ -93,8 +94,8 @@ def _answer(
 
 def _bar(console: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(), TextColumn("left"),
-        TimeRemainingColumn(), console=console,
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), console=console,
     )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""The page of `memofast predict --html`: each film's timeline with the faces that its utterances were answered from, in one file."""
+"""The page of `memofast predict --html`: each film's timeline with the faces that its utterances were read from, in one
+file."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ Faces = Mapping[tuple[str, int | None], Shown]  # by utterance and person
 
 
 def page_of(predictions: Sequence[Prediction], shown: Faces, predictor: Predictor, source: str) -> str:
-    """The page as HTML, which needs nothing beside it. shown: what was kept of the faces. Everything from outside is escaped."""
+    """The page as HTML, which needs nothing beside it. shown: what was kept of the faces. Everything from outside is
+    escaped."""
     environment = Environment(
         loader=FileSystemLoader([Path(__file__).parent, Path(inspect.__file__).parent]), autoescape=True,
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -53,7 +55,8 @@ def _by_file(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
 
 
 def film(file: str, rows: Sequence[Prediction], shown: Faces) -> SimpleNamespace:
-    """What is shown of a file: its answers, how long it lasts, its timeline, and where several people are seen one of each of those seen most."""
+    """What is shown of a file: its predictions, how long it lasts, its timeline, and where several people are seen one
+    of each of those seen most."""
     timed = [row for row in rows if row.start is not None and row.end is not None]
     seconds = max((row.end for row in timed), default=0.0)
     persons = Counter(row.track for row in timed if row.track) if not all(row.speaks for row in timed) else Counter()
@@ -89,7 +92,8 @@ def some_of(crops: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def strip(timed: Sequence[Prediction], shown: Faces, seconds: float) -> list:
-    """At equally spaced places the kept crop that is nearest, None where none is near; empty where there are no faces at all."""
+    """At equally spaced places the kept crop that is nearest, None where none is near; empty where there are no faces
+    at all."""
     faces = [
         (time, crop)
         for row in timed

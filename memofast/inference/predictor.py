@@ -1,4 +1,4 @@
-"""A trained emotion model, opened with all that it needs to answer for texts, sounds, videos and features."""
+"""A trained emotion model, opened with all that it needs to predict from texts, sounds, videos and features."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -10,31 +10,35 @@ import numpy as np
 from transformers.utils import logging
 
 from memofast.data.conditions import condition_of, modalities_of
+from memofast.data.modality import FEATURES, MODALITIES
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
-from memofast.inference.answers import Answer, answers_of
 from memofast.inference.preparation import Files, Preparation, check_extraction, extraction_options, open_pieces
-from memofast.inference.samples import FEATURES, Sample, stored, text_columns
+from memofast.inference.sample_predictions import Importance, predict_samples
+from memofast.inference.samples import Sample, stored, text_columns
 from memofast.inference.segments import Cutting, cut_clips, read_clips
-from memofast.inference.watching import Shown, Utterance, Watching
-from memofast.model.memobert.emotion import model_folder, open_emotion_model
-from memofast.prepare.run.extraction import Extracted
+from memofast.inference.watching import Shown, Utterance, watch
+from memofast.model.families import open_emotion_model
+from memofast.model.folder import model_folder
+from memofast.prepare.run.extraction import Extracted, Extraction
 from memofast.prepare.sources.clips import AUDIO, Clip
 from memofast.prepare.text.word_pieces import WordPieces
 
 _AT_ONCE = 8  # utterances of a film in memory
 _CLS, _SEP = 101, 102
+_SPECIAL = 2  # rows of a sentence: [CLS], [SEP]
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What the model says of one utterance, or of somebody else's face during it.
 
-    named: the likeliest class, None of a regression, whose answer is `value`. probabilities: class -> probability; where any number of classes
-    may hold they do not sum to 1. modalities: those that the model saw. importance: modality -> by how much the named class's probability (or the
-    value) falls where it is left out; empty where the model saw one only. start, end: seconds in `file`, None of what has no times. track: number
-    of the person whose face was taken, the same number for the same face throughout a file; None without a face. speaks: False of the others who are
-    seen during the utterance `id`, of whom the model sees the face alone. notes: what was missing or odd.
+    named: the likeliest class, None of a regression, which says a `value`. probabilities: class -> probability; where
+    any number of classes may hold they do not sum to 1. modalities: those that the model saw. importance: modality ->
+    by how much the named class's probability (or the value) falls where it is left out; empty where the model saw one
+    only. start, end: seconds in `file`, None of what has no times. track: number of the person whose face was taken,
+    the same number for the same face throughout a file; None without a face. speaks: False of the others who are seen
+    during the utterance `id`, of whom the model sees the face alone. notes: what was missing or odd.
     """
 
     id: str
@@ -56,8 +60,8 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class _Question:
-    """What is asked of the model: what it sees of one person during an utterance."""
+class _Seen:
+    """What the model sees of one person during an utterance."""
 
     utterance: Utterance
     person: Shown | None
@@ -76,8 +80,9 @@ def load(
 ) -> "Predictor":
     """Open a model for prediction.
 
-    Args: path: the run of `memofast finetune` or `emotion-text train`, or its model folder. face, speech, vocab, yunet: the files its corpus was
-        prepared with, needed only for what they make and checked against what the training used. device: `auto`, `cpu` or `cuda`.
+    Args: path: the run of `memofast finetune` or `emotion-text train`, or its model folder. face, speech, vocab, yunet:
+        the files its corpus was prepared with, needed only for what they make and checked against what the training
+        used. device: `auto`, `cpu` or `cuda`.
     Raises: `MemofastError` where there is no such model.
     """
     files = Files(*(Path(given) if given else None for given in (face, speech, vocab, yunet)))
@@ -85,35 +90,37 @@ def load(
 
 
 class Predictor:
-    """classes: names in the order of the model's outputs. modalities: what it reads, of `text`, `visual` and `speech`."""
+    """classes: names in the order of the model's outputs. modalities: what it reads, of `text`, `visual` and
+    `speech`."""
 
     def __init__(self, path: Path, files: Files, device: str = "auto"):
         self.folder, self.files, self.device = model_folder(path), files, choose_device(device)
         logging.disable_progress_bar()  # of loading, which is quick
         self.model = open_emotion_model(self.folder).to(self.device)
-        self.classes, self.kind = self.model.classes, self.model.kind
+        self.classes, self.kind = self.model.outputs, self.model.kind
         self.preparation = Preparation.read(self.folder)
-        self.widths = {modality: self.model.config.feature_width(modality) for modality in FEATURES}
-        trained = self.preparation.modalities if self.preparation else ("text", *FEATURES)
+        self.widths = {modality: self.model.reads.get(modality, 0) for modality in (*FEATURES, *self.model.streams)}
+        trained = self.preparation.modalities if self.preparation else MODALITIES
         if self.preparation and self.preparation.settings and not self.preparation.of_store("text", "fingerprint"):
             trained = tuple(modality for modality in trained if modality != "text")  # its corpus had no words
-        self.modalities = tuple(m for m in trained if m == "text" or self.widths[m])
-        self._opened: dict[tuple[str, ...], Watching] = {}
+        self.modalities = tuple(m for m in trained if m in (*self.model.reads, *self.model.streams.values()))
+        self._opened: dict[tuple[str, ...], Extraction] = {}
 
     @cached_property
     def pieces(self) -> WordPieces:
         """The tokenizer of the training."""
-        return open_pieces(self.preparation, self.files, self.folder, self.model.config.vocab_size)
+        return open_pieces(self.preparation, self.files, self.folder, self.model.reads["text"])
 
-    def _extraction(self, clips: Sequence[Clip]) -> Watching | None:
-        """The extractors of the training that these clips need, opened once; None where the model reads no features of them."""
+    def _extraction(self, clips: Sequence[Clip]) -> Extraction | None:
+        """The extractors of the training that these clips need, opened once; None where the model reads no features of
+        them."""
         seen = any(clip.picture for clip in clips)
         features = tuple(m for m in FEATURES if m in self.modalities and (seen or m != "visual"))
         if not features:
             return None
         if features not in self._opened:
             options = extraction_options(self.preparation, features, self.files, self.folder, self.device)
-            opened = Watching(options)
+            opened = Extraction(options)
             check_extraction(opened, self.preparation, self.widths, self.folder)
             self._opened[features] = opened
         return self._opened[features]
@@ -127,10 +134,11 @@ class Predictor:
         features: Mapping[str, np.ndarray] | None = None,
         others: bool = True,
     ) -> list[Prediction]:
-        """Answers: one per utterance, and one for each other person who is seen during it.
+        """Predictions: one per utterance, and one for each other person who is seen during it.
 
-        Args: text: one sentence; with `audio` or `video` what is said in the whole of it. audio, video: a media file, cut into utterances as by the
-            command where no text is given. features: `visual` and `speech` rows [n, width], beside `text` if there is any. others: False leaves
+        Args: text: one sentence; with `audio` or `video` what is said in the whole of it. audio, video: a media file,
+            cut into utterances as by the command where no text is given. features: `visual` and `speech` rows [n,
+            width], or those of a stream that the model reads, beside `text` if there is any. others: False leaves
             persons out who do not speak.
         Raises: `MemofastError` for what the model cannot read.
         """
@@ -144,19 +152,20 @@ class Predictor:
         sample = self._sample(text, features or {}, "features")
         if not sample.modalities:
             raise MemofastError(f"{self.folder} reads {', '.join(self.modalities)}; of these nothing was given")
-        (answer,) = answers_of(self.model, [sample], ["the sample"])
-        return [self._prediction("sample", sample, answer, text=text)]
+        (scores,), (importance,) = predict_samples(self.model, [sample], ["the sample"])
+        return [self._prediction("sample", sample, scores, importance, text=text)]
 
     def predict_many(self, texts: Sequence[str], *, explain: bool = False) -> list[Prediction]:
-        """Answers for many sentences, packed without padding. Raises: `MemofastError` for a model that does not read text."""
-        if "text" not in self.modalities:
-            raise MemofastError(f"{self.folder} reads {', '.join(self.modalities)}, no text")
+        """Predictions for many sentences, packed without padding. Raises: `MemofastError` for a model that does not
+        read text."""
+        if "text" not in self.modalities or "text" not in self.model.reads:
+            raise MemofastError(f"{self.folder} reads {', '.join(self.model.reads)}, no text")
         samples = [self._sample(text, {}, "features") for text in texts]
         names = [f"text {number}" for number in range(1, len(samples) + 1)]
-        found = answers_of(self.model, samples, names, explain)
+        found = zip(*predict_samples(self.model, samples, names, explain), strict=True)
         return [
-            self._prediction(name, sample, answer, text=text)
-            for name, sample, answer, text in zip(names, samples, found, texts, strict=True)
+            self._prediction(name, sample, *said, text=text)
+            for name, sample, said, text in zip(names, samples, found, texts, strict=True)
         ]
 
     def stream(
@@ -166,17 +175,18 @@ class Predictor:
         left_out: Callable[[Clip, list[str]], None] | None = None,
         others: bool = True,
     ) -> Iterator[Prediction]:
-        """Answers for clips as they are decoded, a few in memory at a time.
+        """Predictions for clips as they are decoded, a few in memory at a time.
 
-        Args: seen: called with each utterance before its answers. left_out: called with a clip that has nothing to answer for, and why. others:
-            answer also for the persons seen beside the one who speaks, after that one's answer.
+        Args: seen: called with each utterance before its predictions. left_out: called with a clip in which there is
+            nothing to read, and why. others: predict also for the persons seen beside the one who speaks, after that
+            one.
         Raises: `MemofastError` where no clip has anything that the model reads.
         """
-        waiting: list[_Question] = []
-        answered, reasons = 0, []
+        waiting: list[_Seen] = []
+        predicted, reasons = 0, []
         for utterance in self._utterances(clips, others):
-            questions = [question for question in self._questions(utterance) if question.sample.modalities]
-            if not questions:
+            everyone = [seen_of for seen_of in self._everyone(utterance) if seen_of.sample.modalities]
+            if not everyone:
                 why = utterance.notes or ["no text"]
                 reasons += why
                 if left_out:
@@ -184,14 +194,15 @@ class Predictor:
                 continue
             if seen:
                 seen(utterance)
-            waiting += questions
+            waiting += everyone
             if len(waiting) >= _AT_ONCE:
-                yield from self._answered(waiting)
-                answered, waiting = answered + len(waiting), []
-        yield from self._answered(waiting)
-        if not answered + len(waiting):
+                yield from self._predicted(waiting)
+                predicted, waiting = predicted + len(waiting), []
+        yield from self._predicted(waiting)
+        if not predicted + len(waiting):
             raise MemofastError(
-                f"nothing to predict: {self.folder} reads {', '.join(self.modalities)}, and there is {'; '.join(dict.fromkeys(reasons))}"
+                f"nothing to predict: {self.folder} reads {', '.join(self.modalities)}, and there is "
+                f"{'; '.join(dict.fromkeys(reasons))}"
             )
 
     def clips(self, source: str, cutting: Cutting, seen: bool = True) -> list[Clip]:
@@ -219,65 +230,76 @@ class Predictor:
 
     def _utterances(self, clips: Sequence[Clip], others: bool) -> Iterator[Utterance]:
         if extraction := self._extraction(clips):
-            yield from extraction.utterances(clips, others)
+            yield from watch(extraction, clips, others)
         else:
             yield from (Utterance(Extracted(clip)) for clip in clips)
 
-    def _questions(self, utterance: Utterance) -> Iterator[_Question]:
+    def _everyone(self, utterance: Utterance) -> Iterator[_Seen]:
         """The utterance itself, and the faces of others whose rows were made."""
         extracted = utterance.extracted
         rows = {"visual": extracted.faces, "speech": extracted.sound}
         features = {modality: found.rows for modality, found in rows.items() if found is not None}
         what = f"rows of {extracted.clip.id}"
-        yield _Question(utterance, utterance.shown, True, self._sample(extracted.clip.text, features, what))
+        yield _Seen(utterance, utterance.shown, True, self._sample(extracted.clip.text, features, what))
         for other in utterance.others:
             if other.rows is not None:
                 sample = self._sample(None, {"visual": other.rows}, f"{what}, person {other.track}")
-                yield _Question(utterance, other, False, sample)
+                yield _Seen(utterance, other, False, sample)
 
     def _sample(self, text: str | None, features: Mapping[str, np.ndarray], what: str) -> Sample:
         """A sample of what the model reads; longer than its positions, it is cut."""
-        rows = {}
+        rows, streams = {}, {}
         for modality, given in features.items():
             if not self.widths.get(modality):
                 raise MemofastError(f"{self.folder} reads no {modality} rows; it reads {', '.join(self.modalities)}")
-            if modality in self.modalities:
+            if modality in self.model.streams:
+                kept = stored(given, "float32", self.widths[modality], f"{modality} {what}")
+                streams[modality] = kept, self.model.streams[modality]
+            elif modality in self.modalities:
                 dtype = self.preparation.of_store(modality, "dtype", "float32") if self.preparation else "float32"
                 kept = stored(given, dtype, self.widths[modality], f"{modality} {what}")
-                rows[modality] = kept[: self.model.config.feature_positions(modality)]
+                rows[modality] = kept[: self.model.longest.get(modality)]
         ids, words = (), ()
         special = self.preparation.of_store("text", "special_tokens", {}) if self.preparation else {}
         cls, sep = special.get("cls", _CLS), special.get("sep", _SEP)
-        if text and "text" in self.modalities:
+        if text and "text" in self.modalities and "text" in self.model.reads:
             tokens, room = self.pieces(text), self._text_room()
             ids, words, cls, sep = tokens.ids[:room], tokens.words[:room], self.pieces.cls_id, self.pieces.sep_id
-        return Sample(*text_columns(ids, words, cls, sep), rows)
+        if self.model.streams:  # a batch carries every stream that the model reads
+            streams = {
+                name: streams.get(name, (np.zeros((0, self.widths[name]), np.float32), modality))
+                for name, modality in self.model.streams.items()
+            }
+        return Sample(*text_columns(ids, words, cls, sep), rows, streams)
 
-    def _text_room(self) -> int:
-        prompt = getattr(self.model, "prompt", None)
-        return self.model.config.max_position_embeddings - 2 - (prompt.longest if prompt else 0)
+    def _text_room(self) -> int | None:
+        """Most word pieces of a sentence."""
+        longest = self.model.longest.get("text")
+        return None if longest is None else longest - _SPECIAL
 
-    def _answered(self, waiting: Sequence[_Question]) -> Iterator[Prediction]:
-        names = [question.utterance.clip.id for question in waiting]
-        found = answers_of(self.model, [question.sample for question in waiting], names)
-        for question, answer in zip(waiting, found, strict=True):
-            utterance, clip = question.utterance, question.utterance.clip
+    def _predicted(self, waiting: Sequence[_Seen]) -> Iterator[Prediction]:
+        names = [one.utterance.clip.id for one in waiting]
+        found = zip(*predict_samples(self.model, [one.sample for one in waiting], names), strict=True)
+        for one, said in zip(waiting, found, strict=True):
+            utterance, clip = one.utterance, one.utterance.clip
             start, end = utterance.times
             file = clip.picture or clip.sound
             yield self._prediction(
-                clip.id, question.sample, answer, text=clip.text if question.speaks else None, file=file and str(file), start=start, end=end,
-                track=question.person and question.person.track, speaks=question.speaks,
-                notes=tuple(utterance.notes) if question.speaks else (),
+                clip.id, one.sample, *said, text=clip.text if one.speaks else None, file=file and str(file),
+                start=start, end=end, track=one.person and one.person.track, speaks=one.speaks,
+                notes=tuple(utterance.notes) if one.speaks else (),
             )  # fmt: skip
 
-    def _prediction(self, id: str, sample: Sample, answer: Answer, notes: tuple[str, ...] = (), **known) -> Prediction:
+    def _prediction(
+        self, id: str, sample: Sample, scores: np.ndarray, importance: Importance, notes: tuple[str, ...] = (), **known
+    ) -> Prediction:
         if self.kind == "regression":
-            named, probabilities, value = None, {}, float(answer.outputs[0])
+            named, probabilities, value = None, {}, float(scores[0])
         else:
-            named, value = self.classes[answer.named], None
-            probabilities = {name: float(p) for name, p in zip(self.classes, answer.outputs, strict=True)}
+            named, value = self.classes[int(scores.argmax())], None
+            probabilities = {name: float(p) for name, p in zip(self.classes, scores, strict=True)}
         notes += self._untrained(sample.modalities)
-        return Prediction(id, named, probabilities, sample.modalities, answer.importance, value, notes=notes, **known)
+        return Prediction(id, named, probabilities, sample.modalities, importance, value, notes=notes, **known)
 
     def _untrained(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """A note where the training never showed these modalities without others."""

@@ -1,4 +1,5 @@
-"""How the rows of a model's training corpus were made: `preparation.json` beside the model, so that prediction makes the same ones.
+"""How the rows of a model's training corpus were made: `preparation.json` beside the model, so that prediction makes
+the same ones.
 
 It names extractors and the fingerprints of their weights, not their files: those are given anew and compared.
 """
@@ -15,9 +16,9 @@ from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.files import write_json
 from memofast.prepare.faces.extractors import FaceChoice
-from memofast.prepare.normalise import WITHIN_GROUP
 from memofast.prepare.run.extraction import Extraction, ExtractionOptions
-from memofast.prepare.run.look_again import read_settings
+from memofast.prepare.run.group_normalisation import WITHIN_GROUP
+from memofast.prepare.run.settings import read_settings
 from memofast.prepare.speech.extractors import SpeechChoice, parse_functionals
 from memofast.prepare.text.word_pieces import VOCABULARY_FILES, WordPieces, copy_vocabulary
 
@@ -27,7 +28,8 @@ _NEEDED = ("face", "speech", "speech_mean", "max_seconds", "voice", "speaker")  
 
 @dataclass(frozen=True)
 class Files:
-    """Where the models lie that preparation needs. face: DenseFace file or model folder; speech: model folder; vocab: vocab.txt or tokenizer folder;
+    """Where the models lie that preparation needs. face: DenseFace file or model folder; speech: model folder; vocab:
+    vocab.txt or tokenizer folder;
     yunet: face detector, None for the downloaded one."""
 
     face: Path | None = None
@@ -38,9 +40,9 @@ class Files:
 
 @dataclass(frozen=True)
 class Preparation:
-    """settings: the corpus's `prepare.json`, empty for a corpus that was not made of media. stores: modality -> extractor, fingerprint,
-    normalisation, dtype and width of its rows. modalities: those the model was trained to read. conditions: of them under which it was trained, none
-    where that was not written down."""
+    """settings: the corpus's `prepare.json`, empty for a corpus that was not made of media. stores: modality ->
+    extractor, fingerprint, normalisation, dtype and width of its rows. modalities: those the model was trained to read.
+    conditions: of them under which it was trained, none where that was not written down."""
 
     settings: dict[str, Any]
     stores: dict[str, dict[str, Any]]
@@ -77,7 +79,8 @@ class Preparation:
 
 
 def keep_preparation(corpus: Corpus, conditions: Iterable[str], folder: Path, init: str | None) -> None:
-    """Write `preparation.json` into the folder of a model just saved, and the vocabulary of its start where that is the corpus's own."""
+    """Write `preparation.json` into the folder of a model just saved, and the vocabulary of its start where that is the
+    corpus's own."""
     kept = Preparation.of(corpus, conditions)
     write_json(folder / PREPARATION, asdict(kept))
     if init is None:
@@ -119,7 +122,8 @@ def extraction_options(
     if "visual" in modalities:
         if files.face is None:
             raise MemofastError(
-                f"{folder} reads faces by {settings['face']}; give --face, the {_kind_of(settings['face'])} its corpus was prepared with"
+                f"{folder} reads faces by {settings['face']}; give --face, the {_kind_of(settings['face'])} its "
+                "corpus was prepared with"
             )
         pixels = settings.get("face_pixels") if settings.get("face_normalisation") == "corpus" else None
         pixels = (pixels["mean"], pixels["std"]) if pixels and pixels["faces"] else None
@@ -146,12 +150,13 @@ def _kind_of(face: str) -> str:
 
 
 def _yunet(given: Path | None, folder: Path) -> Path:
-    from memofast.download import home_of
+    from memofast.downloads import home_of
 
     path = given or home_of("yunet")
     if not path.is_file():
         raise MemofastError(
-            f"{folder} reads faces found by YuNet, and there is none at {path}; fetch it with `memofast download yunet` or give --yunet"
+            f"{folder} reads faces found by YuNet, and there is none at {path}; fetch it with `memofast download "
+            "yunet` or give --yunet"
         )
     return path
 
@@ -170,7 +175,8 @@ def check_extraction(extraction: Extraction, preparation: Preparation, widths: d
             )
         if (wanted := preparation.of_store(modality, "fingerprint")) != rows.fingerprint:
             raise MemofastError(
-                f"{option}: this {rows.name} has fingerprint {rows.fingerprint}, {folder} was trained with {wanted}; give that one"
+                f"{option}: this {rows.name} has fingerprint {rows.fingerprint}, {folder} was trained with {wanted}; "
+                "give that one"
             )
         if (wanted := preparation.of_store(modality, "normalisation")) != rows.normalisation:
             needs = (

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
 from memofast.files import replace_file
 from memofast.inference.predictor import Prediction
 
 ROWS, TABLE, UNFINISHED = "predictions.jsonl", "predictions.csv", "unfinished.jsonl"
-_MODALITIES = ("text", "visual", "speech")
 
 
 def json_line(prediction: Prediction) -> str:
@@ -20,9 +20,10 @@ def json_line(prediction: Prediction) -> str:
 
 
 def table_of(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
-    """CSV with a line per prediction: a column `p_CLASS` for each class, or `value`, and `importance_MODALITY`, empty where it is not known."""
+    """CSV with a line per prediction: a column `p_CLASS` for each class, or `value`, and `importance_MODALITY`, empty
+    where it is not known."""
     outputs = [f"p_{name}" for name in classes] if predictions and predictions[0].value is None else ["value"]
-    importance = [f"importance_{modality}" for modality in _MODALITIES]
+    importance = [f"importance_{modality}" for modality in MODALITIES]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
@@ -30,7 +31,7 @@ def table_of(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     )
     for found in predictions:
         numbers = [f"{p:.6f}" for p in found.probabilities.values()] if found.value is None else [f"{found.value:.6f}"]
-        mattered = [_number(found.importance.get(modality), 6) for modality in _MODALITIES]
+        mattered = [_number(found.importance.get(modality), 6) for modality in MODALITIES]
         times = _number(found.start, 3), _number(found.end, 3)
         about = found.id, found.file, *times, found.track, found.speaks, found.text, found.named
         writer.writerow([*about, *numbers, "+".join(found.modalities), *mattered, "; ".join(found.notes)])
@@ -42,7 +43,8 @@ def _number(value: float | None, digits: int) -> str:
 
 
 class Results:
-    """The folder of a prediction. While it is open, every row is added to `unfinished.jsonl` at once; `finish` puts the final files in its place.
+    """The folder of a prediction. While it is open, every row is added to `unfinished.jsonl` at once; `finish` puts the
+    final files in its place.
 
     Raises: `MemofastError` where the folder holds something else or cannot be made.
     """

@@ -6,19 +6,20 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from memofast.data.batch import PackedBatch, rounded_length
+from memofast.data.batch import PackedBatch, StreamRows, rounded_length
+from memofast.data.modality import FEATURES, MODALITIES
 from memofast.errors import MemofastError
-
-FEATURES = ("visual", "speech")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """token_ids, word_ids [n] int32, with [CLS] and [SEP]; rows: modality -> [n, width], as stored."""
+    """token_ids, word_ids [n] int32, with [CLS] and [SEP]; rows: modality -> [n, width], as stored; streams: name ->
+    rows [n, width] and the modality that they were made of."""
 
     token_ids: np.ndarray
     word_ids: np.ndarray
     rows: Mapping[str, np.ndarray] = field(default_factory=dict)
+    streams: Mapping[str, tuple[np.ndarray, str]] = field(default_factory=dict)
 
     @property
     def lengths(self) -> tuple[int, int, int]:
@@ -27,9 +28,21 @@ class Sample:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Those of which there is something: text is more than [CLS]."""
-        text, *features = self.lengths
-        return (*(["text"] if text > 1 else []), *(m for m, n in zip(FEATURES, features, strict=True) if n))
+        """Those of which there is something, be it a stream: text is more than [CLS]."""
+        streamed = {modality for rows, modality in self.streams.values() if len(rows)}
+        fewest = dict.fromkeys(FEATURES, 1) | {"text": 2}
+        return tuple(m for m, rows in zip(MODALITIES, self.lengths, strict=True) if rows >= fewest[m] or m in streamed)
+
+
+class SampleList:
+    """Samples as the loop of inference takes them; ids: names for messages."""
+
+    def __init__(self, samples: Sequence[Sample], ids: Sequence[str]):
+        self.samples, self.ids = samples, ids
+        self.lengths = np.array([sample.lengths for sample in samples], np.int32).reshape(-1, 3)
+
+    def pack(self, indices: np.ndarray) -> PackedBatch:
+        return pack_samples([self.samples[index] for index in indices])
 
 
 def text_columns(ids: Sequence[int], words: Sequence[int], cls: int, sep: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +53,8 @@ def text_columns(ids: Sequence[int], words: Sequence[int], cls: int, sep: int) -
 
 
 def stored(rows: np.ndarray, dtype: str, width: int, what: str) -> np.ndarray:
-    """Rows as a store keeps them. Raises: `MemofastError`, beginning with `what`, for another width and values that are not finite."""
+    """Rows as a store keeps them. Raises: `MemofastError`, beginning with `what`, for another width and values that are
+    not finite."""
     rows = np.asarray(rows)
     if rows.ndim != 2 or rows.shape[1] != width:
         raise MemofastError(f"{what} must be [rows, {width}], got {list(rows.shape)}; make them by the same extractor")
@@ -52,7 +66,8 @@ def stored(rows: np.ndarray, dtype: str, width: int, what: str) -> np.ndarray:
 
 
 def pack_samples(samples: Sequence[Sample]) -> PackedBatch:
-    """The batch of some samples, in their order; feature rows padded to a multiple of 8 values, in the samples' type."""
+    """The batch of some samples, in their order; feature rows padded to a multiple of 8 values, in the samples'
+    type."""
     lengths = np.array([sample.lengths for sample in samples], np.int32).reshape(-1, 3)
     starts = np.zeros((len(samples) + 1, 4), np.int32)
     np.cumsum(lengths, axis=0, out=starts[1:, :3])
@@ -69,12 +84,25 @@ def pack_samples(samples: Sequence[Sample]) -> PackedBatch:
         visual=_rows(samples, "visual"),
         speech=_rows(samples, "speech"),
         longest=rounded_length(int(lengths.sum(1).max(initial=0))),
+        streams=_streams(samples),
     )
 
 
 def _rows(samples: Sequence[Sample], modality: str) -> torch.Tensor | None:
     present = [rows for sample in samples if (rows := sample.rows.get(modality)) is not None and len(rows)]
-    if not present:
-        return None
-    rows = np.concatenate(present)
-    return torch.from_numpy(np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))))
+    return _padded(present) if present else None
+
+
+def _padded(rows: Sequence[np.ndarray]) -> torch.Tensor:
+    joined = np.concatenate(rows)
+    return torch.from_numpy(np.pad(joined, ((0, 0), (0, -joined.shape[1] % 8))))
+
+
+def _streams(samples: Sequence[Sample]) -> dict[str, StreamRows]:
+    """Every stream that a sample has; others have no rows of it."""
+    found = {}
+    for name, (some, modality) in {n: own for sample in samples for n, own in sample.streams.items()}.items():
+        rows = [sample.streams[name][0] if name in sample.streams else some[:0] for sample in samples]
+        offsets = np.append(0, np.cumsum([len(own) for own in rows])).astype(np.int32)
+        found[name] = StreamRows(_padded(rows), torch.from_numpy(offsets), modality)
+    return found

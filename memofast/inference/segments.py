@@ -1,4 +1,5 @@
-"""Utterances of media: sentences of subtitles where there are any, else stretches in which somebody speaks, else equal windows."""
+"""Utterances of media: sentences of subtitles where there are any, else stretches in which somebody speaks, else equal
+windows."""
 
 import math
 from collections.abc import Iterator
@@ -49,8 +50,8 @@ def read_clips(source: str, cutting: Cutting, longest: float) -> list[Clip]:
 
 
 def cut_clips(clips: list[Clip], cutting: Cutting, longest: float, voice: VoiceActivity | None) -> list[Clip]:
-    """The clips, those that are whole files without words cut into utterances of at most `longest` seconds; voice: what hears speech, None for the
-    best there is."""
+    """The clips, those that are whole files without words cut into utterances of at most `longest` seconds; voice: what
+    hears speech, None for the best there is."""
     found: list[Clip] = []
     for clip in clips:
         whole = clip.start is None and clip.end is None and not (clip.text or clip.problem)
@@ -92,7 +93,8 @@ def equal_pieces(start: float, end: float, longest: float) -> list[tuple[float, 
 
 
 def spoken_pieces(file: Path, seconds: float, longest: float, voice: VoiceActivity) -> list[tuple[float, float]]:
-    """Start and end of the stretches in which somebody speaks; longer ones are cut equally. Nothing where nobody does."""
+    """Start and end of the stretches in which somebody speaks; longer ones are cut equally. Nothing where nobody
+    does."""
     stretches: list[tuple[float, float]] = []
     for start, end in _spoken(file, seconds, voice):
         if stretches and start - stretches[-1][1] < _PAUSE:

@@ -1,4 +1,4 @@
-"""A model's answers for the samples of a split, beside what is true."""
+"""What a model says of the samples of a split, beside what is true."""
 
 from __future__ import annotations
 
@@ -7,57 +7,49 @@ import torch
 
 from memofast.data import Split, runs_by_length
 from memofast.data.conditions import keep
-from memofast.devices import autocast
-from memofast.errors import MemofastError
+from memofast.inference.loop import ROWS, run_over
 from memofast.metrics.predictions import Predictions
-from memofast.model import MemoBertForEmotion
-from memofast.model.memobert.prompt import OTHER, MemoBertForPrompt
-from memofast.objectives.target import Target
-
-_ROWS = 4096  # of a batch without gradients
+from memofast.model.family import EmotionModel
+from memofast.objectives.label_space import LabelSpace
 
 
-EmotionModel = MemoBertForEmotion | MemoBertForPrompt
+def label_space_of(model: EmotionModel, mapping: dict[str, str | None] | None = None) -> LabelSpace:
+    """What the model was trained to name."""
+    return LabelSpace(model.kind, model.classes, mapping)
 
 
-def target_of(model: EmotionModel, mapping: dict[str, str | None] | None = None) -> Target:
-    """What the model was trained to answer."""
-    return Target(model.kind, tuple(name for name in model.classes if name != OTHER), mapping)
-
-
-def answer(
-    model: EmotionModel, split: Split, target: Target, precision: str = "fp32", condition: str | None = None
+def predict_split(
+    model: EmotionModel, split: Split, target: LabelSpace, precision: str = "fp32", condition: str | None = None
 ) -> Predictions:
-    """Answers for a split's samples, in its order; they are packed by length. condition: modalities shown; None: all.
+    """Predictions for a split's samples, in its order. condition: modalities shown; None: all.
 
-    Raises: `MemofastError` for answers that are not finite, naming samples.
+    Raises: `MemofastError` for predictions that are not finite, naming samples.
     """
     within, device = target.within(split.corpus), next(model.parameters()).device
-    scores = np.empty((len(split), model.config.num_labels), np.float32)
+    split = split.reading(model.streams)
+    scores = np.empty((len(split), len(model.outputs)), np.float32)
     truth = _empty_truth(target, len(split))
-    with autocast(precision, device):
-        for chosen in runs_by_length(split.lengths, _ROWS):
-            batch = split.pack(chosen)
-            truth[chosen] = within.truth(batch.targets).numpy()
-            shown = batch if condition is None else keep(batch, condition)
-            scores[chosen] = model.probabilities(shown.to(device)).float().cpu().numpy()
-    if not (sound := np.isfinite(scores).all(1)).all():
-        ids = ", ".join(split.ids[i] for i in np.flatnonzero(~sound)[:8])
-        raise MemofastError(f"the answers for {ids} of {split.corpus.path} are not finite; prepare these samples again")
+    shown = None if condition is None else lambda batch: keep(batch, condition)
+    for results in run_over(
+        split, lambda batch: {"scores": model.probabilities(batch)}, device, "predictions",
+        f" of corpus {split.corpus.path}", precision=precision, shown=shown,
+    ):  # fmt: skip
+        scores[results.indices] = results.found["scores"]
+        truth[results.indices] = within.truth(results.batch.targets).numpy()
     if target.kind == "regression":
         return Predictions("regression", tuple(split.ids), truth, scores[:, 0])
-    return Predictions(target.kind, tuple(split.ids), truth, scores, model.classes)
+    return Predictions(target.kind, tuple(split.ids), truth, scores, model.outputs)
 
 
-def truth_of(split: Split, target: Target) -> np.ndarray:
+def truth_of(split: Split, target: LabelSpace) -> np.ndarray:
     """What is true of a split's samples, as `Predictions.truth`."""
     within, truth = target.within(split.corpus), _empty_truth(target, len(split))
-    for chosen in runs_by_length(split.words.lengths, _ROWS):
+    for chosen in runs_by_length(split.words.lengths, ROWS):
         truth[chosen] = within.truth(split.words.pack(chosen).targets).numpy()
     return truth
 
 
-def _empty_truth(target: Target, samples: int) -> np.ndarray:
+def _empty_truth(target: LabelSpace, samples: int) -> np.ndarray:
     shape = (samples, len(target.classes)) if target.kind == "multi" else samples
     return np.zeros(shape, np.int64 if target.kind == "single" else np.float32)
 

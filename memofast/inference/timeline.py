@@ -1,4 +1,5 @@
-"""The timeline picture of one file: probabilities of the classes over time, which class was named, and how much each modality mattered."""
+"""The timeline picture of one file: probabilities of the classes over time, which class was named, and how much each
+modality mattered."""
 
 import io
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ _LABELLED = 40  # utterances whose class is written above
 
 
 def draw_timeline(predictions: Sequence[Prediction], classes: Sequence[str], path: Path, title: str) -> None:
-    """Write a PNG of the predictions of one file, which have times, one for each utterance. Raises: `MemofastError` where it cannot be written."""
+    """Write a PNG of the predictions of one file, which have times, one for each utterance. Raises: `MemofastError`
+    where it cannot be written."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -1,13 +1,13 @@
-"""Films decoded once, utterance by utterance, by the extraction of `memofast prepare`; beside the rows the faces of everybody seen are kept."""
+"""Films decoded once, utterance by utterance, by the extraction of `memofast prepare`; beside the rows the faces of
+everybody seen are kept."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from memofast.prepare.faces.tracks import SAME_PERSON, Track, correlation, mean_crop
-from memofast.prepare.media.decoding import Excerpt
-from memofast.prepare.run.extraction import Extracted, Extraction, by_file
+from memofast.prepare.run.extraction import Extracted, Extraction, Person, by_file
 from memofast.prepare.run.report import REASONS, Problem
 from memofast.prepare.sources.clips import Clip
 
@@ -16,8 +16,8 @@ _A_SECOND, _LEAST, _MOST = 2.5, 6, 24  # crops of an utterance that are kept
 
 @dataclass(frozen=True)
 class Shown:
-    """One person during an utterance. times [n] seconds in the file and crops [64, 64] uint8, equally spaced; track: their number; rows [n, width]
-    float32 of the face, None of who speaks, whose rows are the utterance's."""
+    """One person during an utterance. times [n] seconds in the file and crops [64, 64] uint8, equally spaced; track:
+    their number; rows [n, width] float32 of the face, None of who speaks, whose rows are the utterance's."""
 
     times: list[float]
     crops: list[np.ndarray]
@@ -27,7 +27,8 @@ class Shown:
 
 @dataclass
 class Utterance:
-    """What was extracted of a clip, the person whose face was taken, and others who are seen in at least a fifth of it."""
+    """What was extracted of a clip, the person whose face was taken, and others who are seen in at least a fifth of
+    it."""
 
     extracted: Extracted
     shown: Shown | None = None
@@ -70,7 +71,8 @@ def _told(problem: Problem) -> str:
 
 @dataclass
 class People:
-    """The persons of one file, numbered from 1 in the order of their first utterance, known again by the mean of their crops."""
+    """The persons of one file, numbered from 1 in the order of their first utterance, known again by the mean of their
+    crops."""
 
     known: list[tuple[np.ndarray, int]] = field(default_factory=list)
 
@@ -95,46 +97,40 @@ class People:
         return place + 1
 
 
-class Watching(Extraction):
-    """The extraction, which remembers who was seen and whose face it took."""
+def watch(extraction: Extraction, clips: Sequence[Clip], others: bool = False) -> Iterator[Utterance]:
+    """Clips of each file in order of time, file by file; those with a problem known before are handed on as they are.
 
-    def utterances(self, clips: Sequence[Clip], others: bool = False) -> Iterator[Utterance]:
-        """Clips of each file in order of time, file by file; those with a problem known before are handed on as they are.
+    others: rows are made also of those who are seen beside the one whose face is taken.
+    """
+    playable = []
+    for clip in clips:
+        if clip.problem or not (clip.picture or clip.sound):
+            yield Utterance(Extracted(clip))
+        else:
+            playable.append(clip)
+    for file in by_file(playable):
+        people = People()
+        for extracted in extraction(file, everybody=others):
+            yield _utterance(extracted, people, others)
 
-        others: look also at those who are seen beside the one whose face is taken.
-        """
-        playable = []
-        for clip in clips:
-            if clip.problem or not (clip.picture or clip.sound):
-                yield Utterance(Extracted(clip))
-            else:
-                playable.append(clip)
-        for file in by_file(playable):
-            self._people, self._seen, self._see_others = People(), {}, others
-            for extracted in self(file):
-                shown, rest = self._seen.pop(extracted.clip.id, (None, []))
-                yield Utterance(extracted, shown, rest)
 
-    def _speaker(
-        self, persons: list[Track], extracted: Extracted, excerpt: Excerpt, spoken: np.ndarray | None
-    ) -> Track | None:
-        speaker = super()._speaker(persons, extracted, excerpt, spoken)
-        others = [person for person in persons if person is not speaker]
-        everybody = [speaker, *others] if speaker else others
-        numbers = dict(zip(everybody, self._people.numbers(everybody), strict=True))
-        rest = [
-            self._shown(person, numbers[person], extracted, excerpt, self._face_rows(person, excerpt).rows)
-            for person in (others if self._see_others else [])
-        ]
-        shown = self._shown(speaker, numbers[speaker], extracted, excerpt) if speaker else None
-        self._seen[extracted.clip.id] = shown, rest
-        return speaker
+def _utterance(extracted: Extracted, people: People, others: bool) -> Utterance:
+    """What is kept of a clip: of everybody who was seen a few crops, for all of them together fill the memory."""
+    everybody = [*([extracted.person] if extracted.person else []), *extracted.others]
+    numbers = people.numbers([person.track for person in everybody])
+    shown = [
+        _shown(person, number, extracted)
+        for person, number in zip(everybody, numbers, strict=True)
+        if others or person is extracted.person
+    ]
+    taken = shown.pop(0) if extracted.person else None
+    return Utterance(replace(extracted, person=None, others=[]), taken, shown)
 
-    def _shown(
-        self, person: Track, number: int, extracted: Extracted, excerpt: Excerpt, rows: np.ndarray | None = None
-    ) -> Shown:
-        start, count = extracted.span.start, int(np.clip(_A_SECOND * extracted.seconds, _LEAST, _MOST))
-        chosen = np.unique(np.linspace(0, len(person.frames) - 1, count).round().astype(int))
-        times = [start + excerpt.times[person.frames[i]] for i in chosen]
-        crops = [person.faces[i].crop for i in chosen]
-        return Shown(times, crops, number, rows)
+
+def _shown(person: Person, number: int, extracted: Extracted) -> Shown:
+    """rows: those of the person whose face was taken are the utterance's own."""
+    count = int(np.clip(_A_SECOND * extracted.seconds, _LEAST, _MOST))
+    chosen = np.unique(np.linspace(0, len(person.times) - 1, count).round().astype(int))
+    times = [extracted.span.start + person.times[i] for i in chosen]
+    crops = [person.track.faces[i].crop for i in chosen]
+    return Shown(times, crops, number, None if person is extracted.person else person.rows.rows)

@@ -1,4 +1,5 @@
-"""The part of a pseudo-labelled split whose emotions are sure: MEmoBERT's high-quality selection, capped by probability instead of by order."""
+"""The part of a pseudo-labelled split whose emotions are sure: MEmoBERT's high-quality selection, capped by probability
+instead of by order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from memofast.errors import MemofastError
 
 @dataclass(frozen=True)
 class Confidence:
-    """neutral, other: least probability of the likeliest class. most: samples per class, 0 for any; the surest stay. Source: MEmoBERT."""
+    """neutral, other: least probability of the likeliest class. most: samples per class, 0 for any; the surest stay.
+    Source: MEmoBERT."""
 
     neutral: float = 0.8
     other: float = 0.4
@@ -26,8 +28,8 @@ def choose_confident(
     """Which samples are sure.
 
     Args: words [n]: words of each sample; emotions [n, classes], zero rows where unknown.
-    Returns: [n] bool, and each rule in turn with how many it `dropped`; the last one also says how many of each class are `kept`. Among equal
-        probabilities the sample that stands first stays.
+    Returns: [n] bool, and each rule in turn with how many it `dropped`; the last one also says how many of each class
+        are `kept`. Among equal probabilities the sample that stands first stays.
     """
     likeliest, probability = emotions.argmax(1), emotions.max(1)
     least = np.array([rule.neutral if name == "neutral" else rule.other for name in classes])
@@ -51,7 +53,8 @@ def choose_confident(
 
 
 def select_confident(path: Path, split: str, rule: Confidence) -> tuple[str, list[dict[str, Any]]]:
-    """Write the split `SPLIT_confident` of the corpus at `path`, its rules and counts into `corpus.json`. Returns: its name and rules.
+    """Write the split `SPLIT_confident` of the corpus at `path`, its rules and counts into `corpus.json`. Returns: its
+    name and rules.
 
     Raises: `MemofastError` where the corpus has no pseudo labels, or where no sample is sure.
     """

@@ -1,4 +1,5 @@
-"""Several text corpora as one corpus to learn emotions from: labels mapped, leaks to what is evaluated removed, everything counted."""
+"""Several text corpora as one corpus to learn emotions from: labels mapped, leaks to what is evaluated removed,
+everything counted."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,8 @@ _SAME_DATA = 0.5  # of a source's longer sentences in an evaluated file: then it
 
 @dataclass(frozen=True)
 class TextSource:
-    """A file of one corpus, `KIND=PATH` or `KIND:MOST=PATH`. most: sentences read of it, drawn by a hash of their group; 0: all."""
+    """A file of one corpus, `KIND=PATH` or `KIND:MOST=PATH`. most: sentences read of it, drawn by a hash of their
+    group; 0: all."""
 
     kind: str
     path: Path
@@ -36,7 +38,8 @@ class TextSource:
         kind, colon, most = name.partition(":")
         if not equals or not path or (colon and not (most.isdigit() and int(most))):
             raise MemofastError(
-                f"a text corpus is KIND=PATH or KIND:MOST=PATH, as meld=train_sent_emo.csv or isear:2000=isear.csv, not {given!r}"
+                "a text corpus is KIND=PATH or KIND:MOST=PATH, as meld=train_sent_emo.csv or isear:2000=isear.csv, "
+                f"not {given!r}"
             )
         return cls(kind, Path(path), int(most or 0))
 
@@ -57,7 +60,8 @@ class Labelled:
 
 @dataclass
 class MergeCounts:
-    """Per source the sentences read, those without a class, and what the near-duplicate rule removed from train and from validation."""
+    """Per source the sentences read, those without a class, and what the near-duplicate rule removed from train and
+    from validation."""
 
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -92,10 +96,12 @@ def merge(
 ) -> tuple[Corpus, MergeCounts]:
     """Write the corpus `folder` with splits `train`, `validation` and `evaluated_KIND`, and count what went into it.
 
-    A share `validation` of the groups (dialogues, scenes, persons) of each source, or of those of the kind `validate_on` alone, is held out. Sentences
-    that near-duplicate an evaluated one leave train and validation, those that near-duplicate a validation sentence leave train.
+    A share `validation` of the groups (dialogues, scenes, persons) of each source, or of those of the kind
+    `validate_on` alone, is held out. Sentences that near-duplicate an evaluated one leave train and validation, those
+    that near-duplicate a validation sentence leave train.
 
-    Raises: `MemofastError` for a source that is an evaluated file itself or repeats it, labels that are not mapped, and where a class has no sentence left.
+    Raises: `MemofastError` for a source that is an evaluated file itself or repeats it, labels that are not mapped, and
+        where a class has no sentence left.
     """
     classes, counts = target_classes(target), MergeCounts()
     if validate_on and validate_on not in {source.kind for source in sources}:
@@ -148,7 +154,8 @@ def _refuse_evaluated(source: TextSource, sentences: Sequence[Labelled], like: I
     same = _long(sentences, like)
     if longer and same / longer > _SAME_DATA:
         raise MemofastError(
-            f"{source.path}: {same} of its {longer} longer sentences stand in an evaluated file, so it is the same data; do not train on it"
+            f"{source.path}: {same} of its {longer} longer sentences stand in an evaluated file, so it is the same "
+            "data; do not train on it"
         )
 
 

@@ -1,8 +1,8 @@
 """Pseudo labels: the emotions a text model reads out of every sentence of a corpus, kept in its text store.
 
-The labelled store is written beside the old one, which stays as it was, and `corpus.json` then names it instead: a kill at any moment leaves the
-corpus as before, and the next run goes on. Batches are the same in every run, so that the digests are too. Source: MEmoBERT, whose
-labeller ran sentence by sentence.
+The labelled store is written beside the old one, which stays as it was, and `corpus.json` then names it instead: a kill
+at any moment leaves the corpus as before, and the next run goes on. Batches are the same in every run, so that the
+digests are too. Source: MEmoBERT, whose labeller ran sentence by sentence.
 """
 
 import hashlib
@@ -18,40 +18,43 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from memofast.data import Corpus, Split, runs_by_length
+from memofast.data import Corpus, Split
 from memofast.data.corpus import replace_store
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
-from memofast.model.memobert.emotion import MemoBertForEmotion, model_folder, open_emotion_model
+from memofast.inference.loop import ROWS, run_over
+from memofast.model.families import open_emotion_model
+from memofast.model.family import EmotionModel
+from memofast.model.folder import model_folder
 from memofast.prepare.text.word_pieces import WordPieces
 from memofast.store import TextStore, TextWriter, environments
 
-BATCH_ROWS = 4096
 _NAME = "text-emotions-"
 _NO_WORDS = 2  # rows: [CLS], [SEP]
 
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """labelled: sentences with emotions. without_words, too_long: those without; too long is more than the model has positions for."""
+    """labelled: sentences with emotions. without_words, too_long: those without; too long is more than the model has
+    positions for."""
 
     labelled: int
     without_words: int
     too_long: int
 
 
-def pseudo_label(
-    path: Path, model: Path, console: Console, *, rows: int = BATCH_ROWS, device: str = "auto"
-) -> LabelCounts:
+def pseudo_label(path: Path, model: Path, console: Console, *, rows: int = ROWS, device: str = "auto") -> LabelCounts:
     """Write emotions for every sentence of the corpus at `path`.
 
-    Args: model: folder of an emotion model or of the run that made it. rows: most rows of a batch. device: `auto`, `cpu` or `cuda`.
-    Raises: `MemofastError` for a corpus without words, a model without emotion head, one with another vocabulary, and a disk that is full.
+    Args: model: folder of an emotion model or of the run that made it. rows: most rows of a batch. device: `auto`,
+        `cpu` or `cuda`.
+    Raises: `MemofastError` for a corpus without words, a model without emotion head, one with another vocabulary,
+        emotions that are not finite, and a disk that is full.
     """
     corpus, labeller = Corpus.open(path), _Labeller(model, device)
     text = corpus.stores["text"]
     labeller.check_vocabulary(text)
-    split, counts = _sentences(corpus, labeller.model.config.max_position_embeddings)
+    split, counts = _sentences(corpus, labeller.model.longest.get("text"))
     folder = path / labeller.store_name(text)
     if folder.resolve() == text.path.resolve():
         console.print(f"{path} holds the labels of this model already")
@@ -70,10 +73,10 @@ def pseudo_label(
 class _Labeller:
     def __init__(self, folder: Path, device: str):
         chosen = choose_device(device)
-        self.model: MemoBertForEmotion = open_emotion_model(folder)
+        self.model = open_emotion_model(folder)
         self.model.to(chosen)
         self.folder = model_folder(folder)
-        digest = hashlib.blake2b(" ".join(self.model.classes).encode(), digest_size=16)
+        digest = hashlib.blake2b(" ".join(self.model.outputs).encode(), digest_size=16)
         for name, weight in sorted(self.model.state_dict().items()):
             digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
         self.fingerprint = digest.hexdigest()
@@ -83,7 +86,8 @@ class _Labeller:
         own = WordPieces(self.folder).fingerprint
         if text.meta.get("fingerprint") != own:
             raise MemofastError(
-                f"store {text.path} was made with another vocabulary than the model's; prepare the corpus with --vocab {self.folder}"
+                f"store {text.path} was made with another vocabulary than the model's; "
+                f"prepare the corpus with --vocab {self.folder}"
             )
 
     def store_name(self, text: TextStore) -> str:
@@ -99,7 +103,7 @@ class _Labeller:
             sep_id=special["sep"],
             classes=text.classes.get("label", ()),
             lexicon_classes=text.classes.get("lexicon", ()),
-            emotions=self.model.classes,
+            emotions=self.model.outputs,
             value=text.meta.get("value", ""),
             labeller=self.about | {"labelled_store": _origin(text)},
             **{name: text.meta.get(name, "") for name in ("extractor", "fingerprint", "source", "licence")},
@@ -111,10 +115,10 @@ def _origin(text: TextStore) -> str:
     return text.meta.get("labeller", {}).get("labelled_store") or text.meta["digest"]
 
 
-def _sentences(corpus: Corpus, longest: int) -> tuple[Split, LabelCounts]:
+def _sentences(corpus: Corpus, longest: int | None) -> tuple[Split, LabelCounts]:
     """Everything that can be labelled as one split of text alone."""
     text = corpus.stores["text"]
-    words, fits = text.lengths > _NO_WORDS, text.lengths <= longest
+    words, fits = text.lengths > _NO_WORDS, text.lengths <= (np.inf if longest is None else longest)
     chosen = np.flatnonzero(words & fits)
     if not len(chosen):
         raise MemofastError(f"corpus {corpus.path} has no text to label; prepare it with subtitles or a text column")
@@ -123,21 +127,22 @@ def _sentences(corpus: Corpus, longest: int) -> tuple[Split, LabelCounts]:
     return Split.of_ids(alone, "all", [text.ids[place] for place in chosen]), counts
 
 
-def _label(split: Split, model: MemoBertForEmotion, writer: TextWriter, rows: int, console: Console) -> None:
-    text, runs = split.corpus.stores["text"], runs_by_length(split.lengths, rows)
-    device, begun, labelled = next(model.parameters()).device, time.monotonic(), 0
+def _label(split: Split, model: EmotionModel, writer: TextWriter, rows: int, console: Console) -> None:
+    text, device, begun, labelled = split.corpus.stores["text"], next(model.parameters()).device, time.monotonic(), 0
     with _progress(console) as progress:
-        bar = progress.add_task("labelling", total=len(split), rate="")
-        for run in runs:
-            ids = [split.ids[place] for place in run]
-            if not all(writer.done(id) for id in ids):
-                probabilities = model.probabilities(split.pack(run).to(device)).cpu().numpy()
-                for id, emotions in zip(ids, probabilities, strict=True):
-                    if not writer.done(id):
-                        _copy(text, id, writer, emotions)
-                labelled += len(ids)
+        bar = progress.add_task("labelling", total=sum(not writer.done(id) for id in split.ids), rate="")
+        for results in run_over(
+            split, lambda batch: {"emotions": model.probabilities(batch)}, device, "emotions",
+            f" of corpus {split.corpus.path}", rows=rows,
+            skip=lambda indices: all(writer.done(split.ids[index]) for index in indices),
+        ):  # fmt: skip
+            for index, emotions in zip(results.indices, results.found["emotions"], strict=True):
+                if not writer.done(id := split.ids[index]):
+                    _copy(text, id, writer, emotions)
+                    progress.advance(bar)
+                    labelled += 1
             rate = f"{labelled / (time.monotonic() - begun):.0f} sentences/s"
-            progress.update(bar, advance=len(ids), rate=rate)
+            progress.update(bar, rate=rate)
     if labelled:
         console.print(f"labelled {labelled:,} sentences, {rate}")
 
@@ -159,7 +164,8 @@ def _copy(text: TextStore, id: str, writer: TextWriter, emotions: np.ndarray | N
 
 
 def _remove_others(labelled: Path) -> None:
-    """Labels of earlier models and texts go; the store that the preparation wrote stays, so that it can be prepared further."""
+    """Labels of earlier models and texts go; the store that the preparation wrote stays, so that it can be prepared
+    further."""
     for folder in labelled.parent.glob(f"{_NAME}*"):
         if folder != labelled:
             environments.close(folder)

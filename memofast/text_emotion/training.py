@@ -16,17 +16,23 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
+from memofast.cpu import limit_compiled_products
 from memofast.data import Corpus, Split, Stream
 from memofast.data.emotion_labels import target_classes
 from memofast.errors import MemofastError
 from memofast.files import write_json
-from memofast.inference.split_predictions import answer, target_of, truth_of
+from memofast.inference.split_predictions import label_space_of, predict_split, truth_of
 from memofast.metrics.class_scores import class_scores, print_scores
-from memofast.model import MemoBertForEmotion
+from memofast.model.families import FAMILIES
+from memofast.model.family import EmotionModel
+from memofast.model.folder import model_type
 from memofast.prepare.sources.splits import TRAIN
 from memofast.prepare.text.word_pieces import WordPieces, copy_vocabulary
 from memofast.text_emotion.merged_text import VALIDATION, MergeCounts, TextSource, merge
-from memofast.train.fine_tuning import FineTuner, FineTuning
+from memofast.train.fine_tuning import FineTuning
+from memofast.train.fine_tuning_recipe import Tuning
+from memofast.train.processes import Processes
+from memofast.train.trainer import Trainer
 
 REPORT = "report.json"
 _SETTINGS = "training.json"
@@ -44,22 +50,25 @@ class EmotionTextRun:
     target: str = "ekman"
     validation: float = 0.1
     validate_on: str | None = None
-    tuning: FineTuning = field(default_factory=FineTuning)
+    tuning: Tuning = field(default_factory=lambda: Tuning(metric="weighted_f1"))
+    seed: int = 0
 
 
 def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
-    """Train, or go on where an interrupted training stopped, and write `out/model`. Returns: the report, also in `out/report.json`.
+    """Train, or go on where an interrupted training stopped, and write `out/model`. Returns: the report, also in
+    `out/report.json`.
 
     Raises: `MemofastError` for bad input, or where `out` was begun with other options.
     """
     classes = target_classes(run.target)
     pieces = WordPieces(run.vocab or run.init)
-    torch.manual_seed(run.tuning.seed)
-    model = MemoBertForEmotion.start(run.init, classes, visual_width=0, speech_width=0)
-    if pieces.size > model.config.vocab_size:
-        raise MemofastError(
-            f"the vocabulary has {pieces.size} pieces, {run.init} knows {model.config.vocab_size}; give its own --vocab"
-        )
+    torch.manual_seed(run.seed)
+    model_type(run.init)  # which says what is missing in that folder
+    family = FAMILIES["memobert"]
+    text_alone = family.section(init=str(run.init), head="emocls", visual_width=0, speech_width=0)
+    model = family.start(text_alone, "single", classes, None)
+    if pieces.size > (known := model.reads["text"]):
+        raise MemofastError(f"the vocabulary has {pieces.size} pieces, {run.init} knows {known}; give its own --vocab")
     _check_settings(run)
     logging.disable_progress_bar()  # of saving, which is quick
     corpus, counts = merge(
@@ -68,11 +77,15 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
     )  # fmt: skip
     _print_counts(counts, console)
     validation = corpus.split(VALIDATION)
-    tuner = FineTuner(model, [Stream(corpus.split(TRAIN))], validation, run.tuning, run.out)
+    limit_compiled_products()
+    task = FineTuning(model, [Stream(corpus.split(TRAIN))], validation, run.tuning, run.seed)
+    trainer = Trainer(task, run.out, Processes(), "run the same command again to go on")
     console.print(
-        f"{run.tuning.epochs} epochs of {tuner.per_epoch:,} updates, {tuner.precision} on {tuner.device.type}, best by {run.tuning.metric} on validation"
+        f"{run.tuning.epochs} epochs of {task.per_epoch:,} updates, {trainer.precision} on {trainer.device.type}, "
+        f"best by {run.tuning.metric} on validation"
     )
-    state = tuner.run()
+    state = trainer.run()
+    trainer.keep_best()
     _save(model, run)
     report = {
         "classes": list(classes),
@@ -80,8 +93,8 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
         "dropped": counts.rules(),
         "best_update": state.best,
         "updates": state.step,
-        "precision": tuner.precision,
-        "splits": _evaluate(model, corpus, tuner.precision, console),
+        "precision": trainer.precision,
+        "splits": _evaluate(model, corpus, trainer.precision, console),
     }
     write_json(run.out / REPORT, report)
     console.print(f"wrote {run.out / 'model'}")
@@ -90,7 +103,7 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
 
 def _check_settings(run: EmotionTextRun) -> None:
     """Refuse to go on in a folder that was begun with other options."""
-    settings = json.loads(json.dumps(asdict(run) | {"out": ""}, default=str))
+    settings = json.loads(json.dumps(asdict(run) | {"out": "", "tuning": run.tuning.model_dump()}, default=str))
     path = run.out / _SETTINGS
     if path.is_file():
         begun = json.loads(path.read_text())
@@ -105,7 +118,8 @@ def _check_settings(run: EmotionTextRun) -> None:
 
 def _print_counts(counts: MergeCounts, console: Console) -> None:
     columns = {
-        "read": "read", "unmapped": "no class", "like_evaluated": "like evaluated", "like_evaluated_long": "of these long",
+        "read": "read", "unmapped": "no class", "like_evaluated": "like evaluated",
+        "like_evaluated_long": "of these long",
         "like_validation": "like validation", TRAIN: "train", VALIDATION: "validation",
     }  # fmt: skip
     table = Table(title="sentences; near-duplicates of evaluated and validation ones are removed", title_justify="left")
@@ -118,9 +132,10 @@ def _print_counts(counts: MergeCounts, console: Console) -> None:
     console.print(table)
 
 
-def _evaluate(model: MemoBertForEmotion, corpus: Corpus, precision: str, console: Console) -> dict[str, Any]:
-    """Scores of the validation split and of every evaluated one, each beside always naming the class most frequent in train."""
-    most = int(np.bincount(truth_of(corpus.split(TRAIN), target_of(model))).argmax())
+def _evaluate(model: EmotionModel, corpus: Corpus, precision: str, console: Console) -> dict[str, Any]:
+    """Scores of the validation split and of every evaluated one, each beside always naming the class most frequent in
+    train."""
+    most = int(np.bincount(truth_of(corpus.split(TRAIN), label_space_of(model))).argmax())
     found = {}
     for name in corpus.splits:
         if name != TRAIN:
@@ -130,14 +145,14 @@ def _evaluate(model: MemoBertForEmotion, corpus: Corpus, precision: str, console
     return found
 
 
-def _scores(model: MemoBertForEmotion, split: Split, most: int, precision: str) -> tuple[dict, dict]:
-    found = answer(model, split, target_of(model), precision)
+def _scores(model: EmotionModel, split: Split, most: int, precision: str) -> tuple[dict, dict]:
+    found = predict_split(model, split, label_space_of(model), precision)
     scores = class_scores(found.truth, found.named, model.classes)
     majority = class_scores(found.truth, np.full_like(found.truth, most), model.classes)
     return scores, {"class": model.classes[most]} | {n: v for n, v in majority.items() if isinstance(v, float)}
 
 
-def _save(model: MemoBertForEmotion, run: EmotionTextRun) -> None:
+def _save(model: EmotionModel, run: EmotionTextRun) -> None:
     """Write the model with its vocabulary under a temporary name, then put it in place of an earlier one."""
     final, temporary, former = (run.out / name for name in ("model", ".model.partial", ".model.former"))
     shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,5 @@
-"""Clips made on the spot, the corpus prepared from them, and small models of random weights that say how their corpus was made."""
+"""Clips made on the spot, the corpus prepared from them, and small models of random weights that say how their corpus
+was made."""
 
 import sys
 from dataclasses import replace
@@ -36,7 +37,8 @@ Blue reds.
 
 
 class Bright:
-    """A finder that sees a face in every picture brighter than 50, as bright as the picture, with a pattern of its own."""
+    """A finder that sees a face in every picture brighter than 50, as bright as the picture, with a pattern of its
+    own."""
 
     name = "bright"
 

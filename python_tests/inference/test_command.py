@@ -61,8 +61,11 @@ def test_everybody_who_is_seen_has_a_row(predict, media, pair_of_faces, tmp_path
     with open(tmp_path / "out/predictions.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [(line["id"], line["track"], line["speaks"]) for line in table] == [
-        ("film_0001", "1", "True"), ("film_0001", "2", "False"), ("film_0002", "1", "True"), ("film_0002", "2", "False"),
-    ]  # fmt: skip
+        ("film_0001", "1", "True"),
+        ("film_0001", "2", "False"),
+        ("film_0002", "1", "True"),
+        ("film_0002", "2", "False"),
+    ]
     assert [line["modalities"] for line in table] == ["text+visual+speech", "visual"] * 2
     page = (tmp_path / "out/predictions.html").read_text()
     assert page.count('<ol class="strip">') == 3 and 'href="#u-film_0001-2"' in page

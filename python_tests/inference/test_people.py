@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from memofast.inference.watching import Watching
+from memofast.inference.watching import watch
 from memofast.prepare.faces import detection as faces
 from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
 from memofast.prepare.faces.densenet import DenseNet
 from memofast.prepare.faces.extractors import FaceChoice
 from memofast.prepare.run import extraction
-from memofast.prepare.run.extraction import ExtractionOptions
+from memofast.prepare.run.extraction import Extraction, ExtractionOptions
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.speech.extractors import SpeechChoice
 
@@ -46,10 +46,10 @@ def test_people_who_change_sides_keep_their_numbers(real_data, tmp_path, monkeyp
         container.mux(video.encode())
     (yunet,) = (real_data / "models").glob("*yunet*.onnx")
     face = FaceChoice("denseface", tmp_path / "face.safetensors")
-    watching = Watching(ExtractionOptions(face, yunet, SpeechChoice("none", None, 1), 30.0))
+    options = ExtractionOptions(face, yunet, SpeechChoice("none", None, 1), 30.0)
     film = tmp_path / "film.mp4"
     clips = [Clip(f"u{n}", film, film, n * SECONDS, (n + 1) * SECONDS) for n in range(2)]
-    found = list(watching.utterances(clips, others=True))
+    found = list(watch(Extraction(options), clips, others=True))
     people = [{utterance.shown.track, *(other.track for other in utterance.others)} for utterance in found]
     assert people == [{1, 2}, {1, 2}]
     crops = [

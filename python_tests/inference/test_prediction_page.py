@@ -23,7 +23,8 @@ BROWSER = next(
 )
 MEASURE = """<script>
 addEventListener("load", () => {
-  const sizes = query => [...document.querySelectorAll(query)].map(e => [e.getBoundingClientRect().width, e.getBoundingClientRect().height]);
+  const sizes = query => [...document.querySelectorAll(query)].map(
+    e => [e.getBoundingClientRect().width, e.getBoundingClientRect().height]);
   document.title = JSON.stringify({
     inner: innerWidth, page: document.documentElement.scrollWidth, blocks: sizes(".lane a"), lane: sizes(".lane")[0],
     faces: [...document.querySelectorAll("img")].map(e => e.naturalWidth), strip: sizes(".strip")[0],
@@ -48,9 +49,9 @@ def test_faces_lie_over_the_timeline(page):
     for width in (600, 1200):
         done = subprocess.run(
             [
-                BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr",
-                f"--user-data-dir={page.parent / 'profile'}", f"--window-size={width},900", "--dump-dom",
-                "--virtual-time-budget=5000", measured.as_uri(),
+                BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+                "--enable-logging=stderr", f"--user-data-dir={page.parent / 'profile'}", f"--window-size={width},900",
+                "--dump-dom", "--virtual-time-budget=5000", measured.as_uri(),
             ],
             capture_output=True, text=True, timeout=90,
         )  # fmt: skip

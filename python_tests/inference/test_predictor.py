@@ -12,9 +12,9 @@ import memofast
 from memofast.data import Corpus, Split
 from memofast.errors import MemofastError
 from memofast.inference.segments import Cutting
-from memofast.inference.split_predictions import answer, target_of
+from memofast.inference.split_predictions import label_space_of, predict_split
 from memofast.inference.watching import People
-from memofast.model.memobert.emotion import open_emotion_model
+from memofast.model.families import open_emotion_model
 from memofast.prepare.faces.detection import Face
 from memofast.prepare.faces.extractors import FaceChoice, parse_face
 from memofast.prepare.faces.tracks import Track
@@ -26,14 +26,16 @@ def offline(model, prepared, condition=None):
     """What evaluation says of the corpus: id -> probabilities."""
     opened, corpus = open_emotion_model(model), Corpus.open(prepared)
     split = Split.of_ids(corpus, "all", list(corpus.stores["text"].ids))
-    return dict(zip(split.ids, answer(opened, split, target_of(opened), condition=condition).scores, strict=True))
+    return dict(
+        zip(split.ids, predict_split(opened, split, label_space_of(opened), condition=condition).scores, strict=True)
+    )
 
 
 def scores(prediction):
     return np.array([*prediction.probabilities.values()])
 
 
-def test_a_folder_gets_the_answers_of_offline_evaluation(model, prepared, files):
+def test_a_folder_gets_the_predictions_of_offline_evaluation(model, prepared, files):
     predictor = memofast.load(model, face=files["face"], device="cpu")
     found = list(predictor.stream(predictor.clips(str(prepared.parent / "source"), Cutting())))
     wanted = offline(model, prepared)
@@ -66,7 +68,7 @@ def test_the_modalities_of_the_training_are_read_and_no_others(make_model, prepa
     np.testing.assert_allclose(scores(found[0]), offline(model, prepared, "la")["glad_0001"], atol=1e-5)
 
 
-def test_features_text_and_audio_are_answered(model, prepared, files, media):
+def test_features_text_and_audio_are_read(model, prepared, files, media):
     corpus, wanted = Corpus.open(prepared), offline(model, prepared)
     rows = {modality: corpus.stores[modality].read("glad_0001")["rows"] for modality in ("visual", "speech")}
     predictor = memofast.load(model, device="cpu")
@@ -83,7 +85,7 @@ def test_features_text_and_audio_are_answered(model, prepared, files, media):
     assert unseen.modalities == ("text",)
 
 
-def test_many_texts_are_answered_as_one_by_one(model):
+def test_many_texts_are_predicted_as_one_by_one(model):
     predictor = memofast.load(model, device="cpu")
     texts = ["red", "blue reds now", "", "now now now red blue"] * 5
     for text, found in zip(texts, predictor.predict_many(texts), strict=True):
@@ -143,7 +145,7 @@ def test_weights_that_are_not_finite_are_named(model, prepared, files):
     weights = load_file(place)
     weights["memobert.pooler.bias"] = torch.full_like(weights["memobert.pooler.bias"], float("nan"))
     save_file(weights, place, metadata={"format": "pt"})
-    with pytest.raises(MemofastError, match="answers for the sample are not finite"):
+    with pytest.raises(MemofastError, match="predictions for the sample are not finite"):
         memofast.load(model, device="cpu").predict(text="red")
 
 
@@ -168,13 +170,13 @@ def test_people_are_known_again():
     assert people.numbers([tracks[0], tracks[2]]) == [1, 3]  # alike, but seen together
 
 
-def test_others_are_answered_from_their_faces(make_model, model, prepared, files, pair_of_faces):
+def test_others_are_predicted_from_their_faces(make_model, model, prepared, files, pair_of_faces):
     film = prepared.parent / "source/glad.mp4"
 
-    def answers(model, **options):
+    def predictions(model, **options):
         return memofast.load(model, face=files["face"], device="cpu").predict(video=film, **options)
 
-    found, alone = answers(model), answers(model, others=False)
+    found, alone = predictions(model), predictions(model, others=False)
     assert [(p.id, p.track, p.speaks) for p in found] == [
         ("glad_0001", 1, True), ("glad_0001", 2, False), ("glad_0002", 1, True), ("glad_0002", 2, False),
     ]  # fmt: skip
@@ -184,15 +186,15 @@ def test_others_are_answered_from_their_faces(make_model, model, prepared, files
     others = found[1::2]
     assert all(p.modalities == ("visual",) and p.text is None and not p.importance for p in others)
     assert all(p.notes == ("trained on text+visual+speech, not on visual alone",) for p in others)
-    assert not any(note for p in alone + answers(make_model("lva", "v", name="both")) for note in p.notes)
+    assert not any(note for p in alone + predictions(make_model("lva", "v", name="both")) for note in p.notes)
     assert [(p.start, p.end) for p in others] == [(p.start, p.end) for p in alone]
     pair_of_faces(sides=[1])
-    for other, expected in zip(others, answers(make_model("v", name="sees")), strict=True):
+    for other, expected in zip(others, predictions(make_model("v", name="sees")), strict=True):
         np.testing.assert_allclose(scores(other), scores(expected), atol=1e-6)
         assert not np.allclose(scores(other), scores(found[0]), atol=1e-4)
 
 
-def test_without_a_speaker_those_who_are_seen_are_answered(make_model, prepared, files, pair_of_faces, monkeypatch):
+def test_without_a_speaker_those_who_are_seen_are_predicted(make_model, prepared, files, pair_of_faces, monkeypatch):
     monkeypatch.setattr(extraction.Extraction, "_speaker", lambda *_: None)
     film = prepared.parent / "source/glad.mp4"
     found = memofast.load(make_model(), face=files["face"], device="cpu").predict(video=film)

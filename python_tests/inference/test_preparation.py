@@ -31,8 +31,8 @@ def test_rows_normalised_by_speaker_cannot_be_made_of_one_film():
 
 def test_functionals_are_made_as_the_training_made_them():
     settings = {
-        "face": None, "speech": "logmel", "speech_mean": 1, "speech_functionals": "1+2+4", "max_seconds": 30.0, "voice": "none",
-        "speaker": "active",
+        "face": None, "speech": "logmel", "speech_mean": 1, "speech_functionals": "1+2+4", "max_seconds": 30.0,
+        "voice": "none", "speaker": "active",
     }  # fmt: skip
     trained = {"fingerprint": LogMel.fingerprint, "normalisation": LogMel.normalisation}
     preparation = Preparation(settings, {"speech": trained}, ("speech",))

@@ -17,8 +17,8 @@ def said(number: int, seconds: float, value: float | None = None) -> Prediction:
     probabilities = {} if value is not None else {"calm": 0.7, "glad": 0.3}
     importance = {"text": 0.1, "visual": 0.2, "speech": 0.3}
     return Prediction(
-        f"u{number}", None if value is not None else "calm", probabilities, ("text", "visual", "speech"), importance, value,
-        start=number * seconds + 0.4, end=(number + 1) * seconds - 0.3,
+        f"u{number}", None if value is not None else "calm", probabilities, ("text", "visual", "speech"), importance,
+        value, start=number * seconds + 0.4, end=(number + 1) * seconds - 0.3,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memofast.errors import MemofastError
@@ -27,6 +27,7 @@ def test_the_cap_keeps_the_surest_whatever_their_order():
     assert kept.tolist() == [False, True, False, True] and rules[-1]["dropped"] == 2
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(0, 5), st.randoms(use_true_random=False))
 def test_what_is_kept_is_sure_and_nothing_surer_is_dropped_by_the_cap(count, most, random):
     numbers = np.random.default_rng(random.randrange(1000))

@@ -221,3 +221,20 @@ def test_emotions_that_are_no_probabilities_are_refused(tmp_path):
         pytest.raises(MemofastError, match="no emotions"),
     ):
         writer.put("a", [7], [0], emotions=[1.0])
+
+
+def test_emotions_that_are_not_finite_are_refused_and_the_corpus_stays(corpus, model, monkeypatch):
+    """A batch of which one sentence got NaN: nothing of it is written, and the sentence is named."""
+    probabilities, before = MemoBertForEmotion.probabilities, digest(corpus)
+
+    def spoilt(self, batch):
+        found = probabilities(self, batch)
+        found[[id == "s07" for id in batch.ids]] = torch.nan
+        return found
+
+    monkeypatch.setattr(MemoBertForEmotion, "probabilities", spoilt)
+    with pytest.raises(MemofastError, match=r"emotions for s07 of corpus .* are not finite"):
+        pseudo_label(corpus, model, QUIET, rows=30)
+    assert digest(corpus) == before and "emotions" not in Corpus.open(corpus).targets
+    (half,) = corpus.glob("text-emotions-*")
+    assert "s07" not in TextStore.open(half).ids

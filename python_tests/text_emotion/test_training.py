@@ -10,16 +10,17 @@ from text_emotion import GIVEN_AWAY, sentences, write_bert, write_table
 from memofast import cli
 from memofast.data import Corpus
 from memofast.errors import MemofastError
-from memofast.model.memobert.emotion import open_emotion_model
+from memofast.model.families import open_emotion_model
 from memofast.text_emotion.merged_text import TextSource
 from memofast.text_emotion.training import EmotionTextRun, train_emotion_text
-from memofast.train import fine_tuning
-from memofast.train.fine_tuning import FineTuning
+from memofast.train.fine_tuning_recipe import Tuning
+from memofast.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A small BERT, 210 sentences to train on and 42 to evaluate; five evaluated ones stand in train too, one of them changed a little."""
+    """A small BERT, 210 sentences to train on and 42 to evaluate; five evaluated ones stand in train too, one of them
+    changed a little."""
     folder = tmp_path_factory.mktemp("text_emotion")
     write_bert(folder / "bert")
     held_out = sentences(42, 2)
@@ -35,14 +36,22 @@ def folder(tmp_path_factory):
 
 
 def a_run(folder, out, **tuning):
-    options = {"epochs": 12, "samples": 8, "lr": 1e-2, "patience": 20, "precision": "fp32", "device": "cpu"} | tuning
+    options = {
+        "metric": "weighted_f1",
+        "epochs": 12,
+        "samples": 8,
+        "lr": 1e-2,
+        "patience": 20,
+        "precision": "fp32",
+        "device": "cpu",
+    } | tuning
     return EmotionTextRun(
         [TextSource("table", folder / "train.csv")],
         [TextSource("table", folder / "dev.csv")],
         folder / "bert",
         out,
         validation=0.15,
-        tuning=FineTuning(**options),
+        tuning=Tuning(**options),
     )
 
 
@@ -82,13 +91,13 @@ def test_an_interrupted_training_ends_with_the_same_model(folder, trained, tmp_p
     out, report = trained
     updates = iter(range(20))
 
-    def interrupted(self, update, whole=fine_tuning.FineTuner._update):
+    def interrupted(self, update, whole=Trainer._update):
         if next(updates, None) is None:
             raise KeyboardInterrupt
         return whole(self, update)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fine_tuning.FineTuner, "_update", interrupted)
+        patch.setattr(Trainer, "_update", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_emotion_text(a_run(folder, tmp_path / "run"), Console(quiet=True))
     assert not (tmp_path / "run" / "model").exists()

@@ -1,1 +1,2 @@
-"""Features of a model: rows of its last layer and pooled vectors, written as npz, Parquet, or the pickle that MMSA reads."""
+"""Hidden states of a model: rows of its last layer and pooled vectors, written as npz, Parquet, or the pickle that MMSA
+reads."""

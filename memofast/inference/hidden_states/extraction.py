@@ -1,4 +1,4 @@
-"""From a model and splits of a corpus to one file of features."""
+"""From a model and splits of a corpus to one file of states."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.inference.hidden_states.files import arrow, write_npz, write_parquet
 from memofast.inference.hidden_states.mmsa import write_mmsa
-from memofast.inference.hidden_states.rows import Features, extract
-from memofast.model import MemoBertModel
+from memofast.inference.hidden_states.rows import HiddenStates, compute_hidden_states
 from memofast.model.compatibility import check_widths, check_words, conditions_for
-from memofast.model.memobert.emotion import model_folder
+from memofast.model.families import open_encoder
 
 KINDS = (".npz", ".parquet", ".pkl")
 
@@ -24,14 +23,16 @@ KINDS = (".npz", ".parquet", ".pkl")
 def extract_into(
     out: Path, model: Path, corpus: Path, names: Sequence[str], condition: str | None = None, device: str = "cpu"
 ) -> str:
-    """Write the features of splits into one file. condition: modalities shown; None: all that corpus and model share.
+    """Write the hidden states of splits into one file. condition: modalities shown; None: all that corpus and model
+    share.
 
-    Returns: a line that says what was written. Raises: `MemofastError` for another kind of file, what is not there, samples in two splits,
-        features of another width or not finite, and a pickle without labels; then there is no file.
+    Returns: a line that says what was written. Raises: `MemofastError` for another kind of file, what is not there,
+        samples in two splits, feature rows of another width, hidden states that are not finite, and a pickle without
+        labels; then there is no file.
     """
     kind = out.suffix.lower()
     if kind not in KINDS:
-        raise MemofastError(f"--out {out}: features are written as {', '.join(KINDS)}; choose one of them")
+        raise MemofastError(f"--out {out}: hidden states are written as {', '.join(KINDS)}; choose one of them")
     if kind == ".parquet":
         arrow()
     opened = Corpus.open(corpus)
@@ -39,28 +40,29 @@ def extract_into(
     ids = [id for split in splits for id in split.ids]
     if len(set(ids)) < len(ids):
         raise MemofastError(f"a sample is in two of the splits {', '.join(names)}; name each once")
-    encoder = MemoBertModel.from_pretrained(model_folder(model))
+    encoder = open_encoder(model)
     for split in splits:
-        check_words(encoder.config, split)
-    check_widths(encoder.config, model, opened)
-    shown = conditions_for(encoder.config, opened, [condition] if condition else None)[-1]
+        check_words(encoder, split)
+    check_widths(encoder, model, opened)
+    shown = conditions_for(encoder, opened, [condition] if condition else None)[-1]
     on = choose_device(device)
     try:
         scratch = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
     except OSError as error:
         raise MemofastError(f"--out {out} cannot be written ({error.strerror}); choose another place") from None
     with scratch as folder:
-        features = extract(encoder, splits, shown, Path(folder), on)
+        states = compute_hidden_states(encoder, splits, shown, Path(folder), on)
         try:
-            said = _written(features, Path(folder) / out.name, Path(folder))
+            said = _written(states, Path(folder) / out.name, Path(folder))
             os.replace(Path(folder) / out.name, out)
         except OSError as error:
             raise MemofastError(f"--out {out} cannot be written ({error.strerror}); choose another place") from None
-    rows = ", ".join(f"{len(own):,} {name}" for name, own in features.rows.items())
-    return f"wrote {out}: {len(ids):,} samples of {opened.name}, condition {shown}, rows {features.pooled.shape[1]} wide: {rows}; {said}"
+    rows = ", ".join(f"{len(own):,} {name}" for name, own in states.rows.items())
+    told = f"{len(ids):,} samples of {opened.name}, condition {shown}, rows {states.pooled.shape[1]} wide: {rows}"
+    return f"wrote {out}: {told}; {said}"
 
 
-def _written(features: Features, path: Path, scratch: Path) -> str:
+def _written(states: HiddenStates, path: Path, scratch: Path) -> str:
     if path.suffix.lower() == ".pkl":
-        return write_mmsa(features, path, scratch)
-    return (write_npz if path.suffix.lower() == ".npz" else write_parquet)(features, path)
+        return write_mmsa(states, path, scratch)
+    return (write_npz if path.suffix.lower() == ".npz" else write_parquet)(states, path)

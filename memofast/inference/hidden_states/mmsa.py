@@ -1,4 +1,5 @@
-"""The pickle that MMSA reads: by part `id`, `raw_text`, `text`, `text_bert`, `vision`, `audio`, their lengths, labels and `annotations`."""
+"""The pickle that MMSA reads: by part `id`, `raw_text`, `text`, `text_bert`, `vision`, `audio`, their lengths, labels
+and `annotations`."""
 
 from __future__ import annotations
 
@@ -9,41 +10,42 @@ from typing import Any
 import numpy as np
 
 from memofast.errors import MemofastError
-from memofast.inference.hidden_states.rows import Features
+from memofast.inference.hidden_states.rows import HiddenStates
 
 _PARTS = {"validation": "valid", "dev": "valid"}
 _NAMES = {"visual": "vision", "speech": "audio"}
 
 
-def check_labelled(features: Features) -> None:
+def check_labelled(states: HiddenStates) -> None:
     """Raises: `MemofastError` where no sample of a split has a label or value, without which MMSA reads nothing."""
-    known = _known(features)
-    for split in dict.fromkeys(features.splits):
-        if not known[np.array(features.splits) == split].any():
+    known = _known(states)
+    for split in dict.fromkeys(states.splits):
+        if not known[np.array(states.splits) == split].any():
             raise MemofastError(
-                f"no sample of split {split} of corpus {features.corpus.path} has a label, which the pickle of MMSA needs; write .npz or .parquet"
+                f"no sample of split {split} of corpus {states.corpus.path} has a label, which the pickle of MMSA "
+                "needs; write .npz or .parquet"
             )
 
 
-def write_mmsa(features: Features, path: Path, scratch: Path) -> str:
-    """Rows padded with zeros to the longest of all parts, which models of a fixed length need. Samples without a label are left out.
+def write_mmsa(states: HiddenStates, path: Path, scratch: Path) -> str:
+    """Rows padded with zeros to the longest of all parts, which models of a fixed length need. Samples without a label
+    are left out.
 
     Returns: what was written, in words. Padded arrays are memory maps in `scratch` and go into the pickle from there.
     """
-    check_labelled(features)
-    known, splits = _known(features), np.array(features.splits)
-    kept = {split: np.flatnonzero(known & (splits == split)) for split in dict.fromkeys(features.splits)}
+    check_labelled(states)
+    known, splits = _known(states), np.array(states.splits)
+    kept = {split: np.flatnonzero(known & (splits == split)) for split in dict.fromkeys(states.splits)}
     every = np.concatenate(list(kept.values()))
     longest = {
-        name: int(own[every + 1].max() and (own[every + 1] - own[every]).max())
-        for name, own in features.offsets.items()
+        name: int(own[every + 1].max() and (own[every + 1] - own[every]).max()) for name, own in states.offsets.items()
     }
     content, notes = {}, []
     for split, chosen in kept.items():
         part = _PARTS.get(split.rpartition("/")[2], split.rpartition("/")[2])
         if part in content:
             raise MemofastError(f"two splits are the part {part} of MMSA; give one of them")
-        content[part] = _part(features, chosen, longest, scratch, part)
+        content[part] = _part(states, chosen, longest, scratch, part)
     if missing := [name for modality, name in _NAMES.items() if not longest[modality]]:
         notes.append(f"without {' and '.join(missing)}, of which there are no rows")
     if left_out := int((~known).sum()):
@@ -53,41 +55,41 @@ def write_mmsa(features: Features, path: Path, scratch: Path) -> str:
     return "; ".join([f"parts {', '.join(content)}, padded to {longest['text']} word pieces", *notes])
 
 
-def _known(features: Features) -> np.ndarray:
-    return features.labels >= 0 if features.values is None else np.isfinite(features.values)
+def _known(states: HiddenStates) -> np.ndarray:
+    return states.labels >= 0 if states.values is None else np.isfinite(states.values)
 
 
-def _part(features: Features, chosen: np.ndarray, longest: dict[str, int], scratch: Path, part: str) -> dict[str, Any]:
-    sentences, tokens = zip(*(features.text(sample) for sample in chosen), strict=True)
+def _part(
+    states: HiddenStates, chosen: np.ndarray, longest: dict[str, int], scratch: Path, part: str
+) -> dict[str, Any]:
+    sentences, tokens = zip(*(states.text(sample) for sample in chosen), strict=True)
     found: dict[str, Any] = {
-        "id": [features.ids[sample] for sample in chosen],
+        "id": [states.ids[sample] for sample in chosen],
         "raw_text": list(sentences),
-        "text": _padded(features, "text", chosen, longest["text"], scratch / f"{part}-text.npy"),
+        "text": _padded(states, "text", chosen, longest["text"], scratch / f"{part}-text.npy"),
         "text_bert": _bert_inputs(tokens, longest["text"] + 2),
     }
     for modality, name in _NAMES.items():
         if longest[modality]:
-            own = features.offsets[modality]
+            own = states.offsets[modality]
             file = scratch / f"{part}-{name}.npy"
-            found[name] = _padded(features, modality, chosen, longest[modality], file)
+            found[name] = _padded(states, modality, chosen, longest[modality], file)
             found[f"{name}_lengths"] = (own[chosen + 1] - own[chosen]).tolist()
-    labels = features.labels[chosen]
-    if features.values is not None:
-        found["regression_labels"] = features.values[chosen]
-        found["annotations"] = [
-            ("Negative", "Neutral", "Positive")[int(np.sign(v)) + 1] for v in features.values[chosen]
-        ]
+    labels = states.labels[chosen]
+    if states.values is not None:
+        found["regression_labels"] = states.values[chosen]
+        found["annotations"] = [("Negative", "Neutral", "Positive")[int(np.sign(v)) + 1] for v in states.values[chosen]]
     else:
         found["classification_labels"] = labels
-        found["annotations"] = [features.classes[label] for label in labels]
+        found["annotations"] = [states.classes[label] for label in labels]
     return found
 
 
-def _padded(features: Features, modality: str, chosen: np.ndarray, longest: int, path: Path) -> np.ndarray:
-    shape = (len(chosen), max(longest, 1), features.pooled.shape[1])
+def _padded(states: HiddenStates, modality: str, chosen: np.ndarray, longest: int, path: Path) -> np.ndarray:
+    shape = (len(chosen), max(longest, 1), states.pooled.shape[1])
     padded = np.lib.format.open_memmap(path, "w+", np.float32, shape)
     for place, sample in enumerate(chosen):
-        rows = features.of(modality, sample)
+        rows = states.of(modality, sample)
         padded[place, : len(rows)] = rows
     return padded
 
@@ -102,7 +104,8 @@ def _bert_inputs(tokens: tuple[np.ndarray, ...], longest: int) -> np.ndarray:
 
 
 class _ArrayPickler(pickle.Pickler):
-    """Pickles arrays in numpy's usual form, their bytes straight from the array, so that a memory map is not copied into memory first."""
+    """Pickles arrays in numpy's usual form, their bytes straight from the array, so that a memory map is not copied
+    into memory first."""
 
     def reducer_override(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):

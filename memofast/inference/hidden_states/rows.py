@@ -8,26 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from memofast.data import Corpus, PackedBatch, Split, runs_by_length
+from memofast.data import Corpus, PackedBatch, Split
 from memofast.data.conditions import keep
-from memofast.errors import MemofastError
+from memofast.data.modality import LETTERS, MODALITIES
+from memofast.inference.loop import RowResults, run_over
 from memofast.inference.split_predictions import truth_of
-from memofast.model import MemoBertModel
-from memofast.objectives.target import VALUE, Target
-
-MODALITIES = {"text": "l", "visual": "v", "speech": "a"}
-_ROWS = 4096  # of a batch
+from memofast.model.family import Encoder
+from memofast.objectives.label_space import VALUE, LabelSpace
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
-    """Features of n samples, in the order of their splits.
+class HiddenStates:
+    """Hidden states of n samples, in the order of their splits.
 
-    splits [n]: name of each sample's. rows: by modality a memory map [rows, C] float32, of text without [CLS] and [SEP]; offsets: by modality [n+1]
-    int64, first row of each sample. pooled: memory map [n, C] float32. labels [n] int64, -1 where unknown, of `classes`; values [n] float32, None where
-    the corpus has none.
+    splits [n]: name of each sample's. rows: by modality a memory map [rows, C] float32, of text without [CLS] and
+    [SEP]; offsets: by modality [n+1] int64, first row of each sample. pooled: memory map [n, C] float32. labels [n]
+    int64, -1 where unknown, of `classes`; values [n] float32, None where the corpus has none.
     """
 
     corpus: Corpus
@@ -51,33 +50,33 @@ class Features:
         return bytes(record.get("utf8", b"")).decode(), record["tokens"]
 
 
-def extract(
-    model: MemoBertModel, splits: Sequence[Split], condition: str, scratch: Path, device: str = "cpu"
-) -> Features:
-    """Features of splits of one corpus.
+def compute_hidden_states(
+    model: Encoder, splits: Sequence[Split], condition: str, scratch: Path, device: str = "cpu"
+) -> HiddenStates:
+    """Hidden states of splits of one corpus.
 
     Args: condition: modalities shown. scratch: an empty folder that the memory maps are kept in.
-    Raises: `MemofastError` where features are not finite, naming samples.
+    Raises: `MemofastError` where they are not finite, naming samples.
     """
     model = model.to(device).eval()
     counts = np.concatenate([_row_counts(split, condition) for split in splits])
     offsets = {name: np.append(0, counts[:, n].cumsum()) for n, name in enumerate(MODALITIES)}
-    width = model.config.hidden_size
+    width = model.width
     rows = {name: _map(scratch / f"{name}.npy", int(own[-1]), width) for name, own in offsets.items()}
     pooled = _map(scratch / "pooled.npy", len(counts), width)
-    first = 0
+    first, corpus = 0, splits[0].corpus
     for split in splits:
-        for chosen in runs_by_length(split.lengths, _ROWS):
-            shown = keep(split.pack(chosen), condition)
-            found, whole = _encoded(model, shown.to(device))
-            _check_finite(found, whole, shown, split)
-            pooled[first + chosen] = whole
+        for results in run_over(
+            split, lambda batch: _encoded(model, batch), device, "hidden states", f" of corpus {corpus.path}",
+            shown=lambda batch: keep(batch, condition),
+        ):  # fmt: skip
+            places = first + results.indices
+            pooled[places] = results.found["pooled"]
             for name, own in offsets.items():
-                rows[name][_places(own, first + chosen)] = found[name]
+                rows[name][_places(own, places)] = results.found[name]
         first += len(split)
-    corpus = splits[0].corpus
     labels, classes = _labels(splits)
-    return Features(
+    return HiddenStates(
         corpus, [id for split in splits for id in split.ids], [split.name for split in splits for _ in split.ids],
         rows, offsets, pooled, labels, classes, _values(splits),
     )  # fmt: skip
@@ -85,7 +84,7 @@ def extract(
 
 def _row_counts(split: Split, condition: str) -> np.ndarray:
     """Rows [n, 3] that are kept of each sample: of text all but [CLS] and [SEP], of what is not shown none."""
-    shown = np.array([letter in condition for letter in MODALITIES.values()])
+    shown = np.array([letter in condition for letter in LETTERS])
     return np.maximum(split.lengths.astype(np.int64) - [2, 0, 0], 0) * shown
 
 
@@ -93,22 +92,22 @@ def _map(path: Path, rows: int, width: int) -> np.ndarray:
     return np.lib.format.open_memmap(path, "w+", np.float32, (rows, width))
 
 
-@torch.no_grad()
-def _encoded(model: MemoBertModel, batch: PackedBatch) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _encoded(model: Encoder, batch: PackedBatch) -> dict[str, Tensor | RowResults]:
     """Rows by modality, sample after sample, and pooled vectors [B, C].
 
-    A sample's rows lie together in the joint sequence, text first, so that a modality's rows are found by the joint offsets, not by a table's columns.
+    A sample's rows lie together in the joint sequence, text first, so that a modality's rows are found by the joint
+    offsets, not by a table's columns.
     """
     output = model(batch)
-    hidden = output.hidden.float()
-    found = {}
+    found: dict[str, Tensor | RowResults] = {"pooled": output.pooled}
     for name in MODALITIES:
         own = getattr(batch, f"{name}_offsets").to(torch.int64)
         chosen = torch.arange(int(own[-1]), device=own.device)
         if name == "text":
             chosen = chosen[_inside(own)]
-        found[name] = hidden[batch.joint_rows(name, chosen)].cpu().numpy()
-    return found, output.pooled.float().cpu().numpy()
+            own = F.pad((own.diff() - 2).clamp(min=0).cumsum(0), (1, 0))
+        found[name] = RowResults(output.hidden[batch.joint_rows(name, chosen)], own)
+    return found
 
 
 def _inside(offsets: Tensor) -> Tensor:
@@ -126,25 +125,16 @@ def _places(offsets: np.ndarray, samples: np.ndarray) -> np.ndarray:
     return np.repeat(begins, lengths) + within
 
 
-def _check_finite(found: Mapping[str, np.ndarray], pooled: np.ndarray, batch: PackedBatch, split: Split) -> None:
-    if np.isfinite(pooled).all() and all(np.isfinite(rows).all() for rows in found.values()):
-        return
-    bad = [id for id, row in zip(batch.ids, pooled, strict=True) if not np.isfinite(row).all()] or batch.ids
-    raise MemofastError(
-        f"features of {', '.join(bad[:8])} of {split.corpus.path} are not finite; prepare these samples again or leave them out"
-    )
-
-
 def _labels(splits: Sequence[Split]) -> tuple[np.ndarray, tuple[str, ...]]:
     corpus = splits[0].corpus
     if not (corpus.classes.get("emotions") or corpus.classes.get("label")):
         return np.full(sum(map(len, splits)), -1), ()
-    target = Target.of_corpus(corpus)
+    target = LabelSpace.of_corpus(corpus)
     return np.concatenate([truth_of(split, target) for split in splits]), target.classes
 
 
 def _values(splits: Sequence[Split]) -> np.ndarray | None:
     if VALUE not in splits[0].corpus.targets:
         return None
-    target = Target("regression", (VALUE,))
+    target = LabelSpace("regression", (VALUE,))
     return np.concatenate([truth_of(split, target) for split in splits])
