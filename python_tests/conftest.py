@@ -1,11 +1,15 @@
-"""Markers skip with their reason; memory from `torch.empty` is poisoned with NaN, so that an unwritten output fails."""
+"""Markers skip with their reason; tests have a home of their own; memory from `torch.empty` is poisoned with NaN, so
+that an unwritten output fails."""
 
 import os
+import tempfile
 from pathlib import Path
 
-# tests are small and may run in several processes: more threads would mostly wait for one another; what is about threads sets them itself
+# tests are small and may run in several processes: more threads would mostly wait for one another; what is about
+# threads sets them itself
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import elsewhere
 import error_rule
 import pytest
 import torch
@@ -13,15 +17,18 @@ import torch
 from memofast import _C
 
 _DATA = Path(os.environ.get("MEMOFAST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data"))
+_CAMPAIGN = os.environ.get("MEMOFAST_CAMPAIGN") == "1"
 _empty = torch.empty
 _empty_like = torch.empty_like
 
 
 def pytest_collection_modifyitems(items):
+    no_campaign = pytest.mark.skip(reason="kills and repeats runs for long; set MEMOFAST_CAMPAIGN=1")
     no_gpu = pytest.mark.skip(reason="no CUDA device")
     no_data = pytest.mark.skip(reason=f"no real data at {_DATA}; set MEMOFAST_DATA")
     for item in items:
-        # names the build in JUnit XML, so that the speed report trusts no tests of another one; a suite's properties are lost under xdist
+        # names the build in JUnit XML, so that the speed report trusts no tests of another one; a suite's properties
+        # are lost under xdist
         item.user_properties.append(("build", _C.source_digest))
         if "gpu" in item.keywords:
             item.user_properties.append(("device", "gpu"))  # the speed report asks where an operator's tests ran
@@ -29,6 +36,20 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(no_gpu)
         if "real" in item.keywords and not _DATA.is_dir():
             item.add_marker(no_data)
+        if "campaign" in item.keywords and not _CAMPAIGN:
+            item.add_marker(no_campaign)
+
+
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch):
+    """No test finds what the user or another test downloaded, generated or configured, and what it leaves there goes
+    with it."""
+    with tempfile.TemporaryDirectory(dir=elsewhere.SESSION, ignore_cleanup_errors=True) as folder:
+        for name in elsewhere.PAST_HOME:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in elsewhere.home(folder).items():
+            monkeypatch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(autouse=True)

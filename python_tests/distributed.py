@@ -19,7 +19,8 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
 
 
 def iemocap(folder: Path, sessions: int = 5) -> Path:
-    """Each session one dialogue: both speakers angry, happy, excited, neutral, sad, frustrated, surprised and without majority."""
+    """Each session one dialogue: both speakers angry, happy, excited, neutral, sad, frustrated, surprised and without
+    majority."""
     labels = ("ang", "hap", "exc", "neu", "sad", "fru", "sur", "xxx")
     for k in range(1, sessions + 1):
         name, rated, said = f"Ses0{k}F_impro01", "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n", ""

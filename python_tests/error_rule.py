@@ -17,10 +17,11 @@ def assert_within_rule(
     of_sums: bool = False,
     doubled: bool = False,
 ) -> None:
-    """Largest errors against fp64 at most twice (gradients: three times) those of plain PyTorch in the same type, the flash-attention rule.
+    """Largest errors against fp64 at most twice (gradients: three times) those of plain PyTorch in the same type, the
+    flash-attention rule.
 
-    Args: the output first (by name: `out`), then gradients; tiny: allowed on top, where plain PyTorch happens to be exact; of_sums: that much
-        of the largest exact value plus one; doubled: allow twice as much.
+    Args: the output first (by name: `out`), then gradients; tiny: allowed on top, where plain PyTorch happens to be
+        exact; of_sums: that much of the largest exact value plus one; doubled: allow twice as much.
     """
     named = [dict(x) if isinstance(x, Mapping) else dict(enumerate(x)) for x in (got, ordinary, exact)]
     assert named[0].keys() == named[1].keys() == named[2].keys()

@@ -18,7 +18,8 @@ def write_clip(
     codec: str = "aac",
     size: tuple[int, int] = (96, 80),
 ) -> Path:
-    """A clip whose picture brightens by one grey value per frame (from 40) and whose sound is 440 Hz at 44.1 kHz stereo, after `quiet` seconds."""
+    """A clip whose picture brightens by one grey value per frame (from 40) and whose sound is 440 Hz at 44.1 kHz
+    stereo, after `quiet` seconds."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=rate) if picture else None
         audio = container.add_stream(codec, rate=44_100, layout="stereo") if sound else None

@@ -21,7 +21,8 @@ from memofast.train.folder import write_config
 
 CLASSES = ("calm", "glad")
 SMALL = {
-    "vocab_size": 110, "mask_token_id": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+    "vocab_size": 110, "mask_token_id": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 32,
     "head": "emocls", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
 
@@ -29,7 +30,8 @@ SMALL = {
 def mood_corpus(
     folder: Path, name="moods", classes=CLASSES, seed=0, modalities=("visual", "speech"), labels=None, width=4
 ) -> Path:
-    """48 samples, 24 to train on, 12 to choose by, 12 to test; faces tell the class, some words do. labels: by number; None: alternating."""
+    """48 samples, 24 to train on, 12 to choose by, 12 to test; faces tell the class, some words do. labels: by number;
+    None: alternating."""
     random, ids = np.random.default_rng(seed), [f"{name}{number:02}" for number in range(48)]
     labels = (lambda number: number // 2 % len(classes)) if labels is None else labels
     writers = {"text": TextWriter(folder / "text", classes=classes)}
@@ -51,7 +53,8 @@ def mood_corpus(
 
 
 def felt_corpus(folder: Path) -> Path:
-    """60 samples of faces, 36 to train on, 12 to choose by, 12 to test; the first column tells the value, each of the two the share of one label."""
+    """60 samples of faces, 36 to train on, 12 to choose by, 12 to test; the first column tells the value, each of the
+    two the share of one label."""
     random, ids = np.random.default_rng(1), [f"felt{number:02}" for number in range(60)]
     with (
         TextWriter(folder / "text", emotions=CLASSES, value="from -1 to 1") as text,

@@ -2,6 +2,8 @@
 
 import torch
 
+from memofast import objectives
+from memofast.data import Facts, Read, View
 from memofast.data.batch import PackedBatch
 from memofast.model import MemoBertConfig, padded_width
 
@@ -77,6 +79,11 @@ def random_batch(
     )
 
 
+def reading(batch: PackedBatch, reads: dict[str, tuple[str, torch.Tensor]], **fields) -> View:
+    """A view of the batch that is read, by name, through a head at rows of the joint sequence."""
+    return View(batch, reads={name: Read(head, rows) for name, (head, rows) in reads.items()}, **fields)
+
+
 def select(batch: PackedBatch, samples: list[int]) -> PackedBatch:
     """The same samples, in the given order, as a batch of their own."""
 
@@ -106,3 +113,15 @@ def select(batch: PackedBatch, samples: list[int]) -> PackedBatch:
 
 def _offsets(lengths: torch.Tensor) -> torch.Tensor:
     return torch.cat((torch.zeros(1, dtype=torch.int64), lengths.cumsum(0))).to(torch.int32)
+
+
+def assigned(batch: PackedBatch, built: dict, shares: dict[str, float], rng: torch.Tensor, **purpose) -> torch.Tensor:
+    """The objective of each sample, as a step draws it."""
+    able = objectives.eligible(Facts.of_batch(batch), built)
+    return objectives.assign(able, batch.sample_keys, built, shares, rng, **purpose)
+
+
+def shared_views(batch: PackedBatch, built: dict, shares: dict[str, float], rng: torch.Tensor) -> list[View]:
+    """The views of a batch whose samples share all objectives by these shares."""
+    chosen = objectives.chosen_by(assigned(batch, built, shares, rng), built)
+    return objectives.views_of(batch, built, chosen, rng)

@@ -8,7 +8,8 @@ CLASSES = ("neutral", "joy", "anger", "sadness")
 
 
 def single(samples=200, seed=0, skill=2.0, classes=CLASSES, prefix="s", frequent=0.4, unknown=0) -> Predictions:
-    """Class 0 is the commonest; the greater the skill, the more often the truth is named. The last `unknown` samples have no truth."""
+    """Class 0 is the commonest; the greater the skill, the more often the truth is named. The last `unknown` samples
+    have no truth."""
     rng = np.random.default_rng(seed)
     share = np.array([frequent, *[(1 - frequent) / (len(classes) - 1)] * (len(classes) - 1)])
     truth = np.random.default_rng(99).choice(len(classes), samples, p=share)

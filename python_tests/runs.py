@@ -3,15 +3,20 @@
 import os
 import subprocess
 import sys
+import time
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from memofast.data import Loader, Update
 from memofast.data.demo import demo_corpus, vocabulary
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.train.metrics_log import read_metrics
+from memofast.train.task import Task
 
 SMALL = {
     "model": {
@@ -51,8 +56,8 @@ def small_recipe(folder: Path, corpus: Path | str | None, **sections: dict) -> P
     return path
 
 
-def command(*arguments: object, ranks: int = 1) -> list[str]:
-    program = ["-m", "memofast.pretrain", *map(str, arguments)]
+def command(*arguments: object, ranks: int = 1, program: str = "pretrain") -> list[str]:
+    program = ["-m", f"memofast.{program}", *map(str, arguments)]
     if ranks == 1:
         return [sys.executable, *program]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "0"]
@@ -66,14 +71,44 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def pretrain(folder: Path, *arguments: object, ranks: int = 1, **extra: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(*arguments, ranks=ranks),
-        cwd=folder,
-        env=environment(**extra),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return _ended(folder, command(*arguments, ranks=ranks), extra)
+
+
+def finetune(folder: Path, *arguments: object, ranks: int = 1, **extra: str) -> subprocess.CompletedProcess:
+    return _ended(folder, command(*arguments, ranks=ranks, program="finetune"), extra)
+
+
+def _ended(folder: Path, command: list[str], extra: dict[str, str]) -> subprocess.CompletedProcess:
+    return subprocess.run(command, cwd=folder, env=environment(**extra), capture_output=True, text=True, timeout=300)
+
+
+def start(folder: Path, *arguments: object, program: str = "pretrain") -> subprocess.Popen:
+    """A run that goes on in the background; what it says, errors too, is read from its standard output."""
+    return subprocess.Popen(
+        command(*arguments, program=program), cwd=folder, env=environment(), stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen) -> None:
+    """Until a file of this pattern lies in the folder."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if list(folder.glob(pattern)):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no {pattern}: {process.communicate()[0]}")
+
+
+def first_updates(task: Task, count: int) -> list[Update]:
+    """What a trainer of one process would get from its loader."""
+    options = task.options
+    loader = Loader(
+        task.streams(), capacity=task.capacity, seed=options.seed, micro_batches=options.accumulate,
+        mixing=options.mixing, work=task,
+    )  # fmt: skip
+    with closing(iter(loader)) as updates:
+        return list(islice(updates, count))
 
 
 def the_run(folder: Path) -> Path:
@@ -82,7 +117,7 @@ def the_run(folder: Path) -> Path:
 
 
 def losses(run: Path) -> list[dict]:
-    """What a run logged, without what depends on the clock and on the machine."""
+    """What a run logged, or one fold and seed of it, without what depends on the clock and on the machine."""
     clock = ("samples_per_s", "rows_per_s", "peak_memory_gib")
     return [{k: v for k, v in entry.items() if k not in clock} for entry in read_metrics(run / "metrics.jsonl")]
 

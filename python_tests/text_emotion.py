@@ -1,4 +1,5 @@
-"""A vocabulary, a small untrained BERT and sentences whose emotion one word gives away, for tests of text emotion models."""
+"""A vocabulary, a small untrained BERT and sentences whose emotion one word gives away, for tests of text emotion
+models."""
 
 import csv
 from pathlib import Path

@@ -28,8 +28,8 @@ def write_tokenizer(folder: Path) -> Tokenizer:
 
 @torch.no_grad()
 def write_whisper(folder: Path) -> Path:
-    """A faster-whisper model folder. Its layers are silent: what it says next is written into its positions, and each piece attends to the
-    sound a fifth of a second after the one before, which times the words."""
+    """A faster-whisper model folder. Its layers are silent: what it says next is written into its positions, and each
+    piece attends to the sound a fifth of a second after the one before, which times the words."""
     from ctranslate2.converters import TransformersConverter
 
     source, width = folder / "transformers", 128

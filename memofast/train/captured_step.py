@@ -1,26 +1,21 @@
-"""The step as CUDA graphs: tensors of fixed shape and place, so that one launch replays a whole forward and backward."""
+"""The step as CUDA graphs: tensors of fixed shape and place, so that one launch replays a whole forward and
+backward."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 
 import torch
 from torch import Tensor, nn
 
-from memofast.data import Capacity, PackedBatch
-from memofast.model import MemoBertConfig
-from memofast.objectives import Corruption, LossSum
-from memofast.ops import backends, library
+from memofast.data import Capacity
+from memofast.data.view import View, copy_views, moved, padded
+from memofast.objectives import LossSum, Objective, padding_of
 from memofast.train import optimisation
 from memofast.train.step import Step
 
-# the modules, not the functions of the same names
-attention, embed, dropout_add_norm, bias_gelu = (
-    import_module(f"memofast.ops.{name}") for name in ("attention", "embed", "dropout_add_norm", "bias_gelu")
-)
 _WARM_UP = 3
 _WARM_UP_OF_RANKS = 11  # DistributedDataParallel settles its buckets and statistics in its first ten backward passes
 
@@ -29,170 +24,184 @@ _WARM_UP_OF_RANKS = 11  # DistributedDataParallel settles its buckets and statis
 class _Shape:
     """Micro-batches of one kind: their place on the device, and their graph once it is captured."""
 
-    batch: PackedBatch
-    corruption: Corruption
+    views: list[View]
     weights: Tensor
     seen: int = 0
     graph: torch.cuda.CUDAGraph | None = None
     result: tuple[Tensor, dict[str, LossSum]] = field(default=None)
+    reached: frozenset[Tensor] = frozenset()
 
 
-def can_be_captured(config: MemoBertConfig, precision: str, device: torch.device) -> bool:
-    """Whether every operator of such a model runs by a kernel of a GPU, and not in debug mode, which waits for each of them.
+@dataclass
+class _Apply:
+    """The optimiser's step over one set of parameters, and its graph once it is captured."""
 
-    References and plain PyTorch look at lengths on the host, which a capture forbids.
-    """
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    rows = torch.empty(0, hidden, dtype=dtype, device=device)
-    tables = rows.float()
-    automatic = {
-        attention: attention.automatic_backend(rows.new_empty(0, 3, heads, hidden // heads)),
-        embed: embed.automatic_backend(tables, tables, dtype),
-        dropout_add_norm: backends.automatic("dropout_add_norm", rows),
-        bias_gelu: backends.automatic("bias_gelu", rows),
-    }
-    chosen = {library.resolve(of.__name__, "auto", backend, of.BACKENDS) for of, backend in automatic.items()}
-    return chosen <= {"cuda", "triton"} and not library.debugging()
+    seen: int = 0
+    graph: torch.cuda.CUDAGraph | None = None
 
 
 def with_spare_row(capacity: Capacity) -> Capacity:
-    """Room for one row more, so that entries which only fill lists up name a row of no sample: as queries of a full batch's last sample they would
-    make it longer than any."""
+    """Room for one row more, so that entries which only fill lists up name a row of no sample: as queries of a full
+    batch's last sample they would make it longer than any."""
     return replace(capacity, text=capacity.text + 1)
 
 
-def kind_of(batch: PackedBatch, corruption: Corruption, last: bool) -> tuple:
-    """What decides the shapes of a micro-batch at a capacity: objectives, modalities and targets there are, and whether it is the last of its update.
+def kind_of(views: Sequence[View], last: bool) -> tuple:
+    """What decides the shapes of a micro-batch at a capacity: the kinds of its views, and whether it is the last of its
+    update.
 
-    So a run of mixing `update` has one kind per objective, and one of mixing `sample` a single one; twice as many with accumulation.
+    So a run of mixing `update` has one kind per objective, and one of mixing `sample` a single one; twice as many with
+    accumulation.
     """
-    return (
-        last,
-        tuple(corruption.targets),
-        *(None if rows is None else (rows.shape[1], rows.dtype) for rows in (batch.visual, batch.speech)),
-        *(values is None for values in vars(corruption.inputs).values()),
-        *((name, *values.shape[1:]) for name, values in batch.targets.items()),
-    )
+    return (last, *(view.kind for view in views))
 
 
 class Places:
     """Tensors of fixed shape on the device, one set for every kind of micro-batch, into which those are copied.
 
-    Args: capacity: room of a micro-batch.
+    Args: capacity: room of a micro-batch; objectives: by name, they say what bounds their views.
     """
 
-    def __init__(self, capacity: Capacity, device: torch.device):
-        self.capacity, self.device = with_spare_row(capacity), device
+    def __init__(self, capacity: Capacity, objectives: Mapping[str, Objective], device: torch.device):
+        self.capacity, self.objectives, self.device = with_spare_row(capacity), objectives, device
         self.shapes: dict[tuple, _Shape] = {}
 
-    def take(self, batch: PackedBatch, corruption: Corruption, last: bool) -> _Shape:
+    def fits(self, views: Sequence[View]) -> bool:
+        """Whether the places hold all that is read."""
+        _, rooms = padding_of(views, self.objectives, self.capacity)
+        return all(
+            read.count <= room[name]
+            for view, room in zip(views, rooms, strict=True)
+            for name, read in view.reads.items()
+        )
+
+    def take(self, views: Sequence[View], last: bool) -> _Shape:
         """Copy a micro-batch to the place of its kind."""
-        kind = kind_of(batch, corruption, last)
+        kind = kind_of(views, last)
         if kind not in self.shapes:
-            placed = batch.padded_to(self.capacity)
-            self.shapes[kind] = _Shape(
-                placed.to(self.device),
-                corruption.padded_to(self.capacity, placed).to(self.device),
-                torch.zeros(len(corruption.targets), device=self.device),
-            )
+            placed = padded(views, *padding_of(views, self.objectives, self.capacity))
+            weights = torch.zeros(len(views[0].reads), device=self.device)
+            self.shapes[kind] = _Shape(moved(placed, self.device), weights)
         else:
-            self.shapes[kind].batch.copy_from(batch)
-            self.shapes[kind].corruption.copy_from(corruption)
+            copy_views(self.shapes[kind].views, views)
         return self.shapes[kind]
 
 
 class CapturedStep(Step):
-    """Replays forward and backward, clipping and the optimiser from CUDA graphs, one per kind of micro-batch (`kind_of`).
+    """Replays forward and backward, clipping and the optimiser from CUDA graphs, one per kind of micro-batch
+    (`kind_of`).
 
-    The first few of a kind run operation by operation on the same tensors, which gives the same numbers. So does a micro-batch with more targets
-    than its capacity, which masks reach once in 10^15 batches.
+    The first few of a kind run operation by operation on the same tensors, which gives the same numbers. So does a
+    micro-batch with more targets than its capacity, which masks reach once in 10^15 batches. Parameters that no
+    micro-batch of an update reached are not stepped, as in `Step`; so there is a graph of the optimiser for every set
+    of those that were.
 
-    Args: capacity: room of a micro-batch; the rest as in `Step`. The optimiser must be capturable, with its rate in a tensor.
+    Args: capacity: room of a micro-batch; objectives: of the learner, by name; the rest as in `Step`. The optimiser
+        must be capturable, with its rate in a tensor.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        learner: nn.Module,
         optimiser: torch.optim.Optimizer,
         clip: float,
         precision: str,
         device: torch.device,
         capacity: Capacity,
+        objectives: Mapping[str, Objective],
     ):
-        super().__init__(model, optimiser, clip, precision, device)
-        self._places = Places(capacity, device)
-        self._warm_up = _WARM_UP_OF_RANKS if isinstance(model, nn.parallel.DistributedDataParallel) else _WARM_UP
+        super().__init__(learner, optimiser, clip, precision, device)
+        self._places = Places(capacity, objectives, device)
+        self._warm_up = _WARM_UP_OF_RANKS if isinstance(learner, nn.parallel.DistributedDataParallel) else _WARM_UP
         self._rng = torch.zeros(2, dtype=torch.int64, device=device)
         self._stream = torch.cuda.Stream(device)
         self.pool = torch.cuda.graph_pool_handle()
-        self._applied = 0
-        self._clip: torch.cuda.CUDAGraph | None = None
-        self._apply: torch.cuda.CUDAGraph | None = None
-        for parameter in model.parameters():
+        self._clip = _Apply()
+        self._applies: dict[frozenset[Tensor], _Apply] = {}
+        self._reached: set[Tensor] = set()
+        self._trained = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+        for parameter in self._trained:
             parameter.grad = torch.zeros_like(parameter)
+        self._hooks = [parameter.register_post_accumulate_grad_hook(self._reach) for parameter in self._trained]
 
     def add_gradients(
-        self, batch: PackedBatch, corruption: Corruption, factors: Mapping[str, float], rng: Tensor, last: bool
+        self, views: Sequence[View], factors: Mapping[str, float], rng: Tensor, last: bool
     ) -> tuple[Tensor, dict[str, LossSum]]:
-        if not corruption.fits(self._places.capacity):
-            return super().add_gradients(batch, corruption, factors, rng, last)
-        shape = self._places.take(batch, corruption, last)
+        if not self._places.fits(views):
+            return super().add_gradients(views, factors, rng, last)
+        shape = self._places.take(views, last)
         self._rng.copy_(rng.pin_memory(), non_blocking=True)
-        weights = torch.tensor([factors[name] for name in corruption.targets], pin_memory=True)
+        weights = torch.tensor([factors[name] for name in views[0].reads], pin_memory=True)
         shape.weights.copy_(weights, non_blocking=True)
         shape.seen += 1
-        arguments = (shape.batch, shape.corruption, shape.weights, self._rng, last)
+        arguments = (shape.views, shape.weights, self._rng, last)
         if shape.seen <= self._warm_up:
             return self._aside(lambda: self._backward(*arguments))
         if shape.graph is None:
             shape.graph = torch.cuda.CUDAGraph()
+            before, self._reached = self._reached, set()
             with self._capture(shape.graph):
                 shape.result = self._backward(*arguments)
+            shape.reached, self._reached = frozenset(self._reached), before
         shape.graph.replay()
+        self._reached |= shape.reached
         total, losses = shape.result
         for name, loss in losses.items():
-            loss.count = corruption.targets[name].count
+            loss.count = views[0].reads[name].count
         return total.clone(), losses
 
     def clip(self) -> Tensor:
-        if self._applied < self._warm_up:
+        self._clip.seen += 1
+        if self._clip.seen <= self._warm_up:
             return self._aside(super().clip)
-        if self._clip is None:
-            self._clip = torch.cuda.CUDAGraph()
-            with self._capture(self._clip):
+        if self._clip.graph is None:
+            self._clip.graph = torch.cuda.CUDAGraph()
+            with self._capture(self._clip.graph):
                 self._norm = super().clip()
-        self._clip.replay()
+        self._clip.graph.replay()
         return self._norm.clone()
 
     def apply(self, rate: float) -> None:
         optimisation.set_rate(self.optimiser, rate)
-        self._applied += 1
-        if self._applied <= self._warm_up:
-            return self._aside(self._update)
-        if self._apply is None:
-            self._apply = torch.cuda.CUDAGraph()
-            with self._capture(self._apply):
-                self._update()
-        self._apply.replay()
+        reached, self._reached = frozenset(self._reached), set()
+        own = self._applies.setdefault(reached, _Apply())
+        own.seen += 1
+        if own.seen <= self._warm_up:
+            return self._aside(lambda: self._update(reached))
+        if own.graph is None:
+            own.graph = torch.cuda.CUDAGraph()
+            with self._capture(own.graph):
+                self._update(reached)
+        own.graph.replay()
 
-    def _update(self) -> None:
+    def _reach(self, parameter: Tensor) -> None:
+        self._reached.add(parameter)
+
+    def _update(self, reached: frozenset[Tensor]) -> None:
+        """Step the parameters that were reached; the others keep their gradients of zeros for later."""
+        left = {parameter: parameter.grad for parameter in self._trained if parameter not in reached}
+        for parameter in left:
+            parameter.grad = None
         self.optimiser.step()
+        for parameter, zeros in left.items():
+            parameter.grad = zeros
         self.optimiser.zero_grad(set_to_none=False)
 
     def close(self) -> None:
         """Give the graphs back: a process group that they captured waits for them when it ends."""
-        graphs = [shape.graph for shape in self._places.shapes.values()]
-        for graph in (*graphs, self._clip, self._apply):
-            if graph is not None:
-                graph.reset()
+        for hook in self._hooks:
+            hook.remove()
+        for captured in (*self._places.shapes.values(), *self._applies.values(), self._clip):
+            if captured.graph is not None:
+                captured.graph.reset()
 
     @contextmanager
     def _capture(self, graph: torch.cuda.CUDAGraph) -> Iterator[None]:
         """A failure is told as what failed, and not as that the capture did."""
         cause = None
         try:
-            # thread_local: the loader's threads may allocate page-locked memory meanwhile, which a global capture forbids
+            # thread_local: the loader's threads may allocate page-locked memory meanwhile, which a global capture
+            # forbids
             with torch.cuda.graph(graph, pool=self.pool, stream=self._stream, capture_error_mode="thread_local"):
                 try:
                     yield

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memofast.errors import MemofastError
 from memofast.ops import faults
 
+OBJECTIVES = "objectives.safetensors"
 _KEPT = 2
 _SLACK = 1.05
 
@@ -26,10 +27,11 @@ def checkpoint_bytes(model: nn.Module) -> int:
 
 
 class Checkpoints:
-    """The folder `checkpoints` of a run, with `step-00000500/{config.json, model.safetensors, optimizer.pt, trainer.json}`."""
+    """The folder `checkpoints` of a run, with `step-00000500/{config.json, model.safetensors, objectives.safetensors
+    where objectives have a state, optimizer.pt, trainer.json}`."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, go_on: str = ""):
+        self.folder, self.go_on = folder, go_on or f"continue with --resume {folder.parent}"
 
     def steps(self) -> list[int]:
         return sorted(int(entry.name[5:]) for entry in self.folder.glob("step-*") if entry.name[5:].isdigit())
@@ -37,20 +39,24 @@ class Checkpoints:
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08}"
 
-    def save(self, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, trainer: dict[str, Any]) -> Path:
+    def save(self, step: int, learner: nn.Module, optimiser: torch.optim.Optimizer, trainer: dict[str, Any]) -> Path:
         """Write a checkpoint and remove those no longer wanted.
 
-        Args: trainer: plain values for `trainer.json`, among them `best`, the step of the best checkpoint so far or None.
-        Raises: `MemofastError` where the disk has no room; what the device says where it fails. Earlier checkpoints stay as they are.
+        Args: trainer: plain values for `trainer.json`, among them `best`, the step of the best checkpoint so far or
+            None.
+        Raises: `MemofastError` where the disk has no room; what the device says where it fails. Earlier checkpoints
+            stay as they are.
         """
         final, temporary = self.path(step), self.folder / f".step-{step:08}.partial"
         if final.exists():
             return final
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._check_room(checkpoint_bytes(model))
+            self._check_room(checkpoint_bytes(learner))
             shutil.rmtree(temporary, ignore_errors=True)
-            model.save_pretrained(temporary)
+            learner.model.save_pretrained(temporary)
+            if state := objectives_state(learner):
+                save_file(state, temporary / OBJECTIVES)
             with open(temporary / "optimizer.pt", "wb") as file:
                 torch.save(optimiser.state_dict(), file)
             (temporary / "trainer.json").write_text(json.dumps(trainer, indent=1) + "\n")
@@ -63,7 +69,7 @@ class Checkpoints:
                 raise
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise MemofastError(
-                f"checkpoint {final} cannot be written ({reason}); free space, then continue with --resume {self.folder.parent}"
+                f"checkpoint {final} cannot be written ({reason}); free space, then {self.go_on}"
             ) from None
         self._prune(trainer.get("best"))
         return final
@@ -78,37 +84,48 @@ class Checkpoints:
             if step != best:
                 shutil.rmtree(self.path(step))
 
-    def load(self, step: int, model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
-        """Bring model and optimiser to a checkpoint's state. Returns: its `trainer.json`.
+    def load(self, step: int, learner: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+        """Bring model, objectives and optimiser to a checkpoint's state. Returns: its `trainer.json`.
 
         Raises: `MemofastError` where the checkpoint is of another architecture or cannot be read.
         """
         folder = self.path(step)
         try:
             weights = load_file(folder / "model.safetensors")
+            objectives = load_file(folder / OBJECTIVES) if (folder / OBJECTIVES).is_file() else {}
             state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
             trainer = json.loads((folder / "trainer.json").read_text())
         except (OSError, ValueError, SafetensorError, RuntimeError) as error:
             raise MemofastError(
-                f"checkpoint {folder} cannot be read ({str(error).splitlines()[0]}); remove it to go on from the one before"
+                f"checkpoint {folder} cannot be read ({str(error).splitlines()[0]}); remove it to go on from the one "
+                "before"
             ) from None
-        _check_architecture(folder, weights, model)
-        model.load_state_dict(weights)
+        _check_architecture(folder, weights, learner.model.state_dict())
+        _check_architecture(folder, objectives, objectives_state(learner))
+        learner.model.load_state_dict(weights)
+        if objectives:
+            learner.objectives.load_state_dict(objectives)
         optimiser.load_state_dict(state)
         return trainer
 
 
-def _check_architecture(folder: Path, weights: dict[str, torch.Tensor], model: nn.Module) -> None:
-    own = model.state_dict()
+def objectives_state(learner: nn.Module) -> dict[str, torch.Tensor]:
+    """The state of the objectives' own modules, by name; empty where none has any."""
+    return learner.objectives.state_dict()
+
+
+def _check_architecture(folder: Path, weights: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
     if wrong := sorted(weights.keys() ^ own.keys()):
         where = "the checkpoint" if wrong[0] in weights else "the recipe's model"
         raise MemofastError(
-            f"checkpoint {folder} is of another architecture (only {where} has {wrong[0]}); resume with the run's own recipe"
+            f"checkpoint {folder} is of another architecture (only {where} has {wrong[0]}); resume with the run's own "
+            "recipe"
         )
     for name, weight in weights.items():
         if weight.shape != own[name].shape:
             raise MemofastError(
-                f"checkpoint {folder} is of another architecture ({name} is {list(weight.shape)}, the recipe's {list(own[name].shape)}); "
+                f"checkpoint {folder} is of another architecture ({name} is {list(weight.shape)}, the recipe's "
+                f"{list(own[name].shape)}); "
                 "resume with the run's own recipe"
             )
 

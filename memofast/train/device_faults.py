@@ -18,10 +18,14 @@ _NAMED = "MEMOFAST_DEBUG=1 names the operator that caused it"
 
 
 @contextmanager
-def explained(folder: Path, device: torch.device, state: State | None = None) -> Iterator[None]:
+def explained(
+    folder: Path, device: torch.device, state: State | None = None, run: Path | None = None
+) -> Iterator[None]:
     """Context in which a device's fault, or a lack of memory, becomes a `MemofastError`.
 
-    Args: folder: of the run, whose checkpoints stay as they are; state: of the run, None while it is being set up.
+    Args: folder: of the run, whose checkpoints stay as they are; state: of the run, None while it is being set
+        up;
+    run: what --resume takes, None: the folder itself.
     """
     try:
         yield
@@ -29,7 +33,7 @@ def explained(folder: Path, device: torch.device, state: State | None = None) ->
         if not faults.is_of_device(error):
             raise
         when = "while the run was set up" if state is None else f"after update {state.step}"
-        line = f"{faults.describe(device)} failed {when}: {_what(error)}; {_how_to_go_on(folder)}"
+        line = f"{faults.describe(device)} failed {when}: {_what(error)}; {_how_to_go_on(folder, run or folder)}"
         raise MemofastError(line) from error
 
 
@@ -40,8 +44,6 @@ def _what(error: Exception) -> str:
     return f"{said}; {_LESS_MEMORY if faults.is_out_of_memory(error) else _NAMED}"
 
 
-def _how_to_go_on(folder: Path) -> str:
+def _how_to_go_on(folder: Path, run: Path) -> str:
     steps = Checkpoints(folder / "checkpoints").steps()
-    return (
-        f"continue from update {steps[-1]} with --resume {folder}" if steps else "nothing was saved yet, so start again"
-    )
+    return f"continue from update {steps[-1]} with --resume {run}" if steps else "nothing was saved yet, so start again"

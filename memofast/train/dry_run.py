@@ -11,6 +11,7 @@ from memofast.data import Loader, PackedBatch
 from memofast.devices import device_of_rank, precision_on
 from memofast.train.folder import resolved
 from memofast.train.plan import Plan, make_model
+from memofast.train.pre_training import PreTraining
 
 _STATE_BYTES = 16  # per parameter: weight, gradient, two moments of AdamW, fp32
 
@@ -20,7 +21,7 @@ def describe(plan: Plan) -> str:
     train = plan.recipe.train
     loader = Loader(
         plan.streams(), capacity=plan.capacity, seed=train.seed, micro_batches=train.accumulate, mixing=train.mixing,
-        transform=plan.corruption(), prefetch=1,
+        work=PreTraining(plan), prefetch=1,
     )  # fmt: skip
     with closing(iter(loader)) as updates:
         first = next(updates)
@@ -34,17 +35,19 @@ def describe(plan: Plan) -> str:
         mean = part.train.lengths.mean(0)
         lines.append(
             f"{part.corpus.name}: {len(part.train):,} training and {len(part.validation):,} validation samples "
-            f"({part.train.excluded:,} and {part.validation.excluded:,} left out as too long); rows of a training sample on average "
+            f"({part.train.excluded:,} and {part.validation.excluded:,} left out as too long); rows of a training "
+            "sample on average "
             f"text {mean[0]:.1f}, visual {mean[1]:.1f}, speech {mean[2]:.1f}"
         )
         lines.append(f"  draws {', '.join(f'{name} {share:.0%}' for name, share in part.shares.items())}")
     lines += [
         "",
-        f"# first of {train.updates:,} updates: {len(first.micro_batches)} micro-batches of up to {train.samples} samples, "
-        f"{plan.capacity.text:,} text, {plan.capacity.visual:,} visual and {plan.capacity.speech:,} speech rows",
+        f"# first of {train.updates:,} updates: {len(first.micro_batches)} micro-batches of up to "
+        f"{train.samples} samples, {plan.capacity.text:,} text, {plan.capacity.visual:,} visual and "
+        f"{plan.capacity.speech:,} speech rows",
     ]
     for micro_batch in first.micro_batches:
-        lines.append(f"{micro_batch.corpus}: {_shapes(micro_batch.batch)}; targets {micro_batch.extra.counts}")
+        lines.append(f"{micro_batch.corpus}: {_shapes(micro_batch.batch)}; targets {micro_batch.views[0].counts}")
     lines += [
         "",
         "# model",
@@ -65,7 +68,8 @@ def _shapes(batch: PackedBatch) -> str:
 
 
 def _activation_bytes(plan: Plan, batch: PackedBatch, element: int) -> int:
-    """What backward needs of each row: per layer QKV, attention in and out, two sums and norms, the inner layer before and after GELU."""
+    """What backward needs of each row: per layer QKV, attention in and out, two sums and norms, the inner layer before
+    and after GELU."""
     config = plan.config
     per_layer = 8 * config.hidden_size + 2 * config.intermediate_size
     return batch.rows * (config.num_hidden_layers * per_layer + 3 * config.hidden_size) * element

@@ -1,234 +1,171 @@
-"""Fine-tuning of an emotion model: epochs over streams of samples, the best validation kept, stopped early where none gets better."""
+"""Fine-tuning of an emotion model as a task of the trainer."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from memofast.cpu import limit_compiled_products
-from memofast.data import Capacity, Loader, MicroBatch, Split, Stream, Update
+from memofast.data import Capacity, Draw, MicroBatch, Read, Split, Stream, View
+from memofast.data.batch import PackedBatch, rounded_length
 from memofast.data.conditions import CONDITIONS, keep
-from memofast.devices import autocast, device_of_rank, precision_on
-from memofast.errors import MemofastError
-from memofast.inference.split_predictions import EmotionModel, answer, class_counts, target_of, truth_of
+from memofast.inference.split_predictions import class_counts, label_space_of, predict_split, truth_of
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, metrics_of
+from memofast.model.families import FAMILIES
+from memofast.model.family import EmotionModel, Family
+from memofast.objectives import LossSum, Room
 from memofast.objectives.classification import balanced_weights
-from memofast.objectives.target import Target, target_loss
-from memofast.train import optimisation
-from memofast.train.augmentation import Hiding, Shown
-from memofast.train.checkpoints import Checkpoints
-from memofast.train.metrics_log import MetricsLog, peak_memory
-from memofast.train.progress import Progress
-from memofast.train.recipe import Train
-from memofast.train.signals import Stop
+from memofast.objectives.label_space import LabelSpace, known, label_losses
+from memofast.train.augmentation import Augmentation
+from memofast.train.fine_tuning_recipe import Tuning
+from memofast.train.processes import Processes
+from memofast.train.task import Verdict
 
-WARMUP_SHARE = 0.1
+OBJECTIVE = "emotion"
 
 
-@dataclass(frozen=True)
+class LabelObjective:
+    """What the trainer asks of the one objective of a fine-tuning."""
+
+    metrics: tuple[str, ...] = ()
+
+    def can_be_of(self, batch: PackedBatch) -> bool:
+        return True
+
+    def room(self, capacity: Capacity) -> list[Room]:
+        return [Room(capacity, capacity.samples)]
+
+
+class LabelLearner(nn.Module):
+    """An emotion model with the loss of its answers. class_weights [classes]: None: all alike; smoothing: of the
+    labels."""
+
+    def __init__(self, model: EmotionModel, kind: str, class_weights: Tensor | None, smoothing: float):
+        super().__init__()
+        self.model, self.objectives = model, nn.ModuleDict()
+        self._kind, self._smoothing = kind, smoothing
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def forward(self, views: Sequence[View], rng: Tensor | None = None) -> dict[str, LossSum]:
+        """Its read names, as labels, the samples of which something is known."""
+        (view,), read = views, views[0].reads[OBJECTIVE]
+        outputs, wanted = self.model(view, rng=rng), view.batch.targets["wanted"]
+        wanted = F.pad(wanted, (0, outputs.shape[1] - wanted.shape[1]))  # a prompt may answer with another word
+        outputs, wanted = outputs[read.labels], wanted[read.labels]
+        losses = label_losses(self._kind, outputs, wanted, self.class_weights, self._smoothing)
+        return {OBJECTIVE: LossSum(read.sum(losses), read.count)}
+
+
 class FineTuning:
-    """samples: of a batch. validations: per epoch. patience: validations without a better one after which training ends.
+    """One fold and seed; see `Task`.
 
-    metric: the one of `sample_statistics.metrics_of` by which the best checkpoint is chosen, on the validation split and never on another one.
-    class_weights: `none`, or `balanced` for weights inverse to the classes' shares. smoothing: of the labels. conditions: of modalities under
-    which validation scores the model, their mean counts; none: all modalities there are. warmup: share of the updates. hide, hide_columns: rows and
-    columns of `Hiding`.
-    """
-
-    epochs: int = 3
-    samples: int = 32
-    lr: float = 1e-4
-    validations: int = 2
-    patience: int = 4
-    metric: str = "weighted_f1"
-    class_weights: str = "none"
-    smoothing: float = 0.0
-    seed: int = 0
-    precision: str = "auto"
-    device: str = "auto"
-    conditions: tuple[str, ...] = ()
-    warmup: float = WARMUP_SHARE
-    weight_decay: float = 0.01
-    hide: float = 0.0
-    hide_columns: float = 0.0
-
-
-@dataclass
-class Progressed:
-    """Where a fine-tuning stands: what its checkpoints hold beside weights and optimiser. best: update of the best validation."""
-
-    step: int = 0
-    stale: int = 0
-    best: int | None = None
-    best_scores: dict[str, Any] = field(default_factory=dict)
-    loader: dict[str, Any] | None = None
-
-
-class FineTuner:
-    """One run, fresh or resumed from the newest checkpoint in `folder`.
-
-    Args: model: its classes are those of the target. streams: what is learnt, by weight; a stream whose objective is a condition of modalities shows
-        those alone. validation: what chooses the checkpoint; None: the last is kept. target: None for the model's own classes. go_on: what to do after a stop.
+    Args: model: of the family; its classes are those of the target. streams: what is learnt, by weight; a stream whose
+        objective is a condition of modalities shows those alone. validation: what chooses the checkpoint, never another
+        split; None: the last is kept. tuning: the options; its metric is one of `sample_statistics.metrics_of`. select:
+        conditions of modalities under which validation scores the model, their mean counts; none: all modalities there
+        are. target: None for the model's own classes. world: processes.
     Raises: `MemofastError` for a corpus without labels or of other classes than the model's.
     """
+
+    title = "fine-tune"
+    partial = True  # modalities that a condition does not show
 
     def __init__(
         self,
         model: EmotionModel,
         streams: Sequence[Stream],
         validation: Split | None,
-        options: FineTuning,
-        folder: Path,
-        target: Target | None = None,
-        go_on: str = "run the same command again to go on",
+        tuning: Tuning,
+        seed: int,
+        select: Sequence[str] = (),
+        target: LabelSpace | None = None,
+        world: int = 1,
+        family: Family = FAMILIES["memobert"],
     ):
-        limit_compiled_products()
-        self.go_on = go_on
-        self.target = target or target_of(model)
-        self.within = {stream.name: self.target.within(stream.split.corpus) for stream in streams}
+        self.family, self.model, self.tuning, self.validation, self.select = (
+            family,
+            model,
+            tuning,
+            validation,
+            tuple(select),
+        )
+        self.target = target or label_space_of(model)
+        self._streams = [replace(stream, split=stream.split.reading(model.streams)) for stream in streams]
+        self._within = {stream.name: self.target.within(stream.split.corpus) for stream in streams}
         if validation is not None:
             self.target.within(validation.corpus)
-        self.options, self.streams, self.validation, self.folder = options, list(streams), validation, folder
-        samples = sum(self._size(stream) for stream in streams)
-        self.per_epoch = math.ceil(samples / options.samples)
-        updates = self.per_epoch * options.epochs
-        self.settings = Train(
-            samples=options.samples, lr=options.lr, updates=updates, warmup=round(options.warmup * updates), clip=1.0,
-            betas=(0.9, 0.999), weight_decay=options.weight_decay, seed=options.seed, precision=options.precision, device=options.device,
-        )  # fmt: skip
-        self.device = device_of_rank(self.settings.device)
-        self.precision = precision_on(self.settings.precision, self.device)
-        self.model = model.to(self.device).train()
-        self.optimiser = optimisation.adamw(self.model, self.settings)
-        self._hiding = Hiding(options.hide, options.hide_columns)
-        self.weights = self._class_weights().to(self.device) if options.class_weights == "balanced" else None
-        self.checkpoints = Checkpoints(folder / "checkpoints")
-        self.state = Progressed()
-        if steps := self.checkpoints.steps():
-            self.state = Progressed(**self.checkpoints.load(steps[-1], self.model, self.optimiser))
+        self.options, self.per_epoch = tuning.options(seed, sum(len(stream.chosen) for stream in streams), world)
+        self.every, self.patience = self.options.log_every, tuning.patience
+        self.split = validation.name if validation is not None else ""
+        self.objectives = {OBJECTIVE: LabelObjective()}
+        self.keys = [(name, OBJECTIVE) for name in self._within]
+        self._augmentation = Augmentation(tuning.hide, tuning.hide_columns)
 
-    def run(self) -> Progressed:
-        """Train to the end and bring the model to its best checkpoint, in evaluation mode. Returns: where it stands.
+    @property
+    def capacity(self) -> Capacity:
+        """Room for so many samples of any lengths."""
+        splits = [stream.split for stream in self._streams]
+        most = max(int(split.lengths.sum(1).max()) for split in splits)
+        samples, longest = self.options.samples, np.max([split.lengths.max(0) for split in splits], axis=0)
+        streams = {
+            name: samples * max(int(split.stream_lengths[name].max()) for split in splits) for name in splits[0].streams
+        }
+        return Capacity(samples, *(samples * longest).tolist(), longest=rounded_length(most), streams=streams)
 
-        Raises: `MemofastError` where a loss is not finite; `SystemExit` 130 or 143 after Ctrl-C or SIGTERM, with everything saved.
-        """
-        loader = Loader(
-            self.streams, capacity=self._capacity(), seed=self.options.seed, mixing="sample", transform=self._shown,
-            state=self.state.loader,
-        )  # fmt: skip
-        every = max(1, self.per_epoch // self.options.validations)
-        left = self.settings.updates - self.state.step if self.state.stale < self.options.patience else 0
-        progress = Progress(self.settings.updates, self.state.step, name="fine-tune")
-        log = MetricsLog(self.folder, self.state.step)
-        with Stop() as stop, progress, closing(iter(loader)) as updates, closing(log):
-            losses, begun, seen = [], time.monotonic(), 0
-            for update in islice(updates, left):
-                losses.append(self._update(update))
-                seen += update.micro_batches[0].batch.samples
-                self.state.step, self.state.loader = update.step, loader.state_dict()
-                progress.advance(update.step)
-                last = update.step == self.settings.updates
-                validated = update.step % every == 0 or last
-                if validated:
-                    rate = seen / (time.monotonic() - begun)
-                    progress.show(update.step, float(np.mean(losses)), rate, peak_memory(self.device))
-                    log.write(
-                        step=update.step, split="train", corpus="all", objective="emotion", loss=float(np.mean(losses)),
-                        targets=seen, samples_per_s=round(rate, 1), peak_memory_gib=round(peak_memory(self.device), 3),
-                    )  # fmt: skip
-                    if self.validation is not None:
-                        self._validate(progress, log)
-                    else:
-                        self.state.best = update.step
-                    losses, begun, seen = [], time.monotonic(), 0
-                if validated or stop.number:
-                    log.sync()
-                    self.checkpoints.save(update.step, self.model, self.optimiser, vars(self.state))
-                if stop.number:
-                    progress.say(f"stopped at update {update.step}, saved; {self.go_on}")
-                    raise SystemExit(128 + stop.number)
-                if self.state.stale >= self.options.patience:
-                    progress.say(f"no better validation in {self.state.stale}; stopped at update {update.step}")
-                    break
-        self.checkpoints.load(self.state.best, self.model, self.optimiser)
-        self.model.eval()
-        return self.state
+    def learner(self) -> LabelLearner:
+        weights = self._class_weights() if self.tuning.class_weights == "balanced" else None
+        return LabelLearner(self.model, self.target.kind, weights, self.tuning.smoothing)
 
-    def _update(self, update: Update) -> float:
-        micro_batch = update.micro_batches[0]
-        batch = micro_batch.extra.batch
-        rng = self._rng(update.step).to(self.device)
-        moved = batch.to(self.device)
-        sources = {name: source.to(self.device) for name, source in micro_batch.extra.sources.items()}
-        with autocast(self.precision, self.device):
-            outputs = self.model(moved, rng=rng, **sources)
-        wanted = self.within[micro_batch.corpus].wanted(moved.targets)
-        wanted = F.pad(wanted, (0, outputs.shape[1] - wanted.shape[1]))  # a prompt may answer with another word
-        loss = target_loss(self.target.kind, outputs, wanted, self.weights, self.options.smoothing)
-        mean = loss.total / max(loss.count, 1)
-        mean.backward()
-        norm = float(optimisation.clip(self.model, self.settings.clip))
-        value = float(mean.detach())
-        if not math.isfinite(value) or not math.isfinite(norm):
-            raise MemofastError(
-                f"the loss is not finite at update {update.step}, samples {', '.join(batch.ids[:8])}; check them or lower the learning rate"
-            )
-        optimisation.set_rate(self.optimiser, optimisation.learning_rate(update.step, self.settings))
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        return value
+    def streams(self) -> list[Stream]:
+        return self._streams
 
-    def _validate(self, progress: Progress, log: MetricsLog) -> None:
-        self.model.eval()
-        conditions = self.options.conditions or (None,)
-        every = [self._scores(condition) for condition in conditions]
-        self.model.train()
+    def places(self, draw: Draw, step: int) -> Mapping[str, np.ndarray] | None:
+        return None
+
+    def views(self, micro_batch: MicroBatch, step: int) -> list[View]:
+        batch, condition = micro_batch.batch, micro_batch.objective
+        wanted = self._within[micro_batch.corpus].wanted(batch.targets)
+        samples = known(self.target.kind, wanted).nonzero().flatten()
+        shown = keep(batch, condition) if condition in CONDITIONS else batch
+        view = self._augmentation(shown, torch.tensor([self.options.seed, step], dtype=torch.int64))
+        view.batch = replace(view.batch, targets={"wanted": wanted})
+        view.reads[OBJECTIVE] = Read("", view.batch.offsets[:-1][samples].to(torch.int64), samples)
+        return [view]
+
+    def share(self, micro_batch: MicroBatch, name: str) -> float:
+        return 1.0
+
+    def begin(self) -> None:
+        """Everything was looked at when the plan was made."""
+
+    def validate(
+        self, learner: LabelLearner, precision: str, device: torch.device, processes: Processes
+    ) -> Verdict | None:
+        """The mean over the conditions chosen by; every rank computes it, as all have the same weights."""
+        if self.validation is None:
+            return None
+        every = [
+            metrics_of(predict_split(learner.model, self.validation, self.target, precision, condition))
+            for condition in self.select or (None,)
+        ]
         scores = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
-        metric, lower = self.options.metric, self.options.metric in LOWER_IS_BETTER
-        found, before = scores[metric], self.state.best_scores.get(metric)
-        better = before is None or (not math.isnan(found) and (found < before if lower else found > before))
-        if better:
-            self.state.best, self.state.best_scores, self.state.stale = self.state.step, scores, 0
-        else:
-            self.state.stale += 1
+        metric = self.tuning.metric
         numbers = {name: value for name, value in scores.items() if math.isfinite(value)}
-        log.write(step=self.state.step, split=self.validation.name, corpus="all", objective="emotion", **numbers)
-        progress.say(f"validation: {metric} {found:.4f}{' (best)' if better else ''}")
+        value = scores[metric] if metric in LOWER_IS_BETTER else -scores[metric]
+        found = {(self.validation.corpus.name, OBJECTIVE): numbers}
+        return Verdict(found, value, f"{metric} {scores[metric]:.4f}")
 
-    def _scores(self, condition: str | None) -> dict[str, float]:
-        return metrics_of(answer(self.model, self.validation, self.target, self.precision, condition))
+    def capturable(self, precision: str, device: torch.device) -> bool:
+        return self.family.capturable(self.model, precision, device)
 
     def _class_weights(self) -> Tensor:
-        counts = torch.zeros(self.model.config.num_labels)
-        for stream in self.streams:
+        counts = torch.zeros(len(self.model.outputs))
+        for stream in self._streams:
             truth = truth_of(stream.split, self.target)
-            counts += class_counts(truth if stream.eligible is None else truth[stream.eligible], len(counts))
+            counts += class_counts(truth[stream.chosen], len(counts))
         return balanced_weights(counts)
-
-    def _capacity(self) -> Capacity:
-        longest = np.max([stream.split.lengths.max(0) for stream in self.streams], axis=0)
-        return Capacity(self.options.samples, *(int(rows) * self.options.samples for rows in longest))
-
-    @staticmethod
-    def _size(stream: Stream) -> int:
-        return len(stream.split) if stream.eligible is None else int(stream.eligible.sum())
-
-    def _rng(self, step: int) -> Tensor:
-        return torch.tensor([self.options.seed, step], dtype=torch.int64)
-
-    def _shown(self, micro_batch: MicroBatch, step: int) -> Shown:
-        shown = micro_batch.batch
-        if micro_batch.objective in CONDITIONS:
-            shown = keep(shown, micro_batch.objective)
-        return self._hiding(shown, self._rng(step))

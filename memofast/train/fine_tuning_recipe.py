@@ -1,41 +1,37 @@
-"""The recipe of a fine-tuning: corpus, folds, model, target, modalities and training, one pydantic model read from YAML."""
+"""The recipe of a fine-tuning: corpus, folds, model, target, modalities and training, one pydantic model read from
+YAML."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from memofast.data.conditions import CONDITIONS
+from memofast.model.families import EmotionSection
+from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
 from memofast.sections import Section, checked
-from memofast.train.recipe import Model
+from memofast.train.recipe import Train, Training
 from memofast.train.recipe_file import read_values, shipped
 
 
-class FineTunedModel(Model):
-    """Entries of `MemoBertConfig`, see `recipe.Model`; init: a memofast or BERT checkpoint folder, None: random weights of these sizes.
-
-    head: `emocls`, dropout and a linear map, or `vqa`, the original's classifier of twice the width. freeze: lowest layers that keep their weights,
-    with the embeddings; `all`: everything but the head, which with `emocls` is a linear probe.
-    """
-
-    head: Literal["emocls", "vqa"] = "vqa"
-    freeze: int | Literal["all"] = 0
-
-
 class AskedFor(Section):
-    """kind: one class of several, any number of them, or a value. map: class of each label of the corpus, null to leave its samples out."""
+    """kind: one class of several, any number of them, or a value. map: class of each label of the corpus, null to leave
+    its samples out."""
 
     kind: Literal["single", "multi", "regression"] = "single"
     map: dict[str, str | None] | None = None
 
 
 class FoldChoice(Section):
-    """Which parts are trained on, chosen by and tested. scheme: one that the corpus keeps. by, count: folds of whole groups made here, `all`: one per group.
+    """Which parts are trained on, chosen by and tested. scheme: one that the corpus keeps. by, count: folds of whole
+    groups made here, `all`: one per group.
 
-    Neither: the corpus's splits named train, validation and test. held_out: share of the training part that validation takes where the fold has
-    none, whole groups of `by` where that is given. only: numbers of the folds to run; None: all.
+    Neither: the corpus's splits named train, validation and test. held_out: share of the training part that validation
+    takes where the fold has none, whole groups of `by` where that is given. only: numbers of the folds to run; None:
+    all.
     """
 
     scheme: str | None = None
@@ -49,7 +45,8 @@ class FoldChoice(Section):
 
 
 class Modalities(Section):
-    """Conditions of l (text), v (visual) and a (speech). train: a mixture in equal parts. select: those whose mean score chooses the checkpoint.
+    """Conditions of l (text), v (visual) and a (speech). train: a mixture in equal parts. select: those whose mean
+    score chooses the checkpoint.
 
     evaluate: those in the table. None: what the corpus and the model have; for evaluate every condition made of that.
     """
@@ -67,19 +64,21 @@ class Modalities(Section):
         return conditions
 
 
-class Tuning(Section):
-    """samples: of a batch. share: of the training samples, drawn anew for every seed, the same share of each class (few-shot).
+class Tuning(Training):
+    """warmup: share of the updates. share: of the training samples, drawn anew for every seed, the same share of each
+    class (few-shot).
 
-    validations: per epoch; patience: validations without a better one that end a run. metric: what chooses the checkpoint; None: ua, for
-    several classes macro_f1, for values mae. seeds: one run of every fold for each. hide: share of the face and speech rows that each update hides,
-    in spans, behind the model's mask vector; hide_columns: share of their columns that it sets to 0 in each sample: against learning few samples by heart.
+    validations: per epoch; patience: validations without a better one that end a run. metric: what chooses the
+    checkpoint; None: ua, for several classes macro_f1, for values mae. seeds: one run of every fold for each. hide:
+    share of the face and speech rows that each update hides, in spans, behind the model's mask vector; hide_columns:
+    share of their columns that it sets to 0 in each sample: against learning few samples by heart.
     """
 
     epochs: int = Field(10, gt=0)
-    samples: int = Field(32, gt=0)
     lr: float = Field(3e-5, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float = Field(1.0, gt=0)
     warmup: float = Field(0.1, ge=0, lt=1)
-    weight_decay: float = Field(0.01, ge=0)
     share: float = Field(1.0, gt=0, le=1)
     validations: int = Field(2, gt=0)
     patience: int = Field(5, gt=0)
@@ -89,38 +88,30 @@ class Tuning(Section):
     hide: float = Field(0.0, ge=0, lt=1)
     hide_columns: float = Field(0.0, ge=0, lt=0.99)
     seeds: list[int] = Field([42], min_length=1)
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = Field(None, gt=0)
 
-
-class PromptChoice(Section):
-    """Fine-tuning by a prompt in place of a head, from a pre-trained model.init.
-
-    template: a name of `memofast.model.memobert.prompt.TEMPLATES`, or word pieces with one [MASK]. words: a word piece for each class; None: the class's own
-    name where bert-base-uncased has it. answers: among the `classes`' words, or among all of the `vocabulary` as the original.
-    soft_from_words: unused tokens of the template begin as the mean of the classes' words.
-    """
-
-    template: str | list[int] = "iam"
-    position: Literal["before", "after"] = "before"
-    prefix: bool = False
-    words: dict[str, int] | None = None
-    answers: Literal["classes", "vocabulary"] = "classes"
-    soft_from_words: bool = False
+    def options(self, seed: int, samples: int, world: int) -> tuple[Train, int]:
+        """The options of a trainer for one seed, and its updates per epoch. samples: to train on; world: processes."""
+        per_epoch = math.ceil(samples / (self.samples * self.accumulate * world))
+        updates, every = per_epoch * self.epochs, max(1, per_epoch // self.validations)
+        shared = {name: getattr(self, name) for name in Training.model_fields}
+        warmup = round(self.warmup * updates)
+        return Train(
+            **shared, mixing="sample", updates=updates, warmup=warmup, seed=seed, log_every=every, save_every=updates
+        ), per_epoch  # fmt: skip
 
 
 class FineTuneRecipe(Section):
-    """protocol `clean` chooses checkpoints on validation data; `last` trains on train and validation for all epochs and keeps the last update, for corpora
-    too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and validation and chooses on test, and every number says so."""
+    """protocol `clean` chooses checkpoints on validation data; `last` trains on train and validation for all epochs and
+    keeps the last update, for corpora too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and
+    validation and chooses on test, and every number says so."""
 
     corpus: str = ""
     folds: FoldChoice = FoldChoice()
-    model: FineTunedModel = FineTunedModel()
+    model: EmotionSection = MemoBertEmotionSection()
     target: AskedFor = AskedFor()
     modalities: Modalities = Modalities()
     train: Tuning = Tuning()
-    prompt: PromptChoice | None = None
+    prompt: PromptSection | None = None
     protocol: Literal["clean", "last", "paper"] = "clean"
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """A fine-tuning of every fold with every seed, in one process over shared stores; finished runs are not repeated.
 
-A run folder holds `config.yaml`, per fold and seed a folder with `metrics.jsonl`, `answers/PART-CONDITION.npz` and `done.json`,
-and at the end `results.json`, `results.md` and `model`, that of the fold and seed with the best validation.
+A run folder holds `config.yaml`, per fold and seed a folder with `metrics.jsonl`, `answers/PART-CONDITION.npz` and
+`done.json`, and at the end `results.json`, `results.md` and `model`, that of the fold and seed with the best
+validation.
 """
 
 from __future__ import annotations
@@ -18,23 +19,22 @@ import torch
 from rich.console import Console
 from transformers.utils import logging
 
+from memofast.cpu import limit_compiled_products
 from memofast.data import Corpus, Split, Stream
 from memofast.data.demo import DEMO, open_corpus
-from memofast.data.feature_statistics import feature_statistics
+from memofast.devices import device_of_rank
 from memofast.errors import MemofastError, nearest
 from memofast.files import write_json
-from memofast.inference.split_predictions import answer
+from memofast.inference.split_predictions import predict_split
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, METRICS
-from memofast.model import MemoBertConfig, MemoBertForEmotion, MemoBertModel
-from memofast.model.compatibility import check_sizes, check_widths, check_words, conditions_for, shared_modalities
-from memofast.model.memobert.embeddings import FEATURE_MODALITIES
-from memofast.model.memobert.emotion import PROBLEMS
-from memofast.model.memobert.pre_training import is_bert
-from memofast.model.memobert.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
-from memofast.objectives.target import Target
-from memofast.train.fine_tuning import FineTuner, FineTuning
-from memofast.train.fine_tuning_recipe import FineTuneRecipe, PromptChoice
+from memofast.model.compatibility import check_words, conditions_for, shared_modalities
+from memofast.model.families import FAMILIES
+from memofast.model.family import EmotionModel
+from memofast.objectives.label_space import LabelSpace
+from memofast.train import device_faults
+from memofast.train.fine_tuning import OBJECTIVE, FineTuning
+from memofast.train.fine_tuning_recipe import FineTuneRecipe
 from memofast.train.fold_parts import (
     Fold,
     check_classes,
@@ -42,6 +42,8 @@ from memofast.train.fold_parts import (
     share_of_classes,
     trivial_answers,
 )
+from memofast.train.processes import Processes
+from memofast.train.trainer import Trainer
 
 DONE = "done.json"
 CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
@@ -53,7 +55,7 @@ class FineTuningPlan:
 
     recipe: FineTuneRecipe
     corpus: Corpus
-    target: Target
+    target: LabelSpace
     folds: list[Fold]
     train: tuple[str, ...]
     select: tuple[str, ...]
@@ -79,10 +81,14 @@ class FineTuningPlan:
     def describe(self) -> str:
         """What will be run, in a few lines."""
         first, train = self.folds[0], self.recipe.train
-        sizes = f"{len(first.train):,} to train on, {len(first.validation or ()):,} to choose on, {len(first.test or ()):,} to test"
+        sizes = (
+            f"{len(first.train):,} to train on, {len(first.validation or ()):,} to choose on, "
+            f"{len(first.test or ()):,} to test"
+        )
         lines = [
             f"corpus {self.corpus.name}: {', '.join(self.target.classes)}; fold {first.name} has {sizes}",
-            f"{len(self.folds)} folds x {len(train.seeds)} seeds, {train.epochs} epochs each; trained on {', '.join(self.train)}",
+            f"{len(self.folds)} folds x {len(train.seeds)} seeds, {train.epochs} epochs each; "
+            f"trained on {', '.join(self.train)}",
             f"best by {self.metric} of {', '.join(self.select)} on {first.selected_on} data"
             if first.selected_on != "nothing"
             else "the last update is kept: every number of this run is selected on nothing",
@@ -101,12 +107,12 @@ class FineTuningPlan:
 def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     """Open everything a recipe names.
 
-    Raises: `MemofastError` for a missing corpus, a label that is not in the map, a class without training samples in a fold, a condition
-        of modalities that corpus or model lack, a starting checkpoint of another architecture.
+    Raises: `MemofastError` for a missing corpus, a label that is not in the map, a class without training samples in a
+        fold, a condition of modalities that corpus or model lack, a starting checkpoint of another architecture.
     """
     logging.disable_progress_bar()  # of loading and saving, which are quick
     corpus = open_corpus(recipe.corpus)
-    target = Target.of_corpus(corpus, recipe.target.kind, recipe.target.map)
+    target = LabelSpace.of_corpus(corpus, recipe.target.kind, recipe.target.map)
     target.within(corpus)
     folds = make_folds(recipe, corpus)
     for fold in folds:
@@ -115,117 +121,105 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     metric = recipe.train.metric
     if metric and metric not in METRICS[target.kind]:
         raise MemofastError(f"train.metric {metric!r}{nearest(metric, METRICS[target.kind])}")
-    model = start_model(recipe, corpus, target, folds[0].train)
+    model = start_model(recipe, target, folds[0].train)
     for part in filter(None, (folds[0].train, folds[0].validation, folds[0].test)):
-        check_words(model.config, part)
+        check_words(model, part)
     given = recipe.modalities
-    train = conditions_for(model.config, corpus, given.train or [shared_modalities(model.config, corpus)])
-    select = conditions_for(model.config, corpus, given.select or train)
-    return FineTuningPlan(
-        recipe, corpus, target, folds, train, select, conditions_for(model.config, corpus, given.evaluate)
-    )
+    train = conditions_for(model, corpus, given.train or [shared_modalities(model, corpus)])
+    select = conditions_for(model, corpus, given.select or train)
+    return FineTuningPlan(recipe, corpus, target, folds, train, select, conditions_for(model, corpus, given.evaluate))
 
 
-def start_model(
-    recipe: FineTuneRecipe, corpus: Corpus, target: Target, train: Split
-) -> MemoBertForEmotion | MemoBertForPrompt:
-    """The model a run starts from; what is random in it comes from torch's generator, and fresh projections suit the rows of `train`.
-
-    Raises: `MemofastError` for a checkpoint of another architecture, or whose feature rows have another width than the corpus.
-    """
-    chosen = recipe.model
-    widths = {f"{modality}_width": corpus.width(modality) for modality in FEATURE_MODALITIES}
-    entries = {name: value for name, value in chosen.entries().items() if name not in ("head", "freeze")}
-    asked = {"problem_type": PROBLEMS[target.kind], "emotion_head": chosen.head}
-    if chosen.init is None:
-        named = {"id2label": dict(enumerate(target.classes)), "label2id": {c: n for n, c in enumerate(target.classes)}}
-        model = MemoBertForEmotion(MemoBertConfig(**widths | entries | named | asked))
-    else:
-        check_sizes(chosen.init, entries, may_lack=list(widths))
-        entries = (widths if is_bert(chosen.init) else {}) | entries
-        if recipe.prompt:
-            model = _start_prompt(recipe.prompt, chosen.init, target, entries)
-        else:
-            model = MemoBertForEmotion.start(chosen.init, target.classes, **entries, **asked)
-        check_widths(model.config, chosen.init, corpus)
-    if chosen.init is None or is_bert(chosen.init):
-        _standardise(model.memobert, train)
-    model.memobert.freeze(None if chosen.freeze == "all" else chosen.freeze)
-    return model
+def start_model(recipe: FineTuneRecipe, target: LabelSpace, train: Split) -> EmotionModel:
+    """The model a run starts from, see `family.Start`."""
+    return FAMILIES[recipe.model.family].start(recipe.model, target.kind, target.classes, train, recipe.prompt)
 
 
-def _standardise(encoder: MemoBertModel, train: Split) -> None:
-    for modality in FEATURE_MODALITIES:
-        embeddings, found = getattr(encoder.embeddings, modality), feature_statistics(train, modality)
-        if embeddings is not None and found is not None:
-            embeddings.standardise(*found)
-
-
-def _start_prompt(choice: PromptChoice, init: str, target: Target, entries: dict[str, Any]) -> MemoBertForPrompt:
-    template = choice.template
-    if isinstance(template, str):
-        if template not in TEMPLATES:
-            raise MemofastError(f"prompt.template {template!r}{nearest(template, TEMPLATES)}")
-        template = TEMPLATES[template]
-    words = WORDS | (choice.words or {})
-    for name in target.classes:
-        if name not in words:
-            raise MemofastError(f"no word is known for class {name!r}; add prompt.words.{name}=WORD_PIECE")
-    return MemoBertForPrompt.start(
-        init, target.classes, Prompt(tuple(template), choice.position, choice.prefix), [words[name] for name in target.classes],
-        whole_vocabulary=choice.answers == "vocabulary", soft_from_words=choice.soft_from_words, **entries,
-    )  # fmt: skip
-
-
-def fine_tune(plan: FineTuningPlan, folder: Path, console: Console) -> list[dict[str, Any]]:
+def fine_tune(
+    plan: FineTuningPlan, folder: Path, console: Console, processes: Processes | None = None
+) -> list[dict[str, Any]]:
     """Run what is not finished yet. Returns: per run what `done.json` holds.
 
-    Raises: `MemofastError` as `FineTuner`; `SystemExit` after Ctrl-C or SIGTERM, with everything saved.
+    Raises: `MemofastError` as `Trainer`; `SystemExit` after Ctrl-C or SIGTERM, with everything saved.
     """
-    runs = list(plan.runs())
+    limit_compiled_products()
+    runs, processes = list(plan.runs()), processes or Processes()
     for number, (fold, seed) in enumerate(runs, 1):
         place = folder / fold.name / f"seed-{seed}"
-        if not (place / DONE).is_file():
+        if not processes.from_first((place / DONE).is_file()):
             console.print(f"run {number} of {len(runs)}: fold {fold.name}, seed {seed}")
-            _run(plan, fold, seed, place, console)
+            _run(plan, fold, seed, place, console, processes)
     done = [json.loads((folder / fold.name / f"seed-{seed}" / DONE).read_text()) for fold, seed in runs]
-    _keep_best_model(folder, done)
+    if processes.first:
+        _keep_best_model(folder, done)
     return done
 
 
-def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Console) -> None:
+def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Console, processes: Processes) -> None:
     chosen, begun = plan.recipe.train, time.monotonic()
     place.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    model = start_model(plan.recipe, plan.corpus, plan.target, fold.train)
+    model = start_model(plan.recipe, plan.target, fold.train)
     eligible = share_of_classes(fold.train, plan.target, chosen.share, seed)
     streams = [Stream(fold.train, objective=condition, eligible=eligible) for condition in plan.train]
-    options = FineTuning(
-        chosen.epochs, chosen.samples, chosen.lr, chosen.validations, chosen.patience, plan.metric, chosen.class_weights,
-        chosen.smoothing, seed, chosen.precision, chosen.device, plan.select, chosen.warmup, chosen.weight_decay, chosen.hide,
-        chosen.hide_columns,
-    )  # fmt: skip
-    go_on = f"continue with --resume {place.parents[1]}"
-    tuner = FineTuner(model, streams, fold.validation, options, place, plan.target, go_on)
-    state = tuner.run()
+    tuning = chosen.model_copy(update={"metric": plan.metric})
+    task = FineTuning(
+        model,
+        streams,
+        fold.validation,
+        tuning,
+        seed,
+        plan.select,
+        plan.target,
+        processes.world,
+        FAMILIES[plan.recipe.model.family],
+    )
+    root = place.parents[1]
+    with device_faults.explained(place, device_of_rank(chosen.device, processes.local_rank), run=root):
+        trainer = Trainer(task, place, processes, f"continue with --resume {root}")
+    with device_faults.explained(place, trainer.device, trainer.state, root):
+        trainer.run()
+        trainer.keep_best()
+        processes.wait()  # checkpoints go once every rank has read its own
+        if processes.first:
+            _finish(plan, fold, seed, place, trainer, len(streams[0].chosen), begun, console)
+    processes.wait()
+
+
+def _finish(
+    plan: FineTuningPlan,
+    fold: Fold,
+    seed: int,
+    place: Path,
+    trainer: Trainer,
+    samples: int,
+    begun: float,
+    console: Console,
+) -> None:
+    """Keep answers, model and what the run came to; checkpoints go."""
+    state, model = trainer.state, trainer.learner.model
     parts = {"validation": fold.validation, "test": fold.test}
     for part, split in parts.items():
         # what chose on test data has no other validation part
         for condition in plan.evaluate if split is not None and (part == "test" or split is not fold.test) else ():
-            found = answer(model, split, plan.target, tuner.precision, condition)
+            found = predict_split(model, split, plan.target, trainer.precision, condition)
             found.save(answers_file(place, part, condition))
     model.save_pretrained(place / "model")
+    scores = state.scores.get((plan.corpus.name, OBJECTIVE), {})
     done = {
-        "fold": fold.name, "seed": seed, "selected_on": fold.selected_on, "best_update": state.best, "updates": state.step,
-        "metric": plan.metric, "score": state.best_scores.get(plan.metric), "train": len(fold.train) if eligible is None else int(eligible.sum()),
-        "seconds": round(time.monotonic() - begun, 1), "precision": tuner.precision,
+        "fold": fold.name, "seed": seed, "selected_on": fold.selected_on,
+        "best_update": state.best, "updates": state.step,
+        "metric": plan.metric, "score": scores.get(plan.metric), "train": samples,
+        "seconds": round(time.monotonic() - begun, 1), "precision": trainer.precision,
     }  # fmt: skip
     write_json(place / DONE, done)
     shutil.rmtree(place / "checkpoints")
     chosen_by = (
         f"{plan.metric} {done['score']:.4f} on {fold.selected_on} data"
-        if fold.selected_on != "nothing"
+        if done["score"] is not None
         else "kept the last"
+        if fold.validation is None
+        else f"{plan.metric} was never a number on {fold.selected_on} data; kept the first"
     )
     console.print(f"  {chosen_by} at update {state.best}, {done['seconds']} s")
 
@@ -245,10 +239,16 @@ def answers(plan: FineTuningPlan, folder: Path) -> Iterator[tuple[str, int, str,
 
 
 def best_of(done: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of the finished runs, in their order, the one whose model is kept: that with the best validation, the first where nothing chose."""
-    if done[0]["score"] is None:
+    """Of the finished runs, in their order, the one whose model is kept: that with the best validation, the first where
+    nothing chose.
+
+    A run whose metric was never a number, as a correlation of equal answers is none, is kept only where no other one
+    has a score.
+    """
+    scored = [run for run in done if run["score"] is not None]
+    if not scored:
         return done[0]
-    return max(done, key=lambda run: -run["score"] if run["metric"] in LOWER_IS_BETTER else run["score"])
+    return max(scored, key=lambda run: -run["score"] if run["metric"] in LOWER_IS_BETTER else run["score"])
 
 
 def _keep_best_model(folder: Path, done: list[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from memofast.data.folds import hold_out, leave_groups_out, read_fold, read_grou
 from memofast.data.sampling import shuffled
 from memofast.errors import MemofastError
 from memofast.inference.split_predictions import class_counts, truth_of
-from memofast.objectives.target import Target
+from memofast.objectives.label_space import LabelSpace
 from memofast.train.fine_tuning_recipe import FineTuneRecipe, FoldChoice
 
 _SITE = 255  # of the shuffle that few-shot shares are cut from, apart from those of epochs
@@ -20,7 +20,8 @@ _SITE = 255  # of the shuffle that few-shot shares are cut from, apart from thos
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """name: of its folder. validation chooses the checkpoint, `selected_on` says of which data it is; None: the last update is kept (`nothing`).
+    """name: of its folder. validation chooses the checkpoint, `selected_on` says of which data it is; None: the last
+    update is kept (`nothing`).
 
     test: None where nothing is tested.
     """
@@ -98,11 +99,11 @@ def _check_apart(name: str, parts: dict[str, Split]) -> None:
                 raise MemofastError(f"fold {name} leaks: sample {id!r} is in {home[id]} and in {part}")
 
 
-def share_of_classes(split: Split, target: Target, share: float, seed: int) -> np.ndarray | None:
+def share_of_classes(split: Split, target: LabelSpace, share: float, seed: int) -> np.ndarray | None:
     """Which samples take part when a share of each class is drawn [n] bool, at least one of each; None for all.
 
-    Samples are taken in the order of an epoch's shuffle, so that a larger share contains a smaller one of the same seed. Values and
-    sets of labels are drawn as one class.
+    Samples are taken in the order of an epoch's shuffle, so that a larger share contains a smaller one of the same
+    seed. Values and sets of labels are drawn as one class.
     """
     if share == 1:
         return None
@@ -116,7 +117,7 @@ def share_of_classes(split: Split, target: Target, share: float, seed: int) -> n
     return taken
 
 
-def check_classes(fold: Fold, target: Target, eligible: np.ndarray | None) -> None:
+def check_classes(fold: Fold, target: LabelSpace, eligible: np.ndarray | None) -> None:
     """Raises: `MemofastError` where a class has no training sample, or nothing is known of the validation part."""
     if target.kind == "regression":
         return
@@ -125,14 +126,16 @@ def check_classes(fold: Fold, target: Target, eligible: np.ndarray | None) -> No
     for name, count in zip(target.classes, counts, strict=True):
         if not count:
             raise MemofastError(
-                f"class {name} has no training sample in fold {fold.name}; leave it out with target.map, or choose other folds"
+                f"class {name} has no training sample in fold {fold.name}; leave it out with target.map, or choose "
+                "other folds"
             )
     if target.kind == "single" and fold.validation is not None and (truth_of(fold.validation, target) < 0).all():
         raise MemofastError(f"no sample of the {fold.selected_on} part of fold {fold.name} has a label")
 
 
-def trivial_answers(folds: list[Fold], target: Target) -> dict[str, Any]:
-    """What the majority predictor says, by fold: the commonest class of its training part, the labels most samples have, or the mean value."""
+def trivial_answers(folds: list[Fold], target: LabelSpace) -> dict[str, Any]:
+    """What the majority predictor says, by fold: the commonest class of its training part, the labels most samples
+    have, or the mean value."""
     found = {}
     for fold in folds:
         truth = truth_of(fold.train, target)

@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import torch
 from torch import Tensor, nn
 
-from memofast.train.recipe import Train
+from memofast.errors import MemofastError
+from memofast.train.recipe import Group, Train
 
 _LOWEST_RATE = 1e-8
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Parameters with weight decay, and biases and LayerNorms without."""
-    norms = {id(p) for module in model.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
-    decayed, plain = [], []
-    for name, parameter in model.named_parameters():
-        (plain if id(parameter) in norms or name.endswith("bias") else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def parameter_groups(learner: nn.Module, train: Train) -> list[dict]:
+    """Parameters of the model with weight decay, biases and LayerNorms without, then those of `train.groups` and of
+    objectives.
+
+    A group's `factor` is what the learning rate of an update is multiplied with. Raises: `MemofastError` for a pattern
+    that no parameter has.
+    """
+    norms = {id(p) for module in learner.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
+    found = {("", True): _group("", 1.0, train.weight_decay), ("", False): _group("", 1.0, 0.0)}
+    for name, parameter in learner.named_parameters():
+        own = name.removeprefix("model.")
+        decayed = id(parameter) not in norms and not name.endswith("bias")
+        pattern = next((pattern for pattern in train.groups if fnmatchcase(own, pattern)), "")
+        chosen = train.groups.get(pattern, Group())
+        if name.startswith("objectives."):
+            pattern, decayed = pattern or "objectives", False
+        decay = 0.0 if not decayed else train.weight_decay if chosen.weight_decay is None else chosen.weight_decay
+        group = found.setdefault((pattern, decayed), _group(pattern, chosen.lr, decay))
+        group["params"].append(parameter)
+    if unused := [pattern for pattern in train.groups if not any(pattern == name for name, _ in found)]:
+        raise MemofastError(
+            f"train.groups.{unused[0]}: no parameter has such a name; they are named as in model.safetensors"
+        )
+    return list(found.values())
 
 
-def adamw(model: nn.Module, train: Train) -> torch.optim.AdamW:
+def _group(name: str, factor: float, weight_decay: float) -> dict:
+    return {"params": [], "weight_decay": weight_decay, "name": name, "factor": factor}
+
+
+def adamw(learner: nn.Module, train: Train) -> torch.optim.AdamW:
     """Fused AdamW with decoupled decay."""
-    groups = parameter_groups(model, train.weight_decay)
+    groups = parameter_groups(learner, train)
     return torch.optim.AdamW(groups, lr=train.lr, betas=tuple(train.betas), eps=train.eps, fused=True)
 
 
 def learning_rate(step: int, train: Train) -> float:
     """The rate of one update, counted from 1.
 
-    Linear warm-up to `lr`; then `linear` decay to 0 at the last update, or `constant`; never below 1e-8. Source: MEmoBERT's `linear`.
+    Linear warm-up to `lr`; then `linear` decay to 0 at the last update, or `constant`; never below 1e-8. Source:
+    MEmoBERT's `linear`.
     """
     if step < train.warmup:
         rate = train.lr * step / train.warmup
@@ -40,11 +65,13 @@ def learning_rate(step: int, train: Train) -> float:
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group this rate times its own factor."""
     for group in optimiser.param_groups:
+        own = rate * group.get("factor", 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(own)
         else:
-            group["lr"] = rate
+            group["lr"] = own
 
 
 def set_capturable(optimiser: torch.optim.Optimizer, device: torch.device | None) -> None:
@@ -56,5 +83,6 @@ def set_capturable(optimiser: torch.optim.Optimizer, device: torch.device | None
 
 
 def clip(model: nn.Module, largest: float) -> Tensor:
-    """Scale the gradients down to a global norm of at most `largest`. Returns: the norm before, scalar on the device."""
+    """Scale the gradients down to a global norm of at most `largest`. Returns: the norm before, scalar on the
+    device."""
     return nn.utils.clip_grad_norm_(model.parameters(), largest)

@@ -11,38 +11,40 @@ import numpy as np
 import torch
 
 from memofast import objectives
-from memofast.cpu import cores
-from memofast.data import Capacity, Corpus, Loader, Split
+from memofast.data import Capacity, Corpus, Split
 from memofast.data.batch import rounded_length
 from memofast.data.demo import open_corpus
-from memofast.data.loading import MicroBatch
+from memofast.data.modality import FEATURES
 from memofast.data.sampling import Stream
 from memofast.errors import MemofastError
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
-from memofast.model.compatibility import check_sizes, sizes_of
 from memofast.model.memobert.pre_training import is_bert
+from memofast.model.memobert.sizes import check_sizes, sizes_of
 from memofast.objectives import Objective
-from memofast.train.processes import local_world
-from memofast.train.recipe import CorpusEntry, Recipe, Rows
-
-MODALITIES = ("text", "visual", "speech")
-_MOST_THREADS = 4  # of the loader, where the recipe does not say
+from memofast.ops.philox import Purpose
+from memofast.train.recipe import CorpusEntry, Recipe, Rows, Train
 
 
 @dataclass
 class Part:
-    """One corpus of a run. shares: weight of each objective it serves in training, summing to one; checked: those that validation sees."""
+    """One corpus of a run. shares: weight of each objective it serves in training, summing to one; checked: those that
+    validation sees.
+
+    served: by objective which training samples it can serve [n] bool.
+    """
 
     corpus: Corpus
     train: Split
     validation: Split
     shares: dict[str, float]
     checked: tuple[str, ...]
+    served: dict[str, np.ndarray]
 
 
 @dataclass
 class Plan:
-    """A recipe with everything opened. capacity: of a training micro-batch; validation_capacity: of a validation batch."""
+    """A recipe with everything opened. capacity: of a training micro-batch; validation_capacity: of a validation
+    batch."""
 
     recipe: Recipe
     parts: list[Part]
@@ -53,67 +55,40 @@ class Plan:
 
     def streams(self) -> list[Stream]:
         """A stream per corpus, in `update` mixing per objective and corpus, by weight."""
-        return _streams(self.recipe.train.mixing, self.parts, self.objectives)
+        return _streams(self.recipe.train, self.parts, self.objectives)
 
-    def loader(
-        self, device: torch.device, *, rank: int = 0, world: int = 1, state: dict[str, Any] | None = None
-    ) -> Loader:
-        """Masked micro-batches of this rank, ahead of the device: on a GPU in page-locked memory, by several threads."""
-        train, on_gpu = self.recipe.train, device.type == "cuda"
-        threads = train.loader_threads or (min(_MOST_THREADS, cores() // local_world() or 1) if on_gpu else 1)
-        return Loader(
-            self.streams(),
-            capacity=self.capacity,
-            seed=train.seed,
-            micro_batches=train.accumulate * world,
-            rank=rank,
-            world=world,
-            mixing=train.mixing,
-            transform=self.corruption(pin=on_gpu),
-            prefetch=1 + threads,
-            threads=threads,
-            pin=on_gpu,
-            state=state,
-        )
-
-    def corruption(self, pin: bool = False) -> Callable[[MicroBatch, int], objectives.Corruption]:
-        """What masks a micro-batch of one update, ahead of the device. pin: into page-locked memory (with CUDA)."""
-        seed = self.recipe.train.seed
-        shares = {part.corpus.name: part.shares for part in self.parts}
-
-        def corrupt(micro_batch: MicroBatch, step: int) -> objectives.Corruption:
-            rng = torch.tensor([seed, step], dtype=torch.int64)
-            batch, assignment = micro_batch.batch, micro_batch.objective
-            if assignment is None:
-                assignment = objectives.assign(batch, self.objectives, shares[micro_batch.corpus], rng)
-            corruption = objectives.corrupt(batch, self.objectives, assignment, rng)
-            return corruption.pin_memory() if pin else corruption
-
-        return corrupt
+    @property
+    def feature_widths(self) -> dict[str, int]:
+        """True width of a row by feature modality that the model has."""
+        return {name: width for name in FEATURES if (width := self.config.feature_width(name))}
 
 
 def make_plan(recipe: Recipe) -> Plan:
     """Open everything a recipe names.
 
-    Raises: `MemofastError` for a missing corpus or split, no sample left, feature widths that differ, an objective that no corpus can serve,
-        a checkpoint of another architecture.
+    Raises: `MemofastError` for a missing corpus or split, no sample left, feature widths that differ, an objective that
+        no corpus can serve, a checkpoint of another architecture.
     """
     corpora = [_open(entry) for entry in recipe.corpora]
     _check_names(corpora)
     config = make_config(recipe, corpora)
     built = objectives.build(recipe.objective_options, config)
+    config.heads = _further_heads(config, built)
     parts = [_part(recipe, entry, corpus, config, built) for entry, corpus in zip(recipe.corpora, corpora, strict=True)]
     _check_objectives(parts, built)
     train = recipe.train
-    capacity = _training_capacity(_streams(train.mixing, parts, built), train.samples, train.rows)
-    validation_capacity = _capacity([part.validation for part in parts], train.samples)
+    capacity = _training_capacity(_streams(train, parts, built), train.samples, train.rows)
+    validation_capacity = _capacity(
+        [part.validation for part in parts], train.samples, any(one.partners for one in built.values())
+    )
     return Plan(recipe, parts, config, built, capacity, validation_capacity)
 
 
 def make_config(recipe: Recipe, corpora: list[Corpus]) -> MemoBertConfig:
-    """The model's sizes: the recipe's, else the starting checkpoint's, else the default; feature widths and classes from the corpora."""
+    """The model's sizes: the recipe's, else the starting checkpoint's, else the default; feature widths and classes
+    from the corpora."""
     found: dict[str, Any] = {}
-    for modality in MODALITIES[1:]:
+    for modality in FEATURES:
         widths = {corpus.width(modality): corpus for corpus in corpora if corpus.width(modality)}
         if len(widths) > 1:
             (one, first), (two, second) = list(widths.items())[:2]
@@ -162,6 +137,19 @@ _CHOSEN = (
 )  # fmt: skip
 
 
+def _further_heads(config: MemoBertConfig, built: dict[str, Objective]) -> dict[str, dict[str, Any]]:
+    """Heads that objectives ask for beside those that every model has."""
+    every, asked = config.every_head, {}
+    for name, objective in built.items():
+        for head, kind in objective.heads.items():
+            if asked.setdefault(head, every.get(head, kind)) != kind:
+                raise MemofastError(
+                    f"objectives.{name} asks for a head {head} of another size than another objective, or than "
+                    "model.init; give both the same options"
+                )
+    return {head: kind.described() for head, kind in asked.items() if head not in every}
+
+
 def _present(found: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
@@ -175,7 +163,8 @@ def _check_names(corpora: list[Corpus]) -> None:
     for corpus in corpora:
         if corpus.name in first:
             raise MemofastError(
-                f"corpora {first[corpus.name].path} and {corpus.path} are both named {corpus.name!r}; rename one in its corpus.json"
+                f"corpora {first[corpus.name].path} and {corpus.path} are both named {corpus.name!r}; "
+                "rename one in its corpus.json"
             )
         first[corpus.name] = corpus
 
@@ -185,12 +174,13 @@ def _part(
 ) -> Part:
     train = corpus.split("train", _longest(recipe.train.longest, config))
     validation = corpus.split(recipe.validate_.split, _longest(recipe.validate_.longest, config))
+    served = {name: objective.eligible(train.facts) for name, objective in built.items()}
     wanted = entry.objectives or list(built)
-    shares = {name: recipe.shares[name] for name in wanted if _served(built[name], train).any()}
+    shares = {name: recipe.shares[name] for name in wanted if served[name].any()}
     total = sum(shares.values())
     shares = {name: share / total for name, share in shares.items()}
-    checked = tuple(name for name in shares if _served(built[name], validation).any())
-    return Part(corpus, train, validation, shares, checked)
+    checked = tuple(name for name in shares if built[name].eligible(validation.facts).any())
+    return Part(corpus, train, validation, shares, checked, served)
 
 
 def _longest(limits: Rows, config: MemoBertConfig) -> tuple[int, int, int]:
@@ -200,38 +190,49 @@ def _longest(limits: Rows, config: MemoBertConfig) -> tuple[int, int, int]:
     return tuple(min(limit or table, table) for limit, table in zip(given, tables, strict=True))
 
 
-def _streams(mixing: str, parts: list[Part], built: dict[str, Objective]) -> list[Stream]:
+def _streams(train: Train, parts: list[Part], built: dict[str, Objective]) -> list[Stream]:
     found = []
     for part in parts:
-        served = {name: _served(built[name], part.train) for name in part.shares}
-        if mixing == "sample":
-            found.append(Stream(part.train, part.corpus.weight, None, np.any(list(served.values()), axis=0)))
+        if train.mixing == "sample":
+            able = np.any([part.served[name] for name in part.shares], axis=0)
+            found.append(Stream(part.train, part.corpus.weight, None, able))
         else:
             found += [
-                Stream(part.train, part.corpus.weight * share, name, served[name])
+                Stream(part.train, part.corpus.weight * share, name, part.served[name])
                 for name, share in part.shares.items()
             ]
+    for stream in found:
+        names = [stream.objective] if stream.objective else list(built)
+        asking = [built[name] for name in names if built[name].partners]
+        stream.room = _room(stream, asking, train.seed) if asking else None
     return found
 
 
-def _served(objective: Objective, split: Split) -> np.ndarray:
-    return objective.eligible(split.lengths, set(split.corpus.targets))
+def _room(stream: Stream, asking: list[Objective], seed: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Rows that samples may come to show, if they serve an objective which shows them another's."""
+    split, pool = stream.split, stream.chosen
+
+    def room(indices: np.ndarray, epoch: int) -> np.ndarray:
+        shown = [objective.places(split, pool, indices, seed, epoch, Purpose.PARTNER) for objective in asking]
+        return np.max([objectives.rows_shown(split, places, indices) for places in shown], axis=0)
+
+    return room
 
 
 def _check_objectives(parts: list[Part], built: dict[str, Objective]) -> None:
     for name, objective in built.items():
         if not any(name in part.shares for part in parts):
-            needs = " and ".join([f"{objective.modality} rows", *sorted(objective.target_names)])
+            needs = " and ".join(objective.needs)
             raise MemofastError(f"objectives.{name}: no corpus can serve it, none has {needs}; leave it out")
     for part in parts:
         if not part.shares:
             raise MemofastError(f"corpus {part.corpus.path} serves none of the recipe's objectives; leave it out")
 
 
-def _capacity(splits: list[Split], samples: int) -> Capacity:
-    """Room for so many samples of any lengths."""
+def _capacity(splits: list[Split], samples: int, partners: bool) -> Capacity:
+    """Room for so many samples of any lengths. partners: they may show rows of one another."""
     longest = np.max([split.lengths.max(0) for split in splits], axis=0)
-    most = max(int(split.lengths.sum(1).max()) for split in splits)
+    most = int(longest.sum()) if partners else max(int(split.lengths.sum(1).max()) for split in splits)
     return Capacity(samples, *(samples * longest).tolist(), longest=rounded_length(most))
 
 
@@ -239,9 +240,9 @@ _DEVIATIONS, _ROUNDED_TO = 3, 128
 
 
 def _training_capacity(streams: list[Stream], samples: int, given: Rows) -> Capacity:
-    """Room for so many samples of usual lengths, as a captured step computes all of it: what is `given`, else rows of each modality that one batch
-    in 250 would exceed, which then ends a few samples early."""
-    whole = _capacity([stream.split for stream in streams], samples)
+    """Room for so many samples of usual lengths, as a captured step computes all of it: what is `given`, else rows of
+    each modality that one batch in 250 would exceed, which then ends a few samples early."""
+    whole = _capacity([stream.split for stream in streams], samples, any(stream.room for stream in streams))
     lengths = [
         stream.split.lengths if stream.eligible is None else stream.split.lengths[stream.eligible] for stream in streams
     ]

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from memofast.devices import device_of_rank
-from memofast.train.recipe import Train
+from memofast.train.recipe import Training
 
 
 def local_world() -> int:
@@ -22,7 +22,8 @@ def local_world() -> int:
 
 @dataclass
 class Processes:
-    """rank, world: this process among all. host: a gloo group for numbers that live on the host; None for a single process."""
+    """rank, world: this process among all. host: a gloo group for numbers that live on the host; None for a single
+    process."""
 
     rank: int = 0
     world: int = 1
@@ -30,7 +31,7 @@ class Processes:
     host: Any = None
 
     @classmethod
-    def join(cls, train: Train) -> Processes:
+    def join(cls, train: Training) -> Processes:
         """Join the group that torchrun describes in the environment (nccl on GPUs, else gloo); alone without one."""
         if int(os.environ.get("WORLD_SIZE", 1)) == 1:
             return cls()
@@ -71,11 +72,10 @@ class Processes:
         if self.world > 1:
             dist.barrier(group=self.host)
 
-    def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model whose backward averages gradients over ranks. Every parameter takes part in every backward."""
-        if self.world == 1:
-            return model
-        return distributed(model, device)
+    def wrap(self, learner: nn.Module, device: torch.device, partial: bool = False) -> nn.Module:
+        """The learner whose backward averages gradients over ranks. partial: parameters may take no part in an update,
+        on any rank, and are left alone."""
+        return learner if self.world == 1 else distributed(learner, device, partial)
 
     def leave(self) -> None:
         """Leave the group; a device that failed cannot, and what it said of that would hide why."""
@@ -84,15 +84,16 @@ class Processes:
                 dist.destroy_process_group()
 
 
-def distributed(model: nn.Module, device: torch.device) -> nn.parallel.DistributedDataParallel:
-    """The model under DDP, such that its steps can be captured in CUDA graphs."""
+def distributed(learner: nn.Module, device: torch.device, partial: bool = False) -> nn.parallel.DistributedDataParallel:
+    """The learner under DDP, such that its steps can be captured in CUDA graphs. partial: see `Processes.wrap`."""
+    options = {"gradient_as_bucket_view": True, "find_unused_parameters": partial}
     if device.type != "cuda":
-        return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+        return nn.parallel.DistributedDataParallel(learner, **options)
     # Gradients are added on the stream that DDP is made on; the default one cannot be captured.
     current, aside = torch.cuda.current_stream(device), torch.cuda.Stream(device)
     aside.wait_stream(current)
     with torch.cuda.stream(aside):
-        wrapped = nn.parallel.DistributedDataParallel(model, device_ids=[device.index], gradient_as_bucket_view=True)
+        wrapped = nn.parallel.DistributedDataParallel(learner, device_ids=[device.index], **options)
     current.wait_stream(aside)
     return wrapped
 

@@ -10,14 +10,15 @@ from rich.progress import Progress as Bar
 
 
 class Progress:
-    """Args: updates: of the whole run; done: before this process; visible: False on all ranks but the first; name: shown before the bar."""
+    """Args: updates: of the whole run; done: before this process; visible: False on all ranks but the first; name:
+    shown before the bar."""
 
     def __init__(self, updates: int, done: int, visible: bool = True, name: str = "pretrain"):
         self._console = Console(stderr=True, quiet=not visible)
         self._updates, self._done, self._start = updates, done, time.monotonic()
         self._bar = Bar(
-            TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"), TimeRemainingColumn(),
-            TextColumn("left"), console=self._console, disable=not self._console.is_terminal,
+            TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"),
+            TimeRemainingColumn(), TextColumn("left"), console=self._console, disable=not self._console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("", total=updates, completed=done, shown="")
 

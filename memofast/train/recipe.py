@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
 from memofast.errors import MemofastError, nearest
-from memofast.model.memobert.emotion import model_folder
+from memofast.model.memobert.section import MemoBertSection as Model
 from memofast.sections import Section, checked
 from memofast.train.recipe_file import read_values, shipped
 
@@ -17,7 +16,8 @@ from memofast.train.recipe_file import read_values, shipped
 class CorpusEntry(Section):
     """path: corpus folder, `demo` for the embedded synthetic one (write `./demo` for a folder of that name).
 
-    weight: how often the corpus is drawn, relative to the others. objectives: names of those it serves; None: all it can.
+    weight: how often the corpus is drawn, relative to the others. objectives: names of those it serves; None: all it
+    can.
     """
 
     path: str
@@ -33,72 +33,58 @@ class Rows(Section):
     speech: int | None = Field(None, gt=0)
 
 
-class Model(Section):
-    """Entries of `MemoBertConfig`; None: its default, the checkpoint's value, or for feature widths the corpora's.
+class Group(Section):
+    """Parameters that are trained otherwise. lr: what the learning rate is multiplied with; weight_decay: None: that of
+    all."""
 
-    init: folder of a BERT or memofast checkpoint, of a run (its best one), or a state dict of the original MEmoBERT; None: random weights.
-    """
-
-    init: str | None = None
-    vocab_size: int | None = None
-    hidden_size: int | None = None
-    num_hidden_layers: int | None = None
-    num_attention_heads: int | None = None
-    intermediate_size: int | None = None
-    hidden_dropout_prob: float | None = Field(None, ge=0, lt=1)
-    attention_probs_dropout_prob: float | None = Field(None, ge=0, lt=1)
-    max_position_embeddings: int | None = None
-    visual_width: int | None = None
-    speech_width: int | None = None
-    visual_positions: int | None = None
-    speech_positions: int | None = None
-    visual_classes: int | None = None
-    mask_token_id: int | None = None
-    initializer_range: float | None = Field(None, gt=0)
-
-    @field_validator("init")
-    @classmethod
-    def _of_run(cls, init: str | None) -> str | None:
-        return str(model_folder(Path(init))) if init else None
-
-    def entries(self) -> dict[str, Any]:
-        """What the recipe says about `MemoBertConfig`."""
-        return self.model_dump(exclude_none=True, exclude={"init"})
+    lr: float = Field(1.0, ge=0)
+    weight_decay: float | None = Field(None, ge=0)
 
 
-class Train(Section):
-    """samples, rows: most samples and rows of a micro-batch; rows None: enough for all but one batch in 250, which ends a few samples early.
-    longest: longer samples are left out. accumulate: micro-batches per update and process. mixing: one objective and corpus per update, or an
-    objective per sample. clip: largest global gradient norm. precision `auto`: bf16 autocast on GPUs and on CPUs with bf16 matrix instructions, else fp32.
-    graphs: replay the step from CUDA graphs on a GPU. compile: pass the model through torch.compile first. threads: of the CPU; None:
-    torch's default. loader_threads: that pack and mask ahead; None: one, with a GPU up to four. log_every, save_every: in updates."""
+class Training(Section):
+    """What every training has. samples: most samples of a micro-batch. accumulate: micro-batches per update and
+    process. clip: largest global gradient norm. groups: by pattern of parameter names, as `memobert.embeddings.*`, what
+    is otherwise for them; the first that fits counts.
+    precision `auto`: bf16 autocast on GPUs and on CPUs with bf16 matrix instructions, else fp32. graphs: replay the
+    step from CUDA graphs on a GPU.
+    compile: pass the model through torch.compile first. threads: of the CPU; None: torch's default. loader_threads:
+    that pack and mask ahead; None: one, with a GPU up to four."""
 
     samples: int = Field(32, gt=0)
-    rows: Rows = Rows()
-    longest: Rows = Rows()
     accumulate: int = Field(1, gt=0)
-    mixing: Literal["update", "sample"] = "update"
-    updates: int = Field(1000, gt=0)
     lr: float = Field(5e-5, gt=0)
-    warmup: int = Field(0, ge=0)
-    schedule: Literal["linear", "constant"] = "linear"
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = Field(1e-6, gt=0)
     clip: float = Field(5.0, gt=0)
+    groups: dict[str, Group] = Field({})
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     graphs: bool = True
     compile: bool = False
     threads: int | None = Field(None, gt=0)
     loader_threads: int | None = Field(None, gt=0)
+
+
+class Train(Training):
+    """rows: most rows of a micro-batch; None: enough for all but one batch in 250, which ends a few samples early.
+    longest: longer samples are left out.
+    mixing: one objective and corpus per update, or an objective per sample. log_every, save_every: in updates."""
+
+    rows: Rows = Rows()
+    longest: Rows = Rows()
+    mixing: Literal["update", "sample"] = "update"
+    updates: int = Field(1000, gt=0)
+    warmup: int = Field(0, ge=0)
+    schedule: Literal["linear", "constant"] = "linear"
     seed: int = Field(1234, ge=0)
     log_every: int = Field(20, gt=0)
     save_every: int = Field(500, gt=0)
 
 
 class Validate(Section):
-    """split: what chooses the checkpoint, never test data. every: in updates. samples: most per corpus, from the split's beginning."""
+    """split: what chooses the checkpoint, never test data. every: in updates. samples: most per corpus, from the
+    split's beginning."""
 
     split: str = "validation"
     every: int = Field(500, gt=0)
@@ -114,7 +100,8 @@ class Validate(Section):
 
 
 class Recipe(Section):
-    """objectives: by name the options of `memofast.objectives.build` and `share`, its weight among the objectives (default 1)."""
+    """objectives: by name the options of `memofast.objectives.build` and `share`, its weight among the objectives
+    (default 1)."""
 
     corpora: list[CorpusEntry] = Field([])
     model: Model = Model()
@@ -143,7 +130,8 @@ class Recipe(Section):
 def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, see `recipe_file.read_values`.
 
-    Raises: `MemofastError` for a missing or invalid recipe, an unknown key (naming the nearest), a value of the wrong kind.
+    Raises: `MemofastError` for a missing or invalid recipe, an unknown key (naming the nearest), a value of the wrong
+        kind.
     """
     values, source = read_values(name, overrides, shipped())
     recipe = checked(values, source, Recipe)

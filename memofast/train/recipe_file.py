@@ -1,4 +1,5 @@
-"""Recipe files: a pydantic model read from YAML with dotted overrides; a wrong key is answered with the nearest right one."""
+"""Recipe files: a pydantic model read from YAML with dotted overrides; a wrong key is answered with the nearest right
+one."""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ def split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
 def read_values(name: str, overrides: Sequence[str], known: Sequence[str]) -> tuple[dict[str, Any], str]:
     """The plain values of a recipe with overrides applied, and what to call it in messages.
 
-    Args: name: a recipe of `known`, the shipped ones, or the path of a YAML file; overrides: `dotted.key=value`, the value in YAML;
-        `corpora.0.path=FOLDER` reaches into a list, one past its end appends.
+    Args: name: a recipe of `known`, the shipped ones, or the path of a YAML file; overrides: `dotted.key=value`, the
+        value in YAML; `corpora.0.path=FOLDER` reaches into a list, one past its end appends.
     Raises: `MemofastError` for a missing file, or one that is no YAML mapping.
     """
     text, source = _text(name, known)

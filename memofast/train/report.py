@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from memofast.files import replace_file
+from memofast.objectives import Objective
 from memofast.train import trivial_table as table
 from memofast.train.metrics_log import read_metrics
 from memofast.train.plan import Plan
@@ -15,8 +17,13 @@ CURVES = "curves.png"
 
 def cells(plan: Plan, state: State) -> list[tuple[str, ...]]:
     """Rows of the comparison table at the best validation."""
-    predictors = {name: table.predictor(objective) for name, objective in plan.objectives.items()}
+    predictors = {name: objective.predictor or "-" for name, objective in plan.objectives.items()}
     return table.rows(state.scores, predictors)
+
+
+def coupled(objectives: Mapping[str, Objective]) -> list[str]:
+    """Names of the objectives whose loss compares samples."""
+    return [name for name, objective in objectives.items() if objective.couples]
 
 
 def title(plan: Plan, state: State) -> str:
@@ -41,9 +48,12 @@ def write_report(folder: Path, plan: Plan, state: State, environment: dict) -> N
         ),
         "",
     ]
-    if state.best is not None:
+    lines += [f"- {name}: its loss compares the samples of a micro-batch" for name in coupled(plan.objectives)]
+    lines += [""]
+    if state.best_value is not None:
         lines += [
-            f"The checkpoint of update {state.best} was chosen on split `{split}`: lowest mean over objectives (by share) of the loss divided "
+            f"The checkpoint of update {state.best} was chosen on split `{split}`: lowest mean over objectives (by "
+            "share) of the loss divided "
             f"by the trivial predictor's, {state.best_value:.4f}. No test data was read.",
             "",
             f"Losses there ({title(plan, state)}):",

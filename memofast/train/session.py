@@ -12,14 +12,16 @@ from memofast.cpu import limit_compiled_products
 from memofast.devices import device_of_rank
 from memofast.train import device_faults
 from memofast.train import trivial_table as table
-from memofast.train.loop import Trainer
 from memofast.train.plan import Plan
+from memofast.train.pre_training import PreTraining
 from memofast.train.processes import Processes
-from memofast.train.report import cells, title, write_report
+from memofast.train.report import cells, coupled, title, write_report
+from memofast.train.trainer import Trainer
 
 
 def train(plan: Plan, folder: Path, processes: Processes) -> None:
-    """Train, fresh or from the newest checkpoint in the folder; print the final table and write the report, also after a stop.
+    """Train, fresh or from the newest checkpoint in the folder; print the final table and write the report, also after
+    a stop.
 
     Raises: `MemofastError` for a mistake in the recipe or data, for a device that fails, and where memory runs out.
     """
@@ -29,13 +31,17 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
     logging.disable_progress_bar()  # of saving, which is quick
     device = device_of_rank(plan.recipe.train.device, processes.local_rank)
     with device_faults.explained(folder, device):
-        trainer = Trainer(plan, folder, processes)
+        trainer = Trainer(PreTraining(plan), folder, processes)
     console = Console(stderr=True, quiet=not processes.first, highlight=False, soft_wrap=True)
     for difference in trainer.differences:
         console.print(f"warning: {difference}; the run will not repeat an uninterrupted one bit for bit")
-    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    parameters = sum(parameter.numel() for parameter in trainer.learner.parameters())
     begin = f"goes on after update {trainer.state.step}" if trainer.state.step else "begins"
     console.print(f"{folder} {begin}: {parameters:,} parameters, {trainer.precision} on {trainer.device.type}")
+    for name in coupled(plan.objectives):
+        console.print(
+            f"{name} compares the samples of a micro-batch with one another: its loss depends on train.samples"
+        )
     try:
         with device_faults.explained(folder, device, trainer.state):
             trainer.run()

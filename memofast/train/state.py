@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,12 +14,14 @@ from memofast import __version__
 
 @dataclass
 class State:
-    """step: last update done. loader: position in the data. sums: losses not yet logged. seconds: spent in updates.
+    """step: last update done. stale: validations since the best one. loader: position in the data. sums: losses not yet
+    logged. seconds: spent in updates.
 
     best, best_value, best_scores: step, relative loss and scores of the best validation so far.
     """
 
     step: int = 0
+    stale: int = 0
     loader: dict[str, Any] | None = None
     sums: list[Any] = field(default_factory=list)
     seconds: float = 0.0
@@ -26,11 +29,19 @@ class State:
     best_value: float | None = None
     best_scores: list[Any] = field(default_factory=list)
 
-    def consider(self, scores: dict[tuple[str, str], dict[str, float]], value: float) -> None:
-        """Take the scores of this step as the best where their value is lower than before."""
-        if self.best_value is None or value < self.best_value:
-            self.best, self.best_value = self.step, value
+    def consider(self, scores: dict[tuple[str, str], dict[str, float]], value: float) -> bool:
+        """Take the scores of this step as the best where their value is lower than before. Returns: whether it is.
+
+        What is not finite is no better than anything but nothing.
+        """
+        value = value if math.isfinite(value) else math.inf
+        better = self.best_value is None or value < self.best_value
+        if better:
+            self.best, self.best_value, self.stale = self.step, value, 0
             self.best_scores = [[*key, values] for key, values in scores.items()]
+        else:
+            self.stale += 1
+        return better
 
     @property
     def scores(self) -> dict[tuple[str, str], dict[str, float]]:
@@ -42,7 +53,7 @@ class State:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> State:
-        return cls(**{name: values[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: values[name] for name in cls.__dataclass_fields__ if name in values})
 
 
 def environment(device: torch.device, precision: str, world: int) -> dict[str, Any]:

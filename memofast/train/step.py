@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from memofast import objectives
-from memofast.data import PackedBatch
+from memofast.data.view import View, moved
 from memofast.devices import autocast
-from memofast.objectives import Corruption, LossSum
+from memofast.objectives import LossSum
 from memofast.train import optimisation
 from memofast.train.processes import gather_gradients
 
@@ -18,45 +17,42 @@ from memofast.train.processes import gather_gradients
 class Step:
     """Runs as PyTorch runs it, operation by operation; `CapturedStep` replays it from CUDA graphs.
 
-    Args: model: bare or wrapped by DDP, on `device`; clip: largest norm of all gradients; precision: `fp32` or `bf16`.
+    Args: learner: bare or wrapped by DDP, on `device`; clip: largest norm of all gradients; precision: `fp32` or
+        `bf16`.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        learner: nn.Module,
         optimiser: torch.optim.Optimizer,
         clip: float,
         precision: str,
         device: torch.device,
     ):
-        self.model, self.optimiser = model, optimiser
+        self.learner, self.optimiser = learner, optimiser
         self.largest, self.precision, self.device = clip, precision, device
 
     def add_gradients(
-        self, batch: PackedBatch, corruption: Corruption, factors: Mapping[str, float], rng: Tensor, last: bool
+        self, views: Sequence[View], factors: Mapping[str, float], rng: Tensor, last: bool
     ) -> tuple[Tensor, dict[str, LossSum]]:
         """Add the gradients of one micro-batch to those there are.
 
         Args:
-            batch, corruption: on the host, page-locked where there is a GPU; factors: what each objective's sum of losses is multiplied
-                with; rng [2] int64: run seed and update number; last: of its update, so that ranks exchange gradients.
+            views: on the host, page-locked where there is a GPU; factors: what each objective's sum of losses is
+            multiplied with;
+                rng [2] int64: run seed and update number; last: of its update, so that ranks exchange gradients.
         Returns: the loss, and the sums it is made of; valid until the next call.
         """
-        weights = torch.tensor([factors[name] for name in corruption.targets]).to(self.device, non_blocking=True)
-        return self._backward(
-            batch.to(self.device, non_blocking=True),
-            corruption.to(self.device, non_blocking=True),
-            weights,
-            rng.to(self.device, non_blocking=True),
-            last,
-        )
+        weights = torch.tensor([factors[name] for name in views[0].reads]).to(self.device, non_blocking=True)
+        rng = rng.to(self.device, non_blocking=True)
+        return self._backward(moved(views, self.device, non_blocking=True), weights, rng, last)
 
     def _backward(
-        self, batch: PackedBatch, corruption: Corruption, weights: Tensor, rng: Tensor, last: bool
+        self, views: Sequence[View], weights: Tensor, rng: Tensor, last: bool
     ) -> tuple[Tensor, dict[str, LossSum]]:
-        with gather_gradients(self.model, last):
+        with gather_gradients(self.learner, last):
             with autocast(self.precision, self.device):
-                losses = objectives.losses(self.model, batch, corruption, rng)
+                losses = self.learner(views, rng)
             total = torch.stack([loss.total for loss in losses.values()]) @ weights
             total.backward()
         return total.detach(), losses
@@ -66,7 +62,7 @@ class Step:
 
     def clip(self) -> Tensor:
         """Scale the gradients down to the largest norm. Returns: their norm before, a scalar on the device."""
-        return optimisation.clip(self.model, self.largest)
+        return optimisation.clip(self.learner, self.largest)
 
     def apply(self, rate: float) -> None:
         """One step of the optimiser at this learning rate; gradients start anew."""

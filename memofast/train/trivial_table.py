@@ -5,12 +5,12 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-TRIVIAL = {"text": "unigram", "visual": "mean feature", "speech": "mean feature", "visual_emotions": "mean label"}
 HEADINGS = ("corpus", "objective", "targets", "loss", "trivial predictor", "its loss", "ratio")
 
 
 def rows(scores: dict[tuple[str, str], dict], predictors: dict[str, str]) -> list[tuple[str, ...]]:
-    """Cells of the table. scores: by (corpus, objective) `loss`, `trivial`, `targets`; predictors: name of each objective's."""
+    """Cells of the table. scores: by (corpus, objective) `loss`, `targets` and, where there is one, `trivial`;
+    predictors: name of each objective's."""
     return [
         (
             corpus,
@@ -18,8 +18,8 @@ def rows(scores: dict[tuple[str, str], dict], predictors: dict[str, str]) -> lis
             f"{score['targets']:,}",
             f"{score['loss']:.4f}",
             predictors[objective],
-            f"{score['trivial']:.4f}",
-            f"{score['loss'] / score['trivial']:.3f}" if score["trivial"] else "-",
+            f"{score['trivial']:.4f}" if "trivial" in score else "-",
+            f"{score['loss'] / score['trivial']:.3f}" if score.get("trivial") else "-",
         )
         for (corpus, objective), score in sorted(scores.items())
     ]
@@ -39,8 +39,3 @@ def show(cells: list[tuple[str, ...]], title: str) -> None:
 def markdown(cells: list[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in cells]) + "\n"
-
-
-def predictor(objective) -> str:
-    """Name of an objective's trivial predictor."""
-    return TRIVIAL.get(objective.head, TRIVIAL[objective.modality])

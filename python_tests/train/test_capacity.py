@@ -1,15 +1,12 @@
 """How much room a training batch gets: what is usual, rather than what is possible."""
 
-from contextlib import closing
-from itertools import islice
-
 import numpy as np
 import pytest
-import torch
-from runs import small_corpus, small_recipe
+from runs import first_updates, small_corpus, small_recipe
 
 from memofast.data import epoch
 from memofast.train.plan import make_plan
+from memofast.train.pre_training import PreTraining
 from memofast.train.recipe import read
 
 
@@ -29,8 +26,7 @@ def test_usual_batches_fit_and_little_stays_empty(corpus, tmp_path, mixing):
     padded = 24 * lengths.max(0)
     room = np.array((plan.capacity.text, plan.capacity.visual, plan.capacity.speech))
     assert (room <= padded).all() and (room >= lengths.max(0)).all() and (room < padded).any()
-    with closing(iter(plan.loader(torch.device("cpu")))) as updates:
-        assert [update.micro_batches[0].batch.samples for update in islice(updates, 2)] == [24] * 2
+    assert [update.micro_batches[0].batch.samples for update in first_updates(PreTraining(plan), 2)] == [24] * 2
 
 
 def test_a_spare_row_keeps_the_rows_of_a_captured_step_round(corpus, tmp_path):

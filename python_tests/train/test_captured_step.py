@@ -1,20 +1,19 @@
 """The step replayed from CUDA graphs against the same step run operation by operation."""
 
-import itertools
-from contextlib import closing
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
-from runs import final_weights, losses, pretrain, small_corpus, small_recipe, the_run
+import yaml
+from replays import check_replays
+from runs import final_weights, first_updates, losses, pretrain, small_corpus, small_recipe, the_run
 
-from memofast.model import MemoBertConfig
-from memofast.ops import backends, library
+from memofast.data.view import pinned
 from memofast.train import optimisation
-from memofast.train.captured_step import CapturedStep, Places, can_be_captured, kind_of
-from memofast.train.plan import make_model, make_plan
+from memofast.train.captured_step import CapturedStep, Places, kind_of
+from memofast.train.plan import make_plan
+from memofast.train.pre_training import PreTraining
 from memofast.train.processes import distributed
 from memofast.train.recipe import read
 from memofast.train.step import Step
@@ -67,14 +66,34 @@ def test_a_resumed_run_repeats_the_bits(corpus, tmp_path):
         assert torch.equal(weight, final_weights(resumed)[name]), name
 
 
+def task_of(folder, corpus, objectives=None, **train):
+    """Pre-training by the small recipe, its objectives in place of these where they are given."""
+    path = small_recipe(folder, corpus, train=train)
+    if objectives:
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"objectives": objectives}))
+    return PreTraining(make_plan(read(str(path))))
+
+
 @pytest.mark.parametrize(("mixing", "graphs"), [("update", 4), ("sample", 1)])
 def test_one_graph_per_objective_or_one_for_all(corpus, tmp_path, mixing, graphs):
-    """Over many batches drawn as a run draws them: whatever else differs among them must not make a graph of its own."""
-    plan = make_plan(read(str(small_recipe(tmp_path, corpus, train={"mixing": mixing}))))
-    with closing(iter(plan.loader(torch.device("cpu")))) as drawn:
-        parts = [part for update in itertools.islice(drawn, 60) for part in update.micro_batches]
-    assert len(plan.recipe.objectives) == 4
-    assert len({kind_of(part.batch, part.extra, True) for part in parts}) == graphs
+    """Over many batches as a run draws them: whatever else differs among them must not make a graph of its own."""
+    task = task_of(tmp_path, corpus, mixing=mixing)
+    parts = [part for update in first_updates(task, 60) for part in update.micro_batches]
+    assert len(task.objectives) == 4
+    assert len({kind_of(part.views, True) for part in parts}) == graphs
+
+
+def test_the_last_micro_batch_of_an_update_has_a_graph_of_its_own(corpus, tmp_path):
+    """Ranks exchange gradients in it alone, so that no other one's graph may be replayed for it."""
+    task = task_of(tmp_path, corpus, accumulate=3)
+    places = Places(task.capacity, task.objectives, torch.device("cpu"))
+    taken = []
+    for update in first_updates(task, 2):
+        for last, part in zip((False, False, True), update.micro_batches, strict=True):
+            assert kind_of(part.views, last)[0] == last
+            taken.append(places.take(part.views, last))
+    assert [shape is taken[0] for shape in taken] == [True, True, False] * 2
+    assert [shape is taken[2] for shape in taken] == [False, False, True] * 2 and len(places.shapes) == 2
 
 
 def without(batch, modality):
@@ -86,76 +105,53 @@ def without(batch, modality):
     return replace(batch, **{modality: None, f"{modality}_offsets": nothing}, offsets=joint, targets=targets)
 
 
-def gradients(model, run):
-    """The loss of a backward pass, and what it leaves in every parameter."""
-    model.zero_grad()
-    total, _ = run()
-    assert total.dtype == torch.float32
-    return total, [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("lacking", [None, "speech", "visual"])
 def test_what_is_captured_gives_the_same_gradients(corpus, tmp_path, precision, lacking):
-    """Forward and backward in tensors of fixed shape that earlier batches have filled, as a graph replays them."""
-    plan = make_plan(read(str(small_recipe(tmp_path, corpus, train={"mixing": "sample"}))))
-    cpu, corrupt = torch.device("cpu"), plan.corruption()
-    model = make_model(plan).train()
-    step = Step(model, optimisation.adamw(model, plan.recipe.train), 1.0, precision, cpu)
-    places = Places(plan.capacity, cpu)
-    close = {"rtol": 1e-4, "atol": 1e-6} if precision == "fp32" else {"rtol": 2e-2, "atol": 2e-3}
-    with closing(iter(plan.loader(cpu))) as drawn:
-        updates = list(itertools.islice(drawn, 6))
-    for update in updates:
+    task = task_of(tmp_path, corpus, mixing="sample", samples=9)  # 48 samples: the last batch of an epoch has three
+    batches = []
+    for update in first_updates(task, 7):
         (micro_batch,) = update.micro_batches
         batch = without(micro_batch.batch, lacking) if lacking else micro_batch.batch
-        corruption = corrupt(replace(micro_batch, batch=batch), update.step)
-        factors = {name: 1 / max(count, 1) for name, count in corruption.counts.items()}
-        rng, shape = torch.tensor([1, update.step]), places.take(batch, corruption, True)
-        shape.weights.copy_(torch.tensor(list(factors.values())))
-        placed = (shape.batch, shape.corruption, shape.weights, rng, True)
-        wanted = gradients(model, partial(step.add_gradients, batch, corruption, factors, rng, True))
-        torch.testing.assert_close(gradients(model, partial(step._backward, *placed)), wanted, **close)
-    assert len(places.shapes) == 1
+        batches.append((task.views(replace(micro_batch, batch=batch), update.step), update.step))
+    check_replays(task, batches, precision, kinds=1)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "cuda", "triton", "captured"),
-    [
-        ({}, True, True, True),
-        ({"hidden_size": 48, "num_attention_heads": 6}, True, True, True),  # heads for Triton alone
-        ({}, False, True, False),  # no Triton kernel of the norms
-        ({"hidden_size": 2048, "num_attention_heads": 32}, True, True, False),  # too wide for embed
-        ({"hidden_size": 160, "num_attention_heads": 1}, True, True, False),  # a head too wide for attention
-    ],
-)
-def test_what_can_be_captured(monkeypatch, sizes, cuda, triton, captured):
-    """On an H200's row of the table, with these kernels installed; tensors of no device stand for its own."""
-    monkeypatch.setattr(backends, "_generation", lambda device: "sm_90")
-    monkeypatch.setattr(backends, "_order", backends._installed(cuda, triton))
-    config = MemoBertConfig(**{"hidden_size": 64, "num_attention_heads": 2, **sizes})
-    assert can_be_captured(config, "bf16", torch.device("meta")) == captured
-    monkeypatch.setattr(library, "_debugging", True)
-    assert not can_be_captured(config, "bf16", torch.device("meta"))
+FURTHER = {
+    "whole_word_mlm": {}, "matching": {"share": 2}, "visual_order": {}, "speech_order": {},
+    "view_contrast": {"share": 2},
+}  # fmt: skip
 
 
-def weights_after(plan, device, kind, wrap, updates=24):
-    """Of `updates` steps of this kind on the batches of the plan's own loader."""
-    model = make_model(plan).to(device).train()
-    options = plan.recipe.train
-    optimiser = optimisation.adamw(model, options)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("mixing", ["sample", "update"])
+def test_partners_shuffled_rows_and_second_views_are_captured(corpus, tmp_path, precision, mixing):
+    """With two views, of which the second holds other samples in every batch, in some of them none."""
+    task = task_of(tmp_path, corpus, FURTHER, mixing=mixing, samples=9)
+    batches = [(update.micro_batches[0].views, update.step) for update in first_updates(task, 30)]
+    names = {name for views, _ in batches for name, count in views[0].counts.items() if count}
+    assert names == FURTHER.keys()
+    if mixing == "sample":
+        seconds = {views[1].batch.samples for views, _ in batches}
+        assert all(len(views) == 2 for views, _ in batches) and len(seconds) > 2
+    check_replays(task, batches, precision, kinds=1 if mixing == "sample" else len(FURTHER))
+
+
+def weights_after(task, device, kind, wrap, updates=24):
+    """Of `updates` steps of this kind on the batches of the task."""
+    learner, options = task.learner().to(device).train(), task.options
+    optimiser = optimisation.adamw(learner, options)
     optimisation.set_capturable(optimiser, device if kind is CapturedStep else None)
-    room = (plan.capacity,) if kind is CapturedStep else ()
-    step = kind(wrap(model), optimiser, options.clip, "fp32", device, *room)
-    with closing(iter(plan.loader(device))) as drawn:
-        for update in itertools.islice(drawn, updates):
-            (micro_batch,) = update.micro_batches
-            factors = {name: 1 / max(count, 1) for name, count in micro_batch.extra.counts.items()}
-            rng = torch.tensor([1, update.step])
-            step.add_gradients(micro_batch.batch, micro_batch.extra, factors, rng, True)
-            step.clip()
-            step.apply(1e-4)
-    return [parameter.detach().cpu() for parameter in model.parameters()]
+    room = (task.capacity, task.objectives) if kind is CapturedStep else ()
+    step = kind(wrap(learner), optimiser, options.clip, "fp32", device, *room)
+    for update in first_updates(task, updates):
+        (micro_batch,) = update.micro_batches
+        factors = {name: 1 / max(count, 1) for name, count in micro_batch.views[0].counts.items()}
+        views = pinned(micro_batch.views) if device.type == "cuda" else micro_batch.views
+        step.add_gradients(views, factors, torch.tensor([1, update.step]), True)
+        step.clip()
+        step.apply(1e-4)
+    return [parameter.detach().cpu() for parameter in learner.parameters()]
 
 
 @pytest.fixture
@@ -166,9 +162,9 @@ def one_rank():
 
 
 def check_under_ddp(folder, corpus, device, kind):
-    plan = make_plan(read(str(small_recipe(folder, corpus, train={"device": device.type}))))
-    plain = weights_after(plan, device, Step, lambda model: model)
-    for a, b in zip(weights_after(plan, device, kind, lambda model: distributed(model, device)), plain, strict=True):
+    task = task_of(folder, corpus, device=device.type)
+    plain = weights_after(task, device, Step, lambda learner: learner)
+    for a, b in zip(weights_after(task, device, kind, lambda one: distributed(one, device)), plain, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 

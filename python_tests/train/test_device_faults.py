@@ -1,4 +1,5 @@
-"""A device that fails, or memory that runs out, in the middle of a run: one line, exit code 2, the last checkpoint as it was."""
+"""A device that fails, or memory that runs out, in the middle of a run: one line, exit code 2, the last
+checkpoint as it was."""
 
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ from memofast import cli
 from memofast.errors import DeviceError, MemofastError
 from memofast.pretrain import main
 from memofast.train.checkpoints import Checkpoints
-from memofast.train.loop import Trainer
 from memofast.train.step import Step
+from memofast.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

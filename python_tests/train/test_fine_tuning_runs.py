@@ -1,11 +1,14 @@
 """Fine-tuning as a user starts it: folds, seeds, conditions, protocols, what is kept, what is refused."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from mood_runs import poison
 from rich.console import Console
 
 import memofast
@@ -14,27 +17,28 @@ from memofast.data.folds import leave_groups_out, read_groups, write_folds, writ
 from memofast.errors import MemofastError
 from memofast.evaluate.origin import origin_of
 from memofast.inference.preparation import Preparation, keep_preparation
-from memofast.inference.split_predictions import answer, target_of
+from memofast.inference.split_predictions import label_space_of, predict_split
 from memofast.metrics.predictions import Predictions
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
-from memofast.model.memobert.emotion import open_emotion_model
+from memofast.model.families import open_emotion_model
 from memofast.store import FeatureWriter, TextWriter
-from memofast.train import fine_tuning
 from memofast.train.fine_tuning_recipe import read
-from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan, start_model
+from memofast.train.fine_tuning_runs import answers, best_of, fine_tune, make_fine_tuning_plan, start_model
 from memofast.train.fold_parts import share_of_classes
 from memofast.train.folder import write_config
+from memofast.train.trainer import Trainer
 
 CLASSES = ("calm", "glad")
 SMALL = {
-    "vocab_size": 110, "mask_token_id": 4, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-    "head": "emocls", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    "vocab_size": 110, "mask_token_id": 4, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "intermediate_size": 32, "head": "emocls", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """96 samples of four speakers; faces tell the class, speech mostly does, one word in four does; splits, groups and folds."""
+    """96 samples of four speakers; faces tell the class, speech mostly does, one word in four does; splits, groups and
+    folds."""
     folder = tmp_path_factory.mktemp("fine_tuning") / "corpus"
     random, ids = np.random.default_rng(0), [f"s{number:02}" for number in range(96)]
     with (
@@ -106,13 +110,13 @@ def test_an_interrupted_run_goes_on_to_the_same_answers(recipe, tmp_path, monkey
     plan, whole = run(chosen, tmp_path / "whole")
     updates = iter(range(9))
 
-    def interrupted(self, update, real=fine_tuning.FineTuner._update):
+    def interrupted(self, update, real=Trainer._update):
         if next(updates, None) is None:
             raise KeyboardInterrupt
         return real(self, update)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fine_tuning.FineTuner, "_update", interrupted)
+        patch.setattr(Trainer, "_update", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(chosen, tmp_path / "cut")
     first = tmp_path / "cut" / "speaker-02" / "seed-42" / "done.json"
@@ -172,7 +176,8 @@ def pre_trained(tmp_path):
 @pytest.mark.parametrize("answers_among", ["classes", "vocabulary"])
 def test_a_prompt_learns_and_is_opened_again(recipe, pre_trained, tmp_path, answers_among):
     chosen = recipe(
-        f"model={{init: {pre_trained}}}", "prompt.prefix=true", f"prompt.answers={answers_among}", "prompt.words={calm: 5475, glad: 3407}",
+        f"model={{init: {pre_trained}}}", "prompt.prefix=true", f"prompt.answers={answers_among}",
+        "prompt.words={calm: 5475, glad: 3407}",
         "modalities.train=[lva,va]", "modalities.evaluate=[va,a]", "train.epochs=5",
     )  # fmt: skip
     plan, (done,) = run(chosen, tmp_path / "run")
@@ -180,7 +185,7 @@ def test_a_prompt_learns_and_is_opened_again(recipe, pre_trained, tmp_path, answ
     assert (found["va"].named == found["va"].truth).mean() > 0.9 and done["score"] > 0.9
     assert found["a"].classes == (CLASSES if answers_among == "classes" else (*CLASSES, "another word"))
     model = open_emotion_model(tmp_path / "run")
-    again = answer(model, plan.folds[0].test, plan.target, condition="va")
+    again = predict_split(model, plan.folds[0].test, plan.target, condition="va")
     np.testing.assert_allclose(again.scores, found["va"].scores, atol=1e-6)
 
 
@@ -209,7 +214,7 @@ def test_few_shot_shares_are_nested_seeded_and_of_every_class(recipe):
 def test_frozen_parts_keep_their_weights(recipe, tmp_path):
     before = make_fine_tuning_plan(recipe("model.freeze=all"))
     torch.manual_seed(42)
-    fresh = start_model(before.recipe, before.corpus, before.target, before.folds[0].train).state_dict()
+    fresh = start_model(before.recipe, before.target, before.folds[0].train).state_dict()
     run(recipe("model.freeze=all", "train.epochs=1"), tmp_path / "run")
     after = open_emotion_model(tmp_path / "run").state_dict()
     changed = {name for name in fresh if not torch.equal(fresh[name], after[name])}
@@ -267,9 +272,31 @@ def test_rows_of_another_width_are_refused(recipe, corpus, tmp_path):
 
 
 def test_a_run_that_diverges_ends_with_the_samples_named(recipe, tmp_path):
-    with pytest.raises(MemofastError, match=r"not finite at update \d+, samples s\d+, "):
+    with pytest.raises(MemofastError, match=r"(loss|gradient) of emotion is not finite at update \d+, samples s\d+, "):
         run(recipe("train.lr=1e25", "train.warmup=0"), tmp_path / "run")
     assert not list(tmp_path.glob("run/**/done.json")) and not (tmp_path / "run" / "model").exists()
+
+
+def test_of_several_micro_batches_the_one_that_is_not_finite_is_named(recipe, corpus, pre_trained, tmp_path):
+    """From a model that is there: a fresh one's projections would be fitted to what is not finite."""
+    poisoned = shutil.copytree(corpus, tmp_path / "poisoned")
+    poison(poisoned, "speech", "s13")
+    options = [f"corpus={poisoned}", f"model={{init: {pre_trained}}}", "train.accumulate=3", "train.samples=4"]
+    with pytest.raises(MemofastError) as error:
+        run(recipe(*options), tmp_path / "run")
+    line = str(error.value)
+    assert line.startswith("loss of emotion is not finite at update ") and "\n" not in line
+    named = re.findall(r"s\d\d", line[line.index("samples") :])
+    assert "s13" in named and len(named) == 4 and "resume with a lower train.lr" in line
+
+
+def test_the_best_of_runs_of_which_some_have_no_score():
+    def done(metric, *scores):
+        return [{"metric": metric, "score": score, "seed": seed} for seed, score in enumerate(scores)]
+
+    assert best_of(done("ua", 0.5, 0.75, 0.25))["seed"] == 1 and best_of(done("mae", 0.5, 0.75, 0.25))["seed"] == 2
+    assert best_of(done("corr", None, -0.25, None, -0.5))["seed"] == 1
+    assert best_of(done("corr", None, None))["seed"] == 0 == best_of(done("ua", 0.5, 0.5))["seed"]
 
 
 def test_answers_are_kept_as_files(recipe, tmp_path):
@@ -287,10 +314,10 @@ def test_a_model_keeps_how_its_corpus_was_made(recipe, corpus, tmp_path):
     assert kept.stores["visual"]["width"] == 4 and kept.stores["speech"]["dtype"] == "float16"
     predictor = memofast.load(tmp_path / "run")
     rows = Corpus.open(corpus).stores["visual"].read("s01")["rows"]
-    found = answer(
+    found = predict_split(
         open_emotion_model(tmp_path / "run"),
         Corpus.open(corpus).split("train"),
-        target_of(predictor.model),
+        label_space_of(predictor.model),
         condition="v",
     )
     (prediction,) = predictor.predict(features={"visual": rows})

@@ -7,20 +7,22 @@ from rich.console import Console
 
 from memofast.data import write_corpus
 from memofast.evaluate.results import numbers, results_of
-from memofast.model.memobert.emotion import open_emotion_model
+from memofast.model.families import open_emotion_model
 from memofast.store import FeatureWriter, TextWriter
 from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
 
 SMALL = {
-    "vocab_size": 110, "mask_token_id": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+    "vocab_size": 110, "mask_token_id": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "intermediate_size": 32,
     "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "head": "vqa",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """80 samples whose four face values say which of two emotions are there, and how strong they are; every ninth value is unknown."""
+    """80 samples whose four face values say which of two emotions are there, and how strong they are; every ninth value
+    is unknown."""
     folder = tmp_path_factory.mktemp("targets") / "corpus"
     random = np.random.default_rng(0)
     ids = [f"s{number:02}" for number in range(80)]

@@ -23,3 +23,13 @@ def test_sums_survive_a_checkpoint():
     for one in (sums, resumed):
         one.add({("a", "x"): {"loss": 0.7, "targets": 1.0}})
     assert sums.take() == resumed.take() and sums.take() == {}
+
+
+def test_a_mean_weighs_each_target_alike_however_updates_share_them_out():
+    sums = Sums()
+    for loss, targets in ((3.0, 1.0), (10.0, 9.0), (5.0, 2.0)):  # means 3, 10/9 and 5/2
+        sums.add({("a", "x"): {"loss": loss, "targets": targets}, ("b", "x"): {"loss": 1.0, "targets": 4.0}})
+    sums.add({("c", "x"): {"loss": 3.0, "targets": 1.0}})
+    taken = sums.take()
+    assert taken.pop(("c", "x")) == {"loss": 3.0, "targets": 1}
+    assert taken == {("a", "x"): {"loss": 1.5, "targets": 12}, ("b", "x"): {"loss": 0.25, "targets": 12}}

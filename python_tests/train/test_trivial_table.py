@@ -1,3 +1,5 @@
+import pytest
+
 from memofast.train import trivial_table as table
 from memofast.train.validation import relative_loss
 
@@ -25,3 +27,24 @@ def test_markdown():
 def test_relative_loss_weighs_objectives_alike_whatever_their_scale():
     weights = dict(zip(SCORES, (0.5, 0.5), strict=True))
     assert relative_loss(SCORES, weights) == (1 / 4 + 1 / 2) / 2
+
+
+def test_relative_loss_is_a_weighted_mean_of_what_was_scored():
+    scores = SCORES | {("b", "whole_word_mlm"): {"loss": 6.0, "targets": 7, "trivial": 2.0}}
+    weights = dict(zip(scores, (6.0, 3.0, 1.0), strict=True)) | {("b", "not scored"): 90.0}
+    assert relative_loss(scores, weights) == pytest.approx((6 * 0.25 + 3 * 0.5 + 1 * 3) / 10)
+
+
+def test_what_has_no_trivial_predictor_shows_no_ratio():
+    scores = SCORES | {("a", "new"): {"loss": 8.0, "targets": 5}}
+    cells = table.rows(scores, PREDICTORS | {"new": "-"})
+    assert cells[0] == ("a", "new", "5", "8.0000", "-", "-", "-")
+    assert table.markdown(cells).splitlines()[2] == "| a | new | 5 | 8.0000 | - | - | - |"
+
+
+def test_relative_loss_leaves_out_what_has_no_trivial_predictor_unless_nothing_has_one():
+    scores = SCORES | {("a", "new"): {"loss": 8.0, "targets": 5}}
+    weights = dict(zip(scores, (1.0, 3.0, 100.0), strict=True))
+    assert relative_loss(scores, weights) == pytest.approx((1 * 0.25 + 3 * 0.5) / 4)
+    bare = {("a", "new"): {"loss": 8.0, "targets": 5}, ("b", "new"): {"loss": 2.0, "targets": 50}}
+    assert relative_loss(bare, {("a", "new"): 1.0, ("b", "new"): 3.0, ("c", "new"): 9.0}) == pytest.approx(14 / 4)

@@ -1,80 +1,75 @@
-"""The training loop: draw an update, sum losses over all its targets, step, and now and then log, validate and save."""
+"""The one trainer: draw an update, sum losses over all its targets, step, and now and then log, validate and save."""
 
 from __future__ import annotations
 
 import math
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from memofast import objectives
-from memofast.data import Loader, MicroBatch, Update
-from memofast.devices import autocast, device_of_rank, precision_on
+from memofast.cpu import cores
+from memofast.data import Draw, Loader, MicroBatch, Update, View
+from memofast.data.view import pinned
+from memofast.devices import device_of_rank, precision_on
 from memofast.errors import MemofastError
-from memofast.train import optimisation, validation
-from memofast.train.captured_step import CapturedStep, can_be_captured
+from memofast.train import optimisation
+from memofast.train.captured_step import CapturedStep
 from memofast.train.checkpoints import Checkpoints
 from memofast.train.metrics_log import MetricsLog, peak_memory
-from memofast.train.plan import Plan, make_model
-from memofast.train.processes import Processes
+from memofast.train.processes import Processes, local_world
 from memofast.train.progress import Progress
 from memofast.train.signals import Stop
 from memofast.train.state import State, environment
 from memofast.train.step import Step
-from memofast.train.tally import Sums, Tally, means
-from memofast.train.validation import HeldOut, Scores
+from memofast.train.tally import Sums, Tally
+from memofast.train.task import Task, Verdict
+
+_MOST_THREADS = 4  # of the loader, where the recipe does not say
 
 
 class Trainer:
-    """One run, fresh or resumed from the newest checkpoint of its folder.
+    """One run of a task, fresh or resumed from the newest checkpoint of its folder.
 
-    Args: plan: what is trained on what; folder: of the run; processes: this rank among all.
+    Args: task: what is trained; folder: of the run; processes: this rank among all; go_on: what to do after a stop, for
+        people.
     """
 
-    def __init__(self, plan: Plan, folder: Path, processes: Processes):
-        self.plan, self.folder, self.processes = plan, folder, processes
-        self.options = plan.recipe.train
+    def __init__(self, task: Task, folder: Path, processes: Processes, go_on: str = ""):
+        self.task, self.folder, self.processes = task, folder, processes
+        self.options, self.go_on = task.options, go_on or f"continue with --resume {folder}"
         self.device = device_of_rank(self.options.device, processes.local_rank)
         self.precision = precision_on(self.options.precision, self.device)
-        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.checkpoints = Checkpoints(folder / "checkpoints", self.go_on)
         self.environment = environment(self.device, self.precision, processes.world)
-        self.model = make_model(plan).to(self.device).train()
-        self.optimiser = optimisation.adamw(self.model, self.options)
+        self.learner = task.learner().to(self.device).train()
+        self.optimiser = optimisation.adamw(self.learner, self.options)
         self.differences: list[str] = []
         self.state = self._restore()
-        model = torch.compile(self.model, dynamic=True) if self.options.compile else self.model
-        self.step = self._step(processes.wrap(model, self.device))
-        self.held_out = [
-            HeldOut(part.validation, part.checked, plan.validation_capacity, plan.recipe.validate_.samples)
-            for part in plan.parts
-        ]
-        self._weights = {
-            (part.corpus.name, name): part.corpus.weight * part.shares[name]
-            for part in plan.parts
-            for name in part.checked
-        }
-        self._keys = [(part.corpus.name, name) for part in plan.parts for name in plan.objectives]
+        self.step = self._step()
         self._sums = Sums(self.state.sums)
         self._pending: list[_Done] = []
         self._busy = self._samples = self._rows = 0
 
     def run(self) -> State:
-        """Train to the last update. Returns: the final state.
+        """Train to the last update, or until validation stops. Returns: the final state.
 
-        Raises: `MemofastError` where a loss is not finite or a checkpoint cannot be written; `SystemExit` 130 or 143 after
-            Ctrl-C or SIGTERM, with everything saved.
+        Raises: `MemofastError` where a loss is not finite or a checkpoint cannot be written; `SystemExit` 130 or 143
+            after Ctrl-C or SIGTERM, with everything saved.
         """
-        if self.state.step >= self.options.updates:
+        if self.state.step >= self.options.updates or self._tired():
             return self.state
-        self._trivial = self._score_trivial()
+        self.task.begin()
         self.log = MetricsLog(self.folder, self.state.step) if self.processes.first else None
-        progress = Progress(self.options.updates, self.state.step, visible=self.processes.first)
+        progress = Progress(self.options.updates, self.state.step, visible=self.processes.first, name=self.task.title)
         loader = self._loader()
         left = self.options.updates - self.state.step
         with Stop() as stop, progress, closing(self.step), closing(iter(loader)) as updates:
@@ -88,44 +83,86 @@ class Trainer:
                 last = step == self.options.updates
                 if step % self.options.log_every == 0 or last:
                     progress.show(step, *self._log())
-                if validated := step % self.plan.recipe.validate_.every == 0 or last:
-                    self._validate()
+                if validated := step % self.task.every == 0 or last:
+                    self._validate(progress)
                 if validated or stopped or step % self.options.save_every == 0:
                     self._save()
                 if stopped:
-                    progress.say(f"stopped at update {step}, saved; continue with --resume {self.folder}")
+                    progress.say(f"stopped at update {step}, saved; {self.go_on}")
                     raise SystemExit(128 + stopped)
                 progress.advance(step)
+                if self._tired():
+                    progress.say(f"no better validation in {self.state.stale}; stopped at update {step}")
+                    break
                 mark = time.perf_counter()
+        if self.log:
+            self.log.close()
         return self.state
 
-    def _step(self, model: nn.Module) -> Step:
-        arguments = (model, self.optimiser, self.options.clip, self.precision, self.device)
+    def _tired(self) -> bool:
+        return self.task.patience is not None and self.state.stale >= self.task.patience
+
+    def keep_best(self) -> None:
+        """Bring the learner to its best checkpoint, in evaluation mode."""
+        self.checkpoints.load(self.state.best, self.learner, self.optimiser)
+        self.learner.eval()
+
+    def _step(self) -> Step:
+        learner = self.learner
+        if self.options.compile:
+            learner = copy(learner)
+            learner._modules = learner._modules | {"model": torch.compile(learner.model, dynamic=True)}
+        arguments = (
+            self.processes.wrap(learner, self.device, self.task.partial),
+            self.optimiser,
+            self.options.clip,
+            self.precision,
+            self.device,
+        )
         captured = self.options.graphs and self.device.type == "cuda"
-        captured = captured and can_be_captured(self.plan.config, self.precision, self.device)
+        captured = captured and self.task.capturable(self.precision, self.device)
+        # ranks tell one another on the host which parameters an update reached, which a capture forbids
+        captured = captured and not (self.task.partial and self.processes.world > 1)
         optimisation.set_capturable(self.optimiser, self.device if captured else None)
-        return CapturedStep(*arguments, self.plan.capacity) if captured else Step(*arguments)
+        return CapturedStep(*arguments, self.task.capacity, self.task.objectives) if captured else Step(*arguments)
 
     def _loader(self) -> Loader:
-        processes = self.processes
-        return self.plan.loader(self.device, rank=processes.rank, world=processes.world, state=self.state.loader)
+        """Micro-batches of this rank with their views, ahead of the device: on a GPU in page-locked memory, by several
+        threads."""
+        options, processes, on_gpu = self.options, self.processes, self.device.type == "cuda"
+        threads = options.loader_threads or (min(_MOST_THREADS, cores() // local_world() or 1) if on_gpu else 1)
+        return Loader(
+            self.task.streams(),
+            capacity=self.task.capacity,
+            seed=options.seed,
+            micro_batches=options.accumulate * processes.world,
+            rank=processes.rank,
+            world=processes.world,
+            mixing=options.mixing,
+            work=_PageLocked(self.task) if on_gpu else self.task,
+            prefetch=1 + threads,
+            threads=threads,
+            pin=on_gpu,
+            state=self.state.loader,
+        )
 
     def _update(self, update: Update) -> None:
         """Gradients of the whole global batch, one step of the optimiser.
 
-        Each objective is divided by its targets in all micro-batches of all ranks; DDP averages over ranks, hence the factor `world`.
+        Each objective is divided by its targets in all micro-batches of all ranks; DDP averages over ranks, hence the
+        factor `world`.
         """
         counts, samples, rows = self._counts(update)
-        tally = Tally(self._keys, self.plan.objectives, self.device)
+        tally = Tally(self.task.keys, self.task.objectives, self.device)
         totals = []
         rng = torch.tensor([self.options.seed, update.step], dtype=torch.int64)
         for number, micro_batch in enumerate(update.micro_batches, 1):
             factors = {
-                name: self._share(micro_batch, name) * self.processes.world / max(counts[name], 1)
-                for name in micro_batch.extra.targets
+                name: self.task.share(micro_batch, name) * self.processes.world / max(counts[name], 1)
+                for name in micro_batch.views[0].reads
             }
             last = number == len(update.micro_batches)
-            total, losses = self.step.add_gradients(micro_batch.batch, micro_batch.extra, factors, rng, last)
+            total, losses = self.step.add_gradients(micro_batch.views, factors, rng, last)
             tally.add(micro_batch.corpus, losses)
             totals.append(total)
         norm = self.step.clip()
@@ -138,15 +175,11 @@ class Trainer:
             self._settle()
         self.step.apply(optimisation.learning_rate(update.step, self.options))
 
-    def _share(self, micro_batch: MicroBatch, name: str) -> float:
-        """With one objective per update its mean is the loss; else the sum over objectives of share * mean."""
-        return 1.0 if micro_batch.objective else self.plan.recipe.shares[name]
-
     def _counts(self, update: Update) -> tuple[dict[str, int], int, int]:
         """Targets by objective, samples and rows of the whole update, over all ranks."""
-        names = list(self.plan.objectives)
+        names = list(self.task.objectives)
         batches = [micro_batch.batch for micro_batch in update.micro_batches]
-        local = [sum(m.extra.counts.get(name, 0) for m in update.micro_batches) for name in names]
+        local = [sum(m.views[0].counts.get(name, 0) for m in update.micro_batches) for name in names]
         local += [sum(batch.samples for batch in batches), sum(batch.rows for batch in batches)]
         *counts, samples, rows = self.processes.host_sum(local)
         return dict(zip(names, counts, strict=True)), samples, rows
@@ -194,43 +227,27 @@ class Trainer:
         loss = sum(v["loss"] * v["targets"] for v in taken.values()) / max(targets, 1)
         return loss, speed["samples_per_s"], speed["peak_memory_gib"]
 
-    def _score_trivial(self) -> dict[tuple[str, str], float]:
-        config = self.plan.config
-        widths = {m: w for m in ("visual", "speech") if (w := config.feature_width(m))}
-        parts = {
-            part.corpus.name: (
-                held_out,
-                validation.fit_trivial(part.train, self.plan.capacity, config.vocab_size, widths),
-            )
-            for part, held_out in zip(self.plan.parts, self.held_out, strict=True)
-        }
-        return validation.score_trivial(parts, self.plan.objectives, self.options.seed)
+    def validate(self) -> Verdict | None:
+        """What the task's validation finds, all ranks together."""
+        self.learner.eval()
+        verdict = self.task.validate(self.learner, self.precision, self.device, self.processes)
+        self.learner.train()
+        return verdict
 
-    def score(self) -> Scores:
-        """The model on held-out data, all ranks together, beside the trivial predictors."""
-        self.model.eval()
-        tally = Tally(validation.keys(self.held_out), self.plan.objectives, self.device)
-        with torch.no_grad(), autocast(self.precision, self.device):
-            for part in self.held_out:
-                for batch, corruption in part.corrupted(
-                    self.plan.objectives, self.options.seed, self.processes.rank, self.processes.world
-                ):
-                    batch, corruption = batch.to(self.device), corruption.to(self.device)
-                    tally.add(part.corpus, objectives.losses(self.model, batch, corruption, None))
-        self.model.train()
-        self.processes.sum_(tally.values)
-        scores = means(tally.sums())
-        return {key: {**values, "trivial": self._trivial[key]} for key, values in scores.items()}
-
-    def _validate(self) -> None:
+    def _validate(self, progress: Progress) -> None:
         self._settle()
-        scores = self.score()
+        verdict = self.validate()
+        if verdict is None:
+            self.state.best = self.state.step
+            return
         if self.log:
-            for (corpus, objective), values in scores.items():
-                split = self.plan.recipe.validate_.split
-                self.log.write(step=self.state.step, split=split, corpus=corpus, objective=objective, **values)
-        if scores:
-            self.state.consider(scores, validation.relative_loss(scores, self._weights))
+            for (corpus, objective), values in verdict.scores.items():
+                self.log.write(
+                    step=self.state.step, split=self.task.split, corpus=corpus, objective=objective, **values
+                )
+        better = self.state.consider(verdict.scores, verdict.value)
+        if verdict.said:
+            progress.say(f"validation: {verdict.said}{' (best)' if better else ''}")
 
     def _save(self) -> None:
         self._settle()
@@ -238,14 +255,14 @@ class Trainer:
         if self.log:
             self.log.sync()
             trainer = {**self.state.to_json(), "environment": self.environment}
-            self.checkpoints.save(self.state.step, self.model, self.optimiser, trainer)
+            self.checkpoints.save(self.state.step, self.learner, self.optimiser, trainer)
         self.processes.wait()
 
     def _restore(self) -> State:
         steps = self.checkpoints.steps()
         if not steps:
             return State()
-        saved = self.checkpoints.load(steps[-1], self.model, self.optimiser)
+        saved = self.checkpoints.load(steps[-1], self.learner, self.optimiser)
         self.differences = [
             f"{name} was {saved['environment'].get(name)}, is {value}"
             for name, value in self.environment.items()
@@ -254,9 +271,23 @@ class Trainer:
         return State.from_json(saved)
 
 
+class _PageLocked:
+    """A task's work in the loader's threads, whose results are copied to a GPU without waiting."""
+
+    def __init__(self, task: Task):
+        self._task = task
+
+    def places(self, draw: Draw, step: int) -> Mapping[str, np.ndarray] | None:
+        return self._task.places(draw, step)
+
+    def views(self, micro_batch: MicroBatch, step: int) -> list[View]:
+        return pinned(self._task.views(micro_batch, step))
+
+
 @dataclass
 class _Done:
-    """What is left to look at of an update: not its batches, whose page-locked memory the next ones need. ids: of each micro-batch's samples."""
+    """What is left to look at of an update: not its batches, whose page-locked memory the next ones need. ids: of each
+    micro-batch's samples."""
 
     step: int
     ids: list[list[str]]
@@ -271,4 +302,7 @@ def _not_finite(done: _Done, sums: dict) -> str:
     ids = [id for own in guilty or done.ids for id in own]
     shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
     what = f"loss of {', '.join(sorted(set(bad)))}" if bad else f"gradient of {', '.join(sorted({o for _, o in sums}))}"
-    return f"{what} is not finite at update {done.step}, samples {shown}; check these samples, or resume with a lower train.lr"
+    return (
+        f"{what} is not finite at update {done.step}, samples {shown}; "
+        "check these samples, or resume with a lower train.lr"
+    )
