@@ -1,8 +1,9 @@
-"""What PyTorch and flash-attn offer for attention, as contestants beside ours: of all rows, and of queries with rows of their own.
+"""What PyTorch and flash-attn offer for attention, as contestants beside ours: of all rows, and of queries with rows of
+their own.
 
-Every rival takes a `Case` and the tensors of one input set, and returns the call to time. `padded_sdpa` and `eager` get contiguous padded
-[B, H, S, D] inputs and a key mask [B, 1, 1, S] made beforehand: they pay for neither padding, splitting nor unpadding, and padded rows of the
-output get a gradient of zero.
+Every rival takes a `Case` and the tensors of one input set, and returns the call to time. `padded_sdpa` and `eager` get
+contiguous padded [B, H, S, D] inputs and a key mask [B, 1, 1, S] made beforehand: they pay for neither padding,
+splitting nor unpadding, and padded rows of the output get a gradient of zero.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,8 @@ KERNELS = {
 
 
 class Case(NamedTuple):
-    """asked, lengths: queries and keys of each sequence, on the host; starts, offsets [B + 1] int32: where they lie, on the device."""
+    """asked, lengths: queries and keys of each sequence, on the host; starts, offsets [B + 1] int32: where they lie, on
+    the device."""
 
     asked: Tensor
     lengths: Tensor
@@ -105,7 +107,8 @@ def block_mask(case: Case):
 
 
 def flex(case: Case, mask: Callable, q: Tensor, k: Tensor, v: Tensor, grad: Tensor, attend: Callable) -> Callable:
-    """`attend`: compiled FlexAttention; `mask`: gives the one block mask of all input sets, as with another it would be compiled anew."""
+    """`attend`: compiled FlexAttention; `mask`: gives the one block mask of all input sets, as with another it would be
+    compiled anew."""
     if case.p:
         raise NotImplementedError("FlexAttention has no dropout")
     seen = mask()
@@ -115,7 +118,8 @@ def flex(case: Case, mask: Callable, q: Tensor, k: Tensor, v: Tensor, grad: Tens
 
 
 def rivals(case: Case, tensors: Callable[[int], tuple[Tensor, ...]], device: str) -> dict[str, Callable]:
-    """Contestants by name. tensors: of the number of an input set, q [n, H, D], k and v [N, H, D], and the output's gradient."""
+    """Contestants by name. tensors: of the number of an input set, q [n, H, D], k and v [N, H, D], and the output's
+    gradient."""
     from torch.nn.attention.flex_attention import flex_attention
 
     def over_padded_rows(attend):

@@ -1,14 +1,16 @@
 """The span-task loader written the original's way, in one process, and the same loader tidied.
 
-Both read, per sample, one lz4 frame of msgpack for the text and one msgpack-numpy dict each for faces and speech from LMDB by id; cast
-features to float32; draw the span mask of each sample in Python (ratio 0.2, spans of 3 frames); and collate by padding each modality to
-its longest sample, with position ids, attention mask, gather index and the padded masks. Length files are read once.
+Both read, per sample, one lz4 frame of msgpack for the text and one msgpack-numpy dict each for faces and speech from
+LMDB by id; cast features to float32; draw the span mask of each sample in Python (ratio 0.2, spans of 3 frames); and
+collate by padding each modality to its longest sample, with position ids, attention mask, gather index and the padded
+masks. Length files are read once.
 
-`OriginalSpanLoader` keeps what the original does with every frame: lists of frames and labels turned into tensors that Python then walks
-element by element, target rows collected one by one and concatenated, a count of targets by Python's `sum` over a tensor, tensors copied where
-they could be shared, every array of a record decoded, and `pad_sequence` over lists of tensors.
-`SpanLoader` gives the same batches with that removed: spans are marked by slices, arrays are converted without copies where that is
-possible, padding is filled through preallocated tensors and targets are gathered by boolean selection.
+`OriginalSpanLoader` keeps what the original does with every frame: lists of frames and labels turned into tensors that
+Python then walks element by element, target rows collected one by one and concatenated, a count of targets by Python's
+`sum` over a tensor, tensors copied where they could be shared, every array of a record decoded, and `pad_sequence` over
+lists of tensors.
+`SpanLoader` gives the same batches with that removed: spans are marked by slices, arrays are converted without copies
+where that is possible, padding is filled through preallocated tensors and targets are gathered by boolean selection.
 Source of the behaviour: MEmoBERT's data sets, sampler and collate functions.
 """
 

@@ -59,11 +59,13 @@ def _summary(seconds: list[float]) -> dict[str, float]:
 
 @pytest.fixture
 def side_by_side(benchmark):
-    """Time our function and its rivals in turn, in another order every round; each is called as often as fills 5 ms, at least once.
+    """Time our function and its rivals in turn, in another order every round; each is called as often as fills 5 ms, at
+    least once.
 
-    `side_by_side(ours, rivals={name: function}, rounds=20, target={name: ratio}, beside=(name, ...), **facts)` records for every rival the median
-    over rounds of (its time / our time in the same round) with the 20th and 80th percentile, in `extra_info` of the JSON. `beside`: rivals that are
-    code of ours, or do less, and so are shown without a claim. pytest-benchmark's own row is our function.
+    `side_by_side(ours, rivals={name: function}, rounds=20, target={name: ratio}, beside=(name, ...), **facts)` records
+    for every rival the median over rounds of (its time / our time in the same round) with the 20th and 80th percentile,
+    in `extra_info` of the JSON. `beside`: rivals that are code of ours, or do less, and so are shown without a claim.
+    pytest-benchmark's own row is our function.
     """
 
     def measure(
@@ -103,8 +105,10 @@ def side_by_side(benchmark):
 
 
 def _contestants(ours: Callable, rivals: dict[str, Callable], prepare: Callable) -> tuple[dict, dict[str, str]]:
-    """What `prepare` makes of everybody's function of an input set's number, and why a rival cannot take part; ours has to."""
-    # Beyond some compilations PyTorch would silently run the rest operation by operation: start anew, and refuse who gets there.
+    """What `prepare` makes of everybody's function of an input set's number, and why a rival cannot take part; ours has
+    to."""
+    # Beyond some compilations PyTorch would silently run the rest operation by operation: start anew, and refuse who
+    # gets there.
     torch.compiler.reset()
     if hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
         torch._dynamo.config.fail_on_recompile_limit_hit = True
@@ -121,8 +125,8 @@ def _contestants(ours: Callable, rivals: dict[str, Callable], prepare: Callable)
 def on_cpu(side_by_side, benchmark):
     """Time on the CPU what `on_gpu` times on a GPU: calls on one input set, after whatever they compile.
 
-    `on_cpu(ours, rivals={name: make}, rounds=15, target={name: ratio}, beside=(name, ...), **facts)`; facts: `gigabytes` and `flop` of one call
-    are what the report takes the floor from.
+    `on_cpu(ours, rivals={name: make}, rounds=15, target={name: ratio}, beside=(name, ...), **facts)`; facts:
+    `gigabytes` and `flop` of one call are what the report takes the floor from.
     """
 
     def measure(
@@ -150,9 +154,9 @@ def on_cpu(side_by_side, benchmark):
 def on_gpu(benchmark):
     """Time our function and its rivals on the GPU, round by round in turn, over rotating inputs; see `gpu_timing`.
 
-    `on_gpu(ours, rivals={name: make}, bytes_of_one=..., rounds=7, target={name: ratio}, beside=(name, ...), **facts)`: `ours` and each rival is a
-    function of the number of an input set that returns the call to time. A rival that raises is recorded with its reason and not timed.
-    Ratios are of GPU time. facts: as in `on_cpu`.
+    `on_gpu(ours, rivals={name: make}, bytes_of_one=..., rounds=7, target={name: ratio}, beside=(name, ...), **facts)`:
+    `ours` and each rival is a function of the number of an input set that returns the call to time. A rival that raises
+    is recorded with its reason and not timed. Ratios are of GPU time. facts: as in `on_cpu`.
     """
 
     def measure(
@@ -199,7 +203,8 @@ def on_gpu(benchmark):
 
 @pytest.fixture
 def until_returned(benchmark):
-    """Time on the host until steps on a GPU return, beside what `side_by_side` took of them: `until_returned({name: step})`, steps that do not wait."""
+    """Time on the host until steps on a GPU return, beside what `side_by_side` took of them: `until_returned({name:
+    step})`, steps that do not wait."""
 
     def measure(steps: dict[str, Callable[[], object]], rounds: int = 10) -> None:
         times = {name: [gpu_timing.returned_seconds(step) for _ in range(rounds)] for name, step in steps.items()}

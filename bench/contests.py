@@ -1,6 +1,7 @@
 """What the operators' benchmarks share: batches, and how a contestant is called.
 
-The file of an operator has a function `contest(..., device)` that gives what the fixtures `on_cpu` and `on_gpu` take, so that both devices see the
+The file of an operator has a function `contest(..., device)` that gives what the fixtures `on_cpu` and `on_gpu` take,
+so that both devices see the
 same contestants under the same rules: 32 samples on a CPU, 64 and 256 on a GPU.
 """
 
@@ -14,7 +15,8 @@ SAMPLES_ON_CPU = 32
 SAMPLES = [64, 256]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STAGES = {"forward": False, "both": True}  # name -> whether backward runs too
-# Rows of a MEmoBERT-like sample, text with [CLS] and [SEP], each number as likely: 100 in the mean and 160 at most, which the targets are set for.
+# Rows of a MEmoBERT-like sample, text with [CLS] and [SEP], each number as likely: 100 in the mean and 160 at most,
+# which the targets are set for.
 RANGES = {"text": (8, 32), "visual": (16, 64), "speech": (16, 64)}
 LONGEST = sum(high for _, high in RANGES.values())
 
@@ -26,8 +28,8 @@ def draw_by_modality(samples: int, ranges: dict[str, tuple[int, int]] = RANGES, 
 
 
 def room_of(samples: int) -> dict[str, int]:
-    """Rows of each modality that a run makes room for in a micro-batch: the mean and three deviations of their sum, rounded up to 128 with the
-    spare row of a captured step."""
+    """Rows of each modality that a run makes room for in a micro-batch: the mean and three deviations of their sum,
+    rounded up to 128 with the spare row of a captured step."""
     found = {}
     for name, (low, high) in RANGES.items():
         mean, variance = (low + high) / 2, ((high - low + 1) ** 2 - 1) / 12

@@ -1,8 +1,8 @@
 """Time on a GPU: what the device needs for a call, and what the call costs the host.
 
-GPU time comes from a CUDA graph of 20 calls between two events, over inputs that rotate through more memory than the L2 cache holds, so that every
-call reads cold inputs; where 64 input sets are less than that, the row says so. What cannot be captured is timed by events around 20 plain calls,
-and the row says so.
+GPU time comes from a CUDA graph of 20 calls between two events, over inputs that rotate through more memory than the L2
+cache holds, so that every call reads cold inputs; where 64 input sets are less than that, the row says so. What cannot
+be captured is timed by events around 20 plain calls, and the row says so.
 Call time is host time per plain call until it returns, with the device idle at the start.
 """
 
@@ -61,7 +61,8 @@ def stay_in_cache(copies: int, bytes_of_one: int) -> bool:
 def capture(function: Callable[[], object], stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph | None:
     """A graph of the work that `function` starts; None where it cannot be captured, with PyTorch as it was before.
 
-    By hand: at a failure `torch.cuda.graph` would leave its stream current, PyTorch's generator marked as capturing and its allocator recording.
+    By hand: at a failure `torch.cuda.graph` would leave its stream current, PyTorch's generator marked as capturing and
+    its allocator recording.
     """
     torch.cuda.synchronize()
     torch.cuda.empty_cache()  # a capture cannot take back what others cached
@@ -99,7 +100,8 @@ def _heal_generator(stream: torch.cuda.Stream) -> None:
 
 
 class Timed:
-    """One contestant. calls: the same work on different inputs. method: `graph` or `events`, how its GPU time is taken."""
+    """One contestant. calls: the same work on different inputs. method: `graph` or `events`, how its GPU time is
+    taken."""
 
     def __init__(self, calls: list[Callable[[], object]]):
         self._next = itertools.cycle(calls)

@@ -1,7 +1,9 @@
-"""A film of many clips through `memofast prepare`, its rate and its memory over time: `python bench/long_film.py CLIPS --hours 2 OPTIONS`.
+"""A film of many clips through `memofast prepare`, its rate and its memory over time: `python bench/long_film.py CLIPS
+--hours 2 OPTIONS`.
 
-The clips (all of one codec and size, with GRID's `.align` beside them) are joined without encoding them again, their words become subtitles. OPTIONS go to
-`memofast prepare`. Resident memory is that of all its processes together, shared pages counted in each.
+The clips (all of one codec and size, with GRID's `.align` beside them) are joined without encoding them again, their
+words become subtitles. OPTIONS go to `memofast prepare`. Resident memory is that of all its processes together, shared
+pages counted in each.
 """
 
 import argparse

@@ -1,11 +1,13 @@
-"""Utterances composed of a sentence, a spoken clip and faces of one emotion: `python bench/matched_triples.py MELD RAVDESS FACES DENSEFACE --out FOLDER`.
+"""Utterances composed of a sentence, a spoken clip and faces of one emotion: `python bench/matched_triples.py MELD
+RAVDESS FACES DENSEFACE --out FOLDER`.
 
-No public corpus here has text, face, voice and an emotion of one and the same utterance, so each is composed of a MELD sentence, a RAVDESS clip and one to
-six FER2013 faces that carry the same label. No sentence, actor or face is in two splits, and no face was seen when the DenseFace that makes the
-rows was trained. What the three tell of one another is the label alone: pre-training can learn nothing else across modalities.
+No public corpus here has text, face, voice and an emotion of one and the same utterance, so each is composed of a MELD
+sentence, a RAVDESS clip and one to six FER2013 faces that carry the same label. No sentence, actor or face is in two
+splits, and no face was seen when the DenseFace that makes the rows was trained. What the three tell of one another is
+the label alone: pre-training can learn nothing else across modalities.
 
-MELD, RAVDESS: made by `memofast prepare --corpus`; FACES: the npz DENSEFACE was trained on. `--limit` runs the first so many cells of the grid. Finished
-cells are kept, and the same command goes on.
+MELD, RAVDESS: made by `memofast prepare --corpus`; FACES: the npz DENSEFACE was trained on. `--limit` runs the first so
+many cells of the grid. Finished cells are kept, and the same command goes on.
 """
 
 import argparse
@@ -33,7 +35,8 @@ from memofast.train.session import train
 # our class: MELD's, RAVDESS's, FER2013's name of it
 CLASSES = {
     "neutral": ("neutral", "neutral", "neutral"), "happy": ("joy", "happy", "happy"), "sad": ("sadness", "sad", "sad"),
-    "angry": ("anger", "angry", "angry"), "fear": ("fear", "fearful", "fear"), "disgust": ("disgust", "disgust", "disgust"),
+    "angry": ("anger", "angry", "angry"), "fear": ("fear", "fearful", "fear"),
+    "disgust": ("disgust", "disgust", "disgust"),
     "surprise": ("surprise", "surprised", "surprise"),
 }  # fmt: skip
 PER_CLASS = {"train": 300, "validation": 50, "test": 100}
@@ -43,7 +46,8 @@ MOST_FACES = 6
 CONDITIONS = ("l", "v", "a", "lv", "la", "va", "lva")
 SHARES = (0.1, 0.2, 0.4, 1.0)
 SIZES = {
-    "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 256, "initializer_range": 0.08,
+    "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 256,
+    "initializer_range": 0.08,
     "speech_positions": 256,
 }  # fmt: skip
 
@@ -149,7 +153,8 @@ def pre_train(corpus: Path, folder: Path, updates: int) -> Path:
     chosen = recipes.read(
         "memobert-mini",
         [f"corpora.0.path={corpus}", *(f"model.{name}={value}" for name, value in SIZES.items()),
-         f"train.updates={updates}", "train.lr=1e-3", "train.samples=64", "train.save_every=500", "validate.every=500", "train.threads=1"],
+         f"train.updates={updates}", "train.lr=1e-3", "train.samples=64", "train.save_every=500",
+         "validate.every=500", "train.threads=1"],
     )  # fmt: skip
     processes = Processes.join(chosen.train)
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,7 +189,8 @@ def run_cell(corpus: Path, folder: Path, overrides: list[str], seeds: list[int])
     evaluate = [] if any(one.startswith("modalities.evaluate") for one in overrides) else ["modalities.evaluate=[lva]"]
     plan = make_fine_tuning_plan(
         read("finetune", [
-            f"corpus={corpus}", f"train.seeds={seeds}", "train.epochs=20", "train.lr=5e-4", "train.samples=32", "train.validations=1",
+            f"corpus={corpus}", f"train.seeds={seeds}", "train.epochs=20", "train.lr=5e-4", "train.samples=32",
+            "train.validations=1",
             "train.patience=5", "train.precision=fp32", "train.threads=1", *evaluate, *overrides,
         ])
     )  # fmt: skip
@@ -207,11 +213,20 @@ def tables(found: dict[tuple[str, str], list[float]]) -> list[Section]:
     return [
         Section(
             "All three modalities, by share of the labels", ("", *shares),
-            [(start, *(told(f"{start}, {share} of the labels", "lva") for share in shares)) for start in (*starts, "prompt")],
+            [
+                (start, *(told(f"{start}, {share} of the labels", "lva") for share in shares))
+                for start in (*starts, "prompt")
+            ],
         ),
         Section(
             "Trained and tested on one modality, all labels", ("", *"lva", "lva"),
-            [(start, *(told(f"{start}, {one} alone", one) for one in "lva"), told(f"{start}, 100% of the labels", "lva")) for start in starts],
+            [
+                (
+                    start, *(told(f"{start}, {one} alone", one) for one in "lva"),
+                    told(f"{start}, 100% of the labels", "lva"),
+                )
+                for start in starts
+            ],
         ),
         Section(
             "One model trained on the mixture of seven conditions, all labels", ("", *CONDITIONS),

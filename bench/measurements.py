@@ -20,7 +20,7 @@ def vouching(file: str, name: str, on_gpu: bool) -> tuple[str, ...]:
     if file in _STEPS:
         return (*_OF_A_STEP, "captured_step") if on_gpu else _OF_A_STEP
     if name.startswith("all_masks"):
-        return ("masks",)
+        return ("span_mask", "token_mask")
     if name.startswith("call["):
         return (name.removeprefix("call[").split("-")[0],)
     return (_VOUCHING.get(file, file),)
@@ -36,8 +36,9 @@ def unvouched(tests: tuple[str, ...], passed: set[str]) -> str:
 class Measurement:
     """One comparison.
 
-    tests: the test files that vouch for it, without `test_`; target: ratio by rival, or to the `fastest` that took part; summaries are {median, p20,
-    p80}, in seconds or ratios, by contestant; beside: contestants that are code of ours, or do less.
+    tests: the test files that vouch for it, without `test_`; target: ratio by rival, or to the `fastest` that took
+    part; summaries are {median, p20, p80}, in seconds or ratios, by contestant; beside: contestants that are code of
+    ours, or do less.
     """
 
     name: str
@@ -88,7 +89,8 @@ class Learning:
 
 @dataclass
 class Run:
-    """machine: what conftest.py says about it; ceilings: name -> (rate in 10^9 per second, unit); noise: name -> ratio of a product to itself."""
+    """machine: what conftest.py says about it; ceilings: name -> (rate in 10^9 per second, unit); noise: name -> ratio
+    of a product to itself."""
 
     machine: dict
     date: str
@@ -98,7 +100,8 @@ class Run:
     noise: dict[str, dict] = field(default_factory=dict)
 
     def floor(self, measured: Measurement) -> float | None:
-        """Seconds that the work needs at least: its bytes at the copy rate or its operations at the matrix rate; None where unknown."""
+        """Seconds that the work needs at least: its bytes at the copy rate or its operations at the matrix rate; None
+        where unknown."""
         copy = self.ceilings.get("gpu_copy" if measured.on_gpu else "copy", (None, ""))[0]
         rate = self.matrix_rate(measured.on_gpu, measured.dtype)
         needs = []
@@ -109,7 +112,8 @@ class Run:
         return max(needs, default=None)
 
     def matrix_rate(self, on_gpu: bool, dtype: str) -> float | None:
-        """The highest rate of matrix products that was measured, in 10^9 operations per second; on a GPU that of bf16."""
+        """The highest rate of matrix products that was measured, in 10^9 operations per second; on a GPU that of
+        bf16."""
         kind, dtype = ("gpu_matrix_product[", "") if on_gpu else ("matrix_product[", dtype)
         return max(
             (rate for name, (rate, _) in self.ceilings.items() if name.startswith(kind) and dtype in name), default=None
@@ -181,7 +185,8 @@ class Error(NamedTuple):
 
 
 def errors(path: Path, passed: set[str], on_gpu: bool) -> dict[tuple[str, str], Error]:
-    """By test file and kind (`forward float32`) the error nearest to what is allowed, of the tests in a JUnit XML that ran on a GPU, or elsewhere."""
+    """By test file and kind (`forward float32`) the error nearest to what is allowed, of the tests in a JUnit XML that
+    ran on a GPU, or elsewhere."""
     worst: dict[tuple[str, str], Error] = {}
     for case in ElementTree.parse(path).getroot().iter("testcase"):
         name = _file_of(case)

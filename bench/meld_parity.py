@@ -1,8 +1,9 @@
 """Is memofast's fine-tuning that of a plain transformers loop? `python bench/meld_parity.py CORPUS MODEL`.
 
-CORPUS, MODEL: as for `meld_text.py`, whose loop is taken for 80 updates; then memofast reads its weights. Printed: sentences whose token ids differ, the
-largest difference of logits without dropout, and the mean loss under dropout of both, with its standard error over draws: one that were too strong or too
-weak in a layer would move it.
+CORPUS, MODEL: as for `meld_text.py`, whose loop is taken for 80 updates; then memofast reads its weights. Printed:
+sentences whose token ids differ, the
+largest difference of logits without dropout, and the mean loss under dropout of both, with its standard error over
+draws: one that were too strong or too weak in a layer would move it.
 """
 
 import argparse

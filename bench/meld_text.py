@@ -1,9 +1,11 @@
-"""MELD's sentences, fine-tuned by memofast and by a plain transformers loop, side by side: `python bench/meld_text.py CORPUS MODEL --seeds 42 43 44`.
+"""MELD's sentences, fine-tuned by memofast and by a plain transformers loop, side by side: `python bench/meld_text.py
+CORPUS MODEL --seeds 42 43 44`.
 
-CORPUS: made by `memofast prepare MELD --corpus meld`, whose split `validation` is MELD dev. Both select the best of their epochs by weighted F1 on
-a tenth of the training dialogues and are told on dev, which chooses nothing; they train on the same sentences in batches of 32 with AdamW, lr 1e-4, a tenth of
-the updates to warm up and linear decay. The plain loop pads each batch to its longest sentence and runs in fp32, as such loops do; memofast packs and runs in
-bf16 where the machine has it. Seconds of an epoch are those of training alone, without validation.
+CORPUS: made by `memofast prepare MELD --corpus meld`, whose split `validation` is MELD dev. Both select the best of
+their epochs by weighted F1 on a tenth of the training dialogues and are told on dev, which chooses nothing; they train
+on the same sentences in batches of 32 with AdamW, lr 1e-4, a tenth of the updates to warm up and linear decay. The
+plain loop pads each batch to its longest sentence and runs in fp32, as such loops do; memofast packs and runs in bf16
+where the machine has it. Seconds of an epoch are those of training alone, without validation.
 """
 
 import argparse
@@ -41,8 +43,11 @@ def ours(corpus: Path, model: Path, seed: int, epochs: int, folder: Path) -> tup
 def plan_of(corpus: Path, model: Path, seed: int, epochs: int):
     return make_fine_tuning_plan(
         read("finetune", [
-            f"corpus={corpus}", f"model.init={model}", "model.head=emocls", "folds.validation=null", "folds.test=validation", "folds.by=dialogue",
-            f"train.lr={RATE}", f"train.samples={BATCH}", f"train.epochs={epochs}", f"train.seeds=[{seed}]", f"train.warmup={WARMUP}",
+            f"corpus={corpus}", f"model.init={model}", "model.head=emocls", "folds.validation=null",
+            "folds.test=validation",
+            "folds.by=dialogue",
+            f"train.lr={RATE}", f"train.samples={BATCH}", f"train.epochs={epochs}", f"train.seeds=[{seed}]",
+            f"train.warmup={WARMUP}",
             "train.metric=weighted_f1", "train.validations=1", "modalities.evaluate=[l]", "modalities.train=[l]",
         ])
     )  # fmt: skip
@@ -118,7 +123,8 @@ def main() -> None:
     for name, found in rows.items():
         f1, seconds = np.array(found).T
         print(
-            f"{name}: weighted F1 {f1.mean():.4f} (sd {f1.std(ddof=len(f1) > 1):.4f}), {np.median(seconds):.1f} s an epoch"
+            f"{name}: weighted F1 {f1.mean():.4f} (sd {f1.std(ddof=len(f1) > 1):.4f}), "
+            f"{np.median(seconds):.1f} s an epoch"
         )
     ratios = [theirs[1] / mine[1] for mine, theirs in zip(rows["memofast"], rows["transformers"], strict=True)]
     print(f"an epoch {np.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})")

@@ -1,9 +1,11 @@
-"""The baseline of the step benchmark: the published model in plain PyTorch over padded batches, written the original's way.
+"""The baseline of the step benchmark: the published model in plain PyTorch over padded batches, written the original's
+way.
 
-Rules: the original's structure, module names and order of operations (text, faces and speech padded separately, concatenated, gathered
-into one padded sequence; separate query, key and value products; additive -10000 mask; unfused attention, dropout, GELU and LayerNorm;
-heads on the selected positions only); no Python loop inside the step; the same weights, targets, optimiser and autocast as ours. Batches
-arrive collated and masked. With dropout off its losses equal ours, which the benchmark checks before it measures.
+Rules: the original's structure, module names and order of operations (text, faces and speech padded separately,
+concatenated, gathered into one padded sequence; separate query, key and value products; additive -10000 mask; unfused
+attention, dropout, GELU and LayerNorm; heads on the selected positions only); no Python loop inside the step; the same
+weights, targets, optimiser and autocast as ours. Batches arrive collated and masked. With dropout off its losses equal
+ours, which the benchmark checks before it measures.
 """
 
 from dataclasses import dataclass
@@ -12,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from memofast.data.batch import PackedBatch
+from memofast.data import View
 from memofast.model import MemoBertConfig
-from memofast.objectives import Corruption
-from memofast.objectives.features import feature_rows, soft_labels
+from memofast.objectives.features import soft_labels
 
 EPS = 1e-12
 
@@ -24,8 +25,8 @@ EPS = 1e-12
 class PaddedBatch:
     """One collated batch.
 
-    input_ids [B, T]; img_feat [B, V, Dv] and speech_feat [B, S, Ds], zero where masked; img_masks, speech_masks [B, V], [B, S] bool;
-    gather_index [B, L]; attn_masks [B, L]; selected [B, L] bool, where the loss is taken.
+    input_ids [B, T]; img_feat [B, V, Dv] and speech_feat [B, S, Ds], zero where masked; img_masks, speech_masks [B, V],
+    [B, S] bool; gather_index [B, L]; attn_masks [B, L]; selected [B, L] bool, where the loss is taken.
     """
 
     input_ids: Tensor
@@ -41,14 +42,13 @@ class PaddedBatch:
         return PaddedBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
-def collate(batch: PackedBatch, config: MemoBertConfig, corruption: Corruption) -> PaddedBatch:
-    """The same samples and masks as `corruption` gives ours, padded."""
-    inputs = corruption.inputs
-    ids = batch.token_ids if inputs.token_ids is None else inputs.token_ids
+def collate(view: View, config: MemoBertConfig) -> PaddedBatch:
+    """The same samples and masks as the view gives ours, which one objective reads, padded."""
+    batch, (read,) = view.batch, view.reads.values()
+    ids = batch.token_ids if view.token_ids is None else view.token_ids
     features, masks = {}, {}
     for modality in ("visual", "speech"):
-        rows, source = getattr(batch, modality), getattr(inputs, f"{modality}_source")
-        offsets = getattr(batch, f"{modality}_offsets")
+        rows, source, offsets = batch.rows_of(modality), view.sources.get(modality), batch.offsets_of(modality)
         masked = torch.zeros(len(rows), dtype=torch.bool) if source is None else source < 0
         raw = rows[:, : config.feature_width(modality)].float().masked_fill(masked[:, None], 0)
         features[modality], masks[modality] = _pad(raw, offsets), _pad(masked, offsets)
@@ -61,7 +61,7 @@ def collate(batch: PackedBatch, config: MemoBertConfig, corruption: Corruption) 
         gather_index[b, t : t + v] = starts[1] + torch.arange(v)
         gather_index[b, t + v : t + v + s] = starts[2] + torch.arange(s)
     selected = torch.zeros(int(batch.offsets[-1]), dtype=torch.bool)
-    selected[next(iter(corruption.targets.values())).joint] = True
+    selected[read.rows] = True
     real = torch.ones(int(batch.offsets[-1]))
     return PaddedBatch(
         input_ids, features["visual"], features["speech"], masks["visual"], masks["speech"], gather_index,
@@ -69,15 +69,16 @@ def collate(batch: PackedBatch, config: MemoBertConfig, corruption: Corruption) 
     )  # fmt: skip
 
 
-def wanted(batch: PackedBatch, config: MemoBertConfig, corruption: Corruption) -> tuple[str, Tensor]:
-    """Of a batch with one objective: its head, and what `PaddedModel.loss` takes as its targets."""
-    (targets,) = corruption.targets.values()
-    head = targets.objective.head
-    if head == "words":
-        return head, targets.labels
-    if head == "visual_emotions":
-        return head, soft_labels(batch, targets)
-    return head, feature_rows(batch, targets, config.feature_width(targets.objective.modality))
+def wanted(view: View, config: MemoBertConfig) -> tuple[str, Tensor]:
+    """Of a view that one objective reads: its head, and what `PaddedModel.loss` takes as its targets."""
+    (read,) = view.reads.values()
+    if read.head == "words":
+        return read.head, read.labels
+    if read.head == "visual_emotions":
+        return read.head, soft_labels(view.batch, read)
+    modality = {"visual_features": "visual", "speech_features": "speech"}[read.head]
+    rows = view.batch.rows_of(modality)
+    return read.head, rows[read.labels, : config.feature_width(modality)].float()
 
 
 def _pad(rows: Tensor, offsets: Tensor) -> Tensor:
@@ -243,7 +244,8 @@ class PaddedModel(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
     def loss(self, head: str, batch: PaddedBatch, targets: Tensor) -> Tensor:
-        """Mean loss of one task. targets: token ids [n], feature rows [n, D] or soft labels [n, 8] at the selected positions."""
+        """Mean loss of one task. targets: token ids [n], feature rows [n, D] or soft labels [n, 8] at the selected
+        positions."""
         hidden = self.uniter(batch)
         hidden = hidden[batch.selected[..., None].expand_as(hidden)].view(-1, hidden.shape[-1])
         if head == "words":

@@ -1,4 +1,5 @@
-"""The operators as eager PyTorch writes them over packed rows, dropout from PyTorch's own generator: what a rung of the ladder runs before ours.
+"""The operators as eager PyTorch writes them over packed rows, dropout from PyTorch's own generator: what a rung of the
+ladder runs before ours.
 
 Each takes the arguments of its operator in `memofast.ops`, so that a model runs with any of them in place of ours.
 """

@@ -1,4 +1,5 @@
-"""A corpus of random numbers on disk, in the widths that MEmoBERT reads: what a loader's speed depends on are sizes alone."""
+"""A corpus of random numbers on disk, in the widths that MEmoBERT reads: what a loader's speed depends on are sizes
+alone."""
 
 from pathlib import Path
 

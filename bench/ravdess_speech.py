@@ -1,9 +1,12 @@
-"""RAVDESS speech from scratch, one actor left out at a time, beside logistic regression: `python bench/ravdess_speech.py CORPUS --seeds 1 2 3 [key=value ...]`.
+"""RAVDESS speech from scratch, one actor left out at a time, beside logistic regression: `python
+bench/ravdess_speech.py CORPUS --seeds 1 2 3 [key=value ...]`.
 
-CORPUS: made by `memofast prepare RAVDESS --corpus ravdess`. Both are told on the same folds of the scheme `speaker` (test one actor, validation the next). Logistic
-regression reads mean and standard deviation of each clip's speech rows, trains on the fold's train and validation parts together, its penalty chosen by leaving
-one of their actors out; once on rows as they are and once on rows from which each actor's own mean and deviation were taken (which needs to know the actor,
-and his other clips, but no label). memofast trains on both parts too and keeps its last update (ravdess_speech.yaml).
+CORPUS: made by `memofast prepare RAVDESS --corpus ravdess`. Both are told on the same folds of the scheme `speaker`
+(test one actor, validation the next). Logistic regression reads mean and standard deviation of each clip's speech rows,
+trains on the fold's train and validation parts together, its penalty chosen by leaving one of their actors out; once on
+rows as they are and once on rows from which each actor's own mean and deviation were taken (which needs to know the
+actor, and his other clips, but no label). memofast trains on both parts too and keeps its last update
+(ravdess_speech.yaml).
 """
 
 import argparse
@@ -22,7 +25,7 @@ from memofast.data.folds import read_fold, read_groups
 from memofast.evaluate.results import results_of
 from memofast.evaluate.results_table import print_results, write_results
 from memofast.inference.split_predictions import truth_of
-from memofast.objectives.target import Target
+from memofast.objectives.label_space import LabelSpace
 from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
 
@@ -52,7 +55,7 @@ def logistic_regression(corpus: Corpus, by_actor: bool) -> list[float]:
                     x[part][actors == actor] = (own - own.mean(0)) / (own.std(0) + 1e-9)
             y[part] = np.concatenate(
                 [
-                    truth_of(fold[p], Target.of_corpus(corpus))
+                    truth_of(fold[p], LabelSpace.of_corpus(corpus))
                     for p in (("train", "validation") if part == "train" else ("test",))
                 ]
             )
@@ -77,7 +80,8 @@ def main() -> None:
     for by_actor in (False, True):
         found = logistic_regression(corpus, by_actor)
         console.print(
-            f"logistic regression{', rows normalised by actor' if by_actor else ''}: UA {np.mean(found):.3f} (sd over actors {np.std(found, ddof=1):.3f})"
+            f"logistic regression{', rows normalised by actor' if by_actor else ''}: UA {np.mean(found):.3f} "
+            f"(sd over actors {np.std(found, ddof=1):.3f})"
         )
     recipe = read(str(RECIPE), [f"corpus={arguments.corpus}", f"train.seeds={arguments.seeds}", *overrides])
     plan = make_fine_tuning_plan(recipe)

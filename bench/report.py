@@ -1,4 +1,5 @@
-"""Turns the JSON of `pytest bench`, of one run or of several of one build, into a speed report: Markdown, the same as HTML, plots, and a CSV.
+"""Turns the JSON of `pytest bench`, of one run or of several of one build, into a speed report: Markdown, the same as
+HTML, plots, and a CSV.
 
 pytest --junitxml=tests.xml
 pytest bench --benchmark-json=speed.json
@@ -19,14 +20,19 @@ from measurements import Error, Measurement, Run, errors, read_runs, tested, unv
 
 REASONS = Path(__file__).with_name("where_we_lose.yaml")
 TARGETS, TARGETED = Path(__file__).with_name("targets_h200.yaml"), "H200"
-METHOD = """How: ours and all rivals run in one process on the same inputs, in another random order every round; everybody is called before the first
-round, and a function of a few milliseconds once more before each of its own. On a CPU caches are as that call left them. On a GPU, inputs of operators
-rotate through three times the L2 cache (rows with less say so), and their time is that of a CUDA graph of 20 calls or more between two events, or by
-events around plain calls where it says `events`; `call` is the host's time until a call returns. Whole steps take wall time until the
-device is idle. Every result is held by the tests of the build to at most twice (gradients: three times) the error of plain PyTorch in the same type.""".splitlines()
+METHOD = """How: ours and all rivals run in one process on the same inputs, in another random order every round;
+everybody is called before the first round, and a function of a few milliseconds once more before each of
+its own. On a CPU caches are as that call left them. On a GPU, inputs of operators rotate through three
+times the L2 cache (rows with less say so), and their time is that of a CUDA graph of 20 calls or more
+between two events, or by events around plain calls where it says `events`; `call` is the host's time
+until a call returns. Whole steps take wall time until the device is idle. Every result is held by the
+tests of the build to at most twice (gradients: three times) the error of plain PyTorch in the same
+type.""".splitlines()
 _PAGE = """<!doctype html><meta charset="utf-8"><title>memofast: speed</title>
-<style>body{{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}}table{{border-collapse:collapse;display:block;overflow-x:auto}}
-td,th{{border-bottom:1px solid #ccc;padding:.3rem .7rem;text-align:left;vertical-align:top}}img{{max-width:100%}}code{{background:#f3f3f3}}</style>
+<style>body{{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}}
+table{{border-collapse:collapse;display:block;overflow-x:auto}}
+td,th{{border-bottom:1px solid #ccc;padding:.3rem .7rem;text-align:left;vertical-align:top}}
+img{{max-width:100%}}code{{background:#f3f3f3}}</style>
 {body}"""
 
 
@@ -52,12 +58,17 @@ def count(value: float) -> str:
 def header(run: Run) -> list[str]:
     facts = run.machine
     return [
-        f"- machine: {facts.get('cpu')}, {facts.get('threads')} threads; GPU: {facts.get('gpu')}; kernels: {facts.get('isa')}",
-        f"- memofast {facts.get('memofast')} at {facts.get('commit')}, torch {facts.get('torch')}, Python {facts.get('python')}, date: {run.date}",
-        f"- beside it: {', '.join(f'{name} {version}' for name, version in facts.get('versions', {}).items()) or 'not told'}",
+        f"- machine: {facts.get('cpu')}, {facts.get('threads')} threads; GPU: {facts.get('gpu')}; "
+        f"kernels: {facts.get('isa')}",
+        f"- memofast {facts.get('memofast')} at {facts.get('commit')}, torch {facts.get('torch')}, "
+        f"Python {facts.get('python')}, date: {run.date}",
+        "- beside it: "
+        + (", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items()) or "not told"),
         f"- measured by: `{facts.get('command', '')}`",
-        "- every row: median [20th, 80th percentile]; ratio: the rival's time over ours, taken round by round; floor: the time that the bytes (at",
-        "  the measured copy rate) or the operations (at the measured matrix rate) of the work need at least, whichever is longer, as a share of ours",
+        "- every row: median [20th, 80th percentile]; ratio: the rival's time over ours, taken round by round; floor: "
+        "the time that the bytes (at",
+        "  the measured copy rate) or the operations (at the measured matrix rate) of the work need at least, "
+        "whichever is longer, as a share of ours",
         "",
         *METHOD,
     ]
@@ -109,7 +120,8 @@ def contestants(run: Run, passed: set[str]) -> list[str]:
 def calls(run: Run, passed: set[str]) -> list[str]:
     """What calls cost above their bodies."""
     lines = [
-        "Forward on the smallest operands: `body` allocates results and calls the kernel; `Function` is what PyTorch's `autograd.Function` takes of a",
+        "Forward on the smallest operands: `body` allocates results and calls the kernel; `Function` is what "
+        "PyTorch's `autograd.Function` takes of a",
         "call with gradients; `custom_op` is the same body behind `torch.library.custom_op`.",
         "",
         "| call | takes | body | above its body | aimed at | Function | custom_op |",
@@ -136,7 +148,8 @@ def exactness(found: dict[tuple[str, str], Error]) -> list[str]:
     if not found:
         return ["Not measured."]
     lines = [
-        "Largest errors against fp64, ours and plain PyTorch's in the same type, in that test of each operator which came nearest to what ours may be: twice",
+        "Largest errors against fp64, ours and plain PyTorch's in the same type, in that test of each operator which "
+        "came nearest to what ours may be: twice",
         "plain PyTorch's, of gradients three times.",
         "",
         "| operator | type | pass | ours | plain PyTorch | of what is allowed |",
@@ -172,7 +185,8 @@ def _share(run: Run, measured: Measurement) -> str:
 
 
 def _taken(measured: Measurement, who: str) -> str:
-    """A contestant's time; on a GPU that of the device, by events where it could not be captured, and that of the call."""
+    """A contestant's time; on a GPU that of the device, by events where it could not be captured, and that of the
+    call."""
     told = spread(measured.seconds[who], time)
     if measured.method.get(who) == "events":
         told += " (events)"
@@ -202,7 +216,8 @@ def device_targets(run: Run, passed: set[str]) -> list[str]:
     """The times aimed at on the one GPU that there are such targets for, with what this run says about them."""
     rows = {m.name: m for m in run.measurements if not unvouched(m.tests, passed)}
     lines = [
-        f"Aimed at on an {TARGETED}, in bf16 with dropout 0.1 on 256 samples of MEmoBERT's lengths; a target is of no other GPU.",
+        f"Aimed at on an {TARGETED}, in bf16 with dropout 0.1 on 256 samples of MEmoBERT's lengths; a target is of no "
+        "other GPU.",
         "",
         "| what | target | measured | |",
         "| --- | --- | --- | --- |",
@@ -251,8 +266,10 @@ def ladders(run: Run, passed: set[str]) -> list[str]:
             continue
         facts, rate = measured.facts, run.matrix_rate(measured.on_gpu, "bf16")
         lines += [
-            f"{measured.name}: {facts['samples']} samples of {facts['rows']} rows in all, {facts['flop'] / 1e12:.3g} TFLOP of the model. Used: these operations",
-            "at the rung's time, as a share of the highest matrix rate measured in bf16. Memory: what a step allocates at its most, gradients included.",
+            f"{measured.name}: {facts['samples']} samples of {facts['rows']} rows in all, "
+            f"{facts['flop'] / 1e12:.3g} TFLOP of the model. Used: these operations",
+            "at the rung's time, as a share of the highest matrix rate measured in bf16. Memory: what a step "
+            "allocates at its most, gradients included.",
             "",
             "| rung | time of a step | samples/s | rows/s | TFLOP/s | used | memory | launches |",
             "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -281,7 +298,8 @@ def learned(run: Run, passed: set[str]) -> list[str]:
     if not run.learning:
         return ["Not measured."]
     lines = [
-        f"Mean loss and, in brackets, deviation over the last {_LAST} updates of each objective; the same batches and masks, dropout apart.",
+        f"Mean loss and, in brackets, deviation over the last {_LAST} updates of each objective; the same batches and "
+        "masks, dropout apart.",
         "",
         "| what | objective | first loss, padded | padded | memofast |",
         "| --- | --- | --- | --- | --- |",
@@ -304,7 +322,8 @@ def facts(measured: Measurement) -> str:
 
 
 def report(run: Run, passed: set[str], found: dict[tuple[str, str], Error], plots: list[str]) -> str:
-    """The report of one run as Markdown. passed: operators whose tests passed on this build; found: the errors they told."""
+    """The report of one run as Markdown. passed: operators whose tests passed on this build; found: the errors they
+    told."""
     reasons = yaml.safe_load(REASONS.read_text()) or {}
     lines = ["# Speed", "", *header(run), ""]
     if not passed:

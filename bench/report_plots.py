@@ -1,5 +1,5 @@
-"""The plots of the speed report: share of the floor against the longest sequence, and the ladder of the whole step, and the
-losses of both steps."""
+"""The plots of the speed report: share of the floor against the longest sequence, and the ladder of the whole step, and
+the losses of both steps."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -6,13 +6,15 @@ from pathlib import Path
 from measurements import Run, unvouched
 
 COLUMNS = (
-    "date", "commit", "row", "contestant", "median_s", "p20_s", "p80_s", "call_median_s", "gigabytes_per_s", "teraflop_per_s",
+    "date", "commit", "row", "contestant", "median_s", "p20_s", "p80_s", "call_median_s", "gigabytes_per_s",
+    "teraflop_per_s",
     "share_of_floor", "vouched", "torch", "cuda", "driver", "device",
 )  # fmt: skip
 
 
 def write(run: Run, passed: set[str], path: Path) -> None:
-    """share_of_floor: the least time that the work needs over the contestant's; vouched: whether the tests of the row passed on this build."""
+    """share_of_floor: the least time that the work needs over the contestant's; vouched: whether the tests of the row
+    passed on this build."""
     versions = run.machine.get("versions", {})
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, COLUMNS)

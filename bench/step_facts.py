@@ -12,11 +12,13 @@ _LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 
 
 def step_flop(config: MemoBertConfig, batch: PackedBatch, targets: int, predicted: int) -> int:
-    """Operations of forward and backward of one objective over the real rows of a batch, a multiplication and an addition counted as two.
+    """Operations of forward and backward of one objective over the real rows of a batch, a multiplication and an
+    addition counted as two.
 
-    targets: rows that its head is taken of; predicted: numbers that the head says of each, as the size of the vocabulary.
-    The products of the projections, of every layer, of attention and of the head at its targets. Backward is twice forward, but for the projections,
-    whose inputs have no gradient. Nothing counts that only pads or computes anew; the rows that a last layer may leave out do count.
+    targets: rows that its head is taken of; predicted: numbers that the head says of each, as the size of the
+    vocabulary. The products of the projections, of every layer, of attention and of the head at its targets. Backward
+    is twice forward, but for the projections, whose inputs have no gradient. Nothing counts that only pads or computes
+    anew; the rows that a last layer may leave out do count.
     """
     width, inner = config.hidden_size, config.intermediate_size
     lengths = batch.offsets.diff().long()
@@ -29,8 +31,8 @@ def step_flop(config: MemoBertConfig, batch: PackedBatch, targets: int, predicte
 
 
 def memory_and_launches(step: Callable[[], object], device: str) -> dict[str, int]:
-    """Of one call. peak_bytes: what PyTorch allocated on the device in it, at its most, beyond what lay there before. launches: calls that start
-    kernels, on a GPU alone."""
+    """Of one call. peak_bytes: what PyTorch allocated on the device in it, at its most, beyond what lay there before.
+    launches: calls that start kernels, on a GPU alone."""
     on_gpu = device == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities, profile_memory=True) as seen:

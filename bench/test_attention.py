@@ -1,11 +1,12 @@
 """Attention, packed, against what PyTorch and flash-attn offer, in the same process on the same values.
 
-Rules: every contestant computes the same sequences, forward alone or forward and backward through autograd with a ready output gradient; dropout draws
-from its own generator. `eager` is softmax, dropout and products written out over padded inputs and a key mask, `compiled` that by torch.compile.
-`padded_sdpa` is `scaled_dot_product_attention` over padded inputs; with a kernel's name only that kernel may run. On a GPU, `flash_varlen`
-(flash-attn) and `torch_varlen` (torch.nn.attention.varlen, no dropout) read packed rows and are told the longest length, as ours is; `flex` is
-compiled FlexAttention over packed rows (no dropout); `triton` is our own other kernel. `flop` counts two products of forward and five of
-backward over real rows; `gigabytes` queries, keys, values, output and their gradients, read or written once.
+Rules: every contestant computes the same sequences, forward alone or forward and backward through autograd with a ready
+output gradient; dropout draws from its own generator. `eager` is softmax, dropout and products written out over padded
+inputs and a key mask, `compiled` that by torch.compile. `padded_sdpa` is `scaled_dot_product_attention` over padded
+inputs; with a kernel's name only that kernel may run. On a GPU, `flash_varlen` (flash-attn) and `torch_varlen`
+(torch.nn.attention.varlen, no dropout) read packed rows and are told the longest length, as ours is; `flex` is compiled
+FlexAttention over packed rows (no dropout); `triton` is our own other kernel. `flop` counts two products of forward and
+five of backward over real rows; `gigabytes` queries, keys, values, output and their gradients, read or written once.
 """
 
 import pytest

@@ -1,9 +1,10 @@
 """GELU(x + bias), erf form, against eager PyTorch and its compiled form.
 
-Rules: packed rows of MEmoBERT-like samples, 3,072 channels, the bias in the compute type; forward alone, or forward and backward through autograd with
-a ready output gradient and gradients of x and bias. `compiled` is the eager form by torch.compile. Liger-Kernel has GELU in its tanh form
-only, which is another function. `gigabytes` counts each tensor once per pass: 2 of [N, C] forward, 3 more backward; `flop` 6 operations an
-element forward and 11 more backward, erf and exp counted as one.
+Rules: packed rows of MEmoBERT-like samples, 3,072 channels, the bias in the compute type; forward alone, or forward and
+backward through autograd with a ready output gradient and gradients of x and bias. `compiled` is the eager form by
+torch.compile. Liger-Kernel has GELU in its tanh form only, which is another function. `gigabytes` counts each tensor
+once per pass: 2 of [N, C] forward, 3 more backward; `flop` 6 operations an element forward and 11 more backward, erf
+and exp counted as one.
 Targets on an H200 at 256 samples in bf16: 86 us forward and 130 us backward; eager's time 1.8 times ours.
 """
 

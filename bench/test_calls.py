@@ -1,9 +1,11 @@
-"""What a call of an operator costs beside its work: the smallest operands, forward, with gradients recorded and without.
+"""What a call of an operator costs beside its work: the smallest operands, forward, with gradients recorded and
+without.
 
-Rules: `body` allocates the results and calls the kernel on operands that were checked before; whatever a public function needs beyond it is what choosing
-the backend, checking operands and, with gradients, PyTorch's `autograd.Function` cost. `empty Function` is the last of these alone: it keeps the same
-operands and allocates one result. `custom_op` is the same body behind `torch.library.custom_op` with `register_autograd`. At most 3 us
-above the body are aimed at without gradients, and 10 us with them.
+Rules: `body` allocates the results and calls the kernel on operands that were checked before; whatever a public
+function needs beyond it is what choosing the backend, checking operands and, with gradients, PyTorch's
+`autograd.Function` cost. `empty Function` is the last of these alone: it keeps the same operands and allocates one
+result. `custom_op` is the same body behind `torch.library.custom_op` with `register_autograd`. At most 3 us above the
+body are aimed at without gradients, and 10 us with them.
 """
 
 import sys

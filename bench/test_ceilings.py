@@ -1,7 +1,9 @@
-"""What this machine can do at most, measured first: copies of memory, and matrix products at 8192^3 and at the model's own shapes.
+"""What this machine can do at most, measured first: copies of memory, and matrix products at 8192^3 and at the model's
+own shapes.
 
-Every percentage of a floor in the report is of these numbers, not of a data sheet. Bytes of a copy are those read and written. GEMM shapes are
-the four of a base-size layer (QKV, attention output, both of the feed-forward part) over the rows of a packed batch.
+Every percentage of a floor in the report is of these numbers, not of a data sheet. Bytes of a copy are those read and
+written. GEMM shapes are the four of a base-size layer (QKV, attention output, both of the feed-forward part) over the
+rows of a packed batch.
 """
 
 import pytest

@@ -1,9 +1,12 @@
-"""Attention of the rows that a last layer's readers ask for, packed, against attention of all rows and what PyTorch and flash-attn offer.
+"""Attention of the rows that a last layer's readers ask for, packed, against attention of all rows and what PyTorch and
+flash-attn offer.
 
-Rules: one row in seven of MEmoBERT-like samples is asked, as masked modelling does; forward alone, or forward and backward through autograd with a
-ready output gradient, dropout from each side's own generator. `all_rows` is our own attention of every row, of which the asked ones are taken; the others
-are those of test_attention.py, with queries of their own. `flop` counts two products of forward and five of backward over real queries and
-keys; `gigabytes` queries, keys, values, output and their gradients once. The projections, of which a last layer spares most queries, are not in it.
+Rules: one row in seven of MEmoBERT-like samples is asked, as masked modelling does; forward alone, or forward and
+backward through autograd with a ready output gradient, dropout from each side's own generator. `all_rows` is our own
+attention of every row, of which the asked ones are taken; the others are those of test_attention.py, with queries of
+their own. `flop` counts two products of forward and five of backward over real queries and keys; `gigabytes` queries,
+keys, values, output and their gradients once. The projections, of which a last layer spares most queries, are not in
+it.
 """
 
 import pytest

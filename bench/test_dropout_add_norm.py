@@ -1,11 +1,13 @@
 """LayerNorm(residual + dropout(x + bias)) against eager PyTorch, its compiled form, and Liger-Kernel's LayerNorm.
 
-Rules: packed rows of MEmoBERT-like samples, 768 channels; forward alone, or forward and backward through autograd with a ready output gradient and
-gradients of x, residual, gamma, beta and bias. Rivals have every parameter in the compute type, as CUDA's and Liger's LayerNorm need; ours
-keeps gamma and beta in fp32. Dropout draws from each side's own generator. `compiled` is the eager form by torch.compile; `liger`, on a GPU,
-is the eager form around Liger's LayerNorm (it has no fused dropout and residual). `gigabytes` counts each tensor once per pass: 3 of [N, C]
-forward, 5 more backward; `flop` 10 operations an element forward and 14 more backward, random draws left out.
-Targets on an H200 at 256 samples in bf16: 33 us forward and 47 us backward; the compiled form's time 1.1 times ours, eager's 3 times.
+Rules: packed rows of MEmoBERT-like samples, 768 channels; forward alone, or forward and backward through autograd with
+a ready output gradient and gradients of x, residual, gamma, beta and bias. Rivals have every parameter in the compute
+type, as CUDA's and Liger's LayerNorm need; ours keeps gamma and beta in fp32. Dropout draws from each side's own
+generator. `compiled` is the eager form by torch.compile; `liger`, on a GPU, is the eager form around Liger's LayerNorm
+(it has no fused dropout and residual). `gigabytes` counts each tensor once per pass: 3 of [N, C] forward, 5 more
+backward; `flop` 10 operations an element forward and 14 more backward, random draws left out.
+Targets on an H200 at 256 samples in bf16: 33 us forward and 47 us backward; the compiled form's time 1.1 times ours,
+eager's 3 times.
 """
 
 import pytest

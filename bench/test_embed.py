@@ -1,18 +1,21 @@
-"""Multimodal embeddings, projections and word gradient included, against plain PyTorch, its compiled form, and Liger-Kernel's LayerNorm.
+"""Multimodal embeddings, projections and word gradient included, against plain PyTorch, its compiled form, and
+Liger-Kernel's LayerNorm.
 
-Rules of the rivals: the same parameters (fp32) and features, already padded to 344 and in the compute type; all run the whole path from token ids
-and features to a packed [N, C] output, forward alone or with gradients of every parameter from a ready output gradient; in bf16 the projections
-run in bf16 through `F.linear` of weights cast once per call, embeddings and norms in fp32 with their results rounded to bf16, on all sides.
-`padded` is the original's formulation: three padded blocks embedded by `F.embedding`, `F.linear` and `F.layer_norm`, concatenated, and
-gathered into packed order. Padding of the inputs, gather index and position ids are made before the clock starts; the gather goes straight to
-the real rows (it pays for no padded tail). `packed` is the same without padding: it embeds packed rows and orders them by one gather, which
-no framework does by itself. `compiled` is `padded` by torch.compile; `liger`, on a GPU, is `packed` with Liger's LayerNorm. Dropout draws
-from each side's own generator. With masks, a sixth of the feature rows read a learned mask feature: rivals put it in by `torch.where` before
-they project, we project it as one more row and pass `source`; the mask features are leaves too. On a CPU the vocabulary's gradient (94 MB
-in fp32) is fresh memory on all sides; our kernel asks the system for huge pages there (`madvise`) while the rivals' allocator does not, which
-saves us page faults; with transparent huge pages set to `always` all sides get them.
-`flop` counts both projections (twice with backward: features have no gradient); `gigabytes` the features, the words' rows and the output, and
-backward once more features and the output's gradient, and the dense gradient of the vocabulary.
+Rules of the rivals: the same parameters (fp32) and features, already padded to 344 and in the compute type; all run the
+whole path from token ids and features to a packed [N, C] output, forward alone or with gradients of every parameter
+from a ready output gradient; in bf16 the projections run in bf16 through `F.linear` of weights cast once per call,
+embeddings and norms in fp32 with their results rounded to bf16, on all sides. `padded` is the original's formulation:
+three padded blocks embedded by `F.embedding`, `F.linear` and `F.layer_norm`, concatenated, and gathered into packed
+order. Padding of the inputs, gather index and position ids are made before the clock starts; the gather goes straight
+to the real rows (it pays for no padded tail). `packed` is the same without padding: it embeds packed rows and orders
+them by one gather, which no framework does by itself. `compiled` is `padded` by torch.compile; `liger`, on a GPU, is
+`packed` with Liger's LayerNorm. Dropout draws from each side's own generator. With masks, a sixth of the feature rows
+read a learned mask feature: rivals put it in by `torch.where` before they project, we project it as one more row and
+pass `source`; the mask features are leaves too. On a CPU the vocabulary's gradient (94 MB in fp32) is fresh memory on
+all sides; our kernel asks the system for huge pages there (`madvise`) while the rivals' allocator does not, which saves
+us page faults; with transparent huge pages set to `always` all sides get them. `flop` counts both projections (twice
+with backward: features have no gradient); `gigabytes` the features, the words' rows and the output, and backward once
+more features and the output's gradient, and the dense gradient of the vocabulary.
 Targets on an H200 at 256 samples in bf16: 60 us forward; padded eager's time 5 times ours.
 """
 
@@ -88,7 +91,8 @@ def plain(token_ids, features, positions, gather, masking, tables, dtype, norm=l
 
 
 def packed_order(lengths, starts):
-    """For each packed row, its row among the concatenated blocks; `starts[name][b]` is where a sample's rows lie there."""
+    """For each packed row, its row among the concatenated blocks; `starts[name][b]` is where a sample's rows lie
+    there."""
     rows = [
         starts[name][b] + torch.arange(int(lengths[name][b])) for b in range(len(lengths["text"])) for name in RANGES
     ]
@@ -100,7 +104,8 @@ def padded(packed, lengths):
 
 
 def layout(samples, device):
-    """Row counts by modality, and for packed and for padded blocks: positions, and the gather that orders rows as ours."""
+    """Row counts by modality, and for packed and for padded blocks: positions, and the gather that orders rows as
+    ours."""
     lengths = draw_by_modality(samples)
     longest = {name: int(own.max()) for name, own in lengths.items()}
     positions = {

@@ -1,10 +1,12 @@
 """One whole-word update step, improved rung by rung, from padded eager PyTorch to ours.
 
-Rules: the same samples, masks, weights and AdamW settings on every rung; each rung keeps what the one before it added; rungs run in turn,
-round by round. `eager` is BERT as it is usually written: padded, fp32, attention written out, logits at every position, AdamW of
-foreach kernels, gradients clipped as on every rung; `compiled`, beside the ladder, is the rung `heads on targets` with its encoder through torch.compile. From `unpadded` on the model is ours with operators in eager PyTorch (`plain_ops`), one after another replaced by our own.
-On a GPU the last rung replays the step from CUDA graphs, with the room for rows that a run gives its micro-batches, some of which stays empty. Time is
-wall time of a whole step with the device idle at its end; a call's time, on a GPU, is the host's until the step returns.
+Rules: the same samples, masks, weights and AdamW settings on every rung; each rung keeps what the one before it added;
+rungs run in turn, round by round. `eager` is BERT as it is usually written: padded, fp32, attention written out, logits
+at every position, AdamW of foreach kernels, gradients clipped as on every rung; `compiled`, beside the ladder, is the
+rung `heads on targets` with its encoder through torch.compile. From `unpadded` on the model is ours with operators in
+eager PyTorch (`plain_ops`), one after another replaced by our own. On a GPU the last rung replays the step from CUDA
+graphs, with the room for rows that a run gives its micro-batches, some of which stays empty. Time is wall time of a
+whole step with the device idle at its end; a call's time, on a GPU, is the host's until the step returns.
 """
 
 import contextlib
@@ -23,8 +25,10 @@ from test_step import RNG, memobert_like
 from memofast import objectives, ops
 from memofast.data import Capacity
 from memofast.data.batch import rounded_length
+from memofast.data.view import moved, pinned
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.memobert import conversion
+from memofast.objectives import Learner
 from memofast.train.captured_step import CapturedStep
 from memofast.train.optimisation import set_capturable
 
@@ -39,16 +43,17 @@ class Rungs:
 
     def __init__(self, samples: int, device: str, config: MemoBertConfig):
         torch.manual_seed(0)
-        ours = MemoBertForPreTraining(config).train()
+        self.objectives = objectives.build({OBJECTIVE: {}})
+        ours = Learner(MemoBertForPreTraining(config), self.objectives).train()
         padded = PaddedModel(config).train()
-        padded.load_state_dict(conversion.to_original(ours))
+        padded.load_state_dict(conversion.to_original(ours.model))
         batch = memobert_like(config, samples)
-        corruption = objectives.corrupt(batch, objectives.build({OBJECTIVE: {}}), OBJECTIVE, RNG)
-        self.device, self.host = device, (batch, corruption)
-        self.flop = step_flop(config, batch, corruption.targets[OBJECTIVE].count, config.vocab_size)
-        self.labels = corruption.targets[OBJECTIVE].labels.to(device)
-        self.collated = collate(batch, config, corruption).to(device)
-        self.batch, self.corruption, self.rng = batch.to(device), corruption.to(device), RNG.to(device)
+        (view,) = self.host = objectives.views_for(batch, self.objectives[OBJECTIVE], RNG)
+        self.device, self.batch = device, batch
+        self.flop = step_flop(config, batch, view.reads[OBJECTIVE].count, config.vocab_size)
+        self.labels = view.reads[OBJECTIVE].labels.to(device)
+        self.collated = collate(view, config).to(device)
+        self.views, self.rng = moved(self.host, device), RNG.to(device)
         self.ours, self.padded = ours.to(device), padded.to(device)
         self.optimisers = {
             (id(model), fused): torch.optim.AdamW(model.parameters(), lr=1e-6, fused=fused, foreach=not fused)
@@ -84,7 +89,7 @@ class Rungs:
         """Memory and launches of every rung; to be asked once they have run a few times."""
         found = {name: memory_and_launches(rung, self.device) for name, rung in self.rungs.items()}
         if self.graphs:
-            gradients = sum(parameter.nbytes for parameter in self.graphs.model.parameters())
+            gradients = sum(parameter.nbytes for parameter in self.graphs.learner.parameters())
             found["cuda graphs"]["peak_bytes"] += pool_bytes(self.graphs.pool) + gradients
         return found
 
@@ -102,7 +107,7 @@ class Rungs:
             for name in plain:
                 stack.enter_context(mock.patch.object(ops, name, getattr(plain_ops, name)))
             stack.enter_context(torch.autocast(self.device, torch.bfloat16))
-            (loss,) = objectives.losses(self.ours, self.batch, self.corruption, self.rng).values()
+            (loss,) = self.ours(self.views, self.rng).values()
             loss = loss.total / loss.count
         self._update(loss, self.ours, fused)
 
@@ -115,19 +120,19 @@ class Rungs:
 
     def _captured(self):
         """On weights and gradients of its own, which other rungs would put elsewhere than the graph has them."""
-        model = copy.deepcopy(self.ours)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
-        device, (batch, corruption) = torch.device(self.device), self.host
+        learner = copy.deepcopy(self.ours)
+        optimiser = torch.optim.AdamW(learner.parameters(), lr=1e-6, fused=True)
+        device, batch, views = torch.device(self.device), self.batch, self.host
         if device.type == "cuda":
             set_capturable(optimiser, device)
-            batch, corruption = batch.pin_memory(), corruption.pin_memory()
-        room = {m: max(n, int(getattr(batch, f"{m}_offsets")[-1])) for m, n in room_of(batch.samples).items()}
+            views = pinned(views)
+        room = {m: max(n, int(batch.offsets_of(m)[-1])) for m, n in room_of(batch.samples).items()}
         capacity = Capacity(batch.samples, **room, longest=rounded_length(LONGEST))
-        self.graphs = step = CapturedStep(model, optimiser, CLIP, "bf16", device, capacity)
-        factors = {OBJECTIVE: 1 / corruption.targets[OBJECTIVE].count}
+        self.graphs = step = CapturedStep(learner, optimiser, CLIP, "bf16", device, capacity, self.objectives)
+        factors = {name: 1 / count for name, count in views[0].counts.items()}
 
         def run():
-            step.add_gradients(batch, corruption, factors, RNG, True)
+            step.add_gradients(views, factors, RNG, True)
             step.clip()
             step.apply(1e-6)
 
@@ -147,9 +152,10 @@ def climb(side_by_side, until_returned, benchmark, samples: int, device: str, ro
     ours, *others = (until_idle(step) if device == "cuda" else step for step in steps.values())
     rivals = dict(zip(list(steps)[1:], others, strict=True))
     target = {"eager": 2.5, "compiled": 1.5}
-    rows = int(ladder.host[0].offsets[-1])
+    rows = int(ladder.batch.offsets[-1])
     side_by_side(
-        ours, rivals, rounds=rounds, target=target, beside=earlier[earlier.index("unpadded") :], samples=samples, rows=rows,
+        ours, rivals, rounds=rounds, target=target, beside=earlier[earlier.index("unpadded") :], samples=samples,
+        rows=rows,
         flop=ladder.flop, ladder=[*earlier, "ours"], last=last,
     )  # fmt: skip
     if device == "cuda":

@@ -1,4 +1,5 @@
-"""Many short texts answered at once, packed, against one after the other: a text model of MiniLM's size, tokenising included."""
+"""Many short texts answered at once, packed, against one after the other: a text model of MiniLM's size, tokenising
+included."""
 
 import random
 
@@ -17,7 +18,8 @@ CLASSES = ("anger", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 def predictor(tmp_path_factory):
     folder = tmp_path_factory.mktemp("text_model")
     config = MemoBertConfig(
-        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, visual_width=0, speech_width=0,
+        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, visual_width=0,
+        speech_width=0,
         id2label=dict(enumerate(CLASSES)),
     )  # fmt: skip
     MemoBertForEmotion(config).save_pretrained(folder)

@@ -1,8 +1,9 @@
 """Preparation: decoding kept frames only against reading every frame, and DenseFace extraction.
 
-The rival of decoding is OpenCV as it is commonly used: `VideoCapture.read` for every frame, keeping the first of each tenth of a second.
-Both give BGR pictures of the same clip; sound is left out on both sides. The clip is 4 s of 1280x720 H.264 at 30 frames per second with
-moving texture, scaled by neither side. The rival of extraction is the same network called image by image, as the original did.
+The rival of decoding is OpenCV as it is commonly used: `VideoCapture.read` for every frame, keeping the first of each
+tenth of a second. Both give BGR pictures of the same clip; sound is left out on both sides. The clip is 4 s of 1280x720
+H.264 at 30 frames per second with moving texture, scaled by neither side. The rival of extraction is the same network
+called image by image, as the original did.
 """
 
 import av

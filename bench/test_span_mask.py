@@ -1,11 +1,13 @@
-"""span_mask: masks of the faces and of the speech of 1,000 samples on a CPU, of 64 and of 256 on a GPU, at fixed capacity.
+"""span_mask: masks of the faces and of the speech of 1,000 samples on a CPU, of 64 and of 256 on a GPU, at fixed
+capacity.
 
-Rules: every contestant gets offsets, sample keys and the random state on the device, and delivers the row to read for every row and the target rows as
-int32, without the host learning their number. `eager` is our reference, vectorised PyTorch; `compiled` is that by torch.compile; `triton` is our own
-other kernel on a GPU. All four give the same bits. `python loop`, on a CPU, is the original's way with its avoidable costs left out: per sample,
-`random.sample` draws the starts, a list of booleans is filled, the fallback frame is drawn where nothing was masked; one flat list becomes one
-tensor for the whole batch, where the original makes one a sample. Targets are set for all masks of a batch, in test_token_mask.py.
-`gigabytes` counts offsets, keys, rows and targets once; there is no arithmetic on floating numbers.
+Rules: every contestant gets offsets, sample keys and the random state on the device, and delivers the row to read for
+every row and the target rows as int32, without the host learning their number. `eager` is our reference, vectorised
+PyTorch; `compiled` is that by torch.compile; `triton` is our own other kernel on a GPU. All four give the same bits.
+`python loop`, on a CPU, is the original's way with its avoidable costs left out: per sample, `random.sample` draws the
+starts, a list of booleans is filled, the fallback frame is drawn where nothing was masked; one flat list becomes one
+tensor for the whole batch, where the original makes one a sample. Targets are set for all masks of a batch, in
+test_token_mask.py. `gigabytes` counts offsets, keys, rows and targets once; there is no arithmetic on floating numbers.
 """
 
 import random
@@ -84,7 +86,8 @@ def test_span_mask_gpu(on_gpu, samples, modality):
 
 
 def test_call_of_span_mask(side_by_side):
-    """The call on an empty batch is all overhead; the rival is the least that any operator costs: one PyTorch addition."""
+    """The call on an empty batch is all overhead; the rival is the least that any operator costs: one PyTorch
+    addition."""
     offsets, keys = torch.zeros(1, dtype=torch.int32), torch.zeros(0, dtype=torch.int64)
     rng, policy, one = torch.tensor([1, 2]), SpanPolicy(), torch.ones(1)
     side_by_side(

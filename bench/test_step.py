@@ -1,7 +1,8 @@
-"""A whole optimisation step (forward, loss, backward, AdamW) on 32 MEmoBERT-like samples: ours against the padded baseline.
+"""A whole optimisation step (forward, loss, backward, AdamW) on 32 MEmoBERT-like samples: ours against the padded
+baseline.
 
-The batch is that which the target of twice the padded step was set for. Of 32 samples the longest decides what padding costs: another draw of the same
-ranges, 133 rows at most for 93 in the mean, gave 1.88 to 2.00 times.
+The batch is that which the target of twice the padded step was set for. Of 32 samples the longest decides what padding
+costs: another draw of the same ranges, 133 rows at most for 93 in the mean, gave 1.88 to 2.00 times.
 """
 
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from memofast import objectives
 from memofast.data.batch import PackedBatch
 from memofast.model import MemoBertConfig, MemoBertForPreTraining, padded_width
 from memofast.model.memobert import conversion
+from memofast.objectives import Learner
 
 SAMPLES = 32
 RNG = torch.tensor([1, 1])
@@ -67,14 +69,14 @@ class Step:
 
     def __init__(self, config: MemoBertConfig, objective: str, autocast: bool):
         torch.manual_seed(0)
-        self.ours = MemoBertForPreTraining(config)
-        self.padded = PaddedModel(config)
-        self.padded.load_state_dict(conversion.to_original(self.ours))
-        self.batch = memobert_like(config, SAMPLES, SHORTER, seed=0)
         built = objectives.build({objective: {}})
-        self.corruption = objectives.corrupt(self.batch, built, objective, RNG)
-        self.head, self.wanted = wanted(self.batch, config, self.corruption)
-        self.collated = collate(self.batch, config, self.corruption)
+        self.ours = Learner(MemoBertForPreTraining(config), built)
+        self.padded = PaddedModel(config)
+        self.padded.load_state_dict(conversion.to_original(self.ours.model))
+        self.batch = memobert_like(config, SAMPLES, SHORTER, seed=0)
+        (self.view,) = objectives.views_for(self.batch, built[objective], RNG)
+        self.head, self.wanted = wanted(self.view, config)
+        self.collated = collate(self.view, config)
         self.targets = len(self.wanted)
         self.flop = step_flop(config, self.batch, self.targets, predicted(config, self.head))
         self.autocast = autocast
@@ -83,7 +85,7 @@ class Step:
         }
 
     def our_loss(self) -> torch.Tensor:
-        (loss,) = objectives.losses(self.ours, self.batch, self.corruption, RNG).values()
+        (loss,) = self.ours([self.view], RNG).values()
         return loss.total / loss.count
 
     def padded_loss(self) -> torch.Tensor:

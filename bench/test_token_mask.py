@@ -1,12 +1,14 @@
 """token_mask, and all three masks of a batch: 1,000 samples on a CPU, 64 and 256 on a GPU, at fixed capacity.
 
-Rules: operands lie on the device, the host learns no number of targets, and all deliver the ids to read, the labels and the target rows, as int32.
-`eager` is our reference, vectorised PyTorch, and `compiled` that by torch.compile; both give the same bits as ours. `pieces` is what a collator
-does on the device, for kind `token` only: Bernoulli draws over word pieces with 80/10/10, ids and labels but no list of targets. `python loop`, on
-a CPU, is the original's way with its avoidable costs left out: per sample one dice per word, 80/10/10, random ids by `randrange` (the original builds a
-list of 29,523 ids for each), flat lists of ids and labels that become one tensor each for the whole batch, where the original makes two a sample.
-`all_masks` is text, faces and speech: ours in one call, `one_by_one`, on a GPU, our own three calls, and theirs one each.
-`gigabytes` counts ids, word ids, results and targets once; there is no arithmetic on floating numbers.
+Rules: operands lie on the device, the host learns no number of targets, and all deliver the ids to read, the labels and
+the target rows, as int32. `eager` is our reference, vectorised PyTorch, and `compiled` that by torch.compile; both give
+the same bits as ours. `pieces` is what a collator
+does on the device, for kind `token` only: Bernoulli draws over word pieces with 80/10/10, ids and labels but no list of
+targets. `python loop`, on a CPU, is the original's way with its avoidable costs left out: per sample one dice per word,
+80/10/10, random ids by `randrange` (the original builds a list of 29,523 ids for each), flat lists of ids and labels
+that become one tensor each for the whole batch, where the original makes two a sample. `all_masks` is text, faces and
+speech, one call after the other. `gigabytes` counts ids, word ids, results and targets once; there is no arithmetic on
+floating numbers.
 Target on an H200 for all masks of 256 samples: 15 us.
 """
 
@@ -19,15 +21,7 @@ import test_span_mask as spans
 import torch
 from contests import SAMPLES, compiled
 
-from memofast.ops import (
-    RowsToMask,
-    SpanPolicy,
-    TokenPolicy,
-    WordsToMask,
-    masks,
-    token_mask,
-    token_mask_reference,
-)
+from memofast.ops import TokenPolicy, token_mask, token_mask_reference
 
 
 def python_loop(samples: list[list[list[int]]], probability: float, draw: random.Random) -> tuple[torch.Tensor, ...]:
@@ -100,7 +94,7 @@ def contest(samples, kind, device):
 
 
 def contest_of_all(samples, device):
-    """Text, faces and speech: ours at once, and one after the other whoever takes part in all three."""
+    """Text, faces and speech, for whoever takes part in all three."""
     parts = [contest(samples, "whole_word", device), *(spans.contest(samples, name, device) for name in spans.RATIOS)]
 
     def all_of(makes):
@@ -110,28 +104,10 @@ def contest_of_all(samples, device):
 
         return make
 
-    def at_once(number):
-        sizes, _, ids, word_ids = text(samples)
-        policy = TokenPolicy("whole_word")
-        options = {"site": 9, "capacity": policy.capacity(sum(sizes), samples)}
-        ids, word_ids, offsets = (x.to(device, copy=True) for x in (ids, word_ids, inputs.offsets(sizes)))
-        wanted = [WordsToMask(ids, word_ids, offsets, policy, **options)]
-        for modality, ratio in spans.RATIOS.items():
-            sizes = inputs.lengths(modality)[:samples]
-            rows, policy = sum(sizes), SpanPolicy(ratio=ratio)
-            capacity = policy.capacity(rows, samples)
-            wanted.append(RowsToMask(inputs.offsets(sizes).to(device), rows, policy, site=1, capacity=capacity))
-        keys, rng = inputs.sample_keys()[:samples].to(device), torch.tensor([1, number], device=device)
-        return lambda: masks(wanted, keys, rng, backend=device)
-
     shared = set.intersection(*(set(part["rivals"]) for part in parts))
-    rivals = {name: all_of([part["rivals"][name] for part in parts]) for name in sorted(shared)}
-    if device == "cuda":  # elsewhere ours is that
-        rivals["one_by_one"] = all_of([part["ours"] for part in parts])
     return {
-        "ours": at_once,
-        "rivals": rivals,
-        "beside": ("one_by_one",),
+        "ours": all_of([part["ours"] for part in parts]),
+        "rivals": {name: all_of([part["rivals"][name] for part in parts]) for name in sorted(shared)},
         "bytes_of_one": sum(part["bytes_of_one"] for part in parts),
         "samples": samples,
         "rows": sum(part["rows"] for part in parts),

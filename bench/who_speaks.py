@@ -1,9 +1,9 @@
 """How well mouths are told from sounds of other clips: `python bench/who_speaks.py VIDEO_FOLDER --yunet FILE`.
 
-Every clip is cut into pieces of a few seconds; pieces with voice activity in at least 30 % and one face are used. Every mouth is scored
-beside every sound of its group (a folder given); its own is a match, those of other clips are not. Printed per group: pieces, the area
-under the ROC curve of the correlation with its 95 % interval over pieces (bootstrap), how many mouths count as speaking beside their own sound,
-and which of two mouths is chosen for a sound.
+Every clip is cut into pieces of a few seconds; pieces with voice activity in at least 30 % and one face are used. Every
+mouth is scored beside every sound of its group (a folder given); its own is a match, those of other clips are not.
+Printed per group: pieces, the area under the ROC curve of the correlation with its 95 % interval over pieces
+(bootstrap), how many mouths count as speaking beside their own sound, and which of two mouths is chosen for a sound.
 """
 
 import argparse
