@@ -1,4 +1,5 @@
-"""Builds `memofast._C` with ninja: C++ once per instruction set, CUDA where nvcc 12.4 or newer is found. No torch is needed.
+"""Builds `memofast._C` with ninja: C++ once per instruction set, CUDA where nvcc 12.4 or newer is found. No torch is
+needed.
 
 MEMOFAST_CUDA=auto|0|1   whether to build the CUDA kernels (1: fail without nvcc)
 MEMOFAST_ARCHS="80;90a"  GPU architectures; the first one also ships as PTX, which newer GPUs compile at load
@@ -34,7 +35,8 @@ def source_digest() -> str:
 
 
 def find_nvcc() -> tuple[str, Path, str] | None:
-    """The compiler, its toolkit folder and its version; nvcc on PATH may be a wrapper, so it is asked for its own folder."""
+    """The compiler, its toolkit folder and its version; nvcc on PATH may be a wrapper, so it is asked for its own
+    folder."""
     candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     candidates = [shutil.which("nvcc"), *(str(Path(home, "bin", "nvcc")) for home in candidates if home)]
     for nvcc in filter(None, candidates):
@@ -119,7 +121,8 @@ class NinjaBuild(build_ext):
         if cuda:
             defines += " -DMEMOFAST_WITH_CUDA"
         lines = [
-            f"rule cxx\n  command = {cxx} {CXX_FLAGS} $flags {includes} -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc",
+            f"rule cxx\n  command = {cxx} {CXX_FLAGS} $flags {includes} -MD -MF $out.d -c $in -o $out\n  depfile = "
+            "$out.d\n  deps = gcc",
             f"rule link\n  command = {cxx} -shared -fopenmp $in -o $out $libs",
         ]
         objects = []
@@ -137,8 +140,10 @@ class NinjaBuild(build_ext):
         libs = "-s"
         if cuda:
             lines.append(
-                f"rule cuda\n  command = {cuda['nvcc']} -std=c++17 -O3 --expt-relaxed-constexpr -Xcompiler -fPIC,-fvisibility=hidden "
-                f"{cuda['flags']} -DMEMOFAST_VARIANT=cuda {includes} -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc"
+                f"rule cuda\n  command = {cuda['nvcc']} -std=c++17 -O3 --expt-relaxed-constexpr -Xcompiler "
+                "-fPIC,-fvisibility=hidden "
+                f"{cuda['flags']} -DMEMOFAST_VARIANT=cuda {includes} -MD -MF $out.d -c $in -o $out\n  depfile = "
+                "$out.d\n  deps = gcc"
             )
             for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
                 build("cuda", source, f"cuda_{source.stem}", "")
