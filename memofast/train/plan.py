@@ -195,16 +195,17 @@ def _streams(train: Train, parts: list[Part], built: dict[str, Objective]) -> li
     for part in parts:
         if train.mixing == "sample":
             able = np.any([part.served[name] for name in part.shares], axis=0)
-            found.append(Stream(part.train, part.corpus.weight, None, able))
+            own = {None: Stream(part.train, part.corpus.weight, None, able)}
         else:
-            found += [
-                Stream(part.train, part.corpus.weight * share, name, part.served[name])
+            own = {
+                name: Stream(part.train, part.corpus.weight * share, name, part.served[name])
                 for name, share in part.shares.items()
-            ]
-    for stream in found:
-        names = [stream.objective] if stream.objective else list(built)
-        asking = [built[name] for name in names if built[name].partners]
-        stream.room = _room(stream, asking, train.seed) if asking else None
+            }
+        for name, stream in own.items():
+            # those that this corpus serves: another one's may find no partner here
+            asking = [built[one] for one in ([name] if name else part.shares) if built[one].partners]
+            stream.room = _room(stream, asking, train.seed) if asking else None
+            found.append(stream)
     return found
 
 

@@ -55,8 +55,9 @@ class PreTraining:
         stream = draw.stream
         if stream.room is None:
             return None
+        shares = self._parts[stream.name].shares
         return objectives.places_of(
-            self._chosen(draw, step),
+            {name: selected for name, selected in self._chosen(draw, step).items() if name in shares},
             self.objectives,
             stream.split,
             stream.chosen,

@@ -1,10 +1,15 @@
 """How much room a training batch gets: what is usual, rather than what is possible."""
 
+import json
+from contextlib import closing
+from itertools import islice
+
 import numpy as np
 import pytest
 from runs import first_updates, small_corpus, small_recipe
 
-from memofast.data import epoch
+from memofast.data import Loader, epoch
+from memofast.data.demo import demo_corpus
 from memofast.train.plan import make_plan
 from memofast.train.pre_training import PreTraining
 from memofast.train.recipe import read
@@ -46,3 +51,28 @@ def test_a_batch_ends_early_rather_than_grow(corpus, tmp_path):
     batches = list(epoch(plan.parts[0].train, plan.capacity))
     assert sum(batch.samples for batch in batches) == len(plan.parts[0].train)
     assert max(int(batch.text_offsets[-1]) for batch in batches) <= 60 and batches[0].samples < 24
+
+
+def test_a_corpus_of_words_beside_one_with_partners(tmp_path):
+    whole = demo_corpus(tmp_path / "whole", {"train": 40, "validation": 8})
+    words = tmp_path / "words"
+    words.mkdir()
+    description = json.loads((whole / "corpus.json").read_text()) | {"name": "words"}
+    description["stores"] = {"text": str(whole / "text")}
+    description.pop("streams")
+    for entry in description["splits"].values():
+        entry["file"] = str(whole / entry["file"])
+    (words / "corpus.json").write_text(json.dumps(description))
+    for mixing in ("sample", "update"):
+        plan = make_plan(
+            read("demo", [f"corpora=[{{path: {whole}}}, {{path: {words}}}]", f"train.mixing={mixing}",
+                          "objectives={whole_word_mlm: {}, matching: {}}", "train.samples=5"])
+        )  # fmt: skip
+        task = PreTraining(plan)
+        with closing(iter(Loader(task.streams(), capacity=task.capacity, seed=3, mixing=mixing, work=task))) as updates:
+            seen = [micro_batch for update in islice(updates, 12) for micro_batch in update.micro_batches]
+        read_of = {"demo": 0, "words": 0}
+        for micro_batch in seen:
+            read_of[micro_batch.corpus] += micro_batch.views[0].counts.get("matching", 0)
+        assert {micro_batch.corpus for micro_batch in seen} == {"demo", "words"}
+        assert read_of["demo"] > 0 and read_of["words"] == 0
