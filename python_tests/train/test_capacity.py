@@ -70,7 +70,7 @@ def test_a_corpus_of_words_beside_one_with_partners(tmp_path):
         )  # fmt: skip
         task = PreTraining(plan)
         with closing(iter(Loader(task.streams(), capacity=task.capacity, seed=3, mixing=mixing, work=task))) as updates:
-            seen = [micro_batch for update in islice(updates, 12) for micro_batch in update.micro_batches]
+            seen = [micro_batch for update in islice(updates, 40) for micro_batch in update.micro_batches]
         read_of = {"demo": 0, "words": 0}
         for micro_batch in seen:
             read_of[micro_batch.corpus] += micro_batch.views[0].counts.get("matching", 0)
