@@ -34,6 +34,10 @@ def _first_problem(error: ValidationError, source: str, model: type[BaseModel]) 
     problem = error.errors()[0]
     place, section = _followed(model, problem["loc"])
     path = ".".join(place)
+    if problem["type"] == "union_tag_invalid":
+        known = [part.strip("' ") for part in problem["ctx"]["expected_tags"].split(",")]
+        tag = problem["ctx"]["tag"]
+        return f"{source}: {path} has no kind {tag!r}{nearest(tag, known)}"
     if problem["type"] != "extra_forbidden":
         reason = problem["msg"].removeprefix("Value error, ")
         reason = f"{reason[0].lower()}{reason[1:]}"

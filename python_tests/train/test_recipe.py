@@ -2,6 +2,7 @@ import pytest
 from runs import small_recipe
 
 from memofast.errors import MemofastError
+from memofast.train import fine_tuning_recipe
 from memofast.train.recipe import Recipe, read
 from memofast.train.recipe_file import shipped
 
@@ -84,3 +85,8 @@ def test_invalid_yaml(tmp_path, text):
 
 def test_defaults_name_every_section():
     assert set(Recipe().model_dump(by_alias=True)) == {"corpora", "model", "objectives", "train", "validate"}
+
+
+def test_a_family_that_there_is_not_is_one_line_with_the_nearest():
+    with pytest.raises(MemofastError, match=r"model has no kind 'lstm_fusio'; did you mean lstm_fusion\?$"):
+        fine_tuning_recipe.read("finetune-lstm", ["model.family=lstm_fusio"])
