@@ -3,8 +3,16 @@ two seeds."""
 
 import pytest
 import torch
+from rich.console import Console
 
-from memofast.data.demo import demo_corpus
+import memofast
+from memofast.data.demo import demo_corpus, open_corpus
+from memofast.inference.split_predictions import label_space_of, predict_split
+from memofast.metrics.class_scores import class_scores
+from memofast.metrics.predictions import Predictions
+from memofast.model.families import open_emotion_model
+from memofast.train import fine_tuning_recipe
+from memofast.train.fine_tuning_runs import answers_file, best_of, fine_tune, make_fine_tuning_plan
 from memofast.train.plan import make_plan
 from memofast.train.pre_training import PreTraining
 from memofast.train.processes import Processes
@@ -48,3 +56,29 @@ def test_it_beats_its_trivial_predictor(corpus, tmp_path, name, seed):
         torch.set_num_threads(threads)
     (score,) = state.scores.values()
     assert score["loss"] <= WANTED * score["trivial"], score
+
+
+@pytest.mark.slow
+def test_an_lstm_fusion_learns_and_says_the_same_once_it_is_saved(corpus, tmp_path):
+    overrides = [f"corpus={corpus}", "train.device=cpu", "train.epochs=1", "train.seeds=[1, 2]"]
+    overrides += ["modalities.train=[lva]", "modalities.evaluate=[lva, va]"]
+    plan = make_fine_tuning_plan(fine_tuning_recipe.read("finetune-lstm", overrides))
+    done = fine_tune(plan, tmp_path, Console(quiet=True))
+    split = open_corpus(str(corpus)).split("test")
+    for run in done:
+        kept = Predictions.load(answers_file(tmp_path / "fixed" / f"seed-{run['seed']}", "test", "lva"))
+        majority = 1 / len(kept.classes)  # UA of naming one class always
+        assert class_scores(kept.truth, kept.named, kept.classes)["ua"] >= majority + 0.2
+    best = best_of(done)["seed"]
+    kept = Predictions.load(answers_file(tmp_path / "fixed" / f"seed-{best}", "test", "va"))
+    model = open_emotion_model(tmp_path / "model")
+    again = predict_split(model, split, label_space_of(model), condition="va")
+    torch.testing.assert_close(torch.from_numpy(again.scores), torch.from_numpy(kept.scores))
+
+    predictor = memofast.load(tmp_path, device="cpu")
+    rows = {name: split.corpus.stores[name].read(split.ids[0])["rows"] for name in ("visual", "speech")}
+    (said,) = predictor.predict(features=rows)
+    assert list(said.probabilities.values()) == pytest.approx(kept.scores[0].tolist(), rel=1e-4, abs=1e-6)
+    rows["glove"] = split.corpus.streams["glove"][0].read(split.ids[0])["rows"]
+    (said,) = predictor.predict(features=rows)
+    assert said.modalities == ("text", "visual", "speech") and set(said.importance) == {"text", "visual", "speech"}
