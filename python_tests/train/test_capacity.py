@@ -6,10 +6,14 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 from runs import first_updates, small_corpus, small_recipe
 
-from memofast.data import Loader, epoch
+from memofast.data import Loader, epoch, write_corpus
+from memofast.data.batch import rounded_length
 from memofast.data.demo import demo_corpus
+from memofast.ops.philox import Purpose
+from memofast.store import FeatureWriter, TextWriter
 from memofast.train.plan import make_plan
 from memofast.train.pre_training import PreTraining
 from memofast.train.recipe import read
@@ -76,3 +80,33 @@ def test_a_corpus_of_words_beside_one_with_partners(tmp_path):
             read_of[micro_batch.corpus] += micro_batch.views[0].counts.get("matching", 0)
         assert {micro_batch.corpus for micro_batch in seen} == {"demo", "words"}
         assert read_of["demo"] > 0 and read_of["words"] == 0
+
+
+def test_partners_may_be_longer_together_than_any_sample(tmp_path):
+    with TextWriter(tmp_path / "text", cls_id=2, sep_id=3) as text, FeatureWriter(tmp_path / "visual", 8) as visual:
+        for id, words, faces in (("a", 50, 1), ("b", 2, 40), ("c", 30, 5), ("d", 1, 60)):
+            text.put(id, np.full(words, 9), np.arange(words))
+            visual.put(id, np.ones((faces, 8)))
+    stores = {name: tmp_path / name for name in ("text", "visual")}
+    write_corpus(tmp_path, "uneven", stores, {"train": ["a", "b"], "validation": ["c", "d"]})
+    lengths = {}
+    for kind, options in (("whole_word_mlm", "{}"), ("matching", "{replaced: [visual]}")):
+        plan = make_plan(read("demo", [f"corpora=[{{path: {tmp_path}}}]", f"objectives={{{kind}: {options}}}"]))
+        lengths[kind] = plan.capacity.longest, plan.validation_capacity.longest
+        samples = plan.parts[0].train.lengths, plan.parts[0].validation.lengths
+    own = tuple(rounded_length(int(of.sum(1).max())) for of in samples)
+    together = tuple(rounded_length(int(of.max(0).sum())) for of in samples)
+    assert (own, together) == ((64, 64), (96, 96))
+    assert lengths == {"whole_word_mlm": own, "matching": together}
+
+
+def test_partners_of_validation_are_drawn_for_it_alone(tmp_path):
+    corpus = demo_corpus(tmp_path / "demo", {"train": 20, "validation": 25})
+    plan = make_plan(read("demo", [f"corpora=[{{path: {corpus}}}]", "objectives={matching: {}}", "train.seed=5"]))
+    split, matching = plan.parts[0].validation, plan.objectives["matching"]
+    pool, everyone = np.flatnonzero(matching.eligible(split.facts)), np.arange(len(split))
+    wanted = matching.places(split, pool, everyone, 5, 0, Purpose.VALIDATION_PARTNER)["visual"]
+    wanted = np.where(np.isin(everyone, pool), wanted, everyone)
+    (views,) = zip(*PreTraining(plan).held_out[0].views(plan.objectives, 5), strict=True)
+    shown = torch.cat([view.batch.targets["visual_of"] for view in views])
+    assert shown.tolist() == split.keys[wanted].tolist()
