@@ -1,6 +1,9 @@
 """What an emotion model's outputs are, as transformers names it, and what is made of them."""
 
+import torch
 from torch import Tensor
+
+from memofast.data.batch import PackedBatch
 
 PROBLEMS = {
     "single": "single_label_classification",
@@ -19,3 +22,27 @@ def probabilities_of(logits: Tensor, kind: str) -> Tensor:
     if kind == "regression":
         return logits
     return logits.sigmoid() if kind == "multi" else logits.softmax(-1)
+
+
+class EmotionOutputs:
+    """What emotion models with an output per class, or for a value, have in common; beside `PreTrainedModel`."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return tuple(self.config.id2label[number] for number in range(self.config.num_labels))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.classes
+
+    @property
+    def kind(self) -> str:
+        """`single`, one class of several; `multi`, any number of them; `regression`, a value."""
+        return kind_of_problem(self.config.problem_type)
+
+    @torch.no_grad()
+    def probabilities(self, batch: PackedBatch) -> Tensor:
+        """Probabilities [B, classes] float32, of sum 1 where a sample has one class; of a regression the values
+        [B, 1]."""
+        return probabilities_of(self(batch).float(), self.kind)

@@ -14,7 +14,7 @@ from memofast.data.modality import FEATURES
 from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.lstm_fusion.configuration import LstmFusionConfig
-from memofast.model.problems import kind_of_problem, probabilities_of
+from memofast.model.problems import EmotionOutputs
 from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
 
 
@@ -54,7 +54,7 @@ class RowsLstm(nn.Module):
         return ends.index_put((present,), torch.cat([last[-2], last[-1]], 1).to(ends.dtype))
 
 
-class LstmFusionForEmotion(PreTrainedModel):
+class LstmFusionForEmotion(EmotionOutputs, PreTrainedModel):
     """Logits of emotion classes, or a value: W_2 relu(W_1 [ends of all LSTMs]), with dropout before both maps. Source:
     MMSA's late fusion LSTM."""
 
@@ -67,20 +67,6 @@ class LstmFusionForEmotion(PreTrainedModel):
         self.join = nn.Linear(2 * config.hidden_size * len(self.inputs), config.hidden_size)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the logits."""
-        return tuple(self.config.id2label[number] for number in range(self.config.num_labels))
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return self.classes
-
-    @property
-    def kind(self) -> str:
-        """`single`, one class of several; `multi`, any number of them; `regression`, a value."""
-        return kind_of_problem(self.config.problem_type)
 
     @property
     def reads(self) -> Mapping[str, int]:
@@ -133,12 +119,6 @@ class LstmFusionForEmotion(PreTrainedModel):
         place = site(layer, Place.HEAD, view.draw)
         keep = hidden_keep_mask(rng, place, view.batch.sample_keys, samples, *values.shape, p)
         return values * keep * keep_scale(p)
-
-    @torch.no_grad()
-    def probabilities(self, batch: PackedBatch) -> Tensor:
-        """Probabilities [B, classes] float32, of sum 1 where a sample has one class; of a regression the values [B,
-        1]."""
-        return probabilities_of(self(batch).float(), self.kind)
 
 
 def open_lstm_fusion(folder: Path) -> LstmFusionForEmotion:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from memofast.data.batch import PackedBatch
@@ -18,13 +17,13 @@ from memofast.model.memobert.encoder import ReadRows
 from memofast.model.memobert.heads import EmotionHead
 from memofast.model.memobert.pre_training import MemoBertModel, MemoBertPreTrainedModel, first_rows, is_bert
 from memofast.model.memobert.prompt import MemoBertForPrompt
-from memofast.model.problems import kind_of_problem, probabilities_of
+from memofast.model.problems import EmotionOutputs
 
 if TYPE_CHECKING:
     from typing import Self
 
 
-class MemoBertForEmotion(MemoBertPreTrainedModel):
+class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
     """Logits of emotion classes, or a value, from each sample's pooled [CLS] row. Source: MEmoBERT, arXiv 2111.00865,
     fine-tuning."""
 
@@ -33,32 +32,6 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
         self.memobert = MemoBertModel(config)
         self.emotion = EmotionHead(config)
         self.post_init()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the logits."""
-        return tuple(self.config.id2label[number] for number in range(self.config.num_labels))
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return self.classes
-
-    @property
-    def kind(self) -> str:
-        """`single`, one class of several; `multi`, any number of them; `regression`, a value."""
-        return kind_of_problem(self.config.problem_type)
-
-    @property
-    def reads(self) -> Mapping[str, int]:
-        return self.config.reads
-
-    @property
-    def streams(self) -> Mapping[str, str]:
-        return {}
-
-    @property
-    def longest(self) -> Mapping[str, int]:
-        return self.config.longest
 
     @classmethod
     def start(cls, path: str | os.PathLike, classes: Sequence[str], **overrides) -> Self:
@@ -81,12 +54,6 @@ class MemoBertForEmotion(MemoBertPreTrainedModel):
         view = View.of(seen)
         hidden = self.memobert.encode(view, rng, ReadRows.of(view.batch, [first_rows(view.batch)]))
         return self.emotion(self.memobert.pooled(hidden), view.batch.sample_keys, rng)
-
-    @torch.no_grad()
-    def probabilities(self, batch: PackedBatch) -> Tensor:
-        """Probabilities [B, classes] float32, of sum 1 where a sample has one class; of a regression the values [B,
-        1]."""
-        return probabilities_of(self(batch).float(), self.kind)
 
 
 def open_emotion_model(folder: Path) -> MemoBertForEmotion | MemoBertForPrompt:

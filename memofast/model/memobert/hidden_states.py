@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from memofast.model.memobert.pre_training import MemoBertModel
@@ -10,18 +9,6 @@ from memofast.model.memobert.pre_training import MemoBertModel
 
 class MemoBertStates(MemoBertModel):
     """`MemoBertModel` as a `family.Encoder`."""
-
-    @property
-    def reads(self) -> Mapping[str, int]:
-        return self.config.reads
-
-    @property
-    def streams(self) -> Mapping[str, str]:
-        return {}
-
-    @property
-    def longest(self) -> Mapping[str, int]:
-        return self.config.longest
 
     @property
     def width(self) -> int:

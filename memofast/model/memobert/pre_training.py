@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,21 @@ class MemoBertPreTrainedModel(PreTrainedModel):
 
     config_class = MemoBertConfig
     base_model_prefix = "memobert"
+
+    @property
+    def reads(self) -> Mapping[str, int]:
+        """As `family.Reader.reads`."""
+        return self.config.reads
+
+    @property
+    def streams(self) -> Mapping[str, str]:
+        """As `family.Reader.streams`; it reads none."""
+        return {}
+
+    @property
+    def longest(self) -> Mapping[str, int]:
+        """As `family.Reader.longest`."""
+        return self.config.longest
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

@@ -157,14 +157,6 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
         return tuple(self.config.id2label[number] for number in range(self.config.num_labels))
 
     @property
-    def reads(self) -> Mapping[str, int]:
-        return self.config.reads
-
-    @property
-    def streams(self) -> Mapping[str, str]:
-        return {}
-
-    @property
     def longest(self) -> Mapping[str, int]:
         """Of `text` without what the prompt adds."""
         return self.config.longest | {"text": self.config.longest["text"] - self.prompt.longest}
