@@ -62,6 +62,7 @@ def train(
     from rich.console import Console
 
     from memofast.errors import MemofastError
+    from memofast.sections import checked
     from memofast.text_emotion.merged_text import TextSource
     from memofast.text_emotion.training import EmotionTextRun, train_emotion_text
     from memofast.train.fine_tuning_recipe import Tuning
@@ -75,10 +76,12 @@ def train(
     for name, (given, known) in choices.items():
         if given not in known:
             raise MemofastError(f"--{name} is {', '.join(known)}, not {given!r}")
-    tuning = Tuning(
-        epochs=epochs, samples=samples, lr=lr, validations=validations, patience=patience, metric=metric,
-        class_weights=class_weights, smoothing=smoothing, precision=precision, device=device,
-    )  # fmt: skip
+    asked = {
+        "epochs": epochs, "samples": samples, "lr": lr, "validations": validations, "patience": patience,
+        "metric": metric, "class_weights": class_weights, "smoothing": smoothing, "precision": precision,
+        "device": device, "seeds": [seed],
+    }  # fmt: skip
+    tuning = checked(asked, "emotion-text train", Tuning)
     sources, held_out = ([TextSource.parse(given) for given in list_] for list_ in (corpora, evaluated or []))
     chosen = EmotionTextRun(sources, held_out, init, out, vocab, classes, validation, validate_on, tuning, seed)
     train_emotion_text(chosen, Console(highlight=False, soft_wrap=True))

@@ -44,4 +44,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main, "python -m memofast.extract")
+    run(main, "memofast extract")

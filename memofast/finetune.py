@@ -87,4 +87,4 @@ def _conclude(plan: FineTuningPlan, folder: Path, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    run(main, "python -m memofast.finetune")
+    run(main, "memofast finetune")

@@ -29,7 +29,7 @@ def main(
     """
     from memofast.train import recipe as recipes
     from memofast.train.dry_run import describe
-    from memofast.train.folder import make_folder, recipe_of, write_recipe
+    from memofast.train.folder import make_folder, recipe_of
     from memofast.train.plan import make_plan
     from memofast.train.processes import Processes
     from memofast.train.recipe_file import split_arguments
@@ -47,8 +47,6 @@ def main(
     try:
         plan = make_plan(chosen)
         folder = resume or processes.from_first(make_folder(name) if processes.first else None)
-        if processes.first:
-            write_recipe(folder, plan)
         train(plan, folder, processes)
     finally:
         processes.leave()

@@ -244,6 +244,15 @@ def test_resume_mistakes(finished, tmp_path):
         main(["demo"], resume=run)
 
 
+@pytest.mark.parametrize("change", ["model.hidden_size=64", "train.groups={'heads.*': {lr: 0.5}}"])
+def test_a_refused_resume_leaves_the_run_as_it_was(finished, tmp_path, change):
+    run = shutil.copytree(the_run(finished[0]), tmp_path / "run")
+    before = (run / "config.yaml").read_bytes()
+    result = pretrain(tmp_path, "--resume", run, change)
+    assert result.returncode == 2 and "resume with the run's own" in one_line(result)
+    assert (run / "config.yaml").read_bytes() == before
+
+
 def test_resume_of_another_architecture(finished, tmp_path):
     run = tmp_path / "copy"
     shutil.copytree(the_run(finished[0]), run)

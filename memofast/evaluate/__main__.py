@@ -4,4 +4,4 @@ from memofast.cli import run
 from memofast.evaluate.command import main
 
 if __name__ == "__main__":
-    run(main, "python -m memofast.evaluate")
+    run(main, "memofast evaluate")

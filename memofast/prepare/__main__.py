@@ -4,4 +4,4 @@ from memofast.cli import run
 from memofast.prepare.command import main
 
 if __name__ == "__main__":
-    run(main, "python -m memofast.prepare")
+    run(main, "memofast prepare")

@@ -19,6 +19,7 @@ from transformers.utils import logging
 from memofast.cpu import limit_compiled_products
 from memofast.data import Corpus, Split, Stream
 from memofast.data.emotion_labels import target_classes
+from memofast.devices import device_of_rank
 from memofast.errors import MemofastError
 from memofast.files import write_json
 from memofast.inference.split_predictions import label_space_of, predict_split, truth_of
@@ -29,6 +30,7 @@ from memofast.model.folder import model_type
 from memofast.prepare.sources.splits import TRAIN
 from memofast.prepare.text.word_pieces import WordPieces, copy_vocabulary
 from memofast.text_emotion.merged_text import VALIDATION, MergeCounts, TextSource, merge
+from memofast.train import device_faults
 from memofast.train.fine_tuning import FineTuning
 from memofast.train.fine_tuning_recipe import Tuning
 from memofast.train.processes import Processes
@@ -79,13 +81,15 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
     validation = corpus.split(VALIDATION)
     limit_compiled_products()
     task = FineTuning(model, [Stream(corpus.split(TRAIN))], validation, run.tuning, run.seed)
-    trainer = Trainer(task, run.out, Processes(), "run the same command again to go on")
+    with device_faults.explained(run.out, device_of_rank(run.tuning.device)):
+        trainer = Trainer(task, run.out, Processes(), "run the same command again to go on")
     console.print(
         f"{run.tuning.epochs} epochs of {task.per_epoch:,} updates, {trainer.precision} on {trainer.device.type}, "
         f"best by {run.tuning.metric} on validation"
     )
-    state = trainer.run()
-    trainer.keep_best()
+    with device_faults.explained(run.out, trainer.device, trainer.state):
+        state = trainer.run()
+        trainer.keep_best()
     _save(model, run)
     report = {
         "classes": list(classes),

@@ -87,7 +87,8 @@ class Checkpoints:
     def load(self, step: int, learner: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
         """Bring model, objectives and optimiser to a checkpoint's state. Returns: its `trainer.json`.
 
-        Raises: `MemofastError` where the checkpoint is of another architecture or cannot be read.
+        Options of the optimiser stay those that it has. Raises: `MemofastError` where the checkpoint is of another
+        architecture or other groups of parameters, or cannot be read.
         """
         folder = self.path(step)
         try:
@@ -102,11 +103,27 @@ class Checkpoints:
             ) from None
         _check_architecture(folder, weights, learner.model.state_dict())
         _check_architecture(folder, objectives, objectives_state(learner))
+        _take_options(folder, state["param_groups"], optimiser.param_groups)
         learner.model.load_state_dict(weights)
         if objectives:
             learner.objectives.load_state_dict(objectives)
         optimiser.load_state_dict(state)
         return trainer
+
+
+def _take_options(folder: Path, saved: list[dict], own: list[dict]) -> None:
+    """Let saved groups of parameters have the options of the run that goes on.
+
+    Raises: `MemofastError` where they are other groups.
+    """
+    kept, asked = ([(of.get("name", ""), len(of["params"])) for of in groups] for groups in (saved, own))
+    if kept != asked:
+        raise MemofastError(
+            f"checkpoint {folder} was trained in other groups of parameters ({kept}, now {asked}); "
+            "resume with the run's own train.groups and objectives"
+        )
+    for before, now in zip(saved, own, strict=True):
+        before.update({name: value for name, value in now.items() if name != "params"})
 
 
 def objectives_state(learner: nn.Module) -> dict[str, torch.Tensor]:

@@ -87,7 +87,14 @@ class Tuning(Training):
     smoothing: float = Field(0.0, ge=0, lt=1)
     hide: float = Field(0.0, ge=0, lt=1)
     hide_columns: float = Field(0.0, ge=0, lt=0.99)
-    seeds: list[int] = Field([42], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([42], min_length=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: list[int]) -> list[int]:
+        if repeated := [seed for number, seed in enumerate(seeds) if seed in seeds[:number]]:
+            raise ValueError(f"seed {repeated[0]} is given twice")
+        return seeds
 
     def options(self, seed: int, samples: int, world: int) -> tuple[Train, int]:
         """The options of a trainer for one seed, and its updates per epoch. samples: to train on; world: processes."""

@@ -42,6 +42,7 @@ from memofast.train.fold_parts import (
     share_of_classes,
     trivial_answers,
 )
+from memofast.train.optimisation import parameter_groups
 from memofast.train.processes import Processes
 from memofast.train.trainer import Trainer
 
@@ -122,6 +123,7 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     if metric and metric not in METRICS[target.kind]:
         raise MemofastError(f"train.metric {metric!r}{nearest(metric, METRICS[target.kind])}")
     model = start_model(recipe, target, folds[0].train)
+    parameter_groups(model, recipe.train)
     for part in filter(None, (folds[0].train, folds[0].validation, folds[0].test)):
         check_words(model, part)
     given = recipe.modalities

@@ -22,20 +22,27 @@ def parameter_groups(learner: nn.Module, train: Train) -> list[dict]:
     """
     norms = {id(p) for module in learner.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
     found = {("", True): _group("", 1.0, train.weight_decay), ("", False): _group("", 1.0, 0.0)}
-    for name, parameter in learner.named_parameters():
-        own = name.removeprefix("model.")
-        decayed = id(parameter) not in norms and not name.endswith("bias")
+    named = [(name, name.removeprefix("model."), parameter) for name, parameter in learner.named_parameters()]
+    for name, own, parameter in named:
         pattern = next((pattern for pattern in train.groups if fnmatchcase(own, pattern)), "")
         chosen = train.groups.get(pattern, Group())
-        if name.startswith("objectives."):
-            pattern, decayed = pattern or "objectives", False
-        decay = 0.0 if not decayed else train.weight_decay if chosen.weight_decay is None else chosen.weight_decay
-        group = found.setdefault((pattern, decayed), _group(pattern, chosen.lr, decay))
+        of_objective = name.startswith("objectives.")
+        decayed = not of_objective and id(parameter) not in norms and not name.endswith("bias")
+        asked = train.weight_decay if chosen.weight_decay is None else chosen.weight_decay
+        decay = asked if decayed else 0.0
+        key = pattern or ("objectives" if of_objective else ""), decayed
+        group = found.setdefault(key, _group(key[0], chosen.lr, decay))
         group["params"].append(parameter)
-    if unused := [pattern for pattern in train.groups if not any(pattern == name for name, _ in found)]:
-        raise MemofastError(
-            f"train.groups.{unused[0]}: no parameter has such a name; they are named as in model.safetensors"
-        )
+    for pattern, chosen in train.groups.items():
+        if chosen.weight_decay and (pattern, False) in found and (pattern, True) not in found:
+            raise MemofastError(
+                f"train.groups.{pattern}: weight_decay {chosen.weight_decay} would do nothing; biases, LayerNorms and "
+                "parameters of objectives have none"
+            )
+        if not any(pattern == name for name, _ in found):
+            taken = any(fnmatchcase(own, pattern) for _, own, _ in named)
+            reason = "patterns before it fit all its parameters" if taken else "no parameter has such a name"
+            raise MemofastError(f"train.groups.{pattern}: {reason}; they are named as in model.safetensors")
     return list(found.values())
 
 

@@ -22,6 +22,7 @@ from memofast.model.memobert.pre_training import is_bert
 from memofast.model.memobert.sizes import check_sizes, sizes_of
 from memofast.objectives import Objective
 from memofast.ops.philox import Purpose
+from memofast.train.optimisation import parameter_groups
 from memofast.train.recipe import CorpusEntry, Recipe, Rows, Train
 
 
@@ -77,6 +78,9 @@ def make_plan(recipe: Recipe) -> Plan:
     parts = [_part(recipe, entry, corpus, config, built) for entry, corpus in zip(recipe.corpora, corpora, strict=True)]
     _check_objectives(parts, built)
     train = recipe.train
+    if train.groups:
+        with torch.device("meta"):  # names alone
+            parameter_groups(objectives.Learner(MemoBertForPreTraining(config), built), train)
     capacity = _training_capacity(_streams(train, parts, built), train.samples, train.rows)
     validation_capacity = _capacity(
         [part.validation for part in parts], train.samples, any(one.partners for one in built.values())

@@ -35,7 +35,7 @@ class Rows(Section):
 
 class Group(Section):
     """Parameters that are trained otherwise. lr: what the learning rate is multiplied with; weight_decay: None: that of
-    all."""
+    all; biases, LayerNorms and parameters of objectives have none."""
 
     lr: float = Field(1.0, ge=0)
     weight_decay: float | None = Field(None, ge=0)

@@ -53,8 +53,7 @@ def write_report(folder: Path, plan: Plan, state: State, environment: dict) -> N
     if state.best_value is not None:
         lines += [
             f"The checkpoint of update {state.best} was chosen on split `{split}`: lowest mean over objectives (by "
-            "share) of the loss divided "
-            f"by the trivial predictor's, {state.best_value:.4f}. No test data was read.",
+            f"share) {_ratio_or_loss(state)}, {state.best_value:.4f}. No test data was read.",
             "",
             f"Losses there ({title(plan, state)}):",
             "",
@@ -63,6 +62,16 @@ def write_report(folder: Path, plan: Plan, state: State, environment: dict) -> N
     if curves:
         lines += [f"![losses]({CURVES})", ""]
     replace_file(folder / "report.md", "\n".join(lines).encode())
+
+
+def _ratio_or_loss(state: State) -> str:
+    """What `validation.relative_loss` took the mean of."""
+    with_trivial = [objective for (_, objective), values in state.scores.items() if "trivial" in values]
+    if not with_trivial:
+        return "of the loss, as none has a trivial predictor"
+    without = sorted({objective for _, objective in state.scores} - set(with_trivial))
+    left_out = f", {', '.join(without)} left out, as without one" if without else ""
+    return f"of the loss divided by the trivial predictor's{left_out}"
 
 
 def _draw(folder: Path, plan: Plan) -> bool:

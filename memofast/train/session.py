@@ -12,6 +12,7 @@ from memofast.cpu import limit_compiled_products
 from memofast.devices import device_of_rank
 from memofast.train import device_faults
 from memofast.train import trivial_table as table
+from memofast.train.folder import write_recipe
 from memofast.train.plan import Plan
 from memofast.train.pre_training import PreTraining
 from memofast.train.processes import Processes
@@ -32,9 +33,9 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
     device = device_of_rank(plan.recipe.train.device, processes.local_rank)
     with device_faults.explained(folder, device):
         trainer = Trainer(PreTraining(plan), folder, processes)
+    if processes.first:
+        write_recipe(folder, plan)  # once the checkpoint fits it: a run whose recipe does not could never go on
     console = Console(stderr=True, quiet=not processes.first, highlight=False, soft_wrap=True)
-    for difference in trainer.differences:
-        console.print(f"warning: {difference}; the run will not repeat an uninterrupted one bit for bit")
     parameters = sum(parameter.numel() for parameter in trainer.learner.parameters())
     begin = f"goes on after update {trainer.state.step}" if trainer.state.step else "begins"
     console.print(f"{folder} {begin}: {parameters:,} parameters, {trainer.precision} on {trainer.device.type}")
@@ -50,4 +51,6 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
             write_report(folder, plan, trainer.state, trainer.environment)
     if processes.first:
         table.show(cells(plan, trainer.state), title(plan, trainer.state))
-        print(f"report: {folder / 'report.md'}\nbest checkpoint: {trainer.checkpoints.path(trainer.state.best)}")
+        print(f"report: {folder / 'report.md'}")
+        if trainer.state.best is not None:
+            print(f"best checkpoint: {trainer.checkpoints.path(trainer.state.best)}")

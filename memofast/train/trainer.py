@@ -72,6 +72,8 @@ class Trainer:
         progress = Progress(self.options.updates, self.state.step, visible=self.processes.first, name=self.task.title)
         loader = self._loader()
         left = self.options.updates - self.state.step
+        for difference in self.differences:
+            progress.say(f"warning: {difference}; the run will not repeat an uninterrupted one bit for bit")
         with Stop() as stop, progress, closing(self.step), closing(iter(loader)) as updates:
             mark = time.perf_counter()
             for update in islice(updates, left):
@@ -263,10 +265,11 @@ class Trainer:
         if not steps:
             return State()
         saved = self.checkpoints.load(steps[-1], self.learner, self.optimiser)
+        before = saved.get("environment", {})
         self.differences = [
-            f"{name} was {saved['environment'].get(name)}, is {value}"
+            f"{name} was {before.get(name, 'not noted')}, is {value}"
             for name, value in self.environment.items()
-            if saved["environment"].get(name) != value
+            if before.get(name) != value
         ]
         return State.from_json(saved)
 
@@ -303,6 +306,5 @@ def _not_finite(done: _Done, sums: dict) -> str:
     shown = ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")
     what = f"loss of {', '.join(sorted(set(bad)))}" if bad else f"gradient of {', '.join(sorted({o for _, o in sums}))}"
     return (
-        f"{what} is not finite at update {done.step}, samples {shown}; "
-        "check these samples, or resume with a lower train.lr"
+        f"{what} is not finite at update {done.step}, samples {shown}; check these samples, or lower the learning rate"
     )

@@ -138,3 +138,32 @@ def test_a_checkpoint_of_other_objectives_is_refused(tmp_path):
     checkpoints.save(2, contrast, stepped(contrast), {})
     with pytest.raises(MemofastError, match=r"another architecture \(only the checkpoint has view_contrast"):
         checkpoints.load(2, plain, adamw(plain, Train()))
+
+
+def test_other_groups_are_refused_before_anything_is_loaded(tmp_path, learner, optimiser):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, learner, optimiser, {"step": 3, "best": 3})
+    other = learner_of()
+    before = {name: value.clone() for name, value in other.model.state_dict().items()}
+    grouped = adamw(other, Train(groups={"heads.*": {"lr": 0.5}}))
+    with pytest.raises(MemofastError, match=r"other groups of parameters.*train\.groups") as error:
+        checkpoints.load(3, other, grouped)
+    assert "\n" not in str(error.value)
+    assert all(torch.equal(value, before[name]) for name, value in other.model.state_dict().items())
+
+
+def test_options_of_the_optimiser_are_those_asked_for_now(tmp_path, learner):
+    groups = {"memobert.pooler.*": {"lr": 0.5}}
+    optimiser = adamw(learner, Train(groups=groups))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, learner, optimiser, {"step": 3, "best": 3})
+    changed = Train(
+        weight_decay=0.5, eps=1e-3, betas=(0.5, 0.6), groups={"memobert.pooler.*": {"lr": 0.25, "weight_decay": 0.1}}
+    )
+    other = learner_of()
+    restored = adamw(other, changed)
+    checkpoints.load(3, other, restored)
+    found = {(group["name"], group["weight_decay"]): group for group in restored.param_groups}
+    assert set(found) == {("", 0.5), ("", 0.0), ("memobert.pooler.*", 0.1), ("memobert.pooler.*", 0.0)}
+    assert all((group["eps"], group["betas"]) == (1e-3, (0.5, 0.6)) for group in restored.param_groups)
+    assert found["memobert.pooler.*", 0.1]["factor"] == 0.25

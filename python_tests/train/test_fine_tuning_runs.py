@@ -287,7 +287,7 @@ def test_of_several_micro_batches_the_one_that_is_not_finite_is_named(recipe, co
     line = str(error.value)
     assert line.startswith("loss of emotion is not finite at update ") and "\n" not in line
     named = re.findall(r"s\d\d", line[line.index("samples") :])
-    assert "s13" in named and len(named) == 4 and "resume with a lower train.lr" in line
+    assert "s13" in named and len(named) == 4 and "lower the learning rate" in line
 
 
 def test_the_best_of_runs_of_which_some_have_no_score():

@@ -101,9 +101,21 @@ def test_named_groups_have_a_rate_and_a_decay_of_their_own():
 
 
 def test_a_group_of_objectives_never_decays():
-    train = Train(weight_decay=0.3, groups={"objectives.*": {"lr": 3.0, "weight_decay": 0.1}})
+    train = Train(weight_decay=0.3, groups={"objectives.*": {"lr": 3.0}})
     factor, decay, names = named_groups(learner_of("view_contrast"), train)["objectives.*", False]
     assert (factor, decay, names) == (3.0, 0.0, ["objectives.view_contrast.log_scale"])
+
+
+@pytest.mark.parametrize("pattern", ["objectives.*", "*.bias", "*norm.weight"])
+def test_a_decay_that_would_do_nothing_is_refused(pattern):
+    with pytest.raises(MemofastError, match=r"weight_decay 0\.1 would do nothing"):
+        adamw(learner_of("view_contrast"), Train(groups={pattern: {"weight_decay": 0.1}}))
+
+
+def test_a_pattern_whose_parameters_others_have_is_told_apart():
+    groups = {"heads.*": {}, "heads.words.*": {"lr": 2.0}}
+    with pytest.raises(MemofastError, match=r"groups\.heads\.words\.\*: patterns before it fit all its parameters"):
+        adamw(learner_of(), Train(groups=groups))
 
 
 def test_a_pattern_that_no_parameter_has_is_named():

@@ -90,3 +90,12 @@ def test_defaults_name_every_section():
 def test_a_family_that_there_is_not_is_one_line_with_the_nearest():
     with pytest.raises(MemofastError, match=r"model has no kind 'lstm_fusio'; did you mean lstm_fusion\?$"):
         fine_tuning_recipe.read("finetune-lstm", ["model.family=lstm_fusio"])
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"), [("[-1]", "greater than or equal to 0"), ("[3, 4, 3]", "seed 3 is given")]
+)
+def test_seeds_are_checked_where_they_are_read(seeds, message):
+    with pytest.raises(MemofastError, match=message) as error:
+        fine_tuning_recipe.read("finetune-demo", [f"train.seeds={seeds}"])
+    assert "train.seeds" in str(error.value) and "\n" not in str(error.value)
