@@ -21,13 +21,14 @@ from memofast.train.trainer import Trainer
 
 # of the trivial predictor's loss: ln 2, a uniform guess over a clip's shuffled places, ln of a batch's samples
 WANTED = 0.95
-UPDATES = {"matching": 60, "visual_order": 300, "speech_order": 300, "view_contrast": 30}
-# matching: faces alone are another clip's; weights begin large enough for products of inputs, for which those of BERT's
-# size would need far longer
+UPDATES = {"matching": 500, "visual_order": 300, "speech_order": 300, "view_contrast": 30}
+# matching asks for products of words' and faces' emotions: weights begin large enough for them, and decay fast enough
+# that 1,600 clips are not learned by heart first
 OPTIONS = {
     "matching": [
-        "objectives.matching.replaced=[visual]", "model.hidden_size=64", "model.intermediate_size=256",
-        "model.initializer_range=0.15", "train.lr=1e-3", "train.warmup=20",
+        "model.hidden_size=64", "model.num_hidden_layers=1", "model.intermediate_size=64",
+        "model.initializer_range=0.15", "model.hidden_dropout_prob=0", "train.samples=64", "train.lr=3e-3",
+        "train.weight_decay=1",
     ],
 }  # fmt: skip
 
