@@ -308,6 +308,14 @@ void bind_masks(py::module_& m) {
         for (int lane = 0; lane < 8; ++lane) lanes.append(host::lane16(words, lane));
         return py::make_tuple(words.word[0], words.word[1], words.word[2], words.word[3], lanes);
     });
+    m.def("sample_words", [](Object rng, uint32_t purpose, uint32_t site, Object sample_keys, Object out) {
+        const Tensor keys = tensor_of(sample_keys), words = tensor_of(out);
+        const auto key = host::stream_key(tensor_of(rng).as<int64_t>(), purpose, site);
+        for (int64_t sample = 0; sample < keys.size[0]; ++sample) {
+            const auto drawn = host::draw(key, keys.as<int64_t>()[sample], 0, 0);
+            for (int word = 0; word < 4; ++word) words.as<int64_t>()[4 * sample + word] = drawn.word[word];
+        }
+    });
     m.def("below", [](uint32_t word, uint32_t n) { return host::below(word, n); });
 }
 

@@ -1,17 +1,22 @@
-"""Runs as a user starts them: a small demo corpus, a small recipe, the program in a process of its own."""
+"""Runs as a user starts them: a small demo corpus, a small recipe, the program in this process, which need not import
+everything again, or in processes of its own where it is killed, stopped or one of several."""
 
+import io
 import os
 import subprocess
 import sys
 import time
-from contextlib import closing
+import traceback
+from contextlib import chdir, closing, redirect_stderr, redirect_stdout
 from itertools import islice
 from pathlib import Path
+from unittest import mock
 
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from memofast import cli
 from memofast.data import Loader, Update
 from memofast.data.demo import demo_corpus, vocabulary
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
@@ -71,15 +76,38 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def pretrain(folder: Path, *arguments: object, ranks: int = 1, **extra: str) -> subprocess.CompletedProcess:
-    return _ended(folder, command(*arguments, ranks=ranks), extra)
+    return _ended(folder, "pretrain", arguments, ranks, extra)
 
 
 def finetune(folder: Path, *arguments: object, ranks: int = 1, **extra: str) -> subprocess.CompletedProcess:
-    return _ended(folder, command(*arguments, ranks=ranks, program="finetune"), extra)
+    return _ended(folder, "finetune", arguments, ranks, extra)
 
 
-def _ended(folder: Path, command: list[str], extra: dict[str, str]) -> subprocess.CompletedProcess:
-    return subprocess.run(command, cwd=folder, env=environment(**extra), capture_output=True, text=True, timeout=300)
+def _ended(folder: Path, program: str, arguments: tuple, ranks: int, extra: dict) -> subprocess.CompletedProcess:
+    if ranks == 1:
+        return here(folder, program, *arguments, **extra)
+    line = command(*arguments, ranks=ranks, program=program)
+    return subprocess.run(line, cwd=folder, env=environment(**extra), capture_output=True, text=True, timeout=300)
+
+
+def here(folder: Path, program: str, *arguments: object, **extra: str) -> subprocess.CompletedProcess:
+    """`memofast PROGRAM` in this process, with `folder` as the working directory."""
+    line = ["memofast", program, *map(str, arguments)]
+    out, error, code, threads = io.StringIO(), io.StringIO(), 0, torch.get_num_threads()
+    with (
+        chdir(folder), redirect_stdout(out), redirect_stderr(error), mock.patch.object(sys, "argv", line),
+        mock.patch.dict(os.environ, extra),
+    ):  # fmt: skip
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        except Exception:
+            code = 1
+            traceback.print_exc()
+        finally:
+            torch.set_num_threads(threads)
+    return subprocess.CompletedProcess(line, code, out.getvalue(), error.getvalue())
 
 
 def start(folder: Path, *arguments: object, program: str = "pretrain") -> subprocess.Popen:

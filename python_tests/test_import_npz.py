@@ -1,9 +1,8 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from runs import here
 
 from memofast.data import Corpus
 from memofast.prepare.sources.npz import FER_PLUS
@@ -46,12 +45,13 @@ def original(tmp_path):
 
 
 def run(tmp_path, *options):
-    here = {"captions": "captions.json", "out": "out", "vocabulary": "vocab.txt", "visual": "faces", "speech": "speech"}
-    here |= dict(zip(options[::2], options[1::2], strict=True))
-    command = [sys.executable, "-m", "memofast.import_npz", "--name", "film"]
-    for option, value in here.items():
-        command += [f"--{option}", value if option == "validation" else str(tmp_path / value)]
-    return subprocess.run(command, capture_output=True, text=True)
+    paths = {"captions": "captions.json", "out": "out", "vocabulary": "vocab.txt"}
+    paths |= {"visual": "faces", "speech": "speech"}
+    paths |= dict(zip(options[::2], options[1::2], strict=True))
+    given: list[object] = ["--name", "film"]
+    for option, value in paths.items():
+        given += [f"--{option}", value if option == "validation" else str(tmp_path / value)]
+    return here(tmp_path, "import-npz", *given)
 
 
 def test_import_writes_a_corpus_and_counts_what_it_leaves_out(tmp_path, original):

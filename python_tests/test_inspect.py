@@ -1,16 +1,13 @@
 import json
-import subprocess
-import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
+from runs import here
 
 from memofast.data.demo import demo_corpus
 
-
-def inspect(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "memofast.inspect", *map(str, arguments)], capture_output=True, text=True
-    )
+inspect = partial(here, Path(), "inspect")
 
 
 @pytest.fixture(scope="module")

@@ -4,26 +4,18 @@ table."""
 import importlib.util
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from runs import here
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 OBJECTIVES = {"whole_word_mlm", "span_visual_regression", "span_visual_emotion", "span_speech_regression"}
 
 
 def run(folder: Path, module: str, *arguments: object) -> str:
-    result = subprocess.run(
-        [sys.executable, "-m", f"memofast.{module}", *map(str, arguments)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-    )
+    result = here(folder, module, *arguments)
     assert result.returncode == 0, f"memofast.{module} {arguments}\n{result.stdout}\n{result.stderr}"
     return result.stdout
 

@@ -217,7 +217,7 @@ class Corpus:
         """Values per row as stored, of `visual`, `speech` or a stream; 0 where the corpus has none. Batches pad it to a
         multiple of 8."""
         store = self.streams[modality][0] if modality in self.streams else self.stores.get(modality)
-        return store.columns["rows"][1] if store else 0
+        return store.columns["rows"][1] if store is not None else 0
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -233,9 +233,29 @@ class Corpus:
         if name not in self.description["splits"]:
             raise MemofastError(f"corpus {self.path} has no split {name!r}; it has {', '.join(self.splits) or 'none'}")
         file = self.path / self.description["splits"][name]["file"]
-        if not file.is_file():
-            raise MemofastError(f"corpus {self.path}: {file} of split {name} is missing: restore it")
-        return Split.of_ids(self, name, file.read_text().splitlines(), longest)
+        ids, count = read_lines(file), self.description["splits"][name]["samples"]
+        split = Split.of_ids(self, name, ids, longest)
+        if len(ids) != count:
+            raise MemofastError(
+                f"{file} lists {len(ids):,} samples, {self.path / CORPUS} says {count:,}: restore the one that is wrong"
+            )
+        return split
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file that names samples, which end at line feeds alone. Raises: `MemofastError` for a file that
+    is missing or no UTF-8, and for an empty line."""
+    try:
+        lines = path.read_bytes().decode().split("\n")
+    except OSError as error:
+        raise MemofastError(f"{path} cannot be read ({error.strerror}): restore it") from None
+    except UnicodeDecodeError as error:
+        raise MemofastError(f"{path} is no UTF-8 ({error}): restore it") from None
+    if lines[-1] == "":
+        lines.pop()
+    if "" in lines:
+        raise MemofastError(f"line {lines.index('') + 1} of {path} is empty: take it out")
+    return lines
 
 
 @dataclass(eq=False)
@@ -260,11 +280,15 @@ class Split:
         cls, corpus: Corpus, name: str, ids: list[str], longest: tuple[int | None, ...] = (None, None, None)
     ) -> "Split":
         """These samples, see `Corpus.split`."""
-        if missing := next((id for id in ids if id not in corpus.stores["text"].rows_of), None):
+        missing = next((id for id in ids if id not in corpus.stores["text"].rows_of), None)
+        if missing is not None:
             raise MemofastError(
                 f"id {missing!r} of split {name} is not in store {corpus.stores['text'].path}: prepare it or take it "
                 "out of the split"
             )
+        if len(set(ids)) < len(ids):
+            repeated = next(id for number, id in enumerate(ids) if id in ids[:number])
+            raise MemofastError(f"split {name} of corpus {corpus.path} names sample {repeated!r} twice")
         lengths = np.zeros((len(ids), len(MODALITIES)), np.int32)
         for column, modality in enumerate(MODALITIES):
             if modality in corpus.stores:

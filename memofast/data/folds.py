@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from memofast.data.corpus import CORPUS, Corpus, Split, sample_key
+from memofast.data.corpus import CORPUS, Corpus, Split, read_lines, sample_key
 from memofast.errors import MemofastError
 from memofast.files import replace_file, write_json
 
@@ -26,7 +26,8 @@ def write_groups(path: str | Path, name: str, group_of: Mapping[str, str]) -> No
     Raises: `MemofastError` for an id that the corpus does not have.
     """
     corpus = Corpus.open(path)
-    if foreign := next((id for id in group_of if id not in corpus.stores["text"].rows_of), None):
+    foreign = next((id for id in group_of if id not in corpus.stores["text"].rows_of), None)
+    if foreign is not None:
         raise MemofastError(f"corpus {path} has no sample {foreign!r}; groups name its samples only")
     file = f"groups/{name}.tsv"
     _write(corpus, file, [f"{id}\t{group}" for id, group in group_of.items()])
@@ -39,8 +40,15 @@ def read_groups(corpus: Corpus, name: str) -> dict[str, str]:
     groups = corpus.description.get("groups", {})
     if name not in groups:
         raise MemofastError(f"corpus {corpus.path} has no groups {name!r}; it has {', '.join(groups) or 'none'}")
-    lines = (corpus.path / groups[name]).read_text().splitlines()
-    return dict(line.split("\t", 1) for line in lines)
+    found = {}
+    for number, line in enumerate(read_lines(corpus.path / groups[name]), 1):
+        id, tab, group = line.partition("\t")
+        if not tab or id in found:
+            raise MemofastError(
+                f"line {number} of {corpus.path / groups[name]} is not ID, tab, GROUP of another sample: {line!r}"
+            )
+        found[id] = group
+    return found
 
 
 def write_folds(path: str | Path, scheme: str, folds: Sequence[Fold], by: str | None = None) -> None:
@@ -72,7 +80,7 @@ def read_fold(corpus: Corpus, scheme: str, number: int) -> dict[str, Split]:
     folder = corpus.path / "folds" / scheme / f"{number:02}"
     files = {part: folder / f"{part}.txt" for part in PARTS}
     return {
-        part: Split.of_ids(corpus, f"{scheme}-{number:02}/{part}", file.read_text().splitlines())
+        part: Split.of_ids(corpus, f"{scheme}-{number:02}/{part}", read_lines(file))
         for part, file in files.items()
         if file.is_file()
     }

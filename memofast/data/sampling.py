@@ -13,7 +13,7 @@ from memofast.data.batch import Capacity
 from memofast.data.corpus import Split
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.errors import MemofastError
-from memofast.ops.philox import Purpose, draw, stream_key
+from memofast.ops.philox import Purpose, sample_words
 
 
 def shuffled(keys: np.ndarray, seed: int, epoch: int, site: int = 0) -> np.ndarray:
@@ -22,9 +22,8 @@ def shuffled(keys: np.ndarray, seed: int, epoch: int, site: int = 0) -> np.ndarr
 
     Args: keys [n] int64 sample keys. site: which stream of the corpus this is. Returns: [n] int64.
     """
-    rng = torch.tensor([seed, epoch], dtype=torch.int64)
-    zero = torch.zeros(1, dtype=torch.int64)
-    words = draw(stream_key(rng, Purpose.SHUFFLE, site), torch.from_numpy(keys), zero, zero).numpy().astype(np.uint64)
+    words = sample_words(torch.tensor([seed, epoch]), Purpose.SHUFFLE, site, torch.from_numpy(keys))
+    words = words.numpy().astype(np.uint64)
     return np.argsort((words[:, 1] << np.uint64(32)) | words[:, 0], kind="stable")
 
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from memofast.data import Corpus, Split
+from memofast.data.conditions import modalities_of
 from memofast.errors import MemofastError
 from memofast.evaluate.origin import Origin, origin_of
 from memofast.inference.split_predictions import label_space_of, predict_split, truth_of
-from memofast.metrics.predictions import Predictions
-from memofast.model.compatibility import check_widths, check_words
+from memofast.metrics.predictions import Predictions, is_known
+from memofast.model.compatibility import check_longest, check_widths, check_words
 from memofast.model.families import open_emotion_model
 from memofast.model.family import EmotionModel
 from memofast.objectives.label_space import VALUE, LabelSpace
@@ -80,8 +79,7 @@ def own_labels(corpus: Corpus, kind: str) -> LabelSpace:
 def check_labelled(split: Split, target: LabelSpace) -> None:
     """Raises: `MemofastError` where no sample of a split has a label that counts."""
     truth = truth_of(split, target)
-    known = {"single": lambda: truth >= 0, "regression": lambda: np.isfinite(truth), "multi": lambda: truth >= 0}
-    if not known[target.kind]().any():
+    if not is_known(target.kind, truth).any():
         what = "value" if target.classes == (VALUE,) else "label that the model has a class for"
         raise MemofastError(
             f"no sample of split {split.name} of corpus {split.corpus.path} has a {what}; "
@@ -93,5 +91,6 @@ def predict_on(opened: Opened, split: Split, target: LabelSpace, conditions: Seq
     """Predictions by condition. Raises: `MemofastError` where a split has no labels, or predictions are not finite."""
     check_widths(opened.model, opened.path, split.corpus)
     check_words(opened.model, split)
+    check_longest(opened.model, split, modalities_of("".join(conditions)))
     check_labelled(split, target)
     return {condition: predict_split(opened.model, split, target, "fp32", condition) for condition in conditions}

@@ -57,5 +57,5 @@ def _empty_truth(target: LabelSpace, samples: int) -> np.ndarray:
 def class_counts(truth: np.ndarray, classes: int) -> torch.Tensor:
     """Samples of each class [classes], from the truth of single or multi-label samples."""
     if truth.ndim == 2:
-        return torch.from_numpy(truth.sum(0))
+        return torch.from_numpy(np.nansum(truth, axis=0))
     return torch.from_numpy(np.bincount(truth[truth >= 0], minlength=classes)).float()

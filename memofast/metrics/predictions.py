@@ -16,12 +16,17 @@ from memofast.files import replace_file
 KINDS = ("single", "multi", "regression")
 
 
+def is_known(kind: str, truth: np.ndarray) -> np.ndarray:
+    """Of which samples the truth of `Predictions` is known [n] bool."""
+    return truth >= 0 if kind == "single" else np.isfinite(truth).reshape(len(truth), -1).all(1)
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Scores of n samples, beside what is true.
 
     kind: `single`, one class of several; `multi`, any number of them; `regression`, a value. ids [n]. truth: [n] int64
-    class, -1 where unknown; `multi`: [n, classes] float32 of 0 and 1; `regression`: [n] float32, NaN where unknown.
+    class, -1 where unknown; `multi`: [n, classes] float32 of 0 and 1, `regression`: [n] float32, NaN where unknown.
     scores: probabilities [n, classes] float32 (`single`: of sum 1); `regression`: values [n] float32. classes: names in
     order, empty for `regression`.
     """
@@ -45,9 +50,7 @@ class Predictions:
     @property
     def known(self) -> Predictions:
         """Those whose truth is known."""
-        if self.kind == "multi":
-            return self
-        return self.at(np.flatnonzero(self.truth >= 0 if self.kind == "single" else np.isfinite(self.truth)))
+        return self.at(np.flatnonzero(is_known(self.kind, self.truth)))
 
     @property
     def named(self) -> np.ndarray:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from memofast.data import Corpus, Split
 from memofast.data.batch import Capacity
 from memofast.data.conditions import CONDITIONS, condition_of
 from memofast.data.loading import epoch
-from memofast.data.modality import FEATURES, LETTERS
+from memofast.data.modality import FEATURES, LETTERS, MODALITIES
 from memofast.errors import MemofastError
 from memofast.model.family import Reader
 
@@ -64,4 +66,17 @@ def check_words(model: Reader, split: Split) -> None:
             raise MemofastError(
                 f"corpus {split.corpus.path} has word piece {largest}, but the model's vocabulary ends at {known - 1}; "
                 "prepare it with the model's vocabulary"
+            )
+
+
+def check_longest(model: Reader, split: Split, modalities: Sequence[str]) -> None:
+    """Raises: `MemofastError` for samples with more rows of these modalities than the model can read."""
+    for modality in modalities:
+        rows = split.lengths[:, MODALITIES.index(modality)]
+        limit = model.longest.get(modality)
+        if limit is not None and len(longer := np.flatnonzero(rows > limit)):
+            raise MemofastError(
+                f"sample {split.ids[longer[0]]!r} of split {split.name} of corpus {split.corpus.path} has "
+                f"{rows[longer[0]]:,} {modality} rows, {len(longer):,} samples have more than the {limit:,} that the "
+                "model reads; take them out of the split, or use a model with more positions"
             )

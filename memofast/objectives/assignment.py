@@ -17,7 +17,7 @@ from memofast.data.modality import MODALITIES
 from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.objectives.objective import Objective
-from memofast.ops.philox import Purpose, below, draw, stream_key
+from memofast.ops.philox import Purpose, below, sample_words
 
 _LARGEST_TOTAL = 2**30
 
@@ -47,11 +47,10 @@ def assign(
         purpose: of the masks that follow, so that validation draws of its own.
     Returns: [B] int8, index of the objective in the order of `objectives`, -1 where none can serve the sample.
     """
-    weights = torch.tensor(_whole_shares([shares.get(name, 0) for name in objectives]), device=rng.device)
-    ends = (torch.from_numpy(able).to(rng.device) * weights).cumsum(1)
-    key = stream_key(rng, Purpose.OBJECTIVE, int(purpose))
-    origin = torch.zeros_like(sample_keys)
-    drawn = below(draw(key, sample_keys, origin, origin)[:, 0], ends[:, -1])
+    weights = torch.tensor(_whole_shares([shares.get(name, 0) for name in objectives]))
+    ends = (torch.from_numpy(able) * weights).cumsum(1)
+    words = sample_words(rng, Purpose.OBJECTIVE, int(purpose), sample_keys)
+    drawn = below(words[:, 0], ends[:, -1])
     index = (ends <= drawn[:, None]).sum(1)
     return torch.where(ends[:, -1] > 0, index, -1).to(torch.int8)
 
@@ -147,12 +146,20 @@ def padding_of(
 
 
 def _whole_shares(shares: list[float]) -> list[int]:
-    """Shares as integers in the same proportion, so that no rounding can differ between machines."""
-    fractions = [Fraction(str(share)).limit_denominator(1000) for share in shares]
-    scale = math.lcm(*(fraction.denominator for fraction in fractions))
-    whole = [int(fraction * scale) for fraction in fractions]
-    if min(whole, default=0) < 0 or not 0 < sum(whole) <= _LARGEST_TOTAL:
+    """Shares as integers in the same proportion, so that no rounding can differ between machines: as simple ones as
+    there are, else in parts of `_LARGEST_TOTAL`."""
+    exact = [Fraction(str(share)) for share in shares]
+    total = sum(exact)
+    if min(exact, default=Fraction(0)) < 0 or not total:
         raise MemofastError(
             f"shares of objectives must not be negative and not all zero, got {shares}; correct the recipe"
         )
-    return whole
+    simple = [share.limit_denominator(1000) for share in exact]
+    scale = math.lcm(*(share.denominator for share in simple))
+    near = all(abs(rough - share) <= share / 1000 for rough, share in zip(simple, exact, strict=True))
+    if near and sum(simple) * scale <= _LARGEST_TOTAL:
+        return [int(share * scale) for share in simple]
+    parts = [int(share / total * _LARGEST_TOTAL) for share in exact]
+    if any(share and not part for share, part in zip(exact, parts, strict=True)):
+        raise MemofastError(f"shares of objectives are too far apart, got {shares}; leave out the smallest")
+    return parts

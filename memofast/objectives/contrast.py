@@ -55,6 +55,7 @@ class ViewContrast(Objective):
     metrics = ("accuracy",)
     predictor = "uniform guess"
     couples = True
+    by_dropout = True
 
     @property
     def heads(self) -> Mapping[str, Head]:

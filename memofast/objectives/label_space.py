@@ -85,8 +85,8 @@ class CorpusLabels:
         """What is true of a batch's samples, from its targets.
 
         Returns: [B, classes] float32: probabilities, zero where unknown or where half of a soft label or more has no
-            class; `multi`: 1 where a label has at least half the share of the largest, else 0;
-            `regression`: [B, 1], NaN where unknown.
+            class; `multi`: 1 where a label has at least half the share of the largest, else 0, NaN where none is known
+            or has a class; `regression`: [B, 1], NaN where unknown.
         """
         if self.matrix is None:
             return targets[VALUE].reshape(-1, 1)
@@ -94,7 +94,8 @@ class CorpusLabels:
         given = class_targets({self.column: targets[self.column]}, len(matrix))
         if self.space.kind == "multi":  # labels of equal share are all meant, however many there are
             meant = (given > 0) & (given >= given.amax(-1, keepdim=True) / 2)
-            return (meant.to(matrix.dtype) @ matrix).clamp(max=1)
+            classes = (meant.to(matrix.dtype) @ matrix).clamp(max=1)
+            return torch.where(classes.any(-1, keepdim=True), classes, torch.nan)
         found = given @ matrix
         share = found.sum(-1, keepdim=True)
         known = share > given.sum(-1, keepdim=True) / 2
@@ -125,12 +126,13 @@ def label_losses(
     """
     if kind == "single":
         return classification_losses(outputs, wanted, class_weights, smoothing)
-    outputs = outputs.float()
+    outputs, given = outputs.float(), torch.nan_to_num(wanted)
     if kind == "multi":
-        soft = wanted * (1 - smoothing) + smoothing / 2
-        return F.binary_cross_entropy_with_logits(outputs, soft, weight=class_weights, reduction="none").mean(-1)
-    errors = outputs - torch.nan_to_num(wanted)
-    return torch.where(torch.isfinite(wanted), errors, 0.0).abs().mean(-1)
+        soft = given * (1 - smoothing) + smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(outputs, soft, weight=class_weights, reduction="none")
+    else:
+        losses = (outputs - given).abs()
+    return torch.where(torch.isfinite(wanted), losses, 0.0).mean(-1)
 
 
 def _labels(corpus: Corpus, kind: str) -> tuple[str, tuple[str, ...]]:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from memofast.data.batch import Capacity, PackedBatch
@@ -22,7 +22,7 @@ from memofast.objectives.objective import LossSum, Objective, Room
 from memofast.objectives.ratios import Ratio
 from memofast.objectives.statistics import Statistics
 from memofast.objectives.words import FEWEST_PIECES
-from memofast.ops.philox import Purpose, below, draw, stream_key
+from memofast.ops.philox import Purpose, below, sample_words
 from memofast.ops.row_lists import threshold
 from memofast.sections import Section
 
@@ -33,6 +33,20 @@ class MatchingOptions(Section):
 
     negatives: Ratio = (1, 2)
     replaced: list[Literal["visual", "speech"]] = Field(["visual", "speech"], min_length=1)
+
+    @field_validator("negatives")
+    @classmethod
+    def _both(cls, negatives: tuple[int, int]) -> tuple[int, int]:
+        if not 0 < negatives[0] < negatives[1]:
+            raise ValueError("must be above 0 and below 1, so that there are both kinds")
+        return negatives
+
+    @field_validator("replaced")
+    @classmethod
+    def _each_once(cls, replaced: list[str]) -> list[str]:
+        if len(set(replaced)) < len(replaced):
+            raise ValueError("names a modality twice")
+        return replaced
 
 
 class Matching(Objective):
@@ -73,8 +87,7 @@ class Matching(Objective):
                 "leave the objective out for it"
             )
         keys = torch.from_numpy(split.keys[indices])
-        rng, zero = torch.tensor([seed, epoch], dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
-        words = draw(stream_key(rng, purpose, self.site), keys, zero, zero)
+        words = sample_words(torch.tensor([seed, epoch]), purpose, self.site, keys)
         negative = (words[:, 0] < threshold(self.options.negatives)).numpy()
         at = np.searchsorted(pool, indices)
         inside = (at < len(pool)) & (pool[np.minimum(at, len(pool) - 1)] == indices)

@@ -49,7 +49,7 @@ class Objective:
     Class attributes: metrics: names in its `LossSum`. predictor: what its trivial predictor is called; None: it has
     none, and no ratio is shown.
     couples: the loss compares the samples of a micro-batch, so that it depends on which ones those are. partners:
-    samples may show others' rows.
+    samples may show others' rows. by_dropout: its views differ by dropout alone, which validation then keeps.
     """
 
     Options: ClassVar[type[Section]] = Section
@@ -57,6 +57,7 @@ class Objective:
     predictor: ClassVar[str | None] = None
     couples: ClassVar[bool] = False
     partners: ClassVar[bool] = False
+    by_dropout: ClassVar[bool] = False
 
     def __init__(self, name: str, options: Section):
         self.name, self.options = name, options

@@ -72,7 +72,8 @@ class RowOrder(Objective):
         )
         able = selected[sample] & (position < self.options.slots)
         taken = able & (words[:, 0] < threshold(self.options.probability))
-        taken |= able & _first_two(sample, words[:, 1], able) & (_counts(sample, taken, batch.samples) < 2)[sample]
+        few = (_counts(sample, taken, batch.samples) < FEWEST_ROWS)[sample]
+        taken |= able & few & _first_two(sample, words[:, 1], able, taken)
         places = taken.nonzero().flatten()  # of one sample after the other
         order = torch.argsort((sample[places] << 32) + words[places, 2], stable=True)
         if batch.rows_of(self.modality) is not None:
@@ -127,9 +128,10 @@ def _counts(sample: Tensor, taken: Tensor, samples: int) -> Tensor:
     return torch.zeros(samples, dtype=torch.int64, device=sample.device).index_add_(0, sample, taken.to(torch.int64))
 
 
-def _first_two(sample: Tensor, words: Tensor, able: Tensor) -> Tensor:
-    """The two rows of each sample with the smallest (word, row) among those able: [rows] bool."""
-    order = torch.argsort((sample << 33) + (~able).to(torch.int64) * 2**32 + words, stable=True)
+def _first_two(sample: Tensor, words: Tensor, able: Tensor, taken: Tensor) -> Tensor:
+    """Two rows of each sample: those taken, then those with the smallest (word, row) among those able: [rows] bool."""
+    late = 2 - able.to(torch.int64) - taken.to(torch.int64)
+    order = torch.argsort((sample << 34) + (late << 32) + words, stable=True)
     begins = torch.searchsorted(sample, sample)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)

@@ -5,16 +5,26 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from memofast.ops.row_lists import RATIO_LIMIT
+
 
 def _ratio(value: Any) -> tuple[int, int]:
     try:
         if isinstance(value, (list, tuple)):
             numerator, denominator = value
-            return int(numerator), int(denominator)
-        fraction = Fraction(str(value)).limit_denominator(1000)
+            if any(type(part) is not int for part in value):
+                raise TypeError
+            exact = Fraction(numerator, denominator)
+        else:
+            exact = Fraction(str(value))
+            numerator, denominator = exact.limit_denominator(RATIO_LIMIT).as_integer_ratio()
     except (ValueError, TypeError, ZeroDivisionError):
         raise ValueError('is no ratio; write 0.15, "3/20" or [3, 20]') from None
-    return fraction.numerator, fraction.denominator
+    if not 0 <= exact <= 1 or denominator < 0:
+        raise ValueError("must be at least 0 and at most 1")
+    if denominator > RATIO_LIMIT or (exact and not numerator):
+        raise ValueError(f"must be a ratio of integers up to {RATIO_LIMIT}")
+    return numerator, denominator
 
 
 Ratio = Annotated[tuple[int, int], BeforeValidator(_ratio)]

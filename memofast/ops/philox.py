@@ -10,6 +10,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from memofast import _C
+
 _MASK32 = 0xFFFFFFFF
 
 
@@ -88,6 +90,16 @@ def draw(key: tuple[Tensor, Tensor], sample_keys: Tensor, positions: Tensor, blo
     """
     low, high = split_words(sample_keys)
     return philox(key, (low, high, positions, blocks))
+
+
+def sample_words(rng: Tensor, purpose: int, site: int, sample_keys: Tensor) -> Tensor:
+    """What is drawn once for each sample: the words of its position 0 and block 0, on the CPU.
+
+    Args: rng [2] int64, run seed and update number; sample_keys [B] int64. Returns: [B, 4] int64 words in [0, 2^32).
+    """
+    words = torch.empty(len(sample_keys), 4, dtype=torch.int64)
+    _C.sample_words(rng, int(purpose), site, sample_keys.contiguous(), words)
+    return words
 
 
 def lanes16(words: Tensor) -> Tensor:

@@ -17,6 +17,14 @@ from memofast.train.recipe import Train, Training
 from memofast.train.recipe_file import read_values, shipped
 
 
+def each_once(numbers: list[int] | None, what: str) -> list[int] | None:
+    """The numbers. Raises: `ValueError` where one is given twice."""
+    for number, value in enumerate(numbers or ()):
+        if value in numbers[:number]:
+            raise ValueError(f"{what} {value} is given twice")
+    return numbers
+
+
 class AskedFor(Section):
     """kind: one class of several, any number of them, or a value. map: class of each label of the corpus, null to leave
     its samples out."""
@@ -41,7 +49,23 @@ class FoldChoice(Section):
     validation: str | None = "validation"
     test: str | None = "test"
     held_out: float = Field(0.1, gt=0, lt=1)
-    only: list[int] | None = None
+    only: list[int] | None = Field(None, min_length=1)
+
+    @field_validator("only")
+    @classmethod
+    def _each_once(cls, only: list[int] | None) -> list[int] | None:
+        return each_once(only, "fold")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> FoldChoice:
+        named = [part for part in ("train", "validation", "test") if getattr(self, part) != part]
+        if self.count is not None and not self.by:
+            raise ValueError("count is of folds by a group; name it, as folds.by=speaker")
+        if self.scheme and self.count is not None:
+            raise ValueError("scheme and count are two ways to choose folds; leave one out")
+        if named and (self.scheme or self.count is not None):
+            raise ValueError(f"{named[0]} names a split, but folds have parts of their own; leave it out")
+        return self
 
 
 class Modalities(Section):
@@ -51,9 +75,9 @@ class Modalities(Section):
     evaluate: those in the table. None: what the corpus and the model have; for evaluate every condition made of that.
     """
 
-    train: list[str] | None = None
-    select: list[str] | None = None
-    evaluate: list[str] | None = None
+    train: list[str] | None = Field(None, min_length=1)
+    select: list[str] | None = Field(None, min_length=1)
+    evaluate: list[str] | None = Field(None, min_length=1)
 
     @field_validator("train", "select", "evaluate")
     @classmethod
@@ -92,9 +116,7 @@ class Tuning(Training):
     @field_validator("seeds")
     @classmethod
     def _each_once(cls, seeds: list[int]) -> list[int]:
-        if repeated := [seed for number, seed in enumerate(seeds) if seed in seeds[:number]]:
-            raise ValueError(f"seed {repeated[0]} is given twice")
-        return seeds
+        return each_once(seeds, "seed")
 
     def options(self, seed: int, samples: int, world: int) -> tuple[Train, int]:
         """The options of a trainer for one seed, and its updates per epoch. samples: to train on; world: processes."""

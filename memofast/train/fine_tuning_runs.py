@@ -21,14 +21,16 @@ from transformers.utils import logging
 
 from memofast.cpu import limit_compiled_products
 from memofast.data import Corpus, Split, Stream
+from memofast.data.conditions import modalities_of
 from memofast.data.demo import DEMO, open_corpus
+from memofast.data.folds import read_groups
 from memofast.devices import device_of_rank
 from memofast.errors import MemofastError, nearest
 from memofast.files import write_json
 from memofast.inference.split_predictions import predict_split
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, METRICS
-from memofast.model.compatibility import check_words, conditions_for, shared_modalities
+from memofast.model.compatibility import check_longest, check_words, conditions_for, shared_modalities
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
 from memofast.objectives.label_space import LabelSpace
@@ -94,6 +96,10 @@ class FineTuningPlan:
             if first.selected_on != "nothing"
             else "the last update is kept: every number of this run is selected on nothing",
         ]
+        choice = self.recipe.folds
+        dealt = len(read_groups(self.corpus, choice.by)) if choice.count is not None else None
+        if dealt is not None and (left := len(self.corpus.stores["text"]) - dealt):
+            lines.append(f"{left:,} samples of the corpus have no {choice.by} and are in no fold")
         if first.selected_on == "test":
             lines.append("protocol paper: every number of this run is selected on test")
         return "\n".join(lines)
@@ -124,12 +130,14 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         raise MemofastError(f"train.metric {metric!r}{nearest(metric, METRICS[target.kind])}")
     model = start_model(recipe, target, folds[0].train)
     parameter_groups(model, recipe.train)
-    for part in filter(None, (folds[0].train, folds[0].validation, folds[0].test)):
-        check_words(model, part)
     given = recipe.modalities
     train = conditions_for(model, corpus, given.train or [shared_modalities(model, corpus)])
     select = conditions_for(model, corpus, given.select or train)
-    return FineTuningPlan(recipe, corpus, target, folds, train, select, conditions_for(model, corpus, given.evaluate))
+    evaluate = conditions_for(model, corpus, given.evaluate)
+    for part in filter(None, (folds[0].train, folds[0].validation, folds[0].test)):
+        check_words(model, part)
+        check_longest(model, part, modalities_of("".join((*train, *select, *evaluate))))
+    return FineTuningPlan(recipe, corpus, target, folds, train, select, evaluate)
 
 
 def start_model(recipe: FineTuneRecipe, target: LabelSpace, train: Split) -> EmotionModel:

@@ -12,6 +12,7 @@ from memofast.data.folds import hold_out, leave_groups_out, read_fold, read_grou
 from memofast.data.sampling import shuffled
 from memofast.errors import MemofastError
 from memofast.inference.split_predictions import class_counts, truth_of
+from memofast.metrics.predictions import is_known
 from memofast.objectives.label_space import LabelSpace
 from memofast.train.fine_tuning_recipe import FineTuneRecipe, FoldChoice
 
@@ -118,9 +119,19 @@ def share_of_classes(split: Split, target: LabelSpace, share: float, seed: int) 
 
 
 def check_classes(fold: Fold, target: LabelSpace, eligible: np.ndarray | None) -> None:
-    """Raises: `MemofastError` where a class has no training sample, or nothing is known of the validation part."""
+    """Raises: `MemofastError` where there are not two classes, one has no training sample, or nothing is known of a
+    part."""
+    parts = {"training": fold.train, fold.selected_on: fold.validation, "test": fold.test}
+    for part, split in parts.items():
+        if split is not None and not is_known(target.kind, truth_of(split, target)).any():
+            raise MemofastError(f"no sample of the {part} part of fold {fold.name} has a label or value")
     if target.kind == "regression":
         return
+    if target.kind == "single" and len(target.classes) < 2:
+        raise MemofastError(
+            f"corpus {fold.train.corpus.path} has {len(target.classes) or 'no'} class to learn "
+            f"({', '.join(target.classes)}); there must be two"
+        )
     truth = truth_of(fold.train, target)
     counts = class_counts(truth if eligible is None else truth[eligible], len(target.classes))
     for name, count in zip(target.classes, counts, strict=True):
@@ -129,8 +140,6 @@ def check_classes(fold: Fold, target: LabelSpace, eligible: np.ndarray | None) -
                 f"class {name} has no training sample in fold {fold.name}; leave it out with target.map, or choose "
                 "other folds"
             )
-    if target.kind == "single" and fold.validation is not None and (truth_of(fold.validation, target) < 0).all():
-        raise MemofastError(f"no sample of the {fold.selected_on} part of fold {fold.name} has a label")
 
 
 def trivial_answers(folds: list[Fold], target: LabelSpace) -> dict[str, Any]:
@@ -142,7 +151,7 @@ def trivial_answers(folds: list[Fold], target: LabelSpace) -> dict[str, Any]:
         if target.kind == "single":
             found[fold.name] = target.classes[int(class_counts(truth, len(target.classes)).argmax())]
         elif target.kind == "multi":
-            often = truth.mean(0) >= 0.5
+            often = np.nanmean(truth, axis=0) >= 0.5
             found[fold.name] = [name for name, common in zip(target.classes, often, strict=True) if common]
         else:
             found[fold.name] = float(np.nanmean(truth))

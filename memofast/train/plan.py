@@ -19,7 +19,7 @@ from memofast.data.sampling import Stream
 from memofast.errors import MemofastError
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.memobert.pre_training import is_bert
-from memofast.model.memobert.sizes import check_sizes, sizes_of
+from memofast.model.memobert.sizes import check_sizes, heads_of, sizes_of
 from memofast.objectives import Objective
 from memofast.ops.philox import Purpose
 from memofast.train.optimisation import parameter_groups
@@ -74,10 +74,11 @@ def make_plan(recipe: Recipe) -> Plan:
     _check_names(corpora)
     config = make_config(recipe, corpora)
     built = objectives.build(recipe.objective_options, config)
+    _check_classes(corpora, built)
     config.heads = _further_heads(config, built)
     parts = [_part(recipe, entry, corpus, config, built) for entry, corpus in zip(recipe.corpora, corpora, strict=True)]
-    _check_objectives(parts, built)
     train = recipe.train
+    _check_objectives(parts, built, config, train)
     if train.groups:
         with torch.device("meta"):  # names alone
             parameter_groups(objectives.Learner(MemoBertForPreTraining(config), built), train)
@@ -101,17 +102,15 @@ def make_config(recipe: Recipe, corpora: list[Corpus]) -> MemoBertConfig:
                 "prepare them with the same extractor"
             )
         found[f"{modality}_width"] = next(iter(widths), 0)
-    labels = [
-        corpus.stores["visual"].columns["soft_labels"][1] for corpus in corpora if "soft_labels" in corpus.targets
-    ]
-    if labels:
-        found["visual_classes"] = max(labels)
+    if labels := [corpus.classes["soft_labels"] for corpus in corpora if "soft_labels" in corpus.targets]:
+        found["visual_classes"] = max(map(len, labels))
     given = recipe.model.entries()
     for name, value in found.items():
         if value and given.get(name, value) != value:
             raise MemofastError(f"model.{name} is {given[name]}, but the corpora have {value}; leave it out")
     try:
-        return MemoBertConfig(**{**found, **sizes_of(recipe.model.init), **given, **_present(found)})
+        sizes = {"heads": heads_of(recipe.model.init), **sizes_of(recipe.model.init)}
+        return MemoBertConfig(**{**found, **sizes, **given, **_present(found)})
     except ValueError as error:
         raise MemofastError(f"model: {error}") from None
 
@@ -144,6 +143,7 @@ _CHOSEN = (
 def _further_heads(config: MemoBertConfig, built: dict[str, Objective]) -> dict[str, dict[str, Any]]:
     """Heads that objectives ask for beside those that every model has."""
     every, asked = config.every_head, {}
+    published = every.keys() - config.heads.keys()
     for name, objective in built.items():
         for head, kind in objective.heads.items():
             if asked.setdefault(head, every.get(head, kind)) != kind:
@@ -151,7 +151,7 @@ def _further_heads(config: MemoBertConfig, built: dict[str, Objective]) -> dict[
                     f"objectives.{name} asks for a head {head} of another size than another objective, or than "
                     "model.init; give both the same options"
                 )
-    return {head: kind.described() for head, kind in asked.items() if head not in every}
+    return {head: kind.described() for head, kind in asked.items() if head not in published}
 
 
 def _present(found: dict[str, Any]) -> dict[str, Any]:
@@ -173,12 +173,33 @@ def _check_names(corpora: list[Corpus]) -> None:
         first[corpus.name] = corpus
 
 
+def _check_classes(corpora: list[Corpus], built: dict[str, Objective]) -> None:
+    """Raises: `MemofastError` where two corpora mean other things by the targets of one objective."""
+    for name, objective in built.items():
+        for target in objective.needs:
+            having = [corpus for corpus in corpora if target in corpus.classes]
+            for corpus in having[1:]:
+                if corpus.classes[target] != having[0].classes[target]:
+                    both = [f"{', '.join(one.classes[target])} in corpus {one.path}" for one in (having[0], corpus)]
+                    raise MemofastError(
+                        f"objectives.{name}: {target} are of the classes {' and '.join(both)}; prepare both alike, or "
+                        "leave one out"
+                    )
+
+
 def _part(
     recipe: Recipe, entry: CorpusEntry, corpus: Corpus, config: MemoBertConfig, built: dict[str, Objective]
 ) -> Part:
     train = corpus.split("train", _longest(recipe.train.longest, config))
     validation = corpus.split(recipe.validate_.split, _longest(recipe.validate_.longest, config))
     served = {name: objective.eligible(train.facts) for name, objective in built.items()}
+    for name in entry.objectives or ():
+        if not served[name].any():
+            needs = " and ".join(built[name].needs)
+            raise MemofastError(
+                f"corpus {corpus.path} is to serve objective {name}, but no training sample has {needs}; take it out "
+                "of the corpus's objectives"
+            )
     wanted = entry.objectives or list(built)
     shares = {name: recipe.shares[name] for name in wanted if served[name].any()}
     total = sum(shares.values())
@@ -224,11 +245,24 @@ def _room(stream: Stream, asking: list[Objective], seed: int) -> Callable[[np.nd
     return room
 
 
-def _check_objectives(parts: list[Part], built: dict[str, Objective]) -> None:
+def _check_objectives(parts: list[Part], built: dict[str, Objective], config: MemoBertConfig, train: Train) -> None:
     for name, objective in built.items():
         if not any(name in part.shares for part in parts):
             needs = " and ".join(objective.needs)
+            if any(part.served[name].any() for part in parts):
+                raise MemofastError(f"objectives.{name}: no corpus names it among its objectives; leave it out")
             raise MemofastError(f"objectives.{name}: no corpus can serve it, none has {needs}; leave it out")
+        if not any(name in part.checked for part in parts):
+            raise MemofastError(
+                f"objectives.{name}: no validation sample has {' and '.join(objective.needs)}, so that nobody would "
+                "see how it goes; leave it out, or choose another validate.split"
+            )
+        if objective.couples and train.samples < 2:
+            raise MemofastError(f"objectives.{name} compares the samples of a micro-batch; raise train.samples above 1")
+        if objective.by_dropout and not (config.hidden_dropout_prob or config.attention_probs_dropout_prob):
+            raise MemofastError(
+                f"objectives.{name} compares what dropout makes of a sample; set model.hidden_dropout_prob above 0"
+            )
     for part in parts:
         if not part.shares:
             raise MemofastError(f"corpus {part.corpus.path} serves none of the recipe's objectives; leave it out")

@@ -103,10 +103,13 @@ class PreTraining:
     def validate(self, learner: Learner, precision: str, device: torch.device, processes: Processes) -> Verdict | None:
         """The model on held-out data beside the trivial predictors; their mean ratio chooses."""
         tally = Tally(validation.keys(self.held_out), self.objectives, device)
+        rng = objectives.validation_rng(self.options.seed).to(device)
         with torch.no_grad(), autocast(precision, device):
             for part in self.held_out:
                 for views in part.views(self.objectives, self.options.seed, processes.rank, processes.world):
-                    tally.add(part.corpus, learner(moved(views, device), None))
+                    learner.train(any(self.objectives[name].by_dropout for name in views[0].reads))
+                    tally.add(part.corpus, learner(moved(views, device), rng if learner.training else None))
+        learner.eval()
         processes.sum_(tally.values)
         scores: Scores = {
             key: values | ({"trivial": self._trivial[key]} if key in self._trivial else {})

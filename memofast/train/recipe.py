@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ class CorpusEntry(Section):
 
     path: str
     weight: float = Field(1.0, gt=0)
-    objectives: list[str] | None = None
+    objectives: list[str] | None = Field(None, min_length=1)
 
 
 class Rows(Section):
@@ -141,7 +142,7 @@ def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
         raise MemofastError(f"{source}: an objective's share must be a number, such as share: 2") from None
     if not recipe.objectives:
         raise MemofastError(f"{source}: names no objective; add one, such as objectives.whole_word_mlm.share=1")
-    if min(shares) <= 0:
+    if not all(0 < share < math.inf for share in shares):
         raise MemofastError(f"{source}: an objective's share must be positive; leave out objectives not wanted")
     if not recipe.corpora:
         raise MemofastError(f"{source}: names no corpus; add corpora.0.path=FOLDER (memofast prepare makes one)")

@@ -78,8 +78,14 @@ def test_a_model_that_shares_nothing_with_a_corpus(folder, corpus, monkeypatch):
         conditions_for(open_emotion_model(folder), mute)
 
 
-def test_evaluate_and_predict_ask_no_more_than_the_contract(program, folder, corpus, tmp_path):
+def test_evaluate_and_predict_ask_no_more_than_the_contract(program, folder, corpus, tmp_path, monkeypatch, capsys):
+    capsys.readouterr()  # of saving
+    error = program.fails("evaluate", folder, "--corpus", corpus, "--out", tmp_path / "out")
+    assert "sample 'moods38' of split test" in error and "4 samples have more than the 2 that the model reads" in error
+    monkeypatch.setattr(MeansModel, "longest", {"visual": 3})
     said = program("evaluate", folder, "--corpus", corpus, "--out", tmp_path / "out")
+    monkeypatch.undo()
+    monkeypatch.setitem(families.FAMILIES, MEANS.name, MEANS)
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert [row["condition"] for row in rows] == ["l", "v", "lv"] and "12 samples" in said
     (found,) = memofast.load(folder, device="cpu").predict(features={"visual": (rows := np.eye(5, 4))})

@@ -62,7 +62,13 @@ def test_random_pieces_follow_the_models_vocabulary():
         ({"span_visual_emotion": {"policy": "spam"}}, "policy: input should be .*'single_span' or 'mixed', got 'spam'"),
         ({"span_visual_emotion": {"ratio": "often"}}, "is no ratio"),
         ({"span_visual_emotion": {"length": 0}}, "length: input should be greater than or equal to 1, got 0"),
-        ({"whole_word_mlm": {"probability": 1.5}}, "probability must be"),
+        ({"whole_word_mlm": {"probability": 1.5}}, "probability: must be at least 0 and at most 1, got 1.5"),
+        ({"visual_order": {"probability": "-1/3"}}, "probability: must be at least 0"),
+        ({"visual_order": {"probability": [3, -4]}}, "probability: must be at least 0"),
+        ({"visual_order": {"probability": [1, 0]}}, "is no ratio"),
+        ({"visual_order": {"probability": [1.5, 2]}}, "is no ratio"),
+        ({"speech_order": {"probability": 0.0004}}, "probability: must be a ratio of integers up to 1000, got 0.0004"),
+        ({"matching": {"negatives": [1, 1001]}}, "negatives: must be a ratio of integers up to 1000"),
     ],
 )
 def test_mistakes_are_one_line_that_names_the_option(options, message):

@@ -12,14 +12,22 @@ from memofast.store import TextWriter
 def test_all_labels_of_equal_share_are_meant():
     classes = ("a", "b", "c", "d")
     target = CorpusLabels(LabelSpace("multi", classes), "emotions", torch.eye(4))
-    shares = torch.tensor([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [1 / 3, 0, 1 / 3, 1 / 3], [0, 0, 0, 0], [0.7, 0.3, 0, 0]])
-    assert target.wanted({"emotions": shares}).tolist() == [
-        [1, 0, 0, 0],
-        [1, 1, 0, 0],
-        [1, 0, 1, 1],
-        [0, 0, 0, 0],
-        [1, 0, 0, 0],
-    ]
+    shares = torch.tensor([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [1 / 3, 0, 1 / 3, 1 / 3], [0.7, 0.3, 0, 0]])
+    assert target.wanted({"emotions": shares}).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 1], [1, 0, 0, 0]]
+
+
+def test_of_several_labels_a_sample_without_any_is_unknown():
+    """Whether it has none that is known, or only one that the map leaves out."""
+    space = LabelSpace("multi", ("x", "y"))
+    target = CorpusLabels(space, "label", torch.tensor([[0.0, 1], [0, 0], [1, 0]]))
+    wanted = target.wanted({"label": torch.tensor([2, -1, 0, 1])})
+    assert known("multi", wanted).tolist() == [True, False, True, False]
+    assert wanted[[0, 2]].tolist() == [[1, 0], [0, 1]] and wanted[[1, 3]].isnan().all()
+    outputs = torch.tensor([[1.0, -2.0]]).repeat(4, 1).requires_grad_()
+    losses = label_losses("multi", outputs, wanted, smoothing=0.1)
+    assert losses.tolist()[1::2] == [0, 0] and all(loss > 0 for loss in losses.tolist()[::2])
+    losses.sum().backward()
+    assert outputs.grad.isfinite().all() and not outputs.grad[1::2].any()
 
 
 def test_a_label_of_half_the_largest_share_is_meant_and_of_less_is_not():

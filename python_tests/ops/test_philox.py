@@ -118,6 +118,15 @@ def test_kernels_draw_the_same_words(seed, step, purpose, site, sample, position
     assert ours == draw.tolist() and lanes == philox.lanes16(draw).tolist()
 
 
+@given(seed=INT64, step=INT64, purpose=st.integers(0, 255), site=UINT32, samples=st.lists(INT64, max_size=5))
+def test_words_of_samples_are_those_of_position_and_block_0(seed, step, purpose, site, samples):
+    rng, keys = torch.tensor([seed, step]), torch.tensor(samples, dtype=torch.int64)
+    zero = torch.zeros(1, dtype=torch.int64)
+    words = philox.draw(philox.stream_key(rng, purpose, site), keys, zero, zero)
+    strided = torch.stack((keys, keys + 1), 1)[:, 0]
+    assert torch.equal(philox.sample_words(rng, purpose, site, strided), words)
+
+
 @given(word=UINT32, n=st.integers(0, 2**31 - 1))
 def test_kernels_take_ranges_alike(word, n):
     assert _C.below(word, n) == philox.below(torch.tensor(word), n).item()

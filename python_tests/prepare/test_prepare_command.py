@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from media import write_clip
+from runs import here
 
 from memofast.data.corpus import Corpus
 from memofast.errors import MemofastError
@@ -29,6 +30,8 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "now"
 
 def command(*arguments, largest_file=None):
     """Run the command; with `largest_file` no file may grow beyond so many bytes, as on a full disk."""
+    if largest_file is None:
+        return here(Path(), "prepare", *arguments)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "memofast.prepare", *map(str, arguments)],
@@ -36,8 +39,7 @@ def command(*arguments, largest_file=None):
         text=True,
         env=environment,
         timeout=120,
-        preexec_fn=largest_file
-        and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY)),
     )
 
 

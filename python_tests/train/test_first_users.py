@@ -21,13 +21,15 @@ from memofast.train.trainer import Trainer
 
 # of the trivial predictor's loss: ln 2, a uniform guess over a clip's shuffled places, ln of a batch's samples
 WANTED = 0.95
-UPDATES = {"matching": 500, "visual_order": 300, "speech_order": 300, "view_contrast": 30}
+UPDATES = {"matching": 500, "visual_order": 400, "speech_order": 400, "view_contrast": 30}
+SMALL = ["model.hidden_size=64", "model.num_hidden_layers=1", "model.intermediate_size=64", "train.lr=3e-3"]
 # matching asks for products of words' and faces' emotions: weights begin large enough for them, and decay fast enough
 # that 1,600 clips are not learned by heart first
 OPTIONS = {
+    "visual_order": SMALL,
+    "speech_order": SMALL,
     "matching": [
-        "model.hidden_size=64", "model.num_hidden_layers=1", "model.intermediate_size=64",
-        "model.initializer_range=0.15", "model.hidden_dropout_prob=0", "train.samples=64", "train.lr=3e-3",
+        *SMALL, "model.initializer_range=0.15", "model.hidden_dropout_prob=0", "train.samples=64",
         "train.weight_decay=1",
     ],
 }  # fmt: skip

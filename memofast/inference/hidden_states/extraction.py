@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memofast.data import Corpus
+from memofast.data.conditions import modalities_of
 from memofast.data.folds import open_split
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.inference.hidden_states.files import arrow, write_npz, write_parquet
 from memofast.inference.hidden_states.mmsa import write_mmsa
 from memofast.inference.hidden_states.rows import HiddenStates, compute_hidden_states
-from memofast.model.compatibility import check_widths, check_words, conditions_for
+from memofast.model.compatibility import check_longest, check_widths, check_words, conditions_for
 from memofast.model.families import open_encoder
 
 KINDS = (".npz", ".parquet", ".pkl")
@@ -41,10 +42,11 @@ def extract_into(
     if len(set(ids)) < len(ids):
         raise MemofastError(f"a sample is in two of the splits {', '.join(names)}; name each once")
     encoder = open_encoder(model)
-    for split in splits:
-        check_words(encoder, split)
     check_widths(encoder, model, opened)
     shown = conditions_for(encoder, opened, [condition] if condition else None)[-1]
+    for split in splits:
+        check_words(encoder, split)
+        check_longest(encoder, split, modalities_of(shown))
     on = choose_device(device)
     try:
         scratch = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")

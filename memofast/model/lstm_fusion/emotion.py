@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from memofast.data.batch import PackedBatch, pad_rows
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
 from memofast.errors import MemofastError
+from memofast.model.folder import load_whole
 from memofast.model.lstm_fusion.configuration import LstmFusionConfig
 from memofast.model.problems import EmotionOutputs
 from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
@@ -124,13 +126,8 @@ class LstmFusionForEmotion(EmotionOutputs, PreTrainedModel):
 def open_lstm_fusion(folder: Path) -> LstmFusionForEmotion:
     """A trained model in evaluation mode from its folder. Raises: `MemofastError` where its weights are missing or of
     another model."""
-    try:
-        model, found = LstmFusionForEmotion.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise MemofastError(
-            f"{folder}: the model does not load ({str(error).splitlines()[0]}); train it again"
-        ) from None
-    if found["missing_keys"] or found["mismatched_keys"] or found["unexpected_keys"]:
+    model, found = load_whole(partial(LstmFusionForEmotion.from_pretrained, folder, local_files_only=True), folder)
+    if found["unexpected_keys"]:
         raise MemofastError(f"{folder}: the weights are not those of its config.json; give the folder of a whole model")
     return model.eval()
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from memofast.data.batch import PackedBatch
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
 from memofast.errors import MemofastError
+from memofast.model.folder import load_whole
 from memofast.model.memobert import conversion
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.embeddings import FeatureEmbeddings, MemoBertEmbeddings
@@ -43,6 +45,7 @@ class MemoBertPreTrainedModel(PreTrainedModel):
 
     config_class = MemoBertConfig
     base_model_prefix = "memobert"
+    _may_begin_anew = r"(heads|emotion)\."  # what a training from another model's encoder adds
 
     @property
     def reads(self) -> Mapping[str, int]:
@@ -71,11 +74,15 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         """Load a checkpoint folder that `save_pretrained` wrote.
 
         A hub name needs `local_files_only=False`. Raises `MemofastError` where the folder is missing or holds another
-        architecture.
+        architecture, or its weights lack some of the encoder's.
         """
         if path is not None and options.setdefault("local_files_only", True):
             _require_memobert(Path(path))
-        return super().from_pretrained(path, *arguments, **options)
+        told = options.pop("output_loading_info", False)
+        model, found = load_whole(
+            partial(super().from_pretrained, path, *arguments, **options), str(path), cls._may_begin_anew
+        )
+        return (model, found) if told else model
 
     @classmethod
     def from_bert(cls, path: str | os.PathLike, **overrides) -> Self:

@@ -145,6 +145,7 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
         self.post_init()
 
     kind = "single"
+    _may_begin_anew = "$^"
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from memofast.errors import MemofastError
 from memofast.model.memobert import conversion
 from memofast.model.memobert.configuration import MemoBertConfig
 
+_OF_CORPORA = ("visual_width", "speech_width", "visual_classes")
 _SIZES = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
     "max_position_embeddings", "visual_width", "speech_width", "visual_positions", "speech_positions", "visual_classes",
@@ -36,13 +37,22 @@ def sizes_of(init: str | None) -> dict[str, Any]:
     return {name: sizes[name] for name in _SIZES}
 
 
+def heads_of(init: str | None) -> dict[str, Any]:
+    """Heads of pre-training that a memofast checkpoint has beside the published ones, as `MemoBertConfig.heads`."""
+    if init is None or not (Path(init) / "config.json").is_file():
+        return {}
+    return MemoBertConfig.get_config_dict(init)[0].get("heads") or {}
+
+
 def check_sizes(init: str, asked: Mapping[str, Any], may_lack: Sequence[str] = ()) -> None:
     """Raises: `MemofastError` for a checkpoint of other sizes than asked for. may_lack: sizes that may be 0 where the
     checkpoint has more."""
     for name, size in sizes_of(init).items():
         wanted = asked.get(name, size)
         if wanted != size and not (name in may_lack and wanted == 0):
+            other, remedy = "recipe", f"set model.{name}={size}"
+            if name in _OF_CORPORA:
+                other, remedy = "corpora", "give corpora of the same"
             raise MemofastError(
-                f"model.init: {init} has {name} {size}, the recipe {wanted}; "
-                f"set model.{name}={size} or start from another checkpoint"
+                f"model.init: {init} has {name} {size}, the {other} {wanted}; {remedy} or start from another checkpoint"
             )
