@@ -121,17 +121,16 @@ def share_of_classes(split: Split, target: LabelSpace, share: float, seed: int) 
 def check_classes(fold: Fold, target: LabelSpace, eligible: np.ndarray | None) -> None:
     """Raises: `MemofastError` where there are not two classes, one has no training sample, or nothing is known of a
     part."""
+    if target.kind == "single" and len(target.classes) < 2:
+        raise MemofastError(
+            f"corpus {fold.train.corpus.path} has {len(target.classes)} classes to learn; there must be two"
+        )
     parts = {"training": fold.train, fold.selected_on: fold.validation, "test": fold.test}
     for part, split in parts.items():
         if split is not None and not is_known(target.kind, truth_of(split, target)).any():
             raise MemofastError(f"no sample of the {part} part of fold {fold.name} has a label or value")
     if target.kind == "regression":
         return
-    if target.kind == "single" and len(target.classes) < 2:
-        raise MemofastError(
-            f"corpus {fold.train.corpus.path} has {len(target.classes) or 'no'} class to learn "
-            f"({', '.join(target.classes)}); there must be two"
-        )
     truth = truth_of(fold.train, target)
     counts = class_counts(truth if eligible is None else truth[eligible], len(target.classes))
     for name, count in zip(target.classes, counts, strict=True):

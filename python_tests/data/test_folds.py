@@ -23,6 +23,13 @@ def test_groups_are_kept(grouped):
         write_groups(path, "speaker", {"nobody": "s1"})
 
 
+@pytest.mark.parametrize("lines", ["a0\ts1\na0\ts2\n", "a0 s1\n", "a0\ts1\n\n"])
+def test_groups_that_are_no_table_are_refused(grouped, lines):
+    (grouped[0] / "groups" / "speaker.tsv").write_text(lines)
+    with pytest.raises(MemofastError, match=r"line \d of .*speaker\.tsv is"):
+        read_groups(Corpus.open(grouped[0]), "speaker")
+
+
 def test_every_group_is_tested_once_and_no_part_shares_one(grouped):
     path, ids = grouped
     group_of = read_groups(Corpus.open(path), "speaker")

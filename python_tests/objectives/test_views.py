@@ -58,6 +58,21 @@ def test_samples_that_nothing_can_serve_are_left_out():
     assert assigned(batch, BUILT, {"span_visual_emotion": 1}, RNG).tolist() == [-1, -1]
 
 
+@pytest.mark.parametrize("shares", [(0.38, 0.285, 0.194, 0.141), (1301, 877, 412, 655), (1 / 3000, 0.5, 0.4, 0.1)])
+def test_shares_of_any_numbers_are_met(shares):
+    """Those that have no small common denominator, and one so small that 1000 parts hold none of it."""
+    batch = random_batch(CONFIG, [(4, 3, 3)] * 12000, seed=4)
+    drawn = assigned(batch, BUILT, dict(zip(NAMES, shares, strict=True)), RNG)
+    for index, share in enumerate(shares):
+        mean = 12000 * share / sum(shares)
+        assert int((drawn == index).sum()) > 0 and abs(int((drawn == index).sum()) - mean) <= 5 * mean**0.5
+
+
+def test_a_share_that_would_never_be_drawn_is_refused():
+    with pytest.raises(MemofastError, match="too far apart"):
+        assigned(random_batch(CONFIG), BUILT, dict(zip(NAMES, (1e-12, 1, 1, 1), strict=True)), RNG)
+
+
 @pytest.mark.parametrize("shares", [{}, {"whole_word_mlm": -1, "span_visual_emotion": 2}])
 def test_impossible_shares_are_refused(shares):
     with pytest.raises(MemofastError, match="shares"):

@@ -1,5 +1,6 @@
 """Parts of folds: few-shot shares, classes that must be there, what is always said; classes of unlike sizes."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from memofast.data.folds import write_folds, write_groups
 from memofast.errors import MemofastError
 from memofast.objectives.label_space import LabelSpace
 from memofast.store import TextWriter
-from memofast.train.fine_tuning_recipe import FineTuneRecipe, FoldChoice
+from memofast.train.fine_tuning_recipe import FineTuneRecipe, FoldChoice, read
 from memofast.train.fold_parts import Fold, check_classes, make_folds, share_of_classes, trivial_answers
 
 CLASSES = ("calm", "glad", "cross", "afraid")
@@ -78,6 +79,33 @@ def test_a_class_without_a_training_sample_is_named(corpus):
     check_classes(fold_of(corpus, train=[0, 40, 47, 50], validation=[55, 1]), target, None)
     with pytest.raises(MemofastError, match="no sample of the validation part of fold made-01 has a label"):
         check_classes(fold_of(corpus, train=[0, 40, 47, 50], validation=[54, 55]), target, None)
+    with pytest.raises(MemofastError, match="no sample of the test part of fold made-01 has a label"):
+        check_classes(fold_of(corpus, train=[0, 40, 47, 50], validation=[1], test=[52, 55]), target, None)
+
+
+def test_one_class_is_nothing_to_learn(corpus):
+    fold = fold_of(corpus, train=[0, 40, 47, 50], validation=[1])
+    for mapping, count in ((dict.fromkeys(CLASSES, "all"), 1), (dict.fromkeys(CLASSES), 0)):
+        with pytest.raises(MemofastError, match=f"has {count} classes to learn; there must be two"):
+            check_classes(fold, LabelSpace.of_corpus(corpus, "single", mapping), None)
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ({"only": [2, 1, 2]}, "fold 2 is given twice"),
+        ({"only": []}, "at least 1 item"),
+        ({"count": 3}, "count is of folds by a group; name it"),
+        ({"scheme": "made", "by": "speaker", "count": "all"}, "two ways to choose folds"),
+        ({"scheme": "made", "test": "other"}, "test names a split, but folds have parts of their own"),
+        ({"by": "speaker", "count": 4, "validation": None}, "validation names a split"),
+    ],
+)
+def test_folds_are_chosen_in_one_way(folds, message):
+    with pytest.raises(ValueError, match=message):
+        FoldChoice(**folds)
+    with pytest.raises(MemofastError, match=message):
+        read("finetune-demo", [f"folds={json.dumps(folds)}"])
 
 
 def test_what_is_always_said_is_the_commonest_of_training_not_of_testing(corpus):
