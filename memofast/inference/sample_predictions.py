@@ -26,6 +26,8 @@ def predict_samples(
     Raises: `MemofastError` for predictions that are not finite, naming samples by `names`.
     """
 
+    explain = explain and any(len(sample.modalities) > 1 for sample in samples)
+
     def compute(batch: PackedBatch) -> dict[str, torch.Tensor]:
         rests = _without_each(batch) if explain else {}
         without = {modality: model.probabilities(keep(batch, rest)) for modality, rest in rests.items()}
