@@ -80,7 +80,11 @@ def _conclude(plan: FineTuningPlan, folder: Path, console: Console) -> None:
     from memofast.train.fine_tuning_runs import answers
 
     keep_preparation(plan.corpus, plan.train, folder / "model", plan.recipe.model.init)
-    results = results_of(list(answers(plan, folder)), trivial=plan.trivial())
+    predicted = list(answers(plan, folder))
+    if not predicted:
+        console.print(f"wrote {folder / 'model'}; no table, as no fold has a part that is not trained on")
+        return
+    results = results_of(predicted, trivial=plan.trivial())
     print_results(results, console)
     write_results(results, folder, f"{folder.name}: {plan.corpus.name}")
     console.print(f"wrote {folder / 'results.md'}, {folder / 'results.json'} and {folder / 'model'}")

@@ -15,6 +15,7 @@ from runs import environment, finetune, losses, small_corpus, start, the_run, wa
 from safetensors.torch import load_file
 
 from memofast import cli
+from memofast.data.demo import demo_corpus
 from memofast.model.families import open_emotion_model
 
 LITTLE = ["finetune-demo", "train.epochs=3", "train.seeds=[1,2]", "train.samples=8", "modalities.evaluate=[l,lva]"]
@@ -193,3 +194,12 @@ def test_dry_run_makes_nothing(tmp_path):
     ended = finetune(tmp_path, "finetune-demo", "--dry-run", "protocol=paper")
     assert ended.returncode == 0 and "selected on test" in ended.stdout + ended.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_without_anything_to_test_ends_with_its_model(tmp_path):
+    corpus = demo_corpus(tmp_path / "corpus", {"train": 24, "validation": 8})
+    ended = finetune(tmp_path, *LITTLE, f"corpus={corpus}", "protocol=last", "train.seeds=[1]", "train.epochs=1")
+    assert ended.returncode == 0, ended.stderr
+    run = the_run(tmp_path)
+    assert "no table, as no fold has a part that is not trained on" in ended.stdout + ended.stderr
+    assert (run / "model" / "config.json").is_file() and not (run / "results.md").exists()
