@@ -89,8 +89,7 @@ class Loader:
         capacity: room of one micro-batch.
         seed: of the run; with the update number it decides everything.
         micro_batches: of a whole update, over all ranks; rank r takes the r-th of `world` equal runs of them, so that
-        the ranks'
-            micro-batches in rank order are those of one process.
+        the ranks' micro-batches in rank order are those of one process.
         mixing: `update` draws one stream for a whole update, `sample` one for each micro-batch.
         work: what is done in the background besides packing; None: nothing.
         prefetch: updates prepared ahead, at least 1. threads: background threads.

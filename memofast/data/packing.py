@@ -53,8 +53,7 @@ def pack(
         sources: by modality, `text` always; keys [B] int64 and ids of the samples.
         streams: by name, what is packed beside the modalities.
         shown: by modality [B] int64, the keys of the samples whose rows are shown, where they may be others'; becomes
-        targets `visual_of` and
-            `speech_of`.
+        targets `visual_of` and `speech_of`.
         dtype: type of the feature rows, fp16, bf16 or fp32; None keeps the stored type (fp16 as a rule), which is the
         fastest.
         pin: page-locked memory, for asynchronous copies to a GPU.

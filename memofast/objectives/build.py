@@ -37,8 +37,7 @@ def build(options: dict[str, dict[str, Any] | None], vocabulary: Vocabulary | No
 
     Args:
         options: per objective its options, see the class of its kind. The name says what it is, or `kind` does (one of
-        `KINDS`), so that one kind
-            may be used twice. Ratios and probabilities may be written 0.15, "3/20" or [3, 20].
+        `KINDS`), so that one kind may be used twice. Ratios and probabilities may be written 0.15, "3/20" or [3, 20].
         vocabulary: of the model, as its configuration has it; None: BERT's.
     Raises: `MemofastError` for an unknown objective, option or value.
     """

@@ -173,14 +173,12 @@ def attention(
         longest: no sequence is longer than this, if the caller knows; 0: unknown. Backend cuda then shares out its
         memory better.
         backend: auto, reference, cpu, cuda (D 32, 64, 96 or 128; sm_80 or newer), triton (D at most 128), or torch
-        (plain PyTorch, any
-            device; waits for the device to learn the longest length).
+        (plain PyTorch, any device; waits for the device to learn the longest length).
     Returns: [N, H, D], zero in rows of no sequence; so is the gradient.
     Raises: ValueError for a wrong shape, type, device or stride, offsets or lengths out of range, or an unknown
         backend.
     Notes: softmax and sums in fp32; two runs are bitwise equal for any number of threads; a sequence's result does not
-    depend on
-        the rest of the batch.
+    depend on the rest of the batch.
     """
     return _attend((qkv, None, None, offsets, lengths, rng, sample_keys), site, p, scale, longest, backend)
 

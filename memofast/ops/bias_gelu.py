@@ -85,8 +85,7 @@ def bias_gelu(x: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
     Returns: [N, C] of x's type.
     Raises: ValueError for a wrong shape, type, device or stride, or an unknown backend.
     Notes: arithmetic in fp32, rounded once; the gradient of the bias is partials of 64 rows added in order, so that two
-    runs are
-        bitwise equal for any number of threads. Source: Hendrycks & Gimpel, "Gaussian error linear units", 2016.
+    runs are bitwise equal for any number of threads. Source: Hendrycks & Gimpel, "Gaussian error linear units", 2016.
     """
     automatic = backends.automatic("bias_gelu", x)
     backend = library.resolve("bias_gelu", backend, automatic, BACKENDS)

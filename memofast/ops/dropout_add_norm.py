@@ -187,8 +187,7 @@ def dropout_add_norm(
     Returns: [N, C] of x's type; zero in rows past offsets[-1], as are the gradients.
     Raises: ValueError for a wrong shape, type, device or stride, or offsets out of range.
     Notes: arithmetic in fp32, rounded once; sums over rows are partials of 64 rows added in order, so that two runs are
-    bitwise
-        equal for any number of threads.
+    bitwise equal for any number of threads.
     """
     automatic = backends.automatic("dropout_add_norm", x)
     backend = library.resolve("dropout_add_norm", backend, automatic, BACKENDS)

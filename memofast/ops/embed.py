@@ -198,9 +198,8 @@ def embed(
 
     Args:
         text, visual, speech: see `TextRows`, `FeatureRows`; a feature modality may be None. Position = row within the
-        modality in
-            its sample, or what `positions` says; text.added joins the word. Tables and text.added fp32 or the compute
-            type.
+        modality in its sample, or what `positions` says; text.added joins the word. Tables and text.added fp32 or the
+            compute type.
         types: [3, C], rows for text, visual, speech. offsets: [B+1] int32, the sum of the modalities' offsets.
         rows: of the output; None: the sum of the modalities' rows.
         p: dropout probability, drawn by row within the joint sample (`philox.hidden_keep_mask`); see
@@ -208,16 +207,14 @@ def embed(
         rng: [2] int64, run seed and update number; sample_keys [B] int64; site: `philox.site`. Needed where p > 0.
         dtype: the compute type, of the output; None: that of `projected`, else of `word`.
         backend: auto, reference, cpu, cuda (C up to 1024; the word table fp32 or the compute type), or triton (C up to
-        1024). The last two
-            take no `positions` and no `added`: with them `auto` is `reference` on a GPU, and naming one of the two
-            raises.
+        1024). The last two take no `positions` and no `added`: with them `auto` is `reference` on a GPU, and naming one
+            of the two raises.
     Returns: [rows, C] in `dtype`; rows past offsets[-1] are zero, and so are their gradients.
     Raises: ValueError for a wrong shape, type, device or stride; for offsets, ids, positions or source rows out of
         range and for samples longer than a position table by `reference` and on the CPU, and on a GPU where
         MEMOFAST_DEBUG is 1.
     Notes: arithmetic and statistics in fp32; gradients of tables are added in a fixed order, so two runs are bitwise
-    equal for any
-        number of threads; a sample's rows do not depend on the rest of the batch.
+    equal for any number of threads; a sample's rows do not depend on the rest of the batch.
     """
     dtype = output_type(text, visual, speech) if dtype is None else dtype
     operands = Operands(text, types, offsets, visual, speech, rng, sample_keys)

@@ -14,8 +14,7 @@ class TextRows(NamedTuple):
     gamma, beta [C].
 
     positions [sum T] int32 or None: the row of `position` that each row uses (None: its place within its sample's
-    text); added [sum T, C]
-    or None: what further tables of a token (a part of speech, a polarity) add before the norm.
+    text); added [sum T, C] or None: what further tables of a token (a part of speech, a polarity) add before the norm.
     """
 
     token_ids: Tensor

@@ -26,8 +26,7 @@ class SpanPolicy:
     ratio: (numerator, denominator), denominator at most 1000.
     length: rows of a span (`mixed`: of the longest).
     dice: of samples that got spans, 80 % are masked as above; in 10 % each span reads the rows of another span of the
-    sample,
-        and its rows are targets; in 10 % the spans are dropped and one random row is masked.
+    sample, and its rows are targets; in 10 % the spans are dropped and one random row is masked.
     original: the original's edge rules: spans never reach the last two rows (`single_span`: the last one).
 
     Source: MEmoBERT's frame, span and single-span tasks; `dice` is their form of before November 2021, after

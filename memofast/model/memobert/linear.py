@@ -1,10 +1,9 @@
 """How a layer uses its linear maps, so that an adapter which replaces, hooks or parametrises one of them takes part.
 
 A plain `nn.Linear` is read: its bias is left to the fused operator that follows, and a part of its rows may be
-multiplied alone. Any other
-module is called, on all that it is given, and what it returns is its whole output: nothing is added to it. So an
-adapter that looks at its base layer's output or bias (DoRA, a forward hook) finds there what an ordinary linear map
-returns.
+multiplied alone. Any other module is called, on all that it is given, and what it returns is its whole output: nothing
+is added to it. So an adapter that looks at its base layer's output or bias (DoRA, a forward hook) finds there what an
+ordinary linear map returns.
 """
 
 from __future__ import annotations
