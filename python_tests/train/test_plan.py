@@ -10,6 +10,8 @@ from runs import small_corpus
 from memofast.data import Corpus, write_corpus
 from memofast.errors import MemofastError
 from memofast.store import FeatureWriter, TextWriter
+from memofast.train import fine_tuning_recipe
+from memofast.train.fine_tuning_runs import make_fine_tuning_plan
 from memofast.train.plan import make_model, make_plan
 from memofast.train.recipe import read
 
@@ -152,3 +154,10 @@ def test_weights_that_a_checkpoint_lacks_are_not_made_up(corpus, tmp_path):
     (smaller / "config.json").write_text(json.dumps(config))
     with pytest.raises(MemofastError, match="have another shape of memobert"):
         make_model(plan([corpus], "{whole_word_mlm: {}}", f"model.init={smaller}", "model.intermediate_size=256"))
+
+
+def test_fine_tuning_checks_the_rows_that_its_conditions_show(corpus):
+    few = [f"corpus={corpus}", "model.visual_positions=4", "modalities.train=[l]", "modalities.select=[l]"]
+    with pytest.raises(MemofastError, match=r"has \d+ visual rows, \d+ samples have more than the 4 that the model"):
+        make_fine_tuning_plan(fine_tuning_recipe.read("finetune-demo", [*few, "modalities.evaluate=[l, lv]"]))
+    assert make_fine_tuning_plan(fine_tuning_recipe.read("finetune-demo", [*few, "modalities.evaluate=[l, la]"]))
