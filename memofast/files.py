@@ -1,8 +1,11 @@
 """Files that are replaced as a whole or not at all, and files that are not what their name says."""
 
+import csv
+import io
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +37,44 @@ def write_json(path: Path, value: Any) -> None:
     replace_file(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """The JSON of a file. Raises: `OSError`, or `ValueError` where it is no JSON or nested deeper than Python reads."""
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
+def csv_table(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV whose text no spreadsheet runs as a formula: an apostrophe goes before a cell that begins as one.
+
+    Numbers stay numbers, negative ones too. Cells with a comma, quote, line feed or carriage return are quoted.
+    Source: OWASP, CSV Injection.
+    """
+    lines = []
+    for row in rows:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\r\n").writerow(map(_cell, row))  # which quotes what holds either of both
+        lines.append(text.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
+
+
+def _cell(value: Any) -> Any:
+    runs = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if runs else value
+
+
+class NestedTooDeeply(ValueError):
+    """JSON with more brackets within each other than Python reads."""
+
+
+def parse_json(text: str, **options: Any) -> Any:
+    """As `json.loads`. Raises: `ValueError` where it is no JSON, `NestedTooDeeply` among them."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text, **options)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise NestedTooDeeply("nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """The JSON of a file in UTF-8. Raises: `OSError`, and `ValueError` as `parse_json`."""
+    return parse_json(path.read_text(encoding="utf-8"))
 
 
 def refuse_pointer(path: Path) -> None:
