@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from memofast.errors import MemofastError
 from memofast.files import read_json, refuse_pointer
+from memofast.model.folder import refuse_untrusted
 
 _EMBEDDINGS = {
     "embeddings.word": "embeddings.word_embeddings",
@@ -212,6 +213,7 @@ def _standard_names(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor
 
 
 def _read_config(folder: Path) -> dict:
+    refuse_untrusted(folder)
     try:
         return read_json(folder / "config.json")
     except (FileNotFoundError, NotADirectoryError):

@@ -243,6 +243,7 @@ def is_bert(path: str | os.PathLike) -> bool:
 def _require_memobert(folder: Path) -> None:
     if not folder.is_dir():
         raise MemofastError(f"{folder}: no such checkpoint folder; give the folder that holds config.json")
+    refuse_untrusted(folder)
     try:
         kind = read_json(folder / "config.json").get("model_type")
     except FileNotFoundError:
