@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from memofast.errors import MemofastError
+from memofast.prepare.sources.pickled_arrays import let_go
 from memofast.prepare.sources.pickled_columns import column, numbers, rectangle, whole_numbers, words_of
 from memofast.prepare.sources.restricted_pickle import read_pickle
 
@@ -24,13 +25,35 @@ SPLITS = {"train": "train", "valid": "validation", "dev": "validation", "test": 
 FIELDS = {"visual": "vision", "speech": "audio", "text_features": "text"}
 _CLIP = re.compile(r"(.+?)(?:\$_\$.*|\[\d+\])")
 _LARGEST_SAMPLE = 1 << 28  # bytes of its rows as float32
+_READ_AT_ONCE = 1 << 26  # bytes of a table that stay in memory
+
+
+class Table:
+    """Rows [N, L, width] of all samples of a split, in the file where they are an array there."""
+
+    def __init__(self, values: np.ndarray):
+        self.values, self._read = values, 0
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, place: int, span: slice = slice(None)) -> np.ndarray:
+        """[n, width] float32 of the sample at `place`, a copy."""
+        chosen = self.values[place, span]
+        with np.errstate(over="ignore"):
+            rows = np.array(chosen, np.float32)
+        self._read += chosen.nbytes
+        if self._read > _READ_AT_ONCE:
+            let_go(self.values)
+            self._read = 0
+        return rows
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of a sample, still in the file; `read` gives them as [len, width] float32, what is not finite as 0."""
 
-    table: np.ndarray
+    table: Table
     place: int
     span: slice
 
@@ -39,10 +62,10 @@ class Rows:
 
     @property
     def width(self) -> int:
-        return self.table.shape[2]
+        return self.table.values.shape[2]
 
     def read(self) -> np.ndarray:
-        rows = _float32(self.table[self.place, self.span])
+        rows = self.table.rows(self.place, self.span)
         rows[~np.isfinite(rows)] = 0
         return rows
 
@@ -124,7 +147,7 @@ def _split(path: Path, name: str, part: Any, cleaning: Cleaning, taken: Counter)
         raise MemofastError(f"{where}: {count} labels, but another number of {FIELDS.get(odd, odd)}")
     samples = []
     for place in range(count):
-        used = {store: _used(store, table[place], cleaning) for store, table in tables.items()}
+        used = {store: _used(store, table.rows(place), cleaning) for store, table in tables.items()}
         bert = told["text_bert"][place] if "text_bert" in told else None
         own_lengths = {store: int(lengths[key][place]) for store, key in _LENGTHS.items() if key in lengths}
         spans = _spans(used, bert, own_lengths, cleaning)
@@ -155,8 +178,8 @@ def _values(labels: Any, what: str, cleaning: Cleaning) -> np.ndarray:
     return values
 
 
-def _table(values: Any, what: str) -> np.ndarray:
-    """[N, L, width], one row a sample where there is no L; in the file where it is an array there."""
+def _table(values: Any, what: str) -> Table:
+    """One row a sample where there is no L."""
     table = rectangle(values, what)
     if table.ndim == 2:
         table = table[:, None]
@@ -164,17 +187,11 @@ def _table(values: Any, what: str) -> np.ndarray:
         raise MemofastError(f"{what} has shape {list(table.shape)}, not [samples, rows, width]")
     if 4 * table.shape[1] * table.shape[2] > _LARGEST_SAMPLE:
         raise MemofastError(f"{what} has shape {list(table.shape)}: samples of over {_LARGEST_SAMPLE >> 20} MiB")
-    return table
+    return Table(table)
 
 
-def _float32(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        return np.array(values, np.float32)
-
-
-def _used(store: str, values: np.ndarray, cleaning: Cleaning) -> np.ndarray:
-    """Which rows [L] of a sample are not zero; counts what is not finite, which is as zero."""
-    rows = _float32(values)
+def _used(store: str, rows: np.ndarray, cleaning: Cleaning) -> np.ndarray:
+    """Which rows [L] of a sample are not zero; counts what is not finite, and sets it to 0."""
     bad = ~np.isfinite(rows)
     if bad.any():
         kinds = {"+inf": np.isposinf(rows), "-inf": np.isneginf(rows), "NaN": np.isnan(rows)}

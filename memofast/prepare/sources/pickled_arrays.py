@@ -1,6 +1,7 @@
 """What NumPy writes into pickles, as inert stand-ins. No word of a file reaches NumPy: an array is made of its bytes
 once kind, size, byte order and shape are of a list and agree with their number."""
 
+import mmap
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -116,3 +117,19 @@ def _of_objects(items: Any, count: int, shape: tuple[int, ...], order: str, spen
     for place, item in enumerate(items):
         values[place] = item
     return values.reshape(shape, order=order)
+
+
+def let_go(array: np.ndarray) -> bool:
+    """Give the memory of what was read of an array that lies in a mapped file back; it is read again when asked for.
+
+    Returns: whether the array lies in a file.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    mapped = base.obj if isinstance(base, memoryview) else None
+    if not isinstance(mapped, mmap.mmap):
+        return False
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+    return True

@@ -11,6 +11,7 @@ import torch
 
 from memofast.errors import MemofastError
 from memofast.prepare.sources import restricted_pickle
+from memofast.prepare.sources.pickled_arrays import let_go
 from memofast.prepare.sources.restricted_pickle import read_pickle
 
 
@@ -128,6 +129,8 @@ def test_large_arrays_stay_in_the_file(tmp_path, monkeypatch, protocol):
     found = reading(tmp_path, pickle.dumps({"a": rows, "b": rows.T}, protocol))
     np.testing.assert_array_equal(found["a"], rows)
     np.testing.assert_array_equal(found["b"], rows.T)
+    assert let_go(found["a"]) and let_go(found["b"][3:, 5]) and not let_go(rows)
+    np.testing.assert_array_equal(found["a"], rows)
 
 
 @pytest.mark.parametrize(
