@@ -6,7 +6,7 @@ import pytest
 
 from memofast.errors import MemofastError
 from memofast.model.families import open_emotion_model
-from memofast.model.folder import model_type, refuse_untrusted
+from memofast.model.folder import load_whole, model_type, refuse_untrusted
 from memofast.model.memobert import MemoBertForPreTraining, MemoBertModel
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.pre_training import is_bert
@@ -62,3 +62,8 @@ def test_a_state_of_the_original_that_is_a_pointer(tmp_path):
     (tmp_path / "model_step_1.pt").write_text(POINTER)
     with pytest.raises(MemofastError, match="is a Git LFS pointer"):
         MemoBertForPreTraining.from_original(tmp_path / "model_step_1.pt")
+
+
+def test_whole_models_are_asked_for_without_their_code(tmp_path):
+    options, _ = load_whole(lambda **options: (options, {"missing_keys": [], "mismatched_keys": []}), tmp_path)
+    assert options["trust_remote_code"] is False

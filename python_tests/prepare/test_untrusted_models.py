@@ -1,12 +1,15 @@
 """Models that preparation is given: code of theirs is never run and never asked about; pointers are named."""
 
+import ast
 import builtins
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_models import save_bert, save_speech_model, save_vit
 
+import memofast
 from memofast.errors import MemofastError
 from memofast.prepare.faces.denseface import DenseFace
 from memofast.prepare.faces.vision_model import VisionModel
@@ -65,3 +68,17 @@ def test_a_pointer_in_place_of_yunet(tmp_path):
     (tmp_path / "yunet.onnx").write_text(POINTER)
     with pytest.raises(MemofastError, match=r"yunet.onnx is a Git LFS pointer"):
         YuNet(tmp_path / "yunet.onnx")
+
+
+def test_every_call_that_could_run_code_says_that_it_does_not():
+    """Of transformers' own classes; memofast's go through load_whole, which says it for them."""
+    asking = []
+    for file in Path(memofast.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            called = ast.unparse(node.func)
+            if node.func.attr in ("from_pretrained", "from_config") and not called.startswith("MemoBert"):
+                told = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                asking.append((file.name, called, told.get("trust_remote_code")))
+    assert len(asking) >= 3 and {told for *_, told in asking} == {"False"}, asking

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from memofast.cpu import bf16_units
 from memofast.errors import MemofastError
-from memofast.files import replace_file
+from memofast.files import refuse_pointer, replace_file
 from memofast.npz import npz_arrays
 from memofast.prepare.faces.denseface import DenseFaceMeta, resize_faces, save_denseface
 from memofast.prepare.faces.densenet import SIDE, DenseNet
@@ -86,6 +86,7 @@ def read_faces(path: Path, limit: int = 0) -> FaceData:
     """
     if not path.is_file():
         raise MemofastError(f"no file {path}; give an npz with images, labels and classes")
+    refuse_pointer(path)
     try:
         data = npz_arrays(path, ("images", "labels", "classes"))
         images, labels, classes = data["images"], data["labels"], data["classes"]

@@ -220,6 +220,8 @@ def test_state_and_instances_reach_no_object(tmp_path):
         (b"c_codecs\nencode\n}b.", "the state of something that is no array"),
         (b"c_codecs\nencode\nN}(V__defaults__\nNu\x86b.", "the state of something that is no array"),
         (b"cbuiltins\nset\n)\x81.", "asks for NEWOBJ"),
+        (b"cpandas.core.frame\nDataFrame\n)\x81}b.", "asks for pandas.core.frame.DataFrame, and only numpy"),
+        (b"\x8c\x12scipy.sparse._csr\n\x8c\x0acsr_matrix\x93.", "asks for scipy.sparse._csr"),
         (b"(ibuiltins\nset\n.", "asks for INST"),
         (b"P1\n.", "asks for PERSID"),
         (b"\x82\x01.", "asks for EXT1"),
