@@ -33,9 +33,9 @@ _COMMANDS = (
 def run(command: Callable | typer.Typer, name: str) -> None:
     """Run one command function, or an app of several, as a program.
 
-    A user's mistake (`MemofastError`) becomes one line on stderr and exit code 2; `--debug` anywhere on the command
-    line shows the traceback instead. SIGTERM ends it as an exit does, with code 143, so that nothing is left
-    half-written; Ctrl-C with 130.
+    A user's mistake (`MemofastError`), or a file with brackets without end, becomes one line on stderr and exit code 2;
+    `--debug` anywhere on the command line shows the traceback instead. SIGTERM ends it as an exit does, with code 143,
+    so that nothing is left half-written; Ctrl-C with 130.
     """
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
@@ -51,6 +51,11 @@ def run(command: Callable | typer.Typer, name: str) -> None:
         if debug:
             raise
         print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RecursionError:
+        if debug:
+            raise
+        print(f"{name}: a file is nested too deeply to be read; --debug shows which part reads it", file=sys.stderr)
         sys.exit(2)
     finally:
         signal.signal(signal.SIGTERM, before)

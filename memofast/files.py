@@ -1,7 +1,11 @@
-"""Files that are replaced as a whole or not at all."""
+"""Files that are replaced as a whole or not at all, and files that are not what their name says."""
 
+import csv
+import io
 import json
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +35,59 @@ def replace_file(path: Path, data: bytes, parents: bool = False) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     replace_file(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
+def csv_table(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV whose text no spreadsheet runs as a formula: an apostrophe goes before a cell that begins as one.
+
+    Numbers stay numbers, negative ones too. Cells with a comma, quote, line feed or carriage return are quoted.
+    Source: OWASP, CSV Injection.
+    """
+    lines = []
+    for row in rows:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\r\n").writerow(map(_cell, row))  # which quotes what holds either of both
+        lines.append(text.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
+
+
+def _cell(value: Any) -> Any:
+    runs = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if runs else value
+
+
+class NestedTooDeeply(ValueError):
+    """JSON with more brackets within each other than Python reads."""
+
+
+def parse_json(text: str, **options: Any) -> Any:
+    """As `json.loads`. Raises: `ValueError` where it is no JSON, `NestedTooDeeply` among them."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise NestedTooDeeply("nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """The JSON of a file in UTF-8. Raises: `OSError`, and `ValueError` as `parse_json`."""
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raises: `MemofastError` where `path` holds a Git LFS pointer in place of its contents."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(200)
+    except OSError:
+        return  # who opens it says so
+    if head.startswith((b"version https://git-lfs.", b"version https://hawser.")):
+        size = re.search(rb"^size (\d{1,19})$", head, re.MULTILINE)
+        stands_for = f"of {int(size[1])} bytes " if size else ""
+        raise MemofastError(
+            f"{path} is a Git LFS pointer, not the file {stands_for}that it stands for; run `git lfs pull` in its "
+            "folder or download the file itself"
+        )

@@ -1,5 +1,6 @@
 """The program `memofast`: every command by name, mistakes in one line with exit code 2."""
 
+import json
 import os
 import signal
 import subprocess
@@ -96,3 +97,14 @@ def test_a_signal_anywhere_unwinds_and_gives_its_code(monkeypatch, tmp_path, num
         signal.signal(signal.SIGINT, of_ctrl_c)
     assert stopped.value.code == code
     assert list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_brackets_without_end_are_one_line(monkeypatch, capsys):
+    def read() -> None:
+        json.loads("[" * 200_000)
+
+    monkeypatch.setattr(sys, "argv", ["read"])
+    with pytest.raises(SystemExit) as ended:
+        cli.run(read, "read")
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and "read: a file is nested too deeply" in told and len(told.splitlines()) == 1

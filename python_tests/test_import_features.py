@@ -168,6 +168,116 @@ def test_files_of_another_layout(imported, tmp_path, change, told):
     assert not (tmp_path / "c").exists()
 
 
+def deep(depth):
+    """2^depth zeros in a few hundred bytes."""
+    values = 0.0
+    for _ in range(depth):
+        values = [values, values]
+    return values
+
+
+def holds_itself():
+    values = []
+    values.append(values)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("id", ["a\u2028b", "c", "d", "e"], r"sample 0: the id 'a\u2028b' is no line of text"),
+        ("id", ["a", "c\rd", "d", "e"], r"sample 1: the id 'c\rd' is no line of text"),
+        ("id", ["a", "", "d", "e"], "sample 1: the id '' is no line of text"),
+        ("id", ["a", "b", "x" * 501, "e"], "sample 2: the id 'xxx"),
+        ("id", ["a", "b\udc80", "d", "e"], r"sample 1: id 'b\udc80' is no text in UTF-8"),
+        ("id", np.array([b"a", b"b\xff", b"c", b"d"]), r"sample 1: id b'b\xff' is no text in UTF-8"),
+        ("id", [["a"], [], "d", "e"], "sample 1: id holds 0 values"),
+        ("id", [["a", ["b"]], "c", "d", "e"], "sample 0: id is a list, neither text nor number"),
+        ("id", deep(40), "another number of id"),
+        ("id", [deep(40)] * 4, "sample 0: id is a list"),
+        ("id", [holds_itself()] * 4, "sample 0: id is a list"),
+        ("id", [["x"] * 99] * 4, "sample 0: id holds 99 values"),
+        ("id", [{}] * 4, "sample 0: id is a dict"),
+        ("id", {0: "a"}, "id is no list with an entry a sample"),
+        ("id", "abcd", "id is no list with an entry a sample"),
+        ("raw_text", {0: "a", 5: "b", 1: "c", 2: "d"}, "raw_text is no list with an entry a sample"),
+        ("raw_text", ["a", b"\xff", "c", "d"], r"sample 1: raw_text b'\xff' is no text in UTF-8"),
+        ("raw_text", ["a", ["b", "c"], "c", "d"], "sample 1: raw_text is 2 texts, not one sentence"),
+        ("raw_text", ["a", None, "c", "d"], "sample 1: raw_text is a NoneType"),
+        ("vision_lengths", list("abcd"), "vision_lengths are not whole numbers"),
+        ("vision_lengths", [1, 2, 3, 1.5], "vision_lengths are not whole numbers"),
+        ("vision_lengths", [1, 2, 3, float("nan")], "vision_lengths are not whole numbers"),
+        ("vision_lengths", [1, 2, 3, 1 << 100], "vision_lengths are not whole numbers"),
+        ("audio_lengths", [[1], [2], [3], [4]], "audio_lengths are not whole numbers"),
+        ("audio_lengths", [1, 2, 3], "another number of audio_lengths"),
+        ("audio", deep(40), "audio are not numbers of one shape"),
+        ("audio", deep(7), "audio has shape [2, 2, 2, 2, 2, 2, 2], not [samples, rows, width]"),
+        ("audio", holds_itself(), "audio are not numbers of one shape"),
+        ("audio", [[[1.0], [1.0, 2.0]]] * 4, "audio are not numbers of one shape"),
+        ("audio", [[[0.0] * 500] * 500] * 500, "over 67108864 numbers"),
+        ("audio", [[[1 << 100]]] * 4 + [[["x"]]], "audio are not numbers of one shape"),
+        ("audio", np.array(["1"] * 4), "audio are not numbers of one shape"),
+        ("audio", np.zeros((4, 0, 0)), "audio has shape [4, 0, 0]"),
+        ("text_bert", ["x"] * 4, "text_bert are not numbers"),
+        ("regression_labels", np.zeros((4, 0)), "labels are empty"),
+        ("regression_labels", [], "labels are empty"),
+        ("regression_labels", None, "no text or no labels"),
+        ("regression_labels", [1 << 2000] * 4, "a number of"),
+        ("regression_labels", ["a"] * 4, "labels are not numbers of one shape"),
+    ],
+)
+def test_columns_of_another_kind(imported, vocabulary, tmp_path, key, value, told):
+    contents = mmsa()
+    contents["train"][key] = value
+    code, printed = imported(contents, "--vocab", vocabulary)
+    assert code == 2 and told in printed and len(printed.strip().splitlines()) == 1
+    assert not (tmp_path / "c").exists()
+
+
+def test_lists_and_old_texts_are_read_as_arrays_are(imported, vocabulary, tmp_path):
+    contents, plain = mmsa(), mmsa()
+    for part in plain.values():
+        for key in ("text", "audio", "text_bert", "regression_labels"):
+            part[key] = part[key].tolist()
+        part["vision"] = np.array([None, *part["vision"]], object)[1:]  # an array of arrays
+        part["raw_text"] = [text.encode() for text in part["raw_text"]]
+        part["id"] = np.array(part["id"], "S")
+    found = []
+    for number, given in enumerate((contents, plain)):
+        assert imported(given, "--vocab", vocabulary, "--out", tmp_path / f"c{number}")[0] == 0
+        corpus = Corpus.open(tmp_path / f"c{number}")
+        found.append({name: store.read("test$_$1") for name, store in corpus.stores.items()})
+    for name, columns in found[0].items():
+        for column, values in columns.items():
+            np.testing.assert_array_equal(values, found[1][name][column])
+    assert found[0]["visual"]["rows"].shape == (3, 2) and found[0]["text"]["value"].tolist() == [1]
+
+
+def test_what_is_left_out_of_labels_and_lengths_is_told(imported, vocabulary, tmp_path):
+    contents = mmsa()
+    for part in contents.values():
+        part["regression_labels"] = np.stack([part["regression_labels"], -part["regression_labels"]], 1)
+    contents["train"]["vision_lengths"][3] = 77
+    contents["test"]["vision_lengths"][1] = -1
+    code, told = imported(contents, "--vocab", vocabulary)
+    assert code == 0 and "8 samples with labels after the first, which are left out" in told
+    assert "2 lengths beyond their rows; taken as the nearest that there is" in told
+
+
+def test_an_id_that_looks_like_a_repeated_one_is_kept(imported, tmp_path):
+    contents = multibench()
+    contents["train"]["id"] = np.array(["train", "train#2", "train", "train"])
+    assert imported(contents)[0] == 0
+    assert Corpus.open(tmp_path / "c").split("train").ids == ["train", "train#2", "train#3", "train#4"]
+
+
+def test_widths_that_differ_between_splits(imported):
+    contents = multibench()
+    contents["test"]["audio"] = np.zeros((2, 6, 7))
+    code, told = imported(contents)
+    assert code == 2 and "audio is 5 wide in train and 7 in test" in told
+
+
 def test_sentences_need_a_vocabulary(imported, tmp_path):
     code, printed = imported(mmsa())
     assert code == 2 and "give --vocab" in printed and not (tmp_path / "c").exists()

@@ -1,7 +1,5 @@
 """Predictions as files: rows that are there as soon as they are known, and at the end JSON lines and a table."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +7,7 @@ from types import TracebackType
 
 from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
-from memofast.files import replace_file
+from memofast.files import csv_table, replace_file
 from memofast.inference.predictor import Prediction
 
 ROWS, TABLE, UNFINISHED = "predictions.jsonl", "predictions.csv", "unfinished.jsonl"
@@ -21,21 +19,18 @@ def json_line(prediction: Prediction) -> str:
 
 def table_of(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     """CSV with a line per prediction: a column `p_CLASS` for each class, or `value`, and `importance_MODALITY`, empty
-    where it is not known."""
+    where it is not known. Text is escaped as `csv_table` says."""
     outputs = [f"p_{name}" for name in classes] if predictions and predictions[0].value is None else ["value"]
     importance = [f"importance_{modality}" for modality in MODALITIES]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["id", "file", "start", "end", "track", "speaks", "text", "named", *outputs, "modalities", *importance, "notes"]
-    )
+    about = "id", "file", "start", "end", "track", "speaks", "text", "named"
+    rows: list[list] = [[*about, *outputs, "modalities", *importance, "notes"]]
     for found in predictions:
         numbers = [f"{p:.6f}" for p in found.probabilities.values()] if found.value is None else [f"{found.value:.6f}"]
         mattered = [_number(found.importance.get(modality), 6) for modality in MODALITIES]
         times = _number(found.start, 3), _number(found.end, 3)
         about = found.id, found.file, *times, found.track, found.speaks, found.text, found.named
-        writer.writerow([*about, *numbers, "+".join(found.modalities), *mattered, "; ".join(found.notes)])
-    return text.getvalue()
+        rows.append([*about, *numbers, "+".join(found.modalities), *mattered, "; ".join(found.notes)])
+    return csv_table(rows)
 
 
 def _number(value: float | None, digits: int) -> str:

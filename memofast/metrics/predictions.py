@@ -12,6 +12,7 @@ import numpy as np
 
 from memofast.errors import MemofastError
 from memofast.files import replace_file
+from memofast.npz import npz_arrays
 
 KINDS = ("single", "multi", "regression")
 
@@ -76,8 +77,8 @@ class Predictions:
     def load(cls, path: Path) -> Predictions:
         """Raises `MemofastError` where the file is missing or holds something else."""
         try:
-            with np.load(path, allow_pickle=False) as data:
-                ids, classes = tuple(map(str, data["ids"])), tuple(map(str, data["classes"]))
-                return cls(str(data["kind"]), ids, data["truth"], data["scores"], classes)
+            data = npz_arrays(path, ("kind", "ids", "classes", "truth", "scores"))
+            ids, classes = tuple(map(str, data["ids"])), tuple(map(str, data["classes"]))
+            return cls(str(data["kind"]), ids, data["truth"], data["scores"], classes)
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise MemofastError(f"{path} holds no predictions ({error}); run the evaluation again") from None

@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from memofast.errors import MemofastError
+from memofast.files import NestedTooDeeply, read_json, refuse_pointer
+
+_POINTERS_UP_TO = 1024  # bytes of a Git LFS pointer
+
+
+def refuse_untrusted(folder: Path) -> None:
+    """Look at a model's folder before any library does.
+
+    Raises: `MemofastError` where a configuration names Python code to run (`auto_map`), or is nested too deeply to be
+    read, or a Git LFS pointer lies in place of a file.
+    """
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not path.is_file():
+            continue
+        if path.stat().st_size <= _POINTERS_UP_TO:
+            refuse_pointer(path)
+        if path.name.endswith("config.json"):
+            try:
+                contents = read_json(path)
+            except NestedTooDeeply:
+                raise MemofastError(f"{path}: nested too deeply for a configuration; fetch it again") from None
+            except (OSError, ValueError):
+                continue  # who reads it says so
+            if _names_code(contents):
+                raise MemofastError(
+                    f"{path} names Python code of its own to run (auto_map), which memofast never does; give a model "
+                    "of an architecture that transformers knows"
+                )
+
+
+def _names_code(contents: Any) -> bool:
+    waiting = [contents]
+    while waiting:
+        at = waiting.pop()
+        if isinstance(at, dict) and at.get("auto_map"):
+            return True
+        waiting += at.values() if isinstance(at, dict) else at if isinstance(at, list) else ()
+    return False
 
 
 def model_folder(folder: Path) -> Path:
@@ -20,8 +57,8 @@ def model_folder(folder: Path) -> Path:
     if (folder / "config.json").is_file() or not steps:
         return folder
     try:
-        best = json.loads((steps[-1] / "trainer.json").read_text())["best"]
-    except (OSError, ValueError, KeyError):
+        best = read_json(steps[-1] / "trainer.json")["best"]
+    except (OSError, ValueError, KeyError, TypeError):
         return steps[-1]
     return next((step for step in steps if int(step.name[5:]) == best), steps[-1])
 
@@ -29,12 +66,14 @@ def model_folder(folder: Path) -> Path:
 def model_type(folder: Path) -> str | None:
     """The `model_type` in a model folder's `config.json`, None where it names none.
 
-    Raises: `MemofastError` where the folder or the file is missing, or the file is not JSON.
+    Raises: `MemofastError` where the folder or the file is missing, or the file is not JSON, and as
+        `refuse_untrusted`.
     """
     if not folder.is_dir():
         raise MemofastError(f"{folder}: no such checkpoint folder; give the folder that holds config.json")
+    refuse_untrusted(folder)
     try:
-        found = json.loads((folder / "config.json").read_text())
+        found = read_json(folder / "config.json")
     except FileNotFoundError:
         raise MemofastError(f"{folder}: no config.json; give the folder that save_pretrained wrote") from None
     except ValueError:
@@ -49,10 +88,12 @@ def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_be
 
     Args: load: `from_pretrained` of a transformers class, bound to what it is given but for what it shall tell.
         may_begin_anew: pattern of parameters that the folder need not have.
-    Raises: `MemofastError` where the weights are missing, damaged, or not those of the configuration.
+    Raises: `MemofastError` where the weights are missing, damaged, or not those of the configuration, and as
+        `refuse_untrusted`.
     """
+    refuse_untrusted(Path(folder))
     try:
-        model, found = load(output_loading_info=True, ignore_mismatched_sizes=True)
+        model, found = load(output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False)
     except MemofastError:
         raise
     except Exception as error:  # a damaged folder has as many kinds of error as libraries that read it

@@ -1,6 +1,5 @@
 """transformers models from local folders: loaded whole or refused. Nothing is downloaded."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ import torch
 from safetensors import SafetensorError
 
 from memofast.errors import MemofastError
+from memofast.files import read_json
+from memofast.model.folder import refuse_untrusted
 from memofast.prepare.fingerprint import fingerprint
 
 _NEVER_READ = ("masked_spec_embed", "mask_token")  # weights that only pre-training of the model itself reads
@@ -29,14 +30,16 @@ class Pretrained:
 
 
 def read_config(folder: Path, purpose: str) -> Any:
-    """The configuration of the model in `folder`; raises MemofastError where there is none, naming `purpose`."""
+    """The configuration of the model in `folder`; raises MemofastError where there is none, naming `purpose`, and as
+    `refuse_untrusted`."""
     from transformers import AutoConfig
 
     if not (folder / "config.json").is_file():
         raise MemofastError(f"no model at {folder}; {purpose} needs a local folder with config.json and weights")
+    refuse_untrusted(folder)
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise MemofastError(
             f"{folder / 'config.json'} is not readable ({_first_line(error)}); fetch it again"
         ) from error
@@ -46,16 +49,17 @@ def load_pretrained(automatic: type, folder: Path) -> Pretrained:
     """The model of `folder` as the class `automatic` (such as `AutoModel`) builds it.
 
     Raises: MemofastError where weights are missing (transformers would draw them at random) or unreadable. A missing
-    pooler is let pass: see `Pretrained.absent`.
+    pooler is let pass: see `Pretrained.absent`. Also as `refuse_untrusted`.
     """
     from transformers.utils import logging
 
+    refuse_untrusted(folder)
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # missing weights are told below, in one line
     logging.disable_progress_bar()
     try:
         model, info = automatic.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise MemofastError(f"the model at {folder} does not load ({_first_line(error)}); fetch it again") from error
@@ -81,7 +85,7 @@ def preprocessing(folder: Path, part: str) -> dict[str, Any]:
         if not path.is_file():
             continue
         try:
-            settings = json.loads(path.read_text(encoding="utf-8"))
+            settings = read_json(path)
             settings = settings.get(key) if key else settings
         except (ValueError, AttributeError) as error:
             raise MemofastError(f"{path} is not readable ({error}); fetch it again") from error

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from memofast.errors import MemofastError
 from memofast.files import replace_file
+from memofast.npz import npz_arrays
 
 META = "meta.json"
 INDEX = "index.npz"
@@ -37,8 +39,8 @@ def write_index(path: Path, ids: list[str], rows: np.ndarray) -> None:
 def read_index(path: Path) -> tuple[list[str], np.ndarray]:
     """Ids in key order and their row counts [n] int32 of a finished store."""
     try:
-        with np.load(path / INDEX) as index:
-            text, rows = bytes(index["ids"]).decode(), index["rows"]
-    except (OSError, ValueError, KeyError) as error:
+        index = npz_arrays(path / INDEX, ("ids", "rows"))
+        text, rows = bytes(index["ids"]).decode(), index["rows"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise MemofastError(f"{path / INDEX} cannot be read ({error}): restore it or write the store anew") from None
     return (text.split("\n") if len(rows) else []), rows

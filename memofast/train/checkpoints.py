@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memofast.errors import MemofastError
+from memofast.files import refuse_pointer
 from memofast.ops import faults
 
 OBJECTIVES = "objectives.safetensors"
@@ -91,6 +92,8 @@ class Checkpoints:
         architecture or other groups of parameters, or cannot be read.
         """
         folder = self.path(step)
+        for name in ("model.safetensors", OBJECTIVES, "optimizer.pt"):
+            refuse_pointer(folder / name)
         try:
             weights = load_file(folder / "model.safetensors")
             objectives = load_file(folder / OBJECTIVES) if (folder / OBJECTIVES).is_file() else {}

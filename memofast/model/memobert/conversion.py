@@ -6,7 +6,6 @@ ours.
 
 from __future__ import annotations
 
-import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from memofast.errors import MemofastError
+from memofast.files import read_json, refuse_pointer
+from memofast.model.folder import refuse_untrusted
 
 _EMBEDDINGS = {
     "embeddings.word": "embeddings.word_embeddings",
@@ -212,8 +213,9 @@ def _standard_names(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor
 
 
 def _read_config(folder: Path) -> dict:
+    refuse_untrusted(folder)
     try:
-        return json.loads((folder / "config.json").read_text())
+        return read_json(folder / "config.json")
     except (FileNotFoundError, NotADirectoryError):
         raise MemofastError(f"{folder}: no config.json; give the folder of a transformers BERT checkpoint") from None
     except ValueError:
@@ -226,7 +228,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint folder: safetensors, in one file or in shards, else pytorch_model.bin."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        shards = _shards(index)
         return {name: tensor for shard in shards for name, tensor in _read_safetensors(folder / shard).items()}
     if (folder / "model.safetensors").is_file():
         return _read_safetensors(folder / "model.safetensors")
@@ -235,7 +237,19 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     raise MemofastError(f"{folder}: no model.safetensors or pytorch_model.bin; download the weights into it")
 
 
+def _shards(index: Path) -> list[str]:
+    """Names of the files beside an index that hold its weights."""
+    try:
+        names = sorted(set(read_json(index)["weight_map"].values()))
+        if any(Path(name).name != name for name in names):
+            raise ValueError("it names files of other folders")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MemofastError(f"{index}: cannot be read ({error}); download it again") from None
+    return names
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    refuse_pointer(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -243,6 +257,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
+    refuse_pointer(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from memofast.data.batch import PackedBatch
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
 from memofast.errors import MemofastError
-from memofast.model.folder import load_whole
+from memofast.files import read_json
+from memofast.model.folder import load_whole, refuse_untrusted
 from memofast.model.memobert import conversion
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.embeddings import FeatureEmbeddings, MemoBertEmbeddings
@@ -79,6 +79,7 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         if path is not None and options.setdefault("local_files_only", True):
             _require_memobert(Path(path))
         told = options.pop("output_loading_info", False)
+        options.pop("trust_remote_code", None)  # never; see load_whole
         model, found = load_whole(
             partial(super().from_pretrained, path, *arguments, **options), str(path), cls._may_begin_anew
         )
@@ -233,7 +234,8 @@ def first_rows(batch: PackedBatch) -> Tensor:
 
 
 def is_bert(path: str | os.PathLike) -> bool:
-    """Whether the folder holds a BERT checkpoint of transformers."""
+    """Whether the folder holds a BERT checkpoint of transformers. Raises: as `refuse_untrusted`."""
+    refuse_untrusted(Path(path))
     there = (Path(path) / "config.json").is_file()
     return there and MemoBertConfig.get_config_dict(path)[0].get("model_type") == "bert"
 
@@ -241,8 +243,9 @@ def is_bert(path: str | os.PathLike) -> bool:
 def _require_memobert(folder: Path) -> None:
     if not folder.is_dir():
         raise MemofastError(f"{folder}: no such checkpoint folder; give the folder that holds config.json")
+    refuse_untrusted(folder)
     try:
-        kind = json.loads((folder / "config.json").read_text()).get("model_type")
+        kind = read_json(folder / "config.json").get("model_type")
     except FileNotFoundError:
         raise MemofastError(f"{folder}: no config.json; give the folder that save_pretrained wrote") from None
     except ValueError:

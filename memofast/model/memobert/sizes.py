@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from memofast.errors import MemofastError
+from memofast.model.folder import refuse_untrusted
 from memofast.model.memobert import conversion
 from memofast.model.memobert.configuration import MemoBertConfig
 
@@ -25,6 +26,7 @@ def sizes_of(init: str | None) -> dict[str, Any]:
         raise MemofastError(f"model.init: no checkpoint at {init}; give a local folder or file")
     if path.is_file():
         return conversion.read_original(path).sizes
+    refuse_untrusted(path)
     try:
         found = MemoBertConfig.get_config_dict(path)[0] if (path / "config.json").is_file() else {}
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from memofast.errors import MemofastError
-from memofast.files import replace_file
+from memofast.files import refuse_pointer, replace_file
 from memofast.prepare.faces.densenet import FEATURE_WIDTH, LAYER_WIDTHS, SIDE, DenseNet
 from memofast.prepare.fingerprint import fingerprint
 
@@ -87,6 +87,7 @@ def _load(path: Path) -> tuple[DenseFaceMeta, dict[str, torch.Tensor]]:
     advice = "train one with `memofast denseface train FER.npz --out FILE`"
     if not path.is_file():
         raise MemofastError(f"no DenseFace file at {path}; {advice}")
+    refuse_pointer(path)
     try:
         with safe_open(path, "pt") as file:
             meta = json.loads((file.metadata() or {})["meta.json"])

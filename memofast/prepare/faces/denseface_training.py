@@ -19,7 +19,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from memofast.cpu import bf16_units
 from memofast.errors import MemofastError
-from memofast.files import replace_file
+from memofast.files import refuse_pointer, replace_file
+from memofast.npz import npz_arrays
 from memofast.prepare.faces.denseface import DenseFaceMeta, resize_faces, save_denseface
 from memofast.prepare.faces.densenet import SIDE, DenseNet
 
@@ -85,9 +86,10 @@ def read_faces(path: Path, limit: int = 0) -> FaceData:
     """
     if not path.is_file():
         raise MemofastError(f"no file {path}; give an npz with images, labels and classes")
+    refuse_pointer(path)
     try:
-        with np.load(path, allow_pickle=False) as data:
-            images, labels, classes = data["images"], data["labels"], data["classes"]
+        data = npz_arrays(path, ("images", "labels", "classes"))
+        images, labels, classes = data["images"], data["labels"], data["classes"]
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise MemofastError(f"{path} is not an npz with images, labels and classes ({error}); convert it") from error
     if images.ndim != 3 or images.dtype != np.uint8 or len(images) == 0:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from memofast.errors import MemofastError
+from memofast.files import refuse_pointer
 
 CROP = 64
 COLOUR_CROP = (
@@ -121,6 +122,7 @@ class YuNet:
         self._cv2, self._colour = load_opencv(), colour
         if not Path(model).is_file():
             raise MemofastError(f"no YuNet model at {model}; fetch it with `memofast download yunet`")
+        refuse_pointer(Path(model))
         try:
             self._net = self._cv2.FaceDetectorYN.create(str(model), "", (320, 320), MINIMUM_CONFIDENCE)
             self._net.setInputSize((64, 64))

@@ -67,13 +67,13 @@ def _write_rows(out: Path, store: str, samples: list, about: dict[str, str]) -> 
     present = [sample for sample in samples if len(sample.rows[store])]
     if not present:
         return None
-    width = present[0].rows[store].shape[1]
+    width = present[0].rows[store].width
     with FeatureWriter(
         out / store, width, dtype="float32", extractor=f"{store} rows of {about['source']}", **about
     ) as writer:
         for sample in present:
             if not writer.done(sample.id):
-                writer.put(sample.id, sample.rows[store])
+                writer.put(sample.id, sample.rows[store].read())
     return out / store
 
 
@@ -82,5 +82,5 @@ def _rows_told(samples: list) -> str:
     for sample in samples:
         for store, rows in sample.rows.items():
             total[store] += len(rows)
-            width[store] = rows.shape[1]
+            width[store] = rows.width
     return ", ".join(f"{count} rows of {store}, {width[store]} wide" for store, count in total.items())

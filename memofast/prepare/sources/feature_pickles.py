@@ -17,22 +17,68 @@ from typing import Any
 import numpy as np
 
 from memofast.errors import MemofastError
+from memofast.prepare.sources.pickled_arrays import let_go
+from memofast.prepare.sources.pickled_columns import column, numbers, rectangle, whole_numbers, words_of
 from memofast.prepare.sources.restricted_pickle import read_pickle
 
 SPLITS = {"train": "train", "valid": "validation", "dev": "validation", "test": "test"}
 FIELDS = {"visual": "vision", "speech": "audio", "text_features": "text"}
 _CLIP = re.compile(r"(.+?)(?:\$_\$.*|\[\d+\])")
+_LARGEST_SAMPLE = 1 << 28  # bytes of its rows as float32
+_READ_AT_ONCE = 1 << 26  # bytes of a table that stay in memory
+
+
+class Table:
+    """Rows [N, L, width] of all samples of a split, in the file where they are an array there."""
+
+    def __init__(self, values: np.ndarray):
+        self.values, self._read = values, 0
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, place: int, span: slice = slice(None)) -> np.ndarray:
+        """[n, width] float32 of the sample at `place`, a copy."""
+        chosen = self.values[place, span]
+        with np.errstate(over="ignore"):
+            rows = np.array(chosen, np.float32)
+        self._read += chosen.nbytes
+        if self._read > _READ_AT_ONCE:
+            let_go(self.values)
+            self._read = 0
+        return rows
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a sample, still in the file; `read` gives them as [len, width] float32, what is not finite as 0."""
+
+    table: Table
+    place: int
+    span: slice
+
+    def __len__(self) -> int:
+        return self.span.stop - self.span.start
+
+    @property
+    def width(self) -> int:
+        return self.table.values.shape[2]
+
+    def read(self) -> np.ndarray:
+        rows = self.table.rows(self.place, self.span)
+        rows[~np.isfinite(rows)] = 0
+        return rows
 
 
 @dataclass(frozen=True)
 class PickledSample:
-    """rows: by store [n, width] float32, n may be 0. value: None where it is no number. text: None where the pickle has
-    no sentences."""
+    """rows: by store, may be of length 0. value: None where it is no number. text: None where the pickle has no
+    sentences."""
 
     id: str
     split: str
     video: str
-    rows: Mapping[str, np.ndarray]
+    rows: Mapping[str, Rows]
     value: float | None
     text: str | None
 
@@ -58,7 +104,7 @@ class Cleaning:
 
 
 def read_feature_pickle(path: Path) -> tuple[list[PickledSample], Cleaning]:
-    """All samples of a pickle, padding removed, values that are not finite set to 0 and counted.
+    """All samples of a pickle without their padding; values that are not finite are counted, and read as 0.
 
     Samples without text rows are left out and counted, as MultiBench does. Raises: `MemofastError` for a file of
     another layout.
@@ -66,98 +112,111 @@ def read_feature_pickle(path: Path) -> tuple[list[PickledSample], Cleaning]:
     contents = read_pickle(path)
     if not isinstance(contents, dict) or not set(contents) & set(SPLITS):
         raise MemofastError(f"{path} is no pickle of MMSA or MultiBench: it must be a dict of train, valid and test")
-    cleaning, samples, seen = Cleaning(), [], Counter()
+    cleaning, samples, taken = Cleaning(), [], Counter()
     for name in (name for name in SPLITS if name in contents):
-        samples += _split(path, name, contents[name], cleaning, seen)
+        samples += _split(path, name, contents[name], cleaning, taken)
     if not samples:
         raise MemofastError(f"{path} has no sample with text; nothing to import")
     stores = samples[0].rows.keys()
     if other := next((sample for sample in samples if sample.rows.keys() != stores), None):
         missing = FIELDS[next(iter(stores ^ other.rows.keys()))]
         raise MemofastError(f"{path}: {samples[0].split} and {other.split} differ, one has no {missing}")
+    for store, rows in samples[0].rows.items():
+        if other := next((sample for sample in samples if sample.rows[store].width != rows.width), None):
+            raise MemofastError(
+                f"{path}: {FIELDS[store]} is {rows.width} wide in {samples[0].split} and {other.rows[store].width} in "
+                f"{other.split}; one width is needed"
+            )
     return samples, cleaning
 
 
-def _split(path: Path, name: str, part: Any, cleaning: Cleaning, seen: Counter) -> list[PickledSample]:
+def _split(path: Path, name: str, part: Any, cleaning: Cleaning, taken: Counter) -> list[PickledSample]:
     where = f"{path}, {name}"
     part = part if isinstance(part, dict) else {}
     labels = next((part[key] for key in ("regression_labels", "labels") if key in part), None)
     if labels is None or "text" not in part:
         raise MemofastError(f"{where} has no text or no labels; it must be as MMSA or MultiBench write it")
-    values = np.atleast_1d(_numbers(labels, f"{where}: labels"))
-    values = values[(slice(None), *[0] * (values.ndim - 1))]  # MOSEI may have emotions after the sentiment
+    values = _values(labels, f"{where}: labels", cleaning)
     tables = {store: _table(part[key], f"{where}: {key}") for store, key in FIELDS.items() if key in part}
+    told = {key: column(part[key], f"{where}: {key}") for key in ("id", "raw_text") if key in part}
+    lengths = {key: whole_numbers(part[key], f"{where}: {key}") for key in _LENGTHS.values() if key in part}
+    if "text_bert" in part:
+        told["text_bert"] = rectangle(part["text_bert"], f"{where}: text_bert")
     count = len(values)
-    told = {key: part[key] for key in ("id", "raw_text", "text_bert", "audio_lengths", "vision_lengths") if key in part}
-    if odd := next(
-        (key for key, column in (tables | told).items() if not hasattr(column, "__len__") or len(column) != count), None
-    ):
+    if odd := next((key for key, given in (tables | told | lengths).items() if len(given) != count), None):
         raise MemofastError(f"{where}: {count} labels, but another number of {FIELDS.get(odd, odd)}")
-    for store, table in tables.items():
-        _make_finite(store, table, cleaning)
-    cleaning.other.update({"labels that are no number": n} if (n := int((~np.isfinite(values)).sum())) else {})
     samples = []
     for place in range(count):
-        spans = _spans(place, tables, told, cleaning)
-        text = str(told["raw_text"][place]).strip() if "raw_text" in told else None
+        used = {store: _used(store, table.rows(place), cleaning) for store, table in tables.items()}
+        bert = told["text_bert"][place] if "text_bert" in told else None
+        own_lengths = {store: int(lengths[key][place]) for store, key in _LENGTHS.items() if key in lengths}
+        spans = _spans(used, bert, own_lengths, cleaning)
+        here = f"{where}, sample {place}"
+        text = _text(told["raw_text"][place], here) if "raw_text" in told else None
         if spans["text_features"].start == spans["text_features"].stop or text == "":
             cleaning.other["samples without text left out"] += 1
             continue
-        id, video = _identity(told["id"][place] if "id" in told else f"{name}_{place:05}")
-        seen[id] += 1
-        rows = {store: table[place, spans[store]] for store, table in tables.items()}
+        id, video = _identity(told["id"][place], here) if "id" in told else (f"{name}_{place:05}",) * 2
+        rows = {store: Rows(table, place, spans[store]) for store, table in tables.items()}
         value = float(values[place]) if np.isfinite(values[place]) else None
-        unique = id if seen[id] == 1 else f"{id}#{seen[id]}"
-        samples.append(PickledSample(unique, SPLITS[name], video, rows, value, text))
+        samples.append(PickledSample(_unique(id, taken), SPLITS[name], video, rows, value, text))
     return samples
 
 
-def _numbers(values: Any, what: str) -> np.ndarray:
-    try:
-        with np.errstate(over="ignore"):
-            return np.asarray(values, np.float32)
-    except (ValueError, TypeError):
-        raise MemofastError(f"{what} are not numbers of one shape") from None
+_LENGTHS = {"speech": "audio_lengths", "visual": "vision_lengths"}
 
 
-def _table(values: Any, what: str) -> np.ndarray:
-    """[N, L, width] float32, a copy; one row a sample where there is no L."""
-    table = np.array(_numbers(values, what))
+def _values(labels: Any, what: str, cleaning: Cleaning) -> np.ndarray:
+    """[N] float32, the first column of the labels."""
+    values = np.atleast_1d(numbers(labels, what))
+    if not values.size:
+        raise MemofastError(f"{what} are empty")
+    if values.size > len(values):  # MOSEI may have emotions after the sentiment
+        cleaning.other["samples with labels after the first, which are left out"] += len(values)
+    values = values[(slice(None), *[0] * (values.ndim - 1))]
+    cleaning.other.update({"labels that are no number": n} if (n := int((~np.isfinite(values)).sum())) else {})
+    return values
+
+
+def _table(values: Any, what: str) -> Table:
+    """One row a sample where there is no L."""
+    table = rectangle(values, what)
     if table.ndim == 2:
         table = table[:, None]
     if table.ndim != 3 or not table.shape[2]:
         raise MemofastError(f"{what} has shape {list(table.shape)}, not [samples, rows, width]")
-    return table
+    if 4 * table.shape[1] * table.shape[2] > _LARGEST_SAMPLE:
+        raise MemofastError(f"{what} has shape {list(table.shape)}: samples of over {_LARGEST_SAMPLE >> 20} MiB")
+    return Table(table)
 
 
-def _make_finite(store: str, table: np.ndarray, cleaning: Cleaning) -> None:
-    bad = ~np.isfinite(table)
-    if not bad.any():
-        return
-    kinds = {"+inf": np.isposinf(table), "-inf": np.isneginf(table), "NaN": np.isnan(table)}
-    found = cleaning.not_finite.setdefault(store, Counter())
-    found.update({kind: int(mask.sum()) for kind, mask in kinds.items() if mask.any()})
-    cleaning.samples[store] += int(bad.any((1, 2)).sum())
-    cleaning.columns.setdefault(store, set()).update(np.flatnonzero(bad.any((0, 1))).tolist())
-    table[bad] = 0
+def _used(store: str, rows: np.ndarray, cleaning: Cleaning) -> np.ndarray:
+    """Which rows [L] of a sample are not zero; counts what is not finite, and sets it to 0."""
+    bad = ~np.isfinite(rows)
+    if bad.any():
+        kinds = {"+inf": np.isposinf(rows), "-inf": np.isneginf(rows), "NaN": np.isnan(rows)}
+        found = cleaning.not_finite.setdefault(store, Counter())
+        found.update({kind: int(mask.sum()) for kind, mask in kinds.items() if mask.any()})
+        cleaning.samples[store] += 1
+        cleaning.columns.setdefault(store, set()).update(np.flatnonzero(bad.any(0)).tolist())
+        rows[bad] = 0
+    return rows.any(1)
 
 
 def _spans(
-    place: int, tables: Mapping[str, np.ndarray], told: Mapping[str, Any], cleaning: Cleaning
+    used: Mapping[str, np.ndarray], bert: np.ndarray | None, lengths: Mapping[str, int], cleaning: Cleaning
 ) -> dict[str, slice]:
     """Which rows of a sample are no padding: by its lengths, by its words where all modalities go in the same steps,
-    else by its zeros."""
-    used = {store: table[place].any(1) for store, table in tables.items()}
+    else by its zeros. bert: [3, L], the second row 1 at words."""
     words = used["text_features"]
-    if "text_bert" in told and np.shape(told["text_bert"][place]) == (3, len(words)):
-        words = words & (np.asarray(told["text_bert"][place][1]) > 0)
+    if bert is not None and bert.shape == (3, len(words)):
+        words = words & (bert[1] > 0)
     spans = {"text_features": _reach(words)}
-    for store in tables.keys() - spans.keys():
-        lengths = told.get(f"{FIELDS[store]}_lengths")
+    for store in used.keys() - spans.keys():
         if not used[store].any():
             spans[store] = slice(0, 0)
-        elif lengths is not None:
-            spans[store] = _by_length(used[store], int(lengths[place]), cleaning)
+        elif store in lengths:
+            spans[store] = _by_length(used[store], lengths[store], cleaning)
         else:
             same_steps = all(len(other) == len(words) for other in used.values())
             spans[store] = spans["text_features"] if same_steps else _reach(used[store])
@@ -171,7 +230,9 @@ def _reach(used: np.ndarray) -> slice:
 
 def _by_length(used: np.ndarray, length: int, cleaning: Cleaning) -> slice:
     """The rows of this length, at the front or at the back, outside which all is zero."""
-    length = min(max(length, 0), len(used))
+    if not 0 <= length <= len(used):
+        cleaning.other["lengths beyond their rows; taken as the nearest that there is"] += 1
+        length = min(max(length, 0), len(used))
     if not used[length:].any():
         return slice(0, length)
     if not used[: len(used) - length].any():
@@ -180,14 +241,35 @@ def _by_length(used: np.ndarray, length: int, cleaning: Cleaning) -> slice:
     return _reach(used)
 
 
-def _identity(given: Any) -> tuple[str, str]:
+def _text(given: Any, where: str) -> str:
+    parts = words_of(given, f"{where}: raw_text")
+    if len(parts) != 1:
+        raise MemofastError(f"{where}: raw_text is {len(parts)} texts, not one sentence")
+    return parts[0].strip()
+
+
+def _identity(given: Any, where: str) -> tuple[str, str]:
     """Id of a sample and of its video: of `video$_$clip`, `video[clip]`, or `[video, start, end]`."""
-    parts = [_word(part) for part in np.ravel(np.asarray(given, object)).tolist()]
+    parts = words_of(given, f"{where}: id")
+    id = "_".join(parts)
+    if not id or not id.isprintable() or len(id.encode()) > _LONGEST_ID:
+        raise MemofastError(
+            f"{where}: the id {id[:60]!a} is no line of text of 1 to {_LONGEST_ID} bytes; rename it in the file"
+        )
     if len(parts) > 1:
-        return "_".join(parts), parts[0]
-    clip = _CLIP.fullmatch(parts[0])
-    return parts[0], clip[1] if clip else parts[0]
+        return id, parts[0]
+    clip = _CLIP.fullmatch(id)
+    return id, clip[1] if clip else id
 
 
-def _word(part: Any) -> str:
-    return part.decode("utf-8", errors="replace") if isinstance(part, bytes) else str(part)
+_LONGEST_ID = 500  # bytes; a store's key has 511, and ids that come again are numbered
+
+
+def _unique(id: str, taken: Counter) -> str:
+    """The id, numbered where it is taken already. taken: the last number of each."""
+    unique = id
+    while unique in taken:
+        taken[id] += 1
+        unique = f"{id}#{taken[id]}"
+    taken[unique] = 1
+    return unique

@@ -3,7 +3,6 @@
 Source of the file formats and filter rules: MEmoBERT's data preparation.
 """
 
-import json
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,12 +14,15 @@ import numpy as np
 
 from memofast.data.corpus import Corpus, sample_key, write_corpus
 from memofast.errors import MemofastError
-from memofast.files import write_json
+from memofast.files import parse_json, read_json, write_json
+from memofast.npz import npz_arrays
 from memofast.store.text_writer import TextWriter
 from memofast.store.writer import FeatureWriter
 
 FER_PLUS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
 _MOST_WORDS = 100
+_MOST_BYTES = 1 << 29  # of the arrays of one file
+_MOST_CLASSES = 1 << 16
 
 
 @dataclass
@@ -57,18 +59,17 @@ def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> 
     Raises: `ValueError` saying what is wrong with the file.
     """
     try:
-        with np.load(path) as file:
-            values = {
-                name: file[name] for name in ("features", "confidence", "soft_labels", "frame_idxs") if name in file
-            }
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        values = npz_arrays(path, ("features", "confidence", "soft_labels", "frame_idxs"), _MOST_BYTES)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"unreadable ({type(error).__name__})") from error
     if "features" not in values:
         raise ValueError("without features")
     rows = values["features"]
     if rows.ndim != 2 or rows.dtype.kind != "f":
         raise ValueError("features not a table of numbers")
-    if any(len(value) != len(rows) for value in values.values()):
+    if any(value.dtype.kind not in "biuf" for value in values.values()):
+        raise ValueError("columns not numbers")
+    if any(not value.ndim or len(value) != len(rows) for value in values.values()):
         raise ValueError("columns of different lengths")
     confidence = values.get("confidence")
     kept = np.arange(len(rows)) if confidence is None else np.flatnonzero(confidence.reshape(-1) > confidence_above)
@@ -144,16 +145,23 @@ def _differs(writer: FeatureWriter, columns: Mapping[str, np.ndarray]) -> str | 
 def read_captions(path: Path) -> dict[str, tuple[str, Any]]:
     """Id -> (sentence, label or None), from `{id: [sentence]}` or `{id: {"txt": [sentence], "label": int or str}}`."""
     try:
-        entries = json.loads(path.read_text(), object_pairs_hook=_once_each)
+        entries = parse_json(path.read_text(encoding="utf-8"), object_pairs_hook=_once_each)
         captions = {}
         for id, entry in entries.items():
             texts, label = (entry["txt"], entry.get("label")) if isinstance(entry, dict) else (entry, None)
-            captions[id] = (texts if isinstance(texts, str) else " ".join(texts), label)
+            captions[id] = (texts if isinstance(texts, str) else " ".join(texts), _label(label, id))
     except OSError as error:
         raise MemofastError(f"captions {path} cannot be read ({error.strerror}): check the path") from None
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise MemofastError(f"captions {path} are not {{id: [sentence]}} ({type(error).__name__}: {error})") from None
     return captions
+
+
+def _label(label: Any, id: str) -> Any:
+    """A class by its name or number; a number names all classes below it, so that a large one would make millions."""
+    if label is None or isinstance(label, str) or (type(label) is int and 0 <= label < _MOST_CLASSES):
+        return label
+    raise ValueError(f"label {str(label)[:40]} of {id!r} is no name and no number from 0 to {_MOST_CLASSES - 1}")
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -207,7 +215,7 @@ def _splits(ids: list[str], splits: Path | None, validation: int, name: str) -> 
         parts = {"train": [id for id in ids if id not in chosen], "validation": [id for id in ids if id in chosen]}
         return {split: part for split, part in parts.items() if part}
     try:
-        wanted = json.loads(splits.read_text())
+        wanted = read_json(splits)
     except (OSError, ValueError) as error:
         raise MemofastError(f"splits {splits} cannot be read ({error}): give a JSON file {{split: [ids]}}") from None
     there = set(ids)

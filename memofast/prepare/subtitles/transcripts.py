@@ -18,6 +18,7 @@ from rich.progress import track
 
 from memofast.errors import MemofastError
 from memofast.files import write_json
+from memofast.model.folder import refuse_untrusted
 from memofast.prepare.choices import Kind, parse_choice
 from memofast.prepare.media.decoding import SAMPLE_RATE, Span, UnreadableMedia, decode
 from memofast.prepare.sources.clips import Clip, sentence_clips
@@ -83,6 +84,7 @@ class Recogniser:
             raise MemofastError(
                 f"no {missing.name} in {choice.folder}; --asr needs the folder of a faster-whisper model"
             )
+        refuse_untrusted(choice.folder)
         try:
             exact = "float32" if device == "cpu" else "float16"
             self._model = WhisperModel(

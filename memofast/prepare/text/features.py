@@ -53,8 +53,8 @@ class TextEncoder:
         pretrained = load_pretrained(AutoModel, choice.path)
         model = pretrained.model.get_encoder() if config.is_encoder_decoder else pretrained.model
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(choice.path, local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            self._tokenizer = AutoTokenizer.from_pretrained(choice.path, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
             raise MemofastError(
                 f"{choice.path} holds no tokenizer that opens; give the folder of a whole model"
             ) from error

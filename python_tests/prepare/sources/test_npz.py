@@ -1,6 +1,7 @@
 """Feature files and captions of the original system."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -48,3 +49,45 @@ def test_folder_without_sound_files_is_refused(tmp_path, features):
         import_rows(FeatureFolder(tmp_path / "faces", 0, 9, 10), tmp_path / "v", ["film_2", "x"])
     with pytest.raises(MemofastError, match="no store"):
         FeatureStore.open(tmp_path / "v")
+
+
+def test_bombs_and_headers_are_counted_and_left_out(tmp_path):
+    """The header of the second declares 2^50 rows; the third unpacks to a gigabyte."""
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    np.savez(
+        faces / "sound.npz", features=np.arange(6, dtype=np.float32).reshape(3, 2), confidence=np.float32([1, 0, 1])
+    )
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({1 << 50}, 2)}}\n".encode()
+    with zipfile.ZipFile(faces / "wide.npz", "w") as archive:
+        archive.writestr("features.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with zipfile.ZipFile(faces / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({1 << 28}, 1)}}\n".encode()
+        with archive.open("features.npy", "w", force_zip64=True) as file:
+            file.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+            for _ in range(64):
+                file.write(bytes(1 << 24))
+    np.savez(faces / "text.npz", features=np.zeros((3, 2)), confidence=np.array(["a", "b", "c"]))
+    np.savez(faces / "objects.npz", features=np.array([[None]], object))
+    folder = FeatureFolder(faces, 0.5, 9, 10)
+    outcome = import_rows(folder, tmp_path / "v", ["sound", "wide", "bomb", "text", "objects"])
+    assert outcome.taken == 1 and outcome.refused == {
+        "unreadable (ArraysTooLarge)": [str(faces / "wide.npz"), str(faces / "bomb.npz")],
+        "columns not numbers": [str(faces / "text.npz")],
+        "unreadable (ValueError)": [str(faces / "objects.npz")],
+    }
+    assert FeatureStore.open(tmp_path / "v").read("sound")["rows"].tolist() == [[0, 1], [4, 5]]
+
+
+@pytest.mark.parametrize("label", [10**9, 65_536, -1, 1.5, True, [1], {}])
+def test_captions_with_labels_that_are_no_classes(tmp_path, label):
+    (tmp_path / "c.json").write_text(json.dumps({"a": {"txt": ["hello"], "label": label}}))
+    with pytest.raises(MemofastError, match=r"label .* of 'a' is no name and no number from 0 to 65535"):
+        read_captions(tmp_path / "c.json")
+
+
+def test_captions_nested_without_end(tmp_path):
+    for text in ("[" * 200_000, '{"a":' * 200_000):
+        (tmp_path / "c.json").write_text(text)
+        with pytest.raises(MemofastError, match=r"captions .* nested too deeply"):
+            read_captions(tmp_path / "c.json")
