@@ -29,7 +29,7 @@ from memofast.prepare.text.encoding import read_text
 
 _CLASSES = ("anger", "happy", "neutral", "sad")
 _LETTERS = {"A": "anger", "H": "happy", "N": "neutral", "S": "sad", "O": "other", "X": "without majority"}
-_RATED = re.compile(r"^(?:UTD|MSP)-IMPROV-(S\d\d[AHNS]-[FM]\d\d-([PRST])-[FM]{2}\d+)\.\w+;\s*(\w)\s*;", re.M)
+_RATED = re.compile(r"^(?:UTD|MSP)-IMPROV-(S\d\d[AHNS]-[FM]\d\d-([PRST])-[FM]{2}\d+)\.\w+;[ \t]*(\w)[ \t]*;", re.M)
 _SPEAKER, _SCENE = 1, 0  # places in a name without its beginning
 
 

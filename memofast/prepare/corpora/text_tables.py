@@ -118,7 +118,10 @@ def _dailydialog(path: Path) -> Iterator[Sentence]:
 
 
 def _table(path: Path) -> Iterator[Sentence]:
-    for number, row in enumerate(read_table(path, Columns()), 1):
+    table = read_table(path, Columns())
+    if table.problems:
+        raise ValueError(next(iter(table.problems.values())))
+    for number, row in enumerate(table.rows, 1):
         id = row.get("id") or f"{path.stem}_{number:06}"
         yield Sentence(id, clean_windows(row["text"]), {row["label"]: 1.0}, row.get("group") or id)
 

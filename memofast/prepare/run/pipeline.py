@@ -19,6 +19,7 @@ from memofast.prepare.run.shards import SHARDS, Vocabulary, WorkOrder, make_task
 from memofast.prepare.run.stopwatch import Stopwatch
 from memofast.prepare.run.workers import run_local
 from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.folders import LeftOut, as_report
 from memofast.prepare.sources.leaks import check_groups, check_sentences, filter_rules
 from memofast.prepare.sources.protocol import Protocol, count_groups, refuse_leaks, write_protocol
 from memofast.prepare.sources.splits import assign_splits
@@ -40,7 +41,7 @@ class PrepareOptions:
     profile: whether to print where the time went. face_normalisation: whose pixel mean and standard deviation
     DenseFace's crops are normalised by, those of the `model`'s training or of this `corpus`. text_features: rows of
     sentences to be kept beside. protocol: classes, groups and folds. corpus: the adapter that read the clips, with its
-    settings; "": none.
+    settings; "": none. left_out, notes: of the sources, for the report.
     """
 
     name: str
@@ -56,6 +57,8 @@ class PrepareOptions:
     drop_leaks: bool = False
     protocol: Protocol = field(default_factory=Protocol)
     corpus: str = ""
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -224,6 +227,7 @@ def _finish(
     splits = check.splits
     counts = {name: len(ids) for name, ids in splits.items()}
     facts = {"corpus": options.name, "memofast": __version__, "profile": profile, "leaks": check.found}
+    facts |= {"left_out": as_report(options.left_out), "notes": list(options.notes)}
     if not kept:
         print_report(write_report(out / "report.json", outcomes, counts, facts), console)
         raise MemofastError(f"none of {len(clips)} clips is usable; {out / 'report.json'} lists why")
