@@ -22,7 +22,7 @@ from memofast.prepare.sources.clips import Clip
 from memofast.prepare.sources.folders import LeftOut, as_report
 from memofast.prepare.sources.leaks import check_groups, check_sentences, filter_rules
 from memofast.prepare.sources.protocol import Protocol, count_groups, refuse_leaks, write_protocol
-from memofast.prepare.sources.splits import assign_splits
+from memofast.prepare.sources.splits import assign_splits, check_split_names
 from memofast.prepare.speech.extractors import functionals_name
 from memofast.prepare.text.features import STORE as TEXT_FEATURES
 from memofast.prepare.text.features import TextChoice, TextEncoder, write_text_features
@@ -78,6 +78,7 @@ def prepare(
     if vocabulary is None and any(clip.text for clip in clips):
         raise MemofastError("there are sentences to tokenise; give --vocab VOCAB.txt or a tokenizer folder")
     refuse_leaks(clips, options.protocol)  # now, not after hours of work
+    check_split_names({clip.split for clip in clips if clip.split} | set(options.fractions))
     check_groups(clips, options.fractions, options.split_by)
     pieces = vocabulary.open() if vocabulary else None
     if options.text_features:

@@ -272,6 +272,8 @@ def _read_rows(path: Path, options: SourceOptions, found: Found) -> list[Clip]:
     root = options.media_root or path.parent
     table = read_table(path, options.columns, options.split_column)
     found.notes += table.notes
+    if unplaced := sum(row.get("split") == "" for row in table.rows):
+        found.notes.append(f"{path}: {unplaced} of {len(table.rows)} rows name no split; theirs are drawn")
     digits = max(4, len(str(len(table.rows))))
     clips = []
     for number, row in enumerate(table.rows, 1):

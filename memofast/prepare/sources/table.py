@@ -128,7 +128,7 @@ def _raw_table(path: Path, columns: Columns) -> tuple[Table, list[str]]:
 def _csv_table(path: Path) -> tuple[Table, list[str]]:
     text = read_text(path)
     delimiter = max("\t,;|", key=text.split("\n", 1)[0].count)
-    lines, notes = _csv_rows(path, text, delimiter)
+    lines, notes = csv_cells(path, text, delimiter)
     if not lines:
         return Table([]), []
     (_, header), *lines = lines
@@ -149,7 +149,7 @@ def _csv_table(path: Path) -> tuple[Table, list[str]]:
     return Table(rows, problems, notes), header
 
 
-def _csv_rows(path: Path, text: str, delimiter: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
+def csv_cells(path: Path, text: str, delimiter: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
     """Rows with the number of the line in which they begin, empty ones left out, and notes.
 
     Quotes are characters of the text where every line has as many cells as the header without them and they cannot be
