@@ -30,7 +30,7 @@ def main(
         typer.Option("--drop-missing", help="Samples whose feature files are missing or damaged are in no split."),
     ] = False,
 ) -> None:
-    """Import .npz features and captions of the original system as a corpus.
+    """Import .npz features and captions of the original system as a corpus; each sentence of a clip is a sample.
 
     Example: memofast import-npz --captions ref_captions.json --visual faces --speech wav2vec --vocabulary vocab.txt
     --out movies

@@ -19,6 +19,7 @@ from memofast.prepare.run.extraction import ExtractionOptions
 from memofast.prepare.run.pipeline import ENGINES, PrepareOptions, prepare
 from memofast.prepare.run.shards import Vocabulary
 from memofast.prepare.sources.clips import Clip, SourceOptions, find_clips
+from memofast.prepare.sources.folders import as_report
 from memofast.prepare.sources.protocol import protocol_of_tables
 from memofast.prepare.sources.spellings import spelling_notes
 from memofast.prepare.sources.splits import parse_fractions
@@ -123,8 +124,11 @@ def prepare_as_asked(request: Request, console: Console) -> None:
         drop_leaks=request.drop_leaks,
         protocol=reading.protocol,
         corpus=request.corpus or "",
-        left_out=reading.left_out,
-        notes=reading.notes,
+        sources={
+            "left_out": as_report(reading.left_out),
+            "notes": list(reading.notes),
+            "subtitles": dict(reading.subtitles),
+        },
     )
     extraction = extraction_options(request, choices, reading.clips, console)
     clips = _with_transcripts(reading.clips, request, choices, console)
@@ -227,7 +231,7 @@ def read_clips(request: Request, console: Console) -> Reading:
     notes = (*found.notes, *spelling_notes(found.clips))
     for note in notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
-    return Reading(found.clips, protocol_of_tables(found.clips), tuple(found.left_out), notes)
+    return Reading(found.clips, protocol_of_tables(found.clips), tuple(found.left_out), notes, found.subtitles)
 
 
 def _read_corpus(request: Request, console: Console) -> Reading:

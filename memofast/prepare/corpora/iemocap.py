@@ -11,6 +11,7 @@ from pathlib import Path
 
 from memofast.prepare.corpora.reading import Adapter, Reading, WrongLayout, by_own_folds, counted, one_of, pair_folds
 from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.folders import one_line
 from memofast.prepare.sources.protocol import Protocol
 from memofast.prepare.subtitles.timings import clean_sentence
 from memofast.prepare.text.encoding import read_text
@@ -32,6 +33,7 @@ _FOUR = ("anger", "happy", "neutral", "sad")
 _CLASSES = {"4": _FOUR, "4-without-excited": _FOUR, "6": (*_FOUR, "excited", "frustrated")}
 _GAP = r"[^\S\r\n]"  # white space of a line
 _RATED = re.compile(rf"\[(\d+\.\d+) - (\d+\.\d+)\]{_GAP}+(Ses0(\d)\w+_([FM])\w+){_GAP}+(\w+)\s")
+_LINE = re.compile(r"^\[\d.*", re.M)
 _SAID = re.compile(rf"^(Ses\w+) \[\d+\.\d+-\d+\.\d+\]:{_GAP}*(.*)", re.M)
 _MEDIA = ("sentences/wav", "dialog/avi", "dialog/wav")
 
@@ -41,7 +43,7 @@ def _read(folder: Path, settings: Mapping[str, str]) -> Reading:
     if not sessions:
         raise WrongLayout("no folder Session1")
     classes, left_out = _CLASSES[settings["labels"]], Counter()
-    untold = []
+    untold, unread = [], []
     clips, groups = [], {"speaker": {}, "session": {}, "dialogue": {}, "position": {}}
     for session in sessions:
         ratings = sorted((session / "dialog" / "EmoEvaluation").glob("Ses*.txt"))
@@ -52,7 +54,10 @@ def _read(folder: Path, settings: Mapping[str, str]) -> Reading:
             if transcript.parent.is_dir() and not transcript.is_file():
                 untold.append(path.stem)
             said = _transcript(transcript)
-            rated = sorted(_RATED.finditer(read_text(path)), key=lambda line: float(line[1]))
+            text = read_text(path)
+            rated = sorted(_RATED.finditer(text), key=lambda line: float(line[1]))
+            begins = {line.start() for line in rated}
+            unread += [line[0].rstrip() for line in _LINE.finditer(text) if line.start() not in begins]
             for position, line in enumerate(rated):
                 if line[6] not in _NAMES:
                     raise WrongLayout(f"label {line[6]!r} of {line[3]} is none of {', '.join(_NAMES)}")
@@ -72,6 +77,8 @@ def _read(folder: Path, settings: Mapping[str, str]) -> Reading:
     merged = "excited counts as happy; " if settings["labels"] == "4" else ""
     note = f"iemocap: classes {', '.join(classes)}; {merged}left out: {counted(left_out) or 'nothing'}"
     notes = [note]
+    if unread:
+        notes.append(f"iemocap: {len(unread)} lines of ratings cannot be read (first: {one_line(unread[0])})")
     if untold:
         notes.append(f"iemocap: {len(untold)} dialogues have no file in transcriptions (first: {untold[0]})")
     protocol = Protocol(classes=classes, groups=groups, schemes=schemes, notes=tuple(notes))

@@ -17,13 +17,13 @@ class WrongLayout(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """The clips of a corpus and what belongs to them. left_out: files and rows that no clip comes of. notes: what is to
-    be told of the sources."""
+    """The clips of a corpus and what belongs to them. left_out, notes, subtitles: see `clips.Found`."""
 
     clips: list[Clip]
     protocol: Protocol
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    subtitles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The whole preparation: clips in, a corpus of stores out, resumable at any moment."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -19,7 +21,6 @@ from memofast.prepare.run.shards import SHARDS, Vocabulary, WorkOrder, make_task
 from memofast.prepare.run.stopwatch import Stopwatch
 from memofast.prepare.run.workers import run_local
 from memofast.prepare.sources.clips import Clip
-from memofast.prepare.sources.folders import LeftOut, as_report
 from memofast.prepare.sources.leaks import check_groups, check_sentences, filter_rules
 from memofast.prepare.sources.protocol import Protocol, count_groups, refuse_leaks, write_protocol
 from memofast.prepare.sources.splits import assign_splits, check_split_names
@@ -41,7 +42,7 @@ class PrepareOptions:
     profile: whether to print where the time went. face_normalisation: whose pixel mean and standard deviation
     DenseFace's crops are normalised by, those of the `model`'s training or of this `corpus`. text_features: rows of
     sentences to be kept beside. protocol: classes, groups and folds. corpus: the adapter that read the clips, with its
-    settings; "": none. left_out, notes: of the sources, for the report.
+    settings; "": none. sources: entries of the report about them.
     """
 
     name: str
@@ -57,8 +58,7 @@ class PrepareOptions:
     drop_leaks: bool = False
     protocol: Protocol = field(default_factory=Protocol)
     corpus: str = ""
-    left_out: tuple[LeftOut, ...] = ()
-    notes: tuple[str, ...] = ()
+    sources: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare(
@@ -228,7 +228,7 @@ def _finish(
     splits = check.splits
     counts = {name: len(ids) for name, ids in splits.items()}
     facts = {"corpus": options.name, "memofast": __version__, "profile": profile, "leaks": check.found}
-    facts |= {"left_out": as_report(options.left_out), "notes": list(options.notes)}
+    facts |= options.sources
     if not kept:
         print_report(write_report(out / "report.json", outcomes, counts, facts), console)
         raise MemofastError(f"none of {len(clips)} clips is usable; {out / 'report.json'} lists why")

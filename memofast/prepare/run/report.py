@@ -24,6 +24,7 @@ REASONS = {
     "bad timings": "the sidecar is malformed or holds no words",
     "bad times": "start and end are not times",
     "bad row": "the row has more cells than its table's header",
+    "odd name": "dropped: numbered, its name is longer than 511 bytes; rename the file",
     "too brief": "the sentence lasts less than --min-seconds",
     "subtitles moved": "the film's subtitles lay beside its speech; their times were corrected",
     "doubtful subtitles": "the film's subtitles do not lie where somebody speaks; look at it",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from pathlib import Path
 from memofast.errors import MemofastError
 from memofast.prepare.sources.folders import LeftOut, counted, is_regular, left_out, one_line, walk
 from memofast.prepare.sources.sidecars import Sidecar, choose, pair
-from memofast.prepare.sources.table import Columns, read_table
+from memofast.prepare.sources.table import TABLES, Columns, read_table
 from memofast.prepare.subtitles.sentences import SentenceRules, sentences_of
 from memofast.prepare.subtitles.streams import CARRIERS, stream_cues
 from memofast.prepare.subtitles.timings import SIDECARS, Cue, clean_sentence, parse_seconds
@@ -25,7 +26,10 @@ AUDIO = {
     ".wav", ".flac", ".mp3", ".mp2", ".m4a", ".aac", ".ac3", ".ogg", ".oga", ".opus", ".spx", ".wma", ".mka", ".aif",
     ".aiff", ".aifc", ".au", ".caf", ".amr",
 }  # fmt: skip
-_OTHER_SUBTITLES = {".smi", ".sami", ".ttml", ".dfxp", ".lrc", ".idx", ".sup", ".stl", ".scc", ".usf", ".mpl", ".rt"}
+_OTHERS = {
+    "subtitles not read": {".smi", ".sami", ".ttml", ".dfxp", ".lrc", ".idx", ".sup", ".stl", ".scc", ".usf", ".mpl"},
+    "table": TABLES - {".txt"},
+}
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,12 @@ class SourceOptions:
 @dataclass
 class Found:
     """clips: sorted by id. left_out: files and rows that no clip comes of. notes: what was chosen or is odd, a line
-    each."""
+    each. subtitles: name of a film -> file of the sentences that were read, itself where they lie inside."""
 
     clips: list[Clip] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    subtitles: dict[str, str] = field(default_factory=dict)
 
 
 def read_sources(sources: Iterable[str], options: SourceOptions) -> list[Clip]:
@@ -149,15 +154,15 @@ def _compile(pattern: str | None) -> re.Pattern | None:
 
 def _split_and_path(given: str) -> tuple[str | None, Path]:
     split, equals, path = given.partition("=")
-    if equals and not Path(given).exists() and re.fullmatch(r"\w+", split):
+    if equals and not os.path.exists(given) and re.fullmatch(r"\w+", split):
         return split, Path(path)
     return None, Path(given)
 
 
 def _read_source(path: Path, options: SourceOptions, found: Found) -> list[Clip]:
-    if path.is_dir():
+    if os.path.isdir(path):
         return _read_folder(path, options, found)
-    if not path.exists():
+    if not os.path.exists(path):  # of a name that no file can have too
         raise MemofastError(f"no file or folder {one_line(str(path))}; check the path")
     if not is_regular(path):
         raise MemofastError(f"{one_line(str(path))} is no file but a FIFO, socket or device; give a file or folder")
@@ -187,7 +192,7 @@ def _read_folder(folder: Path, options: SourceOptions, found: Found) -> list[Cli
         elif suffix in SIDECARS:
             sidecars.append(path)
         else:
-            kind = "subtitles not read" if suffix in _OTHER_SUBTITLES else "unknown suffix"
+            kind = next((kind for kind, known in _OTHERS.items() if suffix in known), "unknown suffix")
             found.left_out.append(left_out(path, kind, suffix or "none"))
     sidecars_of, alone = pair(sidecars, by_stem)
     clips: list[Clip] = []
@@ -219,11 +224,12 @@ def _clips_of_stem(
     sounds = [path for path in paths if path.suffix.lower() in AUDIO]
     if len(videos) <= 1 and len(sounds) <= 1:
         picture = videos[0] if videos else None
-        return _with_timings(Clip(id, picture, sounds[0] if sounds else picture), paths[0], timings, folder, options)
+        whole = Clip(id, picture, sounds[0] if sounds else picture)
+        return _with_timings(whole, paths[0], timings, folder, options, found)
     clips = []
     for path in paths:
         named = Clip(f"{id}{path.suffix}", path if path in videos else None, path)
-        clips += _with_timings(named, path, timings, folder, options)
+        clips += _with_timings(named, path, timings, folder, options, found)
     return clips
 
 
@@ -233,6 +239,7 @@ def _with_timings(
     timings: tuple[Path | None, list[Cue]] | MemofastError,
     folder: Path,
     options: SourceOptions,
+    found: Found,
 ) -> list[Clip]:
     """The clip, or one clip per sentence of its subtitles: of its sidecar, else of a stream inside its file."""
     parent = media.parent.relative_to(folder).as_posix()
@@ -245,6 +252,7 @@ def _with_timings(
         place = media if cues else None
     if place is None:
         return [clip]
+    found.subtitles[one_line(clip.id)] = one_line(str(place))
     if len(cues) == 1 and cues[0].start is None:
         return [replace(clip, text=cues[0].text)]
     sentences, brief = sentences_of(cues, options.sentences)

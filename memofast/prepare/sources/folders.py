@@ -11,6 +11,7 @@ from pathlib import Path
 LEFT_OUT = {
     "unknown suffix": "neither media nor subtitles, by its name",
     "subtitles not read": "subtitles of a kind that is not read; convert them to .srt",
+    "table": "tables are read where they are given themselves",
     "subtitles not asked for": "--subtitles none",
     "other subtitles": "the film has several; one of them is used",
     "subtitles of parts": "forced subtitles and signs are not all that is said",

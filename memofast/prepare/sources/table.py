@@ -15,6 +15,7 @@ from memofast.prepare.text.encoding import read_text
 
 _JSON = {".json", ".jsonl", ".ndjson"}
 _CSV = {".csv", ".tsv", ".txt"}
+TABLES = _CSV | _JSON
 
 
 class _Constant(str):
@@ -122,7 +123,7 @@ def _raw_table(path: Path, columns: Columns) -> tuple[Table, list[str]]:
         return _json_table(path, suffix != ".json", columns.emotions)
     if suffix in _CSV:
         return _csv_table(path)
-    raise MemofastError(f"{path} is no media file and no table; tables end in {', '.join(sorted(_CSV | _JSON))}")
+    raise MemofastError(f"{path} is no media file and no table; tables end in {', '.join(sorted(TABLES))}")
 
 
 def _csv_table(path: Path) -> tuple[Table, list[str]]:

@@ -31,8 +31,20 @@ def test_an_empty_line_of_a_transcript_does_not_take_the_next(tmp_path, end):
 def test_a_rating_without_its_label_does_not_take_the_next_line(tmp_path):
     distributed.iemocap(tmp_path, sessions=2)
     path = tmp_path / "Session1" / "dialog" / "EmoEvaluation" / "Ses01F_impro01.txt"
-    path.write_text(path.read_text().replace("Ses01F_impro01_F003\tneu\t", "Ses01F_impro01_F003\n"))
-    assert "Ses01F_impro01_F003" not in {clip.id for clip in read_corpus("iemocap", tmp_path).clips}
+    path.write_text(path.read_text().replace("Ses01F_impro01_F003\tneu\t", "Ses01F_impro01_F003\nneu\t"))
+    reading = read_corpus("iemocap", tmp_path)
+    assert "Ses01F_impro01_F003" not in {clip.id for clip in reading.clips}
+    told = "iemocap: 1 lines of ratings cannot be read (first: [3.0000 - 3.5000]\\tSes01F_impro01_F003)"
+    assert told in reading.notes
+
+
+def test_ratings_of_msp_improv_that_cannot_be_read_are_counted(tmp_path):
+    distributed.msp_improv(tmp_path)
+    path = tmp_path / "Evalution.txt"
+    path.write_text(path.read_text().replace("S01A-F01-S-FM01.avi; A;", "S01A-F01-S-FM01.avi;\nA;"))
+    reading = read_corpus("msp-improv", tmp_path)
+    assert "S01A-F01-S-FM01" not in {clip.id for clip in reading.clips}
+    assert any("1 lines that cannot be read" in note for note in reading.notes)
 
 
 def test_missing_sentence_files_and_transcripts_are_told(tmp_path):

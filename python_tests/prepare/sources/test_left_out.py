@@ -37,7 +37,8 @@ def prepare(monkeypatch, *arguments):
 def test_what_is_no_media_is_named_by_kind(tmp_path):
     folder, elsewhere = tmp_path / "films", tmp_path / "elsewhere"
     touch(elsewhere / "linked.mp4")
-    for name in ("a.mp4", "notes.txt", "README", "a.smi", ".b.mp4", ".trash/c.wav", ".trash/x.bin", ".git/HEAD"):
+    hidden = (".b.mp4", ".trash/c.wav", ".trash/x.bin", ".git/HEAD")
+    for name in ("a.mp4", "notes.txt", "README", "a.smi", "t.csv", *hidden):
         touch(folder / name)
     (folder / "link").symlink_to(elsewhere)
     (folder / "same.mp4").symlink_to(elsewhere / "linked.mp4")
@@ -58,6 +59,7 @@ def test_what_is_no_media_is_named_by_kind(tmp_path):
             ("notes.txt", "unknown suffix"),
             ("README", "unknown suffix"),
             ("a.smi", "subtitles not read"),
+            ("t.csv", "table"),
             (".b.mp4", "hidden"),
             ("c.wav", "hidden"),
             (".trash", "hidden"),
@@ -175,3 +177,6 @@ def test_names_that_no_file_can_have(tmp_path):
     (tmp_path / "t.csv").write_text("id,file\n1," + "x" * 5000 + "\n")
     (clip,) = find_clips([str(tmp_path / "t.csv")], SourceOptions()).clips
     assert clip.problem.startswith("missing file: ")
+    for name in ("x" * 5000, "a\0b", "train=" + "x" * 5000):
+        with pytest.raises(MemofastError, match="no file or folder"):
+            find_clips([name], SourceOptions())

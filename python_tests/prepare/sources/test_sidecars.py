@@ -43,7 +43,8 @@ def test_languages_between_name_and_suffix(tmp_path, media, sidecar):
     (tmp_path / sidecar).write_text(head + SRT.replace(",", ".").format("Said") if head else SRT.format("Said"))
     found = find_clips([str(tmp_path)], SourceOptions())
     assert [(clip.text, clip.start, clip.end) for clip in found.clips] == [("Said.", 0.5, 2.0)]
-    assert not found.left_out
+    name = media.rsplit(".", 1)[0]
+    assert not found.left_out and found.subtitles == {name: str(tmp_path / sidecar)}
     alone = find_clips([str(tmp_path / media)], SourceOptions())  # the file itself, beside its sidecar
     assert [clip.text for clip in alone.clips] == ["Said."]
 
@@ -100,6 +101,8 @@ def test_the_name_alone_stands_before_languages_and_srt_before_vtt(tmp_path):
     (tmp_path / "film.en.srt").write_text(LONGER.format("English"))
     found = find_clips([str(tmp_path)], SourceOptions())
     assert texts(found) == {"film_0001": "Plain."} and len(found.left_out) == 2
+    found = find_clips([str(tmp_path)], SourceOptions(language="en"))
+    assert texts(found)["film_0001"] == "English." and len(found.left_out) == 2
     found = find_clips([str(tmp_path)], SourceOptions(subtitles="none"))
     assert texts(found) == {"film": None}
     assert {entry.reason for entry in found.left_out} == {"subtitles not asked for"} and len(found.left_out) == 3

@@ -91,6 +91,7 @@ def test_cues_of_youtube_and_of_frames(tmp_path):
     assert [first.start, first.end, second.start, second.end] == pytest.approx([1.001, 4.004, 10.01, 11.011], abs=1e-3)
     for wrong, told in (
         ("{10}{20}25\n{25}{50}a\n", "no frame rate"),
+        ("{10}{10}25\n{25}{50}a\n", "no frame rate"),
         ("{1}{1}0\n{25}{50}a\n", "no frame rate"),
         ("{1}{1}nan\n{25}{50}a\n", "no frame rate"),
         ("{1}{1}25\n{25}{50}a\n00:00:01,00:00:02\n", "line 3 is no MicroDVD"),
