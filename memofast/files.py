@@ -34,7 +34,17 @@ def replace_file(path: Path, data: bytes, parents: bool = False) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    replace_file(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    replace_file(path, (as_json(value, indent=2) + "\n").encode())
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """JSON that UTF-8 can hold: letters as they are, escaped where a path is no UTF-8."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent)
+    return text
 
 
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")

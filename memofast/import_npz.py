@@ -22,8 +22,15 @@ def main(
     speech_rate: Annotated[float, typer.Option(help="Speech rows per second.")] = 50 / 3,
     splits: Annotated[Path | None, typer.Option(help="JSON: {split: [ids]}. Default: train and val.")] = None,
     validation: Annotated[int, typer.Option(help="Without --splits: samples that form split validation.")] = 0,
+    lexicon: Annotated[
+        Path | None, typer.Option(help="Emotion lexicon: NRC file, or word<TAB>class lines; classes of words are kept.")
+    ] = None,
+    drop_missing: Annotated[
+        bool,
+        typer.Option("--drop-missing", help="Samples whose feature files are missing or damaged are in no split."),
+    ] = False,
 ) -> None:
-    """Import .npz features and captions of the original system as a corpus.
+    """Import .npz features and captions of the original system as a corpus; each sentence of a clip is a sample.
 
     Example: memofast import-npz --captions ref_captions.json --visual faces --speech wav2vec --vocabulary vocab.txt
     --out movies
@@ -35,9 +42,13 @@ def main(
         folders["visual"] = FeatureFolder(visual, visual_confidence, visual_rows, visual_rate)
     if speech is not None:
         folders["speech"] = FeatureFolder(speech, 1.0, speech_rows, speech_rate)
-    corpus, outcomes = import_export(captions, folders, vocabulary, out, name, splits, validation)
+    corpus, outcomes, notes = import_export(
+        captions, folders, vocabulary, out, name, splits, validation, lexicon, drop_missing
+    )
     for modality, outcome in outcomes.items():
         print(f"{modality}: {outcome}")
+    for note in notes:
+        print(f"note: {note}")
     counts = ", ".join(f"{split} {len(corpus.split(split))}" for split in corpus.splits)
     print(f"corpus {corpus.name} at {out}: {counts}")
 

@@ -23,12 +23,15 @@ def write_groups(path: str | Path, name: str, group_of: Mapping[str, str]) -> No
     """Keep the group `name` (speaker, dialogue, film) of samples beside the corpus at `path`; replaces an earlier one
     of that name.
 
-    Raises: `MemofastError` for an id that the corpus does not have.
+    Raises: `MemofastError` for an id that the corpus does not have, and a group with a tab or line break.
     """
     corpus = Corpus.open(path)
     foreign = next((id for id in group_of if id not in corpus.stores["text"].rows_of), None)
     if foreign is not None:
         raise MemofastError(f"corpus {path} has no sample {foreign!r}; groups name its samples only")
+    odd = next((group for group in group_of.values() if "\t" in group or "\n" in group), None)
+    if odd is not None:
+        raise MemofastError(f"{name} {odd!r} of corpus {path} has a tab or line break; name it otherwise")
     file = f"groups/{name}.tsv"
     _write(corpus, file, [f"{id}\t{group}" for id, group in group_of.items()])
     groups = corpus.description.get("groups", {}) | {name: file}
@@ -42,7 +45,7 @@ def read_groups(corpus: Corpus, name: str) -> dict[str, str]:
         raise MemofastError(f"corpus {corpus.path} has no groups {name!r}; it has {', '.join(groups) or 'none'}")
     found = {}
     for number, line in enumerate(read_lines(corpus.path / groups[name]), 1):
-        id, tab, group = line.partition("\t")
+        id, tab, group = line.rpartition("\t")  # an id may have tabs, a group has none
         if not tab or id in found:
             raise MemofastError(
                 f"line {number} of {corpus.path / groups[name]} is not ID, tab, GROUP of another sample: {line!r}"

@@ -46,7 +46,9 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
     with Results(asked.out, predictor.classes) as results:
         try:
             with console.status("looking for utterances"):
-                clips = predictor.clips(asked.source, asked.cutting)
+                clips = predictor.clips(
+                    asked.source, asked.cutting, tell=lambda line: console.print(line, markup=False)
+                )
             shown = _predict(predictor, clips, results, asked, console)
             results.finish()
         except (KeyboardInterrupt, SystemExit) as stopped:

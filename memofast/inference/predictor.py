@@ -205,13 +205,20 @@ class Predictor:
                 f"{'; '.join(dict.fromkeys(reasons))}"
             )
 
-    def clips(self, source: str, cutting: Cutting, seen: bool = True) -> list[Clip]:
+    def clips(
+        self, source: str, cutting: Cutting, seen: bool = True, tell: Callable[[str], None] = lambda line: None
+    ) -> list[Clip]:
         """The utterances of a file, a folder or a table, see `segments.cut_clips`; seen: False leaves pictures out.
+        tell: is given a line for each file that is not used, and for what was chosen.
 
         Raises: `MemofastError` where there is nothing, or a file that the extraction needs is missing.
         """
-        clips = read_clips(source, cutting, self._longest())
-        clips = clips if seen else [replace(clip, picture=None) for clip in clips]
+        found = read_clips(source, cutting, self._longest())
+        for entry in found.left_out:
+            tell(f"not used: {entry.file}, {entry.reason}" + (f" ({entry.detail})" if entry.detail else ""))
+        for note in found.notes:
+            tell(f"note: {note}")
+        clips = found.clips if seen else [replace(clip, picture=None) for clip in found.clips]
         extraction = self._extraction(clips)
         if extraction is None:  # without sentences there is nothing to read
             return clips

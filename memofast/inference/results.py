@@ -1,20 +1,19 @@
 """Predictions as files: rows that are there as soon as they are known, and at the end JSON lines and a table."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
-from memofast.files import csv_table, replace_file
+from memofast.files import as_json, csv_table, replace_file
 from memofast.inference.predictor import Prediction
 
 ROWS, TABLE, UNFINISHED = "predictions.jsonl", "predictions.csv", "unfinished.jsonl"
 
 
 def json_line(prediction: Prediction) -> str:
-    return json.dumps(prediction.as_json(), ensure_ascii=False) + "\n"
+    return as_json(prediction.as_json()) + "\n"
 
 
 def table_of(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from memofast.errors import MemofastError
 from memofast.prepare.media.decoding import SAMPLE_RATE, Span, UnreadableMedia, decode
 from memofast.prepare.run.extraction import QUIET
-from memofast.prepare.sources.clips import Clip, SourceOptions, read_sources
+from memofast.prepare.sources.clips import Clip, Found, SourceOptions, find_clips
 from memofast.prepare.speech.voice import VoiceActivity, open_voice, runs
 from memofast.prepare.subtitles.sentences import SentenceRules
 
@@ -37,8 +37,9 @@ class Cutting:
             raise MemofastError(f"--subtitles is auto or none, not {self.subtitles!r}")
 
 
-def read_clips(source: str, cutting: Cutting, longest: float) -> list[Clip]:
-    """The clips of a media file, a folder or a table, by their subtitles, in order of file and time.
+def read_clips(source: str, cutting: Cutting, longest: float) -> Found:
+    """The clips of a media file, a folder or a table, by their subtitles, in order of file and time, and what is left
+    out.
 
     Args: longest: seconds of a clip in the model's training. Raises: `MemofastError` where the source holds nothing.
     """
@@ -46,7 +47,7 @@ def read_clips(source: str, cutting: Cutting, longest: float) -> list[Clip]:
         raise MemofastError(
             f"--windows is more than 0 and at most {longest:g} seconds, as the model's training cut there"
         )
-    return read_sources([source], SourceOptions(subtitles=cutting.subtitles, sentences=SentenceRules(longest=longest)))
+    return find_clips([source], SourceOptions(subtitles=cutting.subtitles, sentences=SentenceRules(longest=longest)))
 
 
 def cut_clips(clips: list[Clip], cutting: Cutting, longest: float, voice: VoiceActivity | None) -> list[Clip]:

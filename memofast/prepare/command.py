@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 
 _SOURCES = (
-    "folder of media with subtitles (.srt, .vtt, .ass, in the file) or timings (.align), media file, or table (.csv, "
-    ".tsv, .json, .jsonl); SPLIT=PATH names its split"
+    "folder of media with subtitles (.srt, .vtt, .ass, .sbv, .sub, in the file) or timings (.align), media file, or "
+    "table (.csv, .tsv, .json, .jsonl); SPLIT=PATH names its split"
 )
 _FACE = (
     "denseface=FILE, model=FOLDER (any transformers model of pictures) or none; settings follow: "
@@ -65,7 +65,7 @@ def main(
     min_seconds: Annotated[float, typer.Option(min=0.0, help="shorter sentences of subtitles are left out")] = 1.0,
     subtitles: Annotated[str, typer.Option(help="auto (beside the film, else in its file), sidecar, or none")] = "auto",
     language: Annotated[
-        str | None, typer.Option(help="of subtitles in films, as the file names it: eng; default: the longest")
+        str | None, typer.Option(help="of subtitles in and beside films, as they name it: eng; default: the longest")
     ] = None,
     script: Annotated[str, typer.Option(help="lines kept of subtitles in two languages: latin, cjk, ...")] = "latin",
     asr: Annotated[str | None, typer.Option(help=_ASR)] = None,

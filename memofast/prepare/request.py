@@ -18,8 +18,10 @@ from memofast.prepare.faces.extractors import FaceChoice, parse_face
 from memofast.prepare.run.extraction import ExtractionOptions
 from memofast.prepare.run.pipeline import ENGINES, PrepareOptions, prepare
 from memofast.prepare.run.shards import Vocabulary
-from memofast.prepare.sources.clips import Clip, SourceOptions, read_sources
+from memofast.prepare.sources.clips import Clip, SourceOptions, find_clips
+from memofast.prepare.sources.folders import as_report
 from memofast.prepare.sources.protocol import protocol_of_tables
+from memofast.prepare.sources.spellings import spelling_notes
 from memofast.prepare.sources.splits import parse_fractions
 from memofast.prepare.sources.table import parse_columns
 from memofast.prepare.speech.extractors import SpeechChoice, parse_speech
@@ -122,6 +124,11 @@ def prepare_as_asked(request: Request, console: Console) -> None:
         drop_leaks=request.drop_leaks,
         protocol=reading.protocol,
         corpus=request.corpus or "",
+        sources={
+            "left_out": as_report(reading.left_out),
+            "notes": list(reading.notes),
+            "subtitles": dict(reading.subtitles),
+        },
     )
     extraction = extraction_options(request, choices, reading.clips, console)
     clips = _with_transcripts(reading.clips, request, choices, console)
@@ -220,15 +227,18 @@ def read_clips(request: Request, console: Console) -> Reading:
         language=request.language,
         sentences=request.sentences,
     )
-    clips = read_sources(request.sources, options)
-    return Reading(clips, protocol_of_tables(clips))
+    found = find_clips(request.sources, options)
+    notes = (*found.notes, *spelling_notes(found.clips))
+    for note in notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    return Reading(found.clips, protocol_of_tables(found.clips), tuple(found.left_out), notes, found.subtitles)
 
 
 def _read_corpus(request: Request, console: Console) -> Reading:
     (folder,) = request.sources
     reading = read_corpus(request.corpus, Path(folder))
     for note in reading.protocol.notes:
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
     if not reading.protocol.scripted or request.vocab:
         return reading
     if not any(clip.picture or clip.sound for clip in reading.clips):

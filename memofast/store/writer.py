@@ -15,6 +15,7 @@ from memofast.store import description, environments, record
 
 _BATCH_RECORDS = 1000
 _BATCH_BYTES = 32 << 20
+_LONGEST_ID = 511  # bytes of a key that LMDB takes
 _SETTINGS = (
     "kind",
     "columns",
@@ -26,6 +27,17 @@ _SETTINGS = (
     "labeller",
     "value",
 )
+
+
+def id_fault(id: str) -> str | None:
+    """What keeps a name from being the id of a sample, None where nothing does."""
+    try:
+        size = len(id.encode())
+    except UnicodeEncodeError:
+        return "it is no UTF-8"
+    if not 0 < size <= _LONGEST_ID:
+        return f"it has {size} bytes"
+    return "it has a line break" if "\n" in id else None
 
 
 class StoreWriter:
@@ -75,9 +87,8 @@ class StoreWriter:
         return id in self._ids
 
     def _put(self, id: str, rows: int, columns: Mapping[str, np.ndarray]) -> None:
-        key = id.encode()
-        if not 0 < len(key) <= 511 or "\n" in id:
-            raise MemofastError(f"id {id!r}: an id has 1 to 511 bytes and no line break")
+        if fault := id_fault(id):
+            raise MemofastError(f"id {id!r}: an id has 1 to 511 bytes and no line break; {fault}")
         if id in self._ids:
             raise MemofastError(f"id {id!r} is in store {self.path} already: give each sample an id of its own")
         self._add(id, record.encode(rows, columns))

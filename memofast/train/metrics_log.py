@@ -61,7 +61,7 @@ def peak_memory(device: torch.device) -> float:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The entries of a `metrics.jsonl`; a last line that a kill cut short is left out."""
-    return list(_entries(path.read_text().splitlines())) if path.exists() else []
+    return list(_entries(path.read_text(encoding="utf-8").split("\n"))) if path.exists() else []
 
 
 def _entries(lines: Iterable[str]) -> Iterable[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 import signal
 import sys
 
@@ -151,3 +153,20 @@ def test_pieces(tmp_path):
     pieces = spoken_pieces(clip, 70.0, 4.0, EnergyVoice())
     assert pieces[0][0] == pytest.approx(64, abs=0.3) and pieces[-1][1] == pytest.approx(70, abs=0.3)
     assert all(0.4 < end - start <= 4 for start, end in pieces)
+
+
+def test_what_is_not_used_of_a_folder_is_told(predict, media, tmp_path):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    shutil.copyfile(media / "film.mp4", folder / "film.mp4")
+    shutil.copyfile(media / "film.srt", folder / "film.en.srt")
+    (folder / "film [1].nfo").write_text("about it")
+    (folder / "new\nline.mp4").write_bytes((folder / "film.mp4").read_bytes())
+    os.mkfifo(folder / "pipe.wav")
+    code, rows, told = predict(folder)
+    assert code == 0 and [row["text"] for row in rows] == ["Red now.", "Blue reds."]
+    assert {line for line in told.split("\n") if line.startswith("not used: ")} == {
+        f"not used: {folder}/film [1].nfo, unknown suffix (.nfo)",
+        f"not used: {folder}/new\\nline.mp4, odd name (it has a line break)",
+        f"not used: {folder}/pipe.wav, no regular file (a FIFO)",
+    }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from memofast.errors import MemofastError
 from memofast.prepare.corpora import crema_d, emodb, emorynlp, goemotions, iemocap, meld, msp_improv, ravdess
-from memofast.prepare.corpora.reading import Adapter, Reading, WrongLayout
+from memofast.prepare.corpora.reading import Adapter, Reading, WrongLayout, missing_parts, unused_media
 from memofast.prepare.sources.clips import refuse_twice
 from memofast.prepare.sources.protocol import refuse_leaks
 
@@ -48,7 +48,8 @@ def read_corpus(given: str, folder: Path) -> Reading:
     refuse_twice(reading.clips)
     refuse_leaks(reading.clips, reading.protocol)
     chosen = ",".join([name, *(f"{setting}={value}" for setting, value in settings.items())])
-    facts = {"corpus": chosen, "protocol_notes": list(reading.protocol.notes), **reading.protocol.facts}
+    notes = (*reading.protocol.notes, *missing_parts(reading.clips, name))
+    facts = {"corpus": chosen, "protocol_notes": list(notes), **reading.protocol.facts}
     classes = reading.protocol.classes
     if foreign := Counter(clip.label for clip in reading.clips if clip.label and clip.label not in classes):
         label = next(iter(foreign))
@@ -56,7 +57,8 @@ def read_corpus(given: str, folder: Path) -> Reading:
             f"{folder}: label {label!r} ({foreign[label]} samples) is none of {name}: {', '.join(classes)}"
         )
     clips = sorted(reading.clips, key=lambda clip: clip.id)
-    return Reading(clips, replace(reading.protocol, facts=facts))
+    missed = tuple(unused_media(folder, clips))
+    return Reading(clips, replace(reading.protocol, facts=facts, notes=notes), missed, notes)
 
 
 def _settings(name: str, adapter: Adapter, pairs: list[str]) -> dict[str, str]:

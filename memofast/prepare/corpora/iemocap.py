@@ -11,6 +11,7 @@ from pathlib import Path
 
 from memofast.prepare.corpora.reading import Adapter, Reading, WrongLayout, by_own_folds, counted, one_of, pair_folds
 from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.folders import one_line
 from memofast.prepare.sources.protocol import Protocol
 from memofast.prepare.subtitles.timings import clean_sentence
 from memofast.prepare.text.encoding import read_text
@@ -30,8 +31,11 @@ _NAMES = {
 }
 _FOUR = ("anger", "happy", "neutral", "sad")
 _CLASSES = {"4": _FOUR, "4-without-excited": _FOUR, "6": (*_FOUR, "excited", "frustrated")}
-_RATED = re.compile(r"\[(\d+\.\d+) - (\d+\.\d+)\]\s+(Ses0(\d)\w+_([FM])\w+)\s+(\w+)\s")
-_SAID = re.compile(r"(Ses\w+) \[\d+\.\d+-\d+\.\d+\]:\s*(.*)")
+_GAP = r"[^\S\r\n]"  # white space of a line
+_RATED = re.compile(rf"\[(\d+\.\d+) - (\d+\.\d+)\]{_GAP}+(Ses0(\d)\w+_([FM])\w+){_GAP}+(\w+)\s")
+_LINE = re.compile(r"^\[\d.*", re.M)
+_SAID = re.compile(rf"^(Ses\w+) \[\d+\.\d+-\d+\.\d+\]:{_GAP}*(.*)", re.M)
+_MEDIA = ("sentences/wav", "dialog/avi", "dialog/wav")
 
 
 def _read(folder: Path, settings: Mapping[str, str]) -> Reading:
@@ -39,14 +43,21 @@ def _read(folder: Path, settings: Mapping[str, str]) -> Reading:
     if not sessions:
         raise WrongLayout("no folder Session1")
     classes, left_out = _CLASSES[settings["labels"]], Counter()
+    untold, unread = [], []
     clips, groups = [], {"speaker": {}, "session": {}, "dialogue": {}, "position": {}}
     for session in sessions:
         ratings = sorted((session / "dialog" / "EmoEvaluation").glob("Ses*.txt"))
         if not ratings:
             raise WrongLayout(f"no {session.name}/dialog/EmoEvaluation/Ses*.txt")
         for path in ratings:
-            said = _transcript(session / "dialog" / "transcriptions" / path.name)
-            rated = sorted(_RATED.finditer(read_text(path)), key=lambda line: float(line[1]))
+            transcript = session / "dialog" / "transcriptions" / path.name
+            if transcript.parent.is_dir() and not transcript.is_file():
+                untold.append(path.stem)
+            said = _transcript(transcript)
+            text = read_text(path)
+            rated = sorted(_RATED.finditer(text), key=lambda line: float(line[1]))
+            begins = {line.start() for line in rated}
+            unread += [line[0].rstrip() for line in _LINE.finditer(text) if line.start() not in begins]
             for position, line in enumerate(rated):
                 if line[6] not in _NAMES:
                     raise WrongLayout(f"label {line[6]!r} of {line[3]} is none of {', '.join(_NAMES)}")
@@ -65,7 +76,12 @@ def _read(folder: Path, settings: Mapping[str, str]) -> Reading:
     schemes = {"speaker": pair_folds(groups["speaker"], [(f"Ses0{k}F", f"Ses0{k}M") for k in range(1, 6)])}
     merged = "excited counts as happy; " if settings["labels"] == "4" else ""
     note = f"iemocap: classes {', '.join(classes)}; {merged}left out: {counted(left_out) or 'nothing'}"
-    protocol = Protocol(classes=classes, groups=groups, schemes=schemes, notes=(note,))
+    notes = [note]
+    if unread:
+        notes.append(f"iemocap: {len(unread)} lines of ratings cannot be read (first: {one_line(unread[0])})")
+    if untold:
+        notes.append(f"iemocap: {len(untold)} dialogues have no file in transcriptions (first: {untold[0]})")
+    protocol = Protocol(classes=classes, groups=groups, schemes=schemes, notes=tuple(notes))
     return by_own_folds(clips, protocol, "iemocap")
 
 
@@ -81,9 +97,12 @@ def _clip(session: Path, dialogue: str, line: re.Match, said: Mapping[str, str],
     sound = one_of(session / "dialog" / "wav", f"{dialogue}.wav")
     alone = one_of(session / "sentences" / "wav", f"{dialogue}/{id}.wav")
     if film or (sound and not alone):
-        times = {"start": float(line[1]), "end": float(line[2])}
-        return Clip(id, film, sound or film, **times, text=text, label=label, folder=session.name)
-    return Clip(id, None, alone, text=text, label=label, folder=session.name)
+        start, end = float(line[1]), float(line[2])
+        wrong = None if start < end else f"bad times: end {end} is not after start {start}"
+        return Clip(id, film, sound or film, start, end, text, label, session.name, problem=wrong)
+    there = any((session / name).is_dir() for name in _MEDIA)
+    missing = f"missing file: {session / _MEDIA[0] / dialogue / id}.wav" if there and not alone else None
+    return Clip(id, None, alone, text=text, label=label, folder=session.name, problem=missing)
 
 
 ADAPTER = Adapter(

@@ -29,7 +29,8 @@ from memofast.prepare.text.encoding import read_text
 
 _CLASSES = ("anger", "happy", "neutral", "sad")
 _LETTERS = {"A": "anger", "H": "happy", "N": "neutral", "S": "sad", "O": "other", "X": "without majority"}
-_RATED = re.compile(r"^(?:UTD|MSP)-IMPROV-(S\d\d[AHNS]-[FM]\d\d-([PRST])-[FM]{2}\d+)\.\w+;\s*(\w)\s*;", re.M)
+_RATED = re.compile(r"^(?:UTD|MSP)-IMPROV-(S\d\d[AHNS]-[FM]\d\d-([PRST])-[FM]{2}\d+)\.\w+;[ \t]*(\w)[ \t]*;", re.M)
+_LINE = re.compile(r"^(?:UTD|MSP)-IMPROV-", re.M)
 _SPEAKER, _SCENE = 1, 0  # places in a name without its beginning
 
 
@@ -39,7 +40,10 @@ def _read(folder: Path, settings: Mapping[str, str]) -> Reading:
         raise WrongLayout("no Evalution.txt")
     films, sounds = files_by_stem(folder, {".avi", ".mp4"}), files_by_stem(folder, {".wav"})
     texts, left_out, clips = files_by_stem(folder, {".txt"}), Counter(), []
-    for name, part, letter in _RATED.findall(read_text(ratings)):
+    rated = _RATED.findall(read_text(ratings))
+    if unread := len(_LINE.findall(read_text(ratings))) - len(rated):
+        left_out["lines that cannot be read"] = unread
+    for name, part, letter in rated:
         if letter not in _LETTERS:
             raise WrongLayout(f"label {letter!r} of {name} is none of {', '.join(_LETTERS)}")
         label = _LETTERS[letter]

@@ -1,13 +1,13 @@
 """What an adapter is and gives, and the steps that several of them share."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from memofast.data.folds import leave_groups_out
-from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.clips import AUDIO, VIDEO, Clip
+from memofast.prepare.sources.folders import LeftOut, left_out, walk
 from memofast.prepare.sources.protocol import Protocol, Scheme
 
 
@@ -17,10 +17,13 @@ class WrongLayout(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """The clips of a corpus and what belongs to them."""
+    """The clips of a corpus and what belongs to them. left_out, notes, subtitles: see `clips.Found`."""
 
     clips: list[Clip]
     protocol: Protocol
+    left_out: tuple[LeftOut, ...] = ()
+    notes: tuple[str, ...] = ()
+    subtitles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,36 @@ def files_by_stem(folder: Path, suffixes: Iterable[str]) -> dict[str, Path]:
     """Files below a folder by their name without suffix, hidden ones left out; of two of one name the first in order of
     paths."""
     wanted, found = set(suffixes), {}
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for path in (Path(root, name) for name in sorted(names) if not name.startswith(".")):
-            if path.suffix.lower() in wanted:
-                found.setdefault(path.stem, path)
+    for path in walk(folder, wanted)[0]:
+        if path.suffix.lower() in wanted:
+            found.setdefault(path.stem, path)
     return found
+
+
+def unused_media(folder: Path, clips: Iterable[Clip]) -> list[LeftOut]:
+    """Media of a corpus that no clip uses, a line for each of their folders: without a label in use, of another part,
+    or beside a file of the same name; and what is left out of any folder."""
+    used = {path for clip in clips for path in (clip.picture, clip.sound)}
+    files, missed = walk(folder, AUDIO | VIDEO)
+    unused: dict[Path, list[str]] = {}
+    for path in files:
+        if path.suffix.lower() in AUDIO | VIDEO and path not in used:
+            unused.setdefault(path.parent, []).append(path.name)
+    return missed + [
+        left_out(path, "without a sample", f"{len(names)} files, the first {names[0]}")
+        for path, names in unused.items()
+    ]
+
+
+def missing_parts(clips: Sequence[Clip], corpus: str) -> list[str]:
+    """A note for each of film, sound and words that some samples have and others lack."""
+    has = {"film": lambda clip: clip.picture, "sound": lambda clip: clip.sound, "words": lambda clip: clip.text}
+    notes = []
+    for part, of in has.items():
+        without = sorted(clip.id for clip in clips if not of(clip))
+        if 0 < len(without) < len(clips):
+            notes.append(f"{corpus}: {len(without)} of {len(clips)} samples have no {part} (first: {without[0]})")
+    return notes
 
 
 def one_of(folder: Path, *names: str) -> Path | None:

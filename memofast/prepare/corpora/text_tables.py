@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from memofast.errors import MemofastError
-from memofast.prepare.sources.table import Columns, read_table
+from memofast.prepare.sources.table import Columns, csv_cells, read_table
 from memofast.prepare.subtitles.timings import clean_sentence
 from memofast.prepare.text.encoding import read_text
 
@@ -64,8 +65,19 @@ def clean_windows(text: str) -> str:
 
 
 def csv_rows(path: Path, delimiter: str = ",", quoting: int = csv.QUOTE_MINIMAL) -> Iterator[dict[str, str]]:
-    """Rows of a table by the names in its first line."""
-    return csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, quoting=quoting)
+    """Rows of a table by the names in its first line. Raises: `MemofastError` or `ValueError` naming the line where
+    quotes are left open or there are too many cells."""
+    if quoting == csv.QUOTE_NONE:
+        yield from csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, quoting=quoting)
+        return
+    lines, notes = csv_cells(path, read_text(path), delimiter)
+    if notes:
+        raise ValueError(notes[0])
+    (_, header), *lines = lines or [(1, [])]
+    for number, cells in lines:
+        if any(cells[len(header) :]):
+            raise ValueError(f"line {number} has {len(cells)} cells, the header {len(header)}")
+        yield dict(zip_longest(header, cells[: len(header)]))
 
 
 def _meld(path: Path) -> Iterator[Sentence]:
@@ -118,7 +130,10 @@ def _dailydialog(path: Path) -> Iterator[Sentence]:
 
 
 def _table(path: Path) -> Iterator[Sentence]:
-    for number, row in enumerate(read_table(path, Columns()), 1):
+    table = read_table(path, Columns())
+    if table.problems:
+        raise ValueError(next(iter(table.problems.values())))
+    for number, row in enumerate(table.rows, 1):
         id = row.get("id") or f"{path.stem}_{number:06}"
         yield Sentence(id, clean_windows(row["text"]), {row["label"]: 1.0}, row.get("group") or id)
 

@@ -11,6 +11,7 @@ from memofast.prepare.run.report import FAILURES, Journal, Outcome, Problem, Sou
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.text.word_pieces import Tokens, WordPieces
 from memofast.store import FeatureWriter, StoreWriter, TextWriter
+from memofast.store.writer import id_fault
 
 JOURNAL = "progress.jsonl"
 
@@ -68,8 +69,11 @@ class CorpusStores:
         heard = result.spoken is None or result.spoken >= self.plan.min_speech
         if not tokens.ids:
             problems.append(Problem("no text"))
-        kept = heard and bool(tokens.ids or result.faces or result.sound)
-        if not heard:
+        fault = id_fault(clip.id)
+        kept = heard and not fault and bool(tokens.ids or result.faces or result.sound)
+        if fault:  # of a piece of a file: sources were looked at before
+            problems.append(Problem("odd name", fault))
+        elif not heard:
             problems.append(Problem("no speech", f"somebody speaks in {result.spoken:.0%} of it"))
         elif not kept:
             problems.append(Problem("nothing usable"))

@@ -1,8 +1,10 @@
 """The whole preparation: clips in, a corpus of stores out, resumable at any moment."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -21,7 +23,7 @@ from memofast.prepare.run.workers import run_local
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.sources.leaks import check_groups, check_sentences, filter_rules
 from memofast.prepare.sources.protocol import Protocol, count_groups, refuse_leaks, write_protocol
-from memofast.prepare.sources.splits import assign_splits
+from memofast.prepare.sources.splits import assign_splits, check_split_names
 from memofast.prepare.speech.extractors import functionals_name
 from memofast.prepare.text.features import STORE as TEXT_FEATURES
 from memofast.prepare.text.features import TextChoice, TextEncoder, write_text_features
@@ -40,7 +42,7 @@ class PrepareOptions:
     profile: whether to print where the time went. face_normalisation: whose pixel mean and standard deviation
     DenseFace's crops are normalised by, those of the `model`'s training or of this `corpus`. text_features: rows of
     sentences to be kept beside. protocol: classes, groups and folds. corpus: the adapter that read the clips, with its
-    settings; "": none.
+    settings; "": none. sources: entries of the report about them.
     """
 
     name: str
@@ -56,6 +58,7 @@ class PrepareOptions:
     drop_leaks: bool = False
     protocol: Protocol = field(default_factory=Protocol)
     corpus: str = ""
+    sources: Mapping[str, Any] = field(default_factory=dict)
 
 
 def prepare(
@@ -75,6 +78,7 @@ def prepare(
     if vocabulary is None and any(clip.text for clip in clips):
         raise MemofastError("there are sentences to tokenise; give --vocab VOCAB.txt or a tokenizer folder")
     refuse_leaks(clips, options.protocol)  # now, not after hours of work
+    check_split_names({clip.split for clip in clips if clip.split} | set(options.fractions))
     check_groups(clips, options.fractions, options.split_by)
     pieces = vocabulary.open() if vocabulary else None
     if options.text_features:
@@ -224,6 +228,7 @@ def _finish(
     splits = check.splits
     counts = {name: len(ids) for name, ids in splits.items()}
     facts = {"corpus": options.name, "memofast": __version__, "profile": profile, "leaks": check.found}
+    facts |= options.sources
     if not kept:
         print_report(write_report(out / "report.json", outcomes, counts, facts), console)
         raise MemofastError(f"none of {len(clips)} clips is usable; {out / 'report.json'} lists why")

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from memofast.errors import MemofastError
-from memofast.files import write_json
+from memofast.files import as_json, write_json
 from memofast.prepare.faces.speaking import Scores
 from memofast.prepare.media.decoding import Span
 from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.folders import LEFT_OUT
 
 REASONS = {
     "missing file": "the media file is not there",
@@ -22,6 +23,8 @@ REASONS = {
     "failed": "an extractor raised an error",
     "bad timings": "the sidecar is malformed or holds no words",
     "bad times": "start and end are not times",
+    "bad row": "the row has more cells than its table's header",
+    "odd name": "dropped: numbered, its name is longer than 511 bytes; rename the file",
     "too brief": "the sentence lasts less than --min-seconds",
     "subtitles moved": "the film's subtitles lay beside its speech; their times were corrected",
     "doubtful subtitles": "the film's subtitles do not lie where somebody speaks; look at it",
@@ -129,7 +132,7 @@ class Journal:
 
     def add(self, outcome: Outcome) -> None:
         self.outcomes[outcome.id] = outcome
-        self._waiting.append(json.dumps(outcome.as_json(), ensure_ascii=False) + "\n")
+        self._waiting.append(as_json(outcome.as_json()) + "\n")
 
     def flush(self) -> None:
         """Bring the outcomes added so far to the disk; raises MemofastError where it does not take them."""
@@ -145,7 +148,7 @@ class Journal:
 
 def write_report(path: Path, outcomes: list[Outcome], splits: dict[str, int], facts: dict) -> dict:
     """Write `report.json` and return it: clips kept and dropped, rows, and per reason the count and every clip with its
-    detail."""
+    detail. facts: further entries, as `left_out` and `notes` of the sources."""
     listed: dict[str, list] = defaultdict(list)
     for outcome in outcomes:
         for problem in outcome.problems:
@@ -179,6 +182,14 @@ def print_report(report: dict, console: Console) -> None:
     console.print(counts)
     if report["splits"]:
         console.print("splits: " + ", ".join(f"{name} {count}" for name, count in report["splits"].items()))
+    if missed := report.get("left_out"):
+        files = Table(title="files and rows left out", title_justify="left")
+        files.add_column("reason")
+        files.add_column("files", justify="right")
+        files.add_column("meaning")
+        for reason, listed in missed.items():
+            files.add_row(reason, str(listed["count"]), LEFT_OUT[reason])
+        console.print(files)
     if report["problems"]:
         problems = Table(title="problems", title_justify="left")
         problems.add_column("reason")

@@ -10,13 +10,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from memofast.errors import MemofastError
-from memofast.prepare.sources.table import Columns, read_table
+from memofast.prepare.sources.folders import LeftOut, counted, is_regular, left_out, one_line, walk
+from memofast.prepare.sources.sidecars import Sidecar, choose, pair
+from memofast.prepare.sources.table import TABLES, Columns, read_table
 from memofast.prepare.subtitles.sentences import SentenceRules, sentences_of
 from memofast.prepare.subtitles.streams import CARRIERS, stream_cues
-from memofast.prepare.subtitles.timings import SIDECARS, WORDS, Cue, clean_sentence, parse_seconds, read_cues
+from memofast.prepare.subtitles.timings import SIDECARS, Cue, clean_sentence, parse_seconds
+from memofast.store.writer import id_fault
 
-VIDEO = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".ts", ".wmv", ".3gp", ".ogv"}
-AUDIO = {".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".wma"}
+VIDEO = {
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".f4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".m2t",
+    ".vob", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".mxf", ".divx",
+}  # fmt: skip
+AUDIO = {
+    ".wav", ".flac", ".mp3", ".mp2", ".m4a", ".aac", ".ac3", ".ogg", ".oga", ".opus", ".spx", ".wma", ".mka", ".aif",
+    ".aiff", ".aifc", ".au", ".caf", ".amr",
+}  # fmt: skip
+_OTHERS = {
+    "subtitles not read": {".smi", ".sami", ".ttml", ".dfxp", ".lrc", ".idx", ".sup", ".stl", ".scc", ".usf", ".mpl"},
+    "table": TABLES - {".txt"},
+}
 
 
 @dataclass(frozen=True)
@@ -64,31 +77,69 @@ class SourceOptions:
     sentences: SentenceRules = field(default_factory=SentenceRules)
 
 
+@dataclass
+class Found:
+    """clips: sorted by id. left_out: files and rows that no clip comes of. notes: what was chosen or is odd, a line
+    each. subtitles: name of a film -> file of the sentences that were read, itself where they lie inside."""
+
+    clips: list[Clip] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    subtitles: dict[str, str] = field(default_factory=dict)
+
+
 def read_sources(sources: Iterable[str], options: SourceOptions) -> list[Clip]:
-    """All clips of folders, tables and single files, each given as `PATH` or `SPLIT=PATH`, sorted by id.
+    """The clips alone of what `find_clips` finds."""
+    return find_clips(sources, options).clips
+
+
+def find_clips(sources: Iterable[str], options: SourceOptions) -> Found:
+    """All clips of folders, tables and single files, each given as `PATH` or `SPLIT=PATH`, and every file of a folder
+    that is not used.
 
     With several sources ids begin with the name of theirs where they would clash. Raises MemofastError when a source is
     missing or empty, or when an id occurs twice.
     """
     pattern = _compile(options.label_pattern)
+    found = Found()
     per_source: list[tuple[str, list[Clip]]] = []
     for given in sources:
         split, path = _split_and_path(given)
-        clips = [replace(clip, split=split or clip.split) for clip in _read_source(path, options)]
+        missed = len(found.left_out)
+        clips = [replace(clip, split=split or clip.split) for clip in _read_source(path, options, found)]
+        clips = [clip for clip in clips if _can_be_kept(clip, path, found)]
         if not clips:
+            why = f" ({told} left out)" if (told := counted(found.left_out[missed:])) else ""
             raise MemofastError(
-                f"{path} holds nothing to prepare; give a folder of media, a media file or a table with rows"
+                f"{one_line(str(path))} holds nothing to prepare{why}; give a folder of media, a media file or a table "
+                "with rows"
             )
         per_source.append((path.stem if path.is_file() else path.name, clips))
     counts = Counter(clip.id for _, clips in per_source for clip in clips)
     clips = []
     for name, part in per_source:
         clash = len(per_source) > 1 and any(counts[clip.id] > 1 for clip in part)
-        clips += [replace(clip, id=f"{name}/{clip.id}") if clash else clip for clip in part]
+        part = [replace(clip, id=f"{name}/{clip.id}") if clash else clip for clip in part]
+        clips += [clip for clip in part if _can_be_kept(clip, Path(name), found)] if clash else part
     refuse_twice(clips)
     if pattern:
-        clips = [_label_from_id(clip, pattern) for clip in clips]
-    return sorted(clips, key=lambda clip: clip.id)
+        clips = _labels_from_ids(clips, pattern, found)
+    found.clips = sorted(clips, key=lambda clip: clip.id)
+    return found
+
+
+def _can_be_kept(clip: Clip, source: Path, found: Found) -> bool:
+    """Whether a store takes the clip's id and words; it is noted where not."""
+    file = clip.picture or clip.sound
+    if fault := id_fault(clip.id):
+        found.left_out.append(left_out(file or source, "odd name", f"{clip.id}: {fault}" if not file else fault))
+        return False
+    try:
+        "\n".join(filter(None, (clip.text, clip.label, clip.split, clip.group, *clip.emotions))).encode()
+    except UnicodeEncodeError:
+        found.left_out.append(left_out(source, "odd characters", clip.id))
+        return False
+    return True
 
 
 def _compile(pattern: str | None) -> re.Pattern | None:
@@ -103,70 +154,105 @@ def _compile(pattern: str | None) -> re.Pattern | None:
 
 def _split_and_path(given: str) -> tuple[str | None, Path]:
     split, equals, path = given.partition("=")
-    if equals and not Path(given).exists() and re.fullmatch(r"\w+", split):
+    if equals and not os.path.exists(given) and re.fullmatch(r"\w+", split):
         return split, Path(path)
     return None, Path(given)
 
 
-def _read_source(path: Path, options: SourceOptions) -> list[Clip]:
-    if path.is_dir():
-        return _read_folder(path, options)
-    if not path.exists():
-        raise MemofastError(f"no file or folder {path}; check the path")
+def _read_source(path: Path, options: SourceOptions, found: Found) -> list[Clip]:
+    if os.path.isdir(path):
+        return _read_folder(path, options, found)
+    if not os.path.exists(path):  # of a name that no file can have too
+        raise MemofastError(f"no file or folder {one_line(str(path))}; check the path")
+    if not is_regular(path):
+        raise MemofastError(f"{one_line(str(path))} is no file but a FIFO, socket or device; give a file or folder")
     if path.suffix.lower() in VIDEO | AUDIO:
-        return _clips_of_stem(path.stem, [path], path.parent, options)
-    return _read_rows(path, options)
+        return _clips_of_stem(path.stem, [path], _sidecars_of(path), path.parent, options, found)
+    return _read_rows(path, options, found)
 
 
-def _read_folder(folder: Path, options: SourceOptions) -> list[Clip]:
+def _sidecars_of(media: Path) -> list[Sidecar]:
+    """Those of one file, which may stand beside other films."""
+    beside = sorted(media.parent.iterdir())
+    stems = {path.with_suffix("") for path in beside if path.suffix.lower() in VIDEO | AUDIO}
+    sidecars = [path for path in beside if path.suffix.lower() in SIDECARS and is_regular(path)]
+    return pair(sidecars, stems)[0].get(media.with_suffix(""), [])
+
+
+def _read_folder(folder: Path, options: SourceOptions, found: Found) -> list[Clip]:
     """Clips of every media file below a folder; files that share all but their suffix belong together."""
     by_stem: dict[Path, list[Path]] = {}
-    sidecars: dict[Path, Path] = {}
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for path in (Path(root, name) for name in sorted(names) if not name.startswith(".")):
-            if path.suffix.lower() in VIDEO | AUDIO:
-                by_stem.setdefault(path.with_suffix(""), []).append(path)
-            elif path.suffix.lower() in SIDECARS:
-                sidecars.setdefault(path.with_suffix(""), path)
+    sidecars: list[Path] = []
+    files, missed = walk(folder, VIDEO | AUDIO | set(SIDECARS))
+    found.left_out += missed
+    for path in files:
+        suffix = path.suffix.lower()
+        if suffix in VIDEO | AUDIO:
+            by_stem.setdefault(path.with_suffix(""), []).append(path)
+        elif suffix in SIDECARS:
+            sidecars.append(path)
+        else:
+            kind = next((kind for kind, known in _OTHERS.items() if suffix in known), "unknown suffix")
+            found.left_out.append(left_out(path, kind, suffix or "none"))
+    sidecars_of, alone = pair(sidecars, by_stem)
     clips: list[Clip] = []
     for stem, paths in by_stem.items():
-        clips += _clips_of_stem(stem.relative_to(folder).as_posix(), paths, folder, options)
+        name = stem.relative_to(folder).as_posix()
+        clips += _clips_of_stem(name, paths, sidecars_of.get(stem, []), folder, options, found)
     if clips:
-        clips += [_alone(path, folder) for stem, path in sidecars.items() if stem not in by_stem]
+        clips += [_alone(path, folder) for path in alone]
     return clips
 
 
 def _alone(sidecar: Path, folder: Path) -> Clip:
     """Subtitles whose film is not there, to be told in the report."""
     name = sidecar.relative_to(folder)
-    return Clip(name.as_posix(), problem=f"missing file: no film beside {sidecar}")
+    return Clip(name.as_posix(), problem=f"missing file: no film beside {one_line(str(sidecar))}")
 
 
-def _clips_of_stem(id: str, paths: list[Path], folder: Path, options: SourceOptions) -> list[Clip]:
+def _clips_of_stem(
+    id: str, paths: list[Path], sidecars: list[Sidecar], folder: Path, options: SourceOptions, found: Found
+) -> list[Clip]:
     """Clips of the media files that share a stem: a video with its sound beside it is one, two videos are two."""
+    try:
+        sidecar, cues, missed = choose(sidecars, options.subtitles, options.language)
+        timings = (sidecar and sidecar.path, cues)
+        found.left_out += missed
+    except MemofastError as error:
+        timings = error
     videos = [path for path in paths if path.suffix.lower() in VIDEO]
     sounds = [path for path in paths if path.suffix.lower() in AUDIO]
     if len(videos) <= 1 and len(sounds) <= 1:
         picture = videos[0] if videos else None
-        return _with_timings(Clip(id, picture, sounds[0] if sounds else picture), paths[0], folder, options)
+        whole = Clip(id, picture, sounds[0] if sounds else picture)
+        return _with_timings(whole, paths[0], timings, folder, options, found)
     clips = []
     for path in paths:
         named = Clip(f"{id}{path.suffix}", path if path in videos else None, path)
-        clips += _with_timings(named, path, folder, options)
+        clips += _with_timings(named, path, timings, folder, options, found)
     return clips
 
 
-def _with_timings(clip: Clip, media: Path, folder: Path, options: SourceOptions) -> list[Clip]:
-    """The clip, or one clip per sentence of its subtitles."""
+def _with_timings(
+    clip: Clip,
+    media: Path,
+    timings: tuple[Path | None, list[Cue]] | MemofastError,
+    folder: Path,
+    options: SourceOptions,
+    found: Found,
+) -> list[Clip]:
+    """The clip, or one clip per sentence of its subtitles: of its sidecar, else of a stream inside its file."""
     parent = media.parent.relative_to(folder).as_posix()
     clip = replace(clip, folder="" if parent == "." else parent)
-    try:
-        place, cues = _cues_of(media, options)
-    except MemofastError as error:
-        return [replace(clip, problem=f"bad timings: {error}")]
+    if isinstance(timings, MemofastError):
+        return [replace(clip, problem=f"bad timings: {timings}")]
+    place, cues = timings
+    if place is None and options.subtitles == "auto" and media.suffix.lower() in CARRIERS:
+        cues = stream_cues(media, options.language)
+        place = media if cues else None
     if place is None:
         return [clip]
+    found.subtitles[one_line(clip.id)] = one_line(str(place))
     if len(cues) == 1 and cues[0].start is None:
         return [replace(clip, text=cues[0].text)]
     sentences, brief = sentences_of(cues, options.sentences)
@@ -190,31 +276,26 @@ def sentence_clips(clip: Clip, sentences: list[Cue], brief: list[Cue]) -> list[C
     return clips
 
 
-def _cues_of(media: Path, options: SourceOptions) -> tuple[Path | None, list[Cue]]:
-    """Where the timings of a file lie and what they are: the first sidecar beside it, or its own subtitle stream."""
-    sidecars = (media.with_suffix(suffix) for suffix in SIDECARS)
-    sidecar = next((path for path in sidecars if path.is_file()), None)
-    if sidecar and (options.subtitles != "none" or sidecar.suffix == WORDS):
-        return sidecar, read_cues(sidecar)
-    if options.subtitles == "auto" and media.suffix.lower() in CARRIERS:
-        cues = stream_cues(media, options.language)
-        return (media if cues else None), cues
-    return None, []
-
-
-def _read_rows(path: Path, options: SourceOptions) -> list[Clip]:
+def _read_rows(path: Path, options: SourceOptions, found: Found) -> list[Clip]:
     root = options.media_root or path.parent
-    rows = read_table(path, options.columns, options.split_column)
-    digits = max(4, len(str(len(rows))))
+    table = read_table(path, options.columns, options.split_column)
+    found.notes += table.notes
+    if unplaced := sum(row.get("split") == "" for row in table.rows):
+        found.notes.append(f"{path}: {unplaced} of {len(table.rows)} rows name no split; theirs are drawn")
+    digits = max(4, len(str(len(table.rows))))
     clips = []
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(table.rows, 1):
+        name = f"{path.stem}_{number:0{digits}}"
+        if problem := table.problems.get(number - 1):  # no cell of it can be trusted
+            clips.append(Clip(name, problem=problem))
+            continue
         clip = Clip(
-            row.get("id") or f"{path.stem}_{number:0{digits}}",
+            row.get("id") or name,
             label=row.get("label"),
             split=row.get("split"),
             group=row.get("group"),
-            emotions=_emotions(row.get("emotions", "")),
-            value=_number(path, row.get("value", "")),
+            emotions=_emotions(path, number, row.get("emotions", "")),
+            value=_number(path, number, row.get("value", "")),
         )
         if (text := row.get("text")) is not None:
             clip = replace(clip, text=clean_sentence(text))
@@ -226,29 +307,31 @@ def _read_rows(path: Path, options: SourceOptions) -> list[Clip]:
     return clips
 
 
-def _emotions(cell: str) -> tuple[str, ...]:
+def _emotions(path: Path, row: int, cell: str) -> tuple[str, ...]:
     """Labels of a cell: a JSON list, or names between `|` or `;`; each once."""
     try:
         names = json.loads(cell) if cell.startswith("[") else re.split(r"[|;]", cell)
     except ValueError as error:
-        raise MemofastError(f"emotions {cell!r} are no JSON list ({error}); give names between | or ;") from error
+        raise MemofastError(
+            f"{path}, row {row}: emotions {cell!r} are no JSON list ({error}); give names between | or ;"
+        ) from error
     return tuple(dict.fromkeys(name for part in names if (name := str(part).strip())))
 
 
-def _number(path: Path, cell: str) -> float | None:
+def _number(path: Path, row: int, cell: str) -> float | None:
     """The number of a cell, None for an empty one."""
     try:
         number = float(cell) if cell else None
     except ValueError:
         number = math.nan
     if number is not None and not math.isfinite(number):
-        raise MemofastError(f"{path}: value {cell!r} is no number; leave the cell empty where it is unknown")
+        raise MemofastError(f"{path}, row {row}: value {cell!r} is no number; leave the cell empty where it is unknown")
     return number
 
 
 def _with_media(clip: Clip, media: Path, row: dict[str, str]) -> Clip:
-    if not media.is_file():
-        return replace(clip, problem=f"missing file: {media}")
+    if not is_regular(media):
+        return replace(clip, problem=f"missing file: {one_line(str(media))}")
     picture = None if media.suffix.lower() in AUDIO else media
     clip = replace(clip, picture=picture, sound=media, folder=Path(row["file"]).parent.as_posix())
     try:
@@ -261,9 +344,18 @@ def _with_media(clip: Clip, media: Path, row: dict[str, str]) -> Clip:
     return replace(clip, start=start, end=end)
 
 
-def _label_from_id(clip: Clip, pattern: re.Pattern) -> Clip:
-    found = pattern.search(clip.id)
-    return replace(clip, label=found[1]) if found else clip
+def _labels_from_ids(clips: list[Clip], pattern: re.Pattern, found: Found) -> list[Clip]:
+    labelled, without = [], []
+    for clip in clips:
+        part = pattern.search(clip.id)
+        labelled.append(replace(clip, label=part[1]) if part and part[1] else clip)
+        if labelled[-1] is clip:
+            without.append(clip.id)
+    if without:
+        found.notes.append(
+            f"--label-pattern finds no label in {len(without)} of {len(clips)} ids (first: {one_line(without[0])})"
+        )
+    return labelled
 
 
 def refuse_twice(clips: list[Clip]) -> None:

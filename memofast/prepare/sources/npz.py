@@ -3,10 +3,9 @@
 Source of the file formats and filter rules: MEmoBERT's data preparation.
 """
 
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,13 @@ from memofast.data.corpus import Corpus, sample_key, write_corpus
 from memofast.errors import MemofastError
 from memofast.files import parse_json, read_json, write_json
 from memofast.npz import npz_arrays
+from memofast.prepare.sources.folders import is_regular, one_line
+from memofast.prepare.sources.spellings import label_notes
+from memofast.prepare.sources.table import once_each, sentence_ids
+from memofast.prepare.text.word_pieces import Lexicon, read_lexicon
+from memofast.store import FeatureStore
 from memofast.store.text_writer import TextWriter
-from memofast.store.writer import FeatureWriter
+from memofast.store.writer import FeatureWriter, id_fault
 
 FER_PLUS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
 _MOST_WORDS = 100
@@ -27,16 +31,21 @@ _MOST_CLASSES = 1 << 16
 
 @dataclass
 class Outcome:
-    """How many samples were taken, and which were not, by reason."""
+    """How many samples were taken, and which were not, by reason. changed: those taken in part, by what was cut."""
 
     taken: int = 0
     refused: dict[str, list[str]] = field(default_factory=dict)
+    changed: dict[str, list[str]] = field(default_factory=dict)
 
     def refuse(self, reason: str, name: str) -> None:
-        self.refused.setdefault(reason, []).append(name)
+        self.refused.setdefault(reason, []).append(one_line(name))
+
+    def change(self, what: str, name: str) -> None:
+        self.changed.setdefault(what, []).append(one_line(name))
 
     def __str__(self) -> str:
-        return ", ".join([f"{self.taken} taken", *(f"{len(names)} {reason}" for reason, names in self.refused.items())])
+        counts = (f"{len(names)} {what}" for what, names in (self.refused | self.changed).items())
+        return ", ".join([f"{self.taken} taken", *counts])
 
 
 @dataclass(frozen=True)
@@ -60,17 +69,22 @@ def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> 
     """
     try:
         values = npz_arrays(path, ("features", "confidence", "soft_labels", "frame_idxs"), _MOST_BYTES)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever zip, zlib and NumPy say of damaged files
         raise ValueError(f"unreadable ({type(error).__name__})") from error
     if "features" not in values:
         raise ValueError("without features")
     rows = values["features"]
     if rows.ndim != 2 or rows.dtype.kind != "f":
         raise ValueError("features not a table of numbers")
-    if any(value.dtype.kind not in "biuf" for value in values.values()):
-        raise ValueError("columns not numbers")
-    if any(not value.ndim or len(value) != len(rows) for value in values.values()):
+    if any(value.shape[:1] != rows.shape[:1] for value in values.values()):
         raise ValueError("columns of different lengths")
+    numbers = (value for name, value in values.items() if name != "features")
+    if any(value.dtype.kind not in "fiu" for value in numbers):
+        raise ValueError("columns that are no numbers")
+    if any(values[name].size != len(rows) for name in ("confidence", "frame_idxs") if name in values):
+        raise ValueError("confidence or frame_idxs not one number a row")
+    if "soft_labels" in values and values["soft_labels"].ndim != 2:
+        raise ValueError("soft_labels not a table")
     confidence = values.get("confidence")
     kept = np.arange(len(rows)) if confidence is None else np.flatnonzero(confidence.reshape(-1) > confidence_above)
     kept = kept[:longest]
@@ -84,9 +98,11 @@ def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> 
     return columns
 
 
-def import_rows(folder: FeatureFolder, out: Path, ids: Iterable[str], extractor: str = "") -> Outcome:
+def import_rows(
+    folder: FeatureFolder, out: Path, ids: Iterable[str], extractor: str = "", file_of: Mapping[str, str] | None = None
+) -> Outcome:
     """Write the feature store `out` from the files of `folder`; files that are missing or unsound are counted, and
-    their ids left out.
+    their ids left out. file_of: id -> name of its file without suffix, where it is not the id.
 
     The first sound file fixes width and columns. Raises: `MemofastError` where there is no folder or no sound file.
     """
@@ -95,8 +111,8 @@ def import_rows(folder: FeatureFolder, out: Path, ids: Iterable[str], extractor:
     outcome, writer = Outcome(), None
     try:
         for id in ids:
-            path = folder.path / f"{id}.npz"
-            if not path.is_file():
+            path = folder.path / f"{(file_of or {}).get(id, id)}.npz"
+            if not is_regular(path):
                 outcome.refuse("missing", id)
                 continue
             try:
@@ -111,6 +127,8 @@ def import_rows(folder: FeatureFolder, out: Path, ids: Iterable[str], extractor:
                     continue
                 writer.put(id, **columns)
             outcome.taken += 1
+            if len(columns["rows"]) == folder.longest:
+                outcome.change(f"of {folder.longest} rows, where more are cut", id)
         if writer is None:
             raise MemofastError(
                 f"no file of {folder.path} can be used ({outcome}): check that files are named <id>.npz"
@@ -142,84 +160,130 @@ def _differs(writer: FeatureWriter, columns: Mapping[str, np.ndarray]) -> str | 
     return None if finite else "with values that are not finite in float16"
 
 
-def read_captions(path: Path) -> dict[str, tuple[str, Any]]:
-    """Id -> (sentence, label or None), from `{id: [sentence]}` or `{id: {"txt": [sentence], "label": int or str}}`."""
+@dataclass(frozen=True)
+class Captions:
+    """sentences: id -> sentence and its label or None. clip_of: id -> clip it is said in, whose features it has.
+    numbered: labels are numbers of classes."""
+
+    sentences: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    clip_of: dict[str, str] = field(default_factory=dict)
+    numbered: bool = False
+
+
+def read_captions(path: Path) -> dict[str, tuple[str, str | None]]:
+    """Id -> (sentence, label or None), see `sentences_of_clips`."""
+    return sentences_of_clips(path).sentences
+
+
+def sentences_of_clips(path: Path) -> Captions:
+    """Sentences of `{id: [sentence]}` or `{id: {"txt": [sentence], "label": int or str}}`; of several sentences of a
+    clip each is a sample, `id#1`, `id#2` and so on. Labels become text, so that 1 and "1" are one; NaN is none."""
     try:
-        entries = parse_json(path.read_text(encoding="utf-8"), object_pairs_hook=_once_each)
-        captions = {}
-        for id, entry in entries.items():
+        entries = parse_json(
+            path.read_text(encoding="utf-8"), object_pairs_hook=once_each, parse_constant=lambda name: None
+        )
+        found, labels = Captions(), []
+        for clip, entry in entries.items():
             texts, label = (entry["txt"], entry.get("label")) if isinstance(entry, dict) else (entry, None)
-            captions[id] = (texts if isinstance(texts, str) else " ".join(texts), _label(label, id))
+            texts = [texts] if isinstance(texts, str) else list(texts)
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError(f"a sentence of {clip!r} is no text")
+            labels.append(label)
+            for id, text in zip(sentence_ids(clip, len(texts)), texts, strict=True):
+                if id in found.sentences:
+                    raise ValueError(f"{id!r} is there twice, name one otherwise")
+                found.sentences[id] = text, None if label is None else str(label)
+                found.clip_of[id] = clip
     except OSError as error:
         raise MemofastError(f"captions {path} cannot be read ({error.strerror}): check the path") from None
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise MemofastError(f"captions {path} are not {{id: [sentence]}} ({type(error).__name__}: {error})") from None
-    return captions
+    labels = [label for label in labels if label is not None]
+    numbered = any(isinstance(label, int) for label in labels) and all(str(label).isdecimal() for label in labels)
+    return replace(found, numbered=numbered)
 
 
-def _label(label: Any, id: str) -> Any:
-    """A class by its name or number; a number names all classes below it, so that a large one would make millions."""
-    if label is None or isinstance(label, str) or (type(label) is int and 0 <= label < _MOST_CLASSES):
-        return label
-    raise ValueError(f"label {str(label)[:40]} of {id!r} is no name and no number from 0 to {_MOST_CLASSES - 1}")
+def _classes_of(labels: Iterable[str | None], numbered: bool) -> list[str]:
+    """Classes by name, or every number up to the largest. Raises: `MemofastError` for a number that is none of a
+    class."""
+    found = {label for label in labels if label is not None}
+    if not numbered:
+        return sorted(found)
+    largest = max(map(int, found))
+    if largest >= _MOST_CLASSES:
+        raise MemofastError(f"label {largest} would make {largest + 1} classes; number the classes from 0 on")
+    return [str(i) for i in range(largest + 1)]
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys are all different; Python alone would keep the last of several."""
-    entries = dict(pairs)
-    if len(entries) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"{twice!r} is there twice, keep one")
-    return entries
-
-
-def import_captions(captions: Mapping[str, tuple[str, Any]], out: Path, vocabulary: Path) -> Outcome:
+def import_captions(captions: Captions, out: Path, vocabulary: Path, lexicon: Lexicon | None = None) -> Outcome:
     """Write the text store `out`: lower-cased WordPiece of each whitespace word, at most 100 words; empty sentences are
-    left out."""
+    left out. lexicon: gives each piece the class of its word."""
     from tokenizers import BertWordPieceTokenizer
 
     if not vocabulary.is_file():
         raise MemofastError(f"no vocabulary at {vocabulary}: give the vocab.txt of bert-base-uncased")
     tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
-    labels = {label for _, label in captions.values() if label is not None}
-    if all(isinstance(label, int) for label in labels):
-        classes = [str(i) for i in range(max(labels, default=-1) + 1)]
-    else:
-        classes = sorted(map(str, labels))
+    classes = _classes_of((label for _, label in captions.sentences.values()), captions.numbered)
     pieces_of: dict[str, list[int]] = {}
     outcome = Outcome()
     special = {"cls_id": tokenizer.token_to_id("[CLS]"), "sep_id": tokenizer.token_to_id("[SEP]")}
+    special["lexicon_classes"] = lexicon.classes if lexicon else ()
     with TextWriter(out, classes=classes, extractor="wordpiece", **special) as writer:
-        for id, (sentence, label) in captions.items():
-            tokens, words = [], []
-            for word in sentence.split()[:_MOST_WORDS]:
+        for id, (sentence, label) in captions.sentences.items():
+            if fault := id_fault(id):
+                outcome.refuse(f"with an id that no store takes ({fault})", id)
+                continue
+            tokens, words, meanings = [], [], []
+            spoken = sentence.split()
+            for word in spoken[:_MOST_WORDS]:
                 if word not in pieces_of:
                     pieces_of[word] = tokenizer.encode(word, add_special_tokens=False).ids
                 if pieces_of[word]:
                     words += [words[-1] + 1 if words else 0] * len(pieces_of[word])
                     tokens += pieces_of[word]
+                    meanings += [lexicon.class_of(word) if lexicon else -1] * len(pieces_of[word])
             if not tokens:
                 outcome.refuse("without words", id)
                 continue
             if not writer.done(id):
-                number = None if label is None else classes.index(str(label))
-                writer.put(id, tokens, words, utf8=sentence, label=number)
+                number = None if label is None else classes.index(str(int(label)) if captions.numbered else label)
+                writer.put(id, tokens, words, lexicon=meanings if lexicon else None, utf8=sentence, label=number)
             outcome.taken += 1
+            if len(spoken) > _MOST_WORDS:
+                outcome.change(f"cut after {_MOST_WORDS} words", id)
     return outcome
 
 
-def _splits(ids: list[str], splits: Path | None, validation: int, name: str) -> dict[str, list[str]]:
+def _splits(
+    ids: list[str], clip_of: Mapping[str, str], splits: Path | None, validation: int, name: str
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Ids by split, and notes. The sentences of a clip stay together; a file may name clips or sentences."""
     if splits is None:
-        order = sorted(ids, key=lambda id: sample_key(name, id))  # any fixed order that has nothing to do with the ids
-        chosen = set(order[:validation])
-        parts = {"train": [id for id in ids if id not in chosen], "validation": [id for id in ids if id in chosen]}
-        return {split: part for split, part in parts.items() if part}
+        # any fixed order that has nothing to do with the ids
+        clips = sorted(dict.fromkeys(clip_of[id] for id in ids), key=lambda clip: sample_key(name, clip))
+        chosen, sizes = set(), Counter(clip_of[id] for id in ids)
+        for clip in clips:
+            if sum(sizes[one] for one in chosen) >= validation:
+                break
+            chosen.add(clip)
+        held = [id for id in ids if clip_of[id] in chosen]
+        parts = {"train": [id for id in ids if clip_of[id] not in chosen], "validation": held}
+        return {split: part for split, part in parts.items() if part}, []
     try:
         wanted = read_json(splits)
     except (OSError, ValueError) as error:
         raise MemofastError(f"splits {splits} cannot be read ({error}): give a JSON file {{split: [ids]}}") from None
-    there = set(ids)
-    return {split: [id for id in part if id in there] for split, part in wanted.items()}
+    there, said_in = set(ids), {}
+    for id in ids:
+        said_in.setdefault(clip_of[id], []).append(id)
+    found, unknown = {}, []
+    for split, named in wanted.items():
+        found[split] = [id for one in named for id in ([one] if one in there else said_in.get(one, []))]
+        unknown += [one for one in named if one not in there and one not in said_in]
+    outside = sorted(there.difference(*found.values()))
+    notes = [f"{len(unknown)} names of {splits} have no sample (first: {one_line(unknown[0])})"] if unknown else []
+    notes += [f"{len(outside)} samples are in no split (first: {one_line(outside[0])})"] if outside else []
+    return found, notes
 
 
 def import_export(
@@ -230,24 +294,42 @@ def import_export(
     name: str,
     splits: Path | None,
     validation: int,
-) -> tuple[Corpus, dict[str, Outcome]]:
+    lexicon: Path | None = None,
+    drop_missing: bool = False,
+) -> tuple[Corpus, dict[str, Outcome], list[str]]:
     """Write the corpus `name` to `out` from captions and the feature folders of modalities; what was refused is kept in
     `import.json`.
 
     splits: file of `{split: [ids]}`; without it `validation` samples form the split of that name and the others train.
-    Returns: the corpus, and what was taken by modality. Raises: `MemofastError` where nothing can be imported or a file
-        is not what it should be.
+    drop_missing: samples without usable features of every folder are in no split.
+    Returns: the corpus, what was taken by modality, and notes. Raises: `MemofastError` where nothing can be imported or
+        a file is not what it should be.
     """
-    sentences = read_captions(captions)
-    outcomes = {"text": import_captions(sentences, out / "text", vocabulary)}
-    refused = set(outcomes["text"].refused.get("without words", ()))
-    ids = [id for id in sentences if id not in refused]
+    read = sentences_of_clips(captions)
+    meanings = read_lexicon(lexicon) if lexicon else None
+    outcomes = {"text": import_captions(read, out / "text", vocabulary, meanings)}
+    refused = {id for names in outcomes["text"].refused.values() for id in names}
+    ids = [id for id in read.sentences if one_line(id) not in refused]
     if not ids:
         raise MemofastError(f"captions {captions} give no sample ({outcomes['text']}): nothing to import")
     for modality, folder in folders.items():
-        outcomes[modality] = import_rows(folder, out / modality, ids)
+        outcomes[modality] = import_rows(folder, out / modality, ids, file_of=read.clip_of)
     stores = {modality: out / modality for modality in outcomes}
-    corpus = write_corpus(out, name, stores, _splits(ids, splits, validation, name))
-    kept = {modality: {"taken": found.taken, "refused": found.refused} for modality, found in outcomes.items()}
-    write_json(out / "import.json", kept)
-    return corpus, outcomes
+    notes = label_notes(label for _, label in read.sentences.values())
+    if several := len(read.sentences) - len(set(read.clip_of.values())):
+        notes.append(f"{several} more sentences than clips; each sentence is a sample with its clip's features")
+    if drop_missing:
+        whole = set.intersection(set(ids), *(set(FeatureStore.open(out / modality).ids) for modality in folders))
+        if not whole:
+            raise MemofastError(f"no sample of {captions} has usable features of every folder; nothing is left")
+        if len(whole) < len(ids):
+            notes.append(f"{len(ids) - len(whole)} samples that lack features are in no split")
+        ids = [id for id in ids if id in whole]
+    parts, told = _splits(ids, read.clip_of, splits, validation, name)
+    corpus = write_corpus(out, name, stores, parts)
+    kept: dict[str, Any] = {
+        modality: {"taken": found.taken, "refused": found.refused, "changed": found.changed}
+        for modality, found in outcomes.items()
+    }
+    write_json(out / "import.json", kept | {"notes": notes + told})
+    return corpus, outcomes, notes + told

@@ -1,12 +1,15 @@
 """Which clip is for training and which for validation or test: by a hash that never changes, or as the source says."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 
 from memofast.errors import MemofastError
 from memofast.prepare.sources.clips import Clip
 
 TRAIN = "train"
+_PLAIN = re.compile(r"[^/\\\x00-\x1f\x7f]+")
+_LONGEST_NAME = 200  # bytes
 
 
 def parse_fractions(given: list[str]) -> dict[str, float]:
@@ -24,6 +27,13 @@ def parse_fractions(given: list[str]) -> dict[str, float]:
     if sum(fractions.values()) >= 1:
         raise MemofastError(f"--split fractions add up to {sum(fractions.values()):g} and leave nothing for {TRAIN}")
     return fractions
+
+
+def check_split_names(names: Iterable[str]) -> None:
+    """Raises MemofastError for a split that no file can be named after."""
+    for name in names:
+        if name.startswith(".") or len(name.encode()) > _LONGEST_NAME or not _PLAIN.fullmatch(name):
+            raise MemofastError(f"split {name!r} cannot name a file; use letters, digits, spaces, - and _")
 
 
 def assign_splits(clips: Iterable[Clip], fractions: Mapping[str, float], split_by: str) -> dict[str, list[str]]:

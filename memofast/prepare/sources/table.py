@@ -5,7 +5,9 @@ import csv
 import io
 import json
 import string
-from dataclasses import dataclass, fields, replace
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from memofast.errors import MemofastError
@@ -13,6 +15,11 @@ from memofast.prepare.text.encoding import read_text
 
 _JSON = {".json", ".jsonl", ".ndjson"}
 _CSV = {".csv", ".tsv", ".txt"}
+TABLES = _CSV | _JSON
+
+
+class _Constant(str):
+    """NaN, Infinity or -Infinity of a JSON file, which are no strings there."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,24 @@ class Columns:
     value: str | None = None
 
 
+class _OpenQuote(Exception):
+    """The row that begins in this line cannot be read by its quotes."""
+
+    def __init__(self, line: int, reason: object):
+        super().__init__(line, reason)
+        self.line, self.reason = line, reason
+
+
+@dataclass
+class Table:
+    """rows: each a dict of the fields it has. problems: by place of a row why it cannot be used. notes: what was chosen
+    or is odd, a line each."""
+
+    rows: list[dict[str, str]]
+    problems: dict[int, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
 def parse_columns(given: list[str]) -> Columns:
     """Columns from `field=column` pairs. Raises MemofastError for an unknown field."""
     known = [column.name for column in fields(Columns)]
@@ -46,19 +71,19 @@ def parse_columns(given: list[str]) -> Columns:
     return columns
 
 
-def read_table(path: Path, columns: Columns, split_column: str | None = None) -> list[dict[str, str]]:
+def read_table(path: Path, columns: Columns, split_column: str | None = None) -> Table:
     """Rows of a table, each a dict of the fields it has: `id`, `file`, `start`, `end`, `text`, `label`, `group`,
     `emotions`, `value`, `split`.
 
     Fields under their own name may be absent; a column that was given another name must be there. JSON is a list of
     objects, an object of objects by id, or of captions as MEmoBERT's `ref_captions.json` (`{id: [sentence]}`, `{id:
-    {"txt": [sentence], "label": l}}`).
-    Raises MemofastError for no rows, a missing column or an unknown format.
+    {"txt": [sentence], "label": l}}`), of which several sentences are several rows.
+    Raises MemofastError for no rows, a missing column, a column that is there twice, a quote that is left open, or an
+    unknown format.
     """
-    rows = _raw_rows(path, columns.emotions)
-    if not rows:
+    table, header = _raw_table(path, columns)
+    if not table.rows:
         raise MemofastError(f"{path} has no rows; give a table with a header and at least one row")
-    header = list(rows[0])
     wanted = {column.name: name for column in fields(Columns) if (name := getattr(columns, column.name))}
     if split_column:
         wanted["split"] = split_column
@@ -71,58 +96,181 @@ def read_table(path: Path, columns: Columns, split_column: str | None = None) ->
             f"{path} has neither a file nor a text column; it has {', '.join(header)}: name one, e.g. --column "
             f"text={header[-1]}"
         )
-    return [{name: _value(row, column) for name, column in present.items()} for row in rows]
+    read = {part for column in present.values() for part in _needed(column)}
+    if twice := sorted(name for name, count in Counter(header).items() if count > 1 and name in read):
+        raise MemofastError(f"{path} has {header.count(twice[0])} columns {twice[0]!r}; rename all but one")
+    return replace(table, rows=[_fields(row, present) for row in table.rows])
 
 
 def _needed(column: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(column) if name} if "{" in column else {column}
 
 
-def _value(row: dict[str, str], column: str) -> str:
-    return column.format_map(row) if "{" in column else row[column]
+def _fields(row: dict[str, str], present: dict[str, str]) -> dict[str, str]:
+    """The fields of a row; NaN in place of anything but a time is nothing."""
+    found = {name: column.format_map(row) if "{" in column else row[column] for name, column in present.items()}
+    return {name: "" if _is_nan(cell) and name not in ("start", "end") else cell for name, cell in found.items()}
 
 
-def _raw_rows(path: Path, listed: str | None) -> list[dict[str, str]]:
+def _is_nan(cell: str) -> bool:
+    return isinstance(cell, _Constant) and cell == "NaN"
+
+
+def _raw_table(path: Path, columns: Columns) -> tuple[Table, list[str]]:
+    """Rows by column, and the columns in order."""
     suffix = path.suffix.lower()
     if suffix in _JSON:
-        return _json_rows(path, suffix != ".json", listed)
+        return _json_table(path, suffix != ".json", columns.emotions)
     if suffix in _CSV:
-        return _csv_rows(path)
-    raise MemofastError(f"{path} is no media file and no table; tables end in {', '.join(sorted(_CSV | _JSON))}")
+        return _csv_table(path)
+    raise MemofastError(f"{path} is no media file and no table; tables end in {', '.join(sorted(TABLES))}")
 
 
-def _csv_rows(path: Path) -> list[dict[str, str]]:
+def _csv_table(path: Path) -> tuple[Table, list[str]]:
     text = read_text(path)
-    header = text.split("\n", 1)[0]
-    delimiter = max("\t,;|", key=header.count)
+    delimiter = max("\t,;|", key=text.split("\n", 1)[0].count)
+    lines, notes = csv_cells(path, text, delimiter)
+    if not lines:
+        return Table([]), []
+    (_, header), *lines = lines
+    header = [name.strip() for name in header]
+    rows, problems, short = [], {}, []
+    for number, cells in lines:
+        cells = [cell.strip() for cell in cells]
+        if len(cells) < len(header):
+            short.append(number)
+        elif any(cells[len(header) :]):
+            problems[len(rows)] = f"bad row: line {number} has {len(cells)} cells, the header {len(header)}"
+        rows.append(dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=False)))
+    if short:
+        notes.append(
+            f"{path}: {len(short)} rows have fewer cells than the header (first: line {short[0]}); what they lack is "
+            "empty"
+        )
+    return Table(rows, problems, notes), header
+
+
+def csv_cells(path: Path, text: str, delimiter: str) -> tuple[list[tuple[int, list[str]]], list[str]]:
+    """Rows with the number of the line in which they begin, empty ones left out, and notes.
+
+    Quotes are characters of the text where every line has as many cells as the header without them and they cannot be
+    followed, or would join lines of a file whose cells are apart by tabs, which texts hardly hold.
+    Raises: `MemofastError` naming the line where quotes cannot be followed and lines alone make no table.
+    """
+    lines = list(_numbered(text, delimiter, csv.QUOTE_NONE))
+    width = len(lines[0][1]) if lines else 0
+    quoted = any(len(cell) > 1 and cell[0] == cell[-1] == '"' for _, cells in lines for cell in map(str.strip, cells))
+    even = width > 1 and not quoted and all(len(cells) == width for _, cells in lines)
     try:
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="", restval="")
-        return [{name: (row[name] or "").strip() for name in reader.fieldnames or []} for row in reader]
+        rows = list(_numbered(text, delimiter, csv.QUOTE_MINIMAL))
+    except _OpenQuote as error:
+        if even:
+            return lines, [_literal(path, error.line)]
+        raise MemofastError(
+            f"{path}, line {error.line}: {error.reason}; close the quote, and double quotes inside a quoted cell"
+        ) from error
+    joined = _joined(rows, lines, width, 2 if delimiter == "\t" else 3)
+    if joined and even and delimiter == "\t":
+        return lines, [_literal(path, joined[0])]
+    return rows, [
+        f"{path}: the quoted cell that begins in line {number} goes over lines that look like rows; close its quote if "
+        "it should end before"
+        for number in joined
+    ]
+
+
+def _numbered(text: str, delimiter: str, quoting: int) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    last = 0
+    try:
+        for cells in reader:
+            if cells:
+                yield last + 1, cells
+            last = reader.line_num
     except csv.Error as error:
-        raise MemofastError(f"{path} is not a readable CSV table ({error})") from error
+        raise _OpenQuote(last + 1, error) from error
 
 
-def _json_rows(path: Path, lines: bool, listed: str | None) -> list[dict[str, str]]:
+def _literal(path: Path, line: int) -> str:
+    return f"{path}: line {line} has a quote that is not closed in it; quotes are read as characters of the text"
+
+
+def _joined(
+    rows: list[tuple[int, list[str]]], lines: list[tuple[int, list[str]]], width: int, fewest: int
+) -> list[int]:
+    """Lines in which rows of several lines begin that hold a line as long as a row, of `fewest` cells or more."""
+    begins = {number for number, _ in rows}
+    found, begin = [], 0
+    for number, cells in lines:
+        if number in begins:
+            begin = number
+        elif len(cells) == width >= fewest and begin not in found[-1:]:
+            found.append(begin)
+    return found
+
+
+def _json_table(path: Path, lines: bool, listed: str | None) -> tuple[Table, list[str]]:
     text = read_text(path)
+    number = 0
     try:
-        data = [json.loads(line) for line in text.splitlines() if line.strip()] if lines else json.loads(text)
+        if lines:
+            data = []
+            for number, line in enumerate(text.split("\n"), 1):  # noqa: B007
+                if line.strip():
+                    data.append(_parsed(line))
+        else:
+            data = _parsed(text)
     except json.JSONDecodeError as error:
-        raise MemofastError(f"{path} is not valid JSON (line {error.lineno}: {error.msg})") from error
+        raise MemofastError(f"{path} is not valid JSON (line {number or error.lineno}: {error.msg})") from error
+    except (ValueError, RecursionError) as error:
+        where = f"line {number}: " if number else ""
+        told = error if isinstance(error, ValueError) else "nested too deep"
+        raise MemofastError(f"{path} cannot be read as a table ({where}{told})") from error
     if isinstance(data, dict):
-        data = [{"id": id, **_caption(value)} for id, value in data.items()]
+        data = [row for id, value in data.items() for row in _captions(id, value)]
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         raise MemofastError(f"{path} must hold a list of objects, or an object of samples by id")
     names = list(dict.fromkeys(name for row in data for name in row))
-    return [{name: _plain(row.get(name), "|" if name == listed else " ") for name in names} for row in data]
+    rows = [{name: _plain(row.get(name), "|" if name == listed else " ") for name in names} for row in data]
+    absent = sum(_is_nan(cell) for row in rows for cell in row.values())
+    lists = sum(isinstance(cell, list) and len(cell) > 1 and n != listed for row in data for n, cell in row.items())
+    notes = [f"{path}: NaN in {absent} cells is no value"] if absent else []
+    notes += [f"{path}: {lists} cells are lists; their parts are joined by spaces"] if lists else []
+    return Table(rows, notes=notes), names
 
 
-def _caption(value: object) -> dict[str, object]:
-    if isinstance(value, dict):
-        return {("text" if name == "txt" else name): part for name, part in value.items()}
-    return {"text": value}
+def _parsed(text: str) -> object:
+    return json.loads(text, object_pairs_hook=once_each, parse_constant=_Constant)
+
+
+def once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object whose keys are all different; Python alone would keep the last of several. Raises: ValueError."""
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"{twice!r} is there twice, keep one")
+    return entries
+
+
+def _captions(id: str, value: object) -> Iterator[dict[str, object]]:
+    """A row for each sentence."""
+    entry = value if isinstance(value, dict) else {"text": value}
+    entry = {("text" if name == "txt" else name): part for name, part in entry.items()}
+    sentences = entry.get("text")
+    if not isinstance(sentences, list) or len(sentences) < 2:
+        yield {"id": id, **entry}
+        return
+    for name, sentence in zip(sentence_ids(id, len(sentences)), sentences, strict=True):
+        yield {"id": name, **entry, "text": sentence}
+
+
+def sentence_ids(id: str, count: int) -> list[str]:
+    """Ids of the sentences of one clip: its own where there is one, else numbered from 1."""
+    return [id] if count == 1 else [f"{id}#{number}" for number in range(1, count + 1)]
 
 
 def _plain(value: object, joint: str) -> str:
-    if value is None:
-        return ""
+    if value is None or isinstance(value, str):
+        return value or ""
     return joint.join(map(str, value)) if isinstance(value, list) else str(value)

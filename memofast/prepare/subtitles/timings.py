@@ -1,4 +1,4 @@
-"""Who says what when: subtitles (.srt, .vtt, .ass) and word timings (GRID .align)."""
+"""Who says what when: subtitles (.srt, .vtt, .ass, .sbv, .sub) and word timings (GRID .align)."""
 
 import re
 from dataclasses import dataclass
@@ -10,10 +10,16 @@ from memofast.errors import MemofastError
 from memofast.prepare.text.encoding import read_text
 
 WORDS = ".align"
-SIDECARS = (".srt", ".ass", ".ssa", ".vtt", WORDS)
+SIDECARS = (".srt", ".ass", ".ssa", ".vtt", ".sbv", ".sub", WORDS)
 _EMPTY_LINE = re.compile(r"\\N\s*\\N")  # as pysubs2 writes it; what follows is a WebVTT note or the next cue's name
 _MARKUP = re.compile(r"<[^>\n]*>|\{[^}\n]*\}")
 _SPACE = re.compile(r"\s+")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_WHOLE = re.compile(r"\d+")
+_SECONDS = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
+_LONGEST = 1e7  # seconds, 116 days; a larger number is no place in a film
+_SBV_TIMES = re.compile(r"^\s*(\d+:\d\d:\d\d\.\d+),(\d+:\d\d:\d\d\.\d+)\s*$", re.M)
+_FRAMES = re.compile(r"\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}(.*)")
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&nbsp;": " ", "&lrm;": "", "&rlm;": ""}
 
 
@@ -27,15 +33,16 @@ class Cue:
 
 
 def parse_seconds(value: str | float) -> float:
-    """Seconds from a number or from `[hours:]minutes:seconds[,.]fraction`; raises ValueError on anything else."""
-    if isinstance(value, int | float):
-        return float(value)
-    parts = value.strip().replace(",", ".").split(":")
-    if not 1 <= len(parts) <= 3:
+    """Seconds from a number or from `[hours:]minutes:seconds[,.]fraction`; raises ValueError on anything else, as on
+    signs, NaN and infinity."""
+    parts = str(value).strip().replace(",", ".").split(":")
+    if len(parts) > 3 or not all(map(_WHOLE.fullmatch, parts[:-1])) or not _SECONDS.fullmatch(parts[-1]):
         raise ValueError(f"{value!r} is not a time")
     seconds = 0.0
     for part in parts:
         seconds = seconds * 60 + float(part)
+    if seconds > _LONGEST:
+        raise ValueError(f"{value!r} is longer than any film")
     return seconds
 
 
@@ -57,16 +64,46 @@ def read_cues(path: Path) -> list[Cue]:
     """Cues of a sidecar file in time order; cues without text or without duration are left out.
 
     Subtitles are read by pysubs2; text of .srt and .vtt ends at the first empty line, and indexes may be missing.
+    MicroDVD (.sub) counts frames, whose rate its first line must name.
     A GRID alignment is one cue over the whole file: its words without `sil` and `sp`. Raises MemofastError on a
-    malformed alignment.
+    malformed alignment and on frames without their rate.
     """
-    text = read_text(path)
-    return _align_cues(path, text) if path.suffix.lower() == WORDS else subtitle_cues(text)
+    text, kind = read_text(path), path.suffix.lower()
+    if kind == WORDS:
+        return _align_cues(path, text)
+    if kind == ".sub":
+        text = _srt_of_frames(path, text)
+    if kind == ".sbv":
+        text = _SBV_TIMES.sub(r"\1 --> \2", text).replace("[br]", "\n")
+    return subtitle_cues(text)
+
+
+def _srt_of_frames(path: Path, text: str) -> str:
+    """MicroDVD, `{first frame}{last frame}words|words`, as SubRip. Raises: `MemofastError` where its first line names
+    no frame rate, and for other files of that suffix."""
+    lines = []
+    for number, line in enumerate(_LINE_END.split(text), 1):
+        if line.strip():
+            lines.append(_FRAMES.match(line))
+            if lines[-1] is None:
+                raise MemofastError(
+                    f"{path}, line {number} is no MicroDVD, {{25}}{{100}}words (VobSub holds pictures); make it .srt"
+                )
+    declared = ""
+    if lines and lines[0][1] == lines[0][2] and int(lines[0][1]) < 2:
+        declared = lines[0][3].strip().replace(",", ".")
+    rate = float(declared) if _SECONDS.fullmatch(declared) else 0.0
+    if not 1 <= rate <= 1000:
+        raise MemofastError(
+            f"{path} counts frames and names no frame rate; begin it with {{1}}{{1}}25, the film's frames a second"
+        )
+    read = pysubs2.SSAFile.from_string("\n".join(line[0] for line in lines[1:]), format_="microdvd", fps=rate)
+    return read.to_string("srt")
 
 
 def _align_cues(path: Path, text: str) -> list[Cue]:
     words = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_LINE_END.split(text), 1):
         fields = line.split()
         if not fields:
             continue

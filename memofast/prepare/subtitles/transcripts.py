@@ -30,6 +30,7 @@ TRANSCRIPTS = "transcripts"
 _DECODED = 30.0  # seconds at a time
 _HEARD = 300.0  # seconds that the recogniser is given at once
 _SEARCHED = 20.0  # seconds at the end of those in which the quietest place to cut is looked for
+_NAMED = 200  # bytes of a file's name that its transcript's begins with
 _QUIET = 0.2  # seconds over which loudness is judged there
 
 
@@ -145,8 +146,9 @@ def add_transcripts(
 def _name(file: Path, choice: AsrChoice) -> str:
     """A transcript belongs to a path, its size, and a choice of model."""
     size = file.stat().st_size if file.is_file() else 0
-    digest = hashlib.blake2b(f"{file.absolute()}\n{size}\n{choice}".encode(), digest_size=6).hexdigest()
-    return f"{file.stem}-{digest}"
+    named = f"{file.absolute()}\n{size}\n{choice}".encode("utf-8", "surrogateescape")
+    stem = file.stem.encode("utf-8", "surrogateescape")[:_NAMED].decode("utf-8", "ignore")
+    return f"{stem}-{hashlib.blake2b(named, digest_size=6).hexdigest()}"
 
 
 def _write(path: Path, file: Path, recogniser: Recogniser) -> None:

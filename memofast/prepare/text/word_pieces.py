@@ -1,6 +1,7 @@
 """Sentences to word pieces, the word each belongs to, and the lexicon's class of that word."""
 
 import hashlib
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,7 @@ def read_lexicon(path: Path) -> Lexicon:
     Of an NRC file only MEmoBERT's six classes are used; a word with several keeps the last one met. Raises
     MemofastError.
     """
-    rows = [line.split("\t") for line in read_text(path).splitlines() if line.strip()]
+    rows = [line.split("\t") for line in re.split(r"\r\n|\r|\n", read_text(path)) if line.strip()]
     rows = [[field.strip() for field in row] for row in rows]
     if rows and rows[0][0].lower() == "word":
         rows = rows[1:]

@@ -78,3 +78,41 @@ def test_real_subtitles(real_data):
     counts = {"capability_tester": 35, "empty": 5, "invalid": 0, "no-indexes": 7, "utf-8": 1332}
     assert {name: len(read_cues(odd / f"{name}.srt")) for name in counts} == counts
     assert read_cues(odd / "windows-1252.srt") == read_cues(odd / "utf-8.srt")
+
+
+def test_cues_of_youtube_and_of_frames(tmp_path):
+    path = tmp_path / "a.sbv"
+    path.write_text("0:00:01.500,0:00:03.250\nHello there,[br]world.\n\n0:01:03.000,0:01:04.000\nSecond one.\n")
+    assert read_cues(path) == [Cue(1.5, 3.25, "Hello there,\nworld."), Cue(63.0, 64.0, "Second one.")]
+    path = tmp_path / "a.sub"
+    path.write_text("{1}{1}23.976\r\n{24}{96}{y:i}Hello there,|world.\r\n{ 240 }{ 264 }Second one.\r\n")
+    first, second = read_cues(path)
+    assert (first.text, second.text) == ("Hello there,\nworld.", "Second one.")
+    assert [first.start, first.end, second.start, second.end] == pytest.approx([1.001, 4.004, 10.01, 11.011], abs=1e-3)
+    for wrong, told in (
+        ("{10}{20}25\n{25}{50}a\n", "no frame rate"),
+        ("{10}{10}25\n{25}{50}a\n", "no frame rate"),
+        ("{1}{1}0\n{25}{50}a\n", "no frame rate"),
+        ("{1}{1}nan\n{25}{50}a\n", "no frame rate"),
+        ("{1}{1}25\n{25}{50}a\n00:00:01,00:00:02\n", "line 3 is no MicroDVD"),
+        ("", "no frame rate"),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(MemofastError, match=told):
+            read_cues(path)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["nan", "inf", "-1", "-0", "-0:00:01", "0:-1:00", "1e9", "1:1.5:2", "+1", "1_0", "1 2"]
+)
+def test_what_is_no_time(wrong):
+    with pytest.raises(ValueError, match=r"is not a time|longer than any film"):
+        parse_seconds(wrong)
+
+
+def test_times_as_programs_write_them():
+    assert parse_seconds("1e-05") == 1e-05 and parse_seconds(".5") == 0.5 and parse_seconds("2.") == 2.0
+    assert parse_seconds("01:02,5") == 62.5 and parse_seconds(" 1:00:00 ") == 3600.0 and parse_seconds("90:00") == 5400
+    for wrong in (float("nan"), float("inf"), -0.5):
+        with pytest.raises(ValueError, match="is not a time"):
+            parse_seconds(wrong)

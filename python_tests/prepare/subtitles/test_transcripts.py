@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import sys
 
 import pytest
@@ -97,18 +99,22 @@ def test_long_sounds_are_cut_where_it_is_quiet():
     assert 290 <= transcripts._quietest(sound) / 16_000 <= 291
 
 
-def test_the_command(tmp_path, whisper, monkeypatch):
+def run_here(monkeypatch, *arguments):
     from memofast.cli import run
     from memofast.prepare.command import main
 
+    monkeypatch.setattr(sys, "argv", ["prepare", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        run(main, "prepare")
+    return ended.value.code or 0
+
+
+def test_the_command(tmp_path, whisper, monkeypatch):
     write_clip(tmp_path / "clips.mkv", 3.0, picture=False)
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "now", "."]))
     arguments = [tmp_path / "clips.mkv", "--out", tmp_path / "o", "--vocab", vocabulary, "--workers", "1"]
-    monkeypatch.setattr(sys, "argv", ["prepare", *map(str, arguments), "--asr", f"faster-whisper={whisper}"])
-    with pytest.raises(SystemExit) as ended:
-        run(main, "prepare")
-    assert not ended.value.code
+    assert run_here(monkeypatch, *arguments, "--asr", f"faster-whisper={whisper}") == 0
     corpus = Corpus.open(tmp_path / "o")
     (id,) = [id for split in corpus.splits for id in corpus.split(split).ids]
     assert corpus.stores["text"].read(id)["tokens"].tolist() == [2, 5, 6, 7, 8, 3]
@@ -135,3 +141,30 @@ def test_folders_that_are_none(tmp_path):
         (tmp_path / name).write_text("{}")
     with pytest.raises(MemofastError, match="not a faster-whisper model"):
         Recogniser(AsrChoice(tmp_path))
+
+
+def test_names_that_are_long_or_no_utf8(tmp_path, scene, whisper):
+    source, out = tmp_path / os.fsdecode(b"s\xff"), tmp_path / "o"
+    source.mkdir()
+    file = source / ("\u6f22" * 83 + ".mkv")  # 253 bytes
+    shutil.copyfile(scene, file)
+    (clip,) = transcribed([Clip("a", None, file)], out, whisper)
+    assert clip.text == SAYS
+    (path,) = out.iterdir()
+    assert path.name.startswith("\u6f22" * 66 + "-") and json.loads(path.read_text())["file"] == str(file)
+
+
+def test_a_sentence_whose_number_makes_its_name_too_long(tmp_path, monkeypatch, whisper, film):
+    folder = tmp_path / "s" / ("a" * 250) / ("b" * 250)
+    folder.mkdir(parents=True)
+    for name in ("c" * 8, "d"):  # ids of 510 and 503 bytes before sentences are numbered
+        shutil.copyfile(film, folder / f"{name}.mkv")
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red"]))
+    arguments = [tmp_path / "s", "--out", tmp_path / "c", "--vocab", tmp_path / "vocab.txt"]
+    arguments += ["--asr", f"faster-whisper={whisper}", "--workers", "1", "--voice", "none"]
+    arguments += ["--min-seconds", "0"]
+    assert run_here(monkeypatch, *arguments) == 0
+    report = json.loads((tmp_path / "c" / "report.json").read_text())
+    odd = report["problems"]["odd name"]["clips"]
+    assert report["kept"] and len(odd) == report["clips"] - report["kept"] > 0
+    assert {entry["detail"] for entry in odd} == {"it has 515 bytes"}
