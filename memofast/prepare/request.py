@@ -27,6 +27,7 @@ from memofast.prepare.speech.voice import open_voice
 from memofast.prepare.subtitles.sentences import SentenceRules
 from memofast.prepare.subtitles.transcripts import TRANSCRIPTS, AsrChoice, add_transcripts, parse_asr
 from memofast.prepare.text.features import TextChoice, parse_text_features
+from memofast.prepare.text.text_log import TextLog
 
 _WHOLE = ("folder", "file", "group")  # what a split may keep together
 
@@ -107,7 +108,8 @@ def prepare_as_asked(request: Request, console: Console) -> None:
     name, fractions = corpus_name(request.name, request.out), parse_fractions(request.split or ["validation=0.1"])
     choices = choose(request)
     check(request, choices)
-    reading = read_clips(request, console)
+    with TextLog() as text_log:
+        reading = read_clips(request, console)
     options = PrepareOptions(
         name=name,
         fractions=fractions,
@@ -122,6 +124,7 @@ def prepare_as_asked(request: Request, console: Console) -> None:
         drop_leaks=request.drop_leaks,
         protocol=reading.protocol,
         corpus=request.corpus or "",
+        text_log=text_log,
     )
     extraction = extraction_options(request, choices, reading.clips, console)
     clips = _with_transcripts(reading.clips, request, choices, console)
