@@ -20,7 +20,8 @@ _MARKS = (  # UTF-32 before UTF-16: the mark of UTF-16-LE begins that of UTF-32-
 )
 _ESCAPED = ((b"\x1b$B", "iso2022_jp_2"), (b"\x1b$@", "iso2022_jp_2"), (b"\x1b$)C", "iso2022_kr"))
 _STRAYS = re.compile("[\udc80-\udcff]")  # bytes that are not UTF-8, as surrogateescape gives them
-_SAMPLE = 20_000  # bytes of lines that are not ASCII
+_ZEROS = 0.02  # share of characters of UTF-16 that are ASCII, as spaces and line ends are
+_SAMPLE = 6_000  # bytes of lines that are not ASCII
 _LOST = 0.05  # share of characters that may be damaged
 _CLEAR = 0.1  # how much better the best reading is than any other where it is no guess
 _ODD = 0.25  # from which even the best reading is a guess
@@ -94,7 +95,7 @@ def _unmarked(raw: bytes) -> Decoded | None:
         zeros = [raw[place::width].count(0) for place in range(width)]
         high = zeros[-1] if encoding.endswith("le") else zeros[0]
         low = zeros[0] if encoding.endswith("le") else zeros[-1]
-        if (width == 4 and high < 0.9 * len(raw) / 4) or high <= 4 * low:
+        if high <= 1.5 * low or high < (0.9 if width == 4 else _ZEROS) * len(raw) / width:
             continue
         try:
             return Decoded(raw.decode(encoding), encoding, False, "without a mark")

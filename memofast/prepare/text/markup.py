@@ -7,7 +7,7 @@ from memofast.prepare.text.text_log import tell_removed
 
 _NAMES = (  # of HTML and WebVTT; `<3`, `<John` and `a < b` are none
     "a|abbr|b|big|blockquote|body|br|c|center|code|del|div|em|font|h[1-6]|head|html|i|img|ins|lang|li|mark|ol|p|pre|rb"
-    "|rtc|ruby|s|small|span|strike|strong|sub|sup|sync|table|tbody|td|tr|tt|u|ul|v"
+    "|rp|rt|rtc|ruby|s|small|span|strike|strong|sub|sup|sync|table|tbody|td|tr|tt|u|ul|v"
 )
 _TAG = re.compile(
     rf"<\s?/\s?(?:{_NAMES})\s*>"  # a closing one
