@@ -28,7 +28,21 @@ _NO_NAMES = frozenset(  # who names nobody, words of saying, and what announces 
     """.split()  # noqa: RUF001, SIM905
 )
 _BESIDE_NAMES = {"AND", "OF"}
-_BESIDE_ROLES = _BESIDE_NAMES | {"ONE", "TWO", "THREE", "FIRST", "LAST", "ON", "IN", "FROM", "WITH", "FOR", "TO", "AT"}
+_BESIDE_ROLES = _BESIDE_NAMES | {
+    "ONE",
+    "TWO",
+    "THREE",
+    "FIRST",
+    "LAST",
+    "ON",
+    "IN",
+    "FROM",
+    "WITH",
+    "FOR",
+    "TO",
+    "AT",
+    "NEWS",
+}
 _IN_CAPITALS = 0.9  # share of capitals among a file's letters from which capitals mark nobody
 
 

@@ -8,19 +8,19 @@ from memofast.prepare.text.text_log import tell_removed
 
 _DASHES = "-\u2010-\u2015\u2212"
 _DASH = re.compile(rf"^[{_DASHES}]+\s*(?=\S)")
-_INNER_DASH = re.compile(
-    rf"(?:(?<=[.?!\u2026\"'\u201d\u2019\u3002\uff1f\uff01\u266a])|(?<=[.?!]\)))\s+[{_DASHES}]\s*(?=\S)"
-)
+_SENTENCE_END = r"[.?!\u2026\"'\u201d\u2019\u3002\uff1f\uff01\u266a)\]]"
+_INNER_DASH = re.compile(rf"(?<={_SENTENCE_END})\s+[{_DASHES}]\s*(?=\S)")
+_INNER_CHEVRONS = re.compile(rf"(?<={_SENTENCE_END})\s+(?=>{{2,}})")
 _BARE_DASH = re.compile(rf"\s[{_DASHES}]\s+(?=\S)")
 _CHEVRONS = re.compile(r"^>{2,}\s*")
-_INNER_CHEVRONS = re.compile(r"\s+(?=>{2,})")
 
 _NOTE = "\u2669-\u266c\U0001f3b5\U0001f3b6"
-_PAIRED_NOTES = re.compile(rf"[{_NOTE}]+[^{_NOTE}]*[{_NOTE}]+")
+_PAIRED_NOTES = re.compile(rf"[{_NOTE}]+[^{_NOTE}]+[{_NOTE}]+")
 _NOTES = re.compile(rf"[{_NOTE}]+")
 _STARTS_SUNG, _ENDS_SUNG = re.compile(rf"^\W*[{_NOTE}]"), re.compile(rf"[{_NOTE}]\W*$")
 _HASHES = re.compile(r"#+(?=\s).*\S\s+#+|#(?![\d\s#])[^#]*[^\s#A-G]#", re.S)  # not `#1 in C#`
 
+_DESCRIBED = re.compile(r"^:\s+")  # what `[JOHN]: Stop` leaves
 _BRACKETS = re.compile(
     r"\s*(?:\[[^\[\]]*\]|(?<![:;=8])\([^()]*\)|\uff08[^\uff08\uff09]*\uff09|\u3010[^\u3010\u3011]*\u3011|\uff3b[^\uff3d]*\uff3d)"
 )
@@ -45,6 +45,7 @@ def turns_of(text: str, capitals: bool = False) -> list[str]:
 def said(text: str, capitals: bool = False) -> str:
     """The words of one turn without what is described, and without the name of who says them."""
     text = " ".join(_without_descriptions(text).split())
+    text = _DESCRIBED.sub("", text)
     if chevrons := _CHEVRONS.match(text):
         tell_removed("speaker", chevrons[0].strip())
         text = text[chevrons.end() :]
@@ -81,7 +82,7 @@ def _without_songs(lines: list[str]) -> list[str]:
         line = lines[place]
         if _STARTS_SUNG.match(line):
             rest = _PAIRED_NOTES.sub("", line, count=1)
-            if rest != line and rest.strip(" \t" + _DASHES) and not _NOTES.search(rest):
+            if rest != line and re.search(r"\w", rest) and not _NOTES.search(rest):
                 tell_removed("song", line)  # words follow the song on its line
                 kept.append(rest.strip())
                 place += 1

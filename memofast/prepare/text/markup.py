@@ -2,6 +2,7 @@
 
 import html
 import re
+from html.entities import html5
 
 from memofast.prepare.text.text_log import tell_removed
 
@@ -10,16 +11,17 @@ _NAMES = (  # of HTML and WebVTT; `<3`, `<John` and `a < b` are none
     "|rp|rt|rtc|ruby|s|small|span|strike|strong|sub|sup|sync|table|tbody|td|tr|tt|u|ul|v"
 )
 _TAG = re.compile(
-    rf"<\s?/\s?(?:{_NAMES})\s*>"  # a closing one
+    rf"<\s?/\s?(?:{_NAMES})\s*>|</[a-z][\w.-]*>"  # a closing one, of whatever name
+    r"|<([a-z][\w-]*)>(?=.*</\1>)"  # one that is closed
     rf"|<(?:{_NAMES})(?:\.[^\s<>]*)?(?:\s+[^<>=]+=[^<>]*)?\s*/?>"  # with classes of WebVTT or attributes
     r"|<(?:v|lang)(?:\.[^\s<>]*)?\s+[^<>\n]*>"  # voices and languages of WebVTT
     r"|<(?:\d+:)?\d\d:\d\d[.,]\d{1,3}>"  # times of words
-    r"|<\s([ibus])\s?>(?=.*<\s?/\s?\1\s?>)",  # loose ones, where they are closed as well
+    r"|<\s([ibus])\s?>(?=.*<\s?/\s?\2\s?>)",  # loose ones, where they are closed as well
     re.I | re.S,
 )
 _BREAK = re.compile(r"<(?:br|p|/p|div|/div|li)\s*/?>", re.I)
 _READING = re.compile(r"<(rt|rp)\b[^<>]*>(.*?)(?:</\1\s*>|(?=<(?:rt|rp|rb|/ruby|/rtc)\b))", re.I | re.S)
-_CODE = re.compile(r"\{\\[^{}]*\}|\{[yYcCfFsSpPoO]:[^{}\s]*\}")  # of Advanced SubStation and MicroDVD
+_CODE = re.compile(r"\{\s*\\[^{}]*\}|\{[yYcCfFsSpPoO]:[^{}\s]*\}")  # of Advanced SubStation and MicroDVD
 _BRACES = re.compile(r"\{[^{}]*\}")
 _ESCAPE, _RARE_ESCAPE = re.compile(r"\\([Nnh])"), re.compile(r"\\([Nh])(?![a-z])")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
@@ -73,8 +75,10 @@ def _without_entities(text: str) -> str:
 
 
 def _character(found: re.Match) -> str:
+    if found[0][1] != "#" and found[0][1:] not in html5:
+        return found[0]
     character = html.unescape(found[0])
-    if character == found[0] or "\ufffd" in character:
+    if not character or "\ufffd" in character:
         return found[0]
     tell_removed("entity", found[0])
     return character

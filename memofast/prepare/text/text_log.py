@@ -1,5 +1,6 @@
 """What reading changed in texts: what was taken out by which rule, and which encodings were found."""
 
+import warnings
 from collections import Counter
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -80,6 +81,12 @@ def tell_file(path: Path) -> None:
 
 
 def tell_encoding(path: Path, encoding: str, doubtful: bool, detail: str) -> None:
-    """Note an encoding other than UTF-8. Args: doubtful: whether it is a guess. detail: why, in words."""
-    if (log := _log.get()) is not None:
+    """Note an encoding other than UTF-8; a guess that no log takes down is warned of.
+
+    Args: doubtful: whether it is a guess. detail: why, in words.
+    """
+    if (log := _log.get()) is None:
+        if doubtful:
+            warnings.warn(f"{path} is read as {encoding}, which is a guess ({detail}); look at its text", stacklevel=3)
+    else:
         log.encodings[str(path)] = {"encoding": encoding, "doubtful": doubtful, "detail": detail}

@@ -37,6 +37,7 @@ def test_what_is_said_stays(text):
     [
         ("\u266a la la la \u266a", []),
         ("\u266b I walk the line", []),
+        ("\u266a\u266a la la", []),
         ("\u266a I walk\nthe line \u266a\nStop it!", ["Stop it!"]),
         ("\u266a la \u266a la \u266a", []),
         ("- \u266a la la \u266a\n- Stop it!", ["Stop it!"]),
@@ -76,6 +77,8 @@ def test_names_of_speakers_go(name):
         ("- Go - Never", ["Go", "Never"]),
         (">> Hi there. >> Hello.", ["Hi there.", "Hello."]),
         ("JOHN: Hi.\nMARY: Hello.", ["Hi.", "Hello."]),
+        ("[JOHN]: Stop!", ["Stop!"]),
+        ("eight >> three", ["eight >> three"]),
         ("What is it? - Nothing.", ["What is it? - Nothing."]),
     ],
 )

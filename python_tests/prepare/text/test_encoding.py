@@ -88,6 +88,12 @@ def test_bytes_that_are_no_text_are_doubtful():
     assert decode(bytes(range(128, 256)) * 3).doubtful
 
 
+def test_without_a_log_doubt_is_warned_of(tmp_path):
+    (tmp_path / "a.txt").write_bytes("Почему ты такой злой?".encode("cp1251"))
+    with pytest.warns(UserWarning, match=r"a\.txt is read as cp1251, which is a guess"):
+        read_text(tmp_path / "a.txt")
+
+
 def test_utf_8_is_not_worth_a_line(tmp_path):
     (tmp_path / "a.txt").write_text("Привет")
     with TextLog() as log:

@@ -15,7 +15,7 @@ from memofast.prepare.text.text_log import TextLog
         "{name} is {0}",
         "<John> said <laughs>",
         "write to <ann@x.org>",
-        "AT&T, Q&A; black&white",
+        "AT&T, Q&A; black&white &notanentity;",
         "You are my #1 fan & C# is #2",
     ],
 )
@@ -33,6 +33,7 @@ def test_what_only_looks_like_markup_stays(text):
         ("<v Mary Ann>Ham</v> and <c.yellow.bg_blue>eggs</c>", "Ham and eggs"),
         ("< i >loose< /i > <I>LARGE</I>", "loose LARGE"),
         ("so<00:00:01.469><c> it</c> goes", "so it goes"),
+        ("<marquee>old</marquee> </blink>", "old"),
         ("one<br>two<BR/>three", "one\ntwo\nthree"),
         ("{\\an8}up {\\i1}there{\\i0} {y:i}now", "up there now"),
         ("I don&#39;t know &quot;why&quot; isn&apos;t &#x2019;", "I don't know \"why\" isn't \u2019"),
