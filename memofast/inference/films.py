@@ -15,7 +15,9 @@ from memofast.inference.results import TABLE, UNFINISHED, Results
 from memofast.inference.segments import Cutting
 from memofast.inference.timeline import draw_timeline
 from memofast.inference.watching import Shown, Utterance
+from memofast.prepare.run.report import print_text_log
 from memofast.prepare.sources.clips import Clip
+from memofast.prepare.text.text_log import TextLog
 
 TIMELINES, PAGE = "timelines", "predictions.html"
 
@@ -45,10 +47,11 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
     predictor = Predictor(asked.model, asked.files, asked.device)
     with Results(asked.out, predictor.classes) as results:
         try:
-            with console.status("looking for utterances"):
+            with console.status("looking for utterances"), TextLog() as text_log:
                 clips = predictor.clips(
                     asked.source, asked.cutting, tell=lambda line: console.print(line, markup=False)
                 )
+            print_text_log(text_log.as_json(), console)
             shown = _predict(predictor, clips, results, asked, console)
             results.finish()
         except (KeyboardInterrupt, SystemExit) as stopped:

@@ -29,6 +29,7 @@ from memofast.prepare.speech.voice import open_voice
 from memofast.prepare.subtitles.sentences import SentenceRules
 from memofast.prepare.subtitles.transcripts import TRANSCRIPTS, AsrChoice, add_transcripts, parse_asr
 from memofast.prepare.text.features import TextChoice, parse_text_features
+from memofast.prepare.text.text_log import TextLog
 
 _WHOLE = ("folder", "file", "group")  # what a split may keep together
 
@@ -109,7 +110,8 @@ def prepare_as_asked(request: Request, console: Console) -> None:
     name, fractions = corpus_name(request.name, request.out), parse_fractions(request.split or ["validation=0.1"])
     choices = choose(request)
     check(request, choices)
-    reading = read_clips(request, console)
+    with TextLog() as text_log:
+        reading = read_clips(request, console)
     options = PrepareOptions(
         name=name,
         fractions=fractions,
@@ -129,6 +131,7 @@ def prepare_as_asked(request: Request, console: Console) -> None:
             "notes": list(reading.notes),
             "subtitles": dict(reading.subtitles),
         },
+        text_log=text_log,
     )
     extraction = extraction_options(request, choices, reading.clips, console)
     clips = _with_transcripts(reading.clips, request, choices, console)

@@ -56,6 +56,15 @@ def test_a_film_is_written_as_rows_table_and_picture(predict, media, tmp_path):
     ]  # fmt: skip
 
 
+def test_what_is_not_said_is_left_out_and_told(predict, media, tmp_path):
+    shutil.copy(media / "film.mp4", tmp_path / "film.mp4")
+    cue = "1\n00:00,200 --> 00:01,600\n[laughs] JOHN: Red &amp; blue #1, so <3.\n"
+    (tmp_path / "film.srt").write_bytes(cue.encode("utf-16-le"))
+    code, rows, told = predict(tmp_path / "film.mp4")
+    assert code == 0 and [row["text"] for row in rows] == ["Red & blue #1, so <3."]
+    assert "taken out of texts" in told and "[laughs]" in told and "utf-16-le 1" in told
+
+
 def test_everybody_who_is_seen_has_a_row(predict, media, pair_of_faces, tmp_path):
     code, rows, told = predict(media / "film.mp4", "--html")
     assert code == 0 and "2 utterances: " in told and "2 rows of others" in told

@@ -67,6 +67,8 @@ class CorpusStores:
             reason, _, detail = clip.problem.partition(": ")
             problems.insert(0, Problem(reason, detail))
         heard = result.spoken is None or result.spoken >= self.plan.min_speech
+        if tokens.cut:
+            problems.append(Problem("words cut", f"{tokens.cut} words of {clip.text[:40]!r}..."))
         if not tokens.ids:
             problems.append(Problem("no text"))
         fault = id_fault(clip.id)

@@ -27,6 +27,7 @@ from memofast.prepare.sources.splits import assign_splits, check_split_names
 from memofast.prepare.speech.extractors import functionals_name
 from memofast.prepare.text.features import STORE as TEXT_FEATURES
 from memofast.prepare.text.features import TextChoice, TextEncoder, write_text_features
+from memofast.prepare.text.text_log import TextLog
 from memofast.prepare.text.word_pieces import WordPieces
 from memofast.version import __version__
 
@@ -42,7 +43,8 @@ class PrepareOptions:
     profile: whether to print where the time went. face_normalisation: whose pixel mean and standard deviation
     DenseFace's crops are normalised by, those of the `model`'s training or of this `corpus`. text_features: rows of
     sentences to be kept beside. protocol: classes, groups and folds. corpus: the adapter that read the clips, with its
-    settings; "": none. sources: entries of the report about them.
+    settings; "": none. sources: entries of the report about them. text_log: what reading the clips changed in their
+    texts.
     """
 
     name: str
@@ -59,6 +61,7 @@ class PrepareOptions:
     protocol: Protocol = field(default_factory=Protocol)
     corpus: str = ""
     sources: Mapping[str, Any] = field(default_factory=dict)
+    text_log: TextLog = field(default_factory=TextLog)
 
 
 def prepare(
@@ -229,6 +232,7 @@ def _finish(
     counts = {name: len(ids) for name, ids in splits.items()}
     facts = {"corpus": options.name, "memofast": __version__, "profile": profile, "leaks": check.found}
     facts |= options.sources
+    facts["text"] = options.text_log.as_json()
     if not kept:
         print_report(write_report(out / "report.json", outcomes, counts, facts), console)
         raise MemofastError(f"none of {len(clips)} clips is usable; {out / 'report.json'} lists why")

@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from memofast.errors import MemofastError
@@ -15,6 +16,7 @@ from memofast.prepare.faces.speaking import Scores
 from memofast.prepare.media.decoding import Span
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.sources.folders import LEFT_OUT
+from memofast.prepare.text.text_log import RULES
 
 REASONS = {
     "missing file": "the media file is not there",
@@ -42,6 +44,7 @@ REASONS = {
     ),
     "no sound track": "the file has no sound",
     "silent": "the sound never exceeds -60 dB",
+    "words cut": "the sentence is longer than 100 words; the rest of it is left out",
     "no text": "no words; kept for its faces or speech",
     "nothing usable": "dropped: neither words nor faces nor speech",
 }
@@ -198,6 +201,29 @@ def print_report(report: dict, console: Console) -> None:
         for reason, listed in report["problems"].items():
             problems.add_row(reason, str(listed["count"]), REASONS[reason])
         console.print(problems)
+    print_text_log(report.get("text") or {}, console)
+
+
+def print_text_log(text: dict, console: Console) -> None:
+    """Print what was taken out of texts, by rule with an example, and files that are not UTF-8. Args: text: that part
+    of a report."""
+    if text.get("removed"):
+        removed = Table(title="taken out of texts", title_justify="left")
+        for name in ("rule", "times", "meaning", "example"):
+            removed.add_column(name, justify="right" if name == "times" else "left")
+        for rule, found in text["removed"].items():
+            removed.add_row(rule, str(found["count"]), RULES[rule], escape(found["samples"][0]["text"]))
+        console.print(removed)
+    for file, found in text.get("encodings", {}).items():
+        if found["doubtful"]:
+            console.print(
+                f"warning: {file} is read as {found['encoding']}, which is a guess ({found['detail']}); look at its "
+                "text, and save it as UTF-8 where that is wrong",
+                markup=False,
+            )
+    if sure := Counter(found["encoding"] for found in text.get("encodings", {}).values() if not found["doubtful"]):
+        counts = ", ".join(f"{encoding} {count}" for encoding, count in sure.most_common())
+        console.print(f"files in other encodings than UTF-8: {counts}")
 
 
 def print_profile(profile: dict, console: Console) -> None:

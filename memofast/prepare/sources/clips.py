@@ -269,7 +269,7 @@ def sentence_clips(clip: Clip, sentences: list[Cue], brief: list[Cue]) -> list[C
     for number, cue in enumerate(sorted(sentences + brief, key=lambda cue: (cue.start, cue.end)), 1):
         part = replace(clip, id=f"{clip.id}_{number:0{digits}}", start=cue.start, end=cue.end)
         if cue in brief:
-            part = replace(part, problem=f"too brief: {cue.end - cue.start:.2f} s, {cue.text!r}")
+            part = replace(part, problem=cue.problem or f"too brief: {cue.end - cue.start:.2f} s, {cue.text!r}")
         else:
             part = replace(part, text=cue.text)
         clips.append(part)

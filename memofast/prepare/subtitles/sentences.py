@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from memofast.prepare.subtitles.timings import Cue
+from memofast.prepare.subtitles.cue import Cue
+from memofast.prepare.subtitles.speakers import in_capitals
+from memofast.prepare.subtitles.spoken import turns_of
+from memofast.prepare.text.text_log import tell_removed
 
-_DASH = re.compile(r"^[-\u2010-\u2015]+\s*(?=\S)")
-_NOT_SAID = re.compile(r"\s*(?:\[[^\]]*\]|\([^)]*\)|[\u266a\u266b#][^\u266a\u266b#]*[\u266a\u266b#]|[\u266a\u266b])")
-_SPEAKER = re.compile(r"^[A-Z][A-Z0-9 .'&-]+:\s+(?=\S)")  # JOHN: in capitals, as in subtitles for the deaf
 _LEFT_OPEN = re.compile(r"(?:\.\.\.|\u2026|[,;:\u2013\u2014-]|\w)[\"'\u201d\u2019]?$")
 _TAKEN_UP = re.compile(r"^(?:\.\.\.|\u2026)?\s*[\"'\u201c\u2018]?[a-z\u00df-\u00ff]|^(?:\.\.\.|\u2026)")
 _ELLIPSES = re.compile(r"(?:\.\.\.|\u2026)\s+(?:\.\.\.|\u2026)\s*")
@@ -35,16 +35,19 @@ class SentenceRules:
 
 
 def sentences_of(cues: list[Cue], rules: SentenceRules) -> tuple[list[Cue], list[Cue]]:
-    """Sentences in time order, and those that are too short. A cue's text has its lines apart; a sentence is one line.
+    """Sentences in time order, and those that are too short or have a problem. A cue's text has its lines apart; a
+    sentence is one line.
 
     What is not said is taken out: descriptions in brackets, songs between notes, names of speakers in capitals. Dashes
     at the beginning of lines mark speakers: a cue of two is split, its time shared out by letters.
     """
-    cues = _of_one_script(cues, rules.script)
-    said = [part for cue in cues for part in _by_speaker(cue) if part.text]
+    refused = [cue for cue in cues if cue.problem]
+    cues = _of_one_script([cue for cue in cues if not cue.problem], rules.script)
+    capitals = in_capitals(line for cue in cues for line in cue.text.split("\n"))
+    said = [part for cue in cues for part in _by_speaker(cue, capitals) if part.text]
     joined = _joined(said, rules)
     long_enough = [cue for cue in joined if cue.end - cue.start >= rules.shortest]
-    return long_enough, [cue for cue in joined if cue.end - cue.start < rules.shortest]
+    return long_enough, [cue for cue in joined if cue.end - cue.start < rules.shortest] + refused
 
 
 def script_of(text: str) -> str:
@@ -61,32 +64,24 @@ def _of_one_script(cues: list[Cue], wanted: str) -> list[Cue]:
         return cues
     kept = []
     for cue in cues:
-        text = "\n".join(line for line in cue.text.split("\n") if script_of(line) in (wanted, ""))
+        lines = cue.text.split("\n")
+        text = "\n".join(line for line in lines if script_of(line) in (wanted, ""))
         if script_of(text):
             kept.append(replace(cue, text=text))
+        if left := [line for line in lines if script_of(line) not in (wanted, "")]:
+            tell_removed("other language", " ".join(left))
     return kept
 
 
-def _by_speaker(cue: Cue) -> Iterator[Cue]:
+def _by_speaker(cue: Cue, capitals: bool) -> Iterator[Cue]:
     """The cue, or one for each of its speakers."""
-    turns: list[list[str]] = []
-    for line in cue.text.split("\n"):
-        if not turns or _DASH.match(line):
-            turns.append([])
-        turns[-1].append(_DASH.sub("", line))
-    texts = [said(" ".join(turn)) for turn in turns]
+    texts = turns_of(cue.text, capitals)
     letters = sum(map(len, texts)) or 1
     start = cue.start
     for text in texts:
         end = start + (cue.end - cue.start) * len(text) / letters
         yield Cue(start, end, text)
         start = end
-
-
-def said(text: str) -> str:
-    """The words of a line without what is described or sung."""
-    text = _SPEAKER.sub("", " ".join(_NOT_SAID.sub("", text).split()))
-    return _DASH.sub("", text).strip()
 
 
 def _joined(cues: list[Cue], rules: SentenceRules) -> list[Cue]:

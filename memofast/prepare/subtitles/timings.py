@@ -1,35 +1,26 @@
 """Who says what when: subtitles (.srt, .vtt, .ass, .sbv, .sub) and word timings (GRID .align)."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import pysubs2
 
 from memofast.errors import MemofastError
+from memofast.prepare.subtitles.blocks import block_cues
+from memofast.prepare.subtitles.cue import Cue
+from memofast.prepare.subtitles.repeats import without_repeats
+from memofast.prepare.subtitles.substation import substation_cues
 from memofast.prepare.text.encoding import read_text
+from memofast.prepare.text.markup import plain_lines
 
 WORDS = ".align"
 SIDECARS = (".srt", ".ass", ".ssa", ".vtt", ".sbv", ".sub", WORDS)
-_EMPTY_LINE = re.compile(r"\\N\s*\\N")  # as pysubs2 writes it; what follows is a WebVTT note or the next cue's name
-_MARKUP = re.compile(r"<[^>\n]*>|\{[^}\n]*\}")
-_SPACE = re.compile(r"\s+")
-_LINE_END = re.compile(r"\r\n|\r|\n")
+_LINE_ENDS = re.compile(r"\r+\n|\r")  # of Windows, of old Macs, and of files converted twice
 _WHOLE = re.compile(r"\d+")
 _SECONDS = re.compile(r"(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 _LONGEST = 1e7  # seconds, 116 days; a larger number is no place in a film
 _SBV_TIMES = re.compile(r"^\s*(\d+:\d\d:\d\d\.\d+),(\d+:\d\d:\d\d\.\d+)\s*$", re.M)
 _FRAMES = re.compile(r"\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}(.*)")
-_ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&nbsp;": " ", "&lrm;": "", "&rlm;": ""}
-
-
-@dataclass(frozen=True)
-class Cue:
-    """Timed text, lines apart by `\\n`; `start` and `end` in seconds, None where it spans the whole file."""
-
-    start: float | None
-    end: float | None
-    text: str
 
 
 def parse_seconds(value: str | float) -> float:
@@ -47,28 +38,20 @@ def parse_seconds(value: str | float) -> float:
 
 
 def clean_sentence(text: str) -> str:
-    """One line without subtitle markup (tags, overrides, entities), white space folded."""
-    return " ".join(clean_lines(text).split("\n"))
-
-
-def clean_lines(text: str) -> str:
-    """Lines without subtitle markup, white space folded, empty ones left out."""
-    text = _MARKUP.sub("", text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " "))
-    for entity, plain in _ENTITIES.items():
-        text = text.replace(entity, plain)
-    lines = (_SPACE.sub(" ", line).strip() for line in text.split("\n"))
-    return "\n".join(line for line in lines if line)
+    """One line without mark-up (tags, codes, entities) and invisible characters, white space folded: the words of a
+    table stay as they are."""
+    return " ".join(plain_lines(text, "table").split("\n"))
 
 
 def read_cues(path: Path) -> list[Cue]:
-    """Cues of a sidecar file in time order; cues without text or without duration are left out.
+    """Cues of a sidecar file in time order; cues without text or without duration are left out, words that are shown
+    again too.
 
-    Subtitles are read by pysubs2; text of .srt and .vtt ends at the first empty line, and indexes may be missing.
     MicroDVD (.sub) counts frames, whose rate its first line must name.
     A GRID alignment is one cue over the whole file: its words without `sil` and `sp`. Raises MemofastError on a
     malformed alignment and on frames without their rate.
     """
-    text, kind = read_text(path), path.suffix.lower()
+    text, kind = _LINE_ENDS.sub("\n", read_text(path)), path.suffix.lower()
     if kind == WORDS:
         return _align_cues(path, text)
     if kind == ".sub":
@@ -82,7 +65,7 @@ def _srt_of_frames(path: Path, text: str) -> str:
     """MicroDVD, `{first frame}{last frame}words|words`, as SubRip. Raises: `MemofastError` where its first line names
     no frame rate, and for other files of that suffix."""
     lines = []
-    for number, line in enumerate(_LINE_END.split(text), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             lines.append(_FRAMES.match(line))
             if lines[-1] is None:
@@ -103,7 +86,7 @@ def _srt_of_frames(path: Path, text: str) -> str:
 
 def _align_cues(path: Path, text: str) -> list[Cue]:
     words = []
-    for number, line in enumerate(_LINE_END.split(text), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         fields = line.split()
         if not fields:
             continue
@@ -117,16 +100,10 @@ def _align_cues(path: Path, text: str) -> list[Cue]:
 
 
 def subtitle_cues(text: str) -> list[Cue]:
-    """Cues of SubRip, WebVTT or Advanced SubStation Alpha, told apart by how the text begins; comments and drawings are
-    none."""
-    text = "\n".join(text.splitlines())
-    begin = text.lstrip()
-    kind = "vtt" if begin.startswith("WEBVTT") else "ass" if begin.startswith("[") else "srt"
-    cues = []
-    for event in pysubs2.SSAFile.from_string(text, format_=kind):
-        if event.is_comment or event.is_drawing or event.end <= event.start:
-            continue
-        lines = clean_lines(event.text if kind == "ass" else _EMPTY_LINE.split(event.text)[0])
-        if lines:
-            cues.append(Cue(event.start / 1000, event.end / 1000, lines))
-    return sorted(cues, key=lambda cue: (cue.start, cue.end))
+    """Cues of SubRip, WebVTT or Advanced SubStation Alpha, told apart by how the text begins; comments, drawings and
+    signs are none."""
+    text = _LINE_ENDS.sub("\n", text)
+    begin = text.lstrip("\ufeff \t\n")
+    if begin.startswith("["):
+        return without_repeats(substation_cues(text))
+    return without_repeats(block_cues(text, begin.startswith("WEBVTT")))

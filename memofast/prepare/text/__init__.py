@@ -1,1 +1,5 @@
-"""Text: its encoding, word pieces, feature rows."""
+"""Text: its encoding, mark-up, word pieces, feature rows."""
+
+from memofast.prepare.text.word_pieces import WordPieces
+
+__all__ = ["WordPieces"]

@@ -1,16 +1,37 @@
 """Sentences to word pieces, the word each belongs to, and the lexicon's class of that word."""
 
 import hashlib
+import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from memofast.errors import MemofastError
 from memofast.prepare.text.encoding import read_text
 
-VOCABULARY_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
-LONGEST = 100  # words; what follows is cut
+_CONFIGURED = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
+VOCABULARY_FILES = ("vocab.txt", "tokenizer.json", *_CONFIGURED)
+LONGEST = 100  # words; what follows is cut, and said to be
+# characters that BERT takes for words, as Chinese is written without spaces
+_CHINESE = re.compile(
+    "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002a6df\U0002a700-\U0002b81f\U0002b820-\U0002ceaf\U0002f800-\U0002fa1f]"
+)
+_UNITS = re.compile(rf"{_CHINESE.pattern}|(?:(?!{_CHINESE.pattern})\S)+")
+_OWN = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_PLAIN = {  # what a `vocab.txt` alone stands for
+    "normalizer": {
+        "type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": True,
+        "lowercase": True,
+    },
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+    "model": {
+        "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+    },
+    "added_tokens": [],
+    "ids": None,
+}  # fmt: skip
 # the six classes and their order in MEmoBERT's lexicon
 NRC_CLASSES = ("anger", "joy", "sadness", "surprise", "fear", "disgust")
 _EDGES = "\"'`.,;:!?()[]{}<>*_-…“”‘’«»"  # noqa: RUF001
@@ -49,12 +70,15 @@ def read_lexicon(path: Path) -> Lexicon:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Word pieces of one sentence without [CLS] and [SEP]: id, word index and lexicon class (-1: none) of each
-    piece."""
+    """Word pieces of one sentence without [CLS] and [SEP]: id, word index and lexicon class (-1: none) of each piece.
+
+    cut: how many words were left out behind the longest sentence.
+    """
 
     ids: list[int] = field(default_factory=list)
     words: list[int] = field(default_factory=list)
     lexicon: list[int] | None = None
+    cut: int = 0
 
 
 class WordPieces:
@@ -66,8 +90,8 @@ class WordPieces:
         self.cls_id, self.sep_id = (self._special(path, name) for name in ("[CLS]", "[SEP]"))
         vocabulary = sorted((number, piece) for piece, number in self._tokenizer.get_vocab().items())
         digest = hashlib.blake2b("\n".join(piece for _, piece in vocabulary).encode(), digest_size=16).hexdigest()
-        self.fingerprint = f"{digest}-{self._tokenizer.normalizer is not None}"
-        self.size = len(vocabulary)
+        self.fingerprint = f"{digest}-{_settings_name(self._tokenizer, [number for number, _ in vocabulary])}"
+        self.size = vocabulary[-1][0] + 1
         self.name = "wordpiece"
 
     def _special(self, path: Path, name: str) -> int:
@@ -76,36 +100,127 @@ class WordPieces:
         return number
 
     def __call__(self, sentence: str) -> Tokens:
-        """Pieces of each whitespace word; words that give none are skipped, words beyond 100 are cut."""
+        """Pieces of each word between white space, of which a Chinese character is one by itself; words that give none
+        are skipped, words beyond 100 are cut."""
+        sentence = " ".join(sentence.split())
+        encoded = self._tokenizer.encode(sentence, add_special_tokens=False)
         ids: list[int] = []
         words: list[int] = []
         classes: list[int] = []
-        count = 0
-        for word in sentence.split():
-            if count == LONGEST:
-                break
-            pieces = self._tokenizer.encode(word, add_special_tokens=False).ids
-            if pieces:
-                ids += pieces
-                words += [count] * len(pieces)
-                classes += [self.lexicon.class_of(word) if self.lexicon else -1] * len(pieces)
-                count += 1
-        return Tokens(ids, words, classes if self.lexicon else None)
+        count, last = 0, None
+        for id, word in zip(encoded.ids, _words_of(encoded.offsets, sentence), strict=True):
+            if word != last:
+                count, last = count + 1, word
+            if count > LONGEST:
+                continue
+            ids.append(id)
+            words.append(count - 1)
+            classes.append(self.lexicon.class_of(sentence[slice(*word)]) if self.lexicon else -1)
+        return Tokens(ids, words, classes if self.lexicon else None, max(0, count - LONGEST))
+
+
+def _words_of(offsets: list[tuple[int, int]], sentence: str) -> Iterator[tuple[int, int]]:
+    """The word, as begin and end in the sentence, to which each piece of these offsets belongs."""
+    units = [found.span() for found in _UNITS.finditer(sentence)]
+    place = 0
+    for begin, end in offsets:
+        reached = max(begin, end - 1) if begin == end or sentence[begin].isspace() else begin
+        while place < len(units) - 1 and reached >= units[place][1]:
+            place += 1
+        yield units[place]
+
+
+def _settings_name(tokenizer, numbers: list[int]) -> str:
+    """`True` for the settings of a plain `vocab.txt`, else a name of those that give other pieces or ids."""
+    told = json.loads(tokenizer.to_str())
+    normalizer = told["normalizer"]
+    if normalizer and normalizer["type"] == "BertNormalizer" and normalizer["strip_accents"] is None:
+        normalizer["strip_accents"] = normalizer["lowercase"]
+    settings = {
+        "normalizer": normalizer,
+        "pre_tokenizer": told["pre_tokenizer"],
+        "model": {name: value for name, value in told["model"].items() if name not in ("vocab", "merges")},
+        "added_tokens": [
+            token for token in told["added_tokens"] if token["content"] not in _OWN or not token["special"]
+        ],
+        "ids": None if numbers == list(range(len(numbers))) else numbers,
+    }
+    if settings == _PLAIN:
+        return "True"
+    if merges := told["model"].get("merges"):
+        settings["merges"] = merges
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _open_tokenizer(path: Path):
-    from tokenizers import Tokenizer
+    if not path.is_dir():
+        vocabulary = path
+    elif (path / "tokenizer.json").is_file():
+        return _from_json(path)
+    else:
+        vocabulary = path / "vocab.txt"
+    if not vocabulary.is_file():
+        raise MemofastError(f"no vocabulary at {vocabulary}; --vocab takes a vocab.txt or a tokenizer folder")
+    plain = _from_vocabulary(vocabulary)
+    if path.is_dir() and any((path / name).is_file() for name in _CONFIGURED):
+        return _from_configured(path)
+    return plain
 
-    if path.is_dir():
-        if (path / "tokenizer.json").is_file():
-            tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-            tokenizer.no_truncation()
-            tokenizer.no_padding()
-            return tokenizer
-        path = path / "vocab.txt"
-    if not path.is_file():
-        raise MemofastError(f"no vocabulary at {path}; --vocab takes a vocab.txt or a tokenizer folder")
-    return _from_vocabulary(path)
+
+def _from_json(folder: Path):
+    """The tokenizer of a `tokenizer.json`, with what the `tokenizer_config.json` beside it says differently: that is
+    what transformers reads first."""
+    from tokenizers import AddedToken, Tokenizer
+
+    try:
+        told = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        config = _read_config(folder)
+        normalizer = told.get("normalizer") or {}
+        if normalizer.get("type") == "BertNormalizer":
+            for name, key in (
+                ("do_lower_case", "lowercase"),
+                ("strip_accents", "strip_accents"),
+                ("tokenize_chinese_chars", "handle_chinese_chars"),
+            ):
+                normalizer[key] = config.get(name, normalizer.get(key))
+        tokenizer = Tokenizer.from_str(json.dumps(told))
+        known = tokenizer.get_vocab()
+        listed = {token["content"] for token in told.get("added_tokens", ())}
+        for number, token in sorted(config.get("added_tokens_decoder", {}).items(), key=lambda item: int(item[0])):
+            if token["content"] not in listed and known.get(token["content"], len(known)) == int(number):
+                kept = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+                tokenizer.add_tokens([AddedToken(**{name: token[name] for name in kept if name in token})])
+                known = tokenizer.get_vocab()
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise MemofastError(f"{folder} holds no tokenizer that opens ({error}); restore its tokenizer.json") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _from_configured(folder: Path):
+    """The tokenizer of a `vocab.txt` with the settings and added tokens beside it, as transformers reads them."""
+    from transformers import BertTokenizer
+
+    _read_config(folder)
+    try:
+        tokenizer = BertTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise MemofastError(f"{folder} holds no BERT tokenizer that opens ({error}); restore its files") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _read_config(folder: Path) -> dict:
+    path = folder / "tokenizer_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not isinstance(config, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise MemofastError(f"{path} is damaged ({error}); restore it") from error
+    return config
 
 
 def _from_vocabulary(path: Path):

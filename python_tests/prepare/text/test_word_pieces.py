@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from memofast.errors import MemofastError
-from memofast.prepare.text.word_pieces import LONGEST, NRC_CLASSES, WordPieces, read_lexicon
+from memofast.prepare.text.word_pieces import LONGEST, NRC_CLASSES, WordPieces, copy_vocabulary, read_lexicon
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "i", "am", "happy", "un", "##happy", ",", "!", "sad"]
 
@@ -22,7 +24,8 @@ def test_pieces_know_their_word(vocabulary):
 
 
 def test_long_sentences_are_cut_by_words(vocabulary):
-    assert len(WordPieces(vocabulary)("unhappy " * 150).ids) == 2 * LONGEST
+    tokens = WordPieces(vocabulary)("unhappy " * 150)
+    assert len(tokens.ids) == 2 * LONGEST and tokens.words[-1] == LONGEST - 1 and tokens.cut == 50
 
 
 def test_tokenizer_folder_equals_its_vocabulary(vocabulary, tmp_path):
@@ -31,6 +34,95 @@ def test_tokenizer_folder_equals_its_vocabulary(vocabulary, tmp_path):
     BertTokenizer(vocab=str(vocabulary)).save_pretrained(tmp_path / "tokenizer")
     sentence = "I am unhappy, sad!"
     assert WordPieces(tmp_path / "tokenizer")(sentence) == WordPieces(vocabulary)(sentence)
+
+
+CASED = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Paris", "paris", "é", "e", "我", "们", "##们", "new", "york"]
+SENTENCE = "Paris paris é e 我们 [NAME] new york <emo>"
+SETTINGS = {
+    "plain": {},
+    "cased": {"tokenizer_config.json": {"do_lower_case": False}},
+    "accents": {"tokenizer_config.json": {"strip_accents": False}},
+    "whole": {"tokenizer_config.json": {"tokenize_chinese_chars": False}},
+    "special": {"special_tokens_map.json": {"additional_special_tokens": ["[NAME]"]}},
+    "added": {"added_tokens.json": {"new york": len(CASED)}},
+    "listed": {"tokenizer_config.json": {"added_tokens_decoder": {str(len(CASED)): {"content": "<emo>"}}}},
+}
+
+
+def tokenizer_folder(folder, files, vocabulary=CASED):
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize("saved", [False, True], ids=["vocab.txt", "tokenizer.json"])
+def test_a_folder_is_used_as_it_is_configured(tmp_path, kind, saved):
+    from transformers import BertTokenizer
+
+    folder = tokenizer_folder(tmp_path / "given", SETTINGS[kind])
+    theirs = BertTokenizer.from_pretrained(str(folder))
+    ours = WordPieces(folder)
+    if saved:
+        theirs.save_pretrained(tmp_path / "saved")
+        assert WordPieces(tmp_path / "saved").fingerprint == ours.fingerprint
+        ours = WordPieces(tmp_path / "saved")
+    assert ours(SENTENCE).ids == theirs(SENTENCE, add_special_tokens=False)["input_ids"]
+    assert ours.size == len(theirs)
+
+
+def test_fingerprints_tell_settings_apart(tmp_path, vocabulary):
+    found = {kind: WordPieces(tokenizer_folder(tmp_path / kind, files)) for kind, files in SETTINGS.items()}
+    assert len({pieces.fingerprint for pieces in found.values()}) == len(SETTINGS)
+    same = tokenizer_folder(
+        tmp_path / "same", {"tokenizer_config.json": {"do_lower_case": True, "strip_accents": None}}
+    )
+    assert WordPieces(same).fingerprint == found["plain"].fingerprint == WordPieces(same / "vocab.txt").fingerprint
+    longer = tokenizer_folder(tmp_path / "longer", {}, [*CASED, "more"])
+    assert WordPieces(longer).fingerprint != found["plain"].fingerprint
+    assert WordPieces(vocabulary).fingerprint == "b74b8c2474304c710b6a2ae9168a9a37-True"
+
+
+def test_what_a_config_says_counts_beside_a_tokenizer_json(tmp_path):
+    from transformers import BertTokenizer
+
+    BertTokenizer.from_pretrained(str(tokenizer_folder(tmp_path / "a", {}))).save_pretrained(tmp_path / "b")
+    lower = WordPieces(tmp_path / "b")
+    path = tmp_path / "b" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"do_lower_case": False}))
+    cased = WordPieces(tmp_path / "b")
+    theirs = BertTokenizer.from_pretrained(str(tmp_path / "b"))(SENTENCE, add_special_tokens=False)["input_ids"]
+    assert cased(SENTENCE).ids == theirs != lower(SENTENCE).ids
+    assert cased.fingerprint != lower.fingerprint
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "tokenizer.json"])
+def test_damaged_tokenizer_folders(tmp_path, name):
+    folder = tokenizer_folder(tmp_path / "a", {})
+    (folder / name).write_text('{"do_lower')
+    with pytest.raises(MemofastError, match="restore it"):
+        WordPieces(folder)
+
+
+def test_chinese_characters_are_words_of_their_own(tmp_path):
+    pieces = WordPieces(tokenizer_folder(tmp_path / "a", {}))
+    tokens = pieces("我们 paris我!")
+    assert [CASED[id] for id in tokens.ids] == ["我", "们", "paris", "我", "[UNK]"]
+    assert tokens.words == [0, 1, 2, 3, 4] and tokens.cut == 0
+    many = pieces("我" * 600)
+    assert many.words == list(range(LONGEST)) and many.ids == [CASED.index("我")] * LONGEST
+    assert many.cut == 600 - LONGEST
+    whole = WordPieces(tokenizer_folder(tmp_path / "b", SETTINGS["whole"]))("我们们 e")
+    assert [CASED[id] for id in whole.ids] == ["我", "##们", "##们", "e"] and whole.words == [0, 1, 2, 3]
+
+
+def test_copies_keep_settings(tmp_path):
+    folder = tokenizer_folder(tmp_path / "a", SETTINGS["added"] | SETTINGS["cased"])
+    (tmp_path / "b").mkdir()
+    copy_vocabulary(folder, tmp_path / "b")
+    assert WordPieces(tmp_path / "b").fingerprint == WordPieces(folder).fingerprint
 
 
 def test_lexicon_classes_per_piece(vocabulary, tmp_path):
