@@ -1,0 +1,55 @@
+"""Decoded sound of any rate and layout, resampled to one rate and placed by its time stamps."""
+
+from collections.abc import Iterator
+
+import av
+import numpy as np
+
+from memofast.prepare.media.excerpts import SAMPLE_RATE
+
+_GAP = 0.1  # seconds by which time stamps may drift before they are believed over the sample count
+
+
+class SoundTrack:
+    """Takes frames one by one; rate, layout and format may change between any two of them."""
+
+    def __init__(self):
+        self._resampler: av.AudioResampler | None = None
+        self._form: tuple | None = None
+        self._next = 0
+
+    def take(self, frame: av.AudioFrame, time: float) -> Iterator[tuple[int, np.ndarray]]:
+        """Samples [1 or 2, n] float32 at 16 kHz that are ready, and which of the file's the first is.
+
+        Args: time: of the frame, in seconds from the file's start.
+        """
+        form = frame.format.name, frame.layout.name, frame.sample_rate
+        begins = self._form is None
+        if form != self._form:
+            yield from self.rest()
+            self._resampler, self._form = _resampler(frame), form
+        at = round(time * SAMPLE_RATE)
+        if begins or abs(at - self._next) > _GAP * SAMPLE_RATE:
+            self._next = at
+        yield from self._resampled(frame)
+
+    def rest(self) -> Iterator[tuple[int, np.ndarray]]:
+        """What the resampler still holds."""
+        if self._resampler is not None:
+            yield from self._resampled(None)
+
+    def _resampled(self, frame: av.AudioFrame | None) -> Iterator[tuple[int, np.ndarray]]:
+        for piece in self._resampler.resample(frame):
+            samples = piece.to_ndarray()
+            yield self._next, samples
+            self._next += samples.shape[1]
+
+
+def _resampler(frame: av.AudioFrame) -> av.AudioResampler:
+    """To one channel, or to two of which the mean is taken later, where it can be seen whether they cancel each
+    other."""
+    count = frame.layout.nb_channels
+    # more channels than two are weighted so that their sum stays within full scale
+    options = {"rematrix_maxval": "1.0"} if count > 2 else None
+    layout = "mono" if count == 1 else "stereo"
+    return av.AudioResampler(format="fltp", layout=layout, rate=SAMPLE_RATE, options=options)
