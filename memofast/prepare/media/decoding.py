@@ -28,10 +28,18 @@ _LEAD = 1.0  # seconds before a wanted span that are sought
 _FURTHER = 4.0  # times as far back where the first frame came too late
 _LANDINGS = 3  # seeks that may lead behind what was sought before that is taken for a gap in the file
 _BETWEEN = 1e-3  # seconds between stamps that are the same
-_CUT_SHORT = 1.0  # seconds that may lack of the length a file says it has
+_CUT_SHORT, _SHORTEST_CUT = 1.0, 0.2  # seconds that may lack of the length a file says it has; of short ones a tenth
 _GOES_ON = 0.1  # seconds behind a span from which a file is said to go on
 _LONGEST_SHOWN = 60.0  # seconds for which a picture without a duration may be seen
 _GUESSED = {"aac"}  # formats without a length, where libav tells one by the first frames
+_COUNTED = {
+    "aac",
+    "mp3",
+    "ac3",
+    "eac3",
+}  # formats without time stamps, where libav counts by the rate of the first frame
+_UNREAD = 0.1  # share of a file behind its last packet from which something there was not understood
+_LEAST_BYTES = 50  # a second; files with fewer are not as long as their stamps say
 _FROM_ZERO = {"matroska", "mov", "flv"}  # formats whose length may count from 0 where the first frame comes later
 
 
@@ -91,6 +99,7 @@ class _Reader:
         self.told = chosen.told
         self.format = self.container.format.name
         self.origin = (self.container.start_time or 0) / av.time_base
+        self.size = path.stat().st_size
         self.duration = self._duration()
         self.missing = breaks_off(path, self.format)
         self.lead = _LEAD
@@ -102,6 +111,8 @@ class _Reader:
         if self.container.duration is None or self.format in _GUESSED:
             return None
         seconds = self.container.duration / av.time_base
+        if self.format in LEAPING and self.size < _LEAST_BYTES * seconds:
+            return None
         counted = any(name in _FROM_ZERO for name in self.format.split(","))
         return seconds - max(0.0, self.origin) if counted else seconds
 
@@ -134,7 +145,7 @@ class _Reader:
             reached = max(reached, span.end)
         far = any(group[0][1].start > SEEK_GAP for group in groups)
         if far and self.decoded and self.format in JOINABLE and is_joined(self.path, tuple(self.watched)):
-            self.seeks = False
+            self.seeks, self.duration = False, None
             return [[entry for group in groups for entry in group]]
         return groups
 
@@ -165,8 +176,10 @@ class _Reader:
             self.container.close()
             self.container = _open(self.path)
             self._use()
-        self.last_slot, self.last_time = -1, -math.inf
-        self.resampled = SoundTrack()
+        self.last_slot, self.last_time, self.seen_until = -1, -math.inf, -math.inf
+        self.corrupt = False  # the last picture was not decoded as a whole
+        self.resampled = SoundTrack(self.format in _COUNTED)
+        self.at = 0  # byte of the last packet that was read
         self.clock = Clock(self.format in LEAPING)
         self.earliest: dict[object, float] = {}
         self.order: list[float] = []
@@ -192,9 +205,12 @@ class _Reader:
             if reached[stream] == -math.inf:
                 self._refuse_late(stream, math.inf, start, landing)
         self._take_sound(self.resampled.rest(), waiting)
-        end = max(reached.values(), default=math.inf)
+        if self.sound and reached[self.sound] > -math.inf:
+            reached[self.sound] = self.resampled.end
+        end = max(*reached.values(), self.seen_until) if reached else math.inf
         for gathering in waiting:
-            gathering.excerpt.complete = not damaged and self._reaches(end, gathering.span.end)
+            whole = self._reaches(end, gathering.span.end) and not (self.corrupt and gathering.span.end > end)
+            gathering.excerpt.complete = whole and not damaged
             yield self._finished(gathering)
 
     def _refuse_late(self, stream: object, time: float, start: float, landing: int) -> None:
@@ -210,12 +226,18 @@ class _Reader:
         """Whether a file whose last frame ends at `end` holds all that it says it does up to `wanted`."""
         if end >= wanted:
             return True
-        promised = min(wanted, math.inf if self.duration is None else self.duration)
-        return not self.missing and (math.isinf(promised) or end >= promised - _CUT_SHORT)
+        unread = self.size - self.at if self.format in JOINABLE else 0
+        if not self.missing and unread > max(_UNREAD * self.size, 1 << 16):
+            self.missing = f"its last {unread:,} bytes hold nothing that belongs to the tracks before"
+        promised = min(wanted, math.inf if self.duration is None or self.clock.joints else self.duration)
+        if self.missing or math.isinf(promised):
+            return not self.missing
+        return end >= promised - min(_CUT_SHORT, max(_SHORTEST_CUT, _CUT_SHORT * self.duration / 10))
 
     def _finished(self, gathering: Gathering) -> tuple[int, Excerpt]:
         excerpt = gathering.excerpt
-        excerpt.read, excerpt.file_seconds, excerpt.streams = bool(self.decoded), self.duration, self.told
+        excerpt.read, excerpt.streams = bool(self.decoded), self.told
+        excerpt.file_seconds = None if self.clock.joints else self.duration
         if not excerpt.complete:
             excerpt.missing = self.missing
         joints = [joint - self.origin for joint in self.clock.joints if joint - self.origin < gathering.span.end]
@@ -233,6 +255,7 @@ class _Reader:
             try:
                 packet = next(packets)
                 self.clock.follow(packet)
+                self.at = packet.pos or self.at
                 stream = packet.stream
                 if stream not in reached or (packet.dts is not None and not packet.size):  # a frame left out in AVI
                     continue
@@ -275,7 +298,7 @@ class _Reader:
         """Hand a frame to the spans that want it; returns the time up to which its stream has been read."""
         if stream is self.sound:
             self._take_sound(self.resampled.take(frame, time), waiting)
-            return time + frame.samples / frame.sample_rate
+            return self.resampled.end
         slot = math.floor(time * FRAMES_PER_SECOND + 1e-4)
         wanting = [g for g in _begun(waiting, time) if time < g.span.end]
         if wanting and slot > self.last_slot:
@@ -286,7 +309,7 @@ class _Reader:
         elif wanting and self.glance:
             self.glance(Frame(frame, time, self.pixel))
         shown = frame.duration * self.tick or min(max(self.shown, time - self.last_time), _LONGEST_SHOWN)
-        self.last_time = time
+        self.last_time, self.seen_until, self.corrupt = time, max(self.seen_until, time + shown), frame.is_corrupt
         for gathering in wanting:
             gathering.show_until(time + shown)
         return time

@@ -11,12 +11,21 @@ _GAP = 0.1  # seconds by which time stamps may drift before they are believed ov
 
 
 class SoundTrack:
-    """Takes frames one by one; rate, layout and format may change between any two of them."""
+    """Takes frames one by one; rate, layout and format may change between any two of them.
 
-    def __init__(self):
+    counted: time stamps say no more than that frames follow each other, and only the first is believed.
+    """
+
+    def __init__(self, counted: bool = False):
+        self._counted = counted
         self._resampler: av.AudioResampler | None = None
         self._form: tuple | None = None
         self._next = 0
+
+    @property
+    def end(self) -> float:
+        """Seconds from the file's start up to which there are samples."""
+        return self._next / SAMPLE_RATE
 
     def take(self, frame: av.AudioFrame, time: float) -> Iterator[tuple[int, np.ndarray]]:
         """Samples [1 or 2, n] float32 at 16 kHz that are ready, and which of the file's the first is.
@@ -29,7 +38,7 @@ class SoundTrack:
             yield from self.rest()
             self._resampler, self._form = _resampler(frame), form
         at = round(time * SAMPLE_RATE)
-        if begins or abs(at - self._next) > _GAP * SAMPLE_RATE:
+        if begins or (not self._counted and abs(at - self._next) > _GAP * SAMPLE_RATE):
             self._next = at
         yield from self._resampled(frame)
 

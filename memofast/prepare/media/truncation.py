@@ -2,7 +2,7 @@
 is not whole, a stream without its end mark. Only a few bytes are read."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -157,8 +157,55 @@ def _transport_stream(file: BinaryIO, size: int) -> str:
     head = file.read(1024)
     for length, first in ((188, 0), (192, 4)):
         if len(head) > first + 2 * length and all(head[first + n * length] == 0x47 for n in range(3)):
-            return "its last packet is not whole" if size % length else ""
+            if size % length:
+                return "its last packet is not whole"
+            file.seek(max(0, size - _TAIL // length * length))
+            tail = file.read()
+            return _last_units(tail[at + first : at + length] for at in range(0, len(tail), length))
     return ""
+
+
+def _last_units(packets: Iterable[bytes]) -> str:
+    """The last unit of each track of a transport stream: some say how long they are."""
+    lacking: dict[int, int] = {}
+    for packet in packets:
+        if len(packet) < 188 or packet[0] != 0x47 or not packet[3] & 0x10:
+            continue
+        track = (packet[1] & 0x1F) << 8 | packet[2]
+        payload = packet[5 + packet[4] :] if packet[3] & 0x20 else packet[4:]
+        if packet[1] & 0x40:
+            begins = payload[:3] == b"\x00\x00\x01" and len(payload) >= 6
+            length = int.from_bytes(payload[4:6], "big") if begins else 0
+            lacking[track] = length and length + 6
+        if lacking.get(track, 0) > 0:
+            lacking[track] -= min(len(payload), lacking[track])
+    return "its last unit of sound or picture is not whole" if any(lacking.values()) else ""
+
+
+def _flv(file: BinaryIO, size: int) -> str:
+    """Behind each tag stands how long it is."""
+    file.seek(max(0, size - 4))
+    length = int.from_bytes(file.read(4), "big")
+    if 11 <= length <= size - 4:
+        file.seek(size - 4 - length)
+        if int.from_bytes(file.read(4)[1:], "big") == length - 11:
+            return ""
+    return "its last tag is not whole"
+
+
+def _mp3(file: BinaryIO, size: int) -> str:
+    """The first frame may hold how many bytes of sound there are, behind tags about the song."""
+    begin, tag = 0, file.read(10)
+    if tag[:3] == b"ID3" and len(tag) == 10:
+        begin = 10 + sum((byte & 0x7F) << 7 * (3 - place) for place, byte in enumerate(tag[6:]))
+    file.seek(begin)
+    head = file.read(256)
+    at = max(head.find(b"Xing"), head.find(b"Info"))
+    if at < 0 or len(head) < at + 16:
+        return ""
+    frames, has_bytes = head[at + 7] & 1, head[at + 7] & 2
+    at += 8 + 4 * frames
+    return _lacks(begin + int.from_bytes(head[at : at + 4], "big"), size) if has_bytes else ""
 
 
 _CHECKS: dict[str, Callable[[BinaryIO, int], str]] = {
@@ -172,4 +219,6 @@ _CHECKS: dict[str, Callable[[BinaryIO, int], str]] = {
     "webm": _matroska,
     "mpeg": _program_stream,
     "mpegts": _transport_stream,
+    "flv": _flv,
+    "mp3": _mp3,
 }
