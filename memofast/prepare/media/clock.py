@@ -16,8 +16,9 @@ _AHEAD = 10.0  # seconds; what ffmpeg takes for a leap
 @dataclass
 class _Track:
     part: int = 0
-    last: float | None = None  # seconds, as stamped
+    last: float | None = None  # seconds, as stamped for the decoder
     step: float = 0.0
+    end: float = 0.0  # of what is shown or heard
 
 
 class Clock:
@@ -43,13 +44,16 @@ class Clock:
         if track.last is not None and self._begins_anew(track, time):
             track.part += 1
             if track.part == len(self.shifts):
+                shown = stamp if packet.pts is None else packet.pts
                 self.joints.append(self._end(track))
-                self.shifts.append(self.joints[-1] - time)
+                self.shifts.append(self.joints[-1] - shown * base.numerator / base.denominator)
             track.last = None
         if packet.duration:
             track.step = packet.duration * base.numerator / base.denominator
         elif track.last is not None:
             track.step = max(0.0, time - track.last)
+        shown = time if packet.pts is None else packet.pts * base.numerator / base.denominator
+        track.end = shown + track.step if track.last is None else max(track.end, shown + track.step)
         track.last = time
         if shift := self.shifts[track.part]:
             moved = round(shift * base.denominator / base.numerator)
@@ -71,7 +75,7 @@ class Clock:
         packet to come."""
         part = first.part - 1
         ends = [
-            track.last + track.step * (1 if track is first else 2)
+            track.end + (0.0 if track is first else track.step)
             for track in self._tracks.values()
             if track.last is not None and (track is first or track.part == part)
         ]

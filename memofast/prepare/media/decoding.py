@@ -229,10 +229,9 @@ class _Reader:
         unread = self.size - self.at if self.format in JOINABLE else 0
         if not self.missing and unread > max(_UNREAD * self.size, 1 << 16):
             self.missing = f"its last {unread:,} bytes hold nothing that belongs to the tracks before"
-        promised = min(wanted, math.inf if self.duration is None or self.clock.joints else self.duration)
-        if self.missing or math.isinf(promised):
+        if self.missing or self.duration is None or self.clock.joints:
             return not self.missing
-        return end >= promised - min(_CUT_SHORT, max(_SHORTEST_CUT, _CUT_SHORT * self.duration / 10))
+        return end >= min(wanted, self.duration) - min(_CUT_SHORT, max(_SHORTEST_CUT, _CUT_SHORT * self.duration / 10))
 
     def _finished(self, gathering: Gathering) -> tuple[int, Excerpt]:
         excerpt = gathering.excerpt
@@ -308,7 +307,8 @@ class _Reader:
                 gathering.add_frame(time, row)
         elif wanting and self.glance:
             self.glance(Frame(frame, time, self.pixel))
-        shown = frame.duration * self.tick or min(max(self.shown, time - self.last_time), _LONGEST_SHOWN)
+        since = time - self.last_time if time - self.last_time < _LONGEST_SHOWN else 0.0
+        shown = frame.duration * self.tick or max(self.shown, since)
         self.last_time, self.seen_until, self.corrupt = time, max(self.seen_until, time + shown), frame.is_corrupt
         for gathering in wanting:
             gathering.show_until(time + shown)

@@ -110,6 +110,8 @@ def _matroska(file: BinaryIO, size: int) -> str:
     while at + 12 <= size:
         file.seek(at)
         head = file.read(16)
+        if not at and head[:4] != b"\x1a\x45\xdf\xa3":
+            return ""
         id_length = _length_of(head[0])
         if not id_length or id_length >= len(head):
             return ""

@@ -35,7 +35,7 @@ def length_problems(clip: Clip, span: Span, excerpt: Excerpt, longest: float) ->
         if abs(picture - sound) > _UNEVEN:
             yield Problem("uneven", f"{picture:.1f} s of picture, {sound:.1f} s of sound")
     if clip.end is None:
-        if excerpt.goes_on or (not excerpt.read and (excerpt.file_seconds or 0.0) - span.start > longest):
+        if excerpt.goes_on:
             whole = f" of {excerpt.file_seconds:.1f} s" if excerpt.file_seconds is not None else ""
             yield Problem("cut", f"longer than {longest:g} s; {span.start:.1f} to {span.end:.1f} s{whole} are used")
         yield from _outlasts_its_words(clip, excerpt)
