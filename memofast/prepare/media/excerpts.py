@@ -31,8 +31,9 @@ class Excerpt:
     times: seconds from the start of the span, one per kept frame. seen: what the frame function returned for each.
     picture_end: until when the last picture was to be seen, None without one. sound: [samples] float32 at 16 kHz mono,
     None without a sound track. complete: False where the file broke off or was damaged; missing: what its structure
-    says of that. read: whether any track was decoded. goes_on: the file does not end with the span. file_seconds: how
-    long the file says it is, None where it does not. notes: what was done to picture or sound, as reason (a key of
+    says of that. read: whether any track was decoded. goes_on: the file does not end with the span. skipped: seconds
+    before the span that were left out because nobody speaks in them. file_seconds: how long the file says it is, None
+    where it does not. notes: what was done to picture or sound, as reason (a key of
     `report.REASONS`) and detail. streams: which tracks were read, where that is not plain.
     """
 
@@ -44,6 +45,7 @@ class Excerpt:
     missing: str = ""
     read: bool = True
     goes_on: bool = False
+    skipped: float = 0.0
     file_seconds: float | None = None
     notes: list[tuple[str, str]] = field(default_factory=list)
     streams: str = ""

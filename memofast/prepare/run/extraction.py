@@ -230,6 +230,7 @@ class Extraction:
         if begin is None:
             return clip, excerpt
         ((clip, excerpt),) = self._excerpts([replace(clip, start=begin)])
+        excerpt.skipped = begin
         return clip, excerpt
 
     def _look(self, frame: Frame) -> Seen:

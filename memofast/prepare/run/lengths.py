@@ -35,9 +35,12 @@ def length_problems(clip: Clip, span: Span, excerpt: Excerpt, longest: float) ->
         if abs(picture - sound) > _UNEVEN:
             yield Problem("uneven", f"{picture:.1f} s of picture, {sound:.1f} s of sound")
     if clip.end is None:
-        if excerpt.goes_on:
+        if excerpt.goes_on or excerpt.skipped:
             whole = f" of {excerpt.file_seconds:.1f} s" if excerpt.file_seconds is not None else ""
-            yield Problem("cut", f"longer than {longest:g} s; {span.start:.1f} to {span.end:.1f} s{whole} are used")
+            end = span.start + (seconds_of(excerpt) or 0.0)
+            silence = ", before which nobody speaks" if excerpt.skipped else ""
+            used = f"{span.start:.1f} to {end:.1f} s{whole} are used{silence}"
+            yield Problem("cut", f"longer than {longest:g} s; {used}")
         yield from _outlasts_its_words(clip, excerpt)
     elif clip.end - (clip.start or 0.0) > longest:
         yield Problem("cut", f"longer than {longest:g} s")
