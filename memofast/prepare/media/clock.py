@@ -15,6 +15,8 @@ _AHEAD = 10.0  # seconds; what ffmpeg takes for a leap
 
 @dataclass
 class _Track:
+    numerator: int  # of the unit of its stamps, in seconds
+    denominator: int
     part: int = 0
     last: float | None = None  # seconds, as stamped for the decoder
     step: float = 0.0
@@ -38,26 +40,27 @@ class Clock:
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is None:
             return
-        base = packet.time_base
-        time = stamp * base.numerator / base.denominator
-        track = self._tracks.setdefault(packet.stream_index, _Track())
+        track = self._tracks.get(packet.stream_index)
+        if track is None:
+            track = self._tracks[packet.stream_index] = _Track(*packet.time_base.as_integer_ratio())
+        time = stamp * track.numerator / track.denominator
+        pts, duration = packet.pts, packet.duration
+        shown = time if pts is None else pts * track.numerator / track.denominator
         if track.last is not None and self._begins_anew(track, time):
             track.part += 1
             if track.part == len(self.shifts):
-                shown = stamp if packet.pts is None else packet.pts
                 self.joints.append(self._end(track))
-                self.shifts.append(self.joints[-1] - shown * base.numerator / base.denominator)
+                self.shifts.append(self.joints[-1] - shown)
             track.last = None
-        if packet.duration:
-            track.step = packet.duration * base.numerator / base.denominator
+        if duration:
+            track.step = duration * track.numerator / track.denominator
         elif track.last is not None:
             track.step = max(0.0, time - track.last)
-        shown = time if packet.pts is None else packet.pts * base.numerator / base.denominator
         track.end = shown + track.step if track.last is None else max(track.end, shown + track.step)
         track.last = time
         if shift := self.shifts[track.part]:
-            moved = round(shift * base.denominator / base.numerator)
-            packet.pts = None if packet.pts is None else packet.pts + moved
+            moved = round(shift * track.denominator / track.numerator)
+            packet.pts = None if pts is None else pts + moved
             packet.dts = None if packet.dts is None else packet.dts + moved
 
     def _begins_anew(self, track: _Track, time: float) -> bool:

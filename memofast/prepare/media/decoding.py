@@ -124,6 +124,7 @@ class _Reader:
         self.picture = next((stream for stream in self.decoded if stream.type == "video"), None)
         self.sound = next((stream for stream in self.decoded if stream.type == "audio"), None)
         self.fresh = True
+        self.in_order_of_decoding = self.format == "avi"  # its stamps
         if self.picture:
             codec = self.picture.codec_context
             if codec.width * codec.height <= _SMALL_PICTURE:
@@ -258,7 +259,9 @@ class _Reader:
                 stream = packet.stream
                 if stream not in reached or (packet.dts is not None and not packet.size):  # a frame left out in AVI
                     continue
-                self._note(packet, reached[stream] == -math.inf)
+                before = reached[stream] == -math.inf
+                if before or packet.pts is None or self.in_order_of_decoding:
+                    self._note(packet, before)
                 frames = packet.decode()
             except StopIteration:
                 return
@@ -285,7 +288,7 @@ class _Reader:
         if stamp is None:
             return
         stream = packet.stream
-        unordered = stream is self.picture and (packet.pts is None or self.format == "avi")
+        unordered = stream is self.picture and (packet.pts is None or self.in_order_of_decoding)
         if unordered:
             # stamps in the order of decoding: the pictures, as they come out, have the same ones in order
             heapq.heappush(self.order, float((packet.pts if packet.dts is None else packet.dts) * packet.time_base))

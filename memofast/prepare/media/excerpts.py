@@ -89,21 +89,23 @@ class Gathering:
 
 
 def one_channel(channels: np.ndarray) -> tuple[np.ndarray, list[tuple[str, str]]]:
-    """The mean of [channels, n] float32, [n], and what had to be done to it: the loudest channel where they cancel each
+    """The mean of [1 or 2, n] float32, [n], and what had to be done to it: the loudest channel where they cancel each
     other, scaled to a peak of 1 where it lies on another scale."""
     notes = []
-    if channels.size and not np.isfinite(channels.sum(dtype=np.float64)):
-        bad = int(np.count_nonzero(~np.isfinite(channels)))
+    power = [float(channel @ channel) for channel in channels]
+    if not np.isfinite(power).all() and (bad := int(np.count_nonzero(~np.isfinite(channels)))):
         channels = np.nan_to_num(channels, nan=0.0, posinf=0.0, neginf=0.0)
-        notes.append(("sound mended", f"{bad} samples are no numbers; silent there"))
-    sound = channels[0] if len(channels) == 1 else channels.mean(0)
-    if len(channels) > 1:
         power = [float(channel @ channel) for channel in channels]
+        notes.append(("sound mended", f"{bad} samples are no numbers; silent there"))
+    sound = channels[0]
+    if len(channels) == 2:
+        sound = channels[0] + channels[1]
+        sound *= 0.5
         loudest = int(np.argmax(power))
         if float(sound @ sound) < _CANCELLED * power[loudest]:
             sound = channels[loudest]
-            notes.append(("out of phase", f"channel {loudest + 1} of {len(channels)} is used"))
-    peak = float(np.abs(sound).max(initial=0.0))
+            notes.append(("out of phase", f"channel {loudest + 1} of 2 is used"))
+    peak = float(max(sound.max(initial=0.0), -sound.min(initial=0.0)))
     if peak > _FULL_SCALE:
         sound = sound / np.float32(peak)
         notes.append(("over full scale", f"peak {peak:.4g}, scaled to 1"))
