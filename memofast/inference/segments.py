@@ -11,8 +11,9 @@ import av
 import numpy as np
 
 from memofast.errors import MemofastError
-from memofast.prepare.media.decoding import SAMPLE_RATE, Span, UnreadableMedia, decode
-from memofast.prepare.run.extraction import QUIET
+from memofast.prepare.media.decoding import decode
+from memofast.prepare.media.excerpts import SAMPLE_RATE, Span, UnreadableMedia
+from memofast.prepare.media.streams import QUIET
 from memofast.prepare.sources.clips import Clip, Found, SourceOptions, find_clips
 from memofast.prepare.speech.voice import VoiceActivity, open_voice, runs
 from memofast.prepare.subtitles.sentences import SentenceRules

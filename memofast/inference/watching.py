@@ -56,7 +56,8 @@ class Utterance:
         """What was missing or odd, in words."""
         known, _, detail = (self.clip.problem or "").partition(": ")
         problems = [Problem(known, detail)] if known else []
-        return [_told(problem) for problem in problems + self.extracted.problems]
+        streams = [self.extracted.streams] if self.extracted.streams else []
+        return [_told(problem) for problem in problems + self.extracted.problems] + streams
 
 
 def _told(problem: Problem) -> str:

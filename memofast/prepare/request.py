@@ -15,6 +15,7 @@ from memofast.prepare.corpora import read_corpus
 from memofast.prepare.corpora.reading import Reading
 from memofast.prepare.faces.detection import check_finder
 from memofast.prepare.faces.extractors import FaceChoice, parse_face
+from memofast.prepare.media.streams import StreamChoice, parse_track
 from memofast.prepare.run.extraction import ExtractionOptions
 from memofast.prepare.run.pipeline import ENGINES, PrepareOptions, prepare
 from memofast.prepare.run.shards import Vocabulary
@@ -58,6 +59,8 @@ class Request:
     language: str | None
     script: str
     asr: str | None
+    audio_stream: str | None
+    video_stream: str | None
     voice: str
     speaker: str
     min_speech: float
@@ -85,6 +88,13 @@ class Request:
     @property
     def sentences(self) -> SentenceRules:
         return SentenceRules(self.min_seconds, self.max_seconds, script=self.script)
+
+    @property
+    def streams(self) -> StreamChoice:
+        """Which tracks of films are read. Raises: `MemofastError` for what names none."""
+        return StreamChoice(
+            parse_track(self.video_stream, "--video-stream"), parse_track(self.audio_stream, "--audio-stream")
+        )
 
     @property
     def vocabulary(self) -> Vocabulary | None:
@@ -158,6 +168,7 @@ def check(request: Request, choices: Choices) -> None:
         raise MemofastError(
             "--face-normalisation corpus is for --face denseface=FILE; other models have numbers of their own"
         )
+    _ = request.streams
     _one_of("--subtitles", request.subtitles, ("auto", "sidecar", "none"))
     _one_of("--speaker", request.speaker, ("active", "most-seen"))
     _one_of("--engine", request.engine, tuple(ENGINES))
@@ -271,6 +282,7 @@ def extraction_options(request: Request, choices: Choices, clips: list[Clip], co
         voice=choices.voice,
         speaker=request.speaker,
         device=choices.device,
+        streams=request.streams,
     )
 
 
@@ -286,4 +298,5 @@ def _with_transcripts(clips: list[Clip], request: Request, choices: Choices, con
         console,
         device=choices.device,
         threads=request.processes,
+        streams=request.streams,
     )

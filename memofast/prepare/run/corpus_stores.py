@@ -79,7 +79,7 @@ class CorpusStores:
             problems.append(Problem("no speech", f"somebody speaks in {result.spoken:.0%} of it"))
         elif not kept:
             problems.append(Problem("nothing usable"))
-        source = Source.of(clip, result.span, result.seconds)
+        source = Source.of(clip, result.span, result.seconds, result.streams)
         if not kept:
             result, tokens = Extracted(clip, spoken=result.spoken), Tokens()
         outcome = Outcome(clip.id, kept, len(tokens.ids), problems=problems, spoken=result.spoken, source=source)

@@ -15,27 +15,21 @@ from memofast.prepare.faces.extractors import FaceChoice, open_face
 from memofast.prepare.faces.mouths import MouthWatch
 from memofast.prepare.faces.speaking import Scores, active_speaker
 from memofast.prepare.faces.tracks import Seen, Track, main_persons, thumbnail
-from memofast.prepare.media.decoding import (
-    FRAMES_PER_SECOND,
-    SAMPLE_RATE,
-    Excerpt,
-    Frame,
-    Span,
-    UnreadableMedia,
-    decode,
-)
+from memofast.prepare.media.decoding import Frame, decode
+from memofast.prepare.media.excerpts import SAMPLE_RATE, Excerpt, Span, UnreadableMedia
+from memofast.prepare.media.streams import ANY_STREAM, QUIET, StreamChoice
+from memofast.prepare.run.lengths import length_problems, seconds_of
 from memofast.prepare.run.report import Problem
 from memofast.prepare.run.stopwatch import Stopwatch
 from memofast.prepare.sources.clips import Clip
+from memofast.prepare.speech.beginning import first_speech, speech_after
 from memofast.prepare.speech.extractors import SpeechChoice, open_speech
 from memofast.prepare.speech.rows import SHORTEST
 from memofast.prepare.speech.voice import EnergyVoice, open_voice
 from memofast.prepare.subtitles.offset import FEWEST_CUES, estimate_offset
 from memofast.prepare.subtitles.timings import Cue
 
-_UNEVEN = 1.0  # seconds by which lengths may differ
 _WINDOW = 60.0  # seconds of sound in memory while a film's subtitles are checked
-QUIET = 1e-3  # a sound that never exceeds this (-60 dB of full scale) is silence
 
 
 @dataclass(frozen=True)
@@ -43,7 +37,7 @@ class ExtractionOptions:
     """face None: no faces. max_seconds: what a clip holds beyond is cut. voice: a kind of voice activity, or `none`.
 
     speaker: whose face is taken, `active` (who speaks) or `most-seen`. device: of models, `cpu` or `cuda`. keep_sound:
-    what is extracted carries the sound that was heard.
+    what is extracted carries the sound that was heard. streams: which tracks of a file are read.
     """
 
     face: FaceChoice | None
@@ -54,6 +48,7 @@ class ExtractionOptions:
     speaker: str = "most-seen"
     device: str = "cpu"
     keep_sound: bool = False
+    streams: StreamChoice = ANY_STREAM
 
 
 @dataclass
@@ -103,6 +98,7 @@ class Extracted:
     speaker: scores of the person whose face was taken, where who speaks was asked. span, seconds: the piece of its
     files that was used, and how long what it holds is; None where nothing was decoded. person: whose face was taken;
     others: who else is seen in at least a fifth of the clip. heard: where `keep_sound` asked for it and there is sound.
+    streams: which tracks of its files were read, where that is not plain.
     """
 
     clip: Clip
@@ -116,6 +112,7 @@ class Extracted:
     person: Person | None = None
     others: list[Person] = field(default_factory=list)
     heard: Heard | None = None
+    streams: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,6 +154,7 @@ class Extraction:
                 file = _File(*self._aligned(clips), everybody)
                 wanted = [clip for clip in file.clips if clip.id in left]
                 for clip, excerpt in self.watch.timed("decoding", self._excerpts(wanted)):
+                    clip, excerpt = self._where_somebody_speaks(clip, excerpt)
                     del left[clip.id]
                     yield self._guarded(clip, excerpt, file)
         except Exception as error:
@@ -198,7 +196,7 @@ class Extraction:
         """Voice activity of a file to a minute after `last` seconds, window by window."""
         windows = [Span(start, start + _WINDOW) for start in np.arange(0.0, last + _WINDOW, _WINDOW)]
         speech = np.zeros(round((last + 2 * _WINDOW) / self.voice.hop), bool)
-        for index, excerpt in decode(file, windows, see=None):
+        for index, excerpt in decode(file, windows, see=None, streams=self.options.streams):
             if excerpt.sound is not None:
                 found = self.voice(excerpt.sound)
                 first = round(windows[index].start / self.voice.hop)
@@ -210,17 +208,30 @@ class Extraction:
         picture, sound = clips[0].picture, clips[0].sound
         see = self._look if picture and self.finder else None
         looks = {"see": see, "glance": self._glance if see and self.mouths else None}
+        streams = self.options.streams
         if picture == sound or see is None or not self.hears:
             file = picture if see and picture else sound
-            for index, excerpt in decode(file, spans, **looks, sound=self.hears):
+            for index, excerpt in decode(file, spans, **looks, sound=self.hears, streams=streams):
                 yield clips[index], excerpt
             return
-        heard = dict(decode(sound, spans, see=None)) if sound else {}
-        for index, excerpt in decode(picture, spans, **looks, sound=False):
+        heard = dict(decode(sound, spans, see=None, streams=streams)) if sound else {}
+        for index, excerpt in decode(picture, spans, **looks, sound=False, streams=streams):
             if index in heard:
-                excerpt.sound = heard[index].sound
-                excerpt.complete &= heard[index].complete
+                _add_heard(excerpt, heard[index])
             yield clips[index], excerpt
+
+    def _where_somebody_speaks(self, clip: Clip, excerpt: Excerpt) -> tuple[Clip, Excerpt]:
+        """A whole file that is cut, from where somebody speaks if nobody does in what would be used of it."""
+        whole = clip.start is None and clip.end is None and excerpt.goes_on and excerpt.sound is not None
+        if not whole or first_speech(excerpt.sound, self.voice) is not None:
+            return clip, excerpt
+        with self.watch("looking for speech"):
+            begin = speech_after(clip.sound, self.options.max_seconds, self.voice, self.options.streams)
+        if begin is None:
+            return clip, excerpt
+        ((clip, excerpt),) = self._excerpts([replace(clip, start=begin)])
+        excerpt.skipped = begin
+        return clip, excerpt
 
     def _look(self, frame: Frame) -> Seen:
         with self.watch("finding faces"):
@@ -241,14 +252,14 @@ class Extraction:
         return Span(start, min(end, start + self.options.max_seconds))
 
     def _rows(self, clip: Clip, excerpt: Excerpt, file: _File) -> Extracted:
-        seconds = 0.0 if excerpt.sound is None else len(excerpt.sound) / SAMPLE_RATE
-        extracted = Extracted(clip, span=self._span(clip), seconds=max([seconds, *excerpt.times[-1:]]))
-        self.watch.media += extracted.seconds
+        span = self._span(clip)
+        extracted = Extracted(clip, span=span, seconds=seconds_of(excerpt), streams=excerpt.streams)
+        self.watch.media += extracted.seconds or 0.0
         if not excerpt.complete:
-            extracted.problems.append(Problem("damaged", f"{clip.picture or clip.sound} breaks off or is damaged"))
-        extracted.problems += _lengths(extracted, excerpt)
-        if clip.end is not None and clip.end - (clip.start or 0.0) > self.options.max_seconds:
-            extracted.problems.append(Problem("cut", f"longer than {self.options.max_seconds:g} s"))
+            why = f": {excerpt.missing}" if excerpt.missing else ""
+            extracted.problems.append(Problem("damaged", f"{clip.picture or clip.sound} breaks off or is damaged{why}"))
+        extracted.problems += [Problem(reason, f"{detail}, in {clip.sound}") for reason, detail in excerpt.notes]
+        extracted.problems += length_problems(clip, span, excerpt, self.options.max_seconds)
         spoken = None
         if self.voice and excerpt.sound is not None:
             spoken = self._spoken(clip, excerpt.sound, file.speech)
@@ -345,15 +356,14 @@ def _failure(error: Exception, clip: Clip) -> Problem:
     return Problem("failed", f"{clip.picture or clip.sound}: {type(error).__name__}: {error}")
 
 
-def _lengths(extracted: Extracted, excerpt: Excerpt) -> Iterator[Problem]:
-    """What does not fit: a sentence longer than its film, picture and sound that end at different times."""
-    wanted = extracted.span.end - extracted.span.start
-    if excerpt.complete and math.isfinite(wanted) and extracted.clip.end and extracted.seconds < wanted - _UNEVEN:
-        yield Problem("beyond the end", f"{extracted.seconds:.1f} s of {wanted:.1f} s are there")
-    if excerpt.times and excerpt.sound is not None:
-        picture, sound = excerpt.times[-1] + 1 / FRAMES_PER_SECOND, len(excerpt.sound) / SAMPLE_RATE
-        if abs(picture - sound) > _UNEVEN:
-            yield Problem("uneven", f"{picture:.1f} s of picture, {sound:.1f} s of sound")
+def _add_heard(excerpt: Excerpt, heard: Excerpt) -> None:
+    """Sound of a file of its own, beside the picture."""
+    excerpt.sound, excerpt.read = heard.sound, excerpt.read or heard.read
+    excerpt.complete &= heard.complete
+    excerpt.missing = excerpt.missing or heard.missing
+    excerpt.goes_on |= heard.goes_on
+    excerpt.notes += heard.notes
+    excerpt.streams = "; ".join(filter(None, (excerpt.streams, heard.streams)))
 
 
 def by_file(clips: Iterable[Clip]) -> list[list[Clip]]:

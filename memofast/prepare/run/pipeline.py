@@ -208,6 +208,8 @@ def _settings(extraction: ExtractionOptions, pieces: WordPieces | None, options:
         "speech_functionals": functionals_name(extraction.speech.parts) or None,
         "voice": extraction.voice,
         "speaker": extraction.speaker,
+        "audio_stream": extraction.streams.sound,
+        "video_stream": extraction.streams.picture,
         "min_speech": options.min_speech,
         "corpus": options.corpus or None,
         "lexicon": len(pieces.lexicon.words) if pieces and pieces.lexicon else 0,

@@ -68,7 +68,9 @@ def _measure(
     bare = (Clip(clip.id, clip.picture, start=clip.start, end=clip.end) for clip in chosen)
     files = by_file(sorted(bare, key=lambda clip: clip.id))
     seconds = min(_SECONDS, extraction.max_seconds)
-    options = ExtractionOptions(FaceChoice("pixels"), extraction.yunet, parse_speech("none", None), seconds)
+    options = ExtractionOptions(
+        FaceChoice("pixels"), extraction.yunet, parse_speech("none", None), seconds, streams=extraction.streams
+    )
     sums = {"width": PixelSums.width, "columns": ("times", "confidence"), "dtype": "float32"}
     shutil.rmtree(shards, ignore_errors=True)  # of a run that was killed
     of_clip: dict[str, tuple[int, np.ndarray]] = {}

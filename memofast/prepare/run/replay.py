@@ -8,6 +8,7 @@ from pathlib import Path
 from memofast.errors import MemofastError
 from memofast.prepare.faces.detection import load_opencv
 from memofast.prepare.faces.extractors import FaceChoice
+from memofast.prepare.media.streams import StreamChoice
 from memofast.prepare.run.extraction import Extracted, Extraction, ExtractionOptions, by_file
 from memofast.prepare.run.report import Source
 from memofast.prepare.run.settings import read_settings
@@ -33,6 +34,7 @@ def open_replay(corpus: Path, yunet: Path | None, used: str) -> tuple[Extraction
         _voice_now(settings.get("voice") or "auto", notes),
         speaker=settings.get("speaker") or "most-seen",
         keep_sound=True,
+        streams=StreamChoice(settings.get("video_stream"), settings.get("audio_stream")),
     )
     extraction = Extraction(options)
     if extraction.finder and extraction.finder.name != used:

@@ -32,9 +32,11 @@ REASONS = {
     "doubtful subtitles": "the film's subtitles do not lie where somebody speaks; look at it",
     "no speech": "dropped: somebody speaks in less than --min-speech of it",
     "damaged": "the file breaks off; what could be decoded is used",
+    "joined": "recordings in one file, each with times of its own: the later ones follow the first",
     "beyond the end": "the film ends before the sentence does; what there is of it is used",
     "uneven": "picture and sound are of different length",
     "cut": "longer than --max-seconds; the rest is left out",
+    "longer than its words": "the file lasts far longer than its sentence would take; look at it",
     "too short": "less sound than one row needs",
     "no picture": "no frame in this piece",
     "no face": "no face found in any frame",
@@ -45,6 +47,9 @@ REASONS = {
     "no sound track": "the file has no sound",
     "silent": "the sound never exceeds -60 dB",
     "words cut": "the sentence is longer than 100 words; the rest of it is left out",
+    "out of phase": "the channels of the sound cancel each other; the loudest one is used",
+    "over full scale": "the sound was written on another scale; brought to a peak of 1",
+    "sound mended": "samples of the sound are no numbers; they are silent now",
     "no text": "no words; kept for its faces or speech",
     "nothing usable": "dropped: neither words nor faces nor speech",
 }
@@ -66,7 +71,7 @@ class Source:
 
     picture, sound: absolute paths, None for none. start, end: the piece of them that was used, in seconds from their
     start, after subtitles were moved; end None: to their end. seconds: length of what was decoded, None where nothing
-    was. text: what is said.
+    was. text: what is said. streams: which tracks of the files were read, where that is not plain.
     """
 
     picture: str | None = None
@@ -75,13 +80,14 @@ class Source:
     end: float | None = None
     seconds: float | None = None
     text: str | None = None
+    streams: str = ""
 
     @classmethod
-    def of(cls, clip: Clip, span: Span | None = None, seconds: float | None = None) -> "Source":
+    def of(cls, clip: Clip, span: Span | None = None, seconds: float | None = None, streams: str = "") -> "Source":
         """Source of a clip; the span, where one was decoded, stands above the clip's own times."""
         picture, sound = (path and str(path.absolute()) for path in (clip.picture, clip.sound))
         start, end = (span.start, span.end) if span else (clip.start or 0.0, clip.end)
-        return cls(picture, sound, start, None if end == math.inf else end, seconds, clip.text)
+        return cls(picture, sound, start, None if end == math.inf else end, seconds, clip.text, streams)
 
 
 @dataclass
@@ -150,8 +156,9 @@ class Journal:
 
 
 def write_report(path: Path, outcomes: list[Outcome], splits: dict[str, int], facts: dict) -> dict:
-    """Write `report.json` and return it: clips kept and dropped, rows, and per reason the count and every clip with its
-    detail. facts: further entries, as `left_out` and `notes` of the sources."""
+    """Write `report.json` and return it: clips kept and dropped, rows, per reason the count and every clip with its
+    detail, and per file which of several tracks were read. facts: further entries, as `left_out` and `notes` of the
+    sources."""
     listed: dict[str, list] = defaultdict(list)
     for outcome in outcomes:
         for problem in outcome.problems:
@@ -166,6 +173,9 @@ def write_report(path: Path, outcomes: list[Outcome], splits: dict[str, int], fa
         "splits": splits,
         "spoken": {o.id: round(o.spoken, 3) for o in kept if o.spoken is not None},
         "speaker": {o.id: asdict(o.speaker) for o in kept if o.speaker},
+        "streams": {
+            o.source.picture or o.source.sound: o.source.streams for o in outcomes if o.source and o.source.streams
+        },
         "problems": {
             reason: {"count": len(listed[reason]), "clips": listed[reason]} for reason in REASONS if reason in listed
         },
@@ -193,6 +203,8 @@ def print_report(report: dict, console: Console) -> None:
         for reason, listed in missed.items():
             files.add_row(reason, str(listed["count"]), LEFT_OUT[reason])
         console.print(files)
+    if streams := report["streams"]:
+        console.print(f"streams: {len(streams)} files have several tracks or odd ones; report.json says what was read")
     if report["problems"]:
         problems = Table(title="problems", title_justify="left")
         problems.add_column("reason")

@@ -20,7 +20,9 @@ from memofast.errors import MemofastError
 from memofast.files import write_json
 from memofast.model.folder import refuse_untrusted
 from memofast.prepare.choices import Kind, parse_choice
-from memofast.prepare.media.decoding import SAMPLE_RATE, Span, UnreadableMedia, decode
+from memofast.prepare.media.decoding import decode
+from memofast.prepare.media.excerpts import SAMPLE_RATE, Span, UnreadableMedia
+from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.sources.clips import Clip, sentence_clips
 from memofast.prepare.subtitles.sentences import SentenceRules, sentences_of
 from memofast.prepare.subtitles.timings import Cue
@@ -121,6 +123,7 @@ def add_transcripts(
     *,
     device: str = "cpu",
     threads: int = 0,
+    streams: StreamChoice = ANY_STREAM,
 ) -> list[Clip]:
     """The clips, those of files with sound and without any text replaced by what is said in them.
 
@@ -135,30 +138,31 @@ def add_transcripts(
     recogniser = None
     heard: dict[Path, Transcript] = {}
     for file in track(silent, "listening", console=console):
-        path = out / f"{_name(file, choice)}.json"
+        path = out / f"{_name(file, choice, streams)}.json"
         if not path.is_file():
             recogniser = recogniser or Recogniser(choice, device, threads)
-            _write(path, file, recogniser)
+            _write(path, file, recogniser, streams)
         heard[file] = _read(path)
     return [new for clip in clips for new in (_cut(clip, heard[clip.sound], rules) if clip.sound in heard else [clip])]
 
 
-def _name(file: Path, choice: AsrChoice) -> str:
-    """A transcript belongs to a path, its size, and a choice of model."""
+def _name(file: Path, choice: AsrChoice, streams: StreamChoice) -> str:
+    """A transcript belongs to a path, its size, and a choice of model and of the track."""
     size = file.stat().st_size if file.is_file() else 0
-    named = f"{file.absolute()}\n{size}\n{choice}".encode("utf-8", "surrogateescape")
+    track = f"\n{streams.sound}" if streams.sound else ""
+    named = f"{file.absolute()}\n{size}\n{choice}{track}".encode("utf-8", "surrogateescape")
     stem = file.stem.encode("utf-8", "surrogateescape")[:_NAMED].decode("utf-8", "ignore")
     return f"{stem}-{hashlib.blake2b(named, digest_size=6).hexdigest()}"
 
 
-def _write(path: Path, file: Path, recogniser: Recogniser) -> None:
+def _write(path: Path, file: Path, recogniser: Recogniser, streams: StreamChoice) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MemofastError(f"{path.parent} cannot be made ({error.strerror}); choose another --out") from error
     segments, seconds = [], 0.0
     try:
-        for sound, start in _stretches(file):
+        for sound, start in _stretches(file, streams):
             segments += recogniser(sound, start)
             seconds = start + len(sound) / SAMPLE_RATE
     except UnreadableMedia:
@@ -175,12 +179,14 @@ def _read(path: Path) -> Transcript:
         raise MemofastError(f"{path} is not a transcript ({error}); delete it and run again") from error
 
 
-def _stretches(file: Path) -> Iterator[tuple[np.ndarray, float]]:
+def _stretches(file: Path, streams: StreamChoice) -> Iterator[tuple[np.ndarray, float]]:
     """The sound of a file in stretches of some minutes, cut where it is quiet, and where each begins in seconds."""
     waiting, begin = np.zeros(0, np.float32), 0.0
     for start in count(0.0, 20 * _DECODED):
         spans = [Span(start + n * _DECODED, start + (n + 1) * _DECODED) for n in range(20)]
-        excerpts = [excerpt for _, excerpt in sorted(decode(file, spans, see=None), key=lambda pair: pair[0])]
+        excerpts = [
+            excerpt for _, excerpt in sorted(decode(file, spans, see=None, streams=streams), key=lambda pair: pair[0])
+        ]
         for excerpt in excerpts:
             if excerpt.sound is None or not len(excerpt.sound):
                 if len(waiting):

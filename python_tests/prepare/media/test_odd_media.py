@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from films import Tone, pitch, write_film
 from media import write_clip
 from tiny_models import save_vit
 
@@ -12,6 +13,8 @@ from memofast.cli import run
 from memofast.prepare.command import main
 from memofast.prepare.faces.detection import MOST_FACES, YuNet
 from memofast.prepare.media.decoding import Span, decode
+from memofast.prepare.run.replay import open_replay, replay
+from memofast.prepare.run.report import Source
 from memofast.store import FeatureStore, TextStore
 
 pytest.importorskip("cv2")
@@ -109,3 +112,48 @@ def test_real_oddities(real_data, tmp_path, prepared):
     crowd = video / "facenet" / "video.mp4"
     ((_, excerpt),) = decode(crowd, [Span(0, 1)], see=lambda frame: len(finder(frame.picture())), sound=False)
     assert 2 < np.mean(excerpt.seen) <= MOST_FACES
+
+
+def test_tracks_that_were_chosen_are_in_the_report(tmp_path, prepared):
+    films = tmp_path / "films"
+    tones = Tone(2000, title="Commentary", language="fra"), Tone(700, language="eng")
+    write_film(films / "two.mkv", *tones)
+    write_film(films / "one.mkv", Tone(900))
+    report, out = prepared(films)
+    ((file, told),) = report["streams"].items()
+    assert file.endswith("two.mkv") and told.startswith("sound track 2 (eng aac") and "not 1 (fra Commentary" in told
+    assert json.loads((out / "prepare.json").read_text())["audio_stream"] is None
+    (found,) = replay(open_replay(out, None, "")[0], {"two": Source(sound=str(films / "two.mkv"))})
+    assert pitch(found.heard.wave) == pytest.approx(700, abs=2)
+
+
+def test_tracks_are_asked_for_by_the_command(tmp_path, prepared):
+    films = tmp_path / "films"
+    write_film(films / "two.mkv", Tone(2000, title="Commentary"), Tone(700))
+    write_film(films / "one.mkv", Tone(900))
+    report, out = prepared(films, "--audio-stream", 1)
+    assert report["streams"][str(films / "two.mkv")].startswith("sound track 1 (Commentary aac")
+    (found,) = replay(open_replay(out, None, "")[0], {"two": Source(sound=str(films / "two.mkv"))})
+    assert pitch(found.heard.wave) == pytest.approx(2000, abs=2)
+    assert report["kept"] == 2
+
+
+def test_a_track_that_is_missing_spoils_its_own_file_alone(tmp_path, prepared):
+    films = tmp_path / "films"
+    write_film(films / "two.mkv", Tone(2000), Tone(700))
+    write_film(films / "one.mkv", Tone(900))
+    report, _ = prepared(films, "--audio-stream", 2)
+    assert [clip["id"] for clip in report["problems"]["failed"]["clips"]] == ["one"]
+    assert "one.mkv has no sound track '2', but 1: aac" in report["problems"]["failed"]["clips"][0]["detail"]
+    assert report["kept"] == 1
+
+
+def test_sentences_alone_are_not_beyond_the_end(tmp_path, prepared):
+    films = tmp_path / "films"
+    write_film(films / "film.mkv", Tone(seconds=9))
+    (films / "film.srt").write_text(cue(0.5, 2.0, "Red.") + cue(3, 5, "Blue.") + cue(20, 22, "Now."))
+    report, _ = prepared(films, "--speech", "none")
+    assert report["kept"] == 3
+    assert {reason: clips["clips"] for reason, clips in report["problems"].items()} == {
+        "beyond the end": [{"id": "film_0003", "detail": "0.0 s of 2.0 s are there"}]
+    }
