@@ -189,10 +189,11 @@ def sentences_of_clips(path: Path) -> Captions:
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError(f"a sentence of {clip!r} is no text")
             labels.append(label)
+            named = _named(label, clip)
             for id, text in zip(sentence_ids(clip, len(texts)), texts, strict=True):
                 if id in found.sentences:
                     raise ValueError(f"{id!r} is there twice, name one otherwise")
-                found.sentences[id] = text, None if label is None else str(label)
+                found.sentences[id] = text, named
                 found.clip_of[id] = clip
     except OSError as error:
         raise MemofastError(f"captions {path} cannot be read ({error.strerror}): check the path") from None
@@ -201,6 +202,13 @@ def sentences_of_clips(path: Path) -> Captions:
     labels = [label for label in labels if label is not None]
     numbered = any(isinstance(label, int) for label in labels) and all(str(label).isdecimal() for label in labels)
     return replace(found, numbered=numbered)
+
+
+def _named(label: Any, clip: str) -> str | None:
+    """A class by its name or number; a number names all classes below it, so that a large one would make millions."""
+    if label is None or isinstance(label, str) or (type(label) is int and 0 <= label < _MOST_CLASSES):
+        return None if label is None else str(label)
+    raise ValueError(f"label {str(label)[:40]} of {clip!r} is no name and no number from 0 to {_MOST_CLASSES - 1}")
 
 
 def _classes_of(labels: Iterable[str | None], numbered: bool) -> list[str]:

@@ -73,7 +73,7 @@ def test_bombs_and_headers_are_counted_and_left_out(tmp_path):
     outcome = import_rows(folder, tmp_path / "v", ["sound", "wide", "bomb", "text", "objects"])
     assert outcome.taken == 1 and outcome.refused == {
         "unreadable (ArraysTooLarge)": [str(faces / "wide.npz"), str(faces / "bomb.npz")],
-        "columns not numbers": [str(faces / "text.npz")],
+        "columns that are no numbers": [str(faces / "text.npz")],
         "unreadable (ValueError)": [str(faces / "objects.npz")],
     }
     assert FeatureStore.open(tmp_path / "v").read("sound")["rows"].tolist() == [[0, 1], [4, 5]]
