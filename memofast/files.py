@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -100,4 +101,19 @@ def refuse_pointer(path: Path) -> None:
         raise MemofastError(
             f"{path} is a Git LFS pointer, not the file {stands_for}that it stands for; run `git lfs pull` in its "
             "folder or download the file itself"
+        )
+
+
+def refuse_bomb(path: Path) -> None:
+    """For files of torch, which never compresses. Raises: `MemofastError` where `path` is a zip archive whose parts
+    declare more bytes than the file has."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            declared = sum(part.file_size for part in archive.infolist())
+        size = path.stat().st_size
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):
+        return  # another kind of file; who opens it says so
+    if declared > size:
+        raise MemofastError(
+            f"{path} has {size} bytes and unpacks to {declared}, which torch never writes; get the file from its source"
         )

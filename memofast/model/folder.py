@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from memofast.errors import MemofastError
-from memofast.files import NestedTooDeeply, read_json, refuse_pointer
+from memofast.files import NestedTooDeeply, read_json, refuse_bomb, refuse_pointer
 
+_OF_TORCH = {".bin", ".pt", ".pth"}
 _POINTERS_UP_TO = 1024  # bytes of a Git LFS pointer
 
 
@@ -17,13 +18,15 @@ def refuse_untrusted(folder: Path) -> None:
     """Look at a model's folder before any library does.
 
     Raises: `MemofastError` where a configuration names Python code to run (`auto_map`), or is nested too deeply to be
-    read, or a Git LFS pointer lies in place of a file.
+    read, or a file is a Git LFS pointer, or weights unpack to more than they have.
     """
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not path.is_file():
             continue
         if path.stat().st_size <= _POINTERS_UP_TO:
             refuse_pointer(path)
+        if path.suffix in _OF_TORCH:
+            refuse_bomb(path)
         if path.name.endswith("config.json"):
             try:
                 contents = read_json(path)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memofast.errors import MemofastError
-from memofast.files import refuse_pointer
+from memofast.files import refuse_bomb, refuse_pointer
 from memofast.ops import faults
 
 OBJECTIVES = "objectives.safetensors"
@@ -94,6 +94,7 @@ class Checkpoints:
         folder = self.path(step)
         for name in ("model.safetensors", OBJECTIVES, "optimizer.pt"):
             refuse_pointer(folder / name)
+        refuse_bomb(folder / "optimizer.pt")
         try:
             weights = load_file(folder / "model.safetensors")
             objectives = load_file(folder / OBJECTIVES) if (folder / OBJECTIVES).is_file() else {}

@@ -1,8 +1,10 @@
 """Folders of models that would run code of their own, or hold pointers in place of weights."""
 
 import json
+import zipfile
 
 import pytest
+import torch
 
 from memofast.errors import MemofastError
 from memofast.model.families import open_emotion_model
@@ -67,3 +69,18 @@ def test_a_state_of_the_original_that_is_a_pointer(tmp_path):
 def test_whole_models_are_asked_for_without_their_code(tmp_path):
     options, _ = load_whole(lambda **options: (options, {"missing_keys": [], "mismatched_keys": []}), tmp_path)
     assert options["trust_remote_code"] is False
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_weights_that_unpack_to_more_than_they_have(folder, method):
+    whole, path = folder / "whole.pt", folder / "pytorch_model.bin"
+    torch.save({"embeddings.word.weight": torch.zeros(50_000)}, whole)
+    with zipfile.ZipFile(whole) as read, zipfile.ZipFile(path, "w", method) as write:
+        for name in read.namelist():
+            write.writestr(name, read.read(name))
+    whole.unlink()
+    if method == zipfile.ZIP_STORED:
+        return refuse_untrusted(folder)
+    for opened, given in ((refuse_untrusted, folder), (MemoBertForPreTraining.from_original, path)):
+        with pytest.raises(MemofastError, match=r"pytorch_model.bin has \d+ bytes and unpacks to 20\d{4}, which torch"):
+            opened(given)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from memofast.errors import MemofastError
-from memofast.files import read_json, refuse_pointer
+from memofast.files import read_json, refuse_bomb, refuse_pointer
 from memofast.model.folder import refuse_untrusted
 
 _EMBEDDINGS = {
@@ -258,6 +258,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     refuse_pointer(path)
+    refuse_bomb(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:

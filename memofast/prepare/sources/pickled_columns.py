@@ -13,14 +13,15 @@ _DEEPEST = 8
 
 
 def rectangle(values: Any, what: str) -> np.ndarray:
-    """An array of numbers, as it stands where it is one, else of lists of one shape.
+    """An array of numbers [N, ...], as it stands where it is one, else of lists of one shape.
 
-    Raises: `MemofastError` for text, objects, lists of several shapes and too many numbers.
+    Raises: `MemofastError` for text, objects, a single number, lists of several shapes and too many numbers.
     """
+    single = not values.ndim if isinstance(values, np.ndarray) else not isinstance(values, list | tuple)
+    if single or _has_text(values):
+        raise MemofastError(f"{what} are not numbers of one shape")
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
         return values
-    if _has_text(values):
-        raise MemofastError(f"{what} are not numbers of one shape")
     return numbers(values, what)
 
 
