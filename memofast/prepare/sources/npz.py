@@ -188,7 +188,7 @@ def sentences_of_clips(path: Path) -> Captions:
             texts = [texts] if isinstance(texts, str) else list(texts)
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError(f"a sentence of {clip!r} is no text")
-            labels.append(label)
+            labels.append(_label(label, clip))
             for id, text in zip(sentence_ids(clip, len(texts)), texts, strict=True):
                 if id in found.sentences:
                     raise ValueError(f"{id!r} is there twice, name one otherwise")
@@ -201,6 +201,13 @@ def sentences_of_clips(path: Path) -> Captions:
     labels = [label for label in labels if label is not None]
     numbered = any(isinstance(label, int) for label in labels) and all(str(label).isdecimal() for label in labels)
     return replace(found, numbered=numbered)
+
+
+def _label(label: Any, id: str) -> Any:
+    """A class by its name or number; a number names all classes below it, so that a large one would make millions."""
+    if label is None or isinstance(label, str) or (type(label) is int and 0 <= label < _MOST_CLASSES):
+        return label
+    raise ValueError(f"label {str(label)[:40]} of {id!r} is no name and no number from 0 to {_MOST_CLASSES - 1}")
 
 
 def _classes_of(labels: Iterable[str | None], numbered: bool) -> list[str]:
