@@ -66,7 +66,8 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
     if asked.html:
         from memofast.inference.page import page_of
 
-        replace_file(asked.out / PAGE, page_of(results.rows, shown, predictor, asked.source).encode())
+        page = page_of(results.rows, shown, predictor, asked.source)
+        replace_file(asked.out / PAGE, page.encode("utf-8", "backslashreplace"))  # paths may be no UTF-8
     _tell(results, asked, console)
     return results.rows
 

@@ -69,7 +69,7 @@ class Results:
     def finish(self) -> None:
         """Write `predictions.jsonl` and `predictions.csv`, each as a whole."""
         replace_file(self.folder / ROWS, "".join(map(json_line, self.rows)).encode())
-        replace_file(self.folder / TABLE, table_of(self.rows, self.classes).encode())
+        replace_file(self.folder / TABLE, table_of(self.rows, self.classes).encode("utf-8", "backslashreplace"))
         self._file.close()
         (self.folder / UNFINISHED).unlink()
 

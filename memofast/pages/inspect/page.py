@@ -30,7 +30,7 @@ def write_page(corpus: Corpus, page: Path, samples: int = 3, seed: int = 0, yune
     """
     if not page.absolute().parent.is_dir():
         raise MemofastError(f"no folder {page.parent} for the page; make it or choose another")
-    html = render(gather(corpus, samples, seed, yunet)).encode()
+    html = render(gather(corpus, samples, seed, yunet)).encode("utf-8", "backslashreplace")  # paths may be no UTF-8
     replace_file(page, html)
     return len(html)
 

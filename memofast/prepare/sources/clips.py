@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from memofast.errors import MemofastError
-from memofast.prepare.sources.folders import LeftOut, counted, is_regular, left_out, one_line, walk
+from memofast.prepare.sources.folders import AUDIO, VIDEO, LeftOut, counted, is_regular, left_out, one_line, walk
 from memofast.prepare.sources.sidecars import Sidecar, choose, pair
 from memofast.prepare.sources.table import TABLES, Columns, read_table
 from memofast.prepare.subtitles.sentences import SentenceRules, sentences_of
@@ -18,14 +18,6 @@ from memofast.prepare.subtitles.streams import CARRIERS, stream_cues
 from memofast.prepare.subtitles.timings import SIDECARS, Cue, clean_sentence, parse_seconds
 from memofast.store.writer import id_fault
 
-VIDEO = {
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".f4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".m2t",
-    ".vob", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".mxf", ".divx",
-}  # fmt: skip
-AUDIO = {
-    ".wav", ".flac", ".mp3", ".mp2", ".m4a", ".aac", ".ac3", ".ogg", ".oga", ".opus", ".spx", ".wma", ".mka", ".aif",
-    ".aiff", ".aifc", ".au", ".caf", ".amr",
-}  # fmt: skip
 _OTHERS = {
     "subtitles not read": {".smi", ".sami", ".ttml", ".dfxp", ".lrc", ".idx", ".sup", ".stl", ".scc", ".usf", ".mpl"},
     "table": TABLES - {".txt"},

@@ -8,6 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+VIDEO = {
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".f4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".m2t",
+    ".vob", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".mxf", ".divx",
+}  # fmt: skip
+AUDIO = {
+    ".wav", ".flac", ".mp3", ".mp2", ".m4a", ".aac", ".ac3", ".ogg", ".oga", ".opus", ".spx", ".wma", ".mka", ".aif",
+    ".aiff", ".aifc", ".au", ".caf", ".amr",
+}  # fmt: skip
 LEFT_OUT = {
     "unknown suffix": "neither media nor subtitles, by its name",
     "subtitles not read": "subtitles of a kind that is not read; convert them to .srt",

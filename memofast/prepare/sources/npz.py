@@ -3,6 +3,7 @@
 Source of the file formats and filter rules: MEmoBERT's data preparation.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +14,7 @@ import numpy as np
 
 from memofast.data.corpus import Corpus, sample_key, write_corpus
 from memofast.errors import MemofastError
-from memofast.files import parse_json, read_json, write_json
-from memofast.npz import npz_arrays
+from memofast.files import write_json
 from memofast.prepare.sources.folders import is_regular, one_line
 from memofast.prepare.sources.spellings import label_notes
 from memofast.prepare.sources.table import once_each, sentence_ids
@@ -25,7 +25,6 @@ from memofast.store.writer import FeatureWriter, id_fault
 
 FER_PLUS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
 _MOST_WORDS = 100
-_MOST_BYTES = 1 << 29  # of the arrays of one file
 _MOST_CLASSES = 1 << 16
 
 
@@ -68,7 +67,10 @@ def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> 
     Raises: `ValueError` saying what is wrong with the file.
     """
     try:
-        values = npz_arrays(path, ("features", "confidence", "soft_labels", "frame_idxs"), _MOST_BYTES)
+        with np.load(path) as file:
+            values = {
+                name: file[name] for name in ("features", "confidence", "soft_labels", "frame_idxs") if name in file
+            }
     except Exception as error:  # whatever zip, zlib and NumPy say of damaged files
         raise ValueError(f"unreadable ({type(error).__name__})") from error
     if "features" not in values:
@@ -179,21 +181,18 @@ def sentences_of_clips(path: Path) -> Captions:
     """Sentences of `{id: [sentence]}` or `{id: {"txt": [sentence], "label": int or str}}`; of several sentences of a
     clip each is a sample, `id#1`, `id#2` and so on. Labels become text, so that 1 and "1" are one; NaN is none."""
     try:
-        entries = parse_json(
-            path.read_text(encoding="utf-8"), object_pairs_hook=once_each, parse_constant=lambda name: None
-        )
+        entries = json.loads(path.read_text(), object_pairs_hook=once_each, parse_constant=lambda name: None)
         found, labels = Captions(), []
         for clip, entry in entries.items():
             texts, label = (entry["txt"], entry.get("label")) if isinstance(entry, dict) else (entry, None)
             texts = [texts] if isinstance(texts, str) else list(texts)
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError(f"a sentence of {clip!r} is no text")
-            labels.append(label)
-            named = _named(label, clip)
+            labels.append(_label(label, clip))
             for id, text in zip(sentence_ids(clip, len(texts)), texts, strict=True):
                 if id in found.sentences:
                     raise ValueError(f"{id!r} is there twice, name one otherwise")
-                found.sentences[id] = text, named
+                found.sentences[id] = text, None if label is None else str(label)
                 found.clip_of[id] = clip
     except OSError as error:
         raise MemofastError(f"captions {path} cannot be read ({error.strerror}): check the path") from None
@@ -204,11 +203,11 @@ def sentences_of_clips(path: Path) -> Captions:
     return replace(found, numbered=numbered)
 
 
-def _named(label: Any, clip: str) -> str | None:
+def _label(label: Any, id: str) -> Any:
     """A class by its name or number; a number names all classes below it, so that a large one would make millions."""
     if label is None or isinstance(label, str) or (type(label) is int and 0 <= label < _MOST_CLASSES):
-        return None if label is None else str(label)
-    raise ValueError(f"label {str(label)[:40]} of {clip!r} is no name and no number from 0 to {_MOST_CLASSES - 1}")
+        return label
+    raise ValueError(f"label {str(label)[:40]} of {id!r} is no name and no number from 0 to {_MOST_CLASSES - 1}")
 
 
 def _classes_of(labels: Iterable[str | None], numbered: bool) -> list[str]:
@@ -278,7 +277,7 @@ def _splits(
         parts = {"train": [id for id in ids if clip_of[id] not in chosen], "validation": held}
         return {split: part for split, part in parts.items() if part}, []
     try:
-        wanted = read_json(splits)
+        wanted = json.loads(splits.read_text())
     except (OSError, ValueError) as error:
         raise MemofastError(f"splits {splits} cannot be read ({error}): give a JSON file {{split: [ids]}}") from None
     there, said_in = set(ids), {}

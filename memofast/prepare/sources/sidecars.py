@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memofast.errors import MemofastError
-from memofast.prepare.sources.folders import LeftOut, left_out
+from memofast.prepare.sources.folders import AUDIO, VIDEO, LeftOut, left_out
 from memofast.prepare.subtitles.timings import SIDECARS, WORDS, Cue, read_cues
 
 # ISO 639-1, 639-2 and English names of the languages of most subtitles; others are compared as they are written
@@ -25,6 +25,7 @@ _LANGUAGES = (
 _SAME = {name: names.split()[0] for names in _LANGUAGES for name in names.split()}
 _TAG = re.compile(r"[a-z]{2,3}([-_][a-z0-9]{1,8})*")  # en, eng, en-US, zh_Hans
 _MARKS = {"sdh", "cc", "default", "orig", "original", "auto", "asr", "full", "captions", "subs", "subtitles"}
+_MARKS |= {suffix[1:] for suffix in VIDEO | AUDIO}  # film.mp4.srt
 _OF_PARTS = {"forced", "foreign", "signs", "songs"}
 
 

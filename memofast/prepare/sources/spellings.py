@@ -8,6 +8,7 @@ from memofast.prepare.sources.clips import Clip
 from memofast.prepare.sources.folders import one_line
 
 _NOTHING = {"nan", "NaN", "NAN", "null", "NULL", "None", "<NA>", "n/a", "N/A", "#N/A"}  # as programs write nothing
+_MOST = 5  # lines of a kind
 
 
 def spelling_notes(clips: Iterable[Clip]) -> list[str]:
@@ -37,6 +38,8 @@ def _notes(kind: str, counts: Counter[str]) -> list[str]:
         for names in alike.values()
         if len(names) > 1
     ]
+    if len(notes) > _MOST:
+        notes[_MOST:] = [f"{kind}s differ so in {len(notes) - _MOST} more sets"]
     if kind in ("label", "emotion"):
         notes += [
             f"{kind} {_listed([name], counts)} is taken for a class; leave the cell empty where there is none"

@@ -32,7 +32,8 @@ def parse_fractions(given: list[str]) -> dict[str, float]:
 def check_split_names(names: Iterable[str]) -> None:
     """Raises MemofastError for a split that no file can be named after."""
     for name in names:
-        if name.startswith(".") or len(name.encode()) > _LONGEST_NAME or not _PLAIN.fullmatch(name):
+        size = len(name.encode("utf-8", "surrogatepass"))
+        if name.startswith(".") or size > _LONGEST_NAME or not _PLAIN.fullmatch(name):
             raise MemofastError(f"split {name!r} cannot name a file; use letters, digits, spaces, - and _")
 
 
@@ -74,4 +75,5 @@ def draw_split(name: str, fractions: Mapping[str, float]) -> str:
 
 def hash_share(name: str) -> float:
     """A number in [0, 1) that never changes: BLAKE2b-64 of the name, little-endian."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") / 2**64
+    named = name.encode("utf-8", "surrogateescape")  # a path may be no UTF-8
+    return int.from_bytes(hashlib.blake2b(named, digest_size=8).digest(), "little") / 2**64

@@ -170,8 +170,8 @@ def csv_cells(path: Path, text: str, delimiter: str) -> tuple[list[tuple[int, li
             f"{path}, line {error.line}: {error.reason}; close the quote, and double quotes inside a quoted cell"
         ) from error
     joined = _joined(rows, lines, width, 2 if delimiter == "\t" else 3)
-    if joined and even and delimiter == "\t":
-        return lines, [_literal(path, joined[0])]
+    if even and delimiter == "\t" and (short := joined + [number for number, cells in rows if len(cells) < width]):
+        return lines, [_literal(path, min(short))]
     return rows, [
         f"{path}: the quoted cell that begins in line {number} goes over lines that look like rows; close its quote if "
         "it should end before"

@@ -10,6 +10,7 @@ from media import write_clip
 
 from memofast.data.corpus import Corpus
 from memofast.errors import MemofastError
+from memofast.pages.inspect.page import write_page
 from memofast.prepare.sources.clips import SourceOptions, find_clips
 from memofast.prepare.sources.folders import LEFT_OUT, is_regular, one_line, walk
 
@@ -142,9 +143,11 @@ def test_a_folder_whose_own_name_is_no_utf8(tmp_path, monkeypatch):
     write_clip(tmp_path / "a.wav", 0.5, picture=False, codec="pcm_s16le")
     os.rename(tmp_path / "a.wav", os.path.join(folder, "a.wav"))
     out = tmp_path / "c"
-    assert prepare(monkeypatch, folder, "--out", out) == 0
+    assert prepare(monkeypatch, folder, "--out", out, "--split-by", "file") == 0
     (source,) = [json.loads(line)["source"] for line in (out / "progress.jsonl").read_text().split("\n") if line]
     assert source["sound"] == os.path.join(folder, "a.wav")
+    write_page(Corpus.open(out), tmp_path / "p.html", 1, 0, None)
+    assert "s\\udcff/a.wav" in (tmp_path / "p.html").read_text(encoding="utf-8")
 
 
 def test_rows_with_odd_ids_and_characters_are_lines_of_the_report(tmp_path):

@@ -34,6 +34,8 @@ def texts(found):
         ("Film.mp4", "FILM.EN.SRT"),
         ("film.2019.mp4", "film.2019.german.srt"),
         ("film.mp4", "film_eng.srt"),
+        ("film.mp4", "film.mp4.srt"),
+        ("film.mkv", "film.mkv.en.srt"),
         ("film.en.mp4", "film.en.srt"),
     ],
 )

@@ -69,6 +69,7 @@ OPEN = 'id\ttext\tlabel\n1\t"Hello he said\tjoy\n2\tGood bye\tanger\n3\tFine" th
         ("t.csv", OPEN.replace("\t", ";"), ['"Hello he said', "Good bye", 'Fine" then', "Last one"]),
         ("t.tsv", 'id\ttext\tlabel\n1\t"Hello\tjoy\n2\tBye"\tfear\n', ['"Hello', 'Bye"']),  # closed before a tab
         ("t.tsv", 'text\tlabel\n"Hello\tjoy\nBye"\tfear\n', ['"Hello', 'Bye"']),
+        ("t.tsv", 'id\ttext\tlabel\n1\t"Hello\tjoy"\n2\tBye\tfear\n', ['"Hello', "Bye"]),  # within a line
         ("t.tsv", 'id\ttext\n1\tred\n2\t"to the end\n', ["red", '"to the end']),
     ],
 )
@@ -173,6 +174,12 @@ def test_names_that_differ_in_case_or_number_form_are_told_with_counts():
         "groups 'A 1' (1), 'a  1' (1)",
     ]
     assert plain_form("1.50") == plain_form("1.5") != plain_form("1.5.0") and not spelling_notes([Clip("a", label="b")])
+
+
+def test_many_sets_of_names_are_counted():
+    notes = spelling_notes([Clip(f"{n}{form}", group=f"{n}{form}") for n in range(1, 9) for form in ("", ".0", ".00")])
+    assert len(notes) == 6 and notes[-1] == "groups differ so in 3 more sets"
+    assert notes[0].startswith("groups '1' (1), '1.0' (1), '1.00' (1) differ")
 
 
 def test_the_command_tells_in_report_and_on_screen(tmp_path, monkeypatch, capsys):
