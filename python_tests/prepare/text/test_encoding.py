@@ -64,7 +64,7 @@ def test_utf_8_with_strays_is_kept_and_told():
 
 @pytest.mark.parametrize(
     ("name", "encoding", "doubtful"),
-    [("film.srt", "cp1251", True), ("film.bg.srt", "cp1251", True), ("film.el.srt", "cp1253", False)],
+    [("film.srt", "cp1251", True), ("film.bg.srt", "cp1251", False), ("film.el.srt", "cp1253", False)],
 )
 def test_doubt_is_told_and_the_name_of_a_file_counts(tmp_path, name, encoding, doubtful):
     path = tmp_path / name
