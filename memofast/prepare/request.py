@@ -144,7 +144,8 @@ def prepare_as_asked(request: Request, console: Console) -> None:
         text_log=text_log,
     )
     extraction = extraction_options(request, choices, reading.clips, console)
-    clips = _with_transcripts(reading.clips, request, choices, console)
+    with text_log:
+        clips = _with_transcripts(reading.clips, request, choices, console)
     prepare(clips, request.folder, request.vocabulary, extraction, options, console)
 
 

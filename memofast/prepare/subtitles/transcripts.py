@@ -26,6 +26,7 @@ from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.sources.clips import Clip, sentence_clips
 from memofast.prepare.subtitles.sentences import SentenceRules, sentences_of
 from memofast.prepare.subtitles.timings import Cue
+from memofast.prepare.text.text_log import tell_file
 
 KINDS = {"faster-whisper": Kind("FOLDER", {"language": "a code such as en; default: by ear", "beam": "hypotheses, 5"})}
 TRANSCRIPTS = "transcripts"
@@ -213,6 +214,7 @@ def _cut(clip: Clip, heard: Transcript, rules: SentenceRules) -> list[Clip]:
         words = [word for segment in heard.segments for word in segment]
         said = "".join(word.text for word in words if start <= (word.start + word.end) / 2 < end).strip()
         return [replace(clip, text=said or None)]
+    tell_file(clip.sound)
     cues = [Cue(segment[0].start, segment[-1].end, "".join(w.text for w in segment)) for segment in heard.segments]
     cues = [replace(cue, text=cue.text.strip()) for cue in cues if cue.text.strip() and cue.end > cue.start]
     return sentence_clips(clip, *sentences_of(cues, rules)) or [clip]

@@ -27,7 +27,7 @@ _CLEAR = 0.1  # how much better the best reading is than any other where it is n
 _ODD = 0.25  # from which even the best reading is a guess
 _FEW = 4  # characters that say nothing about an encoding
 _FOR_HINT = 0.15  # what the language in a file's name counts
-_UNMATCHED = 0.15  # what it counts where charset-normalizer rules an encoding out
+_UNMATCHED = 0.05  # what it counts where charset-normalizer rules an encoding out
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,8 @@ def _ranked(sample: bytes, language: str | None) -> list[tuple[float, int, str, 
     chaos = {name: match.chaos for match in matched for name in match.could_be_from_charset}
     found = []
     for place, encoding in enumerate(ENCODINGS):
+        if encoding == "cp1258" and language != "vi":
+            continue  # it holds the letters of too many others
         text = sample.decode(encoding, "replace")
         lost = text.count("\ufffd") / max(1, sum(character > "\x7f" for character in text))
         if lost <= _LOST:

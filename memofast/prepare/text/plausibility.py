@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Container, Iterable
 from itertools import pairwise
 
 # letters beside a to z, by language; an encoding is right where one language has all that occur
@@ -26,13 +27,23 @@ _LATIN = {
     "lt": "ąčęėįšųūž",
     "lv": "āčēģīķļņšūž",
     "et": "äõöüšž",
-    "vi": "ăâđêôơưáàảãạéèíìóòúùý",
 }
-_CYRILLIC = set("абвгдеёжзийклмнопрстуфхцчшщъыьэюяіїєґўјљњћђџѓќѕ")
+_VIETNAMESE = "ăâđêôơưáàảãạéèíìóòúùýë"
+_EVERY = "абвгдежзиклмнопрстуфхцчш"
+_CYRILLIC = {
+    "ru": set(_EVERY + "ёйщъыьэюя"),
+    "uk": set(_EVERY + "йщьюяіїєґ"),
+    "be": set(_EVERY + "ёйыьэюяіў"),
+    "bg": set(_EVERY + "йщъьюя"),
+    "sr": set(_EVERY + "јљњћђџ"),
+    "mk": set(_EVERY + "јљњџѓќѕ"),
+}
 _VOWELS = set("аеёиоуыэюяіїєў")
 _FINALS = set("ךםןףץ")
 _WORD = re.compile(r"[^\W\d_]+(?:[^\s\x00-\x7f][^\W\d_]*)*")
 _EDGES = set("\u2018\u2019\u201c\u201d\u201e\u201a\u00ab\u00bb\u2013\u2014\u2026\u2022\u00a0\u00b7\u00ad¡¿°ªº€£©®™№")
+_MANY_LIKE_KANA = 0.4  # share of characters; Chinese has half of it
+_MANY = 8  # characters of which in Chinese some stand behind the first three quarters
 _AMID_LATIN = re.compile(r"(?<=[A-Za-z])[^\x00-\x7f]")  # an accented letter that was read as one of two bytes
 CHINESE = {"gb18030": ((0xB0, 0xD7), (0xD8, 0xF7)), "big5": ((0xA4, 0xC6), (0xC9, 0xF9))}  # common, less common
 
@@ -44,12 +55,16 @@ def oddity(text: str, encoding: str) -> float:
         return 0.0
     if encoding in CHINESE:
         odd = 1 - sum(_chinese(character, encoding) for character in foreign) / len(foreign)
+        if encoding == "gb18030" and len(foreign) >= _MANY and all(map(_like_hangul, foreign)):
+            odd += 0.3
+        if encoding == "big5" and sum(map(_like_kana, foreign)) > _MANY_LIKE_KANA * len(foreign):
+            odd += 0.3
     elif encoding in ("cp932", "euc_jp"):
         odd = _japanese(foreign)
     elif encoding == "cp949":
         odd = 1 - sum(_korean(character) for character in foreign) / len(foreign)
     else:
-        return _alphabetic(text, foreign)
+        return _alphabetic(text, foreign, encoding)
     return min(1.0, odd + 0.5 * (len(_AMID_LATIN.findall(text)) > len(foreign) / 2))
 
 
@@ -65,6 +80,16 @@ def _chinese(character: str, encoding: str) -> float:
     if rare <= code[0] <= rarest:
         return 0.3
     return 0.9 if unicodedata.category(character)[0] in "PS" or "\uff01" <= character <= "\uff5e" else 0.1
+
+
+def _like_hangul(character: str) -> bool:
+    """Whether it stands in GB 2312 where Korean has its syllables in EUC-KR, or is no word."""
+    return unicodedata.category(character)[0] != "L" or 0xB0 <= character.encode("gb18030")[0] <= 0xC8
+
+
+def _like_kana(character: str) -> bool:
+    """Whether it stands in Big5 where Japanese has its kana in EUC-JP."""
+    return character.encode("big5", "replace")[0] == 0xA4
 
 
 def _japanese(foreign: list[str]) -> float:
@@ -92,7 +117,7 @@ def _korean(character: str) -> float:
     return 0.9 if unicodedata.category(character)[0] in "PS" else 0.1
 
 
-def _alphabetic(text: str, foreign: list[str]) -> float:
+def _alphabetic(text: str, foreign: list[str], encoding: str) -> float:
     capitals = False
     bad = 0.0
     letters: list[str] = []
@@ -114,10 +139,13 @@ def _alphabetic(text: str, foreign: list[str]) -> float:
         return min(1.0, bad / len(foreign))
     marks = sum(unicodedata.category(character)[0] == "M" for character in foreign)
     if scripts == {"LATIN"}:
-        bad += _foreign_to_every_language(letters)
+        lower = [letter.lower()[0] for letter in letters]  # of İ it is an i with a dot
+        bad += _foreign_to_all(
+            [letter for letter in lower if letter > "\x7f"], [_VIETNAMESE] if encoding == "cp1258" else _LATIN.values()
+        )
     elif scripts == {"CYRILLIC"}:
         lower = [letter.lower() for letter in letters]
-        bad += sum(letter not in _CYRILLIC for letter in lower)
+        bad += _foreign_to_all(lower, _CYRILLIC.values())
         vowels = sum(letter in _VOWELS for letter in lower) / len(lower)
         shouted = sum(letter.isupper() for letter in letters) > 0.8 * len(letters)
         bad += len(letters) * (0.3 * (not 0.25 <= vowels <= 0.6) + 0.2 * (not capitals) + 0.1 * shouted)
@@ -150,7 +178,6 @@ def _odd_case(word: str) -> bool:
     return any(b.isupper() and a.islower() for a, b in pairwise(cased))
 
 
-def _foreign_to_every_language(letters: list[str]) -> float:
-    """How many letters the language that fits best lacks, and a little for every one it seldom needs."""
-    lower = [letter.lower() for letter in letters]
-    return min(sum(letter not in alphabet for letter in lower) for alphabet in _LATIN.values())
+def _foreign_to_all(letters: list[str], alphabets: Iterable[Container[str]]) -> int:
+    """How many letters the language that fits best lacks."""
+    return min(sum(letter not in alphabet for letter in letters) for alphabet in alphabets)

@@ -13,6 +13,8 @@ PLAIN = "1\n00:00:01,000 --> 00:00:02,500\nGo\non\n\n2\n00:00:03,000 --> 00:00:0
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r", "\r\r\n"])
 def test_every_line_end(ends):
     assert subtitle_cues(PLAIN.replace("\n", ends)) == [A, B]
+    named = "WEBVTT\n\n" + PLAIN.replace("2\n00", "second\n00").replace(",", ".")
+    assert subtitle_cues(named.replace("\n", ends)) == [A, B]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from memofast.prepare.text.text_log import TextLog
         "You are my #1 fan and I am your #2.",
         "C# and F# minor",
         "#1 in C#",
+        "#MeToo is in C#",
         "Meet me at 10:30: I wait.",
         "It is so: I go.",
         "WARNING: Do not enter.",

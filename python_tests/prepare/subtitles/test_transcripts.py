@@ -11,7 +11,16 @@ from memofast.data.corpus import Corpus
 from memofast.errors import MemofastError
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.subtitles.sentences import SentenceRules
-from memofast.prepare.subtitles.transcripts import AsrChoice, Recogniser, add_transcripts, parse_asr
+from memofast.prepare.subtitles.transcripts import (
+    AsrChoice,
+    Recogniser,
+    Transcript,
+    Word,
+    _cut,
+    add_transcripts,
+    parse_asr,
+)
+from memofast.prepare.text.text_log import TextLog
 
 pytest.importorskip("faster_whisper", reason="faster-whisper is not installed")
 from tiny_whisper import SAYS, write_whisper
@@ -97,6 +106,15 @@ def test_long_sounds_are_cut_where_it_is_quiet():
     sound = np.ones(16_000 * 300, np.float32)
     sound[16_000 * 290 : 16_000 * 291] = 0
     assert 290 <= transcripts._quietest(sound) / 16_000 <= 291
+
+
+def test_what_a_recogniser_hears_and_nobody_says_is_told(tmp_path):
+    film = Clip("film", sound=tmp_path / "film.wav")
+    segments = [[Word(1.0, 2.5, " [Music]", 0.9)], [Word(3.0, 5.0, " It is #1.", 0.9)]]
+    with TextLog() as log:
+        (clip,) = _cut(film, Transcript(60.0, segments), SentenceRules())
+    assert (clip.text, clip.start) == ("It is #1.", 3.0)
+    assert log.samples["description"] == [{"file": str(film.sound), "text": "[Music]"}]
 
 
 def run_here(monkeypatch, *arguments):

@@ -44,6 +44,7 @@ SETTINGS = {
     "accents": {"tokenizer_config.json": {"strip_accents": False}},
     "whole": {"tokenizer_config.json": {"tokenize_chinese_chars": False}},
     "special": {"special_tokens_map.json": {"additional_special_tokens": ["[NAME]"]}},
+    "known": {"special_tokens_map.json": {"additional_special_tokens": ["york"]}},
     "added": {"added_tokens.json": {"new york": len(CASED)}},
     "listed": {"tokenizer_config.json": {"added_tokens_decoder": {str(len(CASED)): {"content": "<emo>"}}}},
 }
