@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-import av
 import numpy as np
 
 from memofast.errors import MemofastError
-from memofast.prepare.media.decoding import decode
+from memofast.prepare.media.decoding import decode, length_of
 from memofast.prepare.media.excerpts import SAMPLE_RATE, Span, UnreadableMedia
 from memofast.prepare.media.streams import QUIET
 from memofast.prepare.sources.clips import Clip, Found, SourceOptions, find_clips
@@ -62,7 +61,7 @@ def cut_clips(clips: list[Clip], cutting: Cutting, longest: float, voice: VoiceA
 
 
 def _cut(clip: Clip, windows: float | None, longest: float, voice: VoiceActivity | None) -> list[Clip]:
-    seconds = duration(clip.picture or clip.sound)
+    seconds = length_of(clip.picture or clip.sound)
     if seconds is None or (windows is None and seconds <= _WHOLE):
         return [clip]
     pieces = (
@@ -76,15 +75,6 @@ def _cut(clip: Clip, windows: float | None, longest: float, voice: VoiceActivity
         replace(clip, id=f"{clip.id}_{number:0{digits}}", start=start, end=end)
         for number, (start, end) in enumerate(pieces, 1)
     ]
-
-
-def duration(file: Path) -> float | None:
-    """Seconds that a media file says it lasts, None where it does not say or does not open."""
-    try:
-        with av.open(str(file), metadata_errors="ignore") as container:
-            return None if container.duration is None else container.duration / av.time_base
-    except (av.error.FFmpegError, OSError, ValueError):
-        return None  # decoding says what is wrong with it
 
 
 def equal_pieces(start: float, end: float, longest: float) -> list[tuple[float, float]]:

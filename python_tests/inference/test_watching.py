@@ -55,6 +55,14 @@ def test_persons_keep_their_numbers_over_a_file(clips):
     assert found[0].extracted.faces.rows[0, 0] == 1.0
 
 
+def test_which_track_was_read_is_among_the_notes(clips):
+    def read(file, everybody):
+        yield Extracted(file[0], streams="sound track 2 (eng) is read, not 1 (fra)")
+
+    (found,) = watch(read, clips[:1])
+    assert found.notes == ["sound track 2 (eng) is read, not 1 (fra)"]
+
+
 def test_others_are_known_again_though_nobody_asked_for_them(clips):
     found = list(watch(extraction, clips))
     assert [utterance.track for utterance in found] == [1, 2, None]

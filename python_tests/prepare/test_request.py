@@ -56,6 +56,8 @@ def test_a_device_is_only_looked_for_where_a_model_needs_one():
         ({"subtitles": "some"}, "--subtitles is auto, sidecar or none, not 'some'"),
         ({"speaker": "moon"}, "--speaker is active or most-seen"),
         ({"engine": "moon"}, "--engine is local or ray"),
+        ({"audio_stream": "0"}, "--audio-stream is a number from 1 or a language"),
+        ({"video_stream": "first"}, "--video-stream is a number from 1 or a language"),
         ({"lexicon": Path("nrc.txt")}, "--lexicon needs --vocab"),
         ({"asr": "faster-whisper=w"}, "--asr finds sentences to tokenise"),
         ({"split_by": "moon"}, "--split-by is id, folder, file, group or column:NAME"),

@@ -201,4 +201,6 @@ def reasons(corpus: Corpus, summary: dict, outcomes: Mapping[str, Outcome]) -> l
     else:
         problems = summary["preparation"].get("problems", {})
         found = [Reason(name, REASONS.get(name, ""), clips, None) for name, clips in problems.items()]
+    chosen = sum(bool(outcome.source and outcome.source.streams) for outcome in outcomes.values())
+    found.append(Reason("track chosen", "of a file with several or an odd one; report.json says which", chosen, None))
     return sorted((reason for reason in found if reason.clips), key=lambda reason: -reason.clips)

@@ -35,6 +35,13 @@ class Clock:
         self.shifts = [0.0]  # seconds by which stamps of each part move
         self.joints: list[float] = []  # where parts begin, on the one clock
 
+    @property
+    def end(self) -> float | None:
+        """When the last part ends, on the one clock; None before any packet with stamps."""
+        part = len(self.shifts) - 1
+        ends = [track.end for track in self._tracks.values() if track.part == part and track.last is not None]
+        return self.shifts[part] + max(ends) if ends else None
+
     def follow(self, packet: av.Packet) -> None:
         """Move the stamps of a packet of the file, given in the file's order."""
         stamp = packet.dts if packet.dts is not None else packet.pts
@@ -88,12 +95,22 @@ class Clock:
 def is_joined(path: Path, tracks: tuple[int, ...]) -> bool:
     """Whether time stamps of these tracks begin anew anywhere in a file without an index, whose packets are read once
     for it."""
+    return len(_read_through(path, tracks).shifts) > 1
+
+
+def end_of(path: Path, tracks: tuple[int, ...]) -> float | None:
+    """When the last of these tracks ends in a file without an index, in seconds on the one clock; None where nothing
+    has a time."""
+    return _read_through(path, tracks).end
+
+
+def _read_through(path: Path, tracks: tuple[int, ...]) -> Clock:
     stat = path.stat()
-    return _is_joined(path, tracks, stat.st_size, stat.st_mtime_ns)
+    return _clock_of(path, tracks, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
-def _is_joined(path: Path, tracks: tuple[int, ...], size: int, changed: int) -> bool:
+def _clock_of(path: Path, tracks: tuple[int, ...], size: int, changed: int) -> Clock:
     with av.open(str(path), metadata_errors="ignore") as container:
         clock = Clock(container.format.name in LEAPING)
         try:
@@ -101,4 +118,4 @@ def _is_joined(path: Path, tracks: tuple[int, ...], size: int, changed: int) -> 
                 clock.follow(packet)
         except av.error.FFmpegError:
             pass  # decoding tells of it
-        return len(clock.shifts) > 1
+        return clock

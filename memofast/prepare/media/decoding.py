@@ -12,7 +12,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from memofast.prepare.media.clock import JOINABLE, LEAPING, Clock, is_joined
+from memofast.errors import MemofastError
+from memofast.prepare.media.clock import JOINABLE, LEAPING, Clock, end_of, is_joined
 from memofast.prepare.media.excerpts import SAMPLE_RATE, Excerpt, Gathering, Span, UnreadableMedia
 from memofast.prepare.media.sound import SoundTrack
 from memofast.prepare.media.streams import ANY_STREAM, StreamChoice, choose_streams, pixel_width
@@ -66,6 +67,19 @@ def decode(
             yield from reader.read(group)
     finally:
         reader.container.close()
+
+
+def length_of(path: Path) -> float | None:
+    """Seconds that a file lasts, None where it does not say or does not open; one without an index is read through."""
+    try:
+        reader = _Reader(path, None, None, True, ANY_STREAM)
+    except MemofastError:
+        return None
+    with reader.container:
+        if reader.format in JOINABLE | _GUESSED:
+            end = end_of(path, tuple(reader.watched))
+            return None if end is None else end - reader.origin
+        return reader.duration
 
 
 def _reason(error: Exception) -> str:

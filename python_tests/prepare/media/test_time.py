@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from films import Picture, Tone, number, pitch, write_film
 
-from memofast.prepare.media.decoding import decode
+from memofast.prepare.media.decoding import decode, length_of
 from memofast.prepare.media.excerpts import SAMPLE_RATE, Span
 
 FILMS = {
@@ -35,12 +35,9 @@ def test_sought_spans_hold_the_frames_that_reading_through_finds_there(tmp_path,
 @pytest.mark.parametrize("suffix", ["avi", "mp4", "mkv"])
 def test_frames_that_are_decoded_out_of_order_are_seen_in_order(tmp_path, suffix):
     path = write_film(tmp_path / f"film.{suffix}", Picture(3, rate=25, gop=50, b_frames=3))
-    ((_, excerpt),) = decode(path, [Span()], see=number, glance=lambda frame: excerpts.append(number(frame)))
+    ((_, excerpt),) = decode(path, [Span()], see=number, glance=lambda frame: None)
     assert len(excerpt.times) == 30
     assert [round(25 * time) for time in excerpt.times] == excerpt.seen
-
-
-excerpts: list[int] = []
 
 
 def joined(path, *parts, format=None):
@@ -139,3 +136,14 @@ def test_whether_a_file_goes_on_behind_a_span(tmp_path, seconds, goes_on):
     path = write_film(tmp_path / "a.wav", Tone(seconds=seconds, codec="pcm_s16le"))
     ((_, excerpt),) = decode(path, [Span(0, 3)], see=None)
     assert excerpt.goes_on == goes_on and len(excerpt.sound) == 3 * SAMPLE_RATE
+
+
+def test_how_long_a_file_is(tmp_path):
+    tone = Tone(500, 6, "pcm_s16le")
+    assert length_of(write_film(tmp_path / "a.wav", tone)) == pytest.approx(6, abs=1e-3)
+    assert length_of(write_film(tmp_path / "late.mkv", Picture(6), Tone(500, 6), start=5)) == pytest.approx(6, abs=0.2)
+    part = [Picture(4), Tone(500, 4)], 0
+    assert length_of(joined(tmp_path / "two.ts", part, part)) == pytest.approx(8, abs=0.2)
+    assert length_of(joined(tmp_path / "far.ts", part, (part[0], 3000))) == pytest.approx(8, abs=0.2)
+    assert length_of(write_film(tmp_path / "a.aac", Tone(500, 6), format="adts")) == pytest.approx(6, abs=0.1)
+    assert length_of(tmp_path / "nothing.mkv") is None
