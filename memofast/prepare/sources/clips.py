@@ -15,7 +15,7 @@ from memofast.prepare.sources.sidecars import Sidecar, choose, pair
 from memofast.prepare.sources.table import TABLES, Columns, read_table
 from memofast.prepare.subtitles.sentences import SentenceRules, sentences_of
 from memofast.prepare.subtitles.streams import CARRIERS, stream_cues
-from memofast.prepare.subtitles.timings import SIDECARS, Cue, clean_sentence, parse_seconds
+from memofast.prepare.subtitles.timings import SIDECARS, Cue, parse_seconds
 from memofast.store.writer import id_fault
 
 _OTHERS = {
@@ -290,7 +290,7 @@ def _read_rows(path: Path, options: SourceOptions, found: Found) -> list[Clip]:
             value=_number(path, number, row.get("value", "")),
         )
         if (text := row.get("text")) is not None:
-            clip = replace(clip, text=clean_sentence(text))
+            clip = replace(clip, text=" ".join(text.split()))  # a table is taken at its word
         if file := row.get("file"):
             clip = _with_media(clip, root / file, row)
         elif "file" in row:

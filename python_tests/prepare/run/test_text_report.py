@@ -73,12 +73,7 @@ def test_tables_keep_their_words(tmp_path, vocabulary):
     rows = ["[NAME] (I think) am #1", "JOHN: I <3 {name}", "# here #", "I am <b>here</b> &amp; here\u200b", "I " * 120]
     table.write_text("id,text\n" + "".join(f"{n},{row}\n" for n, row in enumerate(rows)))
     report, told, sentences = prepare(table, vocabulary)
-    assert sentences[:4] == [*rows[:3], "I am here & here"]
-    assert {rule: found["count"] for rule, found in report["text"]["removed"].items()} == {
-        "tag": 2,
-        "entity": 1,
-        "invisible character": 1,
-    }
+    assert sentences[:4] == rows[:4] and not report["text"]["removed"]
     (cut,) = report["problems"]["words cut"]["clips"]
     assert cut["id"] == "4" and cut["detail"].startswith("20 words of 'I I I")
     assert "words cut" in told
