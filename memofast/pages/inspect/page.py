@@ -10,6 +10,7 @@ from memofast.errors import MemofastError
 from memofast.files import replace_file
 from memofast.pages import drawing
 from memofast.pages.inspect.measures import coverage, label_shares, mean_shares, measures, reasons
+from memofast.pages.inspect.sources import source_accounts
 from memofast.pages.inspect.utterances import Utterance, file_of, replay_into, sample, some_dropped
 from memofast.prepare.media.decoding import SAMPLE_RATE
 from memofast.prepare.run.corpus_stores import JOURNAL
@@ -59,6 +60,7 @@ def gather(corpus: Corpus, samples: int, seed: int, yunet: Path | None) -> dict:
         "dropped_count": sum(not outcome.kept for outcome in outcomes.values()),
         "replayed": any(utterance.replayed for found in chosen.values() for utterance in found),
         "notes": notes,
+        "sources": source_accounts(corpus.path),
         "settings": read_settings(corpus.path),
     }
 
@@ -115,6 +117,7 @@ def render(gathered: dict) -> str:
         "ticks": lambda u: drawing.ticks(_shown_seconds(u)),
         "file_of": file_of,
         "place": place,
+        "file_name": lambda file: Path(file).name,
         "why": why,
         "meaning": REASONS,
         "modalities": MODALITIES,
