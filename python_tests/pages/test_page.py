@@ -215,7 +215,8 @@ def test_real_faces_are_found_again(real_data, tmp_path, monkeypatch):
             real_data / "video" / "styletalk" / "source_video" / f"Obama_clip2{suffix}"
         )
     times = [("00.000", "02.030"), ("02.030", "03.510"), ("03.510", "04.900"), ("18.440", "20.400")]
-    cues = [f"00:00:{start} --> 00:00:{end}\nRed now.\n" for start, end in times]
+    said = ("Red now.", "Now red.", "Blue now.", "Now blue.")
+    cues = [f"00:00:{start} --> 00:00:{end}\n{text}\n" for (start, end), text in zip(times, said, strict=True)]
     (films / "film.vtt").write_text("WEBVTT\n\n" + "\n".join(cues))
     corpus = Corpus.open(prepare(tmp_path, films, monkeypatch, "--yunet", yunet))
     chosen = gather(corpus, 3, 0, yunet)["chosen"]

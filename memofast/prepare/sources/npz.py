@@ -3,7 +3,6 @@
 Source of the file formats and filter rules: MEmoBERT's data preparation.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,8 @@ import numpy as np
 
 from memofast.data.corpus import Corpus, sample_key, write_corpus
 from memofast.errors import MemofastError
-from memofast.files import write_json
+from memofast.files import parse_json, read_json, write_json
+from memofast.npz import npz_arrays
 from memofast.prepare.sources.folders import is_regular, one_line
 from memofast.prepare.sources.spellings import label_notes
 from memofast.prepare.sources.table import once_each, sentence_ids
@@ -25,6 +25,7 @@ from memofast.store.writer import FeatureWriter, id_fault
 
 FER_PLUS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
 _MOST_WORDS = 100
+_MOST_BYTES = 1 << 29  # of the arrays of one file
 _MOST_CLASSES = 1 << 16
 
 
@@ -67,10 +68,7 @@ def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> 
     Raises: `ValueError` saying what is wrong with the file.
     """
     try:
-        with np.load(path) as file:
-            values = {
-                name: file[name] for name in ("features", "confidence", "soft_labels", "frame_idxs") if name in file
-            }
+        values = npz_arrays(path, ("features", "confidence", "soft_labels", "frame_idxs"), _MOST_BYTES)
     except Exception as error:  # whatever zip, zlib and NumPy say of damaged files
         raise ValueError(f"unreadable ({type(error).__name__})") from error
     if "features" not in values:
@@ -181,7 +179,7 @@ def sentences_of_clips(path: Path) -> Captions:
     """Sentences of `{id: [sentence]}` or `{id: {"txt": [sentence], "label": int or str}}`; of several sentences of a
     clip each is a sample, `id#1`, `id#2` and so on. Labels become text, so that 1 and "1" are one; NaN is none."""
     try:
-        entries = json.loads(path.read_text(), object_pairs_hook=once_each, parse_constant=lambda name: None)
+        entries = parse_json(path.read_text("utf-8"), object_pairs_hook=once_each, parse_constant=lambda name: None)
         found, labels = Captions(), []
         for clip, entry in entries.items():
             texts, label = (entry["txt"], entry.get("label")) if isinstance(entry, dict) else (entry, None)
@@ -277,7 +275,7 @@ def _splits(
         parts = {"train": [id for id in ids if clip_of[id] not in chosen], "validation": held}
         return {split: part for split, part in parts.items() if part}, []
     try:
-        wanted = json.loads(splits.read_text())
+        wanted = read_json(splits)
     except (OSError, ValueError) as error:
         raise MemofastError(f"splits {splits} cannot be read ({error}): give a JSON file {{split: [ids]}}") from None
     there, said_in = set(ids), {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from memofast.errors import MemofastError
+from memofast.model.folder import refuse_untrusted
 from memofast.prepare.text.encoding import read_text
 
 _CONFIGURED = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
@@ -202,9 +203,11 @@ def _from_configured(folder: Path):
     """The tokenizer of a `vocab.txt` with the settings and added tokens beside it, as transformers reads them."""
     from transformers import BertTokenizer
 
+    refuse_untrusted(folder)
     _read_config(folder)
     try:
-        tokenizer = BertTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+        opened = BertTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        tokenizer = opened.backend_tokenizer
     except Exception as error:  # tokenizers raises nothing narrower
         raise MemofastError(f"{folder} holds no BERT tokenizer that opens ({error}); restore its files") from error
     tokenizer.no_truncation()
