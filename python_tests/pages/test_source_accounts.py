@@ -11,7 +11,8 @@ from memofast.data.corpus import Corpus
 from memofast.pages.inspect.page import write_page
 from memofast.pages.inspect.sources import source_accounts
 
-LINES = "1\n00:00:00,000 --> 00:00:01,000\n<i>red</i> {name} now\n\n2\n00:00:01,000 --> 00:00:02,000\n[a <door>]\nblue now\n"
+FIRST = "1\n00:00:00,000 --> 00:00:01,000\n<i>red</i> {name} now\n"
+LINES = FIRST + "\n2\n00:00:01,000 --> 00:00:02,000\n[a <door>]\nblue now\n"
 
 
 @pytest.fixture
