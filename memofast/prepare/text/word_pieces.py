@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from memofast.errors import MemofastError
-from memofast.model.folder import refuse_untrusted
 from memofast.prepare.text.encoding import read_text
 
 _CONFIGURED = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
@@ -202,6 +201,8 @@ def _from_json(folder: Path):
 def _from_configured(folder: Path):
     """The tokenizer of a `vocab.txt` with the settings and added tokens beside it, as transformers reads them."""
     from transformers import BertTokenizer
+
+    from memofast.model.folder import refuse_untrusted  # which imports transformers, as few vocabularies need
 
     refuse_untrusted(folder)
     _read_config(folder)
