@@ -87,7 +87,7 @@ def model_type(folder: Path) -> str | None:
 
 
 def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_begin_anew: str = "$^") -> Any:
-    """A model from its folder with every weight that it needs.
+    """A model from its folder with every weight that it needs, and what transformers told of loading it.
 
     Args: load: `from_pretrained` of a transformers class, bound to what it is given but for what it shall tell.
         may_begin_anew: pattern of parameters that the folder need not have.

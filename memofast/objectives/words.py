@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor
 
 from memofast import ops
@@ -35,6 +36,12 @@ class WordOptions(Section):
     mask_id: int | None = None
     random_low: int | None = None
     random_high: int | None = None
+
+    @model_validator(mode="after")
+    def _something_hidden(self) -> WordOptions:
+        if not (self.probability[0] or (self.emotion_probability[0] and "emotion" in self.policy) or self.at_least_one):
+            raise ValueError("probability 0 hides no word; leave the objective out")
+        return self
 
     def token_policy(self, words: int | None, mask_id: int | None) -> ops.TokenPolicy:
         """Args: words, mask_id: of the model's vocabulary; None: BERT's."""

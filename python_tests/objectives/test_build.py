@@ -63,6 +63,7 @@ def test_random_pieces_follow_the_models_vocabulary():
         ({"span_visual_emotion": {"ratio": "often"}}, "is no ratio"),
         ({"span_visual_emotion": {"length": 0}}, "length: input should be greater than or equal to 1, got 0"),
         ({"whole_word_mlm": {"probability": 1.5}}, "probability: must be at least 0 and at most 1, got 1.5"),
+        ({"whole_word_mlm": {"probability": 0}}, "probability 0 hides no word"),
         ({"visual_order": {"probability": "-1/3"}}, "probability: must be at least 0"),
         ({"visual_order": {"probability": [3, -4]}}, "probability: must be at least 0"),
         ({"visual_order": {"probability": [1, 0]}}, "is no ratio"),
