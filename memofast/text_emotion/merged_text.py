@@ -18,7 +18,7 @@ from memofast.prepare.text.word_pieces import WordPieces
 from memofast.store import TextWriter
 from memofast.version import __version__
 
-VALIDATION = "validation"
+VALIDATION, EVALUATED = "validation", "evaluated"
 LONGEST_TEXT = 62  # pieces; with [CLS] and [SEP] 64, as MEmoBERT's text emotion models
 _SAME_DATA = 0.5  # of a source's longer sentences in an evaluated file: then it is the same data
 
@@ -60,13 +60,14 @@ class Labelled:
 
 @dataclass
 class MergeCounts:
-    """Per source the sentences read, those without a class, and what the near-duplicate rule removed from train and
-    from validation."""
+    """Per source, evaluated ones too: the sentences read, those without a class or words, those that are kept without
+    their end, what the near-duplicate rule removed from train and from validation, and what is left of each split."""
 
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def add(self, source: TextSource, **counts: int) -> None:
-        kept = self.sources.setdefault(source.title, {})
+    def add(self, source: TextSource, split: str = TRAIN, **counts: int) -> None:
+        title = f"{EVALUATED} {source.title}" if split.startswith(EVALUATED) else source.title
+        kept = self.sources.setdefault(title, {})
         for name, count in counts.items():
             kept[name] = kept.get(name, 0) + count
 
@@ -78,6 +79,7 @@ class MergeCounts:
         alike = f"same words, or from {SHORT} words on word pairs with Jaccard >= {ALIKE}"
         told = {
             "unmapped": "the label has no class in the set, or nothing was answered",
+            "wordless": "no word in it, or none that the tokenizer finds",
             "like_evaluated": f"near-duplicate of an evaluated sentence ({alike})",
             "like_validation": f"left out of train: near-duplicate of a validation sentence ({alike})",
         }
@@ -107,9 +109,11 @@ def merge(
     if validate_on and validate_on not in {source.kind for source in sources}:
         raise MemofastError(f"--validate-on {validate_on}: no source is of that kind")
     held_out = [
-        sentence for source in evaluated for sentence in _read(source, target, f"evaluated_{source.kind}", None)
+        (source, sentence)
+        for source in evaluated
+        for sentence in _read(source, target, f"{EVALUATED}_{source.kind}", counts)
     ]
-    spoken = [sentence.text for sentence in held_out]
+    spoken = [sentence.text for _, sentence in held_out]
     kept: list[tuple[TextSource, Labelled]] = []
     for source in sources:
         share = validation if validate_on in (None, source.kind) else 0.0
@@ -121,27 +125,25 @@ def merge(
         kept += [(source, sentence) for place, sentence in enumerate(labelled) if place not in like]
     kept = _without_validation(kept, counts)
     chosen = [sentence for _, sentence in kept]
-    for source, sentence in kept:
-        counts.add(source, **{sentence.split: 1})
     _check_classes(chosen, classes)
-    return _write(chosen + held_out, classes, pieces, folder, counts), counts
+    return _write(kept + held_out, classes, pieces, folder, counts), counts
 
 
-def _read(
-    source: TextSource, target: str, split: str, counts: MergeCounts | None, validation: float = 0.0
-) -> list[Labelled]:
+def _read(source: TextSource, target: str, split: str, counts: MergeCounts, validation: float = 0.0) -> list[Labelled]:
     labels, found, read = LabelMap.of(source.kind, target), [], read_text_corpus(source.kind, source.path)
     if source.most:
         read = sorted(read, key=lambda sentence: hash_share(f"part of {source.kind}/{sentence.group}"))[: source.most]
     for sentence in read:
-        if (emotions := labels.distribution(sentence.votes)) is not None:
+        if not sentence.text:
+            counts.add(source, split, wordless=1)
+        elif (emotions := labels.distribution(sentence.votes)) is not None:
             part = draw_split(f"{source.kind}/{sentence.group}", {VALIDATION: validation}) if split == TRAIN else split
             id = f"{source.kind}/{source.path.stem}/{sentence.id}"
             found.append(Labelled(id, sentence.text, emotions, part))
     if not found:
         raise MemofastError(f"{source.path} has no sentence with a class of the set {target}; leave it out")
-    if counts:
-        counts.add(source, read=len(read), unmapped=len(read) - len(found))
+    spoken = sum(bool(sentence.text) for sentence in read)
+    counts.add(source, split, read=len(read), unmapped=spoken - len(found))
     return found
 
 
@@ -181,16 +183,25 @@ def _check_classes(sentences: Sequence[Labelled], classes: Sequence[str]) -> Non
 
 
 def _write(
-    sentences: Sequence[Labelled], classes: Sequence[str], pieces: WordPieces, folder: Path, counts: MergeCounts
+    sentences: Sequence[tuple[TextSource, Labelled]],
+    classes: Sequence[str],
+    pieces: WordPieces,
+    folder: Path,
+    counts: MergeCounts,
 ) -> Corpus:
     splits: dict[str, list[str]] = {}
     options = {"cls_id": pieces.cls_id, "sep_id": pieces.sep_id, "emotions": classes}
     about = {"extractor": pieces.name, "fingerprint": pieces.fingerprint, "source": f"merged by memofast {__version__}"}
     with TextWriter(folder / "text", **options, **about) as writer:
-        for sentence in sentences:
+        for source, sentence in sentences:
             tokens = pieces(sentence.text)
             if not tokens.ids:
+                counts.add(source, sentence.split, wordless=1)
                 continue
+            part = EVALUATED if sentence.split.startswith(EVALUATED) else sentence.split
+            counts.add(source, sentence.split, **{part: 1})
+            if tokens.cut or len(tokens.ids) > LONGEST_TEXT:
+                counts.add(source, sentence.split, shortened=1)
             if not writer.done(sentence.id):
                 words = tokens.words[:LONGEST_TEXT]
                 writer.put(

@@ -27,9 +27,11 @@ from memofast.metrics.class_scores import class_scores, print_scores
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
 from memofast.model.folder import model_type
+from memofast.prepare.run.report import print_text_log
 from memofast.prepare.sources.splits import TRAIN
+from memofast.prepare.text.text_log import TextLog
 from memofast.prepare.text.word_pieces import WordPieces, copy_vocabulary
-from memofast.text_emotion.merged_text import VALIDATION, MergeCounts, TextSource, merge
+from memofast.text_emotion.merged_text import EVALUATED, LONGEST_TEXT, VALIDATION, MergeCounts, TextSource, merge
 from memofast.train import device_faults
 from memofast.train.fine_tuning import FineTuning
 from memofast.train.fine_tuning_recipe import Tuning
@@ -73,11 +75,13 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
         raise MemofastError(f"the vocabulary has {pieces.size} pieces, {run.init} knows {known}; give its own --vocab")
     _check_settings(run)
     logging.disable_progress_bar()  # of saving, which is quick
-    corpus, counts = merge(
-        run.sources, run.evaluated, run.target, pieces, run.out / "corpus",
-        validation=run.validation, validate_on=run.validate_on,
-    )  # fmt: skip
+    with TextLog() as text_log:
+        corpus, counts = merge(
+            run.sources, run.evaluated, run.target, pieces, run.out / "corpus",
+            validation=run.validation, validate_on=run.validate_on,
+        )  # fmt: skip
     _print_counts(counts, console)
+    print_text_log(text_log.as_json(), console)
     validation = corpus.split(VALIDATION)
     limit_compiled_products()
     task = FineTuning(model, [Stream(corpus.split(TRAIN))], validation, run.tuning, run.seed)
@@ -95,6 +99,7 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
         "classes": list(classes),
         "counts": counts.sources,
         "dropped": counts.rules(),
+        "text": text_log.as_json(),
         "best_update": state.best,
         "updates": state.step,
         "precision": trainer.precision,
@@ -122,9 +127,10 @@ def _check_settings(run: EmotionTextRun) -> None:
 
 def _print_counts(counts: MergeCounts, console: Console) -> None:
     columns = {
-        "read": "read", "unmapped": "no class", "like_evaluated": "like evaluated",
+        "read": "read", "unmapped": "no class", "wordless": "no word", "shortened": f"cut at {LONGEST_TEXT} pieces",
+        "like_evaluated": "like evaluated",
         "like_evaluated_long": "of these long",
-        "like_validation": "like validation", TRAIN: "train", VALIDATION: "validation",
+        "like_validation": "like validation", TRAIN: "train", VALIDATION: "validation", EVALUATED: "evaluated",
     }  # fmt: skip
     table = Table(title="sentences; near-duplicates of evaluated and validation ones are removed", title_justify="left")
     for heading in ("corpus", *columns.values()):

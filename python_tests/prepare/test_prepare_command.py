@@ -270,6 +270,7 @@ def test_mistakes_end_with_one_line_and_code_2(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("prepare: ") and message in last
     assert not (tmp_path / "o" / "corpus.json").exists()
+    assert (tmp_path / "o").exists() == ("usable" in message)  # which keeps the reasons; else nothing was begun
 
 
 def test_other_options_are_refused_in_a_begun_folder(clips, vocabulary, tmp_path, monkeypatch, capsys):

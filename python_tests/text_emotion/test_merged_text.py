@@ -1,8 +1,9 @@
-"""Merging real text corpora: what repeats an evaluated file is found."""
+"""Merging text corpora: what repeats an evaluated file is found, what is not used or shortened is counted."""
 
 import json
 
 import pytest
+from text_emotion import GIVEN_AWAY, sentences, write_table
 
 from memofast.errors import MemofastError
 from memofast.prepare.sources.near_duplicates import find_near_duplicates
@@ -41,7 +42,24 @@ def test_nothing_evaluated_or_validated_is_said_in_train(real_data, source, tmp_
     assert not find_near_duplicates(said["train"], said["evaluated_meld"] + said["validation"]).first
     assert not find_near_duplicates(said["validation"], said["evaluated_meld"]).first
     described = json.loads((tmp_path / "corpus.json").read_text())
-    assert described["sources"] == counts.sources and len(described["rules"]) == 3
+    assert described["sources"] == counts.sources and len(described["rules"]) == 4
     for row in counts.sources.values():
-        kept = row["train"] + row["validation"]
-        assert row["read"] == kept + row["unmapped"] + row["like_evaluated"] + row["like_validation"]
+        parts = ("train", "validation", "evaluated", "unmapped", "wordless", "like_evaluated", "like_validation")
+        assert row["read"] == sum(row.get(part, 0) for part in parts)
+
+
+def test_what_is_left_out_or_shortened_is_counted_where_it_is_evaluated_too(tmp_path):
+    """61 and 62 pieces fit, 63 do not; a sentence of the evaluated file has no class."""
+    lengths = {"happy": 61, "sad": 62, "surprise": 63, "anger": 101}
+    train = sentences(70, 1) + [(" ".join([GIVEN_AWAY[name]] * count), name) for name, count in lengths.items()]
+    held_out = [("the river was furious", "anger"), ("we saw tears", "sad"), ("home", "fear")]
+    write_table(tmp_path / "train.csv", [*train, ("\u200b", "sad"), (" ", "happy")])
+    write_table(tmp_path / "dev.csv", held_out)
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GIVEN_AWAY.values()]))
+    files = ([TextSource("table", tmp_path / f"{name}.csv")] for name in ("train", "dev"))
+    corpus, counts = merge(*files, "memobert", WordPieces(tmp_path / "vocab.txt"), tmp_path / "c", validation=0.2)
+    row, evaluated = counts.sources["table=train.csv"], counts.sources["evaluated table=dev.csv"]
+    assert (row["wordless"], row["shortened"], row["train"] + row["validation"]) == (2, 2, 54)
+    assert evaluated == {"read": 3, "unmapped": 1, "evaluated": 2}
+    assert corpus.stores["text"].rows_of["table/train/s73"] == 64  # of 101 words
+    assert {rule["rule"]: rule["dropped"] for rule in corpus.description["rules"]}["wordless"] == 2

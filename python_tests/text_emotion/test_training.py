@@ -72,7 +72,9 @@ def test_it_learns_what_gives_emotions_away(trained):
 
 def test_near_duplicates_of_what_is_evaluated_are_in_no_other_split(trained):
     out, report = trained
-    (counts,) = report["counts"].values()
+    counts, evaluated = report["counts"]["table=train.csv"], report["counts"]["evaluated table=dev.csv"]
+    assert evaluated == {"read": 42, "unmapped": 0, "evaluated": 42}
+    assert report["text"] == {"removed": {}, "encodings": {}}
     assert counts["read"] == 215 and counts["like_evaluated"] == 5
     assert counts["train"] + counts["validation"] + counts["like_validation"] == 210
     corpus = Corpus.open(out / "corpus")

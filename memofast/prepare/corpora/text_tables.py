@@ -39,7 +39,7 @@ class Sentence:
 
 
 def read_text_corpus(kind: str, path: Path) -> list[Sentence]:
-    """Sentences of one file, those without words left out.
+    """Sentences of one file; the text of one without words is "".
 
     Args: kind: `meld`, `emorynlp`, `emotionlines`, `goemotions`, `isear`, `dailydialog` or `table` (columns text,
         label, maybe id, group).
@@ -50,11 +50,11 @@ def read_text_corpus(kind: str, path: Path) -> list[Sentence]:
     if not path.is_file():
         raise MemofastError(f"no file {path} of corpus {kind}; give its file, as {kind}=PATH")
     try:
-        sentences = [sentence for sentence in _READERS[kind](path) if sentence.text]
+        sentences = list(_READERS[kind](path))
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, csv.Error) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise MemofastError(f"{path} is not a file of {kind} ({what}); give it as it is distributed") from error
-    if not sentences:
+    if not any(sentence.text for sentence in sentences):
         raise MemofastError(f"{path} holds no sentences of {kind}; check the file")
     return sentences
 

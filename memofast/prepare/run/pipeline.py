@@ -86,10 +86,12 @@ def prepare(
     pieces = vocabulary.open() if vocabulary else None
     if options.text_features:
         TextEncoder(options.text_features)  # a mistake is told before the work
+    plan = _plan(clips, pieces, extraction, options)  # what extractors lack is said before anything is written
     keep_settings(out, _settings(extraction, pieces, options))
     if extraction.face and options.face_normalisation == "corpus":
         extraction = _with_corpus_pixels(extraction, out, clips, options, console)
-    order = WorkOrder(extraction, _plan(clips, pieces, extraction, options), vocabulary)
+        plan = _plan(clips, pieces, extraction, options)
+    order = WorkOrder(extraction, plan, vocabulary)
     with CorpusStores(out, order.plan, pieces) as stores:
         profile = _work(clips, out / SHARDS, order, stores, options, console)
         report = _finish(stores, clips, out, options, extraction.device, profile, console)
@@ -115,8 +117,7 @@ def _with_corpus_pixels(
 def _plan(
     clips: list[Clip], pieces: WordPieces | None, extraction: ExtractionOptions, options: PrepareOptions
 ) -> StorePlan:
-    """How the stores are opened. The extractors are opened for it too, so that what they lack is said before any work
-    begins."""
+    """How the stores are opened, which opens the extractors. Raises: `MemofastError` for what they lack."""
     extractors = Extraction(extraction)
     about = _about(options)
     protocol = options.protocol

@@ -8,9 +8,9 @@ from memofast.data.corpus import write_corpus
 from memofast.errors import MemofastError
 from memofast.files import write_json
 from memofast.prepare.sources.clips import Clip
-from memofast.prepare.sources.feature_pickles import read_feature_pickle
+from memofast.prepare.sources.feature_pickles import Cleaning, read_feature_pickle
 from memofast.prepare.sources.protocol import Protocol, count_groups, refuse_leaks, write_protocol
-from memofast.prepare.text.word_pieces import WordPieces
+from memofast.prepare.text.word_pieces import LONGEST, Tokens, WordPieces
 from memofast.store import FeatureWriter, TextWriter
 
 
@@ -28,7 +28,7 @@ def import_feature_pickle(pickle: Path, out: Path, name: str, vocab: Path | None
     refuse_leaks([Clip(sample.id, split=sample.split) for sample in samples], protocol)
     about = {"source": pickle.name, "licence": licence}
     stores = {
-        "text": _write_text(out, samples, WordPieces(vocab) if spoken else None, about),
+        "text": _write_text(out, samples, WordPieces(vocab) if spoken else None, cleaning, about),
         **{store: path for store in samples[0].rows if (path := _write_rows(out, store, samples, about))},
     }
     splits: dict[str, list[str]] = {}
@@ -49,16 +49,17 @@ def import_feature_pickle(pickle: Path, out: Path, name: str, vocab: Path | None
     ]
 
 
-def _write_text(out: Path, samples: list, pieces, about: dict[str, str]) -> Path:
+def _write_text(out: Path, samples: list, pieces: WordPieces | None, cleaning: Cleaning, about: dict[str, str]) -> Path:
     if pieces:
         about = about | {"cls_id": pieces.cls_id, "sep_id": pieces.sep_id}
         about |= {"extractor": pieces.name, "fingerprint": pieces.fingerprint}
     with TextWriter(out / "text", value=f"sentiment, as {about['source']} labels it", **about) as writer:
         for sample in samples:
+            tokens = pieces(sample.text) if pieces else Tokens()
+            if tokens.cut:
+                cleaning.other[f"sentences of more than {LONGEST} words, kept without their end"] += 1
             if not writer.done(sample.id):
-                tokens = pieces(sample.text) if pieces else None
-                ids, words = (tokens.ids, tokens.words) if tokens else ([], [])
-                writer.put(sample.id, ids, words, utf8=sample.text or "", value=sample.value)
+                writer.put(sample.id, tokens.ids, tokens.words, utf8=sample.text or "", value=sample.value)
     return out / "text"
 
 

@@ -12,17 +12,8 @@ from pathlib import Path
 from memofast.errors import MemofastError
 from memofast.prepare.sources.folders import AUDIO, VIDEO, LeftOut, left_out
 from memofast.prepare.subtitles.timings import SIDECARS, WORDS, Cue, read_cues
+from memofast.prepare.text.languages import LANGUAGES
 
-# ISO 639-1, 639-2 and English names of the languages of most subtitles; others are compared as they are written
-_LANGUAGES = (
-    "en eng english", "de deu ger german", "fr fra fre french", "es spa spanish", "it ita italian",
-    "pt por portuguese", "nl nld dut dutch", "ru rus russian", "pl pol polish", "uk ukr ukrainian",
-    "cs ces cze czech", "sv swe swedish", "da dan danish", "no nor norwegian", "fi fin finnish",
-    "hu hun hungarian", "ro ron rum romanian", "el ell gre greek", "tr tur turkish", "ar ara arabic",
-    "he heb hebrew", "fa fas per persian", "hi hin hindi", "zh zho chi chinese", "ja jpn japanese",
-    "ko kor korean", "vi vie vietnamese", "th tha thai", "id ind indonesian",
-)  # fmt: skip
-_SAME = {name: names.split()[0] for names in _LANGUAGES for name in names.split()}
 _TAG = re.compile(r"[a-z]{2,3}([-_][a-z0-9]{1,8})*")  # en, eng, en-US, zh_Hans
 _MARKS = {"sdh", "cc", "default", "orig", "original", "auto", "asr", "full", "captions", "subs", "subtitles"}
 _MARKS |= {suffix[1:] for suffix in VIDEO | AUDIO}  # film.mp4.srt
@@ -47,7 +38,7 @@ class Sidecar:
 def plain_language(tag: str) -> str:
     """A language without region and script, by its shortest code where that is known."""
     name = re.split(r"[-_]", tag.lower())[0]
-    return _SAME.get(name, name)
+    return LANGUAGES.get(name, name)
 
 
 def pair(sidecars: Iterable[Path], stems: Iterable[Path]) -> tuple[dict[Path, list[Sidecar]], list[Path]]:
@@ -84,12 +75,12 @@ def _names(stem: str) -> Iterable[tuple[str, tuple[str, ...]]]:
     name, tags = stem, ()
     while "." in name:
         name, _, tag = name.rpartition(".")
-        if not name or not (_TAG.fullmatch(tag.lower()) or tag.lower() in _SAME.keys() | _MARKS | _OF_PARTS):
+        if not name or not (_TAG.fullmatch(tag.lower()) or tag.lower() in LANGUAGES.keys() | _MARKS | _OF_PARTS):
             break
         tags = (tag.lower(), *tags)
         yield name, tags
     apart = re.fullmatch(r"(.+)[-_ ]([A-Za-z]+)", stem)
-    if apart and apart[2].lower() in _SAME:  # these signs stand in names too, so that only known languages count
+    if apart and apart[2].lower() in LANGUAGES:  # these signs stand in names too, so that only known languages count
         yield apart[1], (apart[2].lower(),)
 
 

@@ -28,21 +28,7 @@ _NO_NAMES = frozenset(  # who names nobody, words of saying, and what announces 
     """.split()  # noqa: RUF001, SIM905
 )
 _BESIDE_NAMES = {"AND", "OF"}
-_BESIDE_ROLES = _BESIDE_NAMES | {
-    "ONE",
-    "TWO",
-    "THREE",
-    "FIRST",
-    "LAST",
-    "ON",
-    "IN",
-    "FROM",
-    "WITH",
-    "FOR",
-    "TO",
-    "AT",
-    "NEWS",
-}
+_BESIDE_ROLES = _BESIDE_NAMES | set("ONE TWO THREE FIRST LAST ON IN FROM WITH FOR TO AT NEWS".split())  # noqa: SIM905
 _IN_CAPITALS = 0.9  # share of capitals among a file's letters from which capitals mark nobody
 
 
@@ -56,11 +42,12 @@ def in_capitals(lines: Iterable[str]) -> bool:
     return cased > 0 and upper >= _IN_CAPITALS * cased
 
 
-def speaker_before(text: str, capitals: bool) -> str:
+def speaker_before(text: str, capitals: bool, marked: bool = False) -> str:
     """The name of a speaker at the beginning of a turn with its colon, "" where none stands.
 
     A name is some words in capitals that name somebody: no pronoun, no verb. Args: capitals: whether all is written in
-    capitals; then only roles with a number or the like (`MAN #2:`) are taken for names.
+    capitals; then only roles with a number or the like (`MAN #2:`) are taken for names. marked: whether chevrons said
+    that somebody begins to speak (`>> JOHN: yes`), in capitals or with a small letter.
     """
     found = _NAMED.match(text)
     if not found:
@@ -73,9 +60,9 @@ def speaker_before(text: str, capitals: bool) -> str:
     role = not _ROLES.isdisjoint(plain)
     if (plain & _NO_NAMES) - (_BESIDE_ROLES if role else _BESIDE_NAMES):
         return ""
-    if capitals:
+    if capitals and not marked:
         return found[0] if role and len(lettered) == 1 else ""
-    if not role and text[found.end()].islower():
+    if not role and not marked and text[found.end()].islower():
         return ""  # `DNA TEST: negative`; who speaks begins a sentence
     return found[0] if len(lettered) <= (_LONGEST_ROLE if role else _LONGEST_NAME) else ""
 

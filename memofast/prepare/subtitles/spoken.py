@@ -50,7 +50,7 @@ def said(text: str, capitals: bool = False) -> str:
         tell_removed("speaker", chevrons[0].strip())
         text = text[chevrons.end() :]
     text = _DASH.sub("", text)
-    if named := speaker_before(text, capitals and not chevrons):
+    if named := speaker_before(text, capitals, marked=bool(chevrons)):
         tell_removed("speaker", named.strip())
         text = text[len(named) :]
     return _DASH.sub("", text).strip()

@@ -1,4 +1,4 @@
-"""The language in a file's name, and the encodings in which it was written before UTF-8."""
+"""Languages by the names that files give them, and the encodings in which each was written before UTF-8."""
 
 import re
 from pathlib import Path
@@ -27,9 +27,10 @@ _OTHER_NAMES = {
     "sq": "sqi alb albanian", "sr": "srp scc serbian", "en": "eng english", "de": "deu ger german",
     "fr": "fra fre french", "es": "spa spanish", "it": "ita italian", "pt": "por pb portuguese", "nl": "nld dut dutch",
     "sv": "swe swedish", "da": "dan danish", "no": "nor nob nb norwegian", "fi": "fin finnish",
-    "is": "isl ice icelandic", "ca": "cat catalan",
+    "is": "isl ice icelandic", "ca": "cat catalan", "hi": "hin hindi", "id": "ind indonesian",
 }  # fmt: skip
-_LANGUAGES = {name: code for code, names in _OTHER_NAMES.items() for name in (code, *names.split())}
+# ISO 639-1, 639-2 and English names, and what files are called besides; their ISO 639-1 code
+LANGUAGES = {name: code for code, names in _OTHER_NAMES.items() for name in (code, *names.split())}
 _NAMED = re.compile(r"[._\-\s\[(]([A-Za-z0-9]{2,10})(?:[-_][A-Za-z]{2,4})?(?:\.(?:sdh|cc|forced|hi))?[\])]?$")
 
 
@@ -37,8 +38,8 @@ def language_of(path: Path) -> str | None:
     """Two letters of the language that ends a file's name (`film.ru.srt`, `film.zh-CN.vtt`, `film_rus.srt`) or is the
     name of its folder; None where neither says one."""
     found = _NAMED.search(path.stem)
-    named = _LANGUAGES.get(found[1].lower()) if found else None
-    return named or _LANGUAGES.get(path.parent.name.lower())
+    named = LANGUAGES.get(found[1].lower()) if found else None
+    return named or LANGUAGES.get(path.parent.name.lower())
 
 
 def encodings_of(language: str | None) -> tuple[str, ...]:

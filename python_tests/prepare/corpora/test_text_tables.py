@@ -57,8 +57,8 @@ def test_dailydialog_joins_punctuation(tmp_path):
 
 def test_a_table(tmp_path):
     path = write(tmp_path / "t.csv", "text,label,group\nfine,happy,g\n,sad,g\n")
-    (said,) = read_text_corpus("table", path)
-    assert (said.text, said.votes, said.group) == ("fine", {"happy": 1}, "g")
+    said, nothing = read_text_corpus("table", path)
+    assert (said.text, said.votes, said.group) == ("fine", {"happy": 1}, "g") and nothing.text == ""
 
 
 @pytest.mark.parametrize("kind", sorted(_READERS))

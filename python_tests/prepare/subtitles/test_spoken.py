@@ -77,6 +77,7 @@ def test_names_of_speakers_go(name):
         ("\u2013 \u00bfD\u00f3nde? \u2013 Aqu\u00ed \u2013 dice.", ["\u00bfD\u00f3nde?", "Aqu\u00ed \u2013 dice."]),
         ("- Go - Never", ["Go", "Never"]),
         (">> Hi there. >> Hello.", ["Hi there.", "Hello."]),
+        (">> JOHN: yes. >> no.", ["yes.", "no."]),
         ("JOHN: Hi.\nMARY: Hello.", ["Hi.", "Hello."]),
         ("[JOHN]: Stop!", ["Stop!"]),
         ("eight >> three", ["eight >> three"]),
