@@ -254,8 +254,8 @@ class Predictor:
                 yield _Seen(utterance, other, False, sample)
 
     def _sample(self, text: str | None, features: Mapping[str, np.ndarray], what: str) -> Sample:
-        """A sample of what the model reads; longer than its positions, it is cut."""
-        rows, streams = {}, {}
+        """A sample of what the model reads; longer than its positions, it is cut, and says so."""
+        rows, streams, cut = {}, {}, []
         for modality, given in features.items():
             if not self.widths.get(modality):
                 raise MemofastError(f"{self.folder} reads no {modality} rows; it reads {', '.join(self.modalities)}")
@@ -266,18 +266,23 @@ class Predictor:
                 dtype = self.preparation.of_store(modality, "dtype", "float32") if self.preparation else "float32"
                 kept = stored(given, dtype, self.widths[modality], f"{modality} {what}")
                 rows[modality] = kept[: self.model.longest.get(modality)]
+                if len(kept) > len(rows[modality]):
+                    cut.append(f"the first {len(rows[modality])} of {len(kept)} {modality} rows are read")
         ids, words = (), ()
         special = self.preparation.of_store("text", "special_tokens", {}) if self.preparation else {}
         cls, sep = special.get("cls", _CLS), special.get("sep", _SEP)
         if text and "text" in self.modalities and "text" in self.model.reads:
             tokens, room = self.pieces(text), self._text_room()
             ids, words, cls, sep = tokens.ids[:room], tokens.words[:room], self.pieces.cls_id, self.pieces.sep_id
+            if tokens.cut or len(tokens.ids) > len(ids):
+                read = len(set(words))
+                cut.append(f"the first {read} of {len(set(tokens.words)) + tokens.cut} words are read")
         if self.model.streams:  # a batch carries every stream that the model reads
             streams = {
                 name: streams.get(name, (np.zeros((0, self.widths[name]), np.float32), modality))
                 for name, modality in self.model.streams.items()
             }
-        return Sample(*text_columns(ids, words, cls, sep), rows, streams)
+        return Sample(*text_columns(ids, words, cls, sep), rows, streams, tuple(cut))
 
     def _text_room(self) -> int | None:
         """Most word pieces of a sentence."""
@@ -305,7 +310,7 @@ class Predictor:
         else:
             named, value = self.classes[int(scores.argmax())], None
             probabilities = {name: float(p) for name, p in zip(self.classes, scores, strict=True)}
-        notes += self._untrained(sample.modalities)
+        notes += sample.cut + self._untrained(sample.modalities)
         return Prediction(id, named, probabilities, sample.modalities, importance, value, notes=notes, **known)
 
     def _untrained(self, modalities: tuple[str, ...]) -> tuple[str, ...]:

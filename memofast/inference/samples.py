@@ -14,12 +14,13 @@ from memofast.errors import MemofastError
 @dataclass(frozen=True)
 class Sample:
     """token_ids, word_ids [n] int32, with [CLS] and [SEP]; rows: modality -> [n, width], as stored; streams: name ->
-    rows [n, width] and the modality that they were made of."""
+    rows [n, width] and the modality that they were made of; cut: in words, what was left out as too long."""
 
     token_ids: np.ndarray
     word_ids: np.ndarray
     rows: Mapping[str, np.ndarray] = field(default_factory=dict)
     streams: Mapping[str, tuple[np.ndarray, str]] = field(default_factory=dict)
+    cut: tuple[str, ...] = ()
 
     @property
     def lengths(self) -> tuple[int, int, int]:

@@ -95,6 +95,19 @@ def test_many_texts_are_predicted_as_one_by_one(model):
             assert found.modalities == () and found.notes == ()
 
 
+def test_what_is_too_long_is_cut_and_said_to_be(model, prepared):
+    predictor = memofast.load(model, device="cpu")
+    longest = predictor.model.longest["visual"]
+    rows = Corpus.open(prepared).stores["visual"].read("glad_0001")["rows"]
+    rows = np.tile(rows, (longest // len(rows) + 1, 1))[: longest + 1]
+    (short,) = predictor.predict(text="reds " * 100, features={"visual": rows[:-1]})
+    (long,) = predictor.predict(text="reds " * 101, features={"visual": rows})
+    np.testing.assert_array_equal(scores(short), scores(long))
+    assert set(long.notes) - set(short.notes) == {
+        f"the first {longest} of {longest + 1} visual rows are read", "the first 100 of 101 words are read"
+    }  # fmt: skip
+
+
 def test_importing_memofast_stays_light():
     code = "import memofast, sys; assert 'transformers' not in sys.modules and 'av' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
