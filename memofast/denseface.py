@@ -10,8 +10,7 @@ from memofast.cli import run
 
 main = typer.Typer(
     add_completion=False,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
+    rich_markup_mode=None,
     help="Train and inspect DenseFace, the network behind the face rows.",
 )
 

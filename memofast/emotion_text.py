@@ -14,8 +14,7 @@ _CORPUS = (
 
 main = typer.Typer(
     add_completion=False,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
+    rich_markup_mode=None,
     help="Train text emotion models on labelled text corpora. memofast pseudo-label applies them.",
 )
 

@@ -13,7 +13,7 @@ from memofast import cli
 from memofast.errors import MemofastError
 from memofast.version import __version__
 
-COMMANDS = [name.replace("_", "-") for name in cli._COMMANDS]
+COMMANDS = list(cli.COMMANDS)
 
 
 def memofast(*arguments: str) -> subprocess.CompletedProcess:
@@ -21,19 +21,60 @@ def memofast(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command):
-    result = memofast(command, "--help")
-    assert result.returncode == 0, result.stderr
-    assert f"memofast {command}" in result.stdout
+@pytest.mark.parametrize("command", [*COMMANDS, "emotion-text train", "denseface train", "denseface show"])
+def test_every_command_explains_itself(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["memofast", *command.split(), "--help"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    told = capsys.readouterr().out
+    assert ended.value.code == 0 and f"Usage: memofast {command} " in told
+    assert max(map(len, told.splitlines())) <= 80
+    assert "--vocabulary" not in told
+
+
+def test_square_brackets_of_a_help_text_are_shown(monkeypatch, capsys):
+    for command, shown in {"prepare": "FOLDER[,language=en][,beam=5]", "pretrain": "[KEY=VALUE]"}.items():
+        monkeypatch.setattr(sys, "argv", ["memofast", command, "--help"])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert shown in "".join(capsys.readouterr().out.split())
+
+
+def test_the_program_describes_every_command_and_imports_none():
+    code = "import sys\nfrom memofast import cli\ntry: cli.main()\nfinally: print(sorted(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
+    help, modules = result.stdout.split("['", 1)
+    assert "--version" in help and "--install-completion" in help and max(map(len, help.splitlines())) <= 80
+    described = {line.split()[0]: line.split(None, 1)[1] for line in help.splitlines() if line.startswith("  ")}
+    assert all(described[name] == cli.COMMANDS[name] for name in COMMANDS)
+    assert not {"torch", "numpy", "rich", "pydantic"} & set(modules.replace("'", "").rstrip("]\n").split(", "))
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("memofast pre", {"prepare", "pretrain", "predict"}),
+        ("memofast prepare --vo", {"--vocab", "--voice"}),
+        ("memofast emotion-text train --val", {"--validation", "--validate-on", "--validations"}),
+        ("memofast denseface s", {"show"}),
+    ],
+)
+def test_a_shell_completes_commands_and_options(monkeypatch, capsys, words, found):
+    asked = {"_MEMOFAST_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0 and set(capsys.readouterr().out.split("\n")[:-1]) == found
 
 
 def test_every_command_is_found_by_one_rule():
     """`python -m memofast.NAME` is `memofast NAME`: a file at the top level, or a folder with `__main__.py` and
     `command.py`."""
     package = Path(cli.__file__).parent
-    for name in cli._COMMANDS:
-        home = package / name
+    for name in cli.COMMANDS:
+        home = package / name.replace("-", "_")
         files = [home / "__main__.py", home / "command.py"] if home.is_dir() else [home.with_suffix(".py")]
         assert all(file.is_file() for file in files), name
         assert callable(cli.command_module(name).main)
@@ -54,10 +95,24 @@ def test_version_and_usage():
     assert usage.returncode == 2 and "pretrain" in usage.stdout
 
 
-def test_unknown_command_names_the_known_ones():
-    result = memofast("pretrian")
-    assert result.returncode == 2
-    assert "pretrain" in result.stderr and "Traceback" not in result.stderr
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("pretrian", "memofast: no command 'pretrian'; did you mean pretrain?; memofast --help describes them"),
+        ("--verzion", "memofast: No such option: --verzion"),
+        ("import-npz --vocabulary v", "memofast import-npz: No such option: --vocabulary (Possible options: --vocab"),
+        ("extract model", "memofast extract: Missing option '--corpus'"),
+        ("emotion-text tarin", "memofast emotion-text: No such command 'tarin'"),
+        ("emotion-text train --init a", "memofast emotion-text train: Missing argument"),
+        ("prepare a --out b --workers many", "memofast prepare: Invalid value for '--workers'"),
+    ],
+)
+def test_a_wrong_line_is_told_in_one(monkeypatch, capsys, line, told):
+    monkeypatch.setattr(sys, "argv", ["memofast", *line.split()])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and said.startswith(told)
 
 
 def _mistaken() -> None:
