@@ -35,6 +35,7 @@ def main(
     Example: memofast import-npz --captions ref_captions.json --visual faces --speech wav2vec --vocab vocab.txt
     --out movies
     """
+    from memofast.locks import lock_folder
     from memofast.prepare.sources.npz import FeatureFolder, import_export
 
     folders = {}
@@ -42,9 +43,10 @@ def main(
         folders["visual"] = FeatureFolder(visual, visual_confidence, visual_rows, visual_rate)
     if speech is not None:
         folders["speech"] = FeatureFolder(speech, 1.0, speech_rows, speech_rate)
-    corpus, outcomes, notes = import_export(
-        captions, folders, vocab, out, name, splits, validation, lexicon, drop_missing
-    )
+    with lock_folder(out):
+        corpus, outcomes, notes = import_export(
+            captions, folders, vocab, out, name, splits, validation, lexicon, drop_missing
+        )
     for modality, outcome in outcomes.items():
         print(f"{modality}: {outcome}")
     for note in notes:

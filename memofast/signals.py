@@ -6,12 +6,15 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _NAMES = {"SIGINT": "interrupted", "SIGTERM": "ended by SIGTERM", "SIGHUP": "ended by SIGHUP"}
 _TOLD = {getattr(signal, name): told for name, told in _NAMES.items() if hasattr(signal, name)}
 _BOUNCE = 0.5  # seconds in which a second signal is taken for the first
 _LOOK_AGAIN = 0.05  # seconds until an import is looked at again
+_held: list[str] = []
 
 
 class Stopped(SystemExit):
@@ -25,7 +28,8 @@ class Stopped(SystemExit):
 class Ending:
     """Context of a command in which the first signal is raised and a later one, not a bounce of it, ends at once.
 
-    Nothing is raised inside an import, which may swallow it or take it for a missing module, but after it.
+    Nothing is raised inside an import, which may swallow it or take it for a missing module: there the program ends at
+    once, or after the import where something is held.
     """
 
     def __init__(self, name: str):
@@ -57,6 +61,8 @@ class Ending:
 
     def _ask_again(self, _number: int, frame: FrameType | None) -> None:
         if _imports(frame):
+            if not _held:
+                _exit_now(self._name, self._asked)
             signal.setitimer(signal.ITIMER_REAL, _LOOK_AGAIN)
         else:
             self._raise()
@@ -64,6 +70,16 @@ class Ending:
     def _raise(self) -> None:
         self._raised = True
         raise KeyboardInterrupt if self._asked == signal.SIGINT else Stopped(self._asked)
+
+
+@contextmanager
+def held(what: str) -> Iterator[None]:
+    """While the context is open there is something to put in order before the program ends."""
+    _held.append(what)
+    try:
+        yield
+    finally:
+        _held.remove(what)
 
 
 def end_early() -> None:
