@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -136,13 +137,14 @@ def _write_any_letter() -> None:
 
 
 def _nobody_reads() -> bool:
-    """Whether stdout is a pipe whose reader has gone; then nothing more is written there."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    """Whether stdout or stderr is a pipe whose reader has gone; then nothing more is written there."""
+    gone = select.poll()
+    for number in (1, 2):
+        gone.register(number, 0)
+    broken = [number for number, event in gone.poll(0) if event & select.POLLERR]
+    for number in broken:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return bool(broken)
 
 
 def command_module(name: str) -> ModuleType:

@@ -111,7 +111,7 @@ def _check_settings(run: EmotionTextRun) -> None:
     settings = json.loads(json.dumps(asdict(run) | {"out": "", "tuning": run.tuning.model_dump()}, default=str))
     path = run.out / _SETTINGS
     if path.is_file():
-        begun = json.loads(path.read_text())
+        begun = json.loads(path.read_text(encoding="utf-8"))
         if changed := [name for name in settings if begun.get(name) != settings[name]]:
             raise MemofastError(f"{run.out} was begun with another {changed[0]}; use the same options or another --out")
         return
