@@ -84,6 +84,8 @@ def held(what: str) -> Iterator[None]:
 
 def end_early() -> None:
     """Where memofast is the program that starts: a signal ends it at once, with one line, as it holds nothing yet."""
+    if "--multiprocessing-fork" in sys.orig_argv:
+        return  # a worker, whose program speaks for it
     started = os.path.basename(sys.argv[0]) if sys.argv else ""
     run_as_module = any(
         flag == "-m" and name.partition(".")[0] == "memofast"
