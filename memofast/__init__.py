@@ -1,24 +1,23 @@
 """memofast: from talking-face video to pre-trained and fine-tuned emotion models over text, face and speech."""
 
-import torch  # noqa: F401  (before the extension, so that both share torch's OpenMP runtime and its thread count)
+from memofast import signals
 
-from memofast import extension
-from memofast.version import __version__
+signals.end_early()  # of a program that still imports
+
+from memofast import extension  # noqa: E402
+from memofast.version import __version__  # noqa: E402
 
 extension.extend_package_path(__path__)
-try:
-    from memofast import _C
-except ImportError as error:
-    raise ImportError(f"memofast's extension is missing or does not load ({error}): {extension.REINSTALL}") from error
-extension.check_extension(_C.source_digest)
 
 __all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str):
-    """`memofast.load`, with all that it needs, only where it is asked for."""
+    """`memofast.load` and the extension `memofast._C`, with all that they need, only where they are asked for."""
     if name == "load":
         from memofast.inference import load
 
         return load
+    if name == "_C":
+        return extension.load_extension()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

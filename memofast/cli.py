@@ -1,89 +1,207 @@
 """The command line: `memofast COMMAND` is `python -m memofast.COMMAND`."""
 
+from __future__ import annotations
+
 import importlib
-import signal
+import os
+import select
 import sys
 from collections.abc import Callable
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-import typer
+from memofast.errors import MemofastError, nearest
+from memofast.signals import Ending, Stopped
 
-from memofast.errors import MemofastError
+if TYPE_CHECKING:
+    import typer
 
-_COMMANDS = (
-    "pretrain",
-    "finetune",
-    "evaluate",
-    "extract",
-    "export",
-    "predict",
-    "prepare",
-    "normalise",
-    "emotion_text",
-    "pseudo_label",
-    "inspect",
-    "info",
-    "download",
-    "import_npz",
-    "import_features",
-    "denseface",
-)
+COMMANDS = {
+    "prepare": "Turn media, subtitles and tables into a corpus.",
+    "import-features": "Make a corpus of a feature pickle of MMSA or MultiBench.",
+    "import-npz": "Make a corpus of the original system's features.",
+    "inspect": "Count a corpus and show samples of it.",
+    "normalise": "Z-norm feature rows within each speaker or group.",
+    "pretrain": "Pre-train a model on one or more corpora.",
+    "finetune": "Fine-tune an emotion model and print one table.",
+    "evaluate": "Say how good a fine-tuned model is, on which data.",
+    "predict": "Say what a film expresses, utterance by utterance.",
+    "extract": "Write a model's hidden states of every sample.",
+    "export": "Write an emotion model for other runtimes.",
+    "emotion-text": "Train text emotion models on labelled texts.",
+    "pseudo-label": "Label every sentence of a corpus with emotions.",
+    "denseface": "Train and show the network behind the face rows.",
+    "download": "Fetch a model file and verify its checksum.",
+    "info": "Say what was built, what is here, and what is missing.",
+}
+_PIPE_GONE = 141  # as a shell reports who wrote into a pipe that nobody reads: 128 + SIGPIPE
 
 
 def run(command: Callable | typer.Typer, name: str) -> None:
-    """Run one command function, or an app of several, as a program.
+    """Run one command function, or an app of several, as a program, which ends with `SystemExit`.
 
-    A user's mistake (`MemofastError`), or a file with brackets without end, becomes one line on stderr and exit code 2;
-    `--debug` anywhere on the command line shows the traceback instead. SIGTERM ends it as an exit does, with code 143,
-    so that nothing is left half-written; Ctrl-C with 130.
+    Whatever goes wrong is one line on stderr, and `--debug` anywhere on the command line shows the traceback instead.
+    Exit codes: 2 for a mistake of the user, a broken input or a full disk; 1 for a fault of memofast; 130, 143 and 129
+    after Ctrl-C, SIGTERM and SIGHUP, which unwind, so that nothing is left half-written.
     """
+    _run(lambda: command, name)
+
+
+def _run(find: Callable[[], Callable | typer.Typer], name: str) -> None:
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
-    if isinstance(command, typer.Typer):
-        app = command
-    else:
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command(epilog="--debug shows the traceback of an error.")(command)
-    before = signal.signal(signal.SIGTERM, _terminated)
+    _write_any_letter()
     try:
-        app(prog_name=name)
-    except MemofastError as error:
+        with Ending(name):
+            code = _invoke(find(), name)
+            sys.stdout.flush()
+    except SystemExit as ended:
+        if isinstance(ended, Stopped):
+            print(f"{name}: {ended.told}", file=sys.stderr)
+        raise
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        code = _PIPE_GONE
+    except BaseException as error:
         if debug:
             raise
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(2)
-    except RecursionError:
-        if debug:
-            raise
-        print(f"{name}: a file is nested too deeply to be read; --debug shows which part reads it", file=sys.stderr)
-        sys.exit(2)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        line, code = told(error)
+        place = getattr(getattr(error, "ctx", None), "command_path", name)  # of a command of several: its own name
+        print(f"{place}: {line}", file=sys.stderr)
+    sys.exit(code)
 
 
-def _terminated(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
+def told(error: BaseException) -> tuple[str, int]:
+    """What to say in one line of what ended a command, and its exit code."""
+    line, code = _kind(error)
+    return " ".join(line.split("\n")) if isinstance(error, MemofastError) else " ".join(line.split()), code
+
+
+def _kind(error: BaseException) -> tuple[str, int]:
+    first = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemofastError):
+        return str(error), 2
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if hasattr(error, "format_message"):  # of the command line; no class of it is public
+        return f"{error.format_message().rstrip('.')}; --help says what there is", 2
+    if isinstance(error, RecursionError):
+        return "a file is nested too deeply to be read; --debug shows which part reads it", 2
+    if isinstance(error, MemoryError) or "can't allocate memory" in first or "out of memory" in first.lower():
+        return "memory is full; end other programs, or ask for less at once (--help, or train.samples of a recipe)", 2
+    if "No space left on device" in str(error):
+        return f"{first}; free space and run again", 2
+    if isinstance(error, UnicodeEncodeError):
+        letters = ascii(error.object[error.start : error.end])
+        return f"{letters} cannot be written in {error.encoding}; set PYTHONUTF8=1 and run again", 2
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}; check the path, its permissions and the disk's room", 2
+    if isinstance(error, ImportError):
+        return f"{first}; `memofast info` says what is missing and how to get it", 2
+    return (
+        f"a fault of memofast, {type(error).__name__}: {first}; run it again with --debug and report what that prints, "
+        "with the output of `memofast info`"
+    ), 1
+
+
+def _invoke(command: Callable | typer.Typer, name: str) -> int:
+    """Run it with the arguments of the command line. Returns: its exit code."""
+    import typer
+
+    parsed = typer.main.get_command(_app_of(command))
+    try:
+        with parsed.make_context(name, sys.argv[1:]) as context:
+            parsed.invoke(context)
+    except typer.Exit as ended:  # as --help does
+        return ended.exit_code
+    return 0
+
+
+def _app_of(command: Callable | typer.Typer) -> typer.Typer:
+    """A command as an app, whose help is plain text: square brackets in it are no markup."""
+    import typer
+
+    if isinstance(command, typer.Typer):
+        return command
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(epilog="--debug shows the traceback of an error.")(command)
+    return app
+
+
+def _write_any_letter() -> None:
+    """A letter that the terminal's encoding lacks is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout or stderr is a pipe whose reader has gone; then nothing more is written there."""
+    gone = select.poll()
+    for number in (1, 2):
+        gone.register(number, 0)
+    broken = [number for number, event in gone.poll(0) if event & select.POLLERR]
+    for number in broken:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return bool(broken)
 
 
 def command_module(name: str) -> ModuleType:
     """The module whose `main` is the command: `memofast.NAME`, or `memofast.NAME.command` where NAME is a folder."""
-    module = importlib.import_module(f"memofast.{name}")
-    return importlib.import_module(f"memofast.{name}.command") if hasattr(module, "__path__") else module
+    module = importlib.import_module(f"memofast.{name.replace('-', '_')}")
+    return importlib.import_module(f"{module.__name__}.command") if hasattr(module, "__path__") else module
 
 
 def main() -> None:
     """Entry point of the `memofast` program: hands the rest of the line to one command."""
-    names = [command.replace("_", "-") for command in _COMMANDS]
-    if len(sys.argv) < 2 or sys.argv[1] in {"-h", "--help"}:
-        print("usage: memofast COMMAND [--help]\n\ncommands: " + ", ".join(names))
-        sys.exit(0 if len(sys.argv) > 1 else 2)
-    if sys.argv[1] == "--version":
-        from memofast.version import __version__
+    if "_MEMOFAST_COMPLETE" in os.environ:  # a shell asks, as --install-completion taught it
+        import typer
 
-        print(f"memofast {__version__}")
-        return
-    chosen = sys.argv.pop(1).replace("-", "_")
-    if chosen not in _COMMANDS:
-        print(f"memofast: no command {chosen!r}; there are {', '.join(names)}", file=sys.stderr)
+        typer.main.get_command(_program())(prog_name="memofast")
+    name = sys.argv[1].replace("_", "-") if len(sys.argv) > 1 else ""
+    if name in COMMANDS:
+        del sys.argv[1]
+        _run(lambda: command_module(name).main, f"memofast {name}")
+    elif name:
+        run(_program(), "memofast")
+    sys.argv.append("--help")
+    try:
+        run(_program(), "memofast")
+    finally:
         sys.exit(2)
-    run(command_module(chosen).main, f"memofast {chosen.replace('_', '-')}")
+
+
+def _program() -> typer.Typer:
+    """What `memofast` says without a command: help, version, completion of commands and of their options."""
+    import typer
+
+    class Program(typer.core.TyperGroup):
+        def list_commands(self, ctx):
+            return list(COMMANDS)
+
+        def get_command(self, ctx, name):
+            if name not in COMMANDS:
+                raise MemofastError(f"no command {name!r}{nearest(name, COMMANDS)}; memofast --help describes them")
+            return typer.main.get_command(_app_of(command_module(name).main))
+
+        def format_commands(self, ctx, formatter):
+            with formatter.section("Commands"):
+                formatter.write_dl(list(COMMANDS.items()))  # imports none of them
+
+    def version(asked: bool) -> None:
+        if asked:
+            from memofast.version import __version__
+
+            print(f"memofast {__version__}")
+            raise typer.Exit
+
+    app = typer.Typer(cls=Program, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+
+    @app.callback(epilog="memofast COMMAND --help explains a command and shows an example.")
+    def _describe(
+        _version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Say which this is."),
+    ) -> None:
+        """From talking-face video to pre-trained and fine-tuned emotion models over text, face and speech."""
+
+    return app

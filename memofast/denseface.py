@@ -10,8 +10,7 @@ from memofast.cli import run
 
 main = typer.Typer(
     add_completion=False,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
+    rich_markup_mode=None,
     help="Train and inspect DenseFace, the network behind the face rows.",
 )
 
@@ -46,6 +45,7 @@ def train(
     """Train DenseFace on labelled faces; an interrupted training goes on where it stopped."""
     import torch
 
+    from memofast.locks import lock_file
     from memofast.prepare.faces.denseface_training import TrainingOptions, train_denseface
 
     if threads:
@@ -62,7 +62,8 @@ def train(
         seed=seed,
         precision=precision,
     )
-    train_denseface(data, out, options, restart=restart)
+    with lock_file(out, parents=True):
+        train_denseface(data, out, options, restart=restart)
 
 
 @main.command()

@@ -8,6 +8,7 @@ import typer
 from memofast.cli import run
 from memofast.downloads import DOWNLOADS, fetch, home_of
 from memofast.errors import MemofastError
+from memofast.locks import lock_file
 
 
 def main(
@@ -22,7 +23,9 @@ def main(
     if name not in DOWNLOADS:
         raise MemofastError(f"no download {name!r}; there is {', '.join(DOWNLOADS)}")
     download = DOWNLOADS[name]
-    print(fetch(url or download.url, out or home_of(name), download.sha256))
+    file = out or home_of(name)
+    with lock_file(file, parents=True):
+        print(fetch(url or download.url, file, download.sha256))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,7 @@ _CORPUS = (
 
 main = typer.Typer(
     add_completion=False,
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
+    rich_markup_mode=None,
     help="Train text emotion models on labelled text corpora. memofast pseudo-label applies them.",
 )
 
@@ -62,6 +61,7 @@ def train(
     from rich.console import Console
 
     from memofast.errors import MemofastError
+    from memofast.locks import lock_folder
     from memofast.sections import checked
     from memofast.text_emotion.merged_text import TextSource
     from memofast.text_emotion.training import EmotionTextRun, train_emotion_text
@@ -84,7 +84,8 @@ def train(
     tuning = checked(asked, "emotion-text train", Tuning)
     sources, held_out = ([TextSource.parse(given) for given in list_] for list_ in (corpora, evaluated or []))
     chosen = EmotionTextRun(sources, held_out, init, out, vocab, classes, validation, validate_on, tuning, seed)
-    train_emotion_text(chosen, Console(highlight=False, soft_wrap=True))
+    with lock_folder(out):
+        train_emotion_text(chosen, Console(highlight=False, soft_wrap=True))
 
 
 if __name__ == "__main__":

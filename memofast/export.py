@@ -26,12 +26,14 @@ def main(
     from transformers.utils import logging
 
     from memofast.errors import MemofastError
+    from memofast.locks import lock_file
     from memofast.model.families import export_model
 
     logging.disable_progress_bar()
     if not model.is_dir():
         raise MemofastError(f"no run or model at {model}; check the path")
-    names = export_model(model, out)
+    with lock_file(out):
+        names = export_model(model, out)
     Console(highlight=False, soft_wrap=True).print(f"{out}: inputs {', '.join(names)}", markup=False)
 
 

@@ -4,9 +4,11 @@ setup.py runs this file before anything is installed, so it imports nothing but 
 """
 
 import hashlib
+import importlib
 import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import ModuleType
 
 SOURCE_ROOT = Path(__file__).resolve().parent.parent
 REINSTALL = "run `pip install .` in the source folder"
@@ -45,3 +47,19 @@ def check_extension(built_from: str) -> None:
     """Raise `ImportError` where the extension was built from other sources than those beside this file."""
     if (SOURCE_ROOT / "csrc").is_dir() and built_from != source_digest(SOURCE_ROOT):
         raise ImportError(f"memofast's extension was not built from the sources in {SOURCE_ROOT}: {REINSTALL}")
+
+
+def load_extension() -> ModuleType:
+    """`memofast._C`. Raises: `ImportError` where it is missing, does not load or was built from other sources."""
+    import torch  # noqa: F401  (before the extension, so that both share torch's OpenMP runtime and its thread count)
+
+    try:
+        loaded = importlib.import_module("memofast._C")
+    except ImportError as error:
+        raise ImportError(f"memofast's extension is missing or does not load ({error}): {REINSTALL}") from error
+    try:
+        check_extension(loaded.source_digest)
+    except ImportError:
+        delattr(sys.modules["memofast"], "_C")  # where the import left it: who asks again is told again
+        raise
+    return loaded

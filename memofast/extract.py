@@ -37,9 +37,11 @@ def main(
     from transformers.utils import logging
 
     from memofast.inference.hidden_states.extraction import extract_into
+    from memofast.locks import lock_file
 
     logging.disable_progress_bar()
-    line = extract_into(out, model, corpus, split, condition, device)
+    with lock_file(out):
+        line = extract_into(out, model, corpus, split, condition, device)
     Console(highlight=False, soft_wrap=True).print(line, markup=False)
 
 

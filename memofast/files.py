@@ -5,12 +5,71 @@ import io
 import json
 import os
 import re
+import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from memofast.errors import MemofastError
+
+_TEMPORARY = re.compile(r"\.(.+)\.([1-9]\d*)\.partial", re.DOTALL)
+
+
+def temporary_of(path: Path) -> Path:
+    """Beside `path`, where this process puts together the file or folder that will stand there."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def sweep(folder: Path, name: str | None = None, deep: int = 0) -> None:
+    """Remove what killed processes were putting together in a folder and `deep` below it; name: of one result alone."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return  # there is nothing
+    for entry in entries:
+        found = _TEMPORARY.fullmatch(entry.name)
+        if found and name in (None, found[1]) and _gone(int(found[2])):
+            remove(Path(entry.path))
+        elif deep and entry.is_dir(follow_symlinks=False):
+            sweep(Path(entry.path), name, deep - 1)
+
+
+def _gone(process: int) -> bool:
+    """Whether a process has ended; this one has nothing under way when it sweeps."""
+    if process == os.getpid():
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:
+        pass  # somebody else's
+    return False
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder as far as the disk lets it, which may be what it is removed for."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+def cannot_write(path: Path, error: OSError) -> MemofastError:
+    why = error.strerror or str(error)
+    return MemofastError(f"{path} cannot be written ({why}): free space or choose another folder, and run again")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raises: `MemofastError` naming `path` where the disk is full or lets nothing be written."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def replace_file(path: Path, data: bytes, parents: bool = False) -> None:
@@ -18,20 +77,29 @@ def replace_file(path: Path, data: bytes, parents: bool = False) -> None:
 
     Raises: `MemofastError` where the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if parents:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise MemofastError(
-            f"{path} cannot be written ({error.strerror}): free space or choose another folder, and run again"
-        ) from error
+    temporary = temporary_of(path)
+    with writing(path):
+        try:
+            if parents:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            remove(temporary)
+            raise
+
+
+def reserve(path: Path) -> None:
+    """Take the disk's room for a file of holes now: a memory map that later meets a full disk ends the process.
+
+    Raises: `OSError` where there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, max(os.fstat(file.fileno()).st_size, 1))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -40,6 +40,7 @@ def main(
     from rich.console import Console
 
     from memofast.errors import MemofastError
+    from memofast.locks import lock_folder
     from memofast.train.fine_tuning_recipe import read
     from memofast.train.fine_tuning_runs import fine_tune, make_fine_tuning_plan
     from memofast.train.folder import make_folder, recipe_of, write_config
@@ -63,11 +64,12 @@ def main(
     processes = Processes.join(recipe.train)
     try:
         folder = resume or processes.from_first(make_folder(name) if processes.first else None)
-        if processes.first:
-            write_config(folder, plan.resolved())
-        fine_tune(plan, folder, console, processes)
-        if processes.first:
-            _conclude(plan, folder, console)
+        with lock_folder(folder, processes.first):
+            if processes.first:
+                write_config(folder, plan.resolved())
+            fine_tune(plan, folder, console, processes)
+            if processes.first:
+                _conclude(plan, folder, console)
     finally:
         processes.leave()
 

@@ -25,10 +25,13 @@ def main(
 
     Example: memofast import-features MOSI/unaligned_50.pkl --out corpora/mosi --vocab vocab.txt
     """
+    from memofast.locks import lock_folder
     from memofast.prepare.choices import corpus_name
     from memofast.prepare.sources.feature_corpus import import_feature_pickle
 
-    for line in import_feature_pickle(pickle, out, corpus_name(name, out), vocab, licence):
+    with lock_folder(out):
+        lines = import_feature_pickle(pickle, out, corpus_name(name, out), vocab, licence)
+    for line in lines:
         print(line)
 
 

@@ -11,7 +11,7 @@ from memofast.cli import run
 def main(
     captions: Annotated[Path, typer.Option(help="JSON: {id: [sentence]} or {id: {txt: [sentence], label: ...}}.")],
     out: Annotated[Path, typer.Option(help="Folder of the corpus to write; run again to resume.")],
-    vocabulary: Annotated[Path, typer.Option(help="vocab.txt of bert-base-uncased.")],
+    vocab: Annotated[Path, typer.Option(help="vocab.txt of bert-base-uncased.")],
     name: Annotated[str, typer.Option(help="Name of the corpus; part of every sample's random numbers.")] = "imported",
     visual: Annotated[Path | None, typer.Option(help="Folder of face features, <id>.npz.")] = None,
     speech: Annotated[Path | None, typer.Option(help="Folder of speech features, <id>.npz.")] = None,
@@ -32,9 +32,10 @@ def main(
 ) -> None:
     """Import .npz features and captions of the original system as a corpus; each sentence of a clip is a sample.
 
-    Example: memofast import-npz --captions ref_captions.json --visual faces --speech wav2vec --vocabulary vocab.txt
+    Example: memofast import-npz --captions ref_captions.json --visual faces --speech wav2vec --vocab vocab.txt
     --out movies
     """
+    from memofast.locks import lock_folder
     from memofast.prepare.sources.npz import FeatureFolder, import_export
 
     folders = {}
@@ -42,9 +43,10 @@ def main(
         folders["visual"] = FeatureFolder(visual, visual_confidence, visual_rows, visual_rate)
     if speech is not None:
         folders["speech"] = FeatureFolder(speech, 1.0, speech_rows, speech_rate)
-    corpus, outcomes, notes = import_export(
-        captions, folders, vocabulary, out, name, splits, validation, lexicon, drop_missing
-    )
+    with lock_folder(out):
+        corpus, outcomes, notes = import_export(
+            captions, folders, vocab, out, name, splits, validation, lexicon, drop_missing
+        )
     for modality, outcome in outcomes.items():
         print(f"{modality}: {outcome}")
     for note in notes:

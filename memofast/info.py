@@ -6,10 +6,8 @@ import platform
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
-import torch
 import typer
 
-from memofast import _C
 from memofast.cli import run
 from memofast.cpu import bf16_units
 from memofast.version import __version__
@@ -46,6 +44,8 @@ def _version(distribution: str) -> str:
 
 
 def _built() -> list[Fact]:
+    from memofast import _C
+
     cuda = f"{_C.cuda_version} for {_C.cuda_archs}" if _C.cuda_version else "no"
     remedy = "" if _C.cuda_version else "put nvcc 12.4 or newer on PATH and run `MEMOFAST_CUDA=1 pip install .`"
     return [
@@ -57,6 +57,10 @@ def _built() -> list[Fact]:
 
 
 def _available() -> list[Fact]:
+    import torch
+
+    from memofast import _C
+
     facts = [
         Fact("available", "Python", platform.python_version()),
         Fact("available", "torch", torch.__version__),

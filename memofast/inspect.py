@@ -62,9 +62,10 @@ def main(
 
 def _write_page(corpus: "Corpus", html: Path, samples: int, seed: int, yunet: Path | None) -> None:
     from memofast.downloads import downloaded
+    from memofast.locks import lock_file
     from memofast.pages.inspect import write_page
 
-    with Console(stderr=True).status("looking at the samples again"):
+    with lock_file(html), Console(stderr=True).status("looking at the samples again"):
         size = write_page(corpus, html, samples, seed, yunet or downloaded("yunet"))
     print(f"wrote {html} ({size / 1e6:.1f} MB)")
 

@@ -22,9 +22,13 @@ def main(
     """
     from rich.console import Console
 
+    from memofast.data import Corpus
+    from memofast.locks import lock_folder
     from memofast.prepare.run.group_normalisation import normalise
 
-    found = normalise(corpus, modality, by)
+    Corpus.open(corpus)  # a folder that is no corpus is not made one
+    with lock_folder(corpus):
+        found = normalise(corpus, modality, by)
     fewest = min(found, key=found.get)
     Console(highlight=False, soft_wrap=True).print(
         f"{modality} rows of {sum(found.values()):,} samples z-normed within each of {len(found)} groups {by}; "

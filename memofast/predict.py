@@ -36,12 +36,14 @@ def main(
     from memofast.inference.films import FilmPrediction, predict_films
     from memofast.inference.preparation import Files
     from memofast.inference.segments import Cutting
+    from memofast.locks import lock_folder
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     asked = FilmPrediction(
         source, model, out, Files(face, speech, vocab, yunet), Cutting(subtitles, windows), html, device, others
     )
-    predict_films(asked, console)
+    with lock_folder(out):
+        predict_films(asked, console)
 
 
 if __name__ == "__main__":

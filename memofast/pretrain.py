@@ -27,6 +27,7 @@ def main(
     A run is kept in runs/RECIPE-TIME/: config.yaml, metrics.jsonl, TensorBoard events, checkpoints and report.md.
     Several processes: torchrun --nproc-per-node 2 -m memofast.pretrain ...
     """
+    from memofast.locks import lock_folder
     from memofast.train import recipe as recipes
     from memofast.train.dry_run import describe
     from memofast.train.folder import make_folder, recipe_of
@@ -47,7 +48,8 @@ def main(
     try:
         plan = make_plan(chosen)
         folder = resume or processes.from_first(make_folder(name) if processes.first else None)
-        train(plan, folder, processes)
+        with lock_folder(folder, processes.first):
+            train(plan, folder, processes)
     finally:
         processes.leave()
 

@@ -29,6 +29,7 @@ def main(
 
     from memofast.data import Corpus
     from memofast.errors import MemofastError
+    from memofast.locks import lock_folder
     from memofast.text_emotion.confident import Confidence, select_confident
     from memofast.text_emotion.pseudo_labels import pseudo_label
 
@@ -40,16 +41,18 @@ def main(
         )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     logging.disable_progress_bar()  # of loading, which is quick
-    counts = pseudo_label(corpus, model, console, rows=rows, device=device)
-    console.print(
-        f"{counts.labelled:,} sentences labelled, {counts.without_words:,} samples without words, {counts.too_long:,} "
-        "too long"
-    )
-    for split in splits:
-        name, rules = select_confident(corpus, split, Confidence(neutral, other, most))
-        for rule in rules:
-            console.print(f"{name}: {rule['rule']}: {rule['dropped']:,} dropped")
-        console.print(f"{name}: " + ", ".join(f"{count:,} {emotion}" for emotion, count in rules[-1]["kept"].items()))
+    with lock_folder(corpus):
+        counts = pseudo_label(corpus, model, console, rows=rows, device=device)
+        console.print(
+            f"{counts.labelled:,} sentences labelled, {counts.without_words:,} samples without words, "
+            f"{counts.too_long:,} too long"
+        )
+        for split in splits:
+            name, rules = select_confident(corpus, split, Confidence(neutral, other, most))
+            for rule in rules:
+                console.print(f"{name}: {rule['rule']}: {rule['dropped']:,} dropped")
+            kept = rules[-1]["kept"].items()
+            console.print(f"{name}: " + ", ".join(f"{count:,} {emotion}" for emotion, count in kept))
 
 
 if __name__ == "__main__":

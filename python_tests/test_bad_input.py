@@ -60,7 +60,7 @@ def first_id(corpus, split="train"):
         (["pretrain", "nowhere.yaml"], "nowhere.yaml"),
         (["prepare", "nowhere.mp4", "--out", "out"], "nowhere.mp4"),
         (["denseface", "train", "nowhere.npz", "--out", "out.safetensors"], "nowhere.npz"),
-        (["import-npz", "--captions", "nowhere.json", "--out", "out", "--vocabulary", "vocab.txt"], "nowhere.json"),
+        (["import-npz", "--captions", "nowhere.json", "--out", "out", "--vocab", "vocab.txt"], "nowhere.json"),
     ],
 )
 def test_missing_file(refused, tmp_path, arguments, says):

@@ -1,6 +1,8 @@
 """`memofast extract`: every row belongs to its sample, in each of three kinds of file; what cannot be written is
 refused."""
 
+import errno
+import os
 import pickle
 import subprocess
 import sys
@@ -192,6 +194,29 @@ def test_mistakes_take_one_line_and_leave_nothing(program, model, corpus, tmp_pa
     assert "choose one of them" in program.fails("extract", model, "--corpus", corpus, *test, "--out", "x.csv")
     missing = tmp_path / "no" / f"x.{kind}"
     assert "cannot be written" in program.fails("extract", model, "--corpus", corpus, *test, "--out", missing)
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet", "pkl"])
+def test_a_full_disk_or_a_kill_leaves_no_spool(program, model, corpus, tmp_path, kind, monkeypatch):
+    out = tmp_path / f"x.{kind}"
+    line = ("extract", model, "--corpus", corpus, "--split", "test", "--out", out)
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    spool = tmp_path / f".x.{kind}.{process.pid}.partial"
+    spool.mkdir()
+    (spool / "text.npy").touch()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("posix_fallocate", "fsync"):  # of the rows, of the file
+        with monkeypatch.context() as patched:
+            patched.setattr(os, name, full)
+            assert f"x.{kind} cannot be written (No space left on device)" in program.fails(*line)
+        assert list(tmp_path.iterdir()) == []
+    spool.mkdir()
+    program(*line)
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_pickle_needs_labels(program, model, tmp_path):

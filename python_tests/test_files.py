@@ -1,12 +1,17 @@
-"""What a file is not: a pointer in place of its contents, brackets without end, formulas in a table."""
+"""Files that are whole or not there, and what a file is not: a pointer in place of its contents, brackets without end,
+formulas in a table."""
 
 import csv
+import errno
 import io
+import os
+from pathlib import Path
 
 import pytest
 
+from memofast import files
 from memofast.errors import MemofastError
-from memofast.files import NestedTooDeeply, csv_table, read_json, refuse_pointer
+from memofast.files import NestedTooDeeply, csv_table, read_json, refuse_pointer, replace_file, reserve, temporary_of
 
 
 def test_pointers_of_git_lfs(tmp_path):
@@ -63,3 +68,51 @@ def test_other_cells_are_as_they_were():
     assert '"a\rb"' in table and '"a\nb"' in table and table.endswith("'quoted\n") and "\r\n" not in table
     read = list(csv.reader(io.StringIO(table, newline="")))
     assert read == [["-0.25", "-0.25", "-3", "-1e-05", "", ""], rows[1]]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("where", ["open", "fsync", "replace"])
+def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch, code, where):
+    def fails(*_):
+        raise OSError(code, os.strerror(code))
+
+    path = tmp_path / "page.html"
+    replace_file(path, b"old")
+    if where == "open":
+        monkeypatch.setattr(files, "open", fails, raising=False)
+    else:
+        monkeypatch.setattr(os, where, fails)
+    if code == errno.EROFS:
+        monkeypatch.setattr(Path, "unlink", fails)  # cleaning up fails as well
+    with pytest.raises(MemofastError, match=rf"page.html cannot be written \({os.strerror(code)}\): free space"):
+        replace_file(path, b"new")
+    assert path.read_bytes() == b"old"
+    monkeypatch.undo()
+    if code != errno.EROFS:
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_ctrl_c_while_a_file_is_written_leaves_nothing_beside_it(tmp_path, monkeypatch):
+    def interrupted(*_):
+        assert temporary_of(tmp_path / "a.json").is_file()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(tmp_path / "a.json", b"1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_room_of_a_memory_map_is_taken_before_it_is_written(tmp_path, monkeypatch):
+    path = tmp_path / "rows.npy"
+    with path.open("wb") as file:
+        file.truncate(1 << 20)
+    reserve(path)
+    assert path.stat().st_blocks * 512 >= 1 << 20 and path.stat().st_size == 1 << 20
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        reserve(path)

@@ -45,7 +45,7 @@ def original(tmp_path):
 
 
 def run(tmp_path, *options):
-    paths = {"captions": "captions.json", "out": "out", "vocabulary": "vocab.txt"}
+    paths = {"captions": "captions.json", "out": "out", "vocab": "vocab.txt"}
     paths |= {"visual": "faces", "speech": "speech"}
     paths |= dict(zip(options[::2], options[1::2], strict=True))
     given: list[object] = ["--name", "film"]
@@ -80,7 +80,7 @@ def test_import_writes_a_corpus_and_counts_what_it_leaves_out(tmp_path, original
 
 def test_mistakes_are_one_line_and_code_2(tmp_path, original):
     for options, says in (
-        (("vocabulary", "none.txt"), "no vocabulary at"),
+        (("vocab", "none.txt"), "no vocabulary at"),
         (("captions", "none.json"), "none.json cannot be read"),
         (("captions", "vocab.txt"), "vocab.txt are not"),
         (("visual", "none"), "no folder"),

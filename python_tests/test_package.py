@@ -133,7 +133,7 @@ def test_an_extension_older_than_its_sources_says_reinstall(installed, source, t
     with (changed / "csrc" / "variant.h").open("a") as header:
         header.write("// changed\n")
     result = subprocess.run(
-        [sys.executable, "-c", "import memofast"],
+        [sys.executable, "-c", "from memofast import _C"],
         cwd=changed,
         env=os.environ | {"PYTHONPATH": str(installed)},
         capture_output=True,

@@ -9,8 +9,6 @@ intensity, the speaker's identity and smooth motions. So each modality helps to 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ import numpy as np
 from memofast.cache import cache_folder
 from memofast.data.corpus import CORPUS, Corpus, write_corpus
 from memofast.errors import MemofastError
+from memofast.files import remove, replace_file, sweep, temporary_of
 from memofast.store import FeatureWriter, TextWriter
 
 EMOTIONS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
@@ -83,21 +82,21 @@ def demo_corpus(folder: Path | None = None, splits: dict[str, int] | None = None
     folder = folder or cache_folder() / f"demo-{_VERSION}"
     if (folder / CORPUS).is_file():
         return folder
+    temporary = temporary_of(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise MemofastError(
-            f"demo corpus: {folder.parent} cannot be written ({error.strerror}); set MEMOFAST_CACHE to another folder"
-        ) from None
-    try:
+        sweep(folder.parent, folder.name)
+        temporary.mkdir()
         _generate(temporary, splits or SPLITS)
         os.replace(temporary, folder)
-    except OSError:
+    except OSError as error:
         if not (folder / CORPUS).is_file():  # another process may have been faster
-            raise
+            raise MemofastError(
+                f"demo corpus: {folder.parent} cannot be written ({error.strerror}); free space, or set MEMOFAST_CACHE "
+                "to another folder"
+            ) from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)
     return folder
 
 
@@ -121,7 +120,7 @@ def _generate(folder: Path, splits: dict[str, int]) -> Corpus:
                 visual.put(id, clip.faces, soft_labels=clip.soft_labels)
             if clip.has_speech:
                 speech.put(id, clip.speech)
-    (folder / "vocab.txt").write_text("\n".join(world.vocabulary) + "\n")
+    replace_file(folder / "vocab.txt", ("\n".join(world.vocabulary) + "\n").encode())
     stores = {modality: folder / modality for modality in ("text", "visual", "speech")}
     facts = {"synthetic": True, "speakers": _SPEAKERS}
     return write_corpus(folder, "demo", stores, ids, facts, streams={GLOVE: (folder / GLOVE, "text")})

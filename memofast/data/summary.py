@@ -77,7 +77,7 @@ def _preparation(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        report = json.loads(path.read_text())
+        report = json.loads(path.read_text(encoding="utf-8"))
         problems = {reason: listed["count"] for reason, listed in report["problems"].items()}
         return {"clips": report["clips"], "kept": report["kept"], "problems": problems}
     except (ValueError, KeyError, TypeError) as error:

@@ -46,6 +46,7 @@ def main(
 
     from memofast.evaluate.evaluations import of_corpus, of_kept, of_matrix
     from memofast.evaluate.report import print_evaluation, write_evaluation
+    from memofast.locks import lock_folder
 
     logging.disable_progress_bar()
     asked = [name.strip() for name in conditions.split(",")] if conditions else None
@@ -66,6 +67,7 @@ def main(
     else:
         evaluation, folder = of_kept(models[0], split, asked, compare)
     folder = out or folder
-    written = write_evaluation(evaluation, folder)
+    with lock_folder(folder):
+        written = write_evaluation(evaluation, folder)
     print_evaluation(evaluation, console)
     console.print(f"wrote {len(written)} files into {folder}: {', '.join(sorted({path.name for path in written}))}")

@@ -45,7 +45,7 @@ def finished(run: Path) -> list[dict[str, Any]]:
     Raises: `MemofastError` where nothing is finished.
     """
     seeds = recipe_of_run(run).train.seeds
-    done = [json.loads(path.read_text()) for path in run.glob(f"*/seed-*/{DONE}")]
+    done = [json.loads(path.read_text(encoding="utf-8")) for path in run.glob(f"*/seed-*/{DONE}")]
     if not done:
         raise MemofastError(f"no fold of run {run} is finished; go on with memofast finetune --resume {run}")
     return sorted(done, key=lambda one: (len(one["fold"]), one["fold"], seeds.index(one["seed"])))

@@ -8,18 +8,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from memofast.errors import MemofastError
-from memofast.files import replace_file
+from memofast.files import replace_file, writing
 from memofast.inference.predictor import Prediction, Predictor
 from memofast.inference.preparation import Files
-from memofast.inference.results import TABLE, UNFINISHED, Results
+from memofast.inference.results import PAGE, TABLE, TIMELINE, TIMELINES, UNFINISHED, Results
 from memofast.inference.segments import Cutting
 from memofast.inference.timeline import draw_timeline
 from memofast.inference.watching import Shown, Utterance
 from memofast.prepare.run.report import print_text_log
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.text.text_log import TextLog
-
-TIMELINES, PAGE = "timelines", "predictions.html"
 
 
 @dataclass(frozen=True)
@@ -53,21 +51,18 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
                 )
             print_text_log(text_log.as_json(), console)
             shown = _predict(predictor, clips, results, asked, console)
-            results.finish()
+            _draw(results, predictor, asked.out)
+            if asked.html:
+                _write_page(results, shown, predictor, asked)
+            results.finish()  # at last, so that a folder with rows and table has the pictures of them too
         except (KeyboardInterrupt, SystemExit) as stopped:
             kept = f"; rows in {asked.out / UNFINISHED}: {len(results.rows)}" if results.rows else ""
-            console.print(f"interrupted before the last utterance{kept}")
+            console.print(f"interrupted before all was written{kept}")
             raise SystemExit(130 if isinstance(stopped, KeyboardInterrupt) else stopped.code) from None
         except MemofastError:
             if results.rows:
                 console.print(f"{len(results.rows)} rows predicted before are in {asked.out / UNFINISHED}")
             raise
-    _draw(results, predictor, asked.out)
-    if asked.html:
-        from memofast.inference.page import page_of
-
-        page = page_of(results.rows, shown, predictor, asked.source)
-        replace_file(asked.out / PAGE, page.encode("utf-8", "backslashreplace"))  # paths may be no UTF-8
     _tell(results, asked, console)
     return results.rows
 
@@ -117,6 +112,15 @@ class _Rate(TextColumn):
         return Text(f"{task.finished_speed or task.speed or 0:.1f} utterances/s")
 
 
+def _write_page(
+    results: Results, shown: dict[tuple[str, int], Shown], predictor: Predictor, asked: FilmPrediction
+) -> None:
+    from memofast.inference.page import page_of
+
+    page = page_of(results.rows, shown, predictor, asked.source)
+    replace_file(asked.out / PAGE, page.encode("utf-8", "backslashreplace"))  # paths may be no UTF-8
+
+
 def _draw(results: Results, predictor: Predictor, out: Path) -> None:
     """A timeline of each file whose utterances have times: `timeline.png`, of several files in a folder."""
     by_file: dict[str, list[Prediction]] = {}
@@ -124,13 +128,14 @@ def _draw(results: Results, predictor: Predictor, out: Path) -> None:
         if prediction.file and prediction.start is not None:
             by_file.setdefault(prediction.file, []).append(prediction)
     if len(by_file) > 1:
-        (out / TIMELINES).mkdir(exist_ok=True)
+        with writing(out / TIMELINES):
+            (out / TIMELINES).mkdir(exist_ok=True)
     names: Counter[str] = Counter()
     for file, rows in by_file.items():
         stem = Path(file).stem
         names[stem] += 1
         name = f"{stem}-{names[stem]}.png" if names[stem] > 1 else f"{stem}.png"
-        path = out / TIMELINES / name if len(by_file) > 1 else out / "timeline.png"
+        path = out / TIMELINES / name if len(by_file) > 1 else out / TIMELINE
         draw_timeline(rows, predictor.classes, path, Path(file).name)
 
 

@@ -1,6 +1,6 @@
 """A trained emotion model, opened with all that it needs to predict from texts, sounds, videos and features."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from memofast.prepare.text.word_pieces import WordPieces
 
 _AT_ONCE = 8  # utterances of a film in memory
 _CLS, _SEP = 101, 102
+_NO_WORDS = "no words: what the model says of nothing"
 _SPECIAL = 2  # rows of a sentence: [CLS], [SEP]
 
 
@@ -142,6 +143,8 @@ class Predictor:
             persons out who do not speak.
         Raises: `MemofastError` for what the model cannot read.
         """
+        if text is not None:
+            _check_sentence(text, "text")
         media = audio or video
         if media and features:
             raise MemofastError("give features or a media file, not both")
@@ -151,20 +154,32 @@ class Predictor:
             raise MemofastError("nothing to predict: give text, audio, video or features")
         sample = self._sample(text, features or {}, "features")
         if not sample.modalities:
-            raise MemofastError(f"{self.folder} reads {', '.join(self.modalities)}; of these nothing was given")
+            unread = " that is a word" if text is not None and "text" in self.modalities else ""
+            raise MemofastError(f"{self.folder} reads {', '.join(self.modalities)}; of these nothing was given{unread}")
         (scores,), (importance,) = predict_samples(self.model, [sample], ["the sample"])
         return [self._prediction("sample", sample, scores, importance, text=text)]
 
     def predict_many(self, texts: Sequence[str], *, explain: bool = False) -> list[Prediction]:
-        """Predictions for many sentences, packed without padding. Raises: `MemofastError` for a model that does not
-        read text."""
+        """Predictions for many sentences, packed without padding; one without words is noted.
+
+        Raises: `MemofastError` for a model that does not read text, and for what is no list of sentences.
+        """
         if "text" not in self.modalities or "text" not in self.model.reads:
             raise MemofastError(f"{self.folder} reads {', '.join(self.model.reads)}, no text")
+        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+            raise MemofastError(
+                f"predict_many takes a list of sentences, not {_shown(texts)}; give a list, or one sentence to predict"
+            )
+        texts = list(texts)
+        names = [f"text {number}" for number in range(1, len(texts) + 1)]
+        for name, text in zip(names, texts, strict=True):
+            _check_sentence(text, name)
         samples = [self._sample(text, {}, "features") for text in texts]
-        names = [f"text {number}" for number in range(1, len(samples) + 1)]
+        if not samples:
+            return []
         found = zip(*predict_samples(self.model, samples, names, explain), strict=True)
         return [
-            self._prediction(name, sample, *said, text=text)
+            self._prediction(name, sample, *said, text=text, notes=() if sample.modalities else (_NO_WORDS,))
             for name, sample, said, text in zip(names, samples, found, texts, strict=True)
         ]
 
@@ -320,3 +335,16 @@ class Predictor:
             return ()
         known = ", ".join("+".join(modalities_of(condition)) for condition in trained)
         return (f"trained on {known}, not on {'+'.join(modalities)} alone",)
+
+
+def _check_sentence(text: Any, name: str) -> None:
+    """Raises: `MemofastError` for what is no text, naming it."""
+    if not isinstance(text, str):
+        raise MemofastError(f"{name} is {_shown(text)}, no sentence; give a str")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise MemofastError(f"{name}, {_shown(text)}, holds halves of letters (surrogates); decode it as UTF-8")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: its kind, and its beginning where that says more."""
+    return f"the {type(value).__name__} {ascii(value)[:60]}"

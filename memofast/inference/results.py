@@ -1,15 +1,19 @@
 """Predictions as files: rows that are there as soon as they are known, and at the end JSON lines and a table."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
-from memofast.files import as_json, csv_table, replace_file
+from memofast.files import as_json, csv_table, remove, replace_file, writing
 from memofast.inference.predictor import Prediction
+from memofast.locks import entries
 
 ROWS, TABLE, UNFINISHED = "predictions.jsonl", "predictions.csv", "unfinished.jsonl"
+PAGE, TIMELINE, TIMELINES = "predictions.html", "timeline.png", "timelines"
+_ALL = (ROWS, TABLE, UNFINISHED, PAGE, TIMELINE, TIMELINES)
 
 
 def json_line(prediction: Prediction) -> str:
@@ -38,7 +42,7 @@ def _number(value: float | None, digits: int) -> str:
 
 class Results:
     """The folder of a prediction. While it is open, every row is added to `unfinished.jsonl` at once; `finish` puts the
-    final files in its place.
+    final files in its place. What lies beside an `unfinished.jsonl` is of a run that was stopped, and is made anew.
 
     Raises: `MemofastError` where the folder holds something else or cannot be made.
     """
@@ -46,12 +50,14 @@ class Results:
     def __init__(self, folder: Path, classes: Sequence[str]):
         self.folder, self.classes = folder, classes
         self.rows: list[Prediction] = []
-        there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        if other := [name for name in there if name != UNFINISHED]:
+        there = entries(folder)
+        if other := [name for name in there if UNFINISHED not in there or name not in _ALL]:
             raise MemofastError(f"--out {folder} holds {other[0]}; choose another folder or empty it")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = open(folder / UNFINISHED, "w", encoding="utf-8")  # noqa: SIM115
+            for name in set(there) - {UNFINISHED}:
+                remove(folder / name)
         except OSError as error:
             raise MemofastError(f"--out {folder} cannot be made ({error.strerror}); choose another") from error
 
@@ -67,11 +73,12 @@ class Results:
             ) from error
 
     def finish(self) -> None:
-        """Write `predictions.jsonl` and `predictions.csv`, each as a whole."""
+        """Write `predictions.jsonl` and `predictions.csv`, each as a whole: the last of all files."""
         replace_file(self.folder / ROWS, "".join(map(json_line, self.rows)).encode())
         replace_file(self.folder / TABLE, table_of(self.rows, self.classes).encode("utf-8", "backslashreplace"))
         self._file.close()
-        (self.folder / UNFINISHED).unlink()
+        with writing(self.folder / UNFINISHED):
+            (self.folder / UNFINISHED).unlink()
 
     def __enter__(self) -> "Results":
         return self
@@ -79,8 +86,10 @@ class Results:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """What an interrupted or failed run leaves are its rows; without any, nothing."""
         if not self._file.closed:
-            self._file.close()
+            with suppress(OSError):  # the disk is full: what did not fit is lost, and the error is told
+                self._file.close()
             if not self.rows:
-                (self.folder / UNFINISHED).unlink(missing_ok=True)
-                if not any(self.folder.iterdir()):
-                    self.folder.rmdir()
+                remove(self.folder / UNFINISHED)
+                if not entries(self.folder):
+                    with suppress(OSError):  # its lock lies in it
+                        self.folder.rmdir()

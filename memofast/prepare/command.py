@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from memofast.locks import lock_folder
+
 _SOURCES = (
     "folder of media with subtitles (.srt, .vtt, .ass, .sbv, .sub, in the file) or timings (.align), media file, or "
     "table (.csv, .tsv, .json, .jsonl); SPLIT=PATH names its split"
@@ -121,7 +123,8 @@ def main(
 
     console = Console(stderr=True)
     try:
-        prepare_as_asked(Request(**options), console)
+        with lock_folder(out):
+            prepare_as_asked(Request(**options), console)
     except KeyboardInterrupt:
         console.print("interrupted; what is done is kept: run the same command again to go on")
         raise SystemExit(130) from None

@@ -21,8 +21,9 @@ from memofast.data import Corpus, Split, Stream
 from memofast.data.emotion_labels import target_classes
 from memofast.devices import device_of_rank
 from memofast.errors import MemofastError
-from memofast.files import write_json
+from memofast.files import write_json, writing
 from memofast.inference.split_predictions import label_space_of, predict_split, truth_of
+from memofast.locks import entries
 from memofast.metrics.class_scores import class_scores, print_scores
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
@@ -115,13 +116,14 @@ def _check_settings(run: EmotionTextRun) -> None:
     settings = json.loads(json.dumps(asdict(run) | {"out": "", "tuning": run.tuning.model_dump()}, default=str))
     path = run.out / _SETTINGS
     if path.is_file():
-        begun = json.loads(path.read_text())
+        begun = json.loads(path.read_text(encoding="utf-8"))
         if changed := [name for name in settings if begun.get(name) != settings[name]]:
             raise MemofastError(f"{run.out} was begun with another {changed[0]}; use the same options or another --out")
         return
-    if run.out.exists() and any(run.out.iterdir()):
+    if entries(run.out):
         raise MemofastError(f"{run.out} is not empty and no training of this kind; choose another --out")
-    run.out.mkdir(parents=True, exist_ok=True)
+    with writing(run.out):
+        run.out.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
 
 

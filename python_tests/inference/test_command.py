@@ -13,7 +13,7 @@ import pytest
 from media import write_clip
 
 from memofast import cli
-from memofast.inference import films
+from memofast.inference import films, results
 from memofast.inference.segments import equal_pieces, spoken_pieces
 from memofast.prepare.speech.voice import EnergyVoice
 
@@ -153,6 +153,25 @@ def test_ctrl_c_leaves_what_is_finished(predict, media, monkeypatch, tmp_path):
     monkeypatch.setattr(films.Predictor, "stream", real)
     code, rows, _ = predict(media / "film.mp4")
     assert code == 0 and len(rows) == 2 and not (tmp_path / "out/unfinished.jsonl").exists()
+
+
+def test_stopped_among_its_files_it_is_repeated(predict, media, monkeypatch, tmp_path):
+    def stopped(*_):
+        raise SystemExit(143)
+
+    for room, stage in (results, "table_of"), (films, "_write_page"), (films, "draw_timeline"):
+        with monkeypatch.context() as patched:
+            patched.setattr(room, stage, stopped)
+            code, _, told = predict(media / "film.mp4", "--html")
+        assert code == 143 and "unfinished.jsonl: 2\n" in told
+        left = {path.name for path in (tmp_path / "out").iterdir()}
+        assert "unfinished.jsonl" in left and "predictions.csv" not in left
+        assert ("predictions.html" in left) == (stage == "table_of")
+    code, rows, told = predict(media / "film.mp4")
+    assert code == 0 and len(rows) == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "predictions.csv", "predictions.jsonl", "timeline.png",
+    }  # fmt: skip
 
 
 def test_pieces(tmp_path):

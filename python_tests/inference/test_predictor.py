@@ -92,7 +92,30 @@ def test_many_texts_are_predicted_as_one_by_one(model):
         if text:
             np.testing.assert_allclose(scores(found), scores(predictor.predict(text=text)[0]), atol=1e-5)
         else:
-            assert found.modalities == () and found.notes == ()
+            assert found.modalities == () and found.notes == ("no words: what the model says of nothing",)
+
+
+def test_what_is_no_sentence_is_told_in_one_line(model):
+    predictor = memofast.load(model, device="cpu")
+    for texts, told in (
+        ("hello", "predict_many takes a list of sentences, not the str 'hello'; give a list"),
+        (b"hello", "predict_many takes a list of sentences, not the bytes b'hello'"),
+        (None, "not the NoneType None"),
+        (["red", None], "text 2 is the NoneType None, no sentence"),
+        (["red", ["blue"]], r"text 2 is the list \['blue'\], no sentence"),
+        (["caf\udce9"], r"text 1, the str 'caf\\udce9', holds halves of letters"),
+    ):
+        with pytest.raises(MemofastError, match=told):
+            predictor.predict_many(texts)
+    assert predictor.predict_many([]) == predictor.predict_many(iter(())) == []
+    for text, told in (
+        ("", "of these nothing was given that is a word"),
+        (" \t", "of these nothing was given that is a word"),
+        (7, "text is the int 7, no sentence"),
+        ("\ud83d", "text, the str '.*ud83d', holds halves of letters"),
+    ):
+        with pytest.raises(MemofastError, match=told):
+            predictor.predict(text=text)
 
 
 def test_what_is_too_long_is_cut_and_said_to_be(model, prepared):

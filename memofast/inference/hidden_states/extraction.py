@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from memofast.data.conditions import modalities_of
 from memofast.data.folds import open_split
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
+from memofast.files import remove, temporary_of, writing
 from memofast.inference.hidden_states.files import arrow, write_npz, write_parquet
 from memofast.inference.hidden_states.mmsa import write_mmsa
 from memofast.inference.hidden_states.rows import HiddenStates, compute_hidden_states
@@ -47,18 +47,18 @@ def extract_into(
     for split in splits:
         check_words(encoder, split)
         check_longest(encoder, split, modalities_of(shown))
-    on = choose_device(device)
-    try:
-        scratch = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
-    except OSError as error:
-        raise MemofastError(f"--out {out} cannot be written ({error.strerror}); choose another place") from None
-    with scratch as folder:
-        states = compute_hidden_states(encoder, splits, shown, Path(folder), on)
+    on, scratch = choose_device(device), temporary_of(out)
+    remove(scratch)
+    with writing(out):
         try:
-            said = _written(states, Path(folder) / out.name, Path(folder))
-            os.replace(Path(folder) / out.name, out)
-        except OSError as error:
-            raise MemofastError(f"--out {out} cannot be written ({error.strerror}); choose another place") from None
+            scratch.mkdir()
+            states = compute_hidden_states(encoder, splits, shown, scratch, on)
+            said = _written(states, scratch / out.name, scratch)
+            with open(scratch / out.name, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(scratch / out.name, out)
+        finally:
+            remove(scratch)
     rows = ", ".join(f"{len(own):,} {name}" for name, own in states.rows.items())
     told = f"{len(ids):,} samples of {opened.name}, condition {shown}, rows {states.pooled.shape[1]} wide: {rows}"
     return f"wrote {out}: {told}; {said}"

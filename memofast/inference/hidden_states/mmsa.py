@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from memofast.errors import MemofastError
+from memofast.files import reserve
 from memofast.inference.hidden_states.rows import HiddenStates
 
 _PARTS = {"validation": "valid", "dev": "valid"}
@@ -88,6 +89,7 @@ def _part(
 def _padded(states: HiddenStates, modality: str, chosen: np.ndarray, longest: int, path: Path) -> np.ndarray:
     shape = (len(chosen), max(longest, 1), states.pooled.shape[1])
     padded = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    reserve(path)
     for place, sample in enumerate(chosen):
         rows = states.of(modality, sample)
         padded[place, : len(rows)] = rows

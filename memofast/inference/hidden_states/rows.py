@@ -14,6 +14,7 @@ from torch import Tensor
 from memofast.data import Corpus, PackedBatch, Split
 from memofast.data.conditions import keep
 from memofast.data.modality import LETTERS, MODALITIES
+from memofast.files import reserve
 from memofast.inference.loop import RowResults, run_over
 from memofast.inference.split_predictions import truth_of
 from memofast.model.family import Encoder
@@ -89,7 +90,9 @@ def _row_counts(split: Split, condition: str) -> np.ndarray:
 
 
 def _map(path: Path, rows: int, width: int) -> np.ndarray:
-    return np.lib.format.open_memmap(path, "w+", np.float32, (rows, width))
+    made = np.lib.format.open_memmap(path, "w+", np.float32, (rows, width))
+    reserve(path)
+    return made
 
 
 def _encoded(model: Encoder, batch: PackedBatch) -> dict[str, Tensor | RowResults]:

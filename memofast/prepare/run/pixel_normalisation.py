@@ -51,7 +51,7 @@ def corpus_pixels(
 
     engine: as `workers.run_local`. Raises: MemofastError where the extractor that will use them does not open.
     """
-    described = json.loads(settings.read_text())
+    described = json.loads(settings.read_text(encoding="utf-8"))
     if _ENTRY in described:
         return FacePixels(**described[_ENTRY])
     open_face(extraction.face)  # a mistake is told before the work

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -52,10 +53,14 @@ def run_ray(tasks: Iterable[Task], order: WorkOrder, workers: int) -> Iterator[t
 def _connect(ray, workers: int) -> None:
     address = os.environ.get("RAY_ADDRESS")
     options = {"address": address} if address else {"num_cpus": workers}
+    heeded = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **options)
     except (ConnectionError, ValueError) as error:
         raise MemofastError(f"no Ray cluster at RAY_ADDRESS={address} ({error}); start one with `ray start`") from None
+    finally:
+        if signal.getsignal(signal.SIGTERM) is not heeded:  # Ray's handler exits with 15
+            signal.signal(signal.SIGTERM, heeded)
 
 
 def _run(ray, work, left: deque[Task], order, most: int) -> Iterator[tuple[Task | None, bool]]:

@@ -13,7 +13,7 @@ SETTINGS = "prepare.json"
 def read_settings(corpus: Path) -> dict[str, Any]:
     """Options that a corpus was prepared with; none where they are not known."""
     try:
-        return dict(json.loads((corpus / SETTINGS).read_text()))
+        return dict(json.loads((corpus / SETTINGS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 
@@ -34,7 +34,7 @@ def keep_settings(corpus: Path, settings: dict[str, Any]) -> None:
 
 def _refuse_others(path: Path, settings: dict[str, Any]) -> None:
     try:
-        begun = json.loads(path.read_text())
+        begun = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise MemofastError(f"{path} is damaged; choose another --out") from error
     for name, value in settings.items():

@@ -111,7 +111,7 @@ class Worker:
 def times_of(shard: Path) -> dict:
     """What the stopwatch of a shard says; nothing where its worker did not come to the end."""
     path = shard / TIMES
-    return json.loads(path.read_text()) if path.is_file() else Stopwatch().as_json()
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else Stopwatch().as_json()
 
 
 def clips_in(shard: Path) -> int:

@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for_sentinel
 
 from memofast.prepare.run.shards import Task, Worker, WorkOrder
@@ -46,7 +48,7 @@ def _pool(left: deque[Task], order: WorkOrder, workers: int) -> Iterator[tuple[T
         try:
             while left or running:
                 while left and len(running) < _IN_FLIGHT * workers:
-                    running[executor.submit(_work, left[0])] = left[0]
+                    running[_submit(executor, left[0])] = left[0]
                     left.popleft()  # only now: a pool that just broke takes nothing
                 done, _ = wait(running, _LOOK_EVERY, FIRST_COMPLETED)
                 for future in done:
@@ -55,28 +57,45 @@ def _pool(left: deque[Task], order: WorkOrder, workers: int) -> Iterator[tuple[T
                 yield None, True
         except BrokenProcessPool:
             return list(running.values())
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
     return []
 
 
 def _alone(task: Task, order: WorkOrder) -> Iterator[tuple[Task, bool]]:
     with _executor(order, 1) as executor:
         try:
-            executor.submit(_work, task).result()
+            _submit(executor, task).result()
             yield task, True
         except BrokenProcessPool:
             yield task, False
 
 
-def _executor(order: WorkOrder, workers: int) -> ProcessPoolExecutor:
+@contextmanager
+def _executor(order: WorkOrder, workers: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool whose workers are ended where this process is: their shards stand a kill."""
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(order,))
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start, initargs=(order,)) as executor:
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+
+
+def _submit(executor: ProcessPoolExecutor, task: Task) -> Future:
+    """Hand a task to the pool, which may start a worker: Ctrl-C waits there until the worker can end without a word."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return executor.submit(_work, task)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(order: WorkOrder) -> None:
     global _worker
+    signal.signal(signal.SIGINT, lambda number, _frame: os._exit(128 + number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = Worker(order)
 

@@ -174,7 +174,7 @@ def _write(path: Path, file: Path, recogniser: Recogniser, streams: StreamChoice
 
 def _read(path: Path) -> Transcript:
     try:
-        read = json.loads(path.read_text())
+        read = json.loads(path.read_text(encoding="utf-8"))
         return Transcript(read["seconds"], [[Word(**word) for word in segment] for segment in read["segments"]])
     except (ValueError, KeyError, TypeError) as error:
         raise MemofastError(f"{path} is not a transcript ({error}); delete it and run again") from error

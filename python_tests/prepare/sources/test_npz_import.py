@@ -27,7 +27,7 @@ def export(tmp_path):
             if not (tmp_path / "faces" / f"{clip}.npz").exists():
                 features = random.standard_normal((number + 2, 5)).astype(np.float32)
                 np.savez_compressed(tmp_path / "faces" / f"{clip}.npz", features=features)
-        paths = ["--captions", "captions.json", "--vocabulary", "vocab.txt", "--visual", "faces", "--out", "out"]
+        paths = ["--captions", "captions.json", "--vocab", "vocab.txt", "--visual", "faces", "--out", "out"]
         return here(tmp_path, "import-npz", *(tmp_path / one if "." in one or one in ("faces", "out") else one
                                              for one in paths), *options)  # fmt: skip
 
