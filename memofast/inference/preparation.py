@@ -16,6 +16,7 @@ from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.files import write_json
 from memofast.prepare.faces.extractors import FaceChoice
+from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.extraction import Extraction, ExtractionOptions
 from memofast.prepare.run.group_normalisation import WITHIN_GROUP
 from memofast.prepare.run.settings import read_settings
@@ -106,9 +107,14 @@ def open_pieces(preparation: Preparation | None, files: Files, folder: Path, voc
 
 
 def extraction_options(
-    preparation: Preparation | None, modalities: Iterable[str], files: Files, folder: Path, device: str
+    preparation: Preparation | None,
+    modalities: Iterable[str],
+    files: Files,
+    folder: Path,
+    device: str,
+    tracks: StreamChoice = ANY_STREAM,
 ) -> ExtractionOptions:
-    """Options that make the rows the model was trained on, of the modalities asked for.
+    """Options that make the rows the model was trained on, of the modalities asked for, from these tracks of a film.
 
     Raises: `MemofastError` where that is not known, or a file is not given.
     """
@@ -141,7 +147,7 @@ def extraction_options(
         speech = SpeechChoice.described(settings["speech"], files.speech, settings["speech_mean"], parts)
     return ExtractionOptions(
         face, yunet, speech or SpeechChoice("none", None, 1), settings["max_seconds"], settings["voice"],
-        speaker=settings["speaker"], device=choose_device(device),
+        speaker=settings["speaker"], device=choose_device(device), streams=tracks,
     )  # fmt: skip
 
 
