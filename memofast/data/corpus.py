@@ -233,8 +233,8 @@ class Corpus:
         if name not in self.description["splits"]:
             there = ", ".join(self.splits) or "none"
             raise MemofastError(
-                f"corpus {self.path} has no split {name!r}; it has {there}: name one of them, or prepare it with --split "
-                f"{name}=FRACTION"
+                f"corpus {self.path} has no split {name!r}; it has {there}: name one of them, or prepare it with "
+                f"--split {name}=FRACTION"
             )
         file = self.path / self.description["splits"][name]["file"]
         ids, count = read_lines(file), self.description["splits"][name]["samples"]
