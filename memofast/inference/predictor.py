@@ -86,7 +86,7 @@ def load(
         used. device: `auto`, `cpu` or `cuda`.
     Raises: `MemofastError` where there is no such model.
     """
-    files = Files(*(Path(given) if given else None for given in (face, speech, vocab, yunet)))
+    files = Files(*(Path(given) if given else None for given in (face, speech, vocab, yunet)), option="{}=")
     return Predictor(Path(path), files, device)
 
 
@@ -123,7 +123,7 @@ class Predictor:
         if features not in self._opened:
             options = extraction_options(self.preparation, features, self.files, self.folder, self.device, self.tracks)
             opened = Extraction(options)
-            check_extraction(opened, self.preparation, self.widths, self.folder)
+            check_extraction(opened, self.preparation, self.widths, self.files, self.folder)
             self._opened[features] = opened
         return self._opened[features]
 

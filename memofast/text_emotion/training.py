@@ -26,7 +26,7 @@ from memofast.inference.split_predictions import label_space_of, predict_split, 
 from memofast.metrics.class_scores import class_scores, print_scores
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
-from memofast.model.folder import model_type
+from memofast.model.folder import model_folder, model_type
 from memofast.prepare.sources.splits import TRAIN
 from memofast.prepare.text.word_pieces import WordPieces, copy_vocabulary
 from memofast.text_emotion.merged_text import VALIDATION, MergeCounts, TextSource, merge
@@ -63,11 +63,11 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
     Raises: `MemofastError` for bad input, or where `out` was begun with other options.
     """
     classes = target_classes(run.target)
-    pieces = WordPieces(run.vocab or run.init)
+    model_type(init := model_folder(run.init))  # which says what is missing in that folder
+    pieces = WordPieces(run.vocab or init)
     torch.manual_seed(run.seed)
-    model_type(run.init)  # which says what is missing in that folder
     family = FAMILIES["memobert"]
-    text_alone = family.section(init=str(run.init), head="emocls", visual_width=0, speech_width=0)
+    text_alone = family.section(init=str(init), head="emocls", visual_width=0, speech_width=0)
     model = family.start(text_alone, "single", classes, None)
     if pieces.size > (known := model.reads["text"]):
         raise MemofastError(f"the vocabulary has {pieces.size} pieces, {run.init} knows {known}; give its own --vocab")
@@ -162,7 +162,7 @@ def _save(model: EmotionModel, run: EmotionTextRun) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         model.save_pretrained(temporary)
-        copy_vocabulary(run.vocab or run.init, temporary)
+        copy_vocabulary(run.vocab or model_folder(run.init), temporary)
         if final.exists():
             shutil.rmtree(former, ignore_errors=True)
             os.replace(final, former)

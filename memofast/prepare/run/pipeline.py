@@ -28,7 +28,7 @@ from memofast.prepare.speech.extractors import functionals_name
 from memofast.prepare.text.features import STORE as TEXT_FEATURES
 from memofast.prepare.text.features import TextChoice, TextEncoder, write_text_features
 from memofast.prepare.text.text_log import TextLog
-from memofast.prepare.text.word_pieces import WordPieces
+from memofast.prepare.text.word_pieces import WordPieces, copy_vocabulary
 from memofast.version import __version__
 
 ENGINES = {"local": run_local, "ray": run_ray}
@@ -91,6 +91,8 @@ def prepare(
         extraction = _with_corpus_pixels(extraction, out, clips, options, console)
     order = WorkOrder(extraction, _plan(clips, pieces, extraction, options), vocabulary)
     with CorpusStores(out, order.plan, pieces) as stores:
+        if vocabulary:
+            copy_vocabulary(vocabulary.path, out)
         profile = _work(clips, out / SHARDS, order, stores, options, console)
         report = _finish(stores, clips, out, options, extraction.device, profile, console)
     if options.profile:
