@@ -33,11 +33,9 @@ from memofast.text_emotion.merged_text import VALIDATION, MergeCounts, TextSourc
 from memofast.train import device_faults
 from memofast.train.fine_tuning import FineTuning
 from memofast.train.fine_tuning_recipe import Tuning
+from memofast.train.folder import TEXT_REPORT, TEXT_SETTINGS
 from memofast.train.processes import Processes
 from memofast.train.trainer import Trainer
-
-REPORT = "report.json"
-_SETTINGS = "training.json"
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
         "precision": trainer.precision,
         "splits": _evaluate(model, corpus, trainer.precision, console),
     }
-    write_json(run.out / REPORT, report)
+    write_json(run.out / TEXT_REPORT, report)
     console.print(f"wrote {run.out / 'model'}")
     return report
 
@@ -108,7 +106,7 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
 def _check_settings(run: EmotionTextRun) -> None:
     """Refuse to go on in a folder that was begun with other options."""
     settings = json.loads(json.dumps(asdict(run) | {"out": "", "tuning": run.tuning.model_dump()}, default=str))
-    path = run.out / _SETTINGS
+    path = run.out / TEXT_SETTINGS
     if path.is_file():
         begun = json.loads(path.read_text())
         if changed := [name for name in settings if begun.get(name) != settings[name]]:
