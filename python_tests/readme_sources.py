@@ -1,4 +1,5 @@
-"""What the commands of README read, small and made on the spot: corpora as they are distributed, films, faces, models."""
+"""What the commands of README read, small and made on the spot: corpora as they are distributed, films, faces,
+models."""
 
 import pickle
 import shutil

@@ -106,12 +106,13 @@ class Walk:
             for other in others if plain.startswith(name) else ():
                 self(f"memofast {other}")
         smaller = next((options for name, options in SMALLER.items() if f"{plain} ".startswith(f"{name}")), "")
-        if "--help" in words or len(words) == 1 and words[0] not in ("pretrain", "finetune", "info"):
+        if len(words) == 1 and words[0] not in ("pretrain", "finetune", "info"):
             smaller, words = "", [words[0], "--help"]
         done = runs.here(self.folder, *self.filled([*words, *smaller.split()]))
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        new = [run for run in sorted((self.folder / "runs").glob("*")) if run not in self.made.values()]
-        self.made |= {plain: run for run in new}
+        for run in (self.folder / "runs").glob("*"):
+            if run not in self.made.values():
+                self.made[plain] = run
 
     def filled(self, words: list[str]) -> list[str]:
         return [re.sub(r"[\w/-]*[A-Z]{2}[\w/-]*", lambda found: self.meant(found[0]), word) for word in words]
