@@ -12,8 +12,10 @@ from readme_sources import make_sources
 
 from memofast import cli
 from memofast.data.demo import demo_corpus
+from memofast.model.folder import model_folder
 from memofast.prepare.faces.detection import Face
 from memofast.prepare.run import extraction
+from memofast.prepare.text.word_pieces import WordPieces
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 pytestmark = [
@@ -150,6 +152,9 @@ def test_every_command_and_snippet_runs_in_order(tmp_path, monkeypatch):
                 walk(command)
     for command in spans():
         walk(command)
+    words = WordPieces(tmp_path / "MINILM").fingerprint
+    for run in (walk.meant("RUN_OR_CHECKPOINT"), walk.meant("RUN"), "runs/text"):
+        assert WordPieces(model_folder(Path(run))).fingerprint == words
 
 
 def test_a_command_that_the_test_does_not_know_fails_it(tmp_path):

@@ -80,6 +80,8 @@ def test_everybody_who_is_seen_has_a_row(predict, media, pair_of_faces, tmp_path
     ]
     assert [line["modalities"] for line in table] == ["text+visual+speech", "visual"] * 2
     page = (tmp_path / "out/predictions.html").read_text()
+    for modality, fall in rows[0]["importance"].items():  # as the picture draws it, up where the modality helps
+        assert f"<dt>{modality} adds</dt><dd>{fall:+.2f}</dd>" in page
     assert page.count('<ol class="strip">') == 3 and 'href="#u-film_0001-2"' in page
     code, alone, told = predict(media / "film.mp4", "--no-others", "--html", out=tmp_path / "alone")
     assert code == 0 and [row["id"] for row in alone] == ["film_0001", "film_0002"] and "of others" not in told
