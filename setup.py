@@ -10,6 +10,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -85,39 +86,85 @@ def cuda_settings() -> dict | None:
     }
 
 
+def find_compiler() -> tuple[list[str], str]:
+    """The words of the C++ compiler's command, which is one file or as a shell reads it, and the line it says of
+    itself."""
+    given = os.environ.get("CXX")
+    words = [given] if given and shutil.which(given) else shlex.split(given or "") or [shutil.which("c++") or "g++"]
+    try:
+        said = subprocess.run([*words, "--version"], capture_output=True, text=True, errors="replace")
+    except OSError:
+        said = None
+    if said is None or said.returncode or not said.stdout.strip():
+        raise SystemExit(
+            f"memofast: {' '.join(words)} is no C++ compiler that runs; install one (Debian, Ubuntu: apt install g++; "
+            "Fedora: dnf install gcc-c++) or name it by CXX"
+        )
+    return words, said.stdout.splitlines()[0]
+
+
+def header_folders() -> list[str]:
+    """Where the headers of Python and of pybind11 lie."""
+    python = sysconfig.get_path("include")
+    if not Path(python, "Python.h").is_file():
+        raise SystemExit(
+            f"memofast: no Python.h in {python}; install the headers of this Python (Debian, Ubuntu: apt install "
+            "python3-dev; Fedora: dnf install python3-devel)"
+        )
+    try:
+        import pybind11
+    except ImportError:
+        raise SystemExit("memofast: no pybind11 to build with; pip install pybind11, or build with isolation") from None
+    return [python, pybind11.get_include()]
+
+
+def find_ninja() -> str:
+    try:
+        import ninja
+
+        found = shutil.which("ninja", path=ninja.BIN_DIR)
+    except ImportError:
+        found = None
+    beside = shutil.which("ninja", path=str(Path(sys.executable).parent))
+    if chosen := found or shutil.which("ninja") or beside:
+        return chosen
+    raise SystemExit("memofast: no ninja to build with; pip install ninja, or build with isolation")
+
+
+def as_path(path: Path) -> str:
+    """A path as a line `build` of a ninja file names it."""
+    return re.sub(r"[$ :]", lambda found: "$" + found[0], str(path))
+
+
+def in_command(*words: str) -> str:
+    """Words as a command of a ninja file hands them to the shell."""
+    return shlex.join(words).replace("$", "$$")
+
+
 class NinjaBuild(build_ext):
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         folder = (ROOT / self.build_temp / "ninja").resolve()
         folder.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
-        (folder / "build.ninja").write_text(self.ninja_file(target, cuda_settings()))
+        written = self.ninja_file(target, cuda_settings())
+        (folder / "build.ninja").write_text(written, "utf-8", "surrogateescape")
         jobs = ["-j", os.environ["MAX_JOBS"]] if "MAX_JOBS" in os.environ else []
-        subprocess.run([self.ninja(), "-C", str(folder), *jobs], check=True)
-
-    def ninja(self) -> str:
-        beside = Path(sys.executable).with_name("ninja")
-        try:
-            import ninja
-
-            return str(Path(ninja.BIN_DIR, "ninja"))
-        except ImportError:
-            return shutil.which("ninja") or str(beside)
+        if subprocess.run([find_ninja(), "-C", str(folder), *jobs]).returncode:
+            raise SystemExit("memofast: the compiler failed; the first error above says why")
 
     def ninja_file(self, target: Path, cuda: dict | None) -> str:
-        import pybind11
-
-        cxx = os.environ.get("CXX") or shutil.which("c++") or "g++"
-        includes = f"-I{ROOT}/csrc"
-        python = f"-I{sysconfig.get_path('include')} -I{pybind11.get_include()}"
-        compiler = subprocess.run([cxx, "--version"], capture_output=True, text=True).stdout.splitlines()[0]
+        words, compiler = find_compiler()
+        cxx = in_command(*words)
+        includes = in_command(f"-I{ROOT}/csrc")
+        python = in_command(*(f"-I{folder}" for folder in header_folders()))
         facts = {
             "SOURCE_DIGEST": source_digest(),
             "COMPILER": compiler,
             "CUDA_VERSION": cuda["version"] if cuda else "",
             "CUDA_ARCHS": cuda["archs"] if cuda else "",
         }
-        defines = " ".join(f"'-DMEMOFAST_{name}=\"{value}\"'" for name, value in facts.items())
+        defines = in_command(*(f'-DMEMOFAST_{name}="{value}"' for name, value in facts.items()))
         if cuda:
             defines += " -DMEMOFAST_WITH_CUDA"
         lines = [
@@ -129,7 +176,7 @@ class NinjaBuild(build_ext):
 
         def build(rule: str, source: Path, name: str, flags: str) -> None:
             objects.append(f"{name}.o")
-            lines.append(f"build {name}.o: {rule} {source}\n  flags = {flags}")
+            lines.append(f"build {name}.o: {rule} {as_path(source)}\n  flags = {flags}")
 
         build("cxx", ROOT / "csrc" / "bindings.cpp", "bindings", f"{python} {defines}")
         for source in sorted((ROOT / "csrc" / "host").glob("*.cpp")):
@@ -140,15 +187,16 @@ class NinjaBuild(build_ext):
         libs = "-s"
         if cuda:
             lines.append(
-                f"rule cuda\n  command = {cuda['nvcc']} -std=c++17 -O3 --expt-relaxed-constexpr -Xcompiler "
+                f"rule cuda\n  command = {in_command(cuda['nvcc'])} -std=c++17 -O3 --expt-relaxed-constexpr -Xcompiler "
                 "-fPIC,-fvisibility=hidden "
                 f"{cuda['flags']} -DMEMOFAST_VARIANT=cuda {includes} -MD -MF $out.d -c $in -o $out\n  depfile = "
                 "$out.d\n  deps = gcc"
             )
             for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
                 build("cuda", source, f"cuda_{source.stem}", "")
-            libs += f" -L{cuda['lib']} -lcudart_static -lrt -lpthread -ldl"
-        lines.append(f"build {target}: link {' '.join(objects)}\n  libs = {libs}\ndefault {target}\n")
+            libs += f" {in_command('-L' + str(cuda['lib']))} -lcudart_static -lrt -lpthread -ldl"
+        built = as_path(target)
+        lines.append(f"build {built}: link {' '.join(objects)}\n  libs = {libs}\ndefault {built}\n")
         return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from memofast.cli import run
+from memofast.prepare.choices import HEARD, SEEN, TRACK
 
 
 def main(
@@ -21,6 +22,8 @@ def main(
     others: Annotated[
         bool, typer.Option(help="a row also for each person who is seen during an utterance and does not speak")
     ] = True,
+    audio_stream: Annotated[str | None, typer.Option(help=f"sound track of films, {TRACK}; default: {HEARD}")] = None,
+    video_stream: Annotated[str | None, typer.Option(help=f"picture track of films, {TRACK}; default: {SEEN}")] = None,
     face: Annotated[Path | None, typer.Option(help="DenseFace file or model folder that the training used")] = None,
     speech: Annotated[Path | None, typer.Option(help="speech model folder that the training used, if any")] = None,
     vocab: Annotated[Path | None, typer.Option(help="vocabulary of the training; default: the model's own")] = None,
@@ -37,11 +40,11 @@ def main(
     from memofast.inference.preparation import Files
     from memofast.inference.segments import Cutting
     from memofast.locks import lock_folder
+    from memofast.prepare.media.streams import chosen_tracks
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    asked = FilmPrediction(
-        source, model, out, Files(face, speech, vocab, yunet), Cutting(subtitles, windows), html, device, others
-    )
+    files, tracks = Files(face, speech, vocab, yunet), chosen_tracks(video_stream, audio_stream)
+    asked = FilmPrediction(source, model, out, files, Cutting(subtitles, windows), html, device, others, tracks)
     with lock_folder(out):
         predict_films(asked, console)
 

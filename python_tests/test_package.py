@@ -59,7 +59,7 @@ def source(tmp_path_factory) -> Path:
 def compiler(tmp_path_factory) -> str:
     """The C++ compiler without optimisation: what is compiled here is imported, not computed with, and is ready in half
     the time."""
-    script = tmp_path_factory.mktemp("compiler") / "c++"
+    script = tmp_path_factory.mktemp("compiler") / "a c++"
     script.write_text(f'#!/bin/sh\nexec {shutil.which("c++") or "g++"} "$@" -O0\n')
     script.chmod(0o755)
     return str(script)
@@ -143,8 +143,8 @@ def test_an_extension_older_than_its_sources_says_reinstall(installed, source, t
     assert extension.REINSTALL in result.stderr
 
 
-def test_editable_install(source, compiler, tmp_path):
-    folder = tmp_path / "editable"
+def test_editable_install_in_a_folder_of_any_name(source, compiler, tmp_path):
+    folder = tmp_path / "für $HOME: Bob's #1"
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("build", "dist", "*.egg-info"))
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
@@ -157,7 +157,37 @@ def test_editable_install(source, compiler, tmp_path):
     (site / "outer.pth").write_text(f"{outer}\n")
     pip = [python, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "-e", folder]
     run(*pip, cwd=tmp_path, CXX=compiler)
-    code = "import memofast, memofast.kernels; print(memofast.__file__, memofast.kernels.__file__)"
+    code = "import memofast, memofast.kernels; print(memofast.__file__); print(memofast.kernels.__file__)"
     for place in (tmp_path, folder):
-        package, kernels = run(python, "-c", code, cwd=place).split()
+        package, kernels = run(python, "-c", code, cwd=place, PYTHONPATH="").splitlines()
         assert Path(package).is_relative_to(folder) and Path(kernels).is_relative_to(folder)
+
+
+LACKING = {
+    "no-such-c++ is no C++ compiler that runs": ({"CXX": "no-such-c++"}, ""),
+    "false is no C++ compiler that runs": ({"CXX": "false"}, ""),
+    "g++ is no C++ compiler that runs; install one": ({"CXX": "", "PATH": "/nowhere"}, ""),
+    "no Python.h in /nowhere": ({}, "import sysconfig; sysconfig.get_path = lambda name: '/nowhere'"),
+    "no pybind11 to build with": ({}, "import sys; sys.modules['pybind11'] = None"),
+    "no ninja to build with": (
+        {"CXX": shutil.which("c++") or "", "PATH": "/nowhere"},
+        "import sys; sys.modules['ninja'] = None; sys.executable = '/nowhere/python'",
+    ),
+}
+
+
+@pytest.mark.parametrize("line", LACKING)
+def test_what_a_build_lacks_is_one_line(line, tmp_path):
+    environment, before = LACKING[line]
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE", "memofast", "kernels", "csrc"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    code = f"{before}\nimport runpy, sys; sys.argv = ['setup.py', '-q', 'build_ext']; runpy.run_path('setup.py')"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"MEMOFAST_CUDA": "0"} | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1 and result.stderr.startswith("memofast: ") and line in result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr

@@ -231,7 +231,11 @@ class Corpus:
         Raises: `MemofastError` for an unknown split, a missing id, or where no sample is left.
         """
         if name not in self.description["splits"]:
-            raise MemofastError(f"corpus {self.path} has no split {name!r}; it has {', '.join(self.splits) or 'none'}")
+            there = ", ".join(self.splits) or "none"
+            raise MemofastError(
+                f"corpus {self.path} has no split {name!r}; it has {there}: name one of them, or prepare it with "
+                f"--split {name}=FRACTION"
+            )
         file = self.path / self.description["splits"][name]["file"]
         ids, count = read_lines(file), self.description["splits"][name]["samples"]
         split = Split.of_ids(self, name, ids, longest)
@@ -314,7 +318,7 @@ class Split:
         if missing := next((name for name in streams if name not in self.corpus.streams), None):
             raise MemofastError(
                 f"corpus {self.corpus.path} has no stream {missing!r}; it has "
-                f"{', '.join(self.corpus.streams) or 'none'}"
+                f"{', '.join(self.corpus.streams) or 'none'}: list a feature store under streams in {CORPUS}"
             )
         return replace(self, streams=streams)
 

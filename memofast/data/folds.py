@@ -42,7 +42,10 @@ def read_groups(corpus: Corpus, name: str) -> dict[str, str]:
     """Group of each sample that has one. Raises: `MemofastError` where the corpus has no groups of that name."""
     groups = corpus.description.get("groups", {})
     if name not in groups:
-        raise MemofastError(f"corpus {corpus.path} has no groups {name!r}; it has {', '.join(groups) or 'none'}")
+        raise MemofastError(
+            f"corpus {corpus.path} has no groups {name!r}; it has {', '.join(groups) or 'none'}: prepare it with "
+            "--corpus NAME, which knows its groups, or with -c group=COLUMN, which are named 'group'"
+        )
     found = {}
     for number, line in enumerate(read_lines(corpus.path / groups[name]), 1):
         id, tab, group = line.rpartition("\t")  # an id may have tabs, a group has none
@@ -79,7 +82,10 @@ def read_fold(corpus: Corpus, scheme: str, number: int) -> dict[str, Split]:
     count = schemes.get(scheme, {}).get("count", 0)
     if not 1 <= number <= count:
         known = ", ".join(f"{name} (1 to {entry['count']})" for name, entry in schemes.items()) or "none"
-        raise MemofastError(f"corpus {corpus.path} has no fold {number} of {scheme!r}; it has {known}")
+        raise MemofastError(
+            f"corpus {corpus.path} has no fold {number} of {scheme!r}; it has {known}: prepare it with --corpus NAME, "
+            "which knows its folds, or let folds.by=GROUP folds.count=N make them"
+        )
     folder = corpus.path / "folds" / scheme / f"{number:02}"
     files = {part: folder / f"{part}.txt" for part in PARTS}
     return {
@@ -97,7 +103,9 @@ def open_split(corpus: Corpus, name: str) -> Split:
         return corpus.split(name)
     parts = read_fold(corpus, scheme, int(number))
     if part not in parts:
-        raise MemofastError(f"fold {number} of {scheme!r} of corpus {corpus.path} has no part {part}")
+        raise MemofastError(
+            f"fold {number} of {scheme!r} of corpus {corpus.path} has no part {part}; it has {', '.join(parts)}"
+        )
     return parts[part]
 
 

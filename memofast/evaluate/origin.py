@@ -11,16 +11,19 @@ from memofast.data import Corpus, Split
 from memofast.data.demo import open_corpus
 from memofast.errors import MemofastError
 from memofast.evaluate.finished_runs import finished, recipe_of_run, run_of
+from memofast.files import read_json
 from memofast.metrics.sample_statistics import NAMES
+from memofast.prepare.sources.near_duplicates import find_near_duplicates
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
 from memofast.train.fine_tuning_runs import best_of
 from memofast.train.fold_parts import Fold, make_folds
+from memofast.train.folder import TEXT_REPORT, TEXT_SETTINGS
 
 
 @dataclass(frozen=True, eq=False)
 class Origin:
     """name: for tables. run: its folder, None for a model alone. done: what `done.json` says of the fold and seed that
-    the model is of. recipe: the run's.
+    the model is of. recipe: the run's, None of a text emotion model, whose corpus is merged of sentences of others.
 
     corpus, fold: what it learnt from; None where that is unknown or no longer there, which `lost` explains.
     """
@@ -57,11 +60,15 @@ class Origin:
             )
         done, on = self.done, self.corpus.name if self.corpus else self.recipe.corpus
         score = "" if done["score"] is None else f" ({NAMES[done['metric']]} {done['score']:.3f})"
+        if self.recipe is None:
+            on = ", ".join(self.corpus.description["sources"])
         chosen = f"its checkpoint was {selection(done['selected_on'], on)}"
         return f"{self.name}: fold {done['fold']}, seed {done['seed']}; {chosen}{score}{self.lost}"
 
     def overlap(self, split: Split) -> list[str]:
         """Lines about samples of a split that the model learnt from or that chose its checkpoint."""
+        if self.fold is not None and self.recipe is None:
+            return self._alike(split)
         if self.fold is None or not self.is_of(split.corpus):
             return []
         lines, tested = [], set(split.ids)
@@ -72,6 +79,25 @@ class Origin:
             if part is not None and (count := len(tested.intersection(part.ids))):
                 lines.append(f"{self.name}: {count:,} of these {len(tested):,} samples {did}; its numbers are too good")
         return lines
+
+    def _alike(self, split: Split) -> list[str]:
+        """The same of sentences, which a text emotion model learnt from under other names."""
+        lines, tested = [], _sentences(split)
+        for part, did in (
+            (self.fold.train, "stand in its training part"),
+            (self.fold.validation, "chose its checkpoint"),
+        ):
+            if count := len(find_near_duplicates(tested, _sentences(part)).first):
+                lines.append(
+                    f"{self.name}: {count:,} of these {len(tested):,} samples have sentences that {did} "
+                    "(near-duplicates count); its numbers are too good"
+                )
+        return lines
+
+
+def _sentences(split: Split) -> list[str]:
+    store = split.corpus.stores["text"]
+    return [store.read(id)["utf8"].tobytes().decode("utf-8", "replace") for id in split.ids]
 
 
 def selection(selected_on: str, corpus: str) -> str:
@@ -85,7 +111,7 @@ def origin_of(folder: Path) -> Origin:
     """Where the model of a run, or a model alone, comes from. Raises: `MemofastError` where there is neither, or the
     run is unfinished."""
     if (run := run_of(folder)) is None:
-        return Origin(folder.resolve().name)
+        return _origin_of_texts(folder) or Origin(folder.resolve().name)
     recipe, done = recipe_of_run(run), best_of(finished(run))
     try:
         corpus = open_corpus(recipe.corpus)
@@ -94,3 +120,23 @@ def origin_of(folder: Path) -> Origin:
         lost = "; what it learnt from is no longer there, so that samples tested here may be among it"
         return Origin(run.name, run, done, recipe, lost=lost)
     return Origin(run.name, run, done, recipe, corpus, fold)
+
+
+def _origin_of_texts(folder: Path) -> Origin | None:
+    """That of a finished run of `memofast emotion-text train`, or of its model; None of anything else."""
+    run = folder.resolve()
+    run = run.parent if run.name == "model" else run
+    if not all((run / name).is_file() for name in (TEXT_SETTINGS, TEXT_REPORT)):
+        return None
+    try:
+        settings, report = (read_json(run / name) for name in (TEXT_SETTINGS, TEXT_REPORT))
+        metric = settings["tuning"]["metric"]
+        done = {"fold": "-", "seed": settings["seed"], "selected_on": "validation", "metric": metric}
+        done["score"] = report["splits"]["validation"][metric]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MemofastError(
+            f"{run} is a damaged run of emotion-text train ({error}); restore or train it again"
+        ) from None
+    corpus = Corpus.open(run / "corpus")
+    fold = Fold("-", corpus.split("train"), corpus.split("validation"), None, "validation")
+    return Origin(run.name, run, done, None, corpus, fold)

@@ -74,7 +74,10 @@ def results_of(
         "classes": list(classes),
         "draws": draws,
         "rows": rows,
-        "warnings": [line for key, row in zip(order, rows, strict=True) for line in _warnings(groups[key], row)],
+        "warnings": [
+            *_collapses([groups[key] for key in order]),
+            *(line for key, row in zip(order, rows, strict=True) for line in _warnings(groups[key], row)),
+        ],
     }
 
 
@@ -209,23 +212,37 @@ def _supports(predictions: Predictions, truth: np.ndarray) -> dict[str, int]:
     return dict(zip(predictions.classes, counts.tolist(), strict=True))
 
 
+def _collapses(groups: Sequence[list[Run]]) -> list[str]:
+    """A line for each model that says the same of every sample; one for all of them where they are many."""
+    fell = [[run for run in group if collapsed(run.predictions)] for group in groups]
+    every = [run for some in fell for run in some]
+    if len(every) <= _NAMED:
+        return [
+            f"{_what(run)}: the model has collapsed, it says {_says(run.predictions)} of every sample, as a trivial "
+            "predictor does"
+            for run in every
+        ]
+    counts = ", ".join(
+        f"{len(some)} of {len(group)} on {group[0].condition}, {group[0].split}"
+        for some, group in zip(fell, groups, strict=True)
+        if some
+    )
+    named = "; ".join(f"{_what(run)}: {_says(run.predictions)}" for run in every[:_NAMED])
+    return [
+        f"models have collapsed and say the same of every sample, as a trivial predictor does: {counts} ({named}; ...)"
+    ]
+
+
+def _what(run: Run) -> str:
+    return f"fold {run.fold}, seed {run.seed}, condition {run.condition}, {run.split}"
+
+
 def _warnings(group: list[Run], row: Mapping[str, Any]) -> Iterable[str]:
-    fell = [run for run in group if collapsed(run.predictions)]
-    if len(fell) > _NAMED:
-        named = "; ".join(f"fold {run.fold}, seed {run.seed}: {_says(run.predictions)}" for run in fell[:_NAMED])
-        yield (
-            f"condition {row['condition']}, {row['split']}: {len(fell)} of {len(group)} models have collapsed and say "
-            "the same of every sample, "
-            f"as a trivial predictor does ({named}; ...)"
-        )
     for run in group:
-        what = f"fold {run.fold}, seed {run.seed}, condition {run.condition}, {run.split}"
-        if collapsed(run.predictions):
-            if len(fell) <= _NAMED:
-                says = _says(run.predictions)
-                yield f"{what}: the model has collapsed, it says {says} of every sample, as a trivial predictor does"
-        elif run.predictions.kind == "regression" and not np.ptp(scored(run.predictions).truth):
-            yield f"{what}: Corr is undefined, the true values are constant"
+        if run.predictions.kind == "regression" and not (
+            collapsed(run.predictions) or np.ptp(scored(run.predictions).truth)
+        ):
+            yield f"{_what(run)}: Corr is undefined, the true values are constant"
     if row["missing"]:
         named = "; ".join(f"fold {fold}, seed {seed}" for fold, seed in row["missing"][:_NAMED])
         yield f"condition {row['condition']}, {row['split']}: {len(row['missing'])} runs are missing ({named})"

@@ -15,6 +15,7 @@ from memofast.inference.results import PAGE, TABLE, TIMELINE, TIMELINES, UNFINIS
 from memofast.inference.segments import Cutting
 from memofast.inference.timeline import draw_timeline
 from memofast.inference.watching import Shown, Utterance
+from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.report import print_text_log
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.text.text_log import TextLog
@@ -32,6 +33,7 @@ class FilmPrediction:
     html: bool = False
     device: str = "auto"
     others: bool = True
+    tracks: StreamChoice = ANY_STREAM
 
 
 def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
@@ -42,7 +44,7 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
     """
     if not Path(asked.source).exists():
         raise MemofastError(f"no file or folder {asked.source}; check the path")
-    predictor = Predictor(asked.model, asked.files, asked.device)
+    predictor = Predictor(asked.model, asked.files, asked.device, asked.tracks)
     with Results(asked.out, predictor.classes) as results:
         try:
             with console.status("looking for utterances"), TextLog() as text_log:

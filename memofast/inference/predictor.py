@@ -20,6 +20,7 @@ from memofast.inference.segments import Cutting, cut_clips, read_clips
 from memofast.inference.watching import Shown, Utterance, watch
 from memofast.model.families import open_emotion_model
 from memofast.model.folder import model_folder
+from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.extraction import Extracted, Extraction
 from memofast.prepare.sources.clips import AUDIO, Clip
 from memofast.prepare.text.word_pieces import WordPieces
@@ -86,15 +87,16 @@ def load(
         used. device: `auto`, `cpu` or `cuda`.
     Raises: `MemofastError` where there is no such model.
     """
-    files = Files(*(Path(given) if given else None for given in (face, speech, vocab, yunet)))
+    files = Files(*(Path(given) if given else None for given in (face, speech, vocab, yunet)), option="{}=")
     return Predictor(Path(path), files, device)
 
 
 class Predictor:
     """classes: names in the order of the model's outputs. modalities: what it reads, of `text`, `visual` and
-    `speech`."""
+    `speech`. tracks: which tracks of films are read."""
 
-    def __init__(self, path: Path, files: Files, device: str = "auto"):
+    def __init__(self, path: Path, files: Files, device: str = "auto", tracks: StreamChoice = ANY_STREAM):
+        self.tracks = tracks
         self.folder, self.files, self.device = model_folder(path), files, choose_device(device)
         logging.disable_progress_bar()  # of loading, which is quick
         self.model = open_emotion_model(self.folder).to(self.device)
@@ -120,9 +122,9 @@ class Predictor:
         if not features:
             return None
         if features not in self._opened:
-            options = extraction_options(self.preparation, features, self.files, self.folder, self.device)
+            options = extraction_options(self.preparation, features, self.files, self.folder, self.device, self.tracks)
             opened = Extraction(options)
-            check_extraction(opened, self.preparation, self.widths, self.folder)
+            check_extraction(opened, self.preparation, self.widths, self.files, self.folder)
             self._opened[features] = opened
         return self._opened[features]
 
@@ -237,7 +239,7 @@ class Predictor:
         extraction = self._extraction(clips)
         if extraction is None:  # without sentences there is nothing to read
             return clips
-        return cut_clips(clips, cutting, self._longest(), extraction.voice)
+        return cut_clips(clips, cutting, self._longest(), extraction.voice, self.tracks)
 
     def _longest(self) -> float:
         return self.preparation.settings.get("max_seconds", 30.0) if self.preparation else 30.0

@@ -16,11 +16,13 @@ from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.files import write_json
 from memofast.prepare.faces.extractors import FaceChoice
+from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.extraction import Extraction, ExtractionOptions
 from memofast.prepare.run.group_normalisation import WITHIN_GROUP
 from memofast.prepare.run.settings import read_settings
 from memofast.prepare.speech.extractors import SpeechChoice, parse_functionals
-from memofast.prepare.text.word_pieces import VOCABULARY_FILES, WordPieces, copy_vocabulary
+from memofast.prepare.text.vocabulary import vocabulary_of
+from memofast.prepare.text.word_pieces import WordPieces, copy_vocabulary, has_vocabulary
 
 PREPARATION = "preparation.json"
 _NEEDED = ("face", "speech", "speech_mean", "max_seconds", "voice", "speaker")  # settings
@@ -29,13 +31,17 @@ _NEEDED = ("face", "speech", "speech_mean", "max_seconds", "voice", "speaker")  
 @dataclass(frozen=True)
 class Files:
     """Where the models lie that preparation needs. face: DenseFace file or model folder; speech: model folder; vocab:
-    vocab.txt or tokenizer folder;
-    yunet: face detector, None for the downloaded one."""
+    vocab.txt or tokenizer folder; yunet: face detector, None for the downloaded one. option: how whoever gives them
+    names one, in errors."""
 
     face: Path | None = None
     speech: Path | None = None
     vocab: Path | None = None
     yunet: Path | None = None
+    option: str = "--{}"
+
+    def named(self, file: str) -> str:
+        return self.option.format(file)
 
 
 @dataclass(frozen=True)
@@ -79,36 +85,35 @@ class Preparation:
 
 
 def keep_preparation(corpus: Corpus, conditions: Iterable[str], folder: Path, init: str | None) -> None:
-    """Write `preparation.json` into the folder of a model just saved, and the vocabulary of its start where that is the
-    corpus's own."""
-    kept = Preparation.of(corpus, conditions)
-    write_json(folder / PREPARATION, asdict(kept))
-    if init is None:
-        return
-    try:
-        same = WordPieces(Path(init)).fingerprint == kept.of_store("text", "fingerprint")
-    except MemofastError:  # a start without a vocabulary: --vocab will be asked for
-        return
-    if same:
-        copy_vocabulary(Path(init), folder)
+    """Write `preparation.json` into the folder of a model just saved, and the vocabulary of its corpus where that lies
+    there or in the model's start."""
+    write_json(folder / PREPARATION, asdict(Preparation.of(corpus, conditions)))
+    if vocabulary := vocabulary_of([corpus], init):
+        copy_vocabulary(vocabulary, folder)
 
 
 def open_pieces(preparation: Preparation | None, files: Files, folder: Path, vocab_size: int) -> WordPieces:
     """The tokenizer of the model's training. Raises: `MemofastError` where it is missing or another one."""
     place = files.vocab or folder
-    if files.vocab is None and not any((folder / name).is_file() for name in VOCABULARY_FILES[:2]):
-        raise MemofastError(f"{folder} holds no vocabulary; give --vocab, the vocab.txt its corpus was prepared with")
+    option = files.named("vocab")
+    if files.vocab is None and not has_vocabulary(folder):
+        raise MemofastError(f"{folder} holds no vocabulary; give {option}, the vocab.txt its corpus was prepared with")
     pieces = WordPieces(place)
     wanted = preparation.of_store("text", "fingerprint") if preparation else None
     if (wanted and pieces.fingerprint != wanted) or pieces.size > vocab_size:
-        raise MemofastError(f"{place} is not the vocabulary that {folder} was trained with; give that one as --vocab")
+        raise MemofastError(f"{place} is not the vocabulary that {folder} was trained with; give that one as {option}")
     return pieces
 
 
 def extraction_options(
-    preparation: Preparation | None, modalities: Iterable[str], files: Files, folder: Path, device: str
+    preparation: Preparation | None,
+    modalities: Iterable[str],
+    files: Files,
+    folder: Path,
+    device: str,
+    tracks: StreamChoice = ANY_STREAM,
 ) -> ExtractionOptions:
-    """Options that make the rows the model was trained on, of the modalities asked for.
+    """Options that make the rows the model was trained on, of the modalities asked for, from these tracks of a film.
 
     Raises: `MemofastError` where that is not known, or a file is not given.
     """
@@ -122,26 +127,25 @@ def extraction_options(
     if "visual" in modalities:
         if files.face is None:
             raise MemofastError(
-                f"{folder} reads faces by {settings['face']}; give --face, the {_kind_of(settings['face'])} its "
-                "corpus was prepared with"
+                f"{folder} reads faces by {settings['face']}; give {files.named('face')}, the "
+                f"{_kind_of(settings['face'])} its corpus was prepared with"
             )
         pixels = settings.get("face_pixels") if settings.get("face_normalisation") == "corpus" else None
         pixels = (pixels["mean"], pixels["std"]) if pixels and pixels["faces"] else None
         face = FaceChoice.described(settings["face"], files.face, pixels)
-        yunet = (
-            _yunet(files.yunet, folder) if preparation.of_store("visual", "extractor", "").endswith("yunet") else None
-        )
+        yunet = _yunet(files, folder) if preparation.of_store("visual", "extractor", "").endswith("yunet") else None
     if "speech" in modalities:
         if " layer " in settings["speech"] and files.speech is None:
             raise MemofastError(
-                f"{folder} hears by {settings['speech']}; give --speech, the model folder its corpus was prepared with"
+                f"{folder} hears by {settings['speech']}; give {files.named('speech')}, the model folder its corpus "
+                "was prepared with"
             )
         parts = settings.get("speech_functionals")
         parts = parse_functionals(parts) if parts else ()
         speech = SpeechChoice.described(settings["speech"], files.speech, settings["speech_mean"], parts)
     return ExtractionOptions(
         face, yunet, speech or SpeechChoice("none", None, 1), settings["max_seconds"], settings["voice"],
-        speaker=settings["speaker"], device=choose_device(device),
+        speaker=settings["speaker"], device=choose_device(device), streams=tracks,
     )  # fmt: skip
 
 
@@ -149,23 +153,23 @@ def _kind_of(face: str) -> str:
     return "DenseFace file" if face.startswith("denseface") else "model folder"
 
 
-def _yunet(given: Path | None, folder: Path) -> Path:
+def _yunet(files: Files, folder: Path) -> Path:
     from memofast.downloads import home_of
 
-    path = given or home_of("yunet")
+    path = files.yunet or home_of("yunet")
     if not path.is_file():
         raise MemofastError(
             f"{folder} reads faces found by YuNet, and there is none at {path}; fetch it with `memofast download "
-            "yunet` or give --yunet"
+            f"yunet` or give {files.named('yunet')}"
         )
     return path
 
 
-def check_extraction(extraction: Extraction, preparation: Preparation, widths: dict[str, int], folder: Path) -> None:
+def check_extraction(
+    extraction: Extraction, preparation: Preparation, widths: dict[str, int], files: Files, folder: Path
+) -> None:
     """Raises: `MemofastError` where the extractors are not those of the training."""
-    for modality, rows, option in (
-        ("visual", extraction.face, "--face"), ("speech", extraction.speech, "--speech"),
-    ):  # fmt: skip
+    for modality, rows, file in (("visual", extraction.face, "face"), ("speech", extraction.speech, "speech")):
         if rows is None:
             continue
         width = extraction.options.speech.width(rows.width) if modality == "speech" else rows.width
@@ -175,8 +179,8 @@ def check_extraction(extraction: Extraction, preparation: Preparation, widths: d
             )
         if (wanted := preparation.of_store(modality, "fingerprint")) != rows.fingerprint:
             raise MemofastError(
-                f"{option}: this {rows.name} has fingerprint {rows.fingerprint}, {folder} was trained with {wanted}; "
-                "give that one"
+                f"{files.named(file)}: this {rows.name} has fingerprint {rows.fingerprint}, {folder} was trained with "
+                f"{wanted}; give that one"
             )
         if (wanted := preparation.of_store(modality, "normalisation")) != rows.normalisation:
             needs = (

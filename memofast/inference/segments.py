@@ -12,7 +12,7 @@ import numpy as np
 from memofast.errors import MemofastError
 from memofast.prepare.media.decoding import decode, length_of
 from memofast.prepare.media.excerpts import SAMPLE_RATE, Span, UnreadableMedia
-from memofast.prepare.media.streams import QUIET
+from memofast.prepare.media.streams import ANY_STREAM, QUIET, StreamChoice
 from memofast.prepare.sources.clips import Clip, Found, SourceOptions, find_clips
 from memofast.prepare.speech.voice import VoiceActivity, open_voice, runs
 from memofast.prepare.subtitles.sentences import SentenceRules
@@ -50,24 +50,30 @@ def read_clips(source: str, cutting: Cutting, longest: float) -> Found:
     return find_clips([source], SourceOptions(subtitles=cutting.subtitles, sentences=SentenceRules(longest=longest)))
 
 
-def cut_clips(clips: list[Clip], cutting: Cutting, longest: float, voice: VoiceActivity | None) -> list[Clip]:
+def cut_clips(
+    clips: list[Clip], cutting: Cutting, longest: float, voice: VoiceActivity | None, tracks: StreamChoice = ANY_STREAM
+) -> list[Clip]:
     """The clips, those that are whole files without words cut into utterances of at most `longest` seconds; voice: what
-    hears speech, None for the best there is."""
+    hears speech in the sound track, None for the best there is."""
     found: list[Clip] = []
     for clip in clips:
         whole = clip.start is None and clip.end is None and not (clip.text or clip.problem)
-        found += _cut(clip, cutting.windows, longest, voice) if whole and (clip.picture or clip.sound) else [clip]
+        found += (
+            _cut(clip, cutting.windows, longest, voice, tracks) if whole and (clip.picture or clip.sound) else [clip]
+        )
     return found
 
 
-def _cut(clip: Clip, windows: float | None, longest: float, voice: VoiceActivity | None) -> list[Clip]:
+def _cut(
+    clip: Clip, windows: float | None, longest: float, voice: VoiceActivity | None, tracks: StreamChoice
+) -> list[Clip]:
     seconds = length_of(clip.picture or clip.sound)
     if seconds is None or (windows is None and seconds <= _WHOLE):
         return [clip]
     pieces = (
         []
         if windows or clip.sound is None
-        else spoken_pieces(clip.sound, seconds, longest, voice or open_voice("auto"))
+        else spoken_pieces(clip.sound, seconds, longest, voice or open_voice("auto"), tracks)
     )
     pieces = pieces or equal_pieces(0.0, seconds, windows or min(_WINDOW, longest))
     digits = max(4, len(str(len(pieces))))
@@ -84,11 +90,13 @@ def equal_pieces(start: float, end: float, longest: float) -> list[tuple[float, 
     return [(round(a, 3), round(b, 3)) for a, b in pairwise(edges)]
 
 
-def spoken_pieces(file: Path, seconds: float, longest: float, voice: VoiceActivity) -> list[tuple[float, float]]:
+def spoken_pieces(
+    file: Path, seconds: float, longest: float, voice: VoiceActivity, tracks: StreamChoice = ANY_STREAM
+) -> list[tuple[float, float]]:
     """Start and end of the stretches in which somebody speaks; longer ones are cut equally. Nothing where nobody
     does."""
     stretches: list[tuple[float, float]] = []
-    for start, end in _spoken(file, seconds, voice):
+    for start, end in _spoken(file, seconds, voice, tracks):
         if stretches and start - stretches[-1][1] < _PAUSE:
             stretches[-1] = stretches[-1][0], end
         else:
@@ -103,11 +111,11 @@ def spoken_pieces(file: Path, seconds: float, longest: float, voice: VoiceActivi
     return pieces
 
 
-def _spoken(file: Path, seconds: float, voice: VoiceActivity) -> Iterator[tuple[float, float]]:
+def _spoken(file: Path, seconds: float, voice: VoiceActivity, tracks: StreamChoice) -> Iterator[tuple[float, float]]:
     """Start and end of every run of voice activity, a minute of sound in memory at a time."""
     windows = [Span(start, start + _HEARD) for start in np.arange(0.0, seconds, _HEARD).tolist()]
     try:
-        for index, excerpt in decode(file, windows, see=None):
+        for index, excerpt in decode(file, windows, see=None, streams=tracks):
             if excerpt.sound is None or len(excerpt.sound) < SAMPLE_RATE // 10 or np.abs(excerpt.sound).max() < QUIET:
                 continue
             for begin, end in runs(voice(excerpt.sound)):

@@ -84,7 +84,7 @@ def _draw_importance(axis, timed: Sequence[Prediction], scale: float) -> None:
                 [0.27 * widths[i] for i in shown], align="edge", color=colour, linewidth=0, label=modality,
             )  # fmt: skip
     axis.axhline(0, color="#333333", linewidth=0.8)
-    axis.set(ylabel="lost without it")
+    axis.set(ylabel="what it adds")
     if axis.get_legend_handles_labels()[0]:
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     else:

@@ -20,12 +20,18 @@ def shared_modalities(model: Reader, corpus: Corpus) -> str:
     """The condition with all modalities that model and corpus both have. Raises: `MemofastError` where they share
     none."""
     streams = {modality for name, modality in model.streams.items() if name in corpus.streams}
-    if shared := condition_of(tuple(m for m in corpus.modalities if m in model.reads or m in streams)):
+    there = [modality for modality in corpus.modalities if modality != "text" or has_words(corpus)]
+    if shared := condition_of(tuple(m for m in corpus.modalities if (m in model.reads and m in there) or m in streams)):
         return shared
     raise MemofastError(
-        f"the model reads {', '.join(model.reads)}, corpus {corpus.path} has {', '.join(corpus.modalities)}; "
+        f"the model reads {', '.join(model.reads)}, corpus {corpus.path} has {', '.join(there) or 'no rows'}; "
         "give a corpus that it can read"
     )
+
+
+def has_words(corpus: Corpus) -> bool:
+    """Whether any text of a corpus is more than [CLS]; that of a corpus of sounds alone is not."""
+    return bool((corpus.stores["text"].lengths > 1).any())
 
 
 def conditions_for(model: Reader, corpus: Corpus, asked: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -40,7 +46,7 @@ def conditions_for(model: Reader, corpus: Corpus, asked: Sequence[str] | None = 
         if lacking := [letter for letter in condition if letter not in whole]:
             raise MemofastError(
                 f"condition {condition} needs {LETTERS[lacking[0]]} rows; "
-                f"corpus {corpus.path} and the model both have {whole}"
+                f"corpus {corpus.path} and the model both have {whole}; ask for what is made of {whole}"
             )
     return tuple(asked or (condition for condition in CONDITIONS if set(condition) <= set(whole)))
 

@@ -142,4 +142,5 @@ def _labels(corpus: Corpus, kind: str) -> tuple[str, tuple[str, ...]]:
     for column in columns:
         if column in corpus.targets and corpus.classes.get(column):
             return column, tuple(corpus.classes[column])
-    raise MemofastError(f"corpus {corpus.path} has no labels; prepare it with -c label=COLUMN")
+    asked = "-c emotions=COLUMN" if kind == "multi" else "--corpus NAME, -c label=COLUMN or --label-pattern"
+    raise MemofastError(f"corpus {corpus.path} has no labels; prepare it with {asked}")

@@ -8,6 +8,11 @@ from pathlib import Path
 
 from memofast.errors import MemofastError
 
+# in the help of `--audio-stream` and `--video-stream`
+TRACK = "by its number among them from 1 or its language (eng)"
+HEARD = "one that sounds, is no commentary, and is marked as default"
+SEEN = "one that is no thumbnail, and is marked as default"
+
 
 def corpus_name(given: str | None, out: Path) -> str:
     """The name of the corpus written to `out`, by default that of the folder. Raises: `MemofastError` for a name of

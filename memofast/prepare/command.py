@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from memofast.locks import lock_folder
+from memofast.prepare.choices import HEARD, SEEN, TRACK
 
 _SOURCES = (
     "folder of media with subtitles (.srt, .vtt, .ass, .sbv, .sub, in the file) or timings (.align), media file, or "
@@ -24,9 +25,6 @@ _TEXT = (
     "model=FOLDER (any transformers text encoder), a row per word piece, or one with ,rows=sentence; kept in the "
     "store text_features, which pre-training does not read"
 )
-_TRACK = "by its number among them from 1 or its language (eng)"
-_HEARD = "one that sounds, is no commentary, and is marked as default"
-_SEEN = "one that is no thumbnail, and is marked as default"
 _ASR = "faster-whisper=FOLDER[,language=en][,beam=5]: sentences of files without any text, by speech recognition"
 _COLUMN = (
     "FIELD=COLUMN for a table; fields: id, file, start, end, text, label, group (dialogue, speaker), emotions (labels "
@@ -74,10 +72,8 @@ def main(
     ] = None,
     script: Annotated[str, typer.Option(help="lines kept of subtitles in two languages: latin, cjk, ...")] = "latin",
     asr: Annotated[str | None, typer.Option(help=_ASR)] = None,
-    audio_stream: Annotated[str | None, typer.Option(help=f"sound track of films, {_TRACK}; default: {_HEARD}")] = None,
-    video_stream: Annotated[
-        str | None, typer.Option(help=f"picture track of films, {_TRACK}; default: {_SEEN}")
-    ] = None,
+    audio_stream: Annotated[str | None, typer.Option(help=f"sound track of films, {TRACK}; default: {HEARD}")] = None,
+    video_stream: Annotated[str | None, typer.Option(help=f"picture track of films, {TRACK}; default: {SEEN}")] = None,
     voice: Annotated[
         str, typer.Option(help="voice activity: auto (silero if installed), silero, energy, or none")
     ] = "auto",

@@ -15,7 +15,7 @@ from memofast.prepare.corpora import read_corpus
 from memofast.prepare.corpora.reading import Reading
 from memofast.prepare.faces.detection import check_finder
 from memofast.prepare.faces.extractors import FaceChoice, parse_face
-from memofast.prepare.media.streams import StreamChoice, parse_track
+from memofast.prepare.media.streams import StreamChoice, chosen_tracks
 from memofast.prepare.run.extraction import ExtractionOptions
 from memofast.prepare.run.pipeline import ENGINES, PrepareOptions, prepare
 from memofast.prepare.run.shards import Vocabulary
@@ -92,9 +92,7 @@ class Request:
     @property
     def streams(self) -> StreamChoice:
         """Which tracks of films are read. Raises: `MemofastError` for what names none."""
-        return StreamChoice(
-            parse_track(self.video_stream, "--video-stream"), parse_track(self.audio_stream, "--audio-stream")
-        )
+        return chosen_tracks(self.video_stream, self.audio_stream)
 
     @property
     def vocabulary(self) -> Vocabulary | None:

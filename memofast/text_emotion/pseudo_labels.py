@@ -53,8 +53,8 @@ def pseudo_label(path: Path, model: Path, console: Console, *, rows: int = ROWS,
     """
     corpus, labeller = Corpus.open(path), _Labeller(model, device)
     text = corpus.stores["text"]
-    labeller.check_vocabulary(text)
     split, counts = _sentences(corpus, labeller.model.longest.get("text"))
+    labeller.check_vocabulary(text)
     folder = path / labeller.store_name(text)
     if folder.resolve() == text.path.resolve():
         console.print(f"{path} holds the labels of this model already")

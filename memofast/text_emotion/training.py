@@ -27,7 +27,7 @@ from memofast.locks import entries
 from memofast.metrics.class_scores import class_scores, print_scores
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
-from memofast.model.folder import model_type
+from memofast.model.folder import model_folder, model_type
 from memofast.prepare.run.report import print_text_log
 from memofast.prepare.sources.splits import TRAIN
 from memofast.prepare.text.text_log import TextLog
@@ -36,11 +36,9 @@ from memofast.text_emotion.merged_text import EVALUATED, LONGEST_TEXT, VALIDATIO
 from memofast.train import device_faults
 from memofast.train.fine_tuning import FineTuning
 from memofast.train.fine_tuning_recipe import Tuning
+from memofast.train.folder import TEXT_REPORT, TEXT_SETTINGS
 from memofast.train.processes import Processes
 from memofast.train.trainer import Trainer
-
-REPORT = "report.json"
-_SETTINGS = "training.json"
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,11 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
     Raises: `MemofastError` for bad input, or where `out` was begun with other options.
     """
     classes = target_classes(run.target)
-    pieces = WordPieces(run.vocab or run.init)
+    model_type(init := model_folder(run.init))  # which says what is missing in that folder
+    pieces = WordPieces(run.vocab or init)
     torch.manual_seed(run.seed)
-    model_type(run.init)  # which says what is missing in that folder
     family = FAMILIES["memobert"]
-    text_alone = family.section(init=str(run.init), head="emocls", visual_width=0, speech_width=0)
+    text_alone = family.section(init=str(init), head="emocls", visual_width=0, speech_width=0)
     model = family.start(text_alone, "single", classes, None)
     if pieces.size > (known := model.reads["text"]):
         raise MemofastError(f"the vocabulary has {pieces.size} pieces, {run.init} knows {known}; give its own --vocab")
@@ -106,7 +104,7 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
         "precision": trainer.precision,
         "splits": _evaluate(model, corpus, trainer.precision, console),
     }
-    write_json(run.out / REPORT, report)
+    write_json(run.out / TEXT_REPORT, report)
     console.print(f"wrote {run.out / 'model'}")
     return report
 
@@ -114,7 +112,7 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
 def _check_settings(run: EmotionTextRun) -> None:
     """Refuse to go on in a folder that was begun with other options."""
     settings = json.loads(json.dumps(asdict(run) | {"out": "", "tuning": run.tuning.model_dump()}, default=str))
-    path = run.out / _SETTINGS
+    path = run.out / TEXT_SETTINGS
     if path.is_file():
         begun = json.loads(path.read_text(encoding="utf-8"))
         if changed := [name for name in settings if begun.get(name) != settings[name]]:
@@ -170,7 +168,7 @@ def _save(model: EmotionModel, run: EmotionTextRun) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         model.save_pretrained(temporary)
-        copy_vocabulary(run.vocab or run.init, temporary)
+        copy_vocabulary(run.vocab or model_folder(run.init), temporary)
         if final.exists():
             shutil.rmtree(former, ignore_errors=True)
             os.replace(final, former)

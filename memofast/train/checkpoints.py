@@ -16,6 +16,7 @@ from torch import nn
 from memofast.errors import MemofastError
 from memofast.files import refuse_bomb, refuse_pointer
 from memofast.ops import faults
+from memofast.prepare.text.word_pieces import copy_vocabulary
 
 OBJECTIVES = "objectives.safetensors"
 _KEPT = 2
@@ -31,7 +32,9 @@ class Checkpoints:
     """The folder `checkpoints` of a run, with `step-00000500/{config.json, model.safetensors, objectives.safetensors
     where objectives have a state, optimizer.pt, trainer.json}`."""
 
-    def __init__(self, folder: Path, go_on: str = ""):
+    def __init__(self, folder: Path, go_on: str = "", vocabulary: Path | None = None):
+        """vocabulary: file or folder that goes into every checkpoint, see `copy_vocabulary`."""
+        self.vocabulary = vocabulary
         self.folder, self.go_on = folder, go_on or f"continue with --resume {folder.parent}"
 
     def steps(self) -> list[int]:
@@ -56,6 +59,8 @@ class Checkpoints:
             self._check_room(checkpoint_bytes(learner))
             shutil.rmtree(temporary, ignore_errors=True)
             learner.model.save_pretrained(temporary)
+            if self.vocabulary:
+                copy_vocabulary(self.vocabulary, temporary)
             if state := objectives_state(learner):
                 save_file(state, temporary / OBJECTIVES)
             with open(temporary / "optimizer.pt", "wb") as file:
@@ -64,7 +69,7 @@ class Checkpoints:
             _sync(temporary)
             os.replace(temporary, final)
             _sync_entry(self.folder)
-        except (OSError, SafetensorError, RuntimeError) as error:
+        except (OSError, SafetensorError, RuntimeError, MemofastError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             if faults.is_of_device(error):
                 raise

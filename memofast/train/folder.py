@@ -13,6 +13,7 @@ from memofast.train.plan import Plan
 from memofast.train.recipe import Recipe
 
 CONFIG = "config.yaml"
+TEXT_SETTINGS, TEXT_REPORT = "training.json", "report.json"  # of a run of emotion-text train
 
 
 def make_folder(name: str, parent: Path = Path("runs")) -> Path:

@@ -13,6 +13,7 @@ from memofast.data.view import moved
 from memofast.devices import autocast
 from memofast.model.memobert.capturing import can_be_captured
 from memofast.objectives import Learner
+from memofast.prepare.text.vocabulary import vocabulary_of
 from memofast.train import validation
 from memofast.train.plan import Plan, make_model
 from memofast.train.processes import Processes
@@ -38,6 +39,7 @@ class PreTraining:
             for part in plan.parts
         ]
         self._parts = {part.corpus.name: part for part in plan.parts}
+        self.vocabulary = vocabulary_of([part.corpus for part in plan.parts], plan.recipe.model.init)
         self._trivial: dict[Key, float] = {}
         self._weights = {
             (part.corpus.name, name): part.corpus.weight * part.shares[name]

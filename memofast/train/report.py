@@ -53,7 +53,7 @@ def write_report(folder: Path, plan: Plan, state: State, environment: dict) -> N
     if state.best_value is not None:
         lines += [
             f"The checkpoint of update {state.best} was chosen on split `{split}`: lowest mean over objectives (by "
-            f"share) {_ratio_or_loss(state)}, {state.best_value:.4f}. No test data was read.",
+            f"share) and corpora (by weight) {_ratio_or_loss(state)}, {state.best_value:.4f}. No test data was read.",
             "",
             f"Losses there ({title(plan, state)}):",
             "",
@@ -71,7 +71,7 @@ def _ratio_or_loss(state: State) -> str:
         return "of the loss, as none has a trivial predictor"
     without = sorted({objective for _, objective in state.scores} - set(with_trivial))
     left_out = f", {', '.join(without)} left out, as without one" if without else ""
-    return f"of the loss divided by the trivial predictor's{left_out}"
+    return f"of the loss divided by the trivial predictor's (a ratio r above 1 counts as 2 - 1/r){left_out}"
 
 
 def _draw(folder: Path, plan: Plan) -> bool:

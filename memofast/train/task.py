@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -35,7 +36,8 @@ class Task(Protocol):
     title: shown before the bar. options: of the training. every: updates between validations. patience: validations
     without a better one that end the training; None: none do. split: that chooses the checkpoint. capacity: of a
     micro-batch. objectives: by name; keys: the (corpus, objective) pairs that are logged. partial: parameters of the
-    learner may take no part in an update, and then are not stepped.
+    learner may take no part in an update, and then are not stepped. vocabulary: file or folder of the word pieces,
+    which every checkpoint carries; None: none is known, or somebody else keeps it beside the model.
     """
 
     title: str
@@ -47,6 +49,7 @@ class Task(Protocol):
     objectives: Mapping[str, Objective]
     keys: list[Key]
     partial: bool
+    vocabulary: Path | None
 
     def learner(self) -> nn.Module:
         """Model and objectives at update 0: called as `learner(views, rng)`, it gives sums of losses by objective;

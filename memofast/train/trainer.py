@@ -48,7 +48,7 @@ class Trainer:
         self.options, self.go_on = task.options, go_on or f"continue with --resume {folder}"
         self.device = device_of_rank(self.options.device, processes.local_rank)
         self.precision = precision_on(self.options.precision, self.device)
-        self.checkpoints = Checkpoints(folder / "checkpoints", self.go_on)
+        self.checkpoints = Checkpoints(folder / "checkpoints", self.go_on, task.vocabulary)
         self.environment = environment(self.device, self.precision, processes.world)
         self.learner = task.learner().to(self.device).train()
         self.optimiser = optimisation.adamw(self.learner, self.options)

@@ -89,7 +89,9 @@ def keys(held_out: list[HeldOut]) -> list[Key]:
 
 
 def relative_loss(scores: Scores, weights: Mapping[Key, float]) -> float:
-    """What chooses a checkpoint: weighted mean over (corpus, objective) of the loss divided by the trivial predictor's.
+    """What chooses a checkpoint: weighted mean over (corpus, objective) of the loss divided by the trivial predictor's,
+    where a ratio above 1 counts as 2 - 1 / ratio: of a nearly constant corpus it may be a thousand and still weighs
+    less than 2.
 
     Objectives without a trivial predictor do not take part, unless none has one: then their weighted mean loss it is.
     """
@@ -97,8 +99,13 @@ def relative_loss(scores: Scores, weights: Mapping[Key, float]) -> float:
     if not used:
         used = {key: weight for key, weight in weights.items() if key in scores}
         return sum(weight * scores[key]["loss"] for key, weight in used.items()) / sum(used.values())
-    ratios = [weight * scores[key]["loss"] / max(scores[key]["trivial"], 1e-12) for key, weight in used.items()]
+    ratios = [weight * _bounded(scores[key]["loss"], scores[key]["trivial"]) for key, weight in used.items()]
     return sum(ratios) / sum(used.values())
+
+
+def _bounded(loss: float, trivial: float) -> float:
+    ratio = loss / max(trivial, 1e-12)
+    return ratio if not ratio > 1 else 2 - 1 / ratio
 
 
 def _beginning(

@@ -149,10 +149,13 @@ def test_a_collapsed_run_is_warned_of():
 def test_many_collapsed_runs_share_a_line():
     given = [
         run._replace(predictions=_prefixed(named(run.predictions.truth, [0] * 60), f"f{run.fold}-"))
-        for run in runs(conditions=("lva",))
+        if run.condition == "lva" or run.fold == 2
+        else run
+        for run in [*runs(conditions=("l", "lva")), *runs("nothing", ("a",))]
     ]
     (line,) = results_of(given, draws=10)["warnings"]
-    assert line.startswith("condition lva, test: 6 of 6 models have collapsed") and line.count("'neutral'") == 4
+    assert "as a trivial predictor does: 2 of 6 on l, test, 6 of 6 on lva, test, 2 of 6 on a, test" in line
+    assert line.count("'neutral'") == 4 and "fold 2, seed 4321, condition l, test: 'neutral'" in line
 
 
 def test_undefined_correlations_are_counted_and_shown():

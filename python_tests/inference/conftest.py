@@ -136,8 +136,8 @@ def make_model(prepared, files, tmp_path):
         widths = {f"{modality}_width": corpus.width(modality) for modality in ("visual", "speech")}
         MemoBertForEmotion(MemoBertConfig(**SMALL | widths | changes)).save_pretrained(tmp_path / name / "model")
         keep_preparation(corpus, conditions or ("lva",), tmp_path / name / "model", None)
-        if vocabulary:
-            (tmp_path / name / "model" / "vocab.txt").write_text("\n".join(WORDS))
+        if not vocabulary:
+            (tmp_path / name / "model" / "vocab.txt").unlink()
         return tmp_path / name
 
     return make

@@ -10,6 +10,7 @@ import sys
 import matplotlib.image
 import numpy as np
 import pytest
+from films import Picture, Tone, write_film
 from media import write_clip
 
 from memofast import cli
@@ -79,6 +80,8 @@ def test_everybody_who_is_seen_has_a_row(predict, media, pair_of_faces, tmp_path
     ]
     assert [line["modalities"] for line in table] == ["text+visual+speech", "visual"] * 2
     page = (tmp_path / "out/predictions.html").read_text()
+    for modality, fall in rows[0]["importance"].items():  # as the picture draws it, up where the modality helps
+        assert f"<dt>{modality} adds</dt><dd>{fall:+.2f}</dd>" in page
     assert page.count('<ol class="strip">') == 3 and 'href="#u-film_0001-2"' in page
     code, alone, told = predict(media / "film.mp4", "--no-others", "--html", out=tmp_path / "alone")
     assert code == 0 and [row["id"] for row in alone] == ["film_0001", "film_0002"] and "of others" not in told
@@ -93,6 +96,19 @@ def test_without_subtitles_it_cuts_by_voice_or_windows(predict, media, tmp_path)
     assert [row["start"] for row in rows] == [0, 4, 8, 12]
     _, rows, _ = predict(media / "film.mp4", "--subtitles", "none", out=tmp_path / "whole")
     assert len(rows) == 1 and rows[0]["text"] is None and rows[0]["end"] == pytest.approx(3.4, abs=0.1)
+
+
+def test_it_reads_the_track_that_is_named_and_says_so(predict, tmp_path):
+    tones = Tone(seconds=10.5, language="eng"), Tone(seconds=10.5, quiet=5.0, language="ger")
+    film = write_film(tmp_path / "two.mkv", Picture(seconds=10.5, rate=2), *tones)
+    _, first, _ = predict(film, out=tmp_path / "first")
+    _, second, _ = predict(film, "--audio-stream", "ger", out=tmp_path / "second")
+    assert first[0]["start"] < 1 and second[0]["start"] == pytest.approx(5.0, abs=0.5)
+    assert all(any("sound track 2 (ger aac" in note for note in row["notes"]) for row in second)
+    assert all(any("sound track 1 (eng aac" in note for note in row["notes"]) for row in first)
+    code, _, told = predict(film, "--audio-stream", "3", out=tmp_path / "none")
+    assert code == 2 and "has no sound track '3', but 1: eng" in told and not (tmp_path / "none").exists()
+    assert "--video-stream is a number from 1" in predict(film, "--video-stream", "0")[2]
 
 
 def test_a_folder_has_a_timeline_of_each_film(predict, media, tmp_path):

@@ -155,10 +155,10 @@ def test_wrong_files_and_inputs_are_refused_in_one_line(make_model, model, files
     other_words.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "green"]))
     rows = np.full((2, 342), np.nan)
     for message, call in {
-        "give --face, the DenseFace file": lambda: memofast.load(model).predict(video=film),
+        "give face=, the DenseFace file": lambda: memofast.load(model).predict(video=film),
         "no DenseFace file at nowhere": lambda: memofast.load(model, face="nowhere").predict(video=film),
         "was trained with": lambda: memofast.load(model, face=files["other"]).predict(video=film),
-        "give --vocab": lambda: memofast.load(bare).predict(text="red"),
+        "give vocab=, the vocab.txt": lambda: memofast.load(bare).predict(text="red"),
         "is not the vocabulary": lambda: memofast.load(model, vocab=other_words).predict(text="red"),
         "it has no preparation.json": lambda: memofast.load(unknown).predict(video=film),
         "reads visual rows 99 wide": lambda: memofast.load(wide, face=files["face"]).predict(video=film),

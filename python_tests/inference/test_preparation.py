@@ -23,10 +23,10 @@ def test_rows_normalised_by_speaker_cannot_be_made_of_one_film():
         trained = {"speech": {"fingerprint": rows.fingerprint, "normalisation": normalisation}}
         preparation = Preparation({}, trained, ("speech",))
         if message is None:
-            check_extraction(extraction, preparation, {"speech": rows.width}, Path("RUN"))
+            check_extraction(extraction, preparation, {"speech": rows.width}, Files(), Path("RUN"))
             continue
         with pytest.raises(MemofastError, match=re.escape(message)):
-            check_extraction(extraction, preparation, {"speech": rows.width}, Path("RUN"))
+            check_extraction(extraction, preparation, {"speech": rows.width}, Files(), Path("RUN"))
 
 
 def test_functionals_are_made_as_the_training_made_them():
@@ -38,6 +38,6 @@ def test_functionals_are_made_as_the_training_made_them():
     preparation = Preparation(settings, {"speech": trained}, ("speech",))
     options = extraction_options(preparation, ["speech"], Files(), Path("RUN"), "cpu")
     assert options.speech.parts == (1, 2, 4)
-    check_extraction(Extraction(options), preparation, {"speech": 160}, Path("RUN"))
+    check_extraction(Extraction(options), preparation, {"speech": 160}, Files(), Path("RUN"))
     with pytest.raises(MemofastError, match="reads speech rows 80 wide, those of logmel are 160"):
-        check_extraction(Extraction(options), preparation, {"speech": 80}, Path("RUN"))
+        check_extraction(Extraction(options), preparation, {"speech": 80}, Files(), Path("RUN"))

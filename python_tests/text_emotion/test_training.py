@@ -1,8 +1,10 @@
 """Text emotion models from small tables: what is learnt, what never gets into training, interruptions, bad input."""
 
 import json
+import re
 import sys
 
+import mood_runs
 import pytest
 from rich.console import Console
 from text_emotion import GIVEN_AWAY, sentences, write_bert, write_table
@@ -15,6 +17,8 @@ from memofast.text_emotion.merged_text import TextSource
 from memofast.text_emotion.training import EmotionTextRun, train_emotion_text
 from memofast.train.fine_tuning_recipe import Tuning
 from memofast.train.trainer import Trainer
+
+program = mood_runs.program
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +164,25 @@ def test_bad_input_is_one_line(folder, tmp_path, refused):
 def test_other_options_in_the_same_folder_are_refused(folder, trained, refused):
     line = refused(f"table={folder / 'train.csv'}", "--init", folder / "bert", "--out", trained[0])
     assert "was begun with another" in line
+
+
+def test_an_evaluation_says_what_it_learnt_from(trained, folder, program, tmp_path):
+    out, report = trained
+    seen = sentences(210, 1)[:9]
+    heard = [*seen, *sentences(42, 2)[20:]]
+    table = write_table(tmp_path / "other.csv", [(f"{text}!", {"anger": "angry"}.get(e, e)) for text, e in heard])
+    columns = ["-c", "id=id", "-c", "text=text", "-c", "label=label", "--voice", "none"]
+    program("prepare", f"test={table}", "--out", tmp_path / "other", "--vocab", folder / "bert", *columns)
+    for model in (out, out / "model"):
+        told = program(
+            "evaluate", model, "--corpus", tmp_path / "other", "--map", "angry=anger", "--out", tmp_path / "e"
+        )
+        score = report["splits"]["validation"]["weighted_f1"]
+        line = "run: fold -, seed 0; its checkpoint was selected on validation data of table=train.csv "
+        line += f"(weighted F1 {score:.3f})"
+        assert line in told and "selected on another corpus" in told
+        counts = re.findall(r"run: (\d+) of these 31 samples have sentences that (stand|chose)", told)
+        assert sum(int(count) for count, _ in counts) >= 9 and "is not known" not in told
 
 
 def test_a_part_of_a_corpus():

@@ -44,6 +44,16 @@ def test_contents(tmp_path, learner, optimiser):
     assert type(learner.model).from_pretrained(folder).config.hidden_size == 16
 
 
+def test_it_carries_the_vocabulary(tmp_path, learner, optimiser):
+    (tmp_path / "words.txt").write_text("[PAD]\n[UNK]\nred")
+    checkpoints = Checkpoints(tmp_path / "checkpoints", vocabulary=tmp_path / "words.txt")
+    folder = checkpoints.save(1, learner, optimiser, {"best": None})
+    assert (folder / "vocab.txt").read_text() == "[PAD]\n[UNK]\nred"
+    (tmp_path / "words.txt").unlink()
+    (tmp_path / "words.txt").mkdir()  # a folder without one
+    assert not list(checkpoints.save(2, learner, optimiser, {"best": None}).glob("vocab*"))
+
+
 def test_round_trip(tmp_path, learner, optimiser):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, learner, optimiser, {"step": 3, "best": 3, "x": 0.1})

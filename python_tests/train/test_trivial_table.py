@@ -32,7 +32,19 @@ def test_relative_loss_weighs_objectives_alike_whatever_their_scale():
 def test_relative_loss_is_a_weighted_mean_of_what_was_scored():
     scores = SCORES | {("b", "whole_word_mlm"): {"loss": 6.0, "targets": 7, "trivial": 2.0}}
     weights = dict(zip(scores, (6.0, 3.0, 1.0), strict=True)) | {("b", "not scored"): 90.0}
-    assert relative_loss(scores, weights) == pytest.approx((6 * 0.25 + 3 * 0.5 + 1 * 3) / 10)
+    assert relative_loss(scores, weights) == pytest.approx((6 * 0.25 + 3 * 0.5 + 1 * (2 - 2 / 6)) / 10)
+
+
+def test_a_nearly_constant_corpus_does_not_rule_the_choice():
+    """Its trivial predictor is nearly right, so that noise in its loss is a large ratio."""
+    key = ("constant", "span_visual_regression")
+    weights = dict.fromkeys([*SCORES, key], 1.0)
+    better = {name: scores | {"loss": 0.9 * scores["loss"]} for name, scores in SCORES.items()}
+    calm, wild = ({key: {"loss": loss, "targets": 9, "trivial": 1e-6}} for loss in (2e-4, 9e-3))
+    assert relative_loss(better | wild, weights) < relative_loss(SCORES | calm, weights)
+    assert relative_loss(SCORES | calm, weights) < relative_loss(SCORES | wild, weights) < 2
+    nothing = {key: {"loss": 3e-4, "targets": 9, "trivial": 0.0}}
+    assert relative_loss(better | nothing, weights) < 1
 
 
 def test_what_has_no_trivial_predictor_shows_no_ratio():

@@ -132,7 +132,8 @@ def test_checkpoints_are_chosen_by_corpora_and_objectives_as_they_are_weighted(c
     assert weights == pytest.approx(wanted)
     assert {(s.name, s.objective): s.weight for s in plan.streams()} == pytest.approx(wanted)
     scores = {key: {"loss": 1.0 + number, "trivial": 2.0} for number, key in enumerate(wanted)}
-    by_hand = 0.5 * 0.5 + 0.2 * 1.0 + 0.2 * 1.5 + 0.1 * 2.0 + 2.5 * 2.5 + 0.5 * 3.0
+    bounded = [0.5, 1.0, 2 - 1 / 1.5, 2 - 1 / 2.0, 2 - 1 / 2.5, 2 - 1 / 3.0]
+    by_hand = sum(weight * ratio for weight, ratio in zip((0.5, 0.2, 0.2, 0.1, 2.5, 0.5), bounded, strict=True))
     assert relative_loss(scores, weights) == pytest.approx(by_hand / 4)
 
 

@@ -49,6 +49,11 @@ class StreamChoice:
 ANY_STREAM = StreamChoice()
 
 
+def chosen_tracks(picture: str | None, sound: str | None) -> StreamChoice:
+    """What `--video-stream` and `--audio-stream` name. Raises: `MemofastError` as `parse_track`."""
+    return StreamChoice(parse_track(picture, "--video-stream"), parse_track(sound, "--audio-stream"))
+
+
 def parse_track(given: str | None, option: str) -> str | None:
     """A track as an option names it. Raises: `MemofastError` for what is neither a number from 1 nor a language."""
     if given is None or re.fullmatch(r"[1-9]\d{0,3}|[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", given):

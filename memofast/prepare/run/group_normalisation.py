@@ -58,7 +58,10 @@ def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
     corpus = Corpus.open(path)
     if modality == "text" or modality not in corpus.stores:
         has = ", ".join(name for name in corpus.stores if name != "text") or "neither visual nor speech"
-        raise MemofastError(f"corpus {path} has no {modality} rows; it has {has}")
+        raise MemofastError(
+            f"corpus {path} has no {modality} rows; it has {has}: prepare it with --face or --speech, or name "
+            "other rows by --modality"
+        )
     store, group_of = corpus.stores[modality], read_groups(corpus, by)
     within = WITHIN_GROUP + by
     if store.meta["normalisation"].startswith(within):

@@ -28,7 +28,7 @@ from memofast.prepare.speech.extractors import functionals_name
 from memofast.prepare.text.features import STORE as TEXT_FEATURES
 from memofast.prepare.text.features import TextChoice, TextEncoder, write_text_features
 from memofast.prepare.text.text_log import TextLog
-from memofast.prepare.text.word_pieces import WordPieces
+from memofast.prepare.text.word_pieces import WordPieces, copy_vocabulary
 from memofast.version import __version__
 
 ENGINES = {"local": run_local, "ray": run_ray}
@@ -93,6 +93,8 @@ def prepare(
         plan = _plan(clips, pieces, extraction, options)
     order = WorkOrder(extraction, plan, vocabulary)
     with CorpusStores(out, order.plan, pieces) as stores:
+        if vocabulary:
+            copy_vocabulary(vocabulary.path, out)
         profile = _work(clips, out / SHARDS, order, stores, options, console)
         report = _finish(stores, clips, out, options, extraction.device, profile, console)
     if options.profile:

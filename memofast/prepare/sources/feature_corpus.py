@@ -10,7 +10,7 @@ from memofast.files import write_json
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.sources.feature_pickles import Cleaning, read_feature_pickle
 from memofast.prepare.sources.protocol import Protocol, count_groups, refuse_leaks, write_protocol
-from memofast.prepare.text.word_pieces import LONGEST, Tokens, WordPieces
+from memofast.prepare.text.word_pieces import LONGEST, Tokens, WordPieces, copy_vocabulary
 from memofast.store import FeatureWriter, TextWriter
 
 
@@ -37,6 +37,8 @@ def import_feature_pickle(pickle: Path, out: Path, name: str, vocab: Path | None
     facts = {"licence": licence, "protocol_notes": cleaning.lines()}
     if stores.pop("text_features", None):
         facts["text_features"] = "text_features"
+    if spoken:
+        copy_vocabulary(vocab, out)
     write_corpus(out, name, stores, splits, facts)
     write_protocol(out, protocol, protocol.groups["video"])
     write_json(out / "import.json", {"file": pickle.name, "found": cleaning.lines()})

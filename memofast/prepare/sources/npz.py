@@ -18,7 +18,7 @@ from memofast.npz import npz_arrays
 from memofast.prepare.sources.folders import is_regular, one_line
 from memofast.prepare.sources.spellings import label_notes
 from memofast.prepare.sources.table import once_each, sentence_ids
-from memofast.prepare.text.word_pieces import Lexicon, read_lexicon
+from memofast.prepare.text.word_pieces import Lexicon, copy_vocabulary, read_lexicon
 from memofast.store import FeatureStore
 from memofast.store.text_writer import TextWriter
 from memofast.store.writer import FeatureWriter, id_fault
@@ -331,6 +331,7 @@ def import_export(
             notes.append(f"{len(ids) - len(whole)} samples that lack features are in no split")
         ids = [id for id in ids if id in whole]
     parts, told = _splits(ids, read.clip_of, splits, validation, name)
+    copy_vocabulary(vocabulary, out)
     corpus = write_corpus(out, name, stores, parts)
     kept: dict[str, Any] = {
         modality: {"taken": found.taken, "refused": found.refused, "changed": found.changed}

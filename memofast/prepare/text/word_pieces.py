@@ -3,12 +3,12 @@
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from memofast.errors import MemofastError
+from memofast.files import replace_file
 from memofast.prepare.text.encoding import read_text
 
 _CONFIGURED = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
@@ -160,7 +160,7 @@ def _open_tokenizer(path: Path):
     else:
         vocabulary = path / "vocab.txt"
     if not vocabulary.is_file():
-        raise MemofastError(f"no vocabulary at {vocabulary}; --vocab takes a vocab.txt or a tokenizer folder")
+        raise MemofastError(f"no vocabulary at {vocabulary}; give a vocab.txt or a tokenizer folder")
     plain = _from_vocabulary(vocabulary)
     if path.is_dir() and any((path / name).is_file() for name in _CONFIGURED):
         return _from_configured(path)
@@ -244,10 +244,16 @@ def _from_vocabulary(path: Path):
 
 
 def copy_vocabulary(source: Path, folder: Path) -> None:
-    """Put the vocabulary of a file or tokenizer folder into a model's folder."""
+    """Put the vocabulary of a file or tokenizer folder into the folder of a model or corpus. Raises: `MemofastError`
+    where it cannot be written."""
     if source.is_file():
-        shutil.copyfile(source, folder / "vocab.txt")
+        replace_file(folder / "vocab.txt", source.read_bytes())
         return
     for name in VOCABULARY_FILES:
         if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+            replace_file(folder / name, (source / name).read_bytes())
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a folder holds what `WordPieces` opens."""
+    return any((folder / name).is_file() for name in VOCABULARY_FILES[:2])
