@@ -12,6 +12,7 @@ from memofast.devices import device_of_rank, precision_on
 from memofast.train.folder import resolved
 from memofast.train.plan import Plan, make_model
 from memofast.train.pre_training import PreTraining
+from memofast.train.recipe_text import to_yaml
 
 _STATE_BYTES = 16  # per parameter: weight, gradient, two moments of AdamW, fp32
 
@@ -30,7 +31,7 @@ def describe(plan: Plan) -> str:
     parameters = sum(parameter.numel() for parameter in make_model(plan).parameters())
     batch = first.micro_batches[0].batch
     activations = _activation_bytes(plan, batch, 2 if precision == "bf16" else 4)
-    lines = ["# recipe", resolved(plan).to_yaml(), "# corpora"]
+    lines = ["# recipe", to_yaml(resolved(plan).plain()), "# corpora"]
     for part in plan.parts:
         mean = part.train.lengths.mean(0)
         lines.append(

@@ -11,6 +11,7 @@ from memofast.files import replace_file
 from memofast.sections import Section
 from memofast.train.plan import Plan
 from memofast.train.recipe import Recipe
+from memofast.train.recipe_text import to_yaml
 
 CONFIG = "config.yaml"
 
@@ -52,7 +53,7 @@ def write_recipe(folder: Path, plan: Plan) -> None:
 
 def write_config(folder: Path, recipe: Section) -> None:
     """Keep a resolved recipe in a run folder."""
-    replace_file(folder / CONFIG, recipe.to_yaml().encode())
+    replace_file(folder / CONFIG, to_yaml(recipe.plain()).encode())
 
 
 def recipe_of(folder: Path) -> Path:
