@@ -105,6 +105,8 @@ def _first_problem(error: ValidationError, source: str, model: type[BaseModel]) 
         reason, given = f"{reason[0].lower()}{reason[1:]}", problem["input"]
         remedy = _WRITE.get(problem["type"], "") if isinstance(given, (str, int, float)) else ""
         given = f", got {shown(given)}{remedy.format(_short(str(given)))}"
+        if problem["type"] == "missing":
+            reason, given = "is missing", ""
         return f"{source}: {path}: {reason}{given}" if path else f"{source}: {reason}"
     known = [field.alias or key for key, field in section.model_fields.items()]
     prefix = "".join(f"{part}." for part in place[:-1])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from memofast.data.demo import DEMO
 from memofast.errors import MemofastError
@@ -11,7 +14,7 @@ from memofast.files import replace_file
 from memofast.sections import Section
 from memofast.train.plan import Plan
 from memofast.train.recipe import Recipe
-from memofast.train.recipe_text import to_yaml
+from memofast.train.recipe_text import read_yaml, to_yaml
 
 CONFIG = "config.yaml"
 
@@ -47,6 +50,24 @@ def resolved(plan: Plan) -> Recipe:
     return recipe
 
 
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in the folder of a run: files named `.NAME.PID`."""
+    for entry in folder.rglob(".*") if folder.is_dir() else ():
+        _, _, number = entry.name.rpartition(".")
+        if number.isdecimal() and _is_gone(int(number)) and entry.is_file():
+            entry.unlink(missing_ok=True)
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return process == os.getpid()  # which has written nothing yet: an earlier one had its number
+
+
 def write_recipe(folder: Path, plan: Plan) -> None:
     write_config(folder, resolved(plan))
 
@@ -56,8 +77,19 @@ def write_config(folder: Path, recipe: Section) -> None:
     replace_file(folder / CONFIG, to_yaml(recipe.plain()).encode())
 
 
-def recipe_of(folder: Path) -> Path:
-    """The recipe of an existing run. Raises `MemofastError` where the folder holds no run."""
-    if not (folder / CONFIG).is_file():
+Kind = TypeVar("Kind", bound=Section)
+
+
+def recipe_of(folder: Path, read: Callable[[str, Sequence[str]], Kind], overrides: Sequence[str] = ()) -> Kind:
+    """The recipe of an existing run, with overrides. read: the reader of its kind of recipe.
+
+    Raises: `MemofastError` where the folder holds no run, or its recipe is damaged: it has every section.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
         raise MemofastError(f"{folder}: no run to resume ({CONFIG} is missing); give a folder such as runs/demo-TIME")
-    return folder / CONFIG
+    recipe = read(str(path), overrides)
+    given = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    if lacking := [name for name in recipe.plain() if name not in given]:
+        raise MemofastError(f"{path}: lacks {', '.join(lacking)}, which memofast wrote; restore it or start a new run")
+    return recipe
