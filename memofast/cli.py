@@ -13,6 +13,7 @@ from memofast.errors import MemofastError
 _COMMANDS = (
     "pretrain",
     "finetune",
+    "recipe",
     "evaluate",
     "extract",
     "export",
