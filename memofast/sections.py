@@ -15,7 +15,10 @@ from memofast.errors import MemofastError, nearest
 
 _SHOWN = 80  # characters of a wrong value
 _NAME_BYTES, _PATH_BYTES = 255, 4000  # of Linux file systems, with room for the names of files in a folder
-_REASONS = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping of entries")
+_REASONS = {
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping of entries"),
+    **dict.fromkeys(("list_type", "tuple_type"), "must be a list"),
+}
 _WRITE = {  # in place of a single value
     "list_type": "; write a list, as [{}]",
     "tuple_type": "; write a list, as [{}]",
@@ -121,16 +124,18 @@ def _followed(section: Any, loc: Sequence[str | int]) -> tuple[list[str], Any]:
     """The keys of a problem's place, without the tags of unions, and the last section that they lead through."""
     path, found = [], section
     for name in loc:
-        tagged = {tag.tag: of for of, tag in _tagged(found)}
+        tagged, members = {tag.tag: of for of, tag in _tagged(found)}, [*_members(found)]
+        within = [member for member in members if get_origin(member) in (list, tuple, dict)]
         if name in tagged:
             found = tagged[name]
-            continue
-        path.append(str(name))
-        if _is_section(found):
-            section = found
-            found = _fields(found).get(name)
-        else:
-            found = next((of for of in get_args(found) if _is_section(of)), None)
+        elif sections := [*filter(_is_section, members)]:
+            path.append(str(name))
+            section = sections[0]
+            found = _fields(section).get(name)
+        elif isinstance(name, int) or len(members) == 1 or any(get_origin(member) is dict for member in members):
+            path.append(str(name))
+            found = get_args(within[0])[-1] if within else None
+        # else it is what pydantic calls a member of a union
     return path, section
 
 

@@ -13,7 +13,7 @@ _BYTES = 16  # of a parameter in training: weight, gradient, two moments of Adam
 Layers = Annotated[int, Field(ge=1, le=1000)]
 Width = Annotated[int, Field(ge=1, le=2**16)]
 Rows = Annotated[int, Field(ge=2, le=2**14)]  # those of three modalities are positions of attention, below 2^16
-Words = Annotated[int, Field(ge=5, le=2**24)]
+Words = Annotated[int, Field(ge=5, le=2**20)]
 
 
 def _drops_something(p: float) -> float:

@@ -33,9 +33,9 @@ class WordOptions(Section):
     probability: Ratio = (3, 20)
     emotion_probability: Ratio = (1, 2)
     at_least_one: bool | None = None
-    mask_id: int | None = Field(None, ge=0, lt=2**24)
-    random_low: int | None = Field(None, ge=0, lt=2**24)
-    random_high: int | None = Field(None, ge=1, le=2**24)
+    mask_id: int | None = Field(None, ge=0, lt=2**20)
+    random_low: int | None = Field(None, ge=0, lt=2**20)
+    random_high: int | None = Field(None, ge=1, le=2**20)
 
     @model_validator(mode="after")
     def _something_hidden(self) -> WordOptions:

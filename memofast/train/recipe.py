@@ -19,7 +19,6 @@ Updates = Annotated[int, Field(gt=0, le=10**9)]
 Weight = Annotated[float, Field(ge=SHARES[0], le=SHARES[1])]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 RowCount = Annotated[int, Field(gt=0, le=2**28)]
-MOST_SAMPLES = 2**16
 
 
 class CorpusEntry(Section):
@@ -59,8 +58,8 @@ class Training(Section):
     compile: pass the model through torch.compile first. threads: of the CPU; None: torch's default. loader_threads:
     that pack and mask ahead; None: one, with a GPU up to four."""
 
-    samples: int = Field(32, gt=0, le=MOST_SAMPLES)
-    accumulate: int = Field(1, gt=0, le=MOST_SAMPLES)
+    samples: int = Field(32, gt=0, le=2**16)
+    accumulate: int = Field(1, gt=0, le=1024)
     lr: float = Field(5e-5, gt=0, le=1e4)
     weight_decay: float = Field(0.01, ge=0, le=1e4)
     betas: tuple[Beta, Beta] = (0.9, 0.98)

@@ -11,7 +11,7 @@ from memofast.model.bounds import Dropout, Layers, Rows, Width, Words
 from memofast.model.folder import model_folder
 from memofast.sections import FilePath, Section
 
-Token = Annotated[int, Field(ge=0, lt=2**24)]
+Token = Annotated[int, Field(ge=0, lt=2**20)]
 FeatureWidth = Annotated[int, Field(ge=0, le=2**16)]
 
 
