@@ -40,7 +40,7 @@ def main(
     from rich.console import Console
 
     from memofast.errors import MemofastError
-    from memofast.train.fine_tuning_recipe import read
+    from memofast.train.fine_tuning_recipe import FineTuneRecipe, read
     from memofast.train.fine_tuning_runs import fine_tune, make_fine_tuning_plan
     from memofast.train.folder import make_folder, recipe_of, sweep, write_config
     from memofast.train.processes import Processes
@@ -53,7 +53,7 @@ def main(
             "--resume goes on with the run's own recipe; leave out the other arguments or start a new run"
         )
     names = names or ["finetune" if overrides else "finetune-demo"]
-    recipe = recipe_of(resume, read) if resume else read(names, overrides)
+    recipe = recipe_of(resume, FineTuneRecipe, read) if resume else read(names, overrides)
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     plan = make_fine_tuning_plan(recipe)

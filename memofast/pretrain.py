@@ -40,7 +40,7 @@ def main(
     if resume and names:
         raise MemofastError(f"--resume continues with the run's own recipe; leave out {names[0]} or start a new run")
     names = names or ["demo"]
-    chosen = recipe_of(resume, recipes.read, overrides) if resume else recipes.read(names, overrides)
+    chosen = recipe_of(resume, recipes.Recipe, recipes.read, overrides) if resume else recipes.read(names, overrides)
     if dry_run:
         print(describe(make_plan(chosen)))
         return

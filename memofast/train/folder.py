@@ -80,7 +80,9 @@ def write_config(folder: Path, recipe: Section) -> None:
 Kind = TypeVar("Kind", bound=Section)
 
 
-def recipe_of(folder: Path, read: Callable[[str, Sequence[str]], Kind], overrides: Sequence[str] = ()) -> Kind:
+def recipe_of(
+    folder: Path, model: type[Kind], read: Callable[[str, Sequence[str]], Kind], overrides: Sequence[str] = ()
+) -> Kind:
     """The recipe of an existing run, with overrides. read: the reader of its kind of recipe.
 
     Raises: `MemofastError` where the folder holds no run, or its recipe is damaged: it has every section.
@@ -88,8 +90,11 @@ def recipe_of(folder: Path, read: Callable[[str, Sequence[str]], Kind], override
     path = folder / CONFIG
     if not path.is_file():
         raise MemofastError(f"{folder}: no run to resume ({CONFIG} is missing); give a folder such as runs/demo-TIME")
-    recipe = read(str(path), overrides)
-    given = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    if lacking := [name for name in recipe.plain() if name not in given]:
+    try:
+        given = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError):
+        raise MemofastError(f"{path}: not a text file in UTF-8; restore it or start a new run") from None
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    if lacking := [name for name in names if not isinstance(given, dict) or name not in given]:
         raise MemofastError(f"{path}: lacks {', '.join(lacking)}, which memofast wrote; restore it or start a new run")
-    return recipe
+    return read(str(path), overrides)

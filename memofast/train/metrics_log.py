@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class MetricsLog:
     def __init__(self, folder: Path, step: int = 0):
         self.path = folder / "metrics.jsonl"
         self.said = _cut_back(self.path, step)
+        self._hook, threading.excepthook = threading.excepthook, self._in_thread
         try:
             self._file = self.path.open("ab", buffering=0)  # what a full disk refuses is not tried again at the end
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
@@ -39,12 +41,12 @@ class MetricsLog:
             left = (json.dumps(entry) + "\n").encode()
             while left:
                 left = left[self._file.write(left) :]
+            place = "/".join(entry[name] for name in ("split", "corpus", "objective"))
+            for name, value in entry.items():
+                if isinstance(value, (int, float)) and name not in ("step", "targets"):
+                    self._events.add_scalar(f"{place}/{name}", value, entry["step"])
         except OSError as error:
             raise self._full(error) from None
-        place = "/".join(entry[name] for name in ("split", "corpus", "objective"))
-        for name, value in entry.items():
-            if isinstance(value, (int, float)) and name not in ("step", "targets"):
-                self._events.add_scalar(f"{place}/{name}", value, entry["step"])
 
     def sync(self) -> None:
         """Bring everything to the disk, as a checkpoint will refer to it."""
@@ -60,6 +62,13 @@ class MetricsLog:
             self._events.close()
         except OSError as error:
             raise self._full(error) from None
+        finally:
+            threading.excepthook = self._hook
+
+    def _in_thread(self, failed: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread ends at a full disk, and whoever writes next is told: no traceback beside that."""
+        if not isinstance(failed.exc_value, OSError):
+            self._hook(failed)
 
     def _full(self, error: OSError) -> MemofastError:
         return MemofastError(f"{self.path.parent}: its log cannot be written ({error.strerror}); free space and resume")

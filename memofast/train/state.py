@@ -84,7 +84,7 @@ class Saved(Section):
 
     step: Annotated[int, Field(ge=1, lt=2**62)]
     stale: Count
-    loader: LoaderPlace | None
+    loader: LoaderPlace
     sums: list[Numbers]
     seconds: Annotated[float, Field(ge=0)]
     best: Count | None
@@ -104,7 +104,7 @@ def read_trainer(path: Path, step: int) -> dict[str, Any]:
         checked(values, "", Saved)
     except MemofastError as error:
         raise ValueError(str(error).removeprefix(": ")) from None
-    if values["step"] != step or (values["loader"] or {"updates": step})["updates"] != step:
+    if values["step"] != step or values["loader"]["updates"] != step:
         raise ValueError(f"it is of update {values['step']}")
     for _, _, numbers in values["sums"]:
         if numbers.get("targets", 0) <= 0:
@@ -121,11 +121,8 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What is otherwise in a recipe than it was, in words, by dotted key."""
     one, other = dict(leaves(before)), dict(leaves(now))
     names = [name for name in {**one, **other} if name not in _NO_MATTER]
-    return [
-        f"{name} was {shown(one.get(name))}, is {shown(other.get(name))}"
-        for name in names
-        if one.get(name) != other.get(name)
-    ]
+    pairs = [[shown(of[name]) if name in of else "not given" for of in (one, other)] for name in names]
+    return [f"{name} was {was}, is {is_}" for name, (was, is_) in zip(names, pairs, strict=True) if was != is_]
 
 
 def environment(device: torch.device, precision: str, world: int) -> dict[str, Any]:

@@ -92,8 +92,9 @@ class Trainer:
         left = self.options.updates - self.state.step
         if self.log and self.log.said:
             progress.say(f"warning: {self.log.said}")
-        for difference in self.differences:
-            progress.say(f"warning: {difference}; the run will not repeat an uninterrupted one bit for bit")
+        if self.differences:
+            changed = "; ".join(self.differences)
+            progress.say(f"warning: {changed}; the run will not repeat an uninterrupted one bit for bit")
         with Stop() as stop, progress, closing(self.step), closing(iter(self.loader)) as updates:
             mark = time.perf_counter()
             for update in islice(updates, left):
@@ -126,6 +127,8 @@ class Trainer:
 
     def keep_best(self) -> None:
         """Bring the learner to its best checkpoint, in evaluation mode."""
+        if self.state.best is None:
+            raise MemofastError(f"{self.folder}: its best checkpoint is gone; remove the folder to repeat this run")
         self.checkpoints.load(self.state.best, self.learner, self.optimiser)
         self.learner.eval()
 
@@ -285,9 +288,6 @@ class Trainer:
         if not steps:
             return State()
         saved = self.checkpoints.load(steps[-1], self.learner, self.optimiser, whole=not self.task.partial)
-        if saved["best"] is not None and saved["best"] not in steps:
-            best = self.checkpoints.path(saved["best"])
-            raise MemofastError(f"{best}, the best checkpoint, is missing; restore it or start a new run")
         before = saved["environment"]
         self.differences = [
             f"{name} was {before.get(name, 'not noted')}, is {value}"
@@ -296,6 +296,9 @@ class Trainer:
         ]
         if self.recipe is not None and saved.get("recipe") is not None:
             self.differences += changes(saved["recipe"], self.recipe)
+        if saved["best"] is not None and saved["best"] not in steps:  # as where people went back by a checkpoint
+            self.differences.append(f"the best checkpoint so far, of update {saved['best']}, is gone")
+            saved |= {"best": None, "best_value": None, "best_scores": []}
         return State.from_json(saved)
 
 

@@ -30,7 +30,8 @@ def stepped(learner):
 
 def trainer(step, best=None, **further):
     """What `trainer.json` holds."""
-    return State(step=step, best=best).to_json() | {"environment": {"torch": "2"}} | further
+    loader = {"seed": 1, "updates": step, "streams": []}
+    return State(step=step, best=best, loader=loader).to_json() | {"environment": {"torch": "2"}} | further
 
 
 @pytest.fixture
