@@ -58,26 +58,22 @@ class Checkpoints:
         if final.exists():
             return final
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._check_room(checkpoint_bytes(learner))
+            with writing(f"checkpoint {final}", self.go_on):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._check_room(checkpoint_bytes(learner))
+                shutil.rmtree(temporary, ignore_errors=True)
+                learner.model.save_pretrained(temporary)
+                if state := objectives_state(learner):
+                    save_file(state, temporary / OBJECTIVES)
+                with open(temporary / "optimizer.pt", "wb") as file:
+                    torch.save(state_to_save(learner, optimiser), file)
+                (temporary / "trainer.json").write_text(json.dumps(trainer, indent=1) + "\n")
+                _sync(temporary)
+                os.replace(temporary, final)
+                _sync_entry(self.folder)
+        except Exception:
             shutil.rmtree(temporary, ignore_errors=True)
-            learner.model.save_pretrained(temporary)
-            if state := objectives_state(learner):
-                save_file(state, temporary / OBJECTIVES)
-            with open(temporary / "optimizer.pt", "wb") as file:
-                torch.save(state_to_save(learner, optimiser), file)
-            (temporary / "trainer.json").write_text(json.dumps(trainer, indent=1) + "\n")
-            _sync(temporary)
-            os.replace(temporary, final)
-            _sync_entry(self.folder)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if faults.is_of_device(error):
-                raise
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise MemofastError(
-                f"checkpoint {final} cannot be written ({reason}); free space, then {self.go_on}"
-            ) from None
+            raise
         self._prune(trainer.get("best"))
         return final
 
@@ -138,6 +134,18 @@ class Checkpoints:
         if not earlier:
             return "restore it, or start a new run, as no earlier checkpoint is left"
         return f"restore it, or remove {folder} to go on after update {earlier[-1]}"
+
+
+@contextmanager
+def writing(what: str, go_on: str) -> Iterator[None]:
+    """Context in which a disk that refuses becomes a line that names what is written and says how to go on."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if faults.is_of_device(error):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise MemofastError(f"{what} cannot be written ({reason}); free space, then {go_on}") from None
 
 
 def remove_folder(folder: Path) -> None:

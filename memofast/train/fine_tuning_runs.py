@@ -35,7 +35,7 @@ from memofast.model.family import EmotionModel
 from memofast.objectives.label_space import LabelSpace
 from memofast.sections import Section, checked
 from memofast.train import device_faults
-from memofast.train.checkpoints import remove_folder
+from memofast.train.checkpoints import remove_folder, writing
 from memofast.train.fine_tuning import OBJECTIVE, FineTuning
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
 from memofast.train.fold_parts import (
@@ -186,7 +186,8 @@ def fine_tune(
 
 def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Console, processes: Processes) -> None:
     chosen, begun = plan.recipe.train, time.monotonic()
-    place.mkdir(parents=True, exist_ok=True)
+    with writing(str(place), f"continue with --resume {place.parents[1]}"):
+        place.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = start_model(plan.recipe, plan.target, fold.train)
     eligible = share_of_classes(fold.train, plan.target, chosen.share, seed)
@@ -233,7 +234,8 @@ def _finish(
         for condition in plan.evaluate if split is not None and (part == "test" or split is not fold.test) else ():
             found = predict_split(model, split, plan.target, trainer.precision, condition)
             found.save(answers_file(place, part, condition))
-    model.save_pretrained(place / "model")
+    with writing(str(place / "model"), trainer.go_on):
+        model.save_pretrained(place / "model")
     scores = state.scores.get((plan.corpus.name, OBJECTIVE), {})
     done = {
         "fold": fold.name, "seed": seed, "selected_on": fold.selected_on,

@@ -82,11 +82,11 @@ class Trainer:
         Raises: `MemofastError` where a loss is not finite or a checkpoint cannot be written; `SystemExit` 130 or 143
             after Ctrl-C or SIGTERM, with everything saved.
         """
+        if self.processes.first:
+            self.checkpoints.sweep()
         if self.finished:
             return self.state
         self.begin()
-        if self.processes.first:
-            self.checkpoints.sweep()
         self.log = MetricsLog(self.folder, self.state.step) if self.processes.first else None
         progress = Progress(self.options.updates, self.state.step, visible=self.processes.first, name=self.task.title)
         left = self.options.updates - self.state.step
