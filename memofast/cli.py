@@ -24,6 +24,7 @@ COMMANDS = {
     "normalise": "Z-norm feature rows within each speaker or group.",
     "pretrain": "Pre-train a model on one or more corpora.",
     "finetune": "Fine-tune an emotion model and print one table.",
+    "recipe": "List the shipped recipes, or say what one may hold.",
     "evaluate": "Say how good a fine-tuned model is, on which data.",
     "predict": "Say what a film expresses, utterance by utterance.",
     "extract": "Write a model's hidden states of every sample.",

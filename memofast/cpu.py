@@ -1,4 +1,5 @@
-"""What the CPU can do beyond the instruction sets that the kernels are built for."""
+"""What the machine has: cores, memory, and what its CPU can do beyond the instruction sets that the kernels are built
+for."""
 
 import os
 from functools import cache
@@ -8,6 +9,17 @@ from pathlib import Path
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def memory() -> int:
+    """Bytes of memory that this process may use at most: the machine's, or its control group's where that is less."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return pages
+    return min(pages, int(limit)) if limit.isdecimal() else pages
 
 
 @cache

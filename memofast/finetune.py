@@ -20,9 +20,9 @@ def main(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RECIPE] [KEY=VALUE]...",
-            help="finetune, finetune-memobert or a YAML file; then overrides such as corpus=FOLDER train.lr=5e-5; "
-            "nothing at all: finetune-demo",
+            metavar="[RECIPE [+ RECIPE]...] [KEY=VALUE]...",
+            help="finetune, finetune-memobert or a YAML or TOML file, several joined by +; then overrides such as "
+            "corpus=FOLDER train.lr=5e-5; nothing at all: finetune-demo; memofast recipe --list shows them all",
         ),
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="go on with the run in this folder")] = None,
@@ -41,20 +41,20 @@ def main(
 
     from memofast.errors import MemofastError
     from memofast.locks import lock_folder
-    from memofast.train.fine_tuning_recipe import read
+    from memofast.train.fine_tuning_recipe import FineTuneRecipe, read
     from memofast.train.fine_tuning_runs import fine_tune, make_fine_tuning_plan
     from memofast.train.folder import make_folder, recipe_of, write_config
     from memofast.train.processes import Processes
     from memofast.train.recipe_file import split_arguments
 
     console = Console(highlight=False, soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
-    name, overrides = split_arguments(arguments or [])
+    names, overrides = split_arguments(arguments or [])
     if resume and arguments:
         raise MemofastError(
             "--resume goes on with the run's own recipe; leave out the other arguments or start a new run"
         )
-    name = name or ("finetune" if overrides else "finetune-demo")
-    recipe = read(str(recipe_of(resume)) if resume else name, overrides)
+    names = names or ["finetune" if overrides else "finetune-demo"]
+    recipe = recipe_of(resume, FineTuneRecipe, read) if resume else read(names, overrides)
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     plan = make_fine_tuning_plan(recipe)
@@ -63,7 +63,7 @@ def main(
         return
     processes = Processes.join(recipe.train)
     try:
-        folder = resume or processes.from_first(make_folder(name) if processes.first else None)
+        folder = resume or processes.from_first(make_folder(names[0]) if processes.first else None)
         with lock_folder(folder, processes.first):
             if processes.first:
                 write_config(folder, plan.resolved())

@@ -13,8 +13,9 @@ def main(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RECIPE] [KEY=VALUE]...",
-            help="demo (default), memobert-base, memobert-mini or a YAML file; then overrides such as train.lr=3e-5",
+            metavar="[RECIPE [+ RECIPE]...] [KEY=VALUE]...",
+            help="demo (default), memobert-base, memobert-mini or a YAML or TOML file, several joined by +; then "
+            "overrides such as train.lr=3e-5; memofast recipe --list shows them all",
         ),
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="continue the run in this folder")] = None,
@@ -36,18 +37,18 @@ def main(
     from memofast.train.recipe_file import split_arguments
     from memofast.train.session import train
 
-    name, overrides = split_arguments(arguments or [])
-    if resume and name:
-        raise MemofastError(f"--resume continues with the run's own recipe; leave out {name} or start a new run")
-    name = name or "demo"
-    chosen = recipes.read(str(recipe_of(resume)) if resume else name, overrides)
+    names, overrides = split_arguments(arguments or [])
+    if resume and names:
+        raise MemofastError(f"--resume continues with the run's own recipe; leave out {names[0]} or start a new run")
+    names = names or ["demo"]
+    chosen = recipe_of(resume, recipes.Recipe, recipes.read, overrides) if resume else recipes.read(names, overrides)
     if dry_run:
         print(describe(make_plan(chosen)))
         return
     processes = Processes.join(chosen.train)
     try:
         plan = make_plan(chosen)
-        folder = resume or processes.from_first(make_folder(name) if processes.first else None)
+        folder = resume or processes.from_first(make_folder(names[0]) if processes.first else None)
         with lock_folder(folder, processes.first):
             train(plan, folder, processes)
     finally:

@@ -152,6 +152,7 @@ class _Order:
             )
         check_fits(stream.split, capacity, chosen)
         self._chosen, self._site, self._seed, self._capacity = chosen, site, seed, capacity
+        self.samples = len(chosen)
         self._epoch = -1
         keys = np.ascontiguousarray(stream.split.keys[chosen])
         self.fingerprint = hashlib.blake2b(keys.tobytes(), digest_size=8).hexdigest()
@@ -237,6 +238,12 @@ class Streams:
             raise MemofastError(
                 f"the data changed since the state to resume was saved ({', '.join(names)}): start a new run"
             )
+        for order, entry in zip(self._orders, state["streams"], strict=True):
+            if not 0 <= entry["next"] < order.samples:
+                raise MemofastError(
+                    f"the state to resume is at sample {entry['next']} of {entry['stream']}, of {order.samples}: "
+                    "restore it or start a new run"
+                )
         return Position(state["updates"], tuple((entry["epoch"], entry["next"]) for entry in state["streams"]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from memofast.errors import MemofastError
 from memofast.evaluate.results import Run
 from memofast.metrics.predictions import Predictions
 from memofast.train.fine_tuning_recipe import FineTuneRecipe, read
-from memofast.train.fine_tuning_runs import DONE, answers_file
+from memofast.train.fine_tuning_runs import DONE, answers_file, read_done
 from memofast.train.folder import CONFIG
 
 PARTS = ("validation", "test")
@@ -45,7 +44,7 @@ def finished(run: Path) -> list[dict[str, Any]]:
     Raises: `MemofastError` where nothing is finished.
     """
     seeds = recipe_of_run(run).train.seeds
-    done = [json.loads(path.read_text(encoding="utf-8")) for path in run.glob(f"*/seed-*/{DONE}")]
+    done = [read_done(path) for path in run.glob(f"*/seed-*/{DONE}")]
     if not done:
         raise MemofastError(f"no fold of run {run} is finished; go on with memofast finetune --resume {run}")
     return sorted(done, key=lambda one: (len(one["fold"]), one["fold"], seeds.index(one["seed"])))

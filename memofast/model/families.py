@@ -63,8 +63,9 @@ def export_model(folder: Path, path: Path) -> list[str]:
 
 def _family_named(values: Any) -> str:
     """The family that a recipe's section names; MemoBert's where it names none."""
-    found = values.get("family", MEMOBERT.name) if isinstance(values, dict) else values.family
-    return str(found)
+    if isinstance(values, dict):
+        return str(values.get("family", MEMOBERT.name))
+    return getattr(values, "family", MEMOBERT.name)  # what is no section is refused as one of it
 
 
 # a recipe's section on the model, of whichever family it names

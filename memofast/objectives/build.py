@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
+
+from torch import nn
 
 from memofast.errors import MemofastError, nearest
 from memofast.objectives.contrast import ViewContrast
@@ -11,7 +14,7 @@ from memofast.objectives.matching import Matching
 from memofast.objectives.objective import Objective
 from memofast.objectives.order import SpeechOrder, VisualOrder
 from memofast.objectives.words import MaskedWords
-from memofast.sections import checked
+from memofast.sections import checked, shown
 
 KINDS: dict[str, type[Objective]] = {
     "whole_word_mlm": MaskedWords,
@@ -45,9 +48,14 @@ def build(options: dict[str, dict[str, Any] | None], vocabulary: Vocabulary | No
 
 
 def _objective(name: str, given: dict[str, Any], vocabulary: Vocabulary | None) -> Objective:
+    if not re.fullmatch(r"[\w-]{1,100}", name) or hasattr(nn.ModuleDict, name):
+        raise MemofastError(
+            f"objectives: {shown(name)} cannot be the name of an objective, which is of letters, digits, _ and -; "
+            "choose another one and name its kind, as objectives.words={kind: whole_word_mlm}"
+        )
     kind = given.pop("kind", name)
-    if kind not in KINDS:
-        raise MemofastError(f"objectives.{name}: unknown objective {kind!r}{nearest(kind, KINDS)}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise MemofastError(f"objectives.{name}: unknown objective {shown(kind)}{nearest(str(kind), KINDS)}")
     objective = KINDS[kind]
     options = checked(given, f"objectives.{name}", objective.Options)
     try:

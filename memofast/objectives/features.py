@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from memofast import ops
@@ -34,6 +34,20 @@ class SpanOptions(Section):
     length: int | None = Field(None, ge=1, le=2**15)
     dice: bool = False
     original: bool = False
+
+    @model_validator(mode="after")
+    def _all_takes_effect(self) -> SpanOptions:
+        if self.ratio and not self.ratio[0]:
+            raise ValueError("ratio 0 hides nothing; leave the objective out")
+        idle = {
+            "ratio": self.ratio is not None and self.policy == "mixed",
+            "length": self.length is not None and self.policy in ("independent", "single_span"),
+            "dice": self.dice and self.policy in ("independent", "single_span"),
+            "original": self.original and self.policy == "independent",
+        }
+        for name in filter(idle.get, idle):
+            raise ValueError(f"{name} has no effect with policy {self.policy}; leave it out")
+        return self
 
     def span_policy(self, modality: str) -> ops.SpanPolicy:
         found: dict[str, Any] = {}

@@ -37,7 +37,7 @@ class OrderOptions(Section):
     rows of a clip that may."""
 
     probability: Ratio = (3, 20)
-    slots: int = Field(64, ge=FEWEST_ROWS)
+    slots: int = Field(64, ge=FEWEST_ROWS, le=2**14)
 
 
 class RowOrder(Objective):
@@ -116,7 +116,7 @@ class VisualOrder(RowOrder):
 
 
 class SpeechOptions(OrderOptions):
-    slots: int = Field(128, ge=FEWEST_ROWS)
+    slots: int = Field(128, ge=FEWEST_ROWS, le=2**14)
 
 
 class SpeechOrder(RowOrder):

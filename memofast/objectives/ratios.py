@@ -3,7 +3,7 @@
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 from memofast.ops.row_lists import RATIO_LIMIT
 
@@ -16,7 +16,10 @@ def _ratio(value: Any) -> tuple[int, int]:
                 raise TypeError
             exact = Fraction(numerator, denominator)
         else:
-            exact = Fraction(str(value))
+            text = str(value)
+            exact = Fraction(
+                text if "/" in text else str(float(text))
+            )  # of 1e-999999999 it would write out every digit
             numerator, denominator = exact.limit_denominator(RATIO_LIMIT).as_integer_ratio()
     except (ValueError, TypeError, ZeroDivisionError):
         raise ValueError('is no ratio; write 0.15, "3/20" or [3, 20]') from None
@@ -27,4 +30,11 @@ def _ratio(value: Any) -> tuple[int, int]:
     return numerator, denominator
 
 
-Ratio = Annotated[tuple[int, int], BeforeValidator(_ratio)]
+_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": 1},
+        {"type": "string", "pattern": "^[0-9]+/[0-9]+$"},
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2},
+    ]
+}
+Ratio = Annotated[tuple[int, int], BeforeValidator(_ratio), WithJsonSchema(_SCHEMA)]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from memofast import ops
@@ -33,14 +33,18 @@ class WordOptions(Section):
     probability: Ratio = (3, 20)
     emotion_probability: Ratio = (1, 2)
     at_least_one: bool | None = None
-    mask_id: int | None = None
-    random_low: int | None = None
-    random_high: int | None = None
+    mask_id: int | None = Field(None, ge=0, lt=2**20)
+    random_low: int | None = Field(None, ge=0, lt=2**20)
+    random_high: int | None = Field(None, ge=1, le=2**20)
 
     @model_validator(mode="after")
     def _something_hidden(self) -> WordOptions:
         if not (self.probability[0] or (self.emotion_probability[0] and "emotion" in self.policy) or self.at_least_one):
             raise ValueError("probability 0 hides no word; leave the objective out")
+        if self.emotion_probability != (1, 2) and "emotion" not in self.policy:
+            raise ValueError(f"emotion_probability has no effect with policy {self.policy}; leave it out")
+        if self.policy == "whole_word_emotion" and (self.random_low, self.random_high) != (None, None):
+            raise ValueError("random_low and random_high have no effect with policy whole_word_emotion; leave them out")
         return self
 
     def token_policy(self, words: int | None, mask_id: int | None) -> ops.TokenPolicy:
@@ -50,6 +54,11 @@ class WordOptions(Section):
             low = 999 if words > 1998 else mask_id + 1
             found = {"mask_id": mask_id, "random_low": low, "random_high": words}
         given = self.model_dump(exclude={"policy"}, exclude_none=True)
+        for name, beyond in (("mask_id", words), ("random_low", words), ("random_high", words and words + 1)):
+            if beyond is not None and given.get(name, 0) >= beyond:
+                raise ValueError(
+                    f"{name} {given[name]} is beyond the vocabulary of {words} words; choose a smaller one"
+                )
         return ops.TokenPolicy(kind=self.policy, **{**found, **given})
 
 

@@ -1,10 +1,13 @@
-"""Checkpoints: written under a temporary name, synced, renamed; the last two and the best are kept."""
+"""Checkpoints: written under a temporary name, synced, renamed; the last two and the best are kept, others renamed and
+deleted."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memofast.errors import MemofastError
-from memofast.files import refuse_bomb, refuse_pointer
+from memofast.files import refuse_pointer
 from memofast.ops import faults
 from memofast.prepare.text.word_pieces import copy_vocabulary
+from memofast.train.optimiser_state import read_state, state_to_save
+from memofast.train.state import read_trainer
 
 OBJECTIVES = "objectives.safetensors"
 _KEPT = 2
@@ -38,7 +43,8 @@ class Checkpoints:
         self.folder, self.go_on = folder, go_on or f"continue with --resume {folder.parent}"
 
     def steps(self) -> list[int]:
-        return sorted(int(entry.name[5:]) for entry in self.folder.glob("step-*") if entry.name[5:].isdigit())
+        found = [entry for entry in self.folder.glob("step-*") if entry.name[5:].isdecimal() and entry.is_dir()]
+        return sorted(int(entry.name[5:]) for entry in found if entry == self.path(int(entry.name[5:])))
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08}"
@@ -55,28 +61,24 @@ class Checkpoints:
         if final.exists():
             return final
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._check_room(checkpoint_bytes(learner))
+            with writing(f"checkpoint {final}", self.go_on):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._check_room(checkpoint_bytes(learner))
+                shutil.rmtree(temporary, ignore_errors=True)
+                learner.model.save_pretrained(temporary)
+                if self.vocabulary:
+                    copy_vocabulary(self.vocabulary, temporary)
+                if state := objectives_state(learner):
+                    save_file(state, temporary / OBJECTIVES)
+                with open(temporary / "optimizer.pt", "wb") as file:
+                    torch.save(state_to_save(learner, optimiser), file)
+                (temporary / "trainer.json").write_text(json.dumps(trainer, indent=1) + "\n")
+                _sync(temporary)
+                os.replace(temporary, final)
+                _sync_entry(self.folder)
+        except Exception:
             shutil.rmtree(temporary, ignore_errors=True)
-            learner.model.save_pretrained(temporary)
-            if self.vocabulary:
-                copy_vocabulary(self.vocabulary, temporary)
-            if state := objectives_state(learner):
-                save_file(state, temporary / OBJECTIVES)
-            with open(temporary / "optimizer.pt", "wb") as file:
-                torch.save(optimiser.state_dict(), file)
-            (temporary / "trainer.json").write_text(json.dumps(trainer, indent=1) + "\n")
-            _sync(temporary)
-            os.replace(temporary, final)
-            _sync_entry(self.folder)
-        except (OSError, SafetensorError, RuntimeError, MemofastError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if faults.is_of_device(error):
-                raise
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise MemofastError(
-                f"checkpoint {final} cannot be written ({reason}); free space, then {self.go_on}"
-            ) from None
+            raise
         self._prune(trainer.get("best"))
         return final
 
@@ -88,51 +90,90 @@ class Checkpoints:
     def _prune(self, best: int | None) -> None:
         for step in self.steps()[:-_KEPT]:
             if step != best:
-                shutil.rmtree(self.path(step))
+                remove_folder(self.path(step))
 
-    def load(self, step: int, learner: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written or half-deleted."""
+        for entry in self.folder.glob(".step-*"):
+            remove_folder(entry)
+
+    def load(
+        self, step: int, learner: nn.Module, optimiser: torch.optim.Optimizer, whole: bool = False
+    ) -> dict[str, Any]:
         """Bring model, objectives and optimiser to a checkpoint's state. Returns: its `trainer.json`.
 
-        Options of the optimiser stay those that it has. Raises: `MemofastError` where the checkpoint is of another
-        architecture or other groups of parameters, or cannot be read.
+        Options of the optimiser stay those that it has. Args: whole: see `optimiser_state.read_state`.
+        Raises: `MemofastError`, before anything is loaded, where the checkpoint is of another architecture or other
+            groups of parameters, or cannot be read, or lacks a part.
         """
         folder = self.path(step)
-        for name in ("model.safetensors", OBJECTIVES, "optimizer.pt"):
-            refuse_pointer(folder / name)
-        refuse_bomb(folder / "optimizer.pt")
-        try:
-            weights = load_file(folder / "model.safetensors")
-            objectives = load_file(folder / OBJECTIVES) if (folder / OBJECTIVES).is_file() else {}
-            state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
-            trainer = json.loads((folder / "trainer.json").read_text())
-        except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-            raise MemofastError(
-                f"checkpoint {folder} cannot be read ({str(error).splitlines()[0]}); remove it to go on from the one "
-                "before"
-            ) from None
+        with self._reading(folder / "model.safetensors") as path:
+            weights = _read_tensors(path)
         _check_architecture(folder, weights, learner.model.state_dict())
+        with self._reading(folder / OBJECTIVES) as path:
+            objectives = _read_tensors(path) if path.is_file() else {}
         _check_architecture(folder, objectives, objectives_state(learner))
-        _take_options(folder, state["param_groups"], optimiser.param_groups)
+        with self._reading(folder / "trainer.json") as path:
+            trainer = read_trainer(path, step)
+        with self._reading(folder / "optimizer.pt") as path:
+            state = read_state(path, learner, optimiser, step, whole)
         learner.model.load_state_dict(weights)
         if objectives:
             learner.objectives.load_state_dict(objectives)
         optimiser.load_state_dict(state)
         return trainer
 
+    @contextmanager
+    def _reading(self, path: Path) -> Iterator[Path]:
+        """Context that reads one file of a checkpoint; what is wrong with it becomes a line that says what to do."""
+        try:
+            yield path
+        except FileNotFoundError:
+            raise MemofastError(f"{path} is missing; {self._remedy(path.parent)}") from None
+        except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise MemofastError(f"{path} cannot be read ({reason}); {self._remedy(path.parent)}") from None
 
-def _take_options(folder: Path, saved: list[dict], own: list[dict]) -> None:
-    """Let saved groups of parameters have the options of the run that goes on.
+    def _remedy(self, folder: Path) -> str:
+        earlier = [step for step in self.steps() if self.path(step) < folder]
+        if not earlier:
+            return "restore it, or start a new run, as no earlier checkpoint is left"
+        return f"restore it, or remove {folder} to go on after update {earlier[-1]}"
 
-    Raises: `MemofastError` where they are other groups.
-    """
-    kept, asked = ([(of.get("name", ""), len(of["params"])) for of in groups] for groups in (saved, own))
-    if kept != asked:
-        raise MemofastError(
-            f"checkpoint {folder} was trained in other groups of parameters ({kept}, now {asked}); "
-            "resume with the run's own train.groups and objectives"
-        )
-    for before, now in zip(saved, own, strict=True):
-        before.update({name: value for name, value in now.items() if name != "params"})
+
+@contextmanager
+def writing(what: str, go_on: str) -> Iterator[None]:
+    """Context in which a disk that refuses becomes a line that names what is written and says how to go on."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if faults.is_of_device(error):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise MemofastError(f"{what} cannot be written ({reason}); free space, then {go_on}") from None
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, whole or not at all to whoever looks: it gets a hidden name first. Raises: `MemofastError` where
+    that is not allowed."""
+    hidden = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.deleted")
+    try:
+        if hidden != folder:
+            shutil.rmtree(hidden, ignore_errors=True)
+            folder.rename(hidden)
+        shutil.rmtree(hidden)
+    except OSError as error:
+        raise MemofastError(f"{folder} cannot be removed ({error.strerror}); remove it and run again") from None
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Raises: as safetensors, and `ValueError` for a number that is not finite."""
+    refuse_pointer(path)
+    found = load_file(path)
+    for name, tensor in found.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} is not finite")
+    return found
 
 
 def objectives_state(learner: nn.Module) -> dict[str, torch.Tensor]:
@@ -153,6 +194,10 @@ def _check_architecture(folder: Path, weights: dict[str, torch.Tensor], own: dic
                 f"checkpoint {folder} is of another architecture ({name} is {list(weight.shape)}, the recipe's "
                 f"{list(own[name].shape)}); "
                 "resume with the run's own recipe"
+            )
+        if weight.dtype != own[name].dtype:
+            raise MemofastError(
+                f"checkpoint {folder}: {name} is {weight.dtype}, not {own[name].dtype} as it was trained; restore it"
             )
 
 

@@ -12,7 +12,9 @@ from memofast.devices import device_of_rank, precision_on
 from memofast.train.folder import resolved
 from memofast.train.plan import Plan, make_model
 from memofast.train.pre_training import PreTraining
+from memofast.train.recipe_text import to_yaml
 
+_SHOWN = 8  # micro-batches
 _STATE_BYTES = 16  # per parameter: weight, gradient, two moments of AdamW, fp32
 
 
@@ -20,8 +22,8 @@ def describe(plan: Plan) -> str:
     """The resolved recipe, the corpora, the shapes of the first update, parameters and memory."""
     train = plan.recipe.train
     loader = Loader(
-        plan.streams(), capacity=plan.capacity, seed=train.seed, micro_batches=train.accumulate, mixing=train.mixing,
-        work=PreTraining(plan), prefetch=1,
+        plan.streams(), capacity=plan.capacity, seed=train.seed, micro_batches=min(train.accumulate, _SHOWN),
+        mixing=train.mixing, work=PreTraining(plan), prefetch=1,
     )  # fmt: skip
     with closing(iter(loader)) as updates:
         first = next(updates)
@@ -30,7 +32,7 @@ def describe(plan: Plan) -> str:
     parameters = sum(parameter.numel() for parameter in make_model(plan).parameters())
     batch = first.micro_batches[0].batch
     activations = _activation_bytes(plan, batch, 2 if precision == "bf16" else 4)
-    lines = ["# recipe", resolved(plan).to_yaml(), "# corpora"]
+    lines = ["# recipe", to_yaml(resolved(plan).plain()), "# corpora"]
     for part in plan.parts:
         mean = part.train.lengths.mean(0)
         lines.append(
@@ -42,12 +44,14 @@ def describe(plan: Plan) -> str:
         lines.append(f"  draws {', '.join(f'{name} {share:.0%}' for name, share in part.shares.items())}")
     lines += [
         "",
-        f"# first of {train.updates:,} updates: {len(first.micro_batches)} micro-batches of up to "
+        f"# first of {train.updates:,} updates: {train.accumulate} micro-batches of up to "
         f"{train.samples} samples, {plan.capacity.text:,} text, {plan.capacity.visual:,} visual and "
         f"{plan.capacity.speech:,} speech rows",
     ]
     for micro_batch in first.micro_batches:
         lines.append(f"{micro_batch.corpus}: {_shapes(micro_batch.batch)}; targets {micro_batch.views[0].counts}")
+    if train.accumulate > _SHOWN:
+        lines.append("...")
     lines += [
         "",
         "# model",

@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from memofast.data.conditions import CONDITIONS
 from memofast.model.families import EmotionSection
 from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
-from memofast.sections import Section, checked
-from memofast.train.recipe import Train, Training
+from memofast.sections import FilePath, Section, checked
+from memofast.train.recipe import Beta, Seed, Train, Training
 from memofast.train.recipe_file import read_values, shipped
 
 
@@ -44,12 +44,12 @@ class FoldChoice(Section):
 
     scheme: str | None = None
     by: str | None = None
-    count: Annotated[int, Field(ge=3)] | Literal["all"] | None = None
+    count: Annotated[int, Field(ge=3, le=10**6)] | Literal["all"] | None = None
     train: str = "train"
     validation: str | None = "validation"
     test: str | None = "test"
     held_out: float = Field(0.1, gt=0, lt=1)
-    only: list[int] | None = Field(None, min_length=1)
+    only: list[Annotated[int, Field(ge=1, le=10**6)]] | None = Field(None, min_length=1)
 
     @field_validator("only")
     @classmethod
@@ -98,20 +98,28 @@ class Tuning(Training):
     share of their columns that it sets to 0 in each sample: against learning few samples by heart.
     """
 
-    epochs: int = Field(10, gt=0)
-    lr: float = Field(3e-5, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = Field(1.0, gt=0)
+    epochs: int = Field(10, gt=0, le=10**6)
+    lr: float = Field(3e-5, gt=0, le=1e4)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    clip: float = Field(1.0, gt=0, le=1e9)
     warmup: float = Field(0.1, ge=0, lt=1)
     share: float = Field(1.0, gt=0, le=1)
-    validations: int = Field(2, gt=0)
-    patience: int = Field(5, gt=0)
+    validations: int = Field(2, gt=0, le=10**6)
+    patience: int = Field(5, gt=0, le=10**9)
     metric: str | None = None
     class_weights: Literal["none", "balanced"] = "none"
     smoothing: float = Field(0.0, ge=0, lt=1)
     hide: float = Field(0.0, ge=0, lt=1)
     hide_columns: float = Field(0.0, ge=0, lt=0.99)
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([42], min_length=1)
+    seeds: list[Seed] = Field([42], min_length=1)
+
+    @field_validator("hide", "hide_columns")
+    @classmethod
+    def _hides_something(cls, share: float, info: ValidationInfo) -> float:
+        finest = {"hide": 1 / 1000, "hide_columns": 1 / 65536}[info.field_name]
+        if 0 < share < finest or (share and info.field_name == "hide" and share > 1 - finest):
+            raise ValueError(f"is 0 or from {finest:.2g} to {1 - finest:g}, as it is drawn no finer")
+        return share
 
     @field_validator("seeds")
     @classmethod
@@ -134,7 +142,7 @@ class FineTuneRecipe(Section):
     keeps the last update, for corpora too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and
     validation and chooses on test, and every number says so."""
 
-    corpus: str = ""
+    corpus: FilePath = ""
     folds: FoldChoice = FoldChoice()
     model: EmotionSection = MemoBertEmotionSection()
     target: AskedFor = AskedFor()
@@ -149,12 +157,17 @@ class FineTuneRecipe(Section):
             raise ValueError("names no corpus; add corpus=FOLDER (memofast prepare makes one)")
         if self.protocol == "paper" and not (self.folds.scheme or self.folds.by or self.folds.test):
             raise ValueError("protocol paper chooses on test data, but folds.test is null")
+        if self.train.class_weights != "none" and self.target.kind == "regression":
+            raise ValueError("train.class_weights weighs classes, of which a regression has none; leave it out")
+        if self.train.smoothing and self.target.kind == "regression":
+            raise ValueError("train.smoothing is of labels, which a regression has none of; leave it out")
         if self.prompt and (self.target.kind != "single" or not self.model.init):
             raise ValueError("a prompt names one class of several and starts from model.init; set both, or prompt=null")
         return self
 
 
-def read(name: str, overrides: Sequence[str] = ()) -> FineTuneRecipe:
-    """Read a recipe, see `recipe_file.read_values`. Raises: `MemofastError` for one that is missing or invalid."""
-    values, source = read_values(name, overrides, shipped(fine_tuning=True))
+def read(name: str | Sequence[str], overrides: Sequence[str] = ()) -> FineTuneRecipe:
+    """Read a recipe, or several joined, see `recipe_file.read_values`. Raises: `MemofastError` for one that is missing
+    or invalid."""
+    values, source = read_values(name, overrides, shipped(fine_tuning=True), FineTuneRecipe)
     return checked(values, source, FineTuneRecipe)

@@ -7,7 +7,6 @@ validation.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from memofast.data.demo import DEMO, open_corpus
 from memofast.data.folds import read_groups
 from memofast.devices import device_of_rank
 from memofast.errors import MemofastError, nearest
-from memofast.files import write_json
+from memofast.files import read_json, write_json
 from memofast.inference.split_predictions import predict_split
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, METRICS
@@ -34,7 +33,9 @@ from memofast.model.compatibility import check_longest, check_words, conditions_
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
 from memofast.objectives.label_space import LabelSpace
+from memofast.sections import Section, checked
 from memofast.train import device_faults
+from memofast.train.checkpoints import remove_folder, writing
 from memofast.train.fine_tuning import OBJECTIVE, FineTuning
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
 from memofast.train.fold_parts import (
@@ -50,6 +51,21 @@ from memofast.train.trainer import Trainer
 
 DONE = "done.json"
 CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
+
+
+class Done(Section):
+    """What `done.json` says of a finished run."""
+
+    fold: str
+    seed: int
+    selected_on: str
+    best_update: int
+    updates: int
+    metric: str
+    score: float | None
+    train: int
+    seconds: float
+    precision: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +175,10 @@ def fine_tune(
         if not processes.from_first((place / DONE).is_file()):
             console.print(f"run {number} of {len(runs)}: fold {fold.name}, seed {seed}")
             _run(plan, fold, seed, place, console, processes)
-    done = [json.loads((folder / fold.name / f"seed-{seed}" / DONE).read_text()) for fold, seed in runs]
+        elif processes.first:
+            read_done(place / DONE)
+            _remove_checkpoints(place)
+    done = [read_done(folder / fold.name / f"seed-{seed}" / DONE) for fold, seed in runs]
     if processes.first:
         _keep_best_model(folder, done)
     return done
@@ -167,7 +186,8 @@ def fine_tune(
 
 def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Console, processes: Processes) -> None:
     chosen, begun = plan.recipe.train, time.monotonic()
-    place.mkdir(parents=True, exist_ok=True)
+    with writing(str(place), f"continue with --resume {place.parents[1]}"):
+        place.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     model = start_model(plan.recipe, plan.target, fold.train)
     eligible = share_of_classes(fold.train, plan.target, chosen.share, seed)
@@ -186,7 +206,7 @@ def _run(plan: FineTuningPlan, fold: Fold, seed: int, place: Path, console: Cons
     )
     root = place.parents[1]
     with device_faults.explained(place, device_of_rank(chosen.device, processes.local_rank), run=root):
-        trainer = Trainer(task, place, processes, f"continue with --resume {root}")
+        trainer = Trainer(task, place, processes, f"continue with --resume {root}", plan.resolved().plain())
     with device_faults.explained(place, trainer.device, trainer.state, root):
         trainer.run()
         trainer.keep_best()
@@ -214,7 +234,8 @@ def _finish(
         for condition in plan.evaluate if split is not None and (part == "test" or split is not fold.test) else ():
             found = predict_split(model, split, plan.target, trainer.precision, condition)
             found.save(answers_file(place, part, condition))
-    model.save_pretrained(place / "model")
+    with writing(str(place / "model"), trainer.go_on):
+        model.save_pretrained(place / "model")
     scores = state.scores.get((plan.corpus.name, OBJECTIVE), {})
     done = {
         "fold": fold.name, "seed": seed, "selected_on": fold.selected_on,
@@ -223,7 +244,7 @@ def _finish(
         "seconds": round(time.monotonic() - begun, 1), "precision": trainer.precision,
     }  # fmt: skip
     write_json(place / DONE, done)
-    shutil.rmtree(place / "checkpoints")
+    _remove_checkpoints(place)
     chosen_by = (
         f"{plan.metric} {done['score']:.4f} on {fold.selected_on} data"
         if done["score"] is not None
@@ -232,6 +253,26 @@ def _finish(
         else f"{plan.metric} was never a number on {fold.selected_on} data; kept the first"
     )
     console.print(f"  {chosen_by} at update {state.best}, {done['seconds']} s")
+
+
+def _remove_checkpoints(place: Path) -> None:
+    """Those of a finished run, also where it was killed before they were gone."""
+    for name in ("checkpoints", ".checkpoints.deleted"):
+        if (place / name).is_dir():
+            remove_folder(place / name)
+
+
+def read_done(path: Path) -> dict[str, Any]:
+    """What a finished run came to. Raises: `MemofastError` where the file is damaged."""
+    try:
+        values = read_json(path)
+    except (OSError, ValueError):
+        values = None
+    try:
+        checked(values, str(path), Done)
+    except MemofastError as error:
+        raise MemofastError(f"{error}; remove {path} to repeat this run") from None
+    return values
 
 
 def answers_file(place: Path, part: str, condition: str) -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from memofast.data.demo import DEMO
 from memofast.errors import MemofastError
@@ -11,6 +13,7 @@ from memofast.files import replace_file
 from memofast.sections import Section
 from memofast.train.plan import Plan
 from memofast.train.recipe import Recipe
+from memofast.train.recipe_text import read_yaml, to_yaml
 
 CONFIG = "config.yaml"
 TEXT_SETTINGS, TEXT_REPORT = "training.json", "report.json"  # of a run of emotion-text train
@@ -53,11 +56,27 @@ def write_recipe(folder: Path, plan: Plan) -> None:
 
 def write_config(folder: Path, recipe: Section) -> None:
     """Keep a resolved recipe in a run folder."""
-    replace_file(folder / CONFIG, recipe.to_yaml().encode())
+    replace_file(folder / CONFIG, to_yaml(recipe.plain()).encode())
 
 
-def recipe_of(folder: Path) -> Path:
-    """The recipe of an existing run. Raises `MemofastError` where the folder holds no run."""
-    if not (folder / CONFIG).is_file():
+Kind = TypeVar("Kind", bound=Section)
+
+
+def recipe_of(
+    folder: Path, model: type[Kind], read: Callable[[str, Sequence[str]], Kind], overrides: Sequence[str] = ()
+) -> Kind:
+    """The recipe of an existing run, with overrides. read: the reader of its kind of recipe.
+
+    Raises: `MemofastError` where the folder holds no run, or its recipe is damaged: it has every section.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
         raise MemofastError(f"{folder}: no run to resume ({CONFIG} is missing); give a folder such as runs/demo-TIME")
-    return folder / CONFIG
+    try:
+        given = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, ValueError):
+        raise MemofastError(f"{path}: not a text file in UTF-8; restore it or start a new run") from None
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    if lacking := [name for name in names if not isinstance(given, dict) or name not in given]:
+        raise MemofastError(f"{path}: lacks {', '.join(lacking)}, which memofast wrote; restore it or start a new run")
+    return read(str(path), overrides)

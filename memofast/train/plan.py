@@ -19,7 +19,7 @@ from memofast.data.sampling import Stream
 from memofast.errors import MemofastError
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.memobert.pre_training import is_bert
-from memofast.model.memobert.sizes import check_sizes, heads_of, sizes_of
+from memofast.model.memobert.sizes import check_sizes, configuration, heads_of, sizes_of
 from memofast.objectives import Objective
 from memofast.ops.philox import Purpose
 from memofast.train.optimisation import parameter_groups
@@ -108,11 +108,8 @@ def make_config(recipe: Recipe, corpora: list[Corpus]) -> MemoBertConfig:
     for name, value in found.items():
         if value and given.get(name, value) != value:
             raise MemofastError(f"model.{name} is {given[name]}, but the corpora have {value}; leave it out")
-    try:
-        sizes = {"heads": heads_of(recipe.model.init), **sizes_of(recipe.model.init)}
-        return MemoBertConfig(**{**found, **sizes, **given, **_present(found)})
-    except ValueError as error:
-        raise MemofastError(f"model: {error}") from None
+    sizes = {"heads": heads_of(recipe.model.init), **sizes_of(recipe.model.init)}
+    return configuration({**found, **sizes, **given, **_present(found)})
 
 
 def make_model(plan: Plan) -> MemoBertForPreTraining:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
 from memofast.errors import MemofastError, nearest
 from memofast.model.memobert.section import MemoBertSection as Model
-from memofast.sections import Section, checked
+from memofast.sections import FilePath, Section, checked, shown
 from memofast.train.recipe_file import read_values, shipped
+
+# bounds that no run comes near, so that what lies beyond is a mistake, told before anything is allocated for it
+SHARES = (1e-4, 1e4)  # of objectives and corpora, relative to each other
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Updates = Annotated[int, Field(gt=0, le=10**9)]
+Weight = Annotated[float, Field(ge=SHARES[0], le=SHARES[1])]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+RowCount = Annotated[int, Field(gt=0, le=2**28)]
 
 
 class CorpusEntry(Section):
@@ -21,25 +28,25 @@ class CorpusEntry(Section):
     can.
     """
 
-    path: str
-    weight: float = Field(1.0, gt=0)
+    path: FilePath = Field(min_length=1)
+    weight: Weight = 1.0
     objectives: list[str] | None = Field(None, min_length=1)
 
 
 class Rows(Section):
     """Row counts by modality; None: no limit."""
 
-    text: int | None = Field(None, gt=0)
-    visual: int | None = Field(None, gt=0)
-    speech: int | None = Field(None, gt=0)
+    text: RowCount | None = None
+    visual: RowCount | None = None
+    speech: RowCount | None = None
 
 
 class Group(Section):
     """Parameters that are trained otherwise. lr: what the learning rate is multiplied with; weight_decay: None: that of
     all; biases, LayerNorms and parameters of objectives have none."""
 
-    lr: float = Field(1.0, ge=0)
-    weight_decay: float | None = Field(None, ge=0)
+    lr: float = Field(1.0, ge=0, le=1e4)
+    weight_decay: float | None = Field(None, ge=0, le=1e4)
 
 
 class Training(Section):
@@ -51,20 +58,28 @@ class Training(Section):
     compile: pass the model through torch.compile first. threads: of the CPU; None: torch's default. loader_threads:
     that pack and mask ahead; None: one, with a GPU up to four."""
 
-    samples: int = Field(32, gt=0)
-    accumulate: int = Field(1, gt=0)
-    lr: float = Field(5e-5, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = Field(1e-6, gt=0)
-    clip: float = Field(5.0, gt=0)
+    samples: int = Field(32, gt=0, le=2**16)
+    accumulate: int = Field(1, gt=0, le=1024)
+    lr: float = Field(5e-5, gt=0, le=1e4)
+    weight_decay: float = Field(0.01, ge=0, le=1e4)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
+    eps: float = Field(1e-6, gt=0, le=1)
+    clip: float = Field(5.0, gt=0, le=1e9)
     groups: dict[str, Group] = Field({})
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     graphs: bool = True
     compile: bool = False
-    threads: int | None = Field(None, gt=0)
-    loader_threads: int | None = Field(None, gt=0)
+    threads: int | None = Field(None, gt=0, le=1024)
+    loader_threads: int | None = Field(None, gt=0, le=256)
+
+    @field_validator("groups")
+    @classmethod
+    def _each_changes_something(cls, groups: dict[str, Group]) -> dict[str, Group]:
+        for pattern, group in groups.items():
+            if group == Group():
+                raise ValueError(f"{pattern} names nothing that is otherwise; give lr or weight_decay, or leave it out")
+        return groups
 
 
 class Train(Training):
@@ -75,12 +90,12 @@ class Train(Training):
     rows: Rows = Rows()
     longest: Rows = Rows()
     mixing: Literal["update", "sample"] = "update"
-    updates: int = Field(1000, gt=0)
-    warmup: int = Field(0, ge=0)
+    updates: Updates = 1000
+    warmup: int = Field(0, ge=0, le=10**9)
     schedule: Literal["linear", "constant"] = "linear"
-    seed: int = Field(1234, ge=0)
-    log_every: int = Field(20, gt=0)
-    save_every: int = Field(500, gt=0)
+    seed: Seed = 1234
+    log_every: Updates = 20
+    save_every: Updates = 500
 
 
 class Validate(Section):
@@ -88,8 +103,8 @@ class Validate(Section):
     split's beginning."""
 
     split: str = "validation"
-    every: int = Field(500, gt=0)
-    samples: int | None = Field(None, gt=0)
+    every: Updates = 500
+    samples: int | None = Field(None, gt=0, le=10**9)
     longest: Rows = Rows()
 
     @field_validator("split")
@@ -128,22 +143,18 @@ class Recipe(Section):
         }
 
 
-def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, see `recipe_file.read_values`.
+def read(name: str | Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe, or several joined, see `recipe_file.read_values`.
 
     Raises: `MemofastError` for a missing or invalid recipe, an unknown key (naming the nearest), a value of the wrong
         kind.
     """
-    values, source = read_values(name, overrides, shipped())
+    values, source = read_values(name, overrides, shipped(), Recipe)
     recipe = checked(values, source, Recipe)
-    try:
-        shares = [float((options or {}).get("share", 1)) for options in recipe.objectives.values()]
-    except (TypeError, ValueError):
-        raise MemofastError(f"{source}: an objective's share must be a number, such as share: 2") from None
     if not recipe.objectives:
         raise MemofastError(f"{source}: names no objective; add one, such as objectives.whole_word_mlm.share=1")
-    if not all(0 < share < math.inf for share in shares):
-        raise MemofastError(f"{source}: an objective's share must be positive; leave out objectives not wanted")
+    for name, options in recipe.objectives.items():
+        _check_share((options or {}).get("share", 1), f"{source}: objectives.{name}.share")
     if not recipe.corpora:
         raise MemofastError(f"{source}: names no corpus; add corpora.0.path=FOLDER (memofast prepare makes one)")
     for entry in recipe.corpora:
@@ -153,3 +164,13 @@ def read(name: str, overrides: Sequence[str] = ()) -> Recipe:
                     f"{source}: corpus {entry.path} asks for objective {name!r}{nearest(name, recipe.objectives)}"
                 )
     return recipe
+
+
+def _check_share(share: Any, where: str) -> None:
+    if isinstance(share, bool) or not isinstance(share, (int, float)):
+        raise MemofastError(f"{where}: the share must be a number, such as 2, got {shown(share)}")
+    if not SHARES[0] <= share <= SHARES[1]:
+        raise MemofastError(
+            f"{where}: the share must be positive, from {SHARES[0]:g} to {SHARES[1]:g}, got {shown(share)}; leave out "
+            "objectives not wanted"
+        )

@@ -1,17 +1,22 @@
-"""Recipe files: a pydantic model read from YAML with dotted overrides; a wrong key is answered with the nearest right
-one."""
+"""Recipe files: the plain values of several, joined from left to right, with dotted overrides."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import BaseModel
 
 from memofast.errors import MemofastError
+from memofast.sections import has_own_names, shown
+from memofast.train.recipe_text import read_toml, read_yaml
+
+_LARGEST = 2**18  # bytes
 
 
 def shipped(fine_tuning: bool = False) -> list[str]:
@@ -20,82 +25,122 @@ def shipped(fine_tuning: bool = False) -> list[str]:
     return sorted(name for name in names if name.startswith("finetune") == fine_tuning)
 
 
-def split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The recipe's name on a command line, None where it begins with an override, and the overrides."""
-    if not arguments or "=" in arguments[0]:
-        return None, arguments
-    return arguments[0], arguments[1:]
+def described(name: str) -> str:
+    """What a shipped recipe is for, in a line: its first comment."""
+    return (_folder() / f"{name}.yaml").read_text().split("\n", 1)[0].removeprefix("# ")
 
 
-def read_values(name: str, overrides: Sequence[str], known: Sequence[str]) -> tuple[dict[str, Any], str]:
-    """The plain values of a recipe with overrides applied, and what to call it in messages.
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The recipes on a command line, `NAME + NAME`, none where it begins with an override, and the overrides.
 
-    Args: name: a recipe of `known`, the shipped ones, or the path of a YAML file; overrides: `dotted.key=value`, the
-        value in YAML; `corpora.0.path=FOLDER` reaches into a list, one past its end appends.
-    Raises: `MemofastError` for a missing file, or one that is no YAML mapping.
+    Raises: `MemofastError` for a `+` with no recipe beside it.
     """
-    text, source = _text(name, known)
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise MemofastError(
-            f"{source}{line}: not valid YAML ({getattr(error, 'problem', error)}); correct it"
-        ) from None
-    if not isinstance(values, dict):
-        raise MemofastError(f"{source}: a recipe is a YAML mapping of sections; see {known[0]}")
+    left = list(arguments)
+    if not left or "=" in left[0]:
+        return [], left
+    names = [left.pop(0)]
+    while left and left[0] == "+":
+        if names[0] == "+" or len(left) < 2:
+            break
+        names.append(left[1])
+        left = left[2:]
+    if "+" in (names[0], *left[:1]):
+        raise MemofastError("+ joins two recipes; write it between them, as memobert-base + more.yaml")
+    return names, left
+
+
+def read_values(
+    names: str | Sequence[str], overrides: Sequence[str], known: Sequence[str], model: type[BaseModel]
+) -> tuple[dict[str, Any], str]:
+    """The plain values of recipes with overrides applied, and what to call them in messages.
+
+    Args: names: recipes of `known`, the shipped ones, or paths of YAML or, by their suffix, TOML files. Of several the
+        later ones go over the earlier: mappings are joined, all else is replaced. overrides: `dotted.key=value`, the
+        value in YAML; `corpora.0.path=FOLDER` reaches into a list, one past its end appends. A section, as
+        `train={lr: 1e-4}`, changes what it names; a mapping with names of its own, as objectives, is replaced. model:
+        of the whole recipe.
+    Raises: `MemofastError` for a missing file, or one that is no mapping, and as `read_yaml`.
+    """
+    values, sources = {}, []
+    for name in [names] if isinstance(names, str) else names:
+        found, source = _document(name, known)
+        values = _joined(values, found)
+        sources.append(source)
     for override in overrides:
-        _apply(values, override)
-    return values, source
+        _apply(values, override, model)
+    return values, " + ".join(sources)
 
 
 def _folder():
     return resources.files("memofast.recipes")
 
 
+def _document(name: str, known: Sequence[str]) -> tuple[dict[str, Any], str]:
+    text, source = _text(name, known)
+    values = read_toml(text, source) if name.endswith(".toml") else read_yaml(text, source)
+    if not isinstance(values, dict):
+        raise MemofastError(f"{source}: a recipe is a YAML mapping of sections; see {known[0]}")
+    return values, source
+
+
 def _text(name: str, known: Sequence[str]) -> tuple[str, str]:
     if name in known:
-        return (_folder() / f"{name}.yaml").read_text(), f"recipe {name}"
+        return (_folder() / f"{name}.yaml").read_text(encoding="utf-8"), f"recipe {name}"
     try:
-        return Path(name).read_text(), name
-    except (OSError, UnicodeDecodeError) as error:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"give a YAML file or one of {', '.join(known)}"
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise MemofastError(f"recipe {name}: {reason}; {hint}") from None
+        if Path(name).exists() and not Path(name).is_file():
+            raise OSError(0, "no file")
+        with open(name, "rb") as file:
+            data = file.read(_LARGEST + 1)
+        if len(data) > _LARGEST:
+            raise OSError(0, f"longer than any recipe ({_LARGEST:,} bytes)")
+        return data.decode("utf-8-sig"), name
+    except (OSError, ValueError) as error:
+        near = difflib.get_close_matches(name[:200], known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"give a YAML or TOML file or one of {', '.join(known)}"
+        reason = getattr(error, "strerror", None) or "not a text file in UTF-8"
+        raise MemofastError(f"recipe {name[:200]}: {reason}; {hint}") from None
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _joined(below: Any, above: Any) -> Any:
+    """Entries of `above` over those of `below` where both are mappings, else `above`."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return below | {name: _joined(below.get(name), value) for name, value in above.items()}
+
+
+def _apply(values: dict[str, Any], override: str, model: type[BaseModel]) -> None:
     path, equals, text = override.partition("=")
+    said = shown(override)
     if not equals or not path:
-        raise MemofastError(f"{override!r} is no override; write key=value, such as train.lr=3e-5")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise MemofastError(f"{override!r}: the value is not valid YAML; quote it") from None
-    *parents, last = path.split(".")
+        raise MemofastError(
+            f"{said} is no override; write key=value, such as train.lr=3e-5, or + before another recipe"
+        )
+    value = read_yaml(text, said, path, lines=False)
+    names = path.split(".")
     place: Any = values
-    for depth, name in enumerate(parents):
-        following = [] if [*parents, last][depth + 1].isdigit() else {}
-        place = _enter(place, name, override, following)
-    if isinstance(place, list):
-        _enter(place, last, override, None)
-        place[int(last)] = value
-    else:
-        place[last] = value
+    for name, following in pairwise(names):
+        key = _key(place, name, said)
+        if place[key] is None:
+            place[key] = [] if _is_index(following) else {}
+        place = place[key]
+        if not isinstance(place, (dict, list)):
+            raise MemofastError(f"{said}: {name} is a value and has no entries")
+    key = _key(place, names[-1], said)
+    place[key] = value if has_own_names(model, names) else _joined(place[key], value)
 
 
-def _enter(place: Any, name: str, override: str, empty: Any) -> Any:
-    """The entry `name` of a mapping or list, made where it is missing (in a list: only one past the end)."""
-    if isinstance(place, list):
-        if not name.isdigit() or int(name) > len(place):
-            raise MemofastError(f"{override!r}: {name} is no place in a list of {len(place)}; count from 0")
-        if int(name) == len(place):
-            place.append(empty)
-        return place[int(name)]
-    if place.get(name) is None:
-        place[name] = empty
-    if not isinstance(place[name], (dict, list)):
-        raise MemofastError(f"{override!r}: {name} is a value and has no entries")
-    return place[name]
+def _is_index(name: str) -> bool:
+    return re.fullmatch("[0-9]{1,6}", name) is not None
+
+
+def _key(place: dict[str, Any] | list[Any], name: str, override: str) -> str | int:
+    """What an entry of a mapping or list is reached by; where it is missing it becomes None (in a list: only one past
+    the end)."""
+    if isinstance(place, dict):
+        place.setdefault(name, None)
+        return name
+    if not _is_index(name) or int(name) > len(place):
+        raise MemofastError(f"{override}: {name} is no place in a list of {len(place)}; count from 0")
+    if int(name) == len(place):
+        place.append(None)
+    return int(name)

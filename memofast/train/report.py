@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def _draw(folder: Path, plan: Plan) -> bool:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    entries = read_metrics(folder / "metrics.jsonl")
+    entries = [entry for entry in read_metrics(folder / "metrics.jsonl") if isinstance(entry.get("loss"), (int, float))]
     names = [name for name in plan.objectives if any(entry["objective"] == name for entry in entries)]
     if not names:
         return False
@@ -98,6 +99,8 @@ def _draw(folder: Path, plan: Plan) -> bool:
         axis.set_xlabel("update")
         axis.legend(fontsize=7)
     figure.tight_layout()
-    figure.savefig(folder / CURVES, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110)
     pyplot.close(figure)
+    replace_file(folder / CURVES, drawn.getvalue())
     return True

@@ -10,9 +10,10 @@ from transformers.utils import logging
 
 from memofast.cpu import limit_compiled_products
 from memofast.devices import device_of_rank
+from memofast.errors import MemofastError
 from memofast.train import device_faults
 from memofast.train import trivial_table as table
-from memofast.train.folder import write_recipe
+from memofast.train.folder import CONFIG, resolved, write_recipe
 from memofast.train.plan import Plan
 from memofast.train.pre_training import PreTraining
 from memofast.train.processes import Processes
@@ -31,11 +32,20 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
         torch.set_num_threads(plan.recipe.train.threads)
     logging.disable_progress_bar()  # of saving, which is quick
     device = device_of_rank(plan.recipe.train.device, processes.local_rank)
-    with device_faults.explained(folder, device):
-        trainer = Trainer(PreTraining(plan), folder, processes)
-    if processes.first:
-        write_recipe(folder, plan)  # once the checkpoint fits it: a run whose recipe does not could never go on
     console = Console(stderr=True, quiet=not processes.first, highlight=False, soft_wrap=True)
+    with device_faults.explained(folder, device):
+        trainer = Trainer(PreTraining(plan), folder, processes, recipe=resolved(plan).plain())
+        if trainer.finished and (trainer.state.best is None or trainer.state.step > plan.recipe.train.updates):
+            console.print(
+                f"{folder}: nothing is left to do, it is at update {trainer.state.step} and train.updates is "
+                f"{plan.recipe.train.updates}; raise train.updates to go on"
+            )
+            return
+        if processes.first and not (folder / CONFIG).exists():
+            write_recipe(folder, plan)
+        trainer.begin()
+    if processes.first and not trainer.finished:
+        write_recipe(folder, plan)  # once all fits it: a run whose recipe does not could never go on
     parameters = sum(parameter.numel() for parameter in trainer.learner.parameters())
     begin = f"goes on after update {trainer.state.step}" if trainer.state.step else "begins"
     console.print(f"{folder} {begin}: {parameters:,} parameters, {trainer.precision} on {trainer.device.type}")
@@ -46,11 +56,20 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
     try:
         with device_faults.explained(folder, device, trainer.state):
             trainer.run()
-    finally:
-        if processes.first:
-            write_report(folder, plan, trainer.state, trainer.environment)
+    except BaseException:
+        try:
+            _report(folder, plan, trainer)
+        except MemofastError as error:
+            console.print(f"warning: {error}")
+        raise
+    _report(folder, plan, trainer)
     if processes.first:
         table.show(cells(plan, trainer.state), title(plan, trainer.state))
         print(f"report: {folder / 'report.md'}")
         if trainer.state.best is not None:
             print(f"best checkpoint: {trainer.checkpoints.path(trainer.state.best)}")
+
+
+def _report(folder: Path, plan: Plan, trainer: Trainer) -> None:
+    if trainer.processes.first:
+        write_report(folder, plan, trainer.state, trainer.environment)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -11,6 +10,7 @@ from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ from memofast.train.checkpoints import Checkpoints
 from memofast.train.metrics_log import MetricsLog, peak_memory
 from memofast.train.processes import Processes, local_world
 from memofast.train.progress import Progress
-from memofast.train.signals import Stop
-from memofast.train.state import State, environment
+from memofast.train.signals import STOPPING, Stop
+from memofast.train.state import State, changes, environment
 from memofast.train.step import Step
 from memofast.train.tally import Sums, Tally
 from memofast.train.task import Task, Verdict
@@ -40,24 +40,41 @@ class Trainer:
     """One run of a task, fresh or resumed from the newest checkpoint of its folder.
 
     Args: task: what is trained; folder: of the run; processes: this rank among all; go_on: what to do after a stop, for
-        people.
+        people; recipe: plain values, to tell a resumed run what changed.
+    Raises: `MemofastError` where the newest checkpoint is damaged, or does not fit the task; the folder stays as it is.
     """
 
-    def __init__(self, task: Task, folder: Path, processes: Processes, go_on: str = ""):
+    def __init__(
+        self, task: Task, folder: Path, processes: Processes, go_on: str = "", recipe: dict[str, Any] | None = None
+    ):
         self.task, self.folder, self.processes = task, folder, processes
         self.options, self.go_on = task.options, go_on or f"continue with --resume {folder}"
         self.device = device_of_rank(self.options.device, processes.local_rank)
         self.precision = precision_on(self.options.precision, self.device)
         self.checkpoints = Checkpoints(folder / "checkpoints", self.go_on, task.vocabulary)
         self.environment = environment(self.device, self.precision, processes.world)
+        self.recipe = recipe
         self.learner = task.learner().to(self.device).train()
         self.optimiser = optimisation.adamw(self.learner, self.options)
         self.differences: list[str] = []
         self.state = self._restore()
         self.step = self._step()
+        self.loader = self._loader()
+        self._begun = False
         self._sums = Sums(self.state.sums)
         self._pending: list[_Done] = []
         self._busy = self._samples = self._rows = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state.step >= self.options.updates or self._tired()
+
+    def begin(self) -> None:
+        """Look at everything that may refuse to train, so that what is written afterwards is of a run that goes on."""
+        if not self._begun and not self.finished:
+            self.task.begin()
+            self._begun = True
 
     def run(self) -> State:
         """Train to the last update, or until validation stops. Returns: the final state.
@@ -65,21 +82,25 @@ class Trainer:
         Raises: `MemofastError` where a loss is not finite or a checkpoint cannot be written; `SystemExit` 130 or 143
             after Ctrl-C or SIGTERM, with everything saved.
         """
-        if self.state.step >= self.options.updates or self._tired():
+        if self.processes.first:
+            self.checkpoints.sweep()
+        if self.finished:
             return self.state
-        self.task.begin()
+        self.begin()
         self.log = MetricsLog(self.folder, self.state.step) if self.processes.first else None
         progress = Progress(self.options.updates, self.state.step, visible=self.processes.first, name=self.task.title)
-        loader = self._loader()
         left = self.options.updates - self.state.step
-        for difference in self.differences:
-            progress.say(f"warning: {difference}; the run will not repeat an uninterrupted one bit for bit")
-        with Stop() as stop, progress, closing(self.step), closing(iter(loader)) as updates:
+        if self.log and self.log.said:
+            progress.say(f"warning: {self.log.said}")
+        if self.differences:
+            changed = "; ".join(self.differences)
+            progress.say(f"warning: {changed}; the run will not repeat an uninterrupted one bit for bit")
+        with Stop() as stop, progress, closing(self.step), closing(iter(self.loader)) as updates:
             mark = time.perf_counter()
             for update in islice(updates, left):
                 self._update(update)
                 self.state.step = step = update.step
-                self.state.loader = loader.state_dict()
+                self.state.loader = self.loader.state_dict()
                 self._busy += time.perf_counter() - mark
                 stopped = self._agree(stop.number)
                 last = step == self.options.updates
@@ -106,6 +127,8 @@ class Trainer:
 
     def keep_best(self) -> None:
         """Bring the learner to its best checkpoint, in evaluation mode."""
+        if self.state.best is None:
+            raise MemofastError(f"{self.folder}: its best checkpoint is gone; remove the folder to repeat this run")
         self.checkpoints.load(self.state.best, self.learner, self.optimiser)
         self.learner.eval()
 
@@ -204,8 +227,8 @@ class Trainer:
 
     def _agree(self, number: int) -> int:
         """The signal that some rank received, 0 without one; the same on all ranks."""
-        asked = self.processes.host_sum([int(number == signal.SIGINT), int(number == signal.SIGTERM)])
-        return signal.SIGINT if asked[0] else signal.SIGTERM if asked[1] else 0
+        asked = self.processes.host_sum([int(number == one) for one in STOPPING])
+        return next((one for one, ranks in zip(STOPPING, asked, strict=True) if ranks), 0)
 
     def _log(self) -> tuple[float, float, float]:
         """Returns: mean loss over targets of all objectives, samples per second, GiB at most."""
@@ -256,7 +279,7 @@ class Trainer:
         self.state.sums = self._sums.state()
         if self.log:
             self.log.sync()
-            trainer = {**self.state.to_json(), "environment": self.environment}
+            trainer = {**self.state.to_json(), "environment": self.environment, "recipe": self.recipe}
             self.checkpoints.save(self.state.step, self.learner, self.optimiser, trainer)
         self.processes.wait()
 
@@ -264,13 +287,18 @@ class Trainer:
         steps = self.checkpoints.steps()
         if not steps:
             return State()
-        saved = self.checkpoints.load(steps[-1], self.learner, self.optimiser)
-        before = saved.get("environment", {})
+        saved = self.checkpoints.load(steps[-1], self.learner, self.optimiser, whole=not self.task.partial)
+        before = saved["environment"]
         self.differences = [
             f"{name} was {before.get(name, 'not noted')}, is {value}"
             for name, value in self.environment.items()
             if before.get(name) != value
         ]
+        if self.recipe is not None and saved.get("recipe") is not None:
+            self.differences += changes(saved["recipe"], self.recipe)
+        if saved["best"] is not None and saved["best"] not in steps:  # as where people went back by a checkpoint
+            self.differences.append(f"the best checkpoint so far, of update {saved['best']}, is gone")
+            saved |= {"best": None, "best_value": None, "best_scores": []}
         return State.from_json(saved)
 
 

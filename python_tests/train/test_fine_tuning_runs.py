@@ -61,9 +61,9 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def recipe(corpus, tmp_path):
-    def make(*overrides):
+    def make(*overrides, model=SMALL):
         values = {
-            "corpus": str(corpus), "model": SMALL,
+            "corpus": str(corpus), "model": model,
             "train": {"epochs": 4, "samples": 8, "lr": 1e-2, "patience": 20, "precision": "fp32", "device": "cpu"},
         }  # fmt: skip
         path = tmp_path / "recipe.yaml"
@@ -176,9 +176,9 @@ def pre_trained(tmp_path):
 @pytest.mark.parametrize("answers_among", ["classes", "vocabulary"])
 def test_a_prompt_learns_and_is_opened_again(recipe, pre_trained, tmp_path, answers_among):
     chosen = recipe(
-        f"model={{init: {pre_trained}}}", "prompt.prefix=true", f"prompt.answers={answers_among}",
+        "prompt.prefix=true", f"prompt.answers={answers_among}",
         "prompt.words={calm: 5475, glad: 3407}",
-        "modalities.train=[lva,va]", "modalities.evaluate=[va,a]", "train.epochs=5",
+        "modalities.train=[lva,va]", "modalities.evaluate=[va,a]", "train.epochs=5", model={"init": str(pre_trained)},
     )  # fmt: skip
     plan, (done,) = run(chosen, tmp_path / "run")
     found = {c: p for _, _, c, part, _, p in answers(plan, tmp_path / "run") if part == "test"}
@@ -190,13 +190,12 @@ def test_a_prompt_learns_and_is_opened_again(recipe, pre_trained, tmp_path, answ
 
 
 def test_prompts_that_cannot_be_asked(recipe, pre_trained):
-    init = f"model={{init: {pre_trained}}}"
     for override, message in {
         "prompt.template=iamm": "did you mean iam",
         "prompt.words.calm=5475": "no word is known for class 'glad'; add prompt.words.glad",
     }.items():
         with pytest.raises(MemofastError, match=message):
-            make_fine_tuning_plan(recipe(init, override))
+            make_fine_tuning_plan(recipe(override, model={"init": str(pre_trained)}))
     with pytest.raises(MemofastError, match=r"starts from model\.init"):
         recipe("prompt.template=iam")
 
@@ -268,12 +267,12 @@ def test_rows_of_another_width_are_refused(recipe, corpus, tmp_path):
             faces.put(id, np.zeros((1, 6)))
     write_corpus(folder, "wider", {m: folder / m for m in ("text", "visual")}, {"train": ids})
     with pytest.raises(MemofastError, match=r"reads visual rows 4 wide, corpus .* has 6"):
-        make_fine_tuning_plan(recipe(f"corpus={folder}", f"model={{init: {tmp_path / 'run' / 'model'}}}"))
+        make_fine_tuning_plan(recipe(f"corpus={folder}", model={"init": str(tmp_path / "run" / "model")}))
 
 
 def test_a_run_that_diverges_ends_with_the_samples_named(recipe, tmp_path):
     with pytest.raises(MemofastError, match=r"(loss|gradient) of emotion is not finite at update \d+, samples s\d+, "):
-        run(recipe("train.lr=1e25", "train.warmup=0"), tmp_path / "run")
+        run(recipe("train.lr=1e4", "train.weight_decay=1e4", "train.warmup=0"), tmp_path / "run")
     assert not list(tmp_path.glob("run/**/done.json")) and not (tmp_path / "run" / "model").exists()
 
 
@@ -281,9 +280,9 @@ def test_of_several_micro_batches_the_one_that_is_not_finite_is_named(recipe, co
     """From a model that is there: a fresh one's projections would be fitted to what is not finite."""
     poisoned = shutil.copytree(corpus, tmp_path / "poisoned")
     poison(poisoned, "speech", "s13")
-    options = [f"corpus={poisoned}", f"model={{init: {pre_trained}}}", "train.accumulate=3", "train.samples=4"]
+    options = [f"corpus={poisoned}", "train.accumulate=3", "train.samples=4"]
     with pytest.raises(MemofastError) as error:
-        run(recipe(*options), tmp_path / "run")
+        run(recipe(*options, model={"init": str(pre_trained)}), tmp_path / "run")
     line = str(error.value)
     assert line.startswith("loss of emotion is not finite at update ") and "\n" not in line
     named = re.findall(r"s\d\d", line[line.index("samples") :])

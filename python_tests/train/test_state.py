@@ -38,6 +38,10 @@ def test_what_is_no_number_is_never_better_than_a_number(nothing):
 
 def test_it_survives_a_file():
     _, state = considered(math.nan, 3.0, 4.0)
-    state.loader, state.sums, state.seconds = {"updates": 3}, [["c", "o", {"loss": 0.1}]], 0.5
+    state.loader, state.sums, state.seconds = (
+        {"seed": 1, "updates": 40, "streams": []},
+        [["c", "o", {"loss": 0.1}]],
+        0.5,
+    )
     again = State.from_json(json.loads(json.dumps(state.to_json() | {"environment": {}})))
     assert again == state and again.scores == state.scores

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from memofast.data import Corpus, Split
 from memofast.data.feature_statistics import feature_statistics
 from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError, nearest
+from memofast.model.bounds import check_memory
 from memofast.model.family import Family
 from memofast.model.lstm_fusion.configuration import LstmFusionConfig
 from memofast.model.lstm_fusion.emotion import LstmFusionForEmotion, open_lstm_fusion
@@ -32,9 +35,12 @@ def start(
             "model.family lstm_fusion reads feature rows, of which text alone has none; choose memobert"
         )
     named = {"id2label": dict(enumerate(classes)), "label2id": {name: number for number, name in enumerate(classes)}}
+    inputs, size = _inputs(section.inputs, train.corpus), section.hidden_size
+    further = (section.num_hidden_layers - 1) * 2 * size
+    check_memory(sum(8 * size * (size + entry["width"] + further) for entry in inputs))
     model = LstmFusionForEmotion(
         LstmFusionConfig(
-            inputs=_inputs(section.inputs, train.corpus), hidden_size=section.hidden_size,
+            inputs=inputs, hidden_size=section.hidden_size,
             num_hidden_layers=section.num_hidden_layers, hidden_dropout_prob=section.hidden_dropout_prob,
             problem_type=PROBLEMS[kind], **named,
         )
@@ -53,6 +59,12 @@ def _inputs(names: Sequence[str] | None, corpus: Corpus) -> list[dict]:
     for name in names or ():
         if name not in known:
             raise MemofastError(f"model.inputs: corpus {corpus.path} has no rows {name!r}{nearest(name, known)}")
+    for name in names or known:
+        if "." in name or hasattr(nn.ModuleDict, name):
+            raise MemofastError(
+                f"corpus {corpus.path} names rows {name!r}, which no model can call a part of its own; rename them in "
+                "its corpus.json, or name others in model.inputs"
+            )
     return [{"name": name, "width": corpus.width(name), "of": known[name]} for name in names or known]
 
 

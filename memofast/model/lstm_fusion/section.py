@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from memofast.model.bounds import Dropout, Layers, Width
 from memofast.sections import Section
 
 
@@ -19,6 +20,13 @@ class LstmFusionSection(Section):
     family: Literal["lstm_fusion"]
     init: None = None
     inputs: list[str] | None = Field(None, min_length=1)
-    hidden_size: int = Field(64, gt=0)
-    num_hidden_layers: int = Field(1, gt=0)
-    hidden_dropout_prob: float = Field(0.1, ge=0, lt=1)
+    hidden_size: Width = 64
+    num_hidden_layers: Layers = 1
+    hidden_dropout_prob: Dropout = 0.1
+
+    @field_validator("inputs")
+    @classmethod
+    def _each_once(cls, inputs: list[str] | None) -> list[str] | None:
+        if inputs and len(set(inputs)) < len(inputs):
+            raise ValueError("names an input twice")
+        return inputs

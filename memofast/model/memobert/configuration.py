@@ -27,8 +27,9 @@ class MemoBertConfig(PretrainedConfig):
     emotion_head: `emocls` or `vqa`, see `EmotionHead`; problem_type: what its outputs are, as transformers names it:
     `single_label_classification` (None too), `multi_label_classification` or `regression`.
 
-    Raises `ValueError` where heads do not divide the hidden width, or for an unknown head. Source: MEmoBERT, arXiv
-        2111.00865.
+    Raises `ValueError` where heads do not divide the hidden width into multiples of 8, or for an unknown head.
+
+    Source: MEmoBERT, arXiv 2111.00865.
     """
 
     model_type = "memobert"
@@ -58,9 +59,14 @@ class MemoBertConfig(PretrainedConfig):
     ):
         if emotion_head not in EMOTION_HEADS:
             raise ValueError(f"emotion_head is {' or '.join(EMOTION_HEADS)}, not {emotion_head!r}")
-        if hidden_size % num_attention_heads:
+        if num_attention_heads < 1 or hidden_size < 1 or hidden_size % num_attention_heads:
             raise ValueError(
                 f"hidden_size {hidden_size} is not a multiple of num_attention_heads {num_attention_heads}"
+            )
+        if (width := hidden_size // num_attention_heads) % 8:
+            raise ValueError(
+                f"hidden_size {hidden_size} with num_attention_heads {num_attention_heads} makes heads {width} wide; "
+                "choose a width that is a multiple of 8"
             )
         super().__init__(**kwargs)
         self.vocab_size = vocab_size

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from memofast.model.bounds import Dropout, Layers, Rows, Width, Words
 from memofast.model.folder import model_folder
-from memofast.sections import Section
+from memofast.sections import FilePath, Section
+
+Token = Annotated[int, Field(ge=0, lt=2**20)]
+FeatureWidth = Annotated[int, Field(ge=0, le=2**16)]
 
 
 class MemoBertSection(Section):
@@ -19,22 +23,22 @@ class MemoBertSection(Section):
     """
 
     family: Literal["memobert"] = "memobert"
-    init: str | None = None
-    vocab_size: int | None = None
-    hidden_size: int | None = None
-    num_hidden_layers: int | None = None
-    num_attention_heads: int | None = None
-    intermediate_size: int | None = None
-    hidden_dropout_prob: float | None = Field(None, ge=0, lt=1)
-    attention_probs_dropout_prob: float | None = Field(None, ge=0, lt=1)
-    max_position_embeddings: int | None = None
-    visual_width: int | None = None
-    speech_width: int | None = None
-    visual_positions: int | None = None
-    speech_positions: int | None = None
-    visual_classes: int | None = None
-    mask_token_id: int | None = None
-    initializer_range: float | None = Field(None, gt=0)
+    init: FilePath | None = None
+    vocab_size: Words | None = None
+    hidden_size: Annotated[Width, Field(multiple_of=8)] | None = None
+    num_hidden_layers: Layers | None = None
+    num_attention_heads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    intermediate_size: Annotated[int, Field(ge=1, le=2**18)] | None = None
+    hidden_dropout_prob: Dropout | None = None
+    attention_probs_dropout_prob: Dropout | None = None
+    max_position_embeddings: Rows | None = None
+    visual_width: FeatureWidth | None = None
+    speech_width: FeatureWidth | None = None
+    visual_positions: Rows | None = None
+    speech_positions: Rows | None = None
+    visual_classes: Annotated[int, Field(ge=1, le=4096)] | None = None
+    mask_token_id: Token | None = None
+    initializer_range: Annotated[float, Field(gt=0, le=10)] | None = None
 
     @field_validator("init")
     @classmethod
@@ -56,7 +60,7 @@ class MemoBertEmotionSection(MemoBertSection):
     """
 
     head: Literal["emocls", "vqa"] = "vqa"
-    freeze: int | Literal["all"] = 0
+    freeze: Annotated[int, Field(ge=0, le=1000)] | Literal["all"] = 0
 
 
 class PromptSection(Section):
@@ -68,9 +72,9 @@ class PromptSection(Section):
     soft_from_words: unused tokens of the template begin as the mean of the classes' words.
     """
 
-    template: str | list[int] = "iam"
+    template: str | Annotated[list[Token], Field(min_length=1, max_length=512)] = "iam"
     position: Literal["before", "after"] = "before"
     prefix: bool = False
-    words: dict[str, int] | None = None
+    words: dict[str, Token] | None = None
     answers: Literal["classes", "vocabulary"] = "classes"
     soft_from_words: bool = False

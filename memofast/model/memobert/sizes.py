@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError
+from memofast.model.bounds import check_memory
 from memofast.model.folder import refuse_untrusted
 from memofast.model.memobert import conversion
 from memofast.model.memobert.configuration import MemoBertConfig
@@ -14,6 +16,35 @@ _SIZES = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
     "max_position_embeddings", "visual_width", "speech_width", "visual_positions", "speech_positions", "visual_classes",
 )  # fmt: skip
+
+
+def configuration(entries: Mapping[str, Any]) -> MemoBertConfig:
+    """The configuration with these entries.
+
+    Raises: `MemofastError` for sizes that do not go together, a mask token that is no word, and a model that is too
+        large for this machine's memory.
+    """
+    try:
+        config = MemoBertConfig(**entries)
+    except ValueError as error:
+        raise MemofastError(f"model: {error}") from None
+    if config.mask_token_id >= config.vocab_size:
+        raise MemofastError(
+            f"model.mask_token_id {config.mask_token_id} is no word, the vocabulary ends at {config.vocab_size - 1}; "
+            "set the number of [MASK] in it"
+        )
+    check_memory(_parameters(config))
+    return config
+
+
+def _parameters(config: MemoBertConfig) -> int:
+    """At least how many parameters there are: tables, projections and layers."""
+    rows = config.vocab_size + config.max_position_embeddings
+    rows += sum(
+        config.feature_positions(name) + config.feature_width(name) for name in FEATURES if config.feature_width(name)
+    )
+    layer = 4 * config.hidden_size + 2 * config.intermediate_size
+    return config.hidden_size * (rows + config.num_hidden_layers * layer)
 
 
 def sizes_of(init: str | None) -> dict[str, Any]:

@@ -10,12 +10,11 @@ from memofast.data.feature_statistics import feature_statistics
 from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError, nearest
 from memofast.model.compatibility import check_widths
-from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.emotion import MemoBertForEmotion
 from memofast.model.memobert.pre_training import MemoBertModel, is_bert
 from memofast.model.memobert.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
 from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
-from memofast.model.memobert.sizes import check_sizes
+from memofast.model.memobert.sizes import check_sizes, configuration, sizes_of
 from memofast.model.problems import PROBLEMS
 
 
@@ -38,7 +37,7 @@ def start(
         if prompt:
             raise MemofastError("a prompt starts from a pre-trained model; add model.init=FOLDER")
         named = {"id2label": dict(enumerate(classes)), "label2id": {name: n for n, name in enumerate(classes)}}
-        model = MemoBertForEmotion(MemoBertConfig(**widths | entries | named | asked))
+        model = MemoBertForEmotion(configuration(widths | entries | named | asked))
     else:
         check_sizes(section.init, entries, may_lack=list(widths))
         entries = (widths if is_bert(section.init) else {}) | entries
@@ -73,6 +72,11 @@ def _start_prompt(
     for name in classes:
         if name not in words:
             raise MemofastError(f"no word is known for class {name!r}; add prompt.words.{name}=WORD_PIECE")
+    beyond = [
+        piece for piece in (*template, *(words[name] for name in classes)) if piece >= sizes_of(init)["vocab_size"]
+    ]
+    if beyond:
+        raise MemofastError(f"prompt: word piece {beyond[0]} is beyond the vocabulary of {init}; choose another one")
     return MemoBertForPrompt.start(
         init, classes, Prompt(tuple(template), choice.position, choice.prefix), [words[name] for name in classes],
         whole_vocabulary=choice.answers == "vocabulary", soft_from_words=choice.soft_from_words, **entries,

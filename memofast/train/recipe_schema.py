@@ -1,0 +1,35 @@
+"""What a recipe may say, as a JSON Schema: for editors, and to look things up."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, create_model
+
+from memofast.objectives.build import KINDS
+from memofast.train.fine_tuning_recipe import FineTuneRecipe
+from memofast.train.recipe import SHARES, Recipe
+
+RECIPES = {"pretrain": Recipe, "finetune": FineTuneRecipe}
+
+
+def recipe_schema(program: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of the recipes of `pretrain` or `finetune`."""
+    schema = RECIPES[program].model_json_schema(by_alias=True)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": f"recipe of {program}"}
+    if program == "pretrain":
+        schema["properties"]["objectives"] |= _objectives(schema["$defs"])
+    return schema
+
+
+def _objectives(definitions: dict[str, Any]) -> dict[str, Any]:
+    """The options of each objective by its name; under another name an objective says its `kind`."""
+    for name, objective in KINDS.items():
+        share = (float, Field(1.0, ge=SHARES[0], le=SHARES[1]))
+        model = create_model(name, __base__=objective.Options, share=share, kind=(Literal[name], name))
+        definitions[name] = model.model_json_schema()
+    options = {name: {"$ref": f"#/$defs/{name}"} for name in KINDS}
+    return {
+        "properties": {name: {"anyOf": [of, {"type": "null"}]} for name, of in options.items()},
+        "additionalProperties": {"anyOf": [{"allOf": [of, {"required": ["kind"]}]} for of in options.values()]},
+    }
