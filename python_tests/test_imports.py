@@ -10,7 +10,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # in the order of imports; rooms beside each other do not know each other
-GROUND = ("errors", "version", "extension", "cache", "cpu", "devices", "files", "npz", "sections", "downloads")
+GROUND = (
+    "errors",
+    "version",
+    "extension",
+    "cache",
+    "cpu",
+    "devices",
+    "files",
+    "npz",
+    "sections",
+    "schemas",
+    "downloads",
+)
 ROOMS = (
     GROUND,
     ("ops", "store", "metrics"),
