@@ -25,14 +25,14 @@ def _one_line(text: str) -> str:
     return text
 
 
-def _path(text: str) -> str:
-    if not text or "\0" in text:
-        raise ValueError("must be a path")
+def _file_name(text: str) -> str:
+    if not 0 < len(text) <= 4096 or "\0" in text:
+        raise ValueError("must be a name of 1 to 4096 characters")
     return text
 
 
 Name = Annotated[str, AfterValidator(_one_line)]
-PathText = Annotated[str, AfterValidator(_path)]
+FileName = Annotated[str, AfterValidator(_file_name)]  # may hold halves of letters: a path that is no UTF-8
 Count = Annotated[int, Field(ge=0, le=_MOST)]
 
 
@@ -57,11 +57,11 @@ def fault_of(values: Any, schema: type[Schema]) -> str | None:
         problem = error.errors(include_url=False)[0]
         reason = problem["msg"].removeprefix("Value error, ")
         place = ".".join(map(str, problem["loc"]))
-        reason = f"{reason[0].lower()}{reason[1:]}"
+        reason = _short(f"{reason[0].lower()}{reason[1:]}", 200)
         return f"{_short(place)}: {reason}, got {_short(repr(problem['input']))}" if place else reason
     return None
 
 
-def _short(text: str) -> str:
+def _short(text: str, most: int = 80) -> str:
     text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -1,5 +1,6 @@
 """What `corpus.json` holds, and the files that it names."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,20 +8,20 @@ from pydantic import Field, model_validator
 
 from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
-from memofast.schemas import Count, Name, PathText, Schema, fault_of, read_described
+from memofast.schemas import Count, FileName, Name, Schema, fault_of, read_described
 
 CORPUS = "corpus.json"
 FORMAT = 1
-_Modality = Literal["text", "visual", "speech"]
+_Modality = Literal[MODALITIES]
 
 
 class _Stream(Schema):
-    store: PathText
+    store: FileName
     modality: _Modality
 
 
 class _Split(Schema):
-    file: PathText
+    file: FileName
     samples: Count
     part_of: Name | None = None
 
@@ -30,15 +31,22 @@ class _Scheme(Schema):
     by: Name | None = None
 
 
+class _Rule(Schema):
+    rule: Name
+    meaning: str = ""
+    clips: Count = 0
+    dropped: Count = 0
+
+
 class _Corpus(Schema):
     format: int
     name: Name
-    stores: dict[_Modality, PathText]
+    stores: dict[_Modality, FileName]
     streams: dict[Name, _Stream] = Field(default_factory=dict)
     splits: dict[Name, _Split]
-    groups: dict[Name, PathText] = Field(default_factory=dict)
+    groups: dict[Name, FileName] = Field(default_factory=dict)
     folds: dict[Name, _Scheme] = Field(default_factory=dict)
-    rules: list[dict[str, Any]] = Field(default_factory=list)
+    rules: list[_Rule] = Field(default_factory=list)
     licence: str = ""
 
     @model_validator(mode="after")
@@ -51,7 +59,7 @@ class _Corpus(Schema):
 def read_description(path: Path) -> dict[str, Any]:
     """The `corpus.json` of the corpus at `path`. Raises: `MemofastError` where there is none, or a damaged or newer
     one."""
-    if not (path / CORPUS).is_file():
+    if not os.path.isfile(path / CORPUS):
         raise MemofastError(f"no corpus at {path} ({CORPUS} is missing): check the path or run memofast prepare")
     description = read_described(path / CORPUS, _Corpus, "a corpus description", "restore it or prepare again")
     if description["format"] != FORMAT:

@@ -2,6 +2,7 @@
 
 import io
 import operator
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,8 +64,8 @@ class _Meta(Schema):
     format: int
     kind: Literal["features", "text"]
     complete: bool
-    columns: dict[str, _Column]
-    classes: dict[str, Annotated[list[Name], Field(min_length=1)]]
+    columns: dict[Name, _Column]
+    classes: dict[Name, Annotated[list[Name], Field(min_length=1)]]
     extractor: Name = ""
     fingerprint: Name = ""
     normalisation: Name = ""
@@ -102,7 +103,7 @@ class _Meta(Schema):
 def read_meta(path: Path) -> dict[str, Any]:
     """The `meta.json` of the store at `path`. Raises `MemofastError` where there is no store, or a damaged or newer
     one."""
-    if not (path / META).is_file():
+    if not os.path.isfile(path / META):
         raise MemofastError(f"no store at {path} ({META} is missing): check the path")
     meta = read_described(path / META, _Meta, "a store's description", _REMEDY)
     if meta["format"] != FORMAT:
@@ -127,7 +128,7 @@ def read_index(path: Path, meta: Mapping[str, Any]) -> tuple[list[str], np.ndarr
     damaged or another store's."""
     file = path / INDEX
     try:
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise ValueError("it is missing")
         index = npz_arrays(file, ("ids", "rows"), most=file.stat().st_size)  # written without compression
         ids, rows = _ids(index["ids"]), index["rows"]

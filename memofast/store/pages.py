@@ -136,7 +136,7 @@ class Pages:
         self.path = folder / DATA
         refuse_pointer(self.path)
         try:
-            if not self.path.is_file():
+            if not os.path.isfile(self.path):
                 raise FileNotFoundError(errno.ENOENT, "there is no such file")
             self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -149,7 +149,7 @@ class Pages:
     def begun(cls, folder: Path) -> "Pages | None":
         """None where no record was written yet: a writer was stopped before."""
         path = folder / DATA
-        return cls(folder) if path.exists() and path.stat().st_size else None
+        return cls(folder) if os.path.exists(path) and path.stat().st_size else None
 
     def read(self, look: Callable[[Snapshot], T]) -> T:
         """What `look` makes of a snapshot; looks again where a writer took pages of it meanwhile."""

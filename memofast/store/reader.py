@@ -1,6 +1,6 @@
 """Reading stores: counts from the index, rows of a batch from one snapshot of the data file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -166,3 +166,17 @@ class TextStore(Store):
     """A store of texts; rows include [CLS] and [SEP]."""
 
     kind = "text"
+
+    def read(self, id: str) -> dict[str, np.ndarray]:
+        found = super().read(id)
+        if fault := self.value_fault(found):
+            raise MemofastError(f"{self._where(id)} has {fault}: restore the store or write it anew")
+        return found
+
+    def value_fault(self, columns: Mapping[str, np.ndarray]) -> str | None:
+        """The first token or class in these columns that there cannot be, in words; None where there is none."""
+        for name, lowest in (("tokens", 0), ("label", -1), ("lexicon", -1)):
+            values, most = columns.get(name), len(self.classes.get(name, ())) or np.inf
+            if values is not None and len(values) and not lowest <= values.min() <= values.max() < most:
+                return f"{name} {values[(values < lowest) | (values >= most)][0]}"
+        return None

@@ -3,11 +3,10 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from memofast.files import read_json
+from memofast.data.summary import read_report
 from memofast.prepare.sources.folders import LEFT_OUT
 from memofast.prepare.text.text_log import RULES
 
-REPORT = "report.json"
 _SHOWN = 12  # of each kind; the report has all
 
 
@@ -38,11 +37,9 @@ class SourceAccounts:
 
 
 def source_accounts(corpus: Path) -> SourceAccounts:
-    """What the report in a corpus folder tells of its sources; nothing where there is none that can be read."""
-    try:
-        report = read_json(corpus / REPORT)
-    except (OSError, ValueError):
-        return SourceAccounts()
+    """What the report in a corpus folder tells of its sources; nothing where there is none. Raises: `MemofastError`
+    for a damaged one."""
+    report = read_report(corpus)
     text = report.get("text") or {}
     removed = [
         Account(rule, found["count"], RULES.get(rule, ""), [(one["file"], one["text"]) for one in found["samples"]])
