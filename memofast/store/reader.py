@@ -22,6 +22,7 @@ class Store:
     """
 
     kind: str
+    of_rows: str  # a column that every record has, with a value or more for each row
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -70,10 +71,27 @@ class Store:
         return f"record {id!r} of store {self.path}"
 
     def read(self, id: str) -> dict[str, np.ndarray]:
-        """All columns of one sample, copied: name -> [rows, width] or 1-d array."""
+        """All columns of one sample, copied: name -> [rows, width] or 1-d array. Raises: `MemofastError` for an id that
+        is not there and a record that is not as store and index say."""
         if self._pages is None:
             raise self._missing(id)
-        return self._pages.read(lambda snapshot: record.decode(self._value(snapshot, id), self._where(id)))
+        found = self._pages.read(lambda snapshot: record.decode(self._value(snapshot, id), self._where(id)))
+        if fault := self._fault(found, self.rows_of.get(id)):
+            raise MemofastError(f"{self._where(id)} has {fault}: restore the store or write it anew")
+        return found
+
+    def _fault(self, found: Mapping[str, np.ndarray], rows: int | None) -> str | None:
+        """What a record has or lacks, in words; None where it is sound. rows: of the index."""
+        there = len(found.get(self.of_rows, ()))
+        if rows is not None and self.of_rows in found and there != rows:
+            return f"{there} rows, its index says {rows}"
+        for name, (dtype, width) in self.columns.items():
+            values = found.get(name)
+            single = len(self.classes[name]) if name == "emotions" else 1
+            shape = (there, width) if width > 1 else (there,) if width else (single,)
+            if values is None or values.dtype != dtype or (name != "utf8" and values.shape != shape):
+                return f"no column {name} of width {width}"
+        return None
 
     def _value(self, snapshot: Snapshot, id: str) -> memoryview:
         offset, size = snapshot.find([id])[0].tolist()
@@ -132,26 +150,19 @@ class Store:
         return known[0, places], known[1, places]
 
     def _explain(self, id: str, rows: int) -> None:
-        where = self._where(id)
-        found = self.read(id)
-        there = (
-            len(found["rows" if "rows" in self.columns else "tokens"]) if found.keys() & {"rows", "tokens"} else rows
-        )
-        if there != rows:
-            raise MemofastError(f"{where} has {there} rows, its index says {rows}: restore the store or write it anew")
-        for name, (_, width) in self.columns.items():
-            shape = (rows, width) if width > 1 else (rows,)
-            if name not in found or (width and found[name].shape != shape):
-                raise MemofastError(
-                    f"{where} has no column {name} of width {width}: restore the store or write it anew"
-                )
-        raise MemofastError(f"{where} is corrupt: restore the store or write it anew")
+        found = len(self.read(id)[self.of_rows])
+        if found != rows:
+            raise MemofastError(
+                f"{self._where(id)} has {found} rows, its index says {rows}: restore the store or write it anew"
+            )
+        raise MemofastError(f"{self._where(id)} is corrupt: restore the store or write it anew")
 
 
 class FeatureStore(Store):
     """A store of feature rows. width: values per row as stored."""
 
     kind = "features"
+    of_rows = "rows"
 
     @property
     def width(self) -> int:
@@ -166,12 +177,10 @@ class TextStore(Store):
     """A store of texts; rows include [CLS] and [SEP]."""
 
     kind = "text"
+    of_rows = "tokens"
 
-    def read(self, id: str) -> dict[str, np.ndarray]:
-        found = super().read(id)
-        if fault := self.value_fault(found):
-            raise MemofastError(f"{self._where(id)} has {fault}: restore the store or write it anew")
-        return found
+    def _fault(self, found: Mapping[str, np.ndarray], rows: int | None) -> str | None:
+        return super()._fault(found, rows) or self.value_fault(found)
 
     def value_fault(self, columns: Mapping[str, np.ndarray]) -> str | None:
         """The first token or class in these columns that there cannot be, in words; None where there is none."""
