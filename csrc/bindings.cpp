@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <string_view>
+#include <tuple>
 #include <vector>
 
 #define MEMOFAST_VARIANT host
@@ -15,6 +17,7 @@
 #include "host/embed_operands.h"
 #include "host/gather.h"
 #include "host/huge_pages.h"
+#include "host/pages.h"
 #include "host/tensor.h"
 #include "rows/philox.h"
 #include "span_mask.h"
@@ -419,17 +422,33 @@ private:
     BatchMemory memory_;
 };
 
-// What of each buffer in a list; the buffers stay valid as long as what they point into does, here a memory map.
-template <class Field>
-py::list of_buffers(const py::list& buffers, Field field) {
-    py::list result(buffers.size());
-    for (size_t i = 0; i < buffers.size(); ++i) {
-        Py_buffer view;
-        if (PyObject_GetBuffer(buffers[i].ptr(), &view, PyBUF_SIMPLE) != 0) throw py::error_already_set();
-        result[i] = field(view);
-        PyBuffer_Release(&view);
+using TreeNumbers = std::tuple<Address, int64_t, int64_t, uint64_t, int>;  // as in PageTree
+
+PageTree tree_of(const TreeNumbers& numbers) {
+    const auto [map, bytes, page_size, root, depth] = numbers;
+    return {at<const uint8_t>(map), bytes, page_size, root, depth};
+}
+
+// The keys of a tree, each with its value: int64 [n, 4], offset and size of both; None where the tree is unsound.
+py::object entries(const TreeNumbers& numbers, bool sorted) {
+    std::vector<Entry> found;
+    bool sound;
+    {
+        const py::gil_scoped_release release;
+        sound = list_entries(tree_of(numbers), sorted, &found);
     }
-    return result;
+    if (!sound) return py::none();
+    return py::bytes(reinterpret_cast<const char*>(found.data()), found.size() * sizeof(Entry));
+}
+
+// out: address of int64 [n, 2], offset and size of each key's value; see find_value.
+void values(const TreeNumbers& numbers, const py::list& keys, Address out) {
+    std::vector<std::string_view> wanted;
+    for (const py::handle key : keys) wanted.push_back(key.cast<std::string_view>());
+    const PageTree tree = tree_of(numbers);
+    Extent* found = at<Extent>(out);
+    const py::gil_scoped_release release;
+    for (const std::string_view key : wanted) *found++ = find_value(tree, key);
 }
 
 // columns: (name, width, padded width, type, address); the rest: addresses of int64 arrays of `count` values.
@@ -450,12 +469,8 @@ void bind_store(py::module_& m) {
         .def(py::init<size_t>())
         .def_buffer(&BatchBuffer::info);
     m.def("idle_batch_memory", &idle_batch_memory);
-    m.def("buffer_addresses", [](const py::list& buffers) {
-        return of_buffers(buffers, [](const Py_buffer& view) { return reinterpret_cast<Address>(view.buf); });
-    });
-    m.def("buffer_sizes", [](const py::list& buffers) {
-        return of_buffers(buffers, [](const Py_buffer& view) { return int64_t(view.len); });
-    });
+    m.def("list_entries", &entries);
+    m.def("find_values", &values);
     m.def("gather_records", &gather);
     m.def("advise_huge_pages",
           [](std::uintptr_t data, size_t size) { advise_huge_pages(reinterpret_cast<void*>(data), size); });

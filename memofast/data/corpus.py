@@ -14,8 +14,8 @@ labels live in the text store, soft labels per face in the visual store.
 """
 
 import hashlib
-import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -27,13 +27,13 @@ import torch
 
 from memofast.data import packing
 from memofast.data.batch import PackedBatch
+from memofast.data.corpus_description import CORPUS, FORMAT, check_description, read_description, read_lines
 from memofast.data.facts import Facts, all_labelled
 from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
 from memofast.files import replace_file, write_json
 from memofast.store import FeatureStore, Store, TextStore
 
-CORPUS = "corpus.json"
 _LABELS_AT_ONCE = 4096  # samples
 
 
@@ -73,23 +73,27 @@ def write_corpus(
         _open_store(Path(store), "visual")
     splits = {split: list(ids) for split, ids in splits.items()}
     _check_splits(name, splits, _open_store(Path(stores["text"]), "text") if "text" in stores else None)
-    relative = {modality: _relative(Path(store), path) for modality, store in stores.items()}
-    entries = {}
-    try:
-        (path / "splits").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MemofastError(f"corpus {path} cannot be made ({error.strerror}): choose another folder") from None
-    for split, ids in splits.items():
-        file = f"splits/{split}.txt"
-        replace_file(path / file, "".join(f"{id}\n" for id in ids).encode())
-        entries[split] = {"file": file, "samples": len(ids)}
-    description = {"format": 1, "name": name, "stores": relative, "splits": entries}
+    files = {split: f"splits/{split}.txt" for split in splits}
+    description = {
+        "format": FORMAT,
+        "name": name,
+        "stores": {modality: _relative(Path(store), path) for modality, store in stores.items()},
+        "splits": {split: {"file": files[split], "samples": len(ids)} for split, ids in splits.items()},
+    }
     if streams:
         description["streams"] = {
             stream: {"store": _relative(Path(store), path), "modality": modality}
             for stream, (store, modality) in streams.items()
         }
-    write_json(path / CORPUS, {**(facts or {}), **description})
+    description = {**(facts or {}), **description}
+    check_description(path, description)
+    try:
+        (path / "splits").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MemofastError(f"corpus {path} cannot be made ({error.strerror}): choose another folder") from None
+    for split, ids in splits.items():
+        replace_file(path / files[split], "".join(f"{id}\n" for id in ids).encode())
+    write_json(path / CORPUS, description)
     return Corpus.open(path)
 
 
@@ -181,23 +185,16 @@ class Corpus:
     def open(cls, path: str | Path, weight: float = 1.0) -> "Corpus":
         """Raises: `MemofastError` where the corpus or a store is missing, unfinished or of the wrong kind."""
         path = Path(path)
-        if not (path / CORPUS).is_file():
-            raise MemofastError(f"no corpus at {path} ({CORPUS} is missing): check the path or run memofast prepare")
-        try:
-            description = json.loads((path / CORPUS).read_text())
-            name, folders = description["name"], description["stores"]
-            if description["format"] != 1:
-                raise MemofastError(f"corpus {path} has format {description['format']}, this memofast reads 1")
-            stores = {m: _open_store(path / folders[m], m) for m in MODALITIES if m in folders}
-            streams = {
-                stream: (_open_store(path / entry["store"], "visual"), entry["modality"])
-                for stream, entry in description.get("streams", {}).items()
-            }
-        except (ValueError, KeyError, TypeError) as error:
-            raise MemofastError(f"{path / CORPUS} is not a corpus description ({error})") from None
+        description = read_description(path)
+        folders = description["stores"]
+        stores = {m: _open_store(path / folders[m], m) for m in MODALITIES if m in folders}
+        streams = {
+            stream: (_open_store(path / entry["store"], "visual"), entry["modality"])
+            for stream, entry in description.get("streams", {}).items()
+        }
         if "text" not in stores:
             raise MemofastError(f"corpus {path} names no text store in {CORPUS}")
-        return cls(path, name, weight, stores, description, streams)
+        return cls(path, description["name"], weight, stores, description, streams)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -246,22 +243,6 @@ class Corpus:
         return split
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a file that names samples, which end at line feeds alone. Raises: `MemofastError` for a file that
-    is missing or no UTF-8, and for an empty line."""
-    try:
-        lines = path.read_bytes().decode().split("\n")
-    except OSError as error:
-        raise MemofastError(f"{path} cannot be read ({error.strerror}): restore it") from None
-    except UnicodeDecodeError as error:
-        raise MemofastError(f"{path} is no UTF-8 ({error}): restore it") from None
-    if lines[-1] == "":
-        lines.pop()
-    if "" in lines:
-        raise MemofastError(f"line {lines.index('') + 1} of {path} is empty: take it out")
-    return lines
-
-
 @dataclass(eq=False)
 class Split:
     """Samples of a corpus, in the order of the split's file.
@@ -291,7 +272,7 @@ class Split:
                 "out of the split"
             )
         if len(set(ids)) < len(ids):
-            repeated = next(id for number, id in enumerate(ids) if id in ids[:number])
+            repeated = Counter(ids).most_common(1)[0][0]
             raise MemofastError(f"split {name} of corpus {corpus.path} names sample {repeated!r} twice")
         lengths = np.zeros((len(ids), len(MODALITIES)), np.int32)
         for column, modality in enumerate(MODALITIES):

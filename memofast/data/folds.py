@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from memofast.data.corpus import CORPUS, Corpus, Split, read_lines, sample_key
+from memofast.data.corpus import CORPUS, Corpus, Split, sample_key
+from memofast.data.corpus_description import read_lines
 from memofast.errors import MemofastError
 from memofast.files import replace_file, write_json
 

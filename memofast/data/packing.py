@@ -80,11 +80,21 @@ def pack(
     for column, name in enumerate(MODALITIES):
         if name in sources:
             _gather(sources[name], lengths[name], starts[:-1, column], name, columns[name], tensors)
+    _check_text(sources["text"], tensors)
     batch = _batch(ids, tensors, rounded_length(int(sum(lengths.values()).max(initial=0))))
     batch.streams = {name: _stream(name, source, dtype, pin) for name, source in streams.items()}
     for name, owners in shown.items():
         batch.targets[f"{name}_of"] = _copied(owners, pin)
     return batch
+
+
+def _check_text(text: Source, tensors: Mapping[str, Tensor]) -> None:
+    columns = {
+        name: tensors[f"text.{name}"].numpy() for name in ("tokens", *TARGETS["text"]) if f"text.{name}" in tensors
+    }
+    if text.store.value_fault(columns):
+        for place in text.places.tolist():
+            text.store.read(text.store.ids[place])  # which names the record
 
 
 def column(source: Source, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -1,14 +1,14 @@
 """What a corpus holds, counted from its stores: samples, rows, labels, and what its preparation left out."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from memofast.data.corpus import MODALITIES, Corpus, Split
-from memofast.errors import MemofastError
+from memofast.schemas import Count, Schema, read_described
 
 REPORT = "report.json"
 _QUANTILES = {"p5": 0.05, "median": 0.5, "p95": 0.95, "longest": 1.0}
@@ -27,7 +27,7 @@ def summarise(corpus: Corpus) -> dict[str, Any]:
         "path": str(corpus.path),
         "stores": {modality: _store(corpus, modality) for modality in corpus.modalities},
         "splits": {name: _split(corpus.split(name)) for name in corpus.splits},
-        "preparation": _preparation(corpus.path / REPORT),
+        "preparation": _preparation(corpus.path),
     }
 
 
@@ -73,15 +73,66 @@ def _shared_labels(split: Split, classes: list[str]) -> dict[str, int]:
     return dict(zip(classes, counts, strict=True)) | ({"": without} if without else {})
 
 
-def _preparation(path: Path) -> dict[str, Any]:
+class _Listed(Schema):
+    count: Count
+
+
+class _Sample(Schema):
+    file: str
+    text: str
+
+
+class _Removed(Schema):
+    count: Count
+    samples: list[_Sample]
+
+
+class _File(Schema):
+    file: str
+    detail: str | None = None
+
+
+class _LeftOut(Schema):
+    count: Count
+    files: list[_File]
+
+
+class _Encoding(Schema):
+    encoding: str
+    detail: str
+    doubtful: bool
+
+
+class _Text(Schema):
+    removed: dict[str, _Removed] = Field(default_factory=dict)
+    encodings: dict[str, _Encoding] = Field(default_factory=dict)
+
+
+class _Report(Schema):
+    clips: Count
+    kept: Count
+    problems: dict[str, _Listed]
+    text: _Text | None = None
+    left_out: dict[str, _LeftOut] = Field(default_factory=dict)
+    streams: dict[str, str] = Field(default_factory=dict)
+    subtitles: dict[str, str] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+
+
+def read_report(corpus: Path) -> dict[str, Any]:
+    """What `memofast prepare` wrote into `report.json` beside a corpus, {} where there is none. Raises:
+    `MemofastError` for a damaged one."""
+    path = corpus / REPORT
     if not path.is_file():
         return {}
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        problems = {reason: listed["count"] for reason, listed in report["problems"].items()}
-        return {"clips": report["clips"], "kept": report["kept"], "problems": problems}
-    except (ValueError, KeyError, TypeError) as error:
-        raise MemofastError(f"{path} is no report of a preparation ({error}); run memofast prepare again") from None
+    return read_described(path, _Report, "a report of a preparation", "run memofast prepare again")
+
+
+def _preparation(corpus: Path) -> dict[str, Any]:
+    if not (report := read_report(corpus)):
+        return {}
+    problems = {reason: listed["count"] for reason, listed in report["problems"].items()}
+    return {"clips": report["clips"], "kept": report["kept"], "problems": problems}
 
 
 def sentences(corpus: Corpus, split: str, count: int, seed: int = 0) -> list[dict[str, Any]]:

@@ -4,14 +4,17 @@ the same ones.
 It names extractors and the fingerprints of their weights, not their files: those are given anew and compared.
 """
 
-import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from memofast.data.conditions import modalities_of
+from pydantic import Field
+
+from memofast.data.conditions import CONDITIONS, modalities_of
 from memofast.data.corpus import Corpus
+from memofast.data.modality import MODALITIES
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.files import write_json
@@ -19,10 +22,11 @@ from memofast.prepare.faces.extractors import FaceChoice
 from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.extraction import Extraction, ExtractionOptions
 from memofast.prepare.run.group_normalisation import WITHIN_GROUP
-from memofast.prepare.run.settings import read_settings
+from memofast.prepare.run.settings import Settings, read_settings
 from memofast.prepare.speech.extractors import SpeechChoice, parse_functionals
 from memofast.prepare.text.vocabulary import vocabulary_of
 from memofast.prepare.text.word_pieces import WordPieces, copy_vocabulary, has_vocabulary
+from memofast.schemas import Count, Name, Schema, read_described
 
 PREPARATION = "preparation.json"
 _NEEDED = ("face", "speech", "speech_mean", "max_seconds", "voice", "speaker")  # settings
@@ -42,6 +46,24 @@ class Files:
 
     def named(self, file: str) -> str:
         return self.option.format(file)
+
+
+class _Rows(Schema):
+    """How the rows of a store were made."""
+
+    extractor: str = ""
+    fingerprint: Name = ""
+    normalisation: Name = ""
+    special_tokens: dict[Name, Count] = Field(default_factory=dict)
+    dtype: Literal["float16", "float32"] | None = None
+    width: Count | None = None
+
+
+class _Preparation(Schema):
+    settings: Settings
+    stores: dict[Literal[MODALITIES], _Rows]
+    modalities: list[Literal[MODALITIES]]
+    conditions: list[Literal[CONDITIONS]] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -71,14 +93,10 @@ class Preparation:
     def read(cls, folder: Path) -> "Preparation | None":
         """The one in a model's folder, None where there is none. Raises: `MemofastError` for a damaged one."""
         path = folder / PREPARATION
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
-        try:
-            found = json.loads(path.read_text())
-            modalities, conditions = tuple(found["modalities"]), tuple(found.get("conditions", ()))
-            return cls(dict(found["settings"]), dict(found["stores"]), modalities, conditions)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise MemofastError(f"{path} is damaged ({error}); fine-tune again or restore it") from error
+        found = read_described(path, _Preparation, "a model's preparation", "restore it or fine-tune again")
+        return cls(found["settings"], found["stores"], tuple(found["modalities"]), tuple(found.get("conditions", ())))
 
     def of_store(self, modality: str, entry: str, default: Any = None) -> Any:
         return self.stores.get(modality, {}).get(entry, default)
@@ -118,7 +136,8 @@ def extraction_options(
     Raises: `MemofastError` where that is not known, or a file is not given.
     """
     settings = preparation.settings if preparation else {}
-    if missing := [name for name in _NEEDED if name not in settings]:
+    needed = [name for name in _NEEDED if name != "face" or "visual" in modalities]
+    if missing := [name for name in needed if settings.get(name) is None]:
         why = f"it has no {PREPARATION}"
         if preparation:
             why = f"{missing[0]} of its corpus is not known" if settings else "its corpus was not made of media"
@@ -182,7 +201,7 @@ def check_extraction(
                 f"{files.named(file)}: this {rows.name} has fingerprint {rows.fingerprint}, {folder} was trained with "
                 f"{wanted}; give that one"
             )
-        if (wanted := preparation.of_store(modality, "normalisation")) != rows.normalisation:
+        if (wanted := preparation.of_store(modality, "normalisation", "")) != rows.normalisation:
             needs = (
                 "; that takes all samples of each: evaluate a corpus normalised the same way"
                 if WITHIN_GROUP in wanted

@@ -89,6 +89,7 @@ def decode(record: memoryview | bytes, where: str) -> dict[str, np.ndarray]:
         if name not in _NAME_OF:
             continue
         sound = dtype in _DTYPE_OF and offset % 16 == 0 and offset + size <= len(record)
+        sound = sound and _NAME_OF[name] not in columns and size % _DTYPE_OF[dtype].itemsize == 0
         if not sound or (width > 0 and size != rows * width * _DTYPE_OF[dtype].itemsize):
             raise MemofastError(f"{where} is corrupt in column {_NAME_OF[name]}: restore the store or write it anew")
         values = np.frombuffer(bytes(record[offset : offset + size]), _DTYPE_OF[dtype])

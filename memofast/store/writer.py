@@ -12,10 +12,11 @@ import numpy as np
 from memofast.errors import MemofastError
 from memofast.files import write_json
 from memofast.store import description, environments, record
+from memofast.store.description import LONGEST_ID
+from memofast.store.pages import DATA, Pages
 
 _BATCH_RECORDS = 1000
 _BATCH_BYTES = 32 << 20
-_LONGEST_ID = 511  # bytes of a key that LMDB takes
 _SETTINGS = (
     "kind",
     "columns",
@@ -35,7 +36,7 @@ def id_fault(id: str) -> str | None:
         size = len(id.encode())
     except UnicodeEncodeError:
         return "it is no UTF-8"
-    if not 0 < size <= _LONGEST_ID:
+    if not 0 < size <= LONGEST_ID:
         return f"it has {size} bytes"
     return "it has a line break" if "\n" in id else None
 
@@ -51,6 +52,7 @@ class StoreWriter:
     def __init__(self, path: str | Path, meta: dict[str, Any]):
         self.path = Path(path)
         self._meta = {"format": description.FORMAT, **meta, "complete": False}
+        description.check_meta(self.path, self._meta)
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
         self._finished = False
@@ -62,14 +64,22 @@ class StoreWriter:
             self._continue()
         else:
             write_json(self.path / description.META, self._meta)
+        self._ids = self._written()  # and with it every page that LMDB will follow is known to be sound
         self._environment = environments.for_writing(self.path)
-        with self._environment.begin() as transaction:
-            self._ids = {bytes(key).decode() for key in transaction.cursor().iternext(values=False)}
 
     def _continue(self) -> None:
         there = description.read_meta(self.path)
         self._check_settings(self.path, there)
         self._finished = there["complete"]
+
+    def _written(self) -> set[str]:
+        if (pages := Pages.begun(self.path)) is None:
+            if self._finished:
+                raise MemofastError(f"{self.path / DATA} is missing: restore the store or write it anew")
+            return set()
+        snapshot = pages.snapshot()
+        snapshot.check_free_pages()
+        return {id for id, _ in snapshot.records()}
 
     def _check_settings(self, path: Path, there: Mapping[str, Any]) -> None:
         for name in _SETTINGS:
@@ -109,10 +119,11 @@ class StoreWriter:
         Raises: `MemofastError` where the two stores hold different kinds of records.
         """
         self._check_settings(other.path, other._meta)
-        with other._environment.begin(buffers=True) as transaction:
-            for id in ids:
-                if id not in self._ids and (value := transaction.get(id.encode())) is not None:
-                    self._add(id, bytes(value))
+        wanted = [id for id in dict.fromkeys(ids) if id in other._ids and id not in self._ids]
+        snapshot = Pages(other.path).snapshot()
+        for id, (offset, size) in zip(wanted, snapshot.find(wanted).tolist(), strict=True):
+            if offset >= 0:  # else the other has not committed it
+                self._add(id, bytes(snapshot.map[offset : offset + size]))
 
     def commit(self) -> None:
         """Bring what was put so far to the disk. Raises `MemofastError` where it does not fit; nothing committed is
@@ -151,12 +162,12 @@ class StoreWriter:
     def _survey(self) -> tuple[list[str], np.ndarray, str]:
         """Ids in key order, their row counts, and the digest: BLAKE2b-256 of key length, key, value length, value."""
         ids, rows, digest = [], [], hashlib.blake2b(digest_size=32)
-        with self._environment.begin(buffers=True) as transaction:
-            for key, value in transaction.cursor():
-                ids.append(bytes(key).decode())
-                rows.append(record.row_count(value, f"record {ids[-1]!r} of store {self.path}"))
-                digest.update(len(key).to_bytes(8, "little") + bytes(key) + len(value).to_bytes(8, "little"))
-                digest.update(value)
+        for id, value in Pages(self.path).snapshot().records():
+            key = id.encode()
+            ids.append(id)
+            rows.append(record.row_count(value, f"record {id!r} of store {self.path}"))
+            digest.update(len(key).to_bytes(8, "little") + key + len(value).to_bytes(8, "little"))
+            digest.update(value)
         return ids, np.array(rows, np.int64), digest.hexdigest()
 
     def close(self) -> None:

@@ -42,5 +42,5 @@ def test_what_the_preparation_left_out(make_corpus):
     (corpus.path / "report.json").write_text(json.dumps(report))
     assert summarise(corpus)["preparation"] == {"clips": 50, "kept": 40, "problems": {"silent": 10}}
     (corpus.path / "report.json").write_text("{}")
-    with pytest.raises(MemofastError, match="no report of a preparation"):
+    with pytest.raises(MemofastError, match="not a report of a preparation"):
         summarise(corpus)

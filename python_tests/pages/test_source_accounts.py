@@ -8,6 +8,7 @@ from media import write_clip
 from runs import here
 
 from memofast.data.corpus import Corpus
+from memofast.errors import MemofastError
 from memofast.pages.inspect.page import write_page
 from memofast.pages.inspect.sources import source_accounts
 
@@ -45,15 +46,15 @@ def test_a_page_shows_what_was_removed_chosen_and_flagged(corpus, tmp_path):
     assert '<section id="sources">' in html and "<i>red" not in html
 
 
-def test_a_report_that_is_missing_or_older_tells_nothing_a_damaged_one_that_it_is(corpus):
+def test_a_report_that_is_missing_or_older_tells_nothing_and_a_damaged_one_is_refused(corpus):
     report = json.loads((corpus / "report.json").read_text())
     for name in ("text", "left_out", "notes", "subtitles", "streams"):
         report.pop(name, None)
     (corpus / "report.json").write_text(json.dumps(report))
     assert not source_accounts(corpus)
-    for damaged in ("{", "[]", '{"left_out": [1]}', '{"text": {"removed": {"tag": {}}}}', '{"notes": 3}'):
+    for damaged in ("{", '{"clips": 1, "kept": 1, "problems": {}, "notes": [3]}'):
         (corpus / "report.json").write_text(damaged)
-        found = source_accounts(corpus)
-        assert "report.json is damaged" in found.notes[0] and found == type(found)(notes=found.notes)
+        with pytest.raises(MemofastError, match="json is not a report of a preparation"):
+            source_accounts(corpus)
     (corpus / "report.json").unlink()
     assert not source_accounts(corpus)

@@ -1,5 +1,4 @@
 import multiprocessing
-import os
 import pickle
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import torch
 
 from memofast import _C
 from memofast.errors import MemofastError
-from memofast.store import FeatureStore, FeatureWriter, TextStore, environments
+from memofast.store import FeatureStore, FeatureWriter, TextStore
 from memofast.store.memory import TYPE_IDS
 
 
@@ -57,16 +56,6 @@ def test_index_and_scan_agree(tmp_path, write_features):
     ids, rows = store._scan()
     assert ids == store.ids
     np.testing.assert_array_equal(rows, store.lengths)
-
-
-def test_one_environment_per_real_path(tmp_path, write_features):
-    write_features(tmp_path / "a", [3])
-    (tmp_path / "b").symlink_to(tmp_path / "a")
-    for name in ("a", "b"):
-        FeatureStore.open(tmp_path / name).read("clip0")
-    mine = [path for pid, path in environments._open if pid == os.getpid() and path == str(tmp_path / "a")]
-    assert len(mine) == 1
-    assert (os.getpid(), str(tmp_path / "b")) not in environments._open
 
 
 def _first_row(store):
@@ -169,9 +158,6 @@ def test_missing_store_other_kind_and_damage_are_refused(tmp_path, write_feature
     write_features(tmp_path / "a", [3])
     with pytest.raises(MemofastError, match="holds features, not text"):
         TextStore.open(tmp_path / "a")
-    (tmp_path / "a" / "data.mdb").write_bytes(b"junk" * 4096)
-    with pytest.raises(MemofastError, match="cannot be read"):
-        FeatureStore.open(tmp_path / "a").read("clip0")
     (tmp_path / "a" / "index.npz").write_bytes(b"junk")
     with pytest.raises(MemofastError, match="npz cannot be read"):
         FeatureStore.open(tmp_path / "a")

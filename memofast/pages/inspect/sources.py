@@ -2,13 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from memofast.files import read_json
+from memofast.data.summary import read_report
 from memofast.prepare.sources.folders import LEFT_OUT
 from memofast.prepare.text.text_log import RULES
 
-REPORT = "report.json"
 _SHOWN = 12  # of each kind; the report has all
 
 
@@ -39,17 +37,9 @@ class SourceAccounts:
 
 
 def source_accounts(corpus: Path) -> SourceAccounts:
-    """What the report in a corpus folder tells of its sources; nothing where there is none, and a note alone where it
-    cannot be read."""
-    if not (corpus / REPORT).exists():
-        return SourceAccounts()
-    try:
-        return _accounts(read_json(corpus / REPORT))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return SourceAccounts(notes=[f"{REPORT} is damaged: what the preparation told of its sources is not shown"])
-
-
-def _accounts(report: dict[str, Any]) -> SourceAccounts:
+    """What the report in a corpus folder tells of its sources; nothing where there is none. Raises: `MemofastError`
+    for a damaged one."""
+    report = read_report(corpus)
     text = report.get("text") or {}
     removed = [
         Account(rule, found["count"], RULES.get(rule, ""), [(one["file"], one["text"]) for one in found["samples"]])

@@ -6,7 +6,6 @@ first row is written.
 """
 
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from memofast.prepare.faces.detection import CROP
 from memofast.prepare.faces.extractors import SQUARES, FaceChoice, PixelSums, open_face
 from memofast.prepare.run.corpus_stores import StorePlan
 from memofast.prepare.run.extraction import ExtractionOptions, by_file
+from memofast.prepare.run.settings import read_settings
 from memofast.prepare.run.shards import Task, WorkOrder, make_tasks
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.speech.extractors import parse_speech
@@ -51,7 +51,7 @@ def corpus_pixels(
 
     engine: as `workers.run_local`. Raises: MemofastError where the extractor that will use them does not open.
     """
-    described = json.loads(settings.read_text(encoding="utf-8"))
+    described = read_settings(settings.parent)
     if _ENTRY in described:
         return FacePixels(**described[_ENTRY])
     open_face(extraction.face)  # a mistake is told before the work

@@ -1,22 +1,24 @@
 """What became of every clip: counted by reason, listed by id, in `report.json` and as a table."""
 
-import json
 import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import ConfigDict, Field, FiniteFloat
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from memofast.errors import MemofastError
-from memofast.files import as_json, write_json
+from memofast.files import as_json, parse_json, write_json
 from memofast.prepare.faces.speaking import Scores
 from memofast.prepare.media.decoding import Span
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.sources.folders import LEFT_OUT
 from memofast.prepare.text.text_log import RULES
+from memofast.schemas import Count, FileName, Schema, fault_of
 
 REASONS = {
     "missing file": "the media file is not there",
@@ -121,23 +123,77 @@ class Outcome:
         return cls(entry["id"], entry["kept"], *entry["rows"], problems, entry["spoken"], speaker, source)
 
 
+class _Scores(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    moves: Count
+    matches: Count
+    correlation: float | None
+
+
+class _Source(Schema):
+    model_config = ConfigDict(extra="forbid")
+
+    picture: FileName | None = None
+    sound: FileName | None = None
+    start: FiniteFloat = 0.0
+    end: FiniteFloat | None = None
+    seconds: FiniteFloat | None = None
+    text: str | None = None
+    streams: str = ""
+
+
+class _Line(Schema):
+    """One line of a journal, see `Outcome.as_json`."""
+
+    id: FileName
+    kept: bool
+    rows: Annotated[tuple[Count, Count, Count], Field(strict=False)]
+    problems: list[Annotated[tuple[str, str], Field(strict=False)]]
+    spoken: float | None
+    speaker: _Scores | None = None
+    source: _Source | None = None
+
+
 class Journal:
-    """Outcomes on disk, one JSON line each; the last line of an id counts, a torn line is ignored."""
+    """Outcomes on disk, one JSON line each; the last line of an id counts. A last line that a kill tore is cut off by
+    the next flush."""
 
     def __init__(self, path: Path):
+        """Raises: `MemofastError` for a file that cannot be read and a line that is damaged."""
         self._path = path
         self.outcomes: dict[str, Outcome] = {}
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").split("\n"):
-                self._read(line)
-        self._waiting = ["\n"]  # ends a line torn by a kill
+        self._waiting: list[str] = []
+        data = self._read() if path.is_file() else b""
+        *lines, last = data.split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if fault := self._take(line):
+                raise MemofastError(
+                    f"line {number} of {path} is damaged ({fault}): take the line out, its clip is prepared again"
+                )
+        self._torn = bool(self._take(last))
+        self._end = len(data) - (len(last) if self._torn else 0)
+        if last and not self._torn:
+            self._waiting.append("\n")
 
-    def _read(self, line: str) -> None:
+    def _read(self) -> bytes:
         try:
-            outcome = Outcome.from_json(json.loads(line))
-        except (ValueError, KeyError, TypeError):
-            return
-        self.outcomes[outcome.id] = outcome
+            return self._path.read_bytes()
+        except OSError as error:
+            raise MemofastError(f"{self._path} cannot be read ({error.strerror}): restore it") from error
+
+    def _take(self, line: bytes) -> str | None:
+        """What is wrong with a line; None where nothing is, or nothing stands in it."""
+        if not line:
+            return None
+        try:
+            entry = parse_json(line.decode())
+            fault = fault_of(entry, _Line)
+        except ValueError as error:
+            return str(error)
+        if not fault:
+            self.outcomes[entry["id"]] = Outcome.from_json(entry)
+        return fault
 
     def add(self, outcome: Outcome) -> None:
         self.outcomes[outcome.id] = outcome
@@ -145,14 +201,18 @@ class Journal:
 
     def flush(self) -> None:
         """Bring the outcomes added so far to the disk; raises MemofastError where it does not take them."""
+        data = "".join(self._waiting).encode()
         try:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write("".join(self._waiting))
+            with open(self._path, "ab") as file:
+                if self._torn:
+                    file.truncate(self._end)
+                self._torn = bool(data)  # until the disk has taken all of it
+                file.write(data)
         except OSError as error:
             raise MemofastError(
                 f"{self._path} cannot be written ({error.strerror}): free space and run again to go on"
             ) from error
-        self._waiting = []
+        self._end, self._torn, self._waiting = self._end + len(data), False, []
 
 
 def write_report(path: Path, outcomes: list[Outcome], splits: dict[str, int], facts: dict) -> dict:

@@ -3,11 +3,12 @@
 A shard outlives the process that writes it: what a killed one had committed is taken into the corpus by the next run.
 """
 
-import json
 import time
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from pydantic import FiniteFloat
 
 from memofast.files import write_json
 from memofast.prepare.run.corpus_stores import JOURNAL, CorpusStores, StorePlan
@@ -15,6 +16,7 @@ from memofast.prepare.run.extraction import Extraction, ExtractionOptions
 from memofast.prepare.run.stopwatch import Stopwatch
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.text.word_pieces import WordPieces, read_lexicon
+from memofast.schemas import Name, Schema, read_described
 
 SHARDS = "shards"
 TIMES = "times.json"
@@ -108,10 +110,17 @@ class Worker:
         write_json(task.folder / TIMES, watch.as_json())
 
 
+class _Times(Schema):
+    seconds: dict[Name, FiniteFloat]
+    media: FiniteFloat
+
+
 def times_of(shard: Path) -> dict:
     """What the stopwatch of a shard says; nothing where its worker did not come to the end."""
     path = shard / TIMES
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else Stopwatch().as_json()
+    if not path.is_file():
+        return Stopwatch().as_json()
+    return read_described(path, _Times, "the times of a shard", "delete it, it only tells where time went")
 
 
 def clips_in(shard: Path) -> int:
