@@ -130,7 +130,15 @@ def total_rows(*modalities: TextRows | FeatureRows | None) -> int:
     return sum(own[0].shape[0] for own in modalities if own is not None)
 
 
-def check(operands: Operands, p: float, dtype: torch.dtype, backend: str) -> None:
+def refuse_no_rows(text: object, types: object) -> None:
+    """Raise a `ValueError` where there are no text rows or no types."""
+    if not isinstance(text, TextRows):
+        raise ValueError(f"embed: text must be TextRows, got {type(text).__name__}")
+    library.require_tensor("embed", "types", types)
+    library.require_tensor("embed", "text.word", text.word)
+
+
+def check(operands: Operands, p: float, eps: float, site: int, dtype: torch.dtype, backend: str) -> None:
     """Raise a `ValueError` for the first wrong shape, type, device or stride; reads no element."""
     types, offsets = operands.types, operands.offsets
     device = types.device
@@ -149,6 +157,8 @@ def check(operands: Operands, p: float, dtype: torch.dtype, backend: str) -> Non
 
     def is_usual(values: Tensor) -> bool:
         """A cheap test that most vectors pass, without a message to build."""
+        if not isinstance(values, Tensor):
+            return False
         known = values.shape == vector and values.dtype is types.dtype
         return known and values.device == device and values.is_contiguous()
 
@@ -169,6 +179,9 @@ def check(operands: Operands, p: float, dtype: torch.dtype, backend: str) -> Non
                 expect(f"{name}.{field}", values, vector, floats)
     if (added := operands.text.added) is not None:
         expect("text.added", added, (operands.text.token_ids.shape[0], types.shape[1]), floats)
+    library.check_number("embed", "eps", eps, 0.0)
+    library.check_site("embed", site)
+    library.refuse_tangents("embed", *(tensor for tensor in operands.flat() if tensor is not None))
     philox.drop_threshold(p)
     if p > 0:
         if operands.rng is None or operands.sample_keys is None:
