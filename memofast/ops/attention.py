@@ -87,7 +87,9 @@ def _refuse(named: dict) -> None:
 
 
 def _check(qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0) -> None:
-    name, keys, device = ("attention", qkv, qkv.device) if kv is None else ("cross_attention", kv, kv.device)
+    name, keys = ("attention", qkv) if kv is None else ("cross_attention", kv)
+    library.require_tensor(name, "qkv" if kv is None else "kv", keys)
+    device = keys.device
 
     def check(argument: str, tensor: Tensor, shape: tuple, dtype) -> None:
         library.check_tensor(name, argument, tensor, shape=shape, dtype=dtype, device=device)

@@ -46,6 +46,7 @@ def _backward(grad: Tensor, x: Tensor, bias: Tensor, backend: str) -> tuple[Tens
 
 
 def _check(x: Tensor, bias: Tensor, backend: str) -> None:
+    library.require_tensor("bias_gelu", "x", x)
     types = library.row_types(x, backend == "reference")
     library.check_tensor("bias_gelu", "x", x, shape=(None, None), dtype=types)
     types = (torch.float64 if x.dtype is torch.float64 else torch.float32, x.dtype)

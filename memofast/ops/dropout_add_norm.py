@@ -123,6 +123,7 @@ def _fake_backward(grad, x, residual, gamma, bias, statistics, rng, sample_keys,
 def _check(x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, p, eps, backend) -> None:
     name = "dropout_add_norm"
     exact = backend == "reference"
+    library.require_tensor(name, "x", x)
     library.check_tensor(name, "x", x, shape=(None, None), dtype=library.row_types(x, exact))
     if x.shape[1] == 0:
         raise ValueError(f"{name}: x must have at least one channel, got {list(x.shape)}")

@@ -123,7 +123,7 @@ def operands_of(flat: tuple) -> Operands:
 def output_type(text: TextRows, visual: FeatureRows | None, speech: FeatureRows | None) -> torch.dtype:
     """The compute type where none is named: that of the projected rows, else of the word table."""
     own = visual or speech
-    return text.word.dtype if own is None else own.projected.dtype
+    return own.projected.dtype if own and isinstance(own.projected, Tensor) else text.word.dtype
 
 
 def total_rows(*modalities: TextRows | FeatureRows | None) -> int:
@@ -141,6 +141,7 @@ def refuse_no_rows(text: object, types: object) -> None:
 def check(operands: Operands, p: float, eps: float, site: int, dtype: torch.dtype, backend: str) -> None:
     """Raise a `ValueError` for the first wrong shape, type, device or stride; reads no element."""
     types, offsets = operands.types, operands.offsets
+    library.require_tensor("embed", "types", types)
     device = types.device
     floats = library.row_types(types, backend == "reference")
     if dtype not in floats:
@@ -166,12 +167,14 @@ def check(operands: Operands, p: float, eps: float, site: int, dtype: torch.dtyp
         if own is None:
             continue
         content, index = ("word", "token_ids") if name == "text" else ("projected", "source")
+        library.require_tensor("embed", f"{name}.{own._fields[0]}", own[0])
+        rows = (own[0].shape[0] if own[0].dim() else None,)
         expect(f"{name}.{content}", getattr(own, content), table, floats)
         expect(f"{name}.offsets", own.offsets, bounds, torch.int32)
-        if (rows := getattr(own, index)) is not None:
-            expect(f"{name}.{index}", rows, (own[0].shape[0],), torch.int32)
+        if (read := getattr(own, index)) is not None:
+            expect(f"{name}.{index}", read, rows, torch.int32)
         if own.positions is not None:
-            expect(f"{name}.positions", own.positions, (own[0].shape[0],), torch.int32)
+            expect(f"{name}.positions", own.positions, rows, torch.int32)
         expect(f"{name}.position", own.position, table, floats)
         fields = ("gamma", "beta") if name == "text" else ("mask", "feature_gamma", "feature_beta", "gamma", "beta")
         for field in fields:

@@ -65,6 +65,7 @@ def define(
         if (backend := arguments[place]) not in _KERNELS:
             if backend not in backends:
                 raise ValueError(f"{name}: backend {backend!r} is not one of {', '.join(backends)}")
+            require_device(name, backend, next(a for a in arguments if isinstance(a, Tensor)))
             check(*arguments)
         try:
             if not _debugging:
@@ -78,7 +79,10 @@ def define(
                 _synchronise(arguments)
             return result
         except Exception as error:
-            if isinstance(error, DeviceError) or faults.is_out_of_memory(error) or not faults.is_of_device(error):
+            if isinstance(error, DeviceError) or faults.is_out_of_memory(error):
+                raise
+            if not faults.is_of_device(error):
+                check(*arguments)  # which names the argument that a kernel could not take
                 raise
             raise faults.device_error(name, error, arguments) from error
 
@@ -231,7 +235,7 @@ def as_number(operator: str, name: str, number: object) -> float:
         if isinstance(number, str):
             raise TypeError
         return float(number)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{operator}: {name} must be a number, got {_shown(number)}") from None
 
 

@@ -116,6 +116,7 @@ def span_mask(
         if offsets.is_cpu and type(offsets) is Tensor and library.is_eager():
             return MaskedRows(*_run(*operands, None, parameters, chosen))
         capacity = policy.capacity(rows, sample_keys.numel())
+    row_lists.check_targets("span_mask", rows, capacity)
     return MaskedRows(*_raw(*operands, capacity, [*parameters], chosen))
 
 

@@ -146,6 +146,7 @@ def token_mask(
         if offsets.is_cpu and type(offsets) is Tensor and library.is_eager():
             return MaskedTokens(*_run(*operands, None, parameters, chosen))
         capacity = policy.capacity(token_ids.numel(), sample_keys.numel())
+    row_lists.check_targets("token_mask", token_ids.numel(), capacity)
     return MaskedTokens(*_raw(*operands, capacity, [*parameters], chosen))
 
 
