@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from memofast.errors import MemofastError
 from memofast.files import NestedTooDeeply, read_json, refuse_bomb, refuse_pointer
+from memofast.sections import checked
 
 _OF_TORCH = {".bin", ".pt", ".pth"}
 _POINTERS_UP_TO = 1024  # bytes of a Git LFS pointer
@@ -84,6 +87,37 @@ def model_type(folder: Path) -> str | None:
             f"{folder / 'config.json'}: not valid JSON; restore it or give another checkpoint"
         ) from None
     return found.get("model_type") if isinstance(found, dict) else None
+
+
+class ConfigFile(BaseModel):
+    """Entries of a `config.json` that are read; a folder may hold others. A wrong kind, as "768" for 768, is a
+    mistake."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+def read_checked(folder: Path, kinds: Mapping[str, type[ConfigFile]]) -> dict[str, Any]:
+    """The `config.json` of a folder, `{}` where there is none; a `model_type` that is not among `kinds` is unchecked.
+
+    Raises: `MemofastError` where it is no JSON, or an entry is of a wrong kind or out of bounds, and as
+        `refuse_untrusted`.
+    """
+    refuse_untrusted(folder)
+    path = folder / "config.json"
+    try:
+        found = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError):
+        raise MemofastError(f"{path}: not valid JSON; restore it or give another checkpoint") from None
+    if not isinstance(found, dict):
+        raise MemofastError(f"{path}: no mapping of entries; restore it or give another checkpoint")
+    if isinstance(kind := found.get("model_type"), str) and kind in kinds:
+        try:
+            checked(found, str(path), kinds[kind])
+        except MemofastError as error:
+            raise MemofastError(f"{error}; restore it or give another checkpoint") from None
+    return found
 
 
 def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_begin_anew: str = "$^") -> Any:
