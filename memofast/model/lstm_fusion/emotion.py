@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from memofast.data.batch import PackedBatch, pad_rows
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
-from memofast.model.folder import load_whole, read_checked
+from memofast.model.folder import in_one_line, load_whole, read_checked
 from memofast.model.lstm_fusion.configuration import LstmFusionConfig, LstmFusionFile
 from memofast.model.problems import EmotionOutputs
 from memofast.model.weights import check_stored
@@ -127,10 +127,10 @@ def open_lstm_fusion(folder: Path) -> LstmFusionForEmotion:
     """A trained model in evaluation mode from its folder. Raises: `MemofastError` where its weights are missing or of
     another model."""
     read_checked(folder, {LstmFusionConfig.model_type: LstmFusionFile})
-    config = LstmFusionConfig.from_pretrained(folder, local_files_only=True)
+    config = in_one_line(folder, lambda: LstmFusionConfig.from_pretrained(folder, local_files_only=True))
     with torch.device("meta"):
-        wanted = {name: tuple(weight.shape) for name, weight in LstmFusionForEmotion(config).state_dict().items()}
-    check_stored(folder, wanted, "")
+        model = in_one_line(folder, lambda: LstmFusionForEmotion(config))
+    check_stored(folder, {name: tuple(weight.shape) for name, weight in model.state_dict().items()}, "")
     model, _ = load_whole(partial(LstmFusionForEmotion.from_pretrained, folder, local_files_only=True), folder)
     return model.eval()
 

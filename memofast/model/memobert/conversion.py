@@ -246,6 +246,8 @@ def _convert(theirs: dict[str, Tensor], sizes: dict, origin: Path) -> Checkpoint
                     f"{origin}: {name} is {list(theirs[name].shape)}, not {width} wide; give another checkpoint"
                 )
         weights[f"encoder.layers.{layer}.qkv.{kind}"] = torch.cat([theirs[name] for name in names])
+    if theirs[_TYPES].dim() != 2:
+        raise MemofastError(f"{origin}: {_TYPES} is no table; give another checkpoint")
     types = theirs[_TYPES][:2]
     for modality, name in masks.items():
         if theirs[name].shape != (2, sizes[f"{modality}_width"]):

@@ -24,23 +24,23 @@ Classes = Annotated[int, Field(ge=1, le=2**16)]
 class BertFile(ConfigFile):
     """What is read of a transformers BERT."""
 
-    vocab_size: Words | None = None
-    hidden_size: Size | None = None
-    num_hidden_layers: Layers | None = None
-    num_attention_heads: Annotated[int, Field(ge=1, le=2**12)] | None = None
-    intermediate_size: Size | None = None
-    hidden_dropout_prob: Share | None = None
-    attention_probs_dropout_prob: Share | None = None
-    max_position_embeddings: Rows | None = None
-    initializer_range: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
-    layer_norm_eps: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    vocab_size: Words = 30522
+    hidden_size: Size = 768
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Annotated[int, Field(ge=1, le=2**12)] = 12
+    intermediate_size: Size = 3072
+    hidden_dropout_prob: Share = 0.1
+    attention_probs_dropout_prob: Share = 0.1
+    max_position_embeddings: Rows = 512
+    initializer_range: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = 0.02
+    layer_norm_eps: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1e-12
     pad_token_id: Token | None = None
-    hidden_act: str | None = None
-    position_embedding_type: str | None = None
+    hidden_act: str = "gelu"
+    position_embedding_type: str = "absolute"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> BertFile:
-        width, heads = self.hidden_size or 768, self.num_attention_heads or 12
+        width, heads = self.hidden_size, self.num_attention_heads
         if width % heads or width // heads % 8:
             raise ValueError(
                 f"hidden_size {width} with num_attention_heads {heads} makes no heads whose width is a multiple of 8"
@@ -51,14 +51,14 @@ class BertFile(ConfigFile):
 class MemoBertFile(BertFile):
     """What is read of a MemoBert."""
 
-    visual_width: Width | None = None
-    speech_width: Width | None = None
-    visual_positions: Rows | None = None
-    speech_positions: Rows | None = None
-    visual_classes: Classes | None = None
+    visual_width: Width = 342
+    speech_width: Width = 768
+    visual_positions: Rows = 512
+    speech_positions: Rows = 512
+    visual_classes: Classes = 8
     heads: dict[str, dict[str, str | int]] | None = None
-    mask_token_id: Token | None = None
-    emotion_head: Literal[EMOTION_HEADS] | None = None
+    mask_token_id: Token = 103
+    emotion_head: Literal[EMOTION_HEADS] = "emocls"
     problem_type: str | None = None
     prompt: dict[str, Any] | None = None
     id2label: dict[str, str] | None = None

@@ -19,7 +19,7 @@ from memofast.data.batch import PackedBatch
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
 from memofast.errors import MemofastError
-from memofast.model.folder import load_whole
+from memofast.model.folder import in_one_line, load_whole
 from memofast.model.memobert import conversion
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.embeddings import FeatureEmbeddings, MemoBertEmbeddings
@@ -94,7 +94,7 @@ class MemoBertPreTrainedModel(PreTrainedModel):
     def _check_weights(cls, folder: Path, config: MemoBertConfig | None, dtype: Any) -> None:
         """Raises: `MemofastError`, before memory is taken for them, where the weights are not the configuration's."""
         if config is None:
-            config = MemoBertConfig.from_pretrained(folder, local_files_only=True)
+            config = in_one_line(folder, lambda: MemoBertConfig.from_pretrained(folder, local_files_only=True))
         asked = config.dtype if dtype in (None, "auto") else dtype
         if str(asked).removeprefix("torch.") == "float16" and not torch.cuda.is_available():
             raise MemofastError(
@@ -102,7 +102,8 @@ class MemoBertPreTrainedModel(PreTrainedModel):
                 "torch.float32"
             )
         with torch.device("meta"):
-            wanted = {name: tuple(weight.shape) for name, weight in cls(config).named_parameters()}
+            model = in_one_line(folder, lambda: cls(config))
+        wanted = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
         check_stored(folder, wanted, "memobert.", r"(heads|emotion)\.")
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *arguments, **options) -> nn.Embedding:

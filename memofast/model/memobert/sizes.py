@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from memofast.errors import MemofastError
+from memofast.model.folder import in_one_line
 from memofast.model.memobert import conversion
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.folder_config import read_config
@@ -31,7 +32,7 @@ def sizes_of(init: str | None) -> dict[str, Any]:
         return conversion.read_bert(path).sizes
     if found.get("model_type") != MemoBertConfig.model_type:
         raise MemofastError(f"model.init: {init} holds no BERT or memofast checkpoint; give one or leave it out")
-    sizes = MemoBertConfig(**found).to_dict()
+    sizes = in_one_line(path, lambda: MemoBertConfig(**found)).to_dict()
     return {name: sizes[name] for name in _SIZES}
 
 
