@@ -3,6 +3,8 @@ needed.
 
 MEMOFAST_CUDA=auto|0|1   whether to build the CUDA kernels (1: fail without nvcc)
 MEMOFAST_ARCHS="80;90a"  GPU architectures; the first one also ships as PTX, which newer GPUs compile at load
+MEMOFAST_SANITIZE=LIST   gcc's sanitizers of the C++, as address,undefined; bench/sanitized.py builds and runs so
+MEMOFAST_ISAS=portable   leave the other instruction sets out (default: all)
 MAX_JOBS=N               parallel compile jobs
 """
 
@@ -22,10 +24,17 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 VARIANTS = {"portable": ""}
-if platform.machine() in {"x86_64", "AMD64"}:
+ONLY_PORTABLE = os.environ.get("MEMOFAST_ISAS", "all") == "portable"
+if platform.machine() in {"x86_64", "AMD64"} and not ONLY_PORTABLE:
     VARIANTS["avx2"] = "-mavx2 -mfma -mf16c"
     VARIANTS["avx512"] = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512"
 CXX_FLAGS = "-std=c++17 -O3 -fPIC -fopenmp -fvisibility=hidden -fno-math-errno -fno-trapping-math -Wall"
+LINK_FLAGS = "-s"
+if ONLY_PORTABLE:
+    CXX_FLAGS += " -DMEMOFAST_ONLY_PORTABLE"
+if SANITIZERS := os.environ.get("MEMOFAST_SANITIZE"):
+    LINK_FLAGS = f"-fsanitize={SANITIZERS}"
+    CXX_FLAGS += f" {LINK_FLAGS} -O1 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all"
 
 
 def source_digest() -> str:
@@ -184,7 +193,7 @@ class NinjaBuild(build_ext):
         for source in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):
             for variant, flags in VARIANTS.items():
                 build("cxx", source, f"{variant}_{source.stem}", f"-DMEMOFAST_VARIANT={variant} {flags}")
-        libs = "-s"
+        libs = LINK_FLAGS
         if cuda:
             lines.append(
                 f"rule cuda\n  command = {in_command(cuda['nvcc'])} -std=c++17 -O3 --expt-relaxed-constexpr -Xcompiler "

@@ -1,6 +1,7 @@
 // The only file that knows Python: pointers, sizes and a stream come in as integers, an error code goes out.
 #include <pybind11/pybind11.h>
 
+#include <cmath>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -67,14 +68,15 @@ const ExchangeInterface* find_exchange() {
 // What the exchange interface shows, asked attribute by attribute, as a PyTorch that lacks the interface needs.
 Tensor tensor_by_attributes(const py::handle& object) {
     static const char* const names[] = {
-        "torch.float32", "torch.bfloat16", "torch.float16", "torch.int32", "torch.int64"};
+        "torch.float32", "torch.bfloat16", "torch.float16", "torch.int32", "torch.int64", "torch.bool"};
     Tensor tensor;
     tensor.data = at<void>(object.attr("data_ptr")().cast<Address>());
     const auto type = py::str(object.attr("dtype")).cast<std::string>();
     for (int i = 0; i < int(Element::other); ++i)
         if (type == names[i]) tensor.element = Element(i);
     const py::object device = object.attr("device"), number = device.attr("index");
-    tensor.device = int64_t(device.attr("type").cast<std::string>() == "cpu" ? 1 : 2) << 32;
+    const auto kind = device.attr("type").cast<std::string>();
+    tensor.device = int64_t(kind == "cpu" ? 1 : kind == "cuda" ? 2 : 0) << 32;
     if (!number.is_none()) tensor.device |= number.cast<uint32_t>();
     tensor.contiguous = object.attr("is_contiguous")().cast<bool>();
     const py::tuple sizes = object.attr("shape");
@@ -84,35 +86,59 @@ Tensor tensor_by_attributes(const py::handle& object) {
     return tensor;
 }
 
-// None is no tensor; one without memory of its own, as a tracer's, fits nothing.
+// None is no tensor; what is none, and one without memory of its own, as a tracer's, fit nothing.
 Tensor tensor_of(const py::handle& object) {
     static const ExchangeInterface* exchange = nullptr;
     // not a static's initialiser: those wait for one another without giving up Python's lock
-    static bool sought = false;
+    static PyTypeObject* kind = nullptr;
     if (object.is_none()) return {};
-    if (!sought) exchange = find_exchange(), sought = true;
-    if (!exchange) return tensor_by_attributes(object);
-    ExchangedTensor shown;
-    if (exchange->show(object.ptr(), &shown) == 0) return tensor_of(shown);
-    PyErr_Clear();
+    if (!kind) {
+        exchange = find_exchange();
+        kind = reinterpret_cast<PyTypeObject*>(py::object(py::module_::import("torch").attr("Tensor")).release().ptr());
+    }
+    if (PyObject_TypeCheck(object.ptr(), kind)) {
+        if (!exchange) return tensor_by_attributes(object);
+        ExchangedTensor shown;
+        if (exchange->show(object.ptr(), &shown) == 0) return tensor_of(shown);
+        PyErr_Clear();
+    }
     Tensor unreadable;
     unreadable.dimensions = 0;
     return unreadable;
 }
 
-// [rows, width] of a type that kernels compute in.
-bool is_rows(const Tensor& x, bool allow_float16) {
-    return x.contiguous && x.dimensions == 2 &&
-        (x.element < Element::float16 || (allow_float16 && x.element == Element::float16));
+// A type that kernels compute in.
+bool is_computed(Element type, bool on_cuda) {
+    return type < Element::float16 || (on_cuda && type == Element::float16);
+}
+
+// [rows, width] that kernels compute with.
+bool is_rows(const Tensor& x, bool on_cuda) {
+    return x.contiguous && x.dimensions == 2 && is_computed(x.element, on_cuda) && x.readable(on_cuda) &&
+        x.size[1] <= INT32_MAX;
 }
 
 bool is_bias(const Tensor& bias, const Tensor& x) {
     return bias.is_vector(Element::float32, x.size[1]) || bias.is_vector(x.element, x.size[1]);
 }
 
-bool same_rows(const Tensor& one, const Tensor& other) {
-    return one.device == other.device && one.is_table(other.element, other.size[1]) && one.size[0] == other.size[0];
-}
+int64_t chunks_of(const Tensor& rows) { return (rows.size[0] + 63) / 64; }
+
+// A number as Python gives it; what is no integer, or too large for the type, is not `good`.
+template <class T>
+struct Number {
+    T value;
+    bool good;
+
+    explicit Number(const py::handle& object) {
+        const long long number = PyLong_AsLongLong(object.ptr());
+        value = T(number), good = static_cast<long long>(value) == number;
+        if (number == -1 && PyErr_Occurred()) PyErr_Clear(), good = false;
+    }
+};
+
+using Site = Number<uint32_t>;
+using Object = const py::object&;
 
 void bind_faults(py::module_& m) {
     m.def("cuda_error", [](int status) -> std::string {
@@ -138,48 +164,58 @@ class Field {
 public:
     explicit Field(const char* name) : name_(PyUnicode_InternFromString(name)) {}
 
+    // Whether the field can hold it.
     template <class T>
-    void read(const py::handle& tuple, T& field) const {
+    bool read(const py::handle& tuple, T& field) const {
         const auto value = py::reinterpret_steal<py::object>(PyObject_GetAttr(tuple.ptr(), name_));
-        const long long number = value ? PyLong_AsLongLong(value.ptr()) : -1;
-        if (number == -1 && PyErr_Occurred()) throw py::error_already_set();
-        field = T(number);
+        if (!value) throw py::error_already_set();
+        const Number<T> number(value);
+        field = number.value;
+        return number.good;
     }
 
 private:
     PyObject* name_;
 };
 
-// Sets STRUCTURE.NAME to what the named tuple has under that name.
-#define MEMOFAST_READ(structure, name, tuple)       \
-    do {                                            \
-        static const Field field(#name);            \
-        field.read(tuple, (structure).name);        \
-    } while (false)
+// Sets STRUCTURE.NAME to what the named tuple has under that name; whether it is a number that fits there.
+#define MEMOFAST_READ(structure, name, tuple)           \
+    [&] {                                               \
+        static const Field field(#name);                \
+        return field.read(tuple, (structure).name);     \
+    }()
 
-SpanPolicy span_policy(const py::handle& parameters) {
-    SpanPolicy policy{};
-    MEMOFAST_READ(policy, kind, parameters);
-    MEMOFAST_READ(policy, numerator, parameters);
-    MEMOFAST_READ(policy, denominator, parameters);
-    MEMOFAST_READ(policy, length, parameters);
-    MEMOFAST_READ(policy, dice, parameters);
-    MEMOFAST_READ(policy, original, parameters);
-    return policy;
+// Of a share of rows or words, as memofast/ops/row_lists.py has it.
+bool is_ratio(int32_t numerator, int32_t denominator) {
+    return 0 <= numerator && numerator <= denominator && 1 <= denominator && denominator <= 1000;
 }
 
-TokenPolicy token_policy(const py::handle& parameters) {
-    TokenPolicy policy{};
-    MEMOFAST_READ(policy, kind, parameters);
-    MEMOFAST_READ(policy, numerator, parameters);
-    MEMOFAST_READ(policy, denominator, parameters);
-    MEMOFAST_READ(policy, emotion_numerator, parameters);
-    MEMOFAST_READ(policy, emotion_denominator, parameters);
-    MEMOFAST_READ(policy, at_least_one, parameters);
-    MEMOFAST_READ(policy, mask_id, parameters);
-    MEMOFAST_READ(policy, random_low, parameters);
-    MEMOFAST_READ(policy, random_high, parameters);
-    return policy;
+// False where a number is none of the policy's.
+bool read_policy(const py::handle& given, SpanPolicy& policy) {
+    bool good = MEMOFAST_READ(policy, kind, given);
+    good &= MEMOFAST_READ(policy, numerator, given);
+    good &= MEMOFAST_READ(policy, denominator, given);
+    good &= MEMOFAST_READ(policy, length, given);
+    good &= MEMOFAST_READ(policy, dice, given);
+    good &= MEMOFAST_READ(policy, original, given);
+    return good && SpanKind::span <= policy.kind && policy.kind <= SpanKind::mixed &&
+        is_ratio(policy.numerator, policy.denominator) && 1 <= policy.length && policy.length <= 1 << 15;
+}
+
+bool read_policy(const py::handle& given, TokenPolicy& policy) {
+    bool good = MEMOFAST_READ(policy, kind, given);
+    good &= MEMOFAST_READ(policy, numerator, given);
+    good &= MEMOFAST_READ(policy, denominator, given);
+    good &= MEMOFAST_READ(policy, emotion_numerator, given);
+    good &= MEMOFAST_READ(policy, emotion_denominator, given);
+    good &= MEMOFAST_READ(policy, at_least_one, given);
+    good &= MEMOFAST_READ(policy, mask_id, given);
+    good &= MEMOFAST_READ(policy, random_low, given);
+    good &= MEMOFAST_READ(policy, random_high, given);
+    return good && TokenKind::whole_word <= policy.kind && policy.kind <= TokenKind::whole_word_emotion &&
+        is_ratio(policy.numerator, policy.denominator) &&
+        is_ratio(policy.emotion_numerator, policy.emotion_denominator) && policy.mask_id >= 0 &&
+        0 <= policy.random_low && policy.random_low < policy.random_high;
 }
 
 // What both masks are given; `parameters` is a SpanParameters or a TokenParameters of memofast/ops.
@@ -193,74 +229,83 @@ struct MaskOperands {
           selected(tensor_of(selected)), parameters(parameters) {}
 
     // Whether the kernels can read them as they are.
-    bool fit() const {
+    bool fit(bool on_cuda) const {
         const int64_t samples = sample_keys.size[0];
+        if (!offsets.readable(on_cuda)) return false;
         for (const Tensor* other : {&sample_keys, &rng, &selected})
             if (*other && other->device != offsets.device) return false;
-        if (selected && !(selected.contiguous && selected.dimensions == 1 && selected.size[0] == samples)) return false;
+        if (selected && !selected.is_vector(Element::boolean, samples)) return false;
         return sample_keys.is_vector(Element::int64, samples) && offsets.is_vector(Element::int32, samples + 1) &&
             rng.is_vector(Element::int64, 2);
     }
 
     // Whether this is a number for each of so many rows.
     bool fits(const Tensor& values, int64_t rows) const {
-        return values.device == offsets.device && values.is_vector(Element::int32, rows);
+        return rows <= INT32_MAX && values.is_array(offsets, Element::int32, rows);
     }
 
-    MaskedBatch batch(int64_t rows) const {
-        MaskedBatch b{};
+    // False where a number fits nothing.
+    template <class Policy>
+    bool read(int64_t rows, MaskedBatch& b, Policy& policy) const {
         b.offsets = offsets.as<int32_t>(), b.sample_keys = sample_keys.as<int64_t>(), b.rng = rng.as<int64_t>();
         b.selected = selected.as<bool>(), b.samples = sample_keys.size[0], b.rows = rows;
-        MEMOFAST_READ(b, purpose, parameters);
-        MEMOFAST_READ(b, site, parameters);
-        return b;
+        const bool good = MEMOFAST_READ(b, purpose, parameters) && MEMOFAST_READ(b, site, parameters);
+        return read_policy(parameters, policy) && good;
     }
 };
 
-// False where the kernels cannot read the operands as they are.
-bool span_mask_arguments(const MaskOperands& operands, const py::object& source, SpanMaskArguments& a) {
+// A negative status where the kernels cannot work with the operands as they are.
+int span_mask_arguments(const MaskOperands& operands, bool on_cuda, const py::object& source, SpanMaskArguments& a) {
     const Tensor rows = tensor_of(source);
-    if (!operands.fit() || !operands.fits(rows, rows.size[0])) return false;
-    a.batch = operands.batch(rows.size[0]), a.policy = span_policy(operands.parameters), a.source = rows.as<int32_t>();
-    return true;
+    if (!operands.fit(on_cuda) || !operands.fits(rows, rows.size[0])) return kNotAsNeeded;
+    a.source = rows.as<int32_t>();
+    return operands.read(rows.size[0], a.batch, a.policy) ? kSuccess : kBadNumber;
 }
 
-// The same; `emotion` may be None.
-bool token_mask_arguments(const MaskOperands& operands, const py::object& token_ids, const py::object& word_ids,
-                          const py::object& emotion, const py::object& seen, const py::object& labels,
-                          TokenMaskArguments& a) {
+// The same; `emotion` may be None where the policy needs none.
+int token_mask_arguments(const MaskOperands& operands, bool on_cuda, const py::object& token_ids,
+                         const py::object& word_ids, const py::object& emotion, const py::object& seen,
+                         const py::object& labels, TokenMaskArguments& a) {
     const Tensor ids = tensor_of(token_ids), words = tensor_of(word_ids), classes = tensor_of(emotion),
                  read = tensor_of(seen), targets = tensor_of(labels);
     const int64_t rows = ids.size[0];
-    if (!operands.fit()) return false;
+    if (!operands.fit(on_cuda)) return kNotAsNeeded;
     for (const Tensor* values : {&ids, &words, &read, &targets})
-        if (!operands.fits(*values, rows)) return false;
-    if (classes && !operands.fits(classes, rows)) return false;
-    a.batch = operands.batch(rows), a.policy = token_policy(operands.parameters);
+        if (!operands.fits(*values, rows)) return kNotAsNeeded;
+    if (classes && !operands.fits(classes, rows)) return kNotAsNeeded;
     a.token_ids = ids.as<int32_t>(), a.word_ids = words.as<int32_t>(), a.emotion = classes.as<int32_t>();
     a.seen = read.as<int32_t>(), a.labels = targets.as<int32_t>();
-    return true;
+    if (!operands.read(rows, a.batch, a.policy)) return kBadNumber;
+    return classes || a.policy.kind < TokenKind::emotion_word ? kSuccess : kNotAsNeeded;
 }
 
-// Where targets are listed; `workspace` is of a GPU, with a number for each sample.
-TargetList target_list(const py::object& indices, const py::object& count, const py::object& overflow,
-                       const py::object& workspace) {
-    const Tensor entries = tensor_of(indices);
-    TargetList list{};
+// Where targets of values [rows] are listed, beside them; `workspace` is of a GPU, with a number for each sample.
+// False where they cannot be.
+bool read_target_list(const Tensor& beside, Object indices, Object count, Object overflow, const Tensor& workspace,
+                      TargetList& list) {
+    const Tensor entries = tensor_of(indices), targets = tensor_of(count), more = tensor_of(overflow);
     list.indices = entries.as<int32_t>(), list.capacity = entries.size[0];
-    list.count = tensor_of(count).as<int32_t>(), list.overflow = tensor_of(overflow).as<int32_t>();
-    list.sample_counts = tensor_of(workspace).as<int32_t>();
-    return list;
+    list.count = targets.as<int32_t>(), list.overflow = more.as<int32_t>();
+    list.sample_counts = workspace.as<int32_t>();
+    return entries.is_array(beside, Element::int32, entries.size[0]) && targets.is_array(beside, Element::int32, 1) &&
+        more.is_array(beside, Element::int32, 1);
+}
+
+bool read_target_list(const MaskOperands& operands, Object indices, Object count, Object overflow, Object workspace,
+                      TargetList& list) {
+    const Tensor counts = tensor_of(workspace);
+    return counts.is_array(operands.offsets, Element::int32, operands.sample_keys.size[0]) &&
+        read_target_list(operands.offsets, indices, count, overflow, counts, list);
 }
 
 // The masks of the CPU return the number of targets, or a negative status, and list_targets lists them;
 // those of the GPU do both.
 void bind_masks(py::module_& m) {
-    using Object = const py::object&;
     m.def("span_mask", [](Object offsets, Object sample_keys, Object rng, Object selected, Object source,
                           Object parameters) -> int64_t {
         SpanMaskArguments a{};
-        if (!span_mask_arguments({offsets, sample_keys, rng, selected, parameters}, source, a)) return kNotAsNeeded;
+        const MaskOperands operands(offsets, sample_keys, rng, selected, parameters);
+        if (const int status = span_mask_arguments(operands, false, source, a)) return status;
         py::gil_scoped_release release;
         return MEMOFAST_DISPATCH(span_mask, a);
     });
@@ -269,8 +314,9 @@ void bind_masks(py::module_& m) {
                                   [[maybe_unused]] Address stream) -> int {
         const MaskOperands operands(offsets, sample_keys, rng, selected, parameters);
         SpanMaskArguments a{};
-        if (!span_mask_arguments(operands, source, a)) return kNotAsNeeded;
-        [[maybe_unused]] const TargetList list = target_list(indices, count, overflow, workspace);
+        if (const int status = span_mask_arguments(operands, true, source, a)) return status;
+        TargetList list{};
+        if (!read_target_list(operands, indices, count, overflow, workspace, list)) return kNotAsNeeded;
         py::gil_scoped_release release;
         return MEMOFAST_CUDA_CALL(operands.offsets, span_mask, a, list, at<void>(stream));
     });
@@ -278,7 +324,8 @@ void bind_masks(py::module_& m) {
                            Object emotion, Object selected, Object seen, Object labels, Object parameters) -> int64_t {
         TokenMaskArguments a{};
         const MaskOperands operands(offsets, sample_keys, rng, selected, parameters);
-        if (!token_mask_arguments(operands, token_ids, word_ids, emotion, seen, labels, a)) return kNotAsNeeded;
+        if (const int status = token_mask_arguments(operands, false, token_ids, word_ids, emotion, seen, labels, a))
+            return status;
         py::gil_scoped_release release;
         return MEMOFAST_DISPATCH(token_mask, a);
     });
@@ -288,15 +335,20 @@ void bind_masks(py::module_& m) {
              Object overflow, Object workspace, [[maybe_unused]] Address stream) -> int {
         TokenMaskArguments a{};
         const MaskOperands operands(offsets, sample_keys, rng, selected, parameters);
-        if (!token_mask_arguments(operands, token_ids, word_ids, emotion, seen, labels, a)) return kNotAsNeeded;
-        [[maybe_unused]] const TargetList list = target_list(indices, count, overflow, workspace);
+        if (const int status = token_mask_arguments(operands, true, token_ids, word_ids, emotion, seen, labels, a))
+            return status;
+        TargetList list{};
+        if (!read_target_list(operands, indices, count, overflow, workspace, list)) return kNotAsNeeded;
         py::gil_scoped_release release;
         return MEMOFAST_CUDA_CALL(operands.offsets, token_mask, a, list, at<void>(stream));
     });
     m.def("list_targets", [](Object values, bool negative, Object indices, Object count, Object overflow) -> int {
         const Tensor written = tensor_of(values);
         const MaskedValues masked{written.as<int32_t>(), written.size[0], negative};
-        const TargetList list = target_list(indices, count, overflow, py::none());
+        TargetList list{};
+        if (!written.readable(false) || !written.is_vector(Element::int32, written.size[0]) ||
+            !read_target_list(written, indices, count, overflow, {}, list))
+            return kNotAsNeeded;
         py::gil_scoped_release release;
         return MEMOFAST_DISPATCH(list_targets, masked, list);
     });
@@ -311,13 +363,19 @@ void bind_masks(py::module_& m) {
         for (int lane = 0; lane < 8; ++lane) lanes.append(host::lane16(words, lane));
         return py::make_tuple(words.word[0], words.word[1], words.word[2], words.word[3], lanes);
     });
-    m.def("sample_words", [](Object rng, uint32_t purpose, uint32_t site, Object sample_keys, Object out) {
-        const Tensor keys = tensor_of(sample_keys), words = tensor_of(out);
-        const auto key = host::stream_key(tensor_of(rng).as<int64_t>(), purpose, site);
+    m.def("sample_words", [](Object rng, Object purpose, Object site, Object sample_keys, Object out) -> int {
+        const Tensor keys = tensor_of(sample_keys), words = tensor_of(out), seed = tensor_of(rng);
+        const Number<uint32_t> use(purpose), place(site);
+        if (!keys.readable(false) || !keys.is_vector(Element::int64, keys.size[0]) ||
+            !seed.is_array(keys, Element::int64, 2) || !words.is_array(keys, Element::int64, keys.size[0], 4))
+            return kNotAsNeeded;
+        if (!use.good || !place.good) return kBadNumber;
+        const auto key = host::stream_key(seed.as<int64_t>(), use.value, place.value);
         for (int64_t sample = 0; sample < keys.size[0]; ++sample) {
             const auto drawn = host::draw(key, keys.as<int64_t>()[sample], 0, 0);
             for (int word = 0; word < 4; ++word) words.as<int64_t>()[4 * sample + word] = drawn.word[word];
         }
+        return kSuccess;
     });
     m.def("below", [](uint32_t word, uint32_t n) { return host::below(word, n); });
 }
@@ -331,19 +389,22 @@ struct AttentionOperands {
           offsets(tensor_of(tensors[3])), lengths(tensor_of(tensors[4])), rng(tensor_of(tensors[5])),
           sample_keys(tensor_of(tensors[6])) {}
 
+    static constexpr int64_t kMostRowWidth = 1 << 24;  // of all heads together
+
     const Tensor& keys() const { return kv ? kv : qkv; }
     int64_t heads() const { return keys().size[2]; }
     int64_t width() const { return keys().size[3]; }
 
     // Whether the kernels can read them as they are.
-    bool fit(bool dropout, bool allow_float16) const {
+    bool fit(bool dropout, bool on_cuda) const {
         const int64_t samples = offsets.size[0] - 1;
+        if (!qkv.readable(on_cuda)) return false;
         for (const Tensor* other : {&kv, &query_offsets, &offsets, &lengths, &rng, &sample_keys})
             if (*other && other->device != qkv.device) return false;
-        if (!qkv.contiguous || qkv.element > Element::float16 || (qkv.element == Element::float16 && !allow_float16))
-            return false;
+        if (!qkv.contiguous || !is_computed(qkv.element, on_cuda)) return false;
         if (keys().dimensions != 4 || keys().size[1] != (kv ? 2 : 3) || !heads() || !width() || width() % 8)
             return false;
+        if (heads() > kMostRowWidth / width() || keys().size[0] > INT32_MAX || qkv.size[0] > INT32_MAX) return false;
         if (kv &&
             !(kv.contiguous && kv.element == qkv.element && qkv.dimensions == 3 && qkv.size[1] == heads() &&
               qkv.size[2] == width()))
@@ -355,6 +416,12 @@ struct AttentionOperands {
         return !dropout ||
             (heads() < 1 << 16 && rng.is_vector(Element::int64, 2) && sample_keys.is_vector(Element::int64, samples));
     }
+
+    // Whether something is what attention gives for each query and head, and whether it is each one's `lse`.
+    bool is_output(const Tensor& out) const {
+        return out.is_array(qkv, qkv.element, qkv.size[0], heads(), width());
+    }
+    bool is_lse(const Tensor& lse) const { return lse.is_array(qkv, Element::float32, qkv.size[0], heads()); }
 
     AttentionArguments arguments() const {
         AttentionArguments a{};
@@ -376,32 +443,48 @@ struct AttentionOperands {
     }
 };
 
+// False where a kernel cannot work with one of them.
+bool set_numbers(AttentionArguments& a, Object site, uint32_t threshold, float keep_scale, float scale,
+                 Object longest) {
+    const Site place(site);
+    const Number<int64_t> most(longest);
+    a.site = place.value, a.threshold = threshold, a.keep_scale = keep_scale, a.scale = scale, a.longest = most.value;
+    return place.good && most.good && most.value >= 0 && std::isfinite(keep_scale) && std::isfinite(scale);
+}
+
 void bind_attention(py::module_& m) {
-    m.def("attention_fits", [](const py::tuple& tensors, bool dropout, bool allow_float16) {
-        return AttentionOperands(tensors).fit(dropout, allow_float16);
+    m.def("attention_fits", [](const py::tuple& tensors, bool dropout, bool on_cuda) {
+        return AttentionOperands(tensors).fit(dropout, on_cuda);
     });
     m.def("attention",
-          [](const py::tuple& tensors, const py::object& out, const py::object& lse, uint32_t site, uint32_t threshold,
-             float keep_scale, float scale, int64_t longest, bool on_cuda, Address stream) -> int {
+          [](const py::tuple& tensors, Object out, Object lse, Object site, uint32_t threshold, float keep_scale,
+             float scale, Object longest, bool on_cuda, Address stream) -> int {
         const AttentionOperands operands(tensors);
-        if (!operands.fit(threshold > 0, on_cuda)) return kNotAsNeeded;
+        const Tensor result = tensor_of(out), sums = tensor_of(lse);
+        if (!operands.fit(threshold > 0, on_cuda) || !operands.is_output(result) || !operands.is_lse(sums))
+            return kNotAsNeeded;
         AttentionArguments a = operands.arguments();
-        a.out = tensor_of(out).data, a.lse = tensor_of(lse).as<float>();
-        a.site = site, a.threshold = threshold, a.keep_scale = keep_scale, a.scale = scale, a.longest = longest;
+        if (!set_numbers(a, site, threshold, keep_scale, scale, longest)) return kBadNumber;
+        a.out = result.data, a.lse = sums.as<float>();
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(operands.qkv, attention_forward, a, at<void>(stream))
                        : MEMOFAST_DISPATCH(attention_forward, a);
     });
     m.def("attention_backward",
-          [](const py::tuple& tensors, const py::object& grad, const py::object& out, const py::object& lse,
-             const py::object& grad_qkv, const py::object& grad_kv, uint32_t site, uint32_t threshold, float keep_scale,
-             float scale, int64_t longest, bool on_cuda, Address stream) -> int {
+          [](const py::tuple& tensors, Object grad, Object out, Object lse, Object grad_qkv, Object grad_kv,
+             Object site, uint32_t threshold, float keep_scale, float scale, Object longest, bool on_cuda,
+             Address stream) -> int {
         const AttentionOperands operands(tensors);
-        if (!operands.fit(threshold > 0, on_cuda)) return kNotAsNeeded;
+        const Tensor given = tensor_of(grad), saved = tensor_of(out), sums = tensor_of(lse),
+                     of_qkv = tensor_of(grad_qkv), of_kv = tensor_of(grad_kv);
+        if (!operands.fit(threshold > 0, on_cuda) || !operands.is_output(given) || !operands.is_output(saved) ||
+            !operands.is_lse(sums) || !of_qkv.is_like(operands.qkv) ||
+            (operands.kv && !of_kv.is_like(operands.kv)))
+            return kNotAsNeeded;
         AttentionArguments a = operands.arguments();
-        a.grad = tensor_of(grad).data, a.saved = tensor_of(out).data, a.lse = tensor_of(lse).as<float>();
-        a.grad_q = tensor_of(grad_qkv).data, a.grad_kv = operands.keys_in(a.grad_q, tensor_of(grad_kv).data);
-        a.site = site, a.threshold = threshold, a.keep_scale = keep_scale, a.scale = scale, a.longest = longest;
+        if (!set_numbers(a, site, threshold, keep_scale, scale, longest)) return kBadNumber;
+        a.grad = given.data, a.saved = saved.data, a.lse = sums.as<float>();
+        a.grad_q = of_qkv.data, a.grad_kv = operands.keys_in(a.grad_q, of_kv.data);
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(operands.qkv, attention_backward, a, at<void>(stream))
                        : MEMOFAST_DISPATCH(attention_backward, a);
@@ -483,42 +566,56 @@ EmbedOperands embed_operands(const py::tuple& tensors) {
     return operands;
 }
 
+// Packed rows, read or written, and the statistics of each of them.
+bool embed_rows_fit(const EmbedOperands& operands, const Tensor& rows, const Tensor& statistics, bool on_cuda) {
+    const Tensor& types = operands.tensor[EmbedOperands::kTypes];
+    return is_rows(rows, on_cuda) && rows.is_array(types, rows.element, rows.size[0], types.size[1]) &&
+        rows.size[0] <= INT32_MAX && statistics.is_array(types, Element::float32, rows.size[0], 4);
+}
+
 void bind_embed(py::module_& m) {
-    m.def("embed_fits", [](const py::tuple& tensors, int type, bool dropout) {
-        return embed_operands(tensors).fit(Element(type), dropout);
+    m.def("embed_fits", [](const py::tuple& tensors, int type, bool dropout, bool on_cuda) {
+        return embed_operands(tensors).fit(Element(type), dropout, on_cuda);
     });
     m.def("embed_workspace", [](const py::tuple& tensors) {
         return EmbedWorkspace(embed_operands(tensors).arguments()).floats;
     });
-    m.def("embed", [](const py::tuple& tensors, const py::object& out, const py::object& statistics, uint32_t site,
-                      uint32_t threshold, float keep_scale, float eps, bool on_cuda, Address stream) -> int {
+    m.def("embed", [](const py::tuple& tensors, Object out, Object statistics, Object site, uint32_t threshold,
+                      float keep_scale, float eps, bool on_cuda, Address stream) -> int {
         const EmbedOperands operands = embed_operands(tensors);
-        const Tensor result = tensor_of(out);
-        if (!operands.fit(result.element, threshold > 0)) return kNotAsNeeded;
+        const Tensor result = tensor_of(out), known = tensor_of(statistics);
+        if (!operands.fit(result.element, threshold > 0, on_cuda) || !embed_rows_fit(operands, result, known, on_cuda))
+            return kNotAsNeeded;
+        const Site place(site);
+        if (!place.good || !std::isfinite(keep_scale) || !(eps >= 0) || !std::isfinite(eps)) return kBadNumber;
         EmbedArguments a = operands.arguments();
-        a.out = result.data, a.statistics = tensor_of(statistics).as<float>();
+        a.out = result.data, a.statistics = known.as<float>();
         a.rows = result.size[0], a.type = Type(result.element);
-        a.site = site, a.threshold = threshold, a.keep_scale = keep_scale, a.eps = eps;
+        a.site = place.value, a.threshold = threshold, a.keep_scale = keep_scale, a.eps = eps;
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(operands.tensor[0], embed_forward, a, at<void>(stream))
                        : MEMOFAST_DISPATCH(embed_forward, a);
     });
     m.def("embed_backward",
-          [](const py::tuple& tensors, const py::object& grad, const py::object& statistics, const py::tuple& gradients,
-             const py::object& workspace, uint32_t site, uint32_t threshold, float keep_scale, bool on_cuda,
-             Address stream) -> int {
+          [](const py::tuple& tensors, Object grad, Object statistics, const py::tuple& gradients, Object workspace,
+             Object site, uint32_t threshold, float keep_scale, bool on_cuda, Address stream) -> int {
         const EmbedOperands operands = embed_operands(tensors);
-        const Tensor given = tensor_of(grad);
-        if (!operands.fit(given.element, threshold > 0)) return kNotAsNeeded;
+        const Tensor given = tensor_of(grad), known = tensor_of(statistics), space = tensor_of(workspace);
+        const EmbedGradients results{tensor_of(gradients[0]),
+                                     {tensor_of(gradients[1]), tensor_of(gradients[2]), tensor_of(gradients[3])},
+                                     tensor_of(gradients[4]), tensor_of(gradients[5]),
+                                     {tensor_of(gradients[6]), tensor_of(gradients[7]), tensor_of(gradients[8])}};
+        if (!operands.fit(given.element, threshold > 0, on_cuda) || !embed_rows_fit(operands, given, known, on_cuda) ||
+            !results.fit(operands, on_cuda))
+            return kNotAsNeeded;
+        const Site place(site);
+        if (!place.good || !std::isfinite(keep_scale)) return kBadNumber;
         EmbedArguments a = operands.arguments();
-        a.grad = given.data, a.statistics = tensor_of(statistics).as<float>();
-        a.workspace = tensor_of(workspace).as<float>();
+        a.grad = given.data, a.statistics = known.as<float>(), a.workspace = space.as<float>();
         a.rows = given.size[0], a.type = Type(given.element);
-        a.site = site, a.threshold = threshold, a.keep_scale = keep_scale;
-        EmbedGradients{tensor_of(gradients[0]),
-                       {tensor_of(gradients[1]), tensor_of(gradients[2]), tensor_of(gradients[3])},
-                       tensor_of(gradients[4]), tensor_of(gradients[5]),
-                       {tensor_of(gradients[6]), tensor_of(gradients[7]), tensor_of(gradients[8])}}.add_to(a);
+        a.site = place.value, a.threshold = threshold, a.keep_scale = keep_scale;
+        if (on_cuda && !space.is_array(known, Element::float32, EmbedWorkspace(a).floats)) return kNotAsNeeded;
+        results.add_to(a);
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(operands.tensor[0], embed_backward, a, at<void>(stream))
                        : MEMOFAST_DISPATCH(embed_backward, a);
@@ -534,13 +631,11 @@ struct DropoutAddNormOperands {
           beta(tensor_of(tensors[3])), bias(tensor_of(tensors[4])), rng(tensor_of(tensors[5])),
           sample_keys(tensor_of(tensors[6])), offsets(tensor_of(tensors[7])) {}
 
-    bool fit(bool dropout, bool allow_float16) const {
+    bool fit(bool dropout, bool on_cuda) const {
         const int64_t width = x.size[1], samples = offsets.size[0] - 1;
         for (const Tensor* other : {&residual, &gamma, &beta, &bias, &rng, &sample_keys, &offsets})
             if (*other && other->device != x.device) return false;
-        if (!is_rows(x, allow_float16) || width == 0 || !residual.is_table(x.element, width) ||
-            residual.size[0] != x.size[0])
-            return false;
+        if (!is_rows(x, on_cuda) || width == 0 || !residual.is_like(x)) return false;
         if (!gamma.is_vector(Element::float32, width) || (beta && !beta.is_vector(Element::float32, width)))
             return false;
         if (bias && !is_bias(bias, x)) return false;
@@ -548,6 +643,8 @@ struct DropoutAddNormOperands {
         return !dropout ||
             (offsets && rng.is_vector(Element::int64, 2) && sample_keys.is_vector(Element::int64, samples));
     }
+
+    bool are_statistics(const Tensor& known) const { return known.is_array(x, Element::float32, x.size[0], 2); }
 
     DropoutAddNormArguments arguments() const {
         DropoutAddNormArguments a{};
@@ -561,34 +658,48 @@ struct DropoutAddNormOperands {
 };
 
 void bind_dropout_add_norm(py::module_& m) {
-    m.def("dropout_add_norm_fits", [](const py::tuple& tensors, bool dropout, bool allow_float16) {
+    m.def("dropout_add_norm_fits", [](const py::tuple& tensors, bool dropout, bool on_cuda) {
         const DropoutAddNormOperands operands(tensors);
-        return operands.beta && operands.fit(dropout, allow_float16);
+        return operands.beta && operands.fit(dropout, on_cuda);
     });
     m.def("dropout_add_norm",
-          [](const py::tuple& tensors, const py::object& out, const py::object& statistics, uint32_t site,
-             uint32_t threshold, float scale, float eps, bool on_cuda, Address stream) -> int {
+          [](const py::tuple& tensors, Object out, Object statistics, Object site, uint32_t threshold, float scale,
+             float eps, bool on_cuda, Address stream) -> int {
         const DropoutAddNormOperands operands(tensors);
-        if (!operands.beta || !operands.fit(threshold > 0, on_cuda)) return kNotAsNeeded;
+        const Tensor result = tensor_of(out), known = tensor_of(statistics);
+        if (!operands.beta || !operands.fit(threshold > 0, on_cuda) || !result.is_like(operands.x) ||
+            !operands.are_statistics(known))
+            return kNotAsNeeded;
+        const Site place(site);
+        if (!place.good || !std::isfinite(scale) || !(eps >= 0) || !std::isfinite(eps)) return kBadNumber;
         DropoutAddNormArguments a = operands.arguments();
-        a.out = tensor_of(out).data, a.statistics = tensor_of(statistics).as<float>();
-        a.site = site, a.threshold = threshold, a.scale = scale, a.eps = eps;
+        a.out = result.data, a.statistics = known.as<float>();
+        a.site = place.value, a.threshold = threshold, a.scale = scale, a.eps = eps;
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(operands.x, dropout_add_norm, a, at<void>(stream))
                        : MEMOFAST_DISPATCH(dropout_add_norm, a);
     });
     m.def("dropout_add_norm_backward",
-          [](const py::tuple& tensors, const py::object& grad, const py::object& statistics, const py::object& grad_x,
-             const py::object& grad_residual, const py::object& partials, const py::object& sums, uint32_t site,
-             uint32_t threshold, float scale, bool on_cuda, Address stream) -> int {
+          [](const py::tuple& tensors, Object grad, Object statistics, Object grad_x, Object grad_residual,
+             Object partials, Object sums, Object site, uint32_t threshold, float scale, bool on_cuda,
+             Address stream) -> int {
         const DropoutAddNormOperands operands(tensors);
-        const Tensor given = tensor_of(grad);
-        if (!operands.fit(threshold > 0, on_cuda) || !same_rows(given, operands.x)) return kNotAsNeeded;
+        const Tensor given = tensor_of(grad), known = tensor_of(statistics), of_x = tensor_of(grad_x),
+                     of_residual = tensor_of(grad_residual), parts = tensor_of(partials), total = tensor_of(sums);
+        const Tensor& x = operands.x;
+        const int kinds = operands.bias ? 3 : 2;
+        if (!operands.fit(threshold > 0, on_cuda) || !given.is_like(x) || !operands.are_statistics(known) ||
+            (of_x && !of_x.is_like(x)) || !of_residual.is_like(x) ||
+            !parts.is_array(x, Element::float32, chunks_of(x), kinds, x.size[1]) ||
+            !total.is_array(x, Element::float32, kinds, x.size[1]))
+            return kNotAsNeeded;
+        const Site place(site);
+        if (!place.good || !std::isfinite(scale)) return kBadNumber;
         DropoutAddNormArguments a = operands.arguments();
-        a.grad = given.data, a.statistics = tensor_of(statistics).as<float>();
-        a.grad_x = tensor_of(grad_x).data, a.grad_residual = tensor_of(grad_residual).data;
-        a.partials = tensor_of(partials).as<float>(), a.sums = tensor_of(sums).as<float>();
-        a.site = site, a.threshold = threshold, a.scale = scale;
+        a.grad = given.data, a.statistics = known.as<float>();
+        a.grad_x = of_x.data, a.grad_residual = of_residual.data;
+        a.partials = parts.as<float>(), a.sums = total.as<float>();
+        a.site = place.value, a.threshold = threshold, a.scale = scale;
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(operands.x, dropout_add_norm_backward, a, at<void>(stream))
                        : MEMOFAST_DISPATCH(dropout_add_norm_backward, a);
@@ -596,8 +707,8 @@ void bind_dropout_add_norm(py::module_& m) {
 }
 
 void bind_bias_gelu(py::module_& m) {
-    const auto fit = [](const Tensor& x, const Tensor& bias, bool allow_float16) {
-        return is_rows(x, allow_float16) && is_bias(bias, x) && bias.device == x.device;
+    const auto fit = [](const Tensor& x, const Tensor& bias, bool on_cuda) {
+        return is_rows(x, on_cuda) && is_bias(bias, x) && bias.device == x.device;
     };
     const auto arguments = [](const Tensor& x, const Tensor& bias) {
         BiasGeluArguments a{};
@@ -605,26 +716,29 @@ void bind_bias_gelu(py::module_& m) {
         a.type = Type(x.element), a.bias_type = Type(bias.element);
         return a;
     };
-    m.def("bias_gelu_fits", [=](const py::object& x, const py::object& bias, bool allow_float16) {
-        return fit(tensor_of(x), tensor_of(bias), allow_float16);
+    m.def("bias_gelu_fits", [=](Object x, Object bias, bool on_cuda) {
+        return fit(tensor_of(x), tensor_of(bias), on_cuda);
     });
-    m.def("bias_gelu",
-          [=](const py::object& x, const py::object& bias, const py::object& out, bool on_cuda, Address stream) -> int {
-        const Tensor rows = tensor_of(x), added = tensor_of(bias);
-        if (!fit(rows, added, on_cuda)) return kNotAsNeeded;
+    m.def("bias_gelu", [=](Object x, Object bias, Object out, bool on_cuda, Address stream) -> int {
+        const Tensor rows = tensor_of(x), added = tensor_of(bias), result = tensor_of(out);
+        if (!fit(rows, added, on_cuda) || !result.is_like(rows)) return kNotAsNeeded;
         BiasGeluArguments a = arguments(rows, added);
-        a.out = tensor_of(out).data;
+        a.out = result.data;
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(rows, bias_gelu, a, at<void>(stream)) : MEMOFAST_DISPATCH(bias_gelu, a);
     });
     m.def("bias_gelu_backward",
-          [=](const py::object& x, const py::object& bias, const py::object& grad, const py::object& grad_x,
-              const py::object& partials, const py::object& grad_bias, bool on_cuda, Address stream) -> int {
-        const Tensor rows = tensor_of(x), added = tensor_of(bias), given = tensor_of(grad);
-        if (!fit(rows, added, on_cuda) || !same_rows(given, rows)) return kNotAsNeeded;
+          [=](Object x, Object bias, Object grad, Object grad_x, Object partials, Object grad_bias, bool on_cuda,
+              Address stream) -> int {
+        const Tensor rows = tensor_of(x), added = tensor_of(bias), given = tensor_of(grad), of_x = tensor_of(grad_x),
+                     parts = tensor_of(partials), of_bias = tensor_of(grad_bias);
+        if (!fit(rows, added, on_cuda) || !given.is_like(rows) || !of_x.is_like(rows) ||
+            !parts.is_array(rows, Element::float32, chunks_of(rows), rows.size[1]) ||
+            !of_bias.is_array(rows, Element::float32, rows.size[1]))
+            return kNotAsNeeded;
         BiasGeluArguments a = arguments(rows, added);
-        a.grad = given.data, a.grad_x = tensor_of(grad_x).data;
-        a.partials = tensor_of(partials).as<float>(), a.grad_bias = tensor_of(grad_bias).as<float>();
+        a.grad = given.data, a.grad_x = of_x.data;
+        a.partials = parts.as<float>(), a.grad_bias = of_bias.as<float>();
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(rows, bias_gelu_backward, a, at<void>(stream))
                        : MEMOFAST_DISPATCH(bias_gelu_backward, a);

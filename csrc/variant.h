@@ -24,6 +24,7 @@ enum Status : int {
     kOutOfMemory = -6,
     kNotAsNeeded = -7,    // a tensor's type, shape, strides or device
     kTooLittleShared = -8,  // the shape needs more shared memory than a block of this GPU can have
+    kBadNumber = -9,      // a number of a policy or an option that no kernel can work with
 };
 
 enum class Isa { portable, avx2, avx512 };
@@ -38,7 +39,7 @@ enum class Type : int { float32 = 0, bfloat16 = 1, float16 = 2 };
 
 // MEMOFAST_DECLARE(int f(const Arguments&)) declares f in the namespace of every CPU variant;
 // MEMOFAST_DISPATCH(f, arguments) calls the one for this machine.
-#if defined(__x86_64__) || defined(_M_X64)
+#if (defined(__x86_64__) || defined(_M_X64)) && !defined(MEMOFAST_ONLY_PORTABLE)
 #define MEMOFAST_DECLARE(...)                                  \
     namespace portable { __VA_ARGS__; }                        \
     namespace avx2 { __VA_ARGS__; }                            \

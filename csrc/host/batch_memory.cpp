@@ -1,5 +1,6 @@
 #include "batch_memory.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <mutex>
 #include <vector>
@@ -38,6 +39,7 @@ BatchMemory take_idle(size_t size) {
 }  // namespace
 
 BatchMemory take_batch_memory(size_t size) {
+    if (size > PTRDIFF_MAX / 2) return {};
     size = (size + kAlignment - 1) / kAlignment * kAlignment;
     if (BatchMemory found = take_idle(size); found.data) return found;
     size += (size / 8) / kAlignment * kAlignment;  // room for the somewhat larger batch that will come

@@ -3,7 +3,7 @@
 namespace memofast {
 namespace {
 
-constexpr int kTypes = 8, kOffsets = 9, kFeatures[] = {10, 20}, kRng = 30, kSampleKeys = 31;
+constexpr int kTypes = EmbedOperands::kTypes, kOffsets = 9, kFeatures[] = {10, 20}, kRng = 30, kSampleKeys = 31;
 
 // One modality's fields, whatever their place; text has no mask and no inner norm, features have nothing added.
 struct Fields {
@@ -37,8 +37,9 @@ bool modality_fits(const Fields& own, int modality, Element type, int64_t width,
 
 }  // namespace
 
-bool EmbedOperands::fit(Element type, bool dropout) const {
+bool EmbedOperands::fit(Element type, bool dropout, bool on_cuda) const {
     const Tensor &types = tensor[kTypes], &offsets = tensor[kOffsets];
+    if (!types.readable(on_cuda)) return false;
     for (const Tensor& one : tensor)
         if (one && one.device != types.device) return false;
     if (type > Element::float16 || !types.is_table(Element::float32, types.size[1]) || types.size[0] != 3) return false;
@@ -82,6 +83,26 @@ EmbedArguments EmbedOperands::arguments() const {
         m.positions = own.position.size[0];
     }
     return a;
+}
+
+bool EmbedGradients::fit(const EmbedOperands& operands, bool on_cuda) const {
+    const Tensor& types = operands.tensor[kTypes];
+    const int64_t width = types.size[1];
+    int64_t rows_of_sums = 3 + 12;  // types and vectors
+    for (int modality = 0; modality < 3; ++modality) {
+        const Fields own = fields_of(operands.tensor, modality);
+        if (own.position_ids && !on_cuda &&
+            !position_order[modality].is_array(types, Element::int64, rows_of(own, modality)))
+            return false;
+        if (!own.content) continue;
+        if (!content[modality].is_like(own.content)) return false;
+        rows_of_sums += own.position.size[0];
+    }
+    const Tensor& token_ids = operands.tensor[0];
+    const Tensor& given = operands.tensor[7];
+    return order.is_array(types, Element::int64, token_ids.size[0]) &&
+        sums.is_array(types, Element::float32, rows_of_sums, width) &&
+        (!given || added.is_array(types, Element::float32, token_ids.size[0], width));
 }
 
 void EmbedGradients::add_to(EmbedArguments& a) const {

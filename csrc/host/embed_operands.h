@@ -8,11 +8,11 @@
 namespace memofast {
 
 struct EmbedOperands {
-    static constexpr int kCount = 32;
+    static constexpr int kCount = 32, kTypes = 8;
     Tensor tensor[kCount];
 
     // Whether the kernels can read them as they are: contiguous, on one device, of fitting shapes, tables in fp32.
-    bool fit(Element type, bool dropout) const;
+    bool fit(Element type, bool dropout, bool on_cuda) const;
 
     // Their addresses and sizes, where they fit; the rest of the arguments is zero.
     EmbedArguments arguments() const;
@@ -23,6 +23,9 @@ struct EmbedOperands {
 // outer gamma and beta, speech's. Rows added to text get theirs row by row.
 struct EmbedGradients {
     Tensor order, content[3], sums, added, position_order[3];
+
+    // Whether they are the gradients of these operands.
+    bool fit(const EmbedOperands& operands, bool on_cuda) const;
 
     void add_to(EmbedArguments& arguments) const;
 };

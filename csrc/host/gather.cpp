@@ -126,8 +126,9 @@ bool find_column(const uint8_t* record, const Header& header, const GatherColumn
         if (found->name != wanted.name) continue;
         if (found->type > uint16_t(RecordType::uint8)) return false;
         const RecordType type = RecordType(found->type);
-        const int64_t values = wanted.width == 0 ? wanted.padded : rows * wanted.width;
-        return found->width == wanted.width && int64_t(found->bytes) == values * size_of(type) &&
+        if (found->width != wanted.width) return false;
+        const __int128 values = wanted.width == 0 ? wanted.padded : __int128{rows} * wanted.width;
+        return values * size_of(type) == found->bytes &&
                uint64_t(found->offset) + found->bytes <= header.size &&
                (type == wanted.type || (is_float(type) && is_float(wanted.type)));
     }

@@ -9,7 +9,7 @@ namespace memofast {
 namespace {
 
 bool supported(Isa isa) {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(MEMOFAST_ONLY_PORTABLE)
     if (isa == Isa::avx512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");

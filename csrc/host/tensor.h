@@ -8,7 +8,12 @@
 
 namespace memofast {
 
-enum class Element { float32, bfloat16, float16, int32, int64, other };  // the first three are Type's
+enum class Element { float32, bfloat16, float16, int32, int64, boolean, other };  // the first three are Type's
+
+// DLPack's kind of device of a GPU; CUDA kernels that a test compiles for the host read the host's.
+#ifndef MEMOFAST_CUDA_DEVICE
+#define MEMOFAST_CUDA_DEVICE 2
+#endif
 
 struct Tensor {
     static constexpr int kMostDimensions = 4;
@@ -17,10 +22,12 @@ struct Tensor {
     int64_t device = 0;   // its kind << 32 | its number
     int dimensions = -1;  // -1: no tensor
     int64_t size[kMostDimensions] = {};
-    bool contiguous = false;
+    bool contiguous = false;  // and each element at a multiple of its size
 
     explicit operator bool() const { return dimensions >= 0; }
     int device_number() const { return int(uint32_t(device)); }
+    // Whether it lies where a kernel of the CPU, or of a GPU, can read it.
+    bool readable(bool on_cuda) const { return device >> 32 == (on_cuda ? MEMOFAST_CUDA_DEVICE : 1); }
     template <class T>
     T* as() const {
         return static_cast<T*>(data);
@@ -28,6 +35,19 @@ struct Tensor {
     bool is(Element type) const { return contiguous && element == type; }
     bool is_vector(Element type, int64_t length) const { return is(type) && dimensions == 1 && size[0] == length; }
     bool is_table(Element type, int64_t width) const { return is(type) && dimensions == 2 && size[1] == width; }
+    // Whether it has just these sizes, and lies on the device of another.
+    template <class... Sizes>
+    bool is_array(const Tensor& beside, Element type, Sizes... sizes) const {
+        const int64_t wanted[] = {int64_t(sizes)...};
+        bool fits = device == beside.device && is(type) && dimensions == int(sizeof...(sizes));
+        for (int i = 0; i < int(sizeof...(sizes)); ++i) fits = fits && size[i] == wanted[i];
+        return fits;
+    }
+    bool is_like(const Tensor& other) const {
+        bool fits = device == other.device && is(other.element) && dimensions == other.dimensions;
+        for (int i = 0; i < kMostDimensions; ++i) fits = fits && size[i] == other.size[i];
+        return fits;
+    }
 };
 
 // DLPack's DLTensor.

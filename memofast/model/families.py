@@ -22,7 +22,7 @@ def family_of(folder: Path) -> Family:
     Raises: `MemofastError` where the folder holds no model, or one of another kind.
     """
     kind = model_type(folder := model_folder(folder))
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         known = " or ".join(map(repr, FAMILIES))
         remedy = "start from it with from_bert" if kind == "bert" else "give a memofast checkpoint"
         raise MemofastError(f"{folder}: holds a {kind!r} model, not {known}; {remedy}")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict
 
 from memofast.errors import MemofastError
 from memofast.files import NestedTooDeeply, read_json, refuse_bomb, refuse_pointer
+from memofast.sections import checked
 
+T = TypeVar("T")
 _OF_TORCH = {".bin", ".pt", ".pth"}
 _POINTERS_UP_TO = 1024  # bytes of a Git LFS pointer
 
@@ -86,6 +90,54 @@ def model_type(folder: Path) -> str | None:
     return found.get("model_type") if isinstance(found, dict) else None
 
 
+FloatingType = Literal["float64", "float32", "bfloat16", "float16"]
+
+
+class ConfigFile(BaseModel):
+    """Entries of a `config.json` that are read; a folder may hold others. A wrong kind, as "768" for 768, is a
+    mistake."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    dtype: FloatingType | None = None
+    torch_dtype: FloatingType | None = None  # what older folders call it
+
+
+def read_checked(folder: Path, kinds: Mapping[str, type[ConfigFile]]) -> dict[str, Any]:
+    """The `config.json` of a folder, `{}` where there is none; a `model_type` that is not among `kinds` is unchecked.
+
+    Raises: `MemofastError` where it is no JSON, or an entry is of a wrong kind or out of bounds, and as
+        `refuse_untrusted`.
+    """
+    refuse_untrusted(folder)
+    path = folder / "config.json"
+    try:
+        found = read_json(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError):
+        raise MemofastError(f"{path}: not valid JSON; restore it or give another checkpoint") from None
+    if not isinstance(found, dict):
+        raise MemofastError(f"{path}: no mapping of entries; restore it or give another checkpoint")
+    if isinstance(kind := found.get("model_type"), str) and kind in kinds:
+        try:
+            checked(found, str(path), kinds[kind])
+        except MemofastError as error:
+            raise MemofastError(f"{error}; restore it or give another checkpoint") from None
+    return found
+
+
+def in_one_line(folder: Path | str, load: Callable[[], T]) -> T:
+    """What `load` makes of a folder. Raises: `MemofastError` for all that goes wrong in it."""
+    try:
+        return load()
+    except MemofastError:
+        raise
+    except Exception as error:  # a damaged folder has as many kinds of error as libraries that read it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MemofastError(f"{folder}: the model does not load ({reason}); give the folder of a whole model") from None
+
+
 def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_begin_anew: str = "$^") -> Any:
     """A model from its folder with every weight that it needs, and what transformers told of loading it.
 
@@ -95,13 +147,8 @@ def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_be
         `refuse_untrusted`.
     """
     refuse_untrusted(Path(folder))
-    try:
-        model, found = load(output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False)
-    except MemofastError:
-        raise
-    except Exception as error:  # a damaged folder has as many kinds of error as libraries that read it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise MemofastError(f"{folder}: the model does not load ({reason}); give the folder of a whole model") from None
+    options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
+    model, found = in_one_line(folder, lambda: load(**options))
     lacking = [name for name in found["missing_keys"] if not re.match(may_begin_anew, name)]
     other = [name for name, *_ in found["mismatched_keys"]]
     if lacking or other:

@@ -86,6 +86,54 @@ def _refuse(named: dict) -> None:
     plain.spans(rows, named.get("kv"), named.get("query_offsets"), named["offsets"], named["lengths"])
 
 
+def _check(qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0) -> None:
+    name, keys = ("attention", qkv) if kv is None else ("cross_attention", kv)
+    library.require_tensor(name, "qkv" if kv is None else "kv", keys)
+    device = keys.device
+
+    def check(argument: str, tensor: Tensor, shape: tuple, dtype) -> None:
+        library.check_tensor(name, argument, tensor, shape=shape, dtype=dtype, device=device)
+
+    rows, layout, parts = ("qkv", "[N, 3, H, D]", 3) if kv is None else ("kv", "[N, 2, H, D]", 2)
+    check(rows, keys, (None, parts, None, None), library.row_types(keys, backend == "reference"))
+    heads, width = keys.shape[2:]
+    if width % 8 or not width or not heads:
+        raise ValueError(
+            f"{name}: {rows} {layout} needs at least one head and D a multiple of 8, got {list(keys.shape)}"
+        )
+    check("offsets", offsets, (None,), torch.int32)
+    if not offsets.shape[0]:
+        raise ValueError(f"{name}: offsets must have shape [B + 1], got [0]")
+    samples = offsets.shape[0] - 1
+    if kv is not None:
+        check("q", qkv, (None, heads, width), kv.dtype)
+        check("query_offsets", query_offsets, (samples + 1,), torch.int32)
+    if lengths is not None:
+        check("lengths", lengths, (samples,), torch.int32)
+    library.check_number(name, "scale", scale)
+    library.check_site(name, site)
+    library.check_count(name, "longest", longest)
+    library.refuse_tangents(name, qkv, kv)
+    philox.drop_threshold(p)
+    if p > 0:
+        if rng is None or sample_keys is None:
+            raise ValueError(f"{name}: dropout (p > 0) needs rng and sample_keys")
+        if heads >= MAX_POSITION:
+            raise ValueError(f"{name}: dropout allows at most 65535 heads, got {heads}")
+        check("rng", rng, (2,), torch.int64)
+        check("sample_keys", sample_keys, (samples,), torch.int64)
+
+
+def _check_backward(grad, out, lse, *others) -> None:
+    _check(*others)
+    (rows, *_, heads, width), like = others[0].shape, {"dtype": others[0].dtype, "device": others[0].device}
+    name = "attention_backward" if others[1] is None else "cross_attention_backward"
+    library.check_tensor(name, "grad", grad, shape=(rows, heads, width), **like)
+    library.check_tensor(name, "out", out, shape=(rows, heads, width), **like)
+    like["dtype"] = torch.float32
+    library.check_tensor(name, "lse", lse, shape=(rows, heads), **like)
+
+
 def _no_output(qkv: Tensor, *_) -> tuple[Tensor, Tensor]:
     rows, heads, width = qkv.shape[0], *qkv.shape[-2:]
     return qkv.new_empty(rows, heads, width), qkv.new_empty(rows, heads, dtype=torch.float32)
@@ -95,18 +143,24 @@ _attention = library.define(
     f"attention(Tensor qkv, {_OPTIONS}) -> (Tensor, Tensor)",
     lambda qkv, *others: _forward(qkv, None, None, *others),
     _no_output,
+    BACKENDS,
+    lambda qkv, *others: _check(qkv, None, None, *others),
     refuse=_refuse,
 )
 _attention_backward = library.define(
     f"attention_backward(Tensor grad, Tensor out, Tensor lse, Tensor qkv, {_OPTIONS}) -> Tensor",
     lambda grad, out, lse, qkv, *others: _backward(grad, out, lse, qkv, None, None, *others)[0],
     lambda grad, out, lse, qkv, *_: torch.empty_like(qkv),
+    BACKENDS,
+    lambda grad, out, lse, qkv, *others: _check_backward(grad, out, lse, qkv, None, None, *others),
     refuse=_refuse,
 )
 _cross_attention = library.define(
     f"cross_attention(Tensor q, Tensor kv, Tensor query_offsets, {_OPTIONS}) -> (Tensor, Tensor)",
     _forward,
     _no_output,
+    BACKENDS,
+    _check,
     refuse=_refuse,
 )
 _cross_attention_backward = library.define(
@@ -114,6 +168,8 @@ _cross_attention_backward = library.define(
     f"{_OPTIONS}) -> (Tensor, Tensor)",
     lambda *arguments: tuple(_backward(*arguments)),
     lambda grad, out, lse, q, kv, *_: (torch.empty_like(q), torch.empty_like(kv)),
+    BACKENDS,
+    _check_backward,
     refuse=_refuse,
 )
 
@@ -210,21 +266,28 @@ def cross_attention(
     Notes: dropout's positions count from the first query of the sequence. With q and kv of the same rows this is
     `attention`, to the bit.
     """
+    if not isinstance(kv, Tensor):
+        library.require_tensor("cross_attention", "kv", kv)
     return _attend((q, kv, query_offsets, offsets, lengths, rng, sample_keys), site, p, scale, longest, backend)
 
 
 def _attend(operands: tuple, site: int, p: float, scale: float | None, longest: int, backend: str) -> Tensor:
     qkv, kv = operands[:2]
-    automatic = automatic_backend(qkv)
     name = "attention" if kv is None else "cross_attention"
+    if not isinstance(qkv, Tensor) or qkv.dim() < 3:
+        argument, dimensions = ("qkv", 4) if kv is None else ("q", 3)
+        library.check_tensor(name, argument, qkv, shape=(None,) * dimensions)
+    if type(p) is not float:
+        p = library.as_number(name, "p", p)
+    automatic = automatic_backend(qkv)
     backend = library.resolve(name, backend, automatic, BACKENDS)
     if backend != automatic:
         library.require_device(name, backend, qkv)
     at_once = backend in _KERNELS and library.calls_at_once() and _C.attention_fits(operands, p > 0, backend == "cuda")
     if not at_once:
-        _check(*operands, p, backend)
-    scale = qkv.shape[-1] ** -0.5 if scale is None else float(scale)
-    options = (site, float(p), scale, backend, longest)
+        _check(*operands, site, p, 1.0 if scale is None else scale, backend, longest)
+    scale = qkv.shape[-1] ** -0.5 if scale is None else library.as_number(name, "scale", scale)
+    options = (site, p, scale, backend, longest)
     if torch.is_grad_enabled() and (qkv.requires_grad or (kv is not None and kv.requires_grad)):
         return _Attention.apply(at_once, options, *operands)
     return (_forward if at_once else _dispatched)(*operands, *options)[0]
@@ -235,35 +298,3 @@ def automatic_backend(qkv: Tensor) -> str:
     if qkv.is_cpu or qkv.shape[-1] in _CUDA_WIDTHS:
         return backends.automatic("attention", qkv)
     return backends.automatic("attention", qkv, ("cuda",) if qkv.shape[-1] <= _WIDEST_IN_TRITON else ("cuda", "triton"))
-
-
-def _check(qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, p, backend) -> None:
-    name, keys, device = ("attention", qkv, qkv.device) if kv is None else ("cross_attention", kv, kv.device)
-
-    def check(argument: str, tensor: Tensor, shape: tuple, dtype) -> None:
-        library.check_tensor(name, argument, tensor, shape=shape, dtype=dtype, device=device)
-
-    rows, layout, parts = ("qkv", "[N, 3, H, D]", 3) if kv is None else ("kv", "[N, 2, H, D]", 2)
-    check(rows, keys, (None, parts, None, None), library.row_types(keys, backend == "reference"))
-    heads, width = keys.shape[2:]
-    if width % 8 or not width or not heads:
-        raise ValueError(
-            f"{name}: {rows} {layout} needs at least one head and D a multiple of 8, got {list(keys.shape)}"
-        )
-    check("offsets", offsets, (None,), torch.int32)
-    if not offsets.shape[0]:
-        raise ValueError(f"{name}: offsets must have shape [B + 1], got [0]")
-    samples = offsets.shape[0] - 1
-    if kv is not None:
-        check("q", qkv, (None, heads, width), kv.dtype)
-        check("query_offsets", query_offsets, (samples + 1,), torch.int32)
-    if lengths is not None:
-        check("lengths", lengths, (samples,), torch.int32)
-    philox.drop_threshold(p)
-    if p > 0:
-        if rng is None or sample_keys is None:
-            raise ValueError(f"{name}: dropout (p > 0) needs rng and sample_keys")
-        if heads >= MAX_POSITION:
-            raise ValueError(f"{name}: dropout allows at most 65535 heads, got {heads}")
-        check("rng", rng, (2,), torch.int64)
-        check("sample_keys", sample_keys, (samples,), torch.int64)

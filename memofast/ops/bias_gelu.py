@@ -45,8 +45,27 @@ def _backward(grad: Tensor, x: Tensor, bias: Tensor, backend: str) -> tuple[Tens
     return grad_x, grad_bias
 
 
+def _check(x: Tensor, bias: Tensor, backend: str) -> None:
+    library.require_tensor("bias_gelu", "x", x)
+    types = library.row_types(x, backend == "reference")
+    library.check_tensor("bias_gelu", "x", x, shape=(None, None), dtype=types)
+    types = (torch.float64 if x.dtype is torch.float64 else torch.float32, x.dtype)
+    types = bias.dtype if isinstance(bias, Tensor) and bias.dtype in types else types
+    library.check_tensor("bias_gelu", "bias", bias, shape=(x.shape[1],), dtype=types, device=x.device)
+    library.refuse_tangents("bias_gelu", x, bias)
+
+
+def _check_backward(grad: Tensor, x: Tensor, bias: Tensor, backend: str) -> None:
+    _check(x, bias, backend)
+    library.check_tensor("bias_gelu_backward", "grad", grad, shape=tuple(x.shape), dtype=x.dtype, device=x.device)
+
+
 _bias_gelu = library.define(
-    "bias_gelu(Tensor x, Tensor bias, str backend) -> Tensor", _forward, lambda x, *_: torch.empty_like(x)
+    "bias_gelu(Tensor x, Tensor bias, str backend) -> Tensor",
+    _forward,
+    lambda x, *_: torch.empty_like(x),
+    BACKENDS,
+    _check,
 )
 _bias_gelu_backward = library.define(
     "bias_gelu_backward(Tensor grad, Tensor x, Tensor bias, str backend) -> (Tensor, Tensor)",
@@ -55,6 +74,8 @@ _bias_gelu_backward = library.define(
         torch.empty_like(x),
         x.new_empty(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32)),
     ),
+    BACKENDS,
+    _check_backward,
 )
 
 
@@ -87,6 +108,8 @@ def bias_gelu(x: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
     Notes: arithmetic in fp32, rounded once; the gradient of the bias is partials of 64 rows added in order, so that two
     runs are bitwise equal for any number of threads. Source: Hendrycks & Gimpel, "Gaussian error linear units", 2016.
     """
+    if not isinstance(x, Tensor):
+        library.require_tensor("bias_gelu", "x", x)
     automatic = backends.automatic("bias_gelu", x)
     backend = library.resolve("bias_gelu", backend, automatic, BACKENDS)
     if backend != automatic:
@@ -98,11 +121,3 @@ def bias_gelu(x: Tensor, bias: Tensor, *, backend: str = "auto") -> Tensor:
     if torch.is_grad_enabled() and (x.requires_grad or bias.requires_grad):
         return _BiasGelu.apply(at_once, x, bias, backend)
     return (_forward if at_once else _bias_gelu)(x, bias, backend)
-
-
-def _check(x: Tensor, bias: Tensor, backend: str) -> None:
-    types = library.row_types(x, backend == "reference")
-    library.check_tensor("bias_gelu", "x", x, shape=(None, None), dtype=types)
-    types = (torch.float64 if x.dtype is torch.float64 else torch.float32, x.dtype)
-    types = bias.dtype if bias.dtype in types else types
-    library.check_tensor("bias_gelu", "bias", bias, shape=(x.shape[1],), dtype=types, device=x.device)

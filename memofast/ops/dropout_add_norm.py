@@ -120,18 +120,62 @@ def _fake_backward(grad, x, residual, gamma, bias, statistics, rng, sample_keys,
     return torch.empty_like(x) if p > 0 else x.new_empty(0, x.shape[1]), torch.empty_like(x), sums
 
 
+def _check(x, residual, gamma, beta, bias, rng, sample_keys, offsets, site, p, eps, backend) -> None:
+    name = "dropout_add_norm"
+    exact = backend == "reference"
+    library.require_tensor(name, "x", x)
+    library.check_tensor(name, "x", x, shape=(None, None), dtype=library.row_types(x, exact))
+    if x.shape[1] == 0:
+        raise ValueError(f"{name}: x must have at least one channel, got {list(x.shape)}")
+    device, width = x.device, (x.shape[1],)
+    library.check_tensor(name, "residual", residual, shape=tuple(x.shape), dtype=x.dtype, device=device)
+    statistics = torch.float64 if x.dtype is torch.float64 else torch.float32
+    library.check_tensor(name, "gamma", gamma, shape=width, dtype=statistics, device=device)
+    library.check_tensor(name, "beta", beta, shape=width, dtype=statistics, device=device)
+    if bias is not None:
+        types = (statistics, x.dtype)
+        types = bias.dtype if isinstance(bias, Tensor) and bias.dtype in types else types
+        library.check_tensor(name, "bias", bias, shape=width, dtype=types, device=device)
+    if offsets is not None:
+        library.check_tensor(name, "offsets", offsets, shape=(None,), dtype=torch.int32, device=device)
+        if not offsets.shape[0]:
+            raise ValueError(f"{name}: offsets must have shape [B + 1], got [0]")
+    library.check_number(name, "eps", eps, 0.0)
+    library.check_site(name, site)
+    library.refuse_tangents(name, x, residual, gamma, beta, bias)
+    philox.drop_threshold(p)
+    if p > 0:
+        if rng is None or sample_keys is None or offsets is None:
+            raise ValueError(f"{name}: dropout (p > 0) needs rng, sample_keys and offsets")
+        library.check_tensor(name, "rng", rng, shape=(2,), dtype=torch.int64, device=device)
+        samples = (offsets.shape[0] - 1,)
+        library.check_tensor(name, "sample_keys", sample_keys, shape=samples, dtype=torch.int64, device=device)
+
+
+def _check_backward(grad, x, residual, gamma, bias, statistics, rng, sample_keys, offsets, site, p, backend) -> None:
+    name = "dropout_add_norm_backward"
+    _check(x, residual, gamma, gamma, bias, rng, sample_keys, offsets, site, p, 0.0, backend)
+    library.check_tensor(name, "grad", grad, shape=tuple(x.shape), dtype=x.dtype, device=x.device)
+    wide = torch.promote_types(x.dtype, torch.float32)
+    library.check_tensor(name, "statistics", statistics, shape=(x.shape[0], 2), dtype=wide, device=x.device)
+
+
 _RANDOM = "Tensor? rng, Tensor? sample_keys, Tensor? offsets, int site, float p"
 _dropout_add_norm = library.define(
     "dropout_add_norm(Tensor x, Tensor residual, Tensor gamma, Tensor beta, Tensor? bias, "
     f"{_RANDOM}, float eps, str backend) -> (Tensor, Tensor)",
     _forward,
     _fake_forward,
+    BACKENDS,
+    _check,
 )
 _dropout_add_norm_backward = library.define(
     "dropout_add_norm_backward(Tensor grad, Tensor x, Tensor residual, Tensor gamma, Tensor? bias, Tensor statistics, "
     f"{_RANDOM}, str backend) -> (Tensor, Tensor, Tensor)",
     _backward,
     _fake_backward,
+    BACKENDS,
+    _check_backward,
 )
 
 
@@ -189,6 +233,10 @@ def dropout_add_norm(
     Notes: arithmetic in fp32, rounded once; sums over rows are partials of 64 rows added in order, so that two runs are
     bitwise equal for any number of threads.
     """
+    if not isinstance(x, Tensor):
+        library.require_tensor("dropout_add_norm", "x", x)
+    if type(p) is not float or type(eps) is not float:
+        p, eps = library.as_number("dropout_add_norm", "p", p), library.as_number("dropout_add_norm", "eps", eps)
     automatic = backends.automatic("dropout_add_norm", x)
     backend = library.resolve("dropout_add_norm", backend, automatic, BACKENDS)
     if backend != automatic:
@@ -197,8 +245,8 @@ def dropout_add_norm(
     kernel = backend != "reference"
     at_once = kernel and library.calls_at_once() and _C.dropout_add_norm_fits(tensors, p > 0, backend == "cuda")
     if not at_once:
-        _check(x, residual, gamma, beta, bias, p, rng, sample_keys, offsets, backend)
-    options = (site, float(p), float(eps), backend)
+        _check(*tensors, site, p, eps, backend)
+    options = (site, p, eps, backend)
     if torch.is_grad_enabled() and (
         x.requires_grad
         or residual.requires_grad
@@ -208,30 +256,3 @@ def dropout_add_norm(
     ):
         return _DropoutAddNorm.apply(at_once, options, *tensors)
     return (_forward if at_once else _dropout_add_norm)(*tensors, *options)[0]
-
-
-def _check(x, residual, gamma, beta, bias, p, rng, sample_keys, offsets, backend) -> None:
-    name = "dropout_add_norm"
-    exact = backend == "reference"
-    library.check_tensor(name, "x", x, shape=(None, None), dtype=library.row_types(x, exact))
-    if x.shape[1] == 0:
-        raise ValueError(f"{name}: x must have at least one channel, got {list(x.shape)}")
-    device, width = x.device, (x.shape[1],)
-    library.check_tensor(name, "residual", residual, shape=tuple(x.shape), dtype=x.dtype, device=device)
-    statistics = torch.float64 if x.dtype is torch.float64 else torch.float32
-    library.check_tensor(name, "gamma", gamma, shape=width, dtype=statistics, device=device)
-    library.check_tensor(name, "beta", beta, shape=width, dtype=statistics, device=device)
-    if bias is not None:
-        types = bias.dtype if bias.dtype in (statistics, x.dtype) else (statistics, x.dtype)
-        library.check_tensor(name, "bias", bias, shape=width, dtype=types, device=device)
-    if offsets is not None:
-        library.check_tensor(name, "offsets", offsets, shape=(None,), dtype=torch.int32, device=device)
-        if not offsets.shape[0]:
-            raise ValueError(f"{name}: offsets must have shape [B + 1], got [0]")
-    philox.drop_threshold(p)
-    if p > 0:
-        if rng is None or sample_keys is None or offsets is None:
-            raise ValueError(f"{name}: dropout (p > 0) needs rng, sample_keys and offsets")
-        library.check_tensor(name, "rng", rng, shape=(2,), dtype=torch.int64, device=device)
-        samples = (offsets.shape[0] - 1,)
-        library.check_tensor(name, "sample_keys", sample_keys, shape=samples, dtype=torch.int64, device=device)

@@ -29,6 +29,7 @@ from memofast.ops.embed_operands import (
     output_type,
     refuse_bad_indices,
     refuse_further,
+    refuse_no_rows,
     sum_rows,
     sum_type,
     takes_further,
@@ -47,6 +48,7 @@ _KERNEL_TYPES = {
 def _forward(*arguments) -> tuple[Tensor, Tensor]:
     tensors, (rows, p, eps, site, dtype, backend) = arguments[:COUNT], arguments[COUNT:]
     types = tensors[TYPES]
+    library.check_count("embed", "rows", rows)
     refuse_further(tensors, backend)
     if backend == "reference":
         operands = operands_of(tensors)
@@ -146,16 +148,38 @@ def _fake_backward(grad, statistics, *arguments):
     return torch.empty_like(tensors[2]), *contents, sums, added
 
 
+def _check_forward(*arguments) -> None:
+    tensors, (rows, p, eps, site, dtype, backend) = arguments[:COUNT], arguments[COUNT:]
+    library.check_count("embed", "rows", rows)
+    check(operands_of(tensors), p, eps, site, dtype, backend)
+
+
+def _check_backward(grad: Tensor, statistics: Tensor, *arguments) -> None:
+    _check_forward(*arguments)
+    rows, dtype, types = arguments[COUNT], arguments[-2], arguments[TYPES]
+    shape = (rows, types.shape[1])
+    library.check_tensor("embed_backward", "grad", grad, shape=shape, dtype=dtype, device=types.device)
+    kept = 0 if arguments[-1] == "reference" else rows
+    shape = (kept, 4)
+    library.check_tensor(
+        "embed_backward", "statistics", statistics, shape=shape, dtype=torch.float32, device=types.device
+    )
+
+
 def _refuse(named: dict) -> None:
     tensors = [value for name, value in named.items() if name not in ("grad", "statistics")][:COUNT]
     refuse_bad_indices(operands_of(tensors), named["rows"])
 
 
-_embed = library.define(f"embed({_SCHEMA}) -> (Tensor, Tensor)", _forward, _fake_forward, refuse=_refuse)
+_embed = library.define(
+    f"embed({_SCHEMA}) -> (Tensor, Tensor)", _forward, _fake_forward, BACKENDS, _check_forward, refuse=_refuse
+)
 _embed_backward = library.define(
     f"embed_backward(Tensor grad, Tensor statistics, {_SCHEMA}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _backward_as_op,
     _fake_backward,
+    BACKENDS,
+    _check_backward,
     refuse=_refuse,
 )
 
@@ -216,6 +240,10 @@ def embed(
     Notes: arithmetic and statistics in fp32; gradients of tables are added in a fixed order, so two runs are bitwise
     equal for any number of threads; a sample's rows do not depend on the rest of the batch.
     """
+    if not isinstance(types, Tensor) or not isinstance(text, TextRows) or not isinstance(text.word, Tensor):
+        refuse_no_rows(text, types)
+    if type(p) is not float or type(eps) is not float:
+        p, eps = library.as_number("embed", "p", p), library.as_number("embed", "eps", eps)
     dtype = output_type(text, visual, speech) if dtype is None else dtype
     operands = Operands(text, types, offsets, visual, speech, rng, sample_keys)
     tensors = operands.flat()
@@ -226,11 +254,11 @@ def embed(
         library.require_device("embed", backend, types)
     at_once = library.calls_at_once() and _fits(tensors, dtype, p, backend)
     if not at_once:
-        check(operands, p, dtype, backend)
+        check(operands, p, eps, site, dtype, backend)
         visual, speech = _in_compute_type(visual, dtype), _in_compute_type(speech, dtype)
         tensors = operands._replace(visual=visual, speech=speech).flat()
     rows = total_rows(text, visual, speech) if rows is None else rows
-    options = (rows, float(p), float(eps), site, dtype, backend)
+    options = (rows, p, eps, site, dtype, backend)
     if torch.is_grad_enabled() and (text.word.requires_grad or _any_requires_grad(tensors)):
         return _Embed.apply(at_once, options, *tensors)
     return (_forward if at_once else _embed)(*tensors, *options)[0]
@@ -243,7 +271,7 @@ def _any_requires_grad(tensors: tuple) -> bool:
 def _fits(tensors: tuple, dtype: torch.dtype, p: float, backend: str) -> bool:
     """What `check` checks, of operands that a kernel takes as they are, in a fraction of its time."""
     types = _KERNEL_TYPES.get(backend, {})
-    return dtype in types and _C.embed_fits(tensors, types[dtype], p > 0)
+    return dtype in types and _C.embed_fits(tensors, types[dtype], p > 0, backend == "cuda")
 
 
 def automatic_backend(types: Tensor, word: Tensor, dtype: torch.dtype, further: bool = False) -> str:

@@ -123,16 +123,25 @@ def operands_of(flat: tuple) -> Operands:
 def output_type(text: TextRows, visual: FeatureRows | None, speech: FeatureRows | None) -> torch.dtype:
     """The compute type where none is named: that of the projected rows, else of the word table."""
     own = visual or speech
-    return text.word.dtype if own is None else own.projected.dtype
+    return own.projected.dtype if own and isinstance(own.projected, Tensor) else text.word.dtype
 
 
 def total_rows(*modalities: TextRows | FeatureRows | None) -> int:
     return sum(own[0].shape[0] for own in modalities if own is not None)
 
 
-def check(operands: Operands, p: float, dtype: torch.dtype, backend: str) -> None:
+def refuse_no_rows(text: object, types: object) -> None:
+    """Raise a `ValueError` where there are no text rows or no types."""
+    if not isinstance(text, TextRows):
+        raise ValueError(f"embed: text must be TextRows, got {type(text).__name__}")
+    library.require_tensor("embed", "types", types)
+    library.require_tensor("embed", "text.word", text.word)
+
+
+def check(operands: Operands, p: float, eps: float, site: int, dtype: torch.dtype, backend: str) -> None:
     """Raise a `ValueError` for the first wrong shape, type, device or stride; reads no element."""
     types, offsets = operands.types, operands.offsets
+    library.require_tensor("embed", "types", types)
     device = types.device
     floats = library.row_types(types, backend == "reference")
     if dtype not in floats:
@@ -149,6 +158,8 @@ def check(operands: Operands, p: float, dtype: torch.dtype, backend: str) -> Non
 
     def is_usual(values: Tensor) -> bool:
         """A cheap test that most vectors pass, without a message to build."""
+        if not isinstance(values, Tensor):
+            return False
         known = values.shape == vector and values.dtype is types.dtype
         return known and values.device == device and values.is_contiguous()
 
@@ -156,12 +167,14 @@ def check(operands: Operands, p: float, dtype: torch.dtype, backend: str) -> Non
         if own is None:
             continue
         content, index = ("word", "token_ids") if name == "text" else ("projected", "source")
+        library.require_tensor("embed", f"{name}.{own._fields[0]}", own[0])
+        rows = (own[0].shape[0] if own[0].dim() else None,)
         expect(f"{name}.{content}", getattr(own, content), table, floats)
         expect(f"{name}.offsets", own.offsets, bounds, torch.int32)
-        if (rows := getattr(own, index)) is not None:
-            expect(f"{name}.{index}", rows, (own[0].shape[0],), torch.int32)
+        if (read := getattr(own, index)) is not None:
+            expect(f"{name}.{index}", read, rows, torch.int32)
         if own.positions is not None:
-            expect(f"{name}.positions", own.positions, (own[0].shape[0],), torch.int32)
+            expect(f"{name}.positions", own.positions, rows, torch.int32)
         expect(f"{name}.position", own.position, table, floats)
         fields = ("gamma", "beta") if name == "text" else ("mask", "feature_gamma", "feature_beta", "gamma", "beta")
         for field in fields:
@@ -169,6 +182,9 @@ def check(operands: Operands, p: float, dtype: torch.dtype, backend: str) -> Non
                 expect(f"{name}.{field}", values, vector, floats)
     if (added := operands.text.added) is not None:
         expect("text.added", added, (operands.text.token_ids.shape[0], types.shape[1]), floats)
+    library.check_number("embed", "eps", eps, 0.0)
+    library.check_site("embed", site)
+    library.refuse_tangents("embed", *(tensor for tensor in operands.flat() if tensor is not None))
     philox.drop_threshold(p)
     if p > 0:
         if operands.rng is None or operands.sample_keys is None:

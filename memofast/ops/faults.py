@@ -17,6 +17,7 @@ _STATUS = {
     -5: (ValueError, "this shape is not covered by the kernel", "name another backend"),
     -6: (MemoryError, "out of memory", "use a smaller batch"),
     NOT_AS_NEEDED: (ValueError, "a tensor's type, shape, strides or device is not what the kernel takes", ""),
+    -9: (ValueError, "a number (of the policy, or site, eps, scale, longest) is not what the kernel can work with", ""),
     -8: (DeviceError, "a block of this GPU has too little shared memory for the shape", "name another backend"),
 }
 _OUT_OF_MEMORY, _OUT_OF_RESOURCES, _OLD_DRIVER = 2, 701, 35  # cudaError_t

@@ -1,11 +1,13 @@
 """How operators are registered with PyTorch, and how their backend is chosen."""
 
+import math
 import os
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from memofast import _C
 from memofast.errors import DeviceError
@@ -17,12 +19,16 @@ _FORCED = os.environ.get("MEMOFAST_BACKEND", "auto")  # read once: a look into t
 _debugging = os.environ.get("MEMOFAST_DEBUG") == "1"
 
 TYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_KERNELS = ("cpu", "cuda")  # the backends of the extension
+_MOST_ROWS = 2**31 - 1
 
 
 def define(
     schema: str,
     implementation: Callable,
     fake: Callable,
+    backends: tuple[str, ...],
+    check: Callable,
     integer: bool = False,
     refuse: Callable[[dict], None] | None = None,
 ) -> Callable:
@@ -30,15 +36,17 @@ def define(
 
     `implementation` is refused inputs that require grad while gradients are recorded: the public function owns the
     `autograd.Function`, a raw op has no derivative. An `integer` op takes nothing that could require grad, and is
-    spared the check. What PyTorch or Triton report of a device's fault there is raised as a `DeviceError` that names
-    the op and its tensors. In debug mode `refuse` gets the arguments by name before a kernel of a GPU, to raise where
-    what they point at lies outside (None: checks `offsets`), and the device is waited for after it, so that its fault
-    is told here.
+    spared the check. The kernels in C++ check what they are given; for the other backends `check` gets the arguments
+    first, to raise a `ValueError`. What PyTorch or Triton report of a device's fault there is raised as a
+    `DeviceError` that names the op and its tensors. In debug mode `refuse` gets the arguments by name before a kernel
+    of a GPU, to raise where what they point at lies outside (None: checks `offsets`), and the device is waited for
+    after it, so that its fault is told here.
     """
     name = schema[: schema.index("(")]
     _library.define(schema)
     operator = getattr(torch.ops.memofast, name).default
     names = [argument.name for argument in operator._schema.arguments]
+    place = names.index("backend")
     refuse = refuse or (lambda named: _refuse_bad_offsets(name, named))
 
     def guarded(*arguments):
@@ -47,9 +55,18 @@ def define(
             and torch.is_grad_enabled()
             and any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
         ):
-            raise RuntimeError(
-                f"torch.ops.memofast.{name} has no derivative; call memofast.ops.{name.removesuffix('_backward')}"
-            )
+            public = name.removesuffix("_backward")
+            if public != name:
+                raise RuntimeError(
+                    f"{public}: its gradient has no derivative (create_graph); call "
+                    f"memofast.ops.{public}_reference for second derivatives"
+                )
+            raise RuntimeError(f"torch.ops.memofast.{name} has no derivative; call memofast.ops.{public}")
+        if (backend := arguments[place]) not in _KERNELS:
+            if backend not in backends:
+                raise ValueError(f"{name}: backend {backend!r} is not one of {', '.join(backends)}")
+            require_device(name, backend, next(a for a in arguments if isinstance(a, Tensor)))
+            check(*arguments)
         try:
             if not _debugging:
                 return implementation(*arguments)
@@ -62,7 +79,10 @@ def define(
                 _synchronise(arguments)
             return result
         except Exception as error:
-            if isinstance(error, DeviceError) or faults.is_out_of_memory(error) or not faults.is_of_device(error):
+            if isinstance(error, DeviceError) or faults.is_out_of_memory(error):
+                raise
+            if not faults.is_of_device(error):
+                check(*arguments)  # which names the argument that a kernel could not take
                 raise
             raise faults.device_error(name, error, arguments) from error
 
@@ -102,9 +122,24 @@ def is_eager() -> bool:
 def calls_at_once() -> bool:
     """Whether a kernel that takes its operands as they are may be called without PyTorch's dispatcher.
 
-    The way through it and back into Python costs more than some kernels do. Debug mode does its checks there.
+    The way through it and back into Python costs more than some kernels do. Debug mode does its checks there, and
+    tangents of forward-mode derivatives are found there.
     """
-    return not (_debugging or torch.compiler.is_compiling() or _dispatch_modes())
+    return not (_debugging or torch.compiler.is_compiling() or _dispatch_modes() or forward_ad._current_level >= 0)
+
+
+def refuse_tangents(operator: str, *tensors: Tensor | None) -> None:
+    """Raise a `RuntimeError` where a tensor carries a forward-mode derivative, which the operator would lose."""
+    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+        return
+    for tensor in tensors:
+        if tensor is None or not tensor.is_floating_point():
+            continue
+        wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        if wrapped or forward_ad.unpack_dual(tensor).tangent is not None:
+            raise RuntimeError(
+                f"{operator} has no forward-mode derivative (jvp); call memofast.ops.{operator}_reference, which has"
+            )
 
 
 def records_nothing() -> bool:
@@ -153,6 +188,7 @@ def check_tensor(
 ) -> None:
     """Raise a `ValueError` that names the argument, what was expected and what came. A None in `shape` fits any
     size."""
+    require_tensor(operator, name, tensor)
     if tensor.dtype is dtype and tensor.shape == shape and tensor.device == device and tensor.is_contiguous():
         return  # the usual case, in a microsecond
     have = tensor.dtype
@@ -167,6 +203,50 @@ def check_tensor(
         raise ValueError(
             f"{operator}: {name} must be contiguous, got strides {tuple(tensor.stride())}; call .contiguous()"
         )
+
+
+def check_count(operator: str, name: str, number: int | torch.SymInt) -> None:
+    """Raise a `ValueError` for what is no number of rows."""
+    if isinstance(number, torch.SymInt) or (type(number) is int and 0 <= number <= _MOST_ROWS):
+        return
+    raise ValueError(f"{operator}: {name} must be an integer from 0 to {_MOST_ROWS}, got {_shown(number)}")
+
+
+def check_number(operator: str, name: str, number: float, least: float | None = None) -> None:
+    """Raise a `ValueError` for what is no finite number, or less than `least`."""
+    if isinstance(number, torch.SymFloat | torch.SymInt):
+        return
+    if not isinstance(number, int | float) or not math.isfinite(number) or (least is not None and number < least):
+        bound = "" if least is None else f" of at least {least:g}"
+        raise ValueError(f"{operator}: {name} must be a finite number{bound}, got {_shown(number)}")
+
+
+def check_site(operator: str, site: int) -> None:
+    """Raise a `ValueError` for what is no `philox.site`."""
+    if not isinstance(site, torch.SymInt) and not (isinstance(site, int) and 0 <= site < 2**32):
+        raise ValueError(f"{operator}: site must be an integer from 0 to {2**32 - 1}, got {_shown(site)}")
+
+
+def as_number(operator: str, name: str, number: object) -> float:
+    """A float of what a caller gave; what is no number raises a `ValueError`."""
+    if isinstance(number, torch.SymFloat | torch.SymInt):
+        return number
+    try:
+        if isinstance(number, str):
+            raise TypeError
+        return float(number)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{operator}: {name} must be a number, got {_shown(number)}") from None
+
+
+def require_tensor(operator: str, name: str, value: object) -> None:
+    """Raise a `ValueError` for what is no tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{operator}: {name} must be a tensor, got {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    return repr(value) if value is None or isinstance(value, int | float | str) else type(value).__name__
 
 
 def _fits(sizes: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:

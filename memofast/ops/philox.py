@@ -98,7 +98,11 @@ def sample_words(rng: Tensor, purpose: int, site: int, sample_keys: Tensor) -> T
     Args: rng [2] int64, run seed and update number; sample_keys [B] int64. Returns: [B, 4] int64 words in [0, 2^32).
     """
     words = torch.empty(len(sample_keys), 4, dtype=torch.int64)
-    _C.sample_words(rng, int(purpose), site, sample_keys.contiguous(), words)
+    if _C.sample_words(rng, purpose, site, sample_keys.contiguous(), words):
+        raise ValueError(
+            f"sample_words: rng [2] and sample_keys [B] must be int64 on the CPU, purpose and site 32-bit integers; "
+            f"got {list(rng.shape)} {rng.dtype}, {list(sample_keys.shape)} {sample_keys.dtype}, {purpose}, {site}"
+        )
     return words
 
 
@@ -118,7 +122,7 @@ def below(words: Tensor, n: Tensor | int) -> Tensor:
 def drop_threshold(p: float) -> int:
     """A lane is kept where it is at least this: round(65536 p). Raises `ValueError` where p is not in [0, 1) or nothing
     is kept."""
-    if not 0.0 <= p < 1.0:
+    if not isinstance(p, int | float) or not 0.0 <= p < 1.0:
         raise ValueError(f"dropout probability must lie in [0, 1), got {p}")
     threshold = round(65536 * p)
     if threshold == 65536:

@@ -2,12 +2,13 @@
 sync."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from memofast import _C
-from memofast.ops import library
+from memofast.ops import faults, library
 
 RATIO_LIMIT = 1000
 
@@ -54,7 +55,9 @@ def listed(values: Tensor, found: int, negative: bool, capacity: int | None) -> 
     wrote."""
     new = values.new_empty
     indices, count, overflow = new(found if capacity is None else capacity), new(1), new(1)
-    _C.list_targets(values, negative, indices, count, overflow)
+    faults.check_status(
+        "list_targets", _C.list_targets(values, negative, indices, count, overflow), named=[("values", values)]
+    )
     return indices, count, overflow
 
 
@@ -65,8 +68,40 @@ def list_on_cuda(sample_keys: Tensor, capacity: int) -> tuple[Tensor, Tensor, Te
     return tuple(sample_keys.new_empty(size, dtype=torch.int32) for size in (capacity, 1, 1, samples))
 
 
+def check_targets(operator: str, rows: int, capacity: int | None) -> None:
+    """Raise a `ValueError` for what is no number of rows, or of entries for their targets."""
+    library.check_count(operator, "rows", rows)
+    if capacity is not None:
+        library.check_count(operator, "capacity", capacity)
+
+
+def check_use(operator: str, offsets: Tensor, rows: int, purpose: int, site: int) -> None:
+    """Raise a `ValueError` for offsets of the CPU, a purpose or a site that fit nothing."""
+    library.check_site(operator, purpose)
+    library.check_site(operator, site)
+    if offsets.is_cpu:  # a GPU would be waited for
+        library.spans(operator, offsets, rows)
+
+
+def kind_of(operator: str, kinds: Iterable[str], number: int) -> str:
+    """A policy's kind by its number. Raises: `ValueError` for another one."""
+    named = tuple(kinds)
+    if not 0 <= number < len(named):
+        raise ValueError(f"{operator}: the policy's kind must be from 0 to {len(named) - 1}, got {number}")
+    return named[number]
+
+
+def parameters(operator: str, kind: type, numbers: list[int]) -> tuple:
+    """The numbers of a raw operator as the named tuple `kind`. Raises: `ValueError` where they are more or fewer."""
+    if len(numbers) != len(kind._fields):
+        raise ValueError(f"{operator}: parameters are {', '.join(kind._fields)}; got {len(numbers)} numbers")
+    return kind(*numbers)
+
+
 def check_batch(operator: str, offsets: Tensor, sample_keys: Tensor, rng: Tensor, selected: Tensor | None) -> None:
     """Raise `ValueError` unless the description of a packed batch has its documented types, shapes and device."""
+    library.require_tensor(operator, "offsets", offsets)
+    library.require_tensor(operator, "sample_keys", sample_keys)
     samples, device = sample_keys.numel(), offsets.device
     library.check_tensor(operator, "sample_keys", sample_keys, shape=(None,), dtype=torch.int64, device=device)
     library.check_tensor(operator, "offsets", offsets, shape=(samples + 1,), dtype=torch.int32)
@@ -78,7 +113,10 @@ def check_batch(operator: str, offsets: Tensor, sample_keys: Tensor, rng: Tensor
 def batch_fits(offsets: Tensor, sample_keys: Tensor, rng: Tensor, selected: Tensor | None) -> bool:
     """What `check_batch` checks, in a fraction of its time."""
     return (
-        offsets.dtype is torch.int32
+        isinstance(offsets, Tensor)
+        and isinstance(sample_keys, Tensor)
+        and isinstance(rng, Tensor)
+        and offsets.dtype is torch.int32
         and sample_keys.dtype is rng.dtype is torch.int64
         and offsets.dim() == sample_keys.dim() == 1
         and offsets.numel() == sample_keys.numel() + 1

@@ -108,12 +108,15 @@ def span_mask(
     Raises: `ValueError` for a wrong type, shape, device or backend.
     """
     chosen = backend_for(offsets, sample_keys, rng, selected, backend)
+    if not isinstance(policy, SpanPolicy):
+        raise ValueError(f"span_mask: policy must be a SpanPolicy, got {type(policy).__name__}")
     parameters = parameters_of(policy, purpose, site)
     operands = offsets, sample_keys, rng, selected, rows
     if capacity is None:
         if offsets.is_cpu and type(offsets) is Tensor and library.is_eager():
             return MaskedRows(*_run(*operands, None, parameters, chosen))
         capacity = policy.capacity(rows, sample_keys.numel())
+    row_lists.check_targets("span_mask", rows, capacity)
     return MaskedRows(*_raw(*operands, capacity, [*parameters], chosen))
 
 
@@ -232,14 +235,26 @@ def parameters_of(policy: SpanPolicy, purpose: int, site: int) -> SpanParameters
     )
 
 
+def _policy_of(p: SpanParameters) -> SpanPolicy:
+    kind = row_lists.kind_of("span_mask", KINDS, p.kind)
+    return SpanPolicy(kind, (p.numerator, p.denominator), p.length, bool(p.dice), bool(p.original))
+
+
 def _implementation(*arguments):
     *operands, parameters, backend = arguments
-    return _run(*operands, SpanParameters(*parameters), backend)
+    return _run(*operands, row_lists.parameters("span_mask", SpanParameters, parameters), backend)
+
+
+def _check(offsets, sample_keys, rng, selected, rows, capacity, parameters, backend) -> None:
+    row_lists.check_batch("span_mask", offsets, sample_keys, rng, selected)
 
 
 def _run(offsets, sample_keys, rng, selected, rows, capacity, p, backend):
+    row_lists.check_targets("span_mask", rows, capacity)
+    if backend in ("reference", "triton"):  # kernels in C++ check the same
+        policy = _policy_of(p)
+        row_lists.check_use("span_mask", offsets, rows, p.purpose, p.site)
     if backend == "reference":
-        policy = SpanPolicy(list(KINDS)[p.kind], (p.numerator, p.denominator), p.length, bool(p.dice), bool(p.original))
         options = dict(rows=rows, site=p.site, purpose=p.purpose, selected=selected, capacity=capacity)
         return tuple(span_mask_reference(offsets, sample_keys, rng, policy, **options))
     if backend == "triton":
@@ -270,5 +285,7 @@ _raw = library.define(
     " -> (Tensor source, Tensor indices, Tensor count, Tensor overflow)",
     _implementation,
     _fake,
+    BACKENDS,
+    _check,
     integer=True,
 )

@@ -47,10 +47,11 @@ class TokenPolicy:
             raise ValueError(f"TokenPolicy: kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         row_lists.check_ratio("TokenPolicy", "probability", self.probability)
         row_lists.check_ratio("TokenPolicy", "emotion_probability", self.emotion_probability)
-        if not 0 <= self.random_low < self.random_high < 2**31:
-            raise ValueError(
-                f"TokenPolicy: random_low must be less than random_high, got {self.random_low} and {self.random_high}"
-            )
+        low, high = self.random_low, self.random_high
+        if type(low) is not int or type(high) is not int or not 0 <= low < high < 2**31:
+            raise ValueError(f"TokenPolicy: random_low must be less than random_high, got {low!r} and {high!r}")
+        if type(self.mask_id) is not int or not 0 <= self.mask_id < 2**31:
+            raise ValueError(f"TokenPolicy: mask_id must be a token's id, got {self.mask_id!r}")
 
     @property
     def whole_words(self) -> bool:
@@ -134,6 +135,8 @@ def token_mask(
     Returns: `MaskedTokens`. Bit-identical on all backends.
     Raises: `ValueError` for a wrong type, shape, device or backend, or a missing `emotion`.
     """
+    if not isinstance(policy, TokenPolicy):
+        raise ValueError(f"token_mask: policy must be a TokenPolicy, got {type(policy).__name__}")
     if not policy.needs_emotion:
         emotion = None
     chosen = backend_for(token_ids, word_ids, offsets, sample_keys, rng, policy, emotion, selected, backend)
@@ -143,6 +146,7 @@ def token_mask(
         if offsets.is_cpu and type(offsets) is Tensor and library.is_eager():
             return MaskedTokens(*_run(*operands, None, parameters, chosen))
         capacity = policy.capacity(token_ids.numel(), sample_keys.numel())
+    row_lists.check_targets("token_mask", token_ids.numel(), capacity)
     return MaskedTokens(*_raw(*operands, capacity, [*parameters], chosen))
 
 
@@ -162,6 +166,8 @@ def backend_for(
         raise ValueError(f"token_mask: policy kind {policy.kind!r} needs emotion, the lexicon class of each piece")
     if not row_lists.batch_fits(offsets, sample_keys, rng, selected):
         row_lists.check_batch("token_mask", offsets, sample_keys, rng, selected)
+    library.require_tensor("token_mask", "token_ids", token_ids)
+    library.require_tensor("token_mask", "word_ids", word_ids)
     rows, device = token_ids.numel(), offsets.device
     for name, tensor in (("token_ids", token_ids), ("word_ids", word_ids), ("emotion", emotion)):
         if tensor is not None:
@@ -273,17 +279,25 @@ def parameters_of(policy: TokenPolicy, purpose: int, site: int) -> TokenParamete
 
 def _implementation(*arguments):
     *operands, parameters, backend = arguments
-    return _run(*operands, TokenParameters(*parameters), backend)
+    return _run(*operands, row_lists.parameters("token_mask", TokenParameters, parameters), backend)
+
+
+def _check(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, parameters, backend) -> None:
+    policy = _policy_of(row_lists.parameters("token_mask", TokenParameters, parameters))
+    backend_for(token_ids, word_ids, offsets, sample_keys, rng, policy, emotion, selected)
+
+
+def _policy_of(p: TokenParameters) -> TokenPolicy:
+    kind, probability = row_lists.kind_of("token_mask", KINDS, p.kind), (p.numerator, p.denominator)
+    emotion_probability, at_least_one = (p.emotion_numerator, p.emotion_denominator), bool(p.at_least_one)
+    return TokenPolicy(kind, probability, emotion_probability, at_least_one, p.mask_id, p.random_low, p.random_high)
 
 
 def _run(token_ids, word_ids, offsets, sample_keys, rng, emotion, selected, capacity, p, backend):
+    row_lists.check_targets("token_mask", token_ids.numel(), capacity)
     if backend == "reference":
-        probability = p.numerator, p.denominator
-        emotion_probability = p.emotion_numerator, p.emotion_denominator
-        kind, at_least_one = list(KINDS)[p.kind], bool(p.at_least_one)
-        policy = TokenPolicy(
-            kind, probability, emotion_probability, at_least_one, p.mask_id, p.random_low, p.random_high
-        )
+        policy = _policy_of(p)
+        row_lists.check_use("token_mask", offsets, token_ids.numel(), p.purpose, p.site)
         options = dict(site=p.site, purpose=p.purpose, emotion=emotion, selected=selected, capacity=capacity)
         return tuple(token_mask_reference(token_ids, word_ids, offsets, sample_keys, rng, policy, **options))
     tensors = token_ids, word_ids, offsets, sample_keys, rng, emotion, selected
@@ -311,5 +325,7 @@ _raw = library.define(
     "Tensor overflow)",
     _implementation,
     _fake,
+    BACKENDS,
+    _check,
     integer=True,
 )

@@ -34,6 +34,7 @@ FLAGS = [
     "-Wno-unknown-pragmas",
     "-Dmemofast=memofast_on_host",
     "-DMEMOFAST_WITH_CUDA",
+    "-DMEMOFAST_CUDA_DEVICE=1",  # the host's
     '-DMEMOFAST_SOURCE_DIGEST=""',
     '-DMEMOFAST_COMPILER=""',
     '-DMEMOFAST_CUDA_VERSION=""',

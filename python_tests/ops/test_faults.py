@@ -83,7 +83,9 @@ def test_a_raw_op_names_itself(name, error, remedy):
     def fail(*_):
         raise error
 
-    operator = library.define(f"{name}(Tensor rows, int site, str backend) -> Tensor", fail, fail)
+    operator = library.define(
+        f"{name}(Tensor rows, int site, str backend) -> Tensor", fail, fail, ("triton",), lambda *_: None
+    )
     with pytest.raises(DeviceError) as raised:
         operator(torch.zeros(3, 7), 1, "triton")
     message = str(raised.value)

@@ -7,7 +7,7 @@ from torch._subclasses import FakeTensorMode
 
 from memofast import _C
 
-UNREADABLE = 5  # the element type that fits no kernel
+UNREADABLE = 6  # the element type that fits no kernel
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,7 @@ UNREADABLE = 5  # the element type that fits no kernel
         torch.zeros(3, 4, dtype=torch.float16)[1:],
         torch.zeros(2, 3, 4, dtype=torch.int32)[:, 1],
         torch.zeros(5, 1, dtype=torch.int64).T,
+        torch.zeros(4, dtype=torch.bool),
         torch.zeros(0, 3)[:, :2],
         torch.zeros(3, 4).T,
         torch.zeros(()),
@@ -30,7 +31,7 @@ UNREADABLE = 5  # the element type that fits no kernel
 def test_both_ways_agree_with_the_tensor(tensor):
     shown = _C.describe_tensor(tensor, False)
     assert shown == _C.describe_tensor(tensor, True)
-    codes = [torch.float32, torch.bfloat16, torch.float16, torch.int32, torch.int64]
+    codes = [torch.float32, torch.bfloat16, torch.float16, torch.int32, torch.int64, torch.bool]
     code = codes.index(tensor.dtype) if tensor.dtype in codes else UNREADABLE
     assert shown[:2] == (tensor.data_ptr(), code)
     assert shown[3:] == (list(tensor.shape), tensor.is_contiguous())

@@ -1,8 +1,12 @@
 """The configuration of LSTM fusion."""
 
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 from transformers import PretrainedConfig
 
 from memofast.data.modality import MODALITIES
+from memofast.model.folder import ConfigFile
 
 
 class LstmFusionConfig(PretrainedConfig):
@@ -33,3 +37,21 @@ class LstmFusionConfig(PretrainedConfig):
         self.hidden_size = hidden_size
         self.num_hidden_layers = num_hidden_layers
         self.hidden_dropout_prob = hidden_dropout_prob
+
+
+class _Input(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    name: Annotated[str, Field(pattern=r"^[^.]+$")]
+    width: Annotated[int, Field(ge=1, le=2**18)]
+    of: Literal[MODALITIES]
+
+
+class LstmFusionFile(ConfigFile):
+    """What is read of a folder's `config.json`."""
+
+    inputs: Annotated[list[_Input], Field(min_length=1, max_length=1000)]
+    hidden_size: Annotated[int, Field(ge=1, le=2**16)] = 64
+    num_hidden_layers: Annotated[int, Field(ge=1, le=1000)] = 1
+    hidden_dropout_prob: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1
+    problem_type: str | None = None
+    id2label: dict[str, str] | None = None

@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from memofast.data.batch import PackedBatch, pad_rows
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
-from memofast.errors import MemofastError
-from memofast.model.folder import load_whole
-from memofast.model.lstm_fusion.configuration import LstmFusionConfig
+from memofast.model.folder import in_one_line, load_whole, read_checked
+from memofast.model.lstm_fusion.configuration import LstmFusionConfig, LstmFusionFile
 from memofast.model.problems import EmotionOutputs
+from memofast.model.weights import check_stored
 from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
 
 
@@ -126,9 +126,12 @@ class LstmFusionForEmotion(EmotionOutputs, PreTrainedModel):
 def open_lstm_fusion(folder: Path) -> LstmFusionForEmotion:
     """A trained model in evaluation mode from its folder. Raises: `MemofastError` where its weights are missing or of
     another model."""
-    model, found = load_whole(partial(LstmFusionForEmotion.from_pretrained, folder, local_files_only=True), folder)
-    if found["unexpected_keys"]:
-        raise MemofastError(f"{folder}: the weights are not those of its config.json; give the folder of a whole model")
+    read_checked(folder, {LstmFusionConfig.model_type: LstmFusionFile})
+    config = in_one_line(folder, lambda: LstmFusionConfig.from_pretrained(folder, local_files_only=True))
+    with torch.device("meta"):
+        model = in_one_line(folder, lambda: LstmFusionForEmotion(config))
+    check_stored(folder, {name: tuple(weight.shape) for name, weight in model.state_dict().items()}, "")
+    model, _ = load_whole(partial(LstmFusionForEmotion.from_pretrained, folder, local_files_only=True), folder)
     return model.eval()
 
 

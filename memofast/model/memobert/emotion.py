@@ -12,9 +12,9 @@ from torch import Tensor
 from memofast.data.batch import PackedBatch
 from memofast.data.view import View
 from memofast.errors import MemofastError
-from memofast.model.folder import refuse_untrusted
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.encoder import ReadRows
+from memofast.model.memobert.folder_config import read_config
 from memofast.model.memobert.heads import EmotionHead
 from memofast.model.memobert.pre_training import MemoBertModel, MemoBertPreTrainedModel, first_rows, is_bert
 from memofast.model.memobert.prompt import MemoBertForPrompt
@@ -62,8 +62,7 @@ def open_emotion_model(folder: Path) -> MemoBertForEmotion | MemoBertForPrompt:
 
     Raises `MemofastError` where the folder holds no model, or one without either.
     """
-    refuse_untrusted(folder)
-    if (folder / "config.json").is_file() and MemoBertConfig.get_config_dict(folder)[0].get("prompt"):
+    if read_config(folder).get("prompt"):
         return MemoBertForPrompt.from_pretrained(folder).eval()
     model, found = MemoBertForEmotion.from_pretrained(folder, output_loading_info=True)
     if any(name.startswith("emotion.") for name in found["missing_keys"]):

@@ -39,6 +39,20 @@ class TiedHead(nn.Module):
         return F.linear(self.transform(hidden), weight, self.bias)
 
 
+class WordHead(TiedHead):
+    """A tied head over the word pieces."""
+
+    def __init__(self, config: MemoBertConfig):
+        super().__init__(config, config.vocab_size)
+
+    def resize(self, words: int) -> None:
+        """Add nothing to new word pieces, and forget those that are gone."""
+        kept = min(words, len(self.bias))
+        bias = torch.zeros(words, dtype=self.bias.dtype, device=self.bias.device)
+        bias[:kept] = self.bias.detach()[:kept]
+        self.bias = nn.Parameter(bias, self.bias.requires_grad)
+
+
 class ClassifierHead(nn.Module):
     """A transform, then a linear map to the logits of `classes` classes."""
 
@@ -66,7 +80,7 @@ class PreTrainingHeads(nn.Module):
 
 def _module_of(head: Head, config: MemoBertConfig) -> nn.Module | None:
     if head.kind == "words":
-        return TiedHead(config, config.vocab_size)
+        return WordHead(config)
     if head.kind == "rows":
         return TiedHead(config, config.feature_width(head.modality))
     if head.kind == "soft_labels":

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,14 @@ from memofast.data.batch import PackedBatch
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
 from memofast.errors import MemofastError
-from memofast.files import read_json
-from memofast.model.folder import load_whole, refuse_untrusted
+from memofast.model.folder import in_one_line, load_whole
 from memofast.model.memobert import conversion
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.embeddings import FeatureEmbeddings, MemoBertEmbeddings
 from memofast.model.memobert.encoder import MemoBertEncoder, ReadRows
-from memofast.model.memobert.heads import PreTrainingHeads, TiedHead
+from memofast.model.memobert.folder_config import read_config
+from memofast.model.memobert.heads import PreTrainingHeads, TiedHead, WordHead
+from memofast.model.weights import check_stored
 
 if TYPE_CHECKING:
     from typing import Self
@@ -45,6 +46,8 @@ class MemoBertPreTrainedModel(PreTrainedModel):
 
     config_class = MemoBertConfig
     base_model_prefix = "memobert"
+    # what operators read in fp32, whatever the rest of a model is loaded in
+    _keep_in_fp32_modules_strict = (r"embeddings\.norm", r"projection_norm", r"(visual|speech)\.norm", r"\w+_norm")
     _may_begin_anew = r"(heads|emotion)\."  # what a training from another model's encoder adds
 
     @property
@@ -73,17 +76,52 @@ class MemoBertPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, path: str | os.PathLike | None, *arguments, **options) -> Self:
         """Load a checkpoint folder that `save_pretrained` wrote.
 
-        A hub name needs `local_files_only=False`. Raises `MemofastError` where the folder is missing or holds another
-        architecture, or its weights lack some of the encoder's.
+        A hub name needs `local_files_only=False`. dtype: of the weights but for the norms, which stay fp32; fp16 needs
+        a GPU. Raises `MemofastError` where the folder is missing or holds another architecture, or its weights are not
+        those of its configuration.
         """
         if path is not None and options.setdefault("local_files_only", True):
             _require_memobert(Path(path))
+            cls._check_weights(Path(path), options.get("config"), options.get("dtype", options.get("torch_dtype")))
         told = options.pop("output_loading_info", False)
         options.pop("trust_remote_code", None)  # never; see load_whole
         model, found = load_whole(
             partial(super().from_pretrained, path, *arguments, **options), str(path), cls._may_begin_anew
         )
         return (model, found) if told else model
+
+    @classmethod
+    def _check_weights(cls, folder: Path, config: MemoBertConfig | None, dtype: Any) -> None:
+        """Raises: `MemofastError`, before memory is taken for them, where the weights are not the configuration's."""
+        if config is None:
+            config = in_one_line(folder, lambda: MemoBertConfig.from_pretrained(folder, local_files_only=True))
+        asked = config.dtype if dtype in (None, "auto") else dtype
+        if str(asked).removeprefix("torch.") == "float16" and not torch.cuda.is_available():
+            raise MemofastError(
+                f"{folder}: no operator of the CPU computes in float16; load it with dtype=torch.bfloat16 or "
+                "torch.float32"
+            )
+        with torch.device("meta"):
+            model = in_one_line(folder, lambda: cls(config))
+        wanted = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+        check_stored(folder, wanted, "memobert.", r"(heads|emotion)\.")
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *arguments, **options) -> nn.Embedding:
+        """Change the number of word pieces, of the table and of what the word head adds to each; see transformers.
+
+        Raises: `MemofastError` where [MASK] would be none of them.
+        """
+        mask, words = self.config.mask_token_id, self.config.vocab_size
+        if new_num_tokens is not None and new_num_tokens <= mask < words:
+            raise MemofastError(
+                f"a vocabulary of {new_num_tokens} word pieces lacks [MASK], which is {mask}; keep more, or set "
+                "config.mask_token_id first"
+            )
+        table = super().resize_token_embeddings(new_num_tokens, *arguments, **options)
+        for module in self.modules():
+            if isinstance(module, WordHead):
+                module.resize(table.num_embeddings)
+        return table
 
     @classmethod
     def from_bert(cls, path: str | os.PathLike, **overrides) -> Self:
@@ -105,7 +143,10 @@ class MemoBertPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _from_foreign(cls, checkpoint: conversion.Checkpoint, overrides: dict, origin: str) -> Self:
-        model = cls(MemoBertConfig(**{**checkpoint.sizes, **overrides}))
+        config = MemoBertConfig(**{**checkpoint.sizes, **overrides})
+        with torch.device("meta"):
+            conversion.check_shapes(cls(config), checkpoint, origin)  # before memory is taken
+        model = cls(config)
         conversion.load(model, checkpoint, origin)
         return model.eval()
 
@@ -234,24 +275,17 @@ def first_rows(batch: PackedBatch) -> Tensor:
 
 
 def is_bert(path: str | os.PathLike) -> bool:
-    """Whether the folder holds a BERT checkpoint of transformers. Raises: as `refuse_untrusted`."""
-    refuse_untrusted(Path(path))
-    there = (Path(path) / "config.json").is_file()
-    return there and MemoBertConfig.get_config_dict(path)[0].get("model_type") == "bert"
+    """Whether the folder holds a BERT checkpoint of transformers. Raises: as `read_config`."""
+    return read_config(Path(path)).get("model_type") == "bert"
 
 
 def _require_memobert(folder: Path) -> None:
     if not folder.is_dir():
         raise MemofastError(f"{folder}: no such checkpoint folder; give the folder that holds config.json")
-    refuse_untrusted(folder)
-    try:
-        kind = read_json(folder / "config.json").get("model_type")
-    except FileNotFoundError:
-        raise MemofastError(f"{folder}: no config.json; give the folder that save_pretrained wrote") from None
-    except ValueError:
-        raise MemofastError(
-            f"{folder / 'config.json'}: not valid JSON; restore it or give another checkpoint"
-        ) from None
+    found = read_config(folder)
+    if not found:
+        raise MemofastError(f"{folder}: no config.json; give the folder that save_pretrained wrote")
+    kind = found.get("model_type")
     if kind != MemoBertConfig.model_type:
         remedy = "; start from it with from_bert" if kind == "bert" else "; give a memofast checkpoint"
         raise MemofastError(f"{folder}: holds a {kind!r} model, not {MemoBertConfig.model_type!r}{remedy}")

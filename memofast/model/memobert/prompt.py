@@ -19,7 +19,7 @@ from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.encoder import ReadRows
-from memofast.model.memobert.heads import TiedHead
+from memofast.model.memobert.heads import WordHead
 from memofast.model.memobert.pre_training import MemoBertForPreTraining, MemoBertModel, MemoBertPreTrainedModel, is_bert
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Prompt:
 class _WordHead(nn.Module):
     def __init__(self, config: MemoBertConfig):
         super().__init__()
-        self.words = TiedHead(config, config.vocab_size)
+        self.words = WordHead(config)
 
 
 class MemoBertForPrompt(MemoBertPreTrainedModel):

@@ -7,9 +7,10 @@ from typing import Any
 from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError
 from memofast.model.bounds import check_memory
-from memofast.model.folder import refuse_untrusted
+from memofast.model.folder import in_one_line
 from memofast.model.memobert import conversion
 from memofast.model.memobert.configuration import MemoBertConfig
+from memofast.model.memobert.folder_config import read_config
 
 _OF_CORPORA = ("visual_width", "speech_width", "visual_classes")
 _SIZES = (
@@ -57,24 +58,18 @@ def sizes_of(init: str | None) -> dict[str, Any]:
         raise MemofastError(f"model.init: no checkpoint at {init}; give a local folder or file")
     if path.is_file():
         return conversion.read_original(path).sizes
-    refuse_untrusted(path)
-    try:
-        found = MemoBertConfig.get_config_dict(path)[0] if (path / "config.json").is_file() else {}
-    except (OSError, ValueError):
-        found = {}
+    found = read_config(path)
     if found.get("model_type") == "bert":
         return conversion.read_bert(path).sizes
     if found.get("model_type") != MemoBertConfig.model_type:
         raise MemofastError(f"model.init: {init} holds no BERT or memofast checkpoint; give one or leave it out")
-    sizes = MemoBertConfig(**found).to_dict()
+    sizes = in_one_line(path, lambda: MemoBertConfig(**found)).to_dict()
     return {name: sizes[name] for name in _SIZES}
 
 
 def heads_of(init: str | None) -> dict[str, Any]:
     """Heads of pre-training that a memofast checkpoint has beside the published ones, as `MemoBertConfig.heads`."""
-    if init is None or not (Path(init) / "config.json").is_file():
-        return {}
-    return MemoBertConfig.get_config_dict(init)[0].get("heads") or {}
+    return {} if init is None else read_config(Path(init)).get("heads") or {}
 
 
 def check_sizes(init: str, asked: Mapping[str, Any], may_lack: Sequence[str] = ()) -> None:

@@ -1,0 +1,158 @@
+"""The tensors of a model's folder: read as a whole, or refused in one line before anything is made of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from pydantic import BaseModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from memofast.errors import MemofastError
+from memofast.files import read_json, refuse_bomb, refuse_pointer
+from memofast.sections import checked
+
+_WHOLE = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks, each before its index
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+class Stored(NamedTuple):
+    """A tensor as a file describes it; dtype None: no floating type that models compute in."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None
+
+
+class _Index(BaseModel):
+    weight_map: dict[str, str]
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint folder: safetensors or pytorch_model.bin, in one file or in shards.
+
+    Raises: `MemofastError` where there are none, a file is missing, damaged, a pointer or a pickle of something else,
+        or the shards are not those of their index.
+    """
+    return {name: tensor for file in _files(folder) for name, tensor in _read(file).items()}
+
+
+def stored_weights(folder: Path) -> dict[str, Stored]:
+    """What `read_weights` would read, without its memory. Raises: as that."""
+    return {name: tensor for file in _files(folder) for name, tensor in _described(file).items()}
+
+
+def check_stored(folder: Path, wanted: Mapping[str, tuple[int, ...]], prefix: str, may_be_left: str = "$^") -> None:
+    """Look at a folder's weights before a model takes memory for them.
+
+    Args: wanted: shapes of the model's weights by name; prefix: what names of the folder or the model may begin with.
+        may_be_left: pattern of names that the model need not have.
+    Raises: `MemofastError` for a weight of another shape, of no floating type, or that the model does not have, and as
+        `read_weights`.
+    """
+    shapes = {name.removeprefix(prefix): tuple(shape) for name, shape in wanted.items()}
+    for name, (shape, dtype) in stored_weights(folder).items():
+        own = name.removeprefix(prefix)
+        if own not in shapes:
+            if re.match(may_be_left, own):
+                continue
+            what = f"hold {name}, which it does not have"
+        elif shape != shapes[own]:
+            what = f"have another shape of {name}, {list(shape)} for {list(shapes[own])}"
+        elif dtype is None:
+            what = f"hold {name} in no floating type"
+        else:
+            continue
+        raise MemofastError(f"{folder}: its weights {what}, unlike the configuration; give the folder of a whole model")
+
+
+def read_torch(path: Path, device: str = "cpu") -> dict[str, Tensor]:
+    """The tensors of one file that `torch.save` wrote of a state dict. Raises: `MemofastError` as `read_weights`."""
+    refuse_pointer(path)
+    refuse_bomb(path)
+    try:
+        found = torch.load(path, map_location=device, weights_only=True)
+    except Exception:  # pickles fail in as many ways as they have bytes, and torch would advise to run them
+        raise MemofastError(
+            f"{path}: no whole file of tensors alone; download it again, or save the model as safetensors"
+        ) from None
+    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        raise MemofastError(f"{path}: no state dict, names with a tensor each; save the model's state_dict() alone")
+    for name, tensor in found.items():
+        if not isinstance(name, str) or tensor.layout is not torch.strided or tensor.is_quantized:
+            raise MemofastError(f"{path}: {name!r} is no plain tensor with a name; save the model's state_dict() alone")
+    return found
+
+
+def first_of(names: Iterable[str], shown: int = 1) -> str:
+    """Names for a message: the first in order, and how many more there are."""
+    ordered = sorted(names)
+    told, more = ", ".join(ordered[:shown]), len(ordered) - shown
+    return f"{told} and {more} more" if more > 0 else told
+
+
+def _files(folder: Path) -> list[Path]:
+    for name in _WHOLE:
+        if (folder / name).is_file():
+            return [folder / name]
+        if (folder / f"{name}.index.json").is_file():
+            return _shards(folder / f"{name}.index.json")
+    raise MemofastError(f"{folder}: no model.safetensors or pytorch_model.bin; download the weights into it")
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files beside an index that hold its weights, which are just those that it names."""
+    refuse_pointer(index)
+    try:
+        where = checked(read_json(index), str(index), _Index).weight_map
+    except (OSError, ValueError):
+        raise MemofastError(f"{index}: not valid JSON; download it again") from None
+    names = sorted(set(where.values()))
+    for name in names:
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise MemofastError(f"{index}: names the file {name!r}, which is not beside it; download it again")
+        if not (index.parent / name).is_file():
+            raise MemofastError(f"{index.parent}: the shard {name} is missing; download it too")
+    found = {weight: name for name in names for weight in _described(index.parent / name)}
+    if found != where:
+        wrong = first_of(weight for weight in found.keys() | where.keys() if found.get(weight) != where.get(weight))
+        raise MemofastError(f"{index}: {wrong} are not where it says; download it and its shards again")
+    if not names:
+        raise MemofastError(f"{index}: names no weights; download it again")
+    return [index.parent / name for name in names]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if path.suffix != ".safetensors":
+        return read_torch(path)
+    refuse_pointer(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _described(path: Path) -> dict[str, Stored]:
+    if path.suffix != ".safetensors":
+        tensors = read_torch(path, "meta")
+        return {name: Stored(tuple(tensor.shape), _floating(tensor.dtype)) for name, tensor in tensors.items()}
+    refuse_pointer(path)
+    try:
+        with safe_open(path, "pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            return {name: Stored(tuple(s.get_shape()), _DTYPES.get(s.get_dtype())) for name, s in slices.items()}
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _floating(dtype: torch.dtype) -> torch.dtype | None:
+    return dtype if dtype in _DTYPES.values() else None
+
+
+def _unreadable(path: Path, error: Exception) -> MemofastError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return MemofastError(f"{path}: cannot be read ({reason}); download it again")
