@@ -2,6 +2,7 @@
 everything again, or in processes of its own where it is killed, stopped or one of several."""
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 import yaml
 from safetensors.torch import load_file
 
@@ -61,12 +63,8 @@ def small_recipe(folder: Path, corpus: Path | str | None, **sections: dict) -> P
     return path
 
 
-def command(*arguments: object, ranks: int = 1, program: str = "pretrain") -> list[str]:
-    program = ["-m", f"memofast.{program}", *map(str, arguments)]
-    if ranks == 1:
-        return [sys.executable, *program]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--master-port", "0"]
-    return [sys.executable, *launcher, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", *program]
+def command(*arguments: object, program: str = "pretrain") -> list[str]:
+    return [sys.executable, "-m", f"memofast.{program}", *map(str, arguments)]
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -75,19 +73,36 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **extra}
 
 
-def pretrain(folder: Path, *arguments: object, ranks: int = 1, **extra: str) -> subprocess.CompletedProcess:
-    return _ended(folder, "pretrain", arguments, ranks, extra)
+def pretrain(folder: Path, *arguments: object, **extra: str) -> subprocess.CompletedProcess:
+    return here(folder, "pretrain", *arguments, **extra)
 
 
-def finetune(folder: Path, *arguments: object, ranks: int = 1, **extra: str) -> subprocess.CompletedProcess:
-    return _ended(folder, "finetune", arguments, ranks, extra)
+def finetune(folder: Path, *arguments: object, **extra: str) -> subprocess.CompletedProcess:
+    return here(folder, "finetune", *arguments, **extra)
 
 
-def _ended(folder: Path, program: str, arguments: tuple, ranks: int, extra: dict) -> subprocess.CompletedProcess:
-    if ranks == 1:
-        return here(folder, program, *arguments, **extra)
-    line = command(*arguments, ranks=ranks, program=program)
-    return subprocess.run(line, cwd=folder, env=environment(**extra), capture_output=True, text=True, timeout=300)
+def two_ranks(program: str, lines: dict[Path, list]) -> subprocess.CompletedProcess:
+    """Runs, each with its folder as the working directory, one after another by the same two ranks under torchrun."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    launcher += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    told = json.dumps([[str(folder), program, *map(str, arguments)] for folder, arguments in lines.items()])
+    line = [sys.executable, *launcher, __file__, told]
+    return subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300)
+
+
+def _of_a_rank(lines: list[list[str]]) -> None:
+    """The ranks meet once and stay together: meeting again under one launcher may wait for ever."""
+    dist.init_process_group("gloo")
+    with mock.patch.object(dist, "init_process_group"), mock.patch.object(dist, "destroy_process_group"):
+        for folder, *arguments in lines:
+            sys.argv = ["memofast", *arguments]
+            with chdir(folder):
+                try:
+                    cli.main()
+                except SystemExit as stopped:
+                    if stopped.code:
+                        raise
+    dist.destroy_process_group()
 
 
 def here(folder: Path, program: str, *arguments: object, **extra: str) -> subprocess.CompletedProcess:
@@ -153,3 +168,7 @@ def losses(run: Path) -> list[dict]:
 def final_weights(run: Path) -> dict[str, torch.Tensor]:
     newest = max((run / "checkpoints").glob("step-*"))
     return load_file(newest / "model.safetensors")
+
+
+if __name__ == "__main__":
+    _of_a_rank(json.loads(sys.argv[1]))

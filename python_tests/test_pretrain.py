@@ -7,14 +7,11 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 
 import pytest
 import torch
 import yaml
 from runs import (
-    command,
-    environment,
     final_weights,
     losses,
     pretrain,
@@ -22,6 +19,7 @@ from runs import (
     small_recipe,
     start,
     the_run,
+    two_ranks,
     wait_for,
 )
 from safetensors.torch import load_file
@@ -85,19 +83,30 @@ def test_training_twice_is_bitwise_equal(finished, corpus, tmp_path):
     assert losses(the_run(tmp_path)) == losses(the_run(finished[0]))
 
 
-@pytest.mark.parametrize("mixing", ["sample", "update"])
-def test_kill_and_resume_equals_an_uninterrupted_run(corpus, tmp_path, mixing):
+def stop(process, folder, number, code):
+    """Send the signal once there is a checkpoint; SIGINT and SIGTERM save, and say where."""
+    wait_for_checkpoint(folder, process)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == code, said
+    run = the_run(folder)
+    if number != signal.SIGKILL:
+        saved = json.loads((max((run / "checkpoints").glob("step-*")) / "trainer.json").read_text())
+        assert f"stopped at update {saved['step']}, saved; continue with --resume {run.relative_to(folder)}" in said
+    return run
+
+
+@pytest.mark.parametrize(
+    ("mixing", "number", "code"), [("sample", signal.SIGKILL, -9), ("update", signal.SIGTERM, 143)]
+)
+def test_stopped_and_resumed_equals_an_uninterrupted_run(corpus, tmp_path, mixing, number, code):
     train = {"mixing": mixing, "updates": 60, "save_every": 5, "log_every": 3}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
     recipe = small_recipe(tmp_path, corpus, train=train)
     assert pretrain(whole, recipe).returncode == 0
-    process = start(broken, recipe)
-    wait_for_checkpoint(broken, process)
-    process.kill()
-    process.wait()
-    run = the_run(broken)
+    run = stop(start(broken, recipe), broken, number, code)
     assert read_metrics(run / "metrics.jsonl")[-1]["step"] < 60
     resumed = pretrain(broken, "--resume", run)
     assert resumed.returncode == 0, resumed.stderr
@@ -107,7 +116,8 @@ def test_kill_and_resume_equals_an_uninterrupted_run(corpus, tmp_path, mixing):
 
 
 def test_what_objectives_learn_and_groups_are_resumed_to_the_bit(corpus, tmp_path):
-    """Killed in a run of two views, partners and shuffled rows, whose temperature is learned at a rate of its own."""
+    """Stopped by Ctrl-C in a run of two views, partners and shuffled rows, whose temperature is learned at a rate of
+    its own."""
     train = {
         "updates": 40, "save_every": 5, "log_every": 3, "mixing": "sample", "weight_decay": 0.2,
         "groups": {"memobert.embeddings.*": {"lr": 0.3, "weight_decay": 0.0}, "objectives.*": {"lr": 5.0}},
@@ -120,11 +130,7 @@ def test_what_objectives_learn_and_groups_are_resumed_to_the_bit(corpus, tmp_pat
     for folder in (whole, broken):
         folder.mkdir()
     assert pretrain(whole, recipe).returncode == 0
-    process = start(broken, recipe)
-    wait_for_checkpoint(broken, process)
-    process.kill()
-    process.wait()
-    run = the_run(broken)
+    run = stop(start(broken, recipe), broken, signal.SIGINT, 130)
     assert read_metrics(run / "metrics.jsonl")[-1]["step"] < 40
     resumed = pretrain(broken, "--resume", run)
     assert resumed.returncode == 0, resumed.stderr
@@ -136,19 +142,6 @@ def test_what_objectives_learn_and_groups_are_resumed_to_the_bit(corpus, tmp_pat
     (learned,) = load_file(newest[0] / "objectives.safetensors").values()
     assert abs(float(learned) - math.log(1 / 0.05)) > 1e-3
     assert "view_contrast: its loss compares" in (run / "report.md").read_text()
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_save(corpus, tmp_path, number, code):
-    recipe = small_recipe(tmp_path, corpus, train={"updates": 100_000, "save_every": 10}, validate={"every": 100_000})
-    process = start(tmp_path, recipe)
-    wait_for_checkpoint(tmp_path, process)
-    process.send_signal(number)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == code, output
-    run = the_run(tmp_path)
-    saved = json.loads((max((run / "checkpoints").glob("step-*")) / "trainer.json").read_text())
-    assert f"stopped at update {saved['step']}, saved; continue with --resume {run.relative_to(tmp_path)}" in output
 
 
 @pytest.mark.slow
@@ -174,25 +167,25 @@ def test_a_compiled_run_logs_the_same(corpus, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mixing", ["sample", "update"])
-def test_two_ranks_equal_one_process(corpus, tmp_path, mixing):
+def test_two_ranks_equal_one_process(corpus, tmp_path):
     """The same masks (targets agree exactly) and the same losses, 1e-6 at update 1 and 1e-4 at update 20."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder in (one, two):
-        folder.mkdir()
-    train = {"mixing": mixing, "updates": 20, "log_every": 1, "save_every": 20, "precision": "fp32"}
+    train = {"updates": 20, "log_every": 1, "save_every": 20, "precision": "fp32"}
     recipe = small_recipe(tmp_path, corpus, train=train, validate={"every": 20})
-    alone = pretrain(one, recipe, "train.accumulate=2")
-    assert alone.returncode == 0, alone.stderr
-    together = pretrain(two, recipe, ranks=2)
+    lines = {mixing: [recipe, f"train.mixing={mixing}"] for mixing in ("sample", "update")}
+    for folder in (tmp_path / ranks / mixing for ranks in ("one", "two") for mixing in lines):
+        folder.mkdir(parents=True)
+    together = two_ranks("pretrain", {tmp_path / "two" / mixing: line for mixing, line in lines.items()})
     assert together.returncode == 0, together.stderr
-    ours, theirs = losses(the_run(one)), losses(the_run(two))
-    assert len(ours) == len(theirs) > 20
-    for a, b in zip(ours, theirs, strict=True):
-        assert [a[k] for k in ("step", "split", "objective", "targets")] == [
-            b[k] for k in ("step", "split", "objective", "targets")
-        ]
-        assert b["loss"] == pytest.approx(a["loss"], rel=1e-6 if a["step"] == 1 else 1e-4)
+    for mixing, line in lines.items():
+        alone = pretrain(tmp_path / "one" / mixing, *line, "train.accumulate=2")
+        assert alone.returncode == 0, alone.stderr
+        ours, theirs = (losses(the_run(tmp_path / ranks / mixing)) for ranks in ("one", "two"))
+        assert len(ours) == len(theirs) > 20
+        for a, b in zip(ours, theirs, strict=True):
+            assert [a[k] for k in ("step", "split", "objective", "targets")] == [
+                b[k] for k in ("step", "split", "objective", "targets")
+            ]
+            assert b["loss"] == pytest.approx(a["loss"], rel=1e-6 if a["step"] == 1 else 1e-4)
 
 
 def test_dry_run(corpus, tmp_path):
@@ -304,11 +297,12 @@ def test_a_run_is_a_start_by_its_best_checkpoint(finished, corpus, tmp_path):
 def test_full_disk(corpus, tmp_path):
     """The limit stands in for a full disk: a clear line, and no half-written checkpoint under a final name."""
     recipe = small_recipe(tmp_path, corpus, model={"hidden_size": 64, "intermediate_size": 256})
-    limit = 150_000
-    result = subprocess.run(
-        command(recipe), cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, before[1]))
+    try:
+        result = pretrain(tmp_path, recipe)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "cannot be written" in one_line(result)
     assert not list(tmp_path.glob("runs/*/checkpoints/*"))
 

@@ -1,10 +1,14 @@
 """The speed report of a real, small measurement, and its refusal to claim what no test vouches for."""
 
+import importlib
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml
@@ -14,24 +18,65 @@ BENCH = ROOT / "bench"
 pytestmark = pytest.mark.skipif(not BENCH.is_dir(), reason="bench/ is not beside the tests")
 
 
+# pytest after pytest in one process, which imports PyTorch once; two files of one name are two modules
+SESSIONS = """
+import json, sys
+import pytest
+for line in json.loads(sys.argv.pop()):
+    sys.argv[1:] = ["-p", "no:cacheprovider", *line]
+    for name in [name for name in sys.modules if name.startswith("test_")]:
+        del sys.modules[name]
+    print(f"<session of {line[0]}>")
+    if code := pytest.main(sys.argv[1:]):
+        sys.exit(int(code))
+"""
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
+    """A folder with a small measurement and the tests of its build, with the errors that other tests told, and with the
+    names of the benchmarks on a GPU."""
     folder = tmp_path_factory.mktemp("speed")
-    tests = ["python_tests/ops/test_span_mask.py", "-k", "refus or empty", f"--junitxml={folder / 'tests.xml'}"]
-    bench = ["bench/test_span_mask.py", "-k", "call_of", f"--benchmark-json={folder / 'speed.json'}"]
+    lines = [
+        ["python_tests/ops/test_span_mask.py", "-k", "refus or empty", f"--junitxml={folder / 'tests.xml'}"],
+        [
+            "python_tests/ops/test_bias_gelu.py", "-k", "matches_reference and 768 and 129",
+            f"--junitxml={folder / 'errors.xml'}",
+        ],
+        ["bench/test_span_mask.py", "-k", "call_of", f"--benchmark-json={folder / 'speed.json'}"],
+        ["bench", "-m", "gpu", "--collect-only", "-o", "addopts="],
+    ]  # fmt: skip
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    for arguments in (tests, bench):
-        line = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-        subprocess.run(line, cwd=ROOT, env=alone, check=True)
+    line = [sys.executable, "-c", SESSIONS, json.dumps(lines)]
+    done = subprocess.run(line, cwd=ROOT, env=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "collected.txt").write_text(done.stdout.partition("<session of bench>")[2])
     return folder
 
 
-def report(folder, *options):
-    line = [sys.executable, str(BENCH / "report.py"), str(folder / "speed.json"), *map(str, options)]
-    return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+@pytest.fixture(scope="module")
+def program():
+    """`bench/report.py` in this process: a function of its arguments that returns what is printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCH))
+        main = importlib.import_module("report").main
+
+        def run(*arguments):
+            with mock.patch.object(sys, "argv", ["report.py", *map(str, arguments)]):
+                printed = io.StringIO()
+                with redirect_stdout(printed):
+                    main()
+            return printed.getvalue()
+
+        yield run
 
 
-def test_rows_and_machine(measured):
+@pytest.fixture
+def report(program):
+    return lambda folder, *options: program(folder / "speed.json", *options)
+
+
+def test_rows_and_machine(measured, report):
     text = report(measured, "--tests", measured / "tests.xml")
     assert "| call_of_span_mask | torch add | " in text and "| ratio |" in text and "withheld" not in text
     assert (
@@ -42,13 +87,13 @@ def test_rows_and_machine(measured):
     assert "kernels: " in text and "## Where we lose" in text and "Ceilings: not measured" in text
 
 
-def test_files_and_page(measured, tmp_path):
+def test_files_and_page(measured, report, tmp_path):
     report(measured, "--tests", measured / "tests.xml", "--out", tmp_path / "out")
     assert (tmp_path / "out" / "speed.md").read_text() == report(measured, "--tests", measured / "tests.xml")
     assert "<table>" in (tmp_path / "out" / "speed.html").read_text()
 
 
-def test_no_claim_without_tests_of_the_same_build(measured, tmp_path):
+def test_no_claim_without_tests_of_the_same_build(measured, report, tmp_path):
     other = tmp_path / "speed.json"
     data = json.loads((measured / "speed.json").read_text())
     data["machine_info"]["memofast"]["build"] = "another"
@@ -57,22 +102,9 @@ def test_no_claim_without_tests_of_the_same_build(measured, tmp_path):
     assert "withheld: test_span_mask did not pass on this build" in text
 
 
-def test_targets_name_benchmarks():
+def test_targets_name_benchmarks(measured):
     """A benchmark that is renamed would leave its target unmeasured for ever."""
-    line = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "bench",
-        "-m",
-        "gpu",
-        "--collect-only",
-        "-o",
-        "addopts=",
-        "-p",
-        "no:cacheprovider",
-    ]
-    collected = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    collected = (measured / "collected.txt").read_text()
     targets = yaml.safe_load((BENCH / "targets_h200.yaml").read_text())
     for target in targets.values():
         for part in ("row", "less"):
@@ -106,7 +138,7 @@ def vouched(folder, build, *files):
     return folder / "tests.xml"
 
 
-def test_targets_of_a_gpu_and_the_ladder(measured, tmp_path):
+def test_targets_of_a_gpu_and_the_ladder(measured, report, tmp_path):
     """Backward is both passes without forward; another GPU, or a row that is not there, is not measured."""
     data = json.loads((measured / "speed.json").read_text())
     attention = "attention_gpu[{}-memobert-256-0.1-bf16]"
@@ -159,7 +191,7 @@ def test_targets_of_a_gpu_and_the_ladder(measured, tmp_path):
     assert "| whole step | at most 27 ms | not measured |  |" in withheld and "| eager | 100 ms" not in withheld
 
 
-def test_steps_and_learning_need_every_test_of_their_parts(measured, tmp_path):
+def test_steps_and_learning_need_every_test_of_their_parts(measured, report, tmp_path):
     data = json.loads((measured / "speed.json").read_text())
     curves = {who: [1.0, 2.0] * 20 for who in ("padded", "memofast")}
     info = {"device": "gpu", "curves": curves, "objectives": ["words", "faces"]}
@@ -191,25 +223,17 @@ def test_files_that_vouch_for_rows_on_a_gpu_have_tests_there():
     assert "mark.gpu" not in losses.read_text()
 
 
-def test_nothing_is_claimed_where_no_test_was_looked_at(measured):
+def test_nothing_is_claimed_where_no_test_was_looked_at(measured, report):
     text = report(measured)
     assert "withheld: test_span_mask did not pass" in text and "nothing is claimed" in text
     assert "## How exact\n\nNot measured." in text
     assert "torch add: " not in text[text.index("## Where we lose") :]
 
 
-def test_errors_of_the_tests_are_told(measured, tmp_path):
+def test_errors_of_the_tests_are_told(measured, report, tmp_path):
     """Of each operator and type the test that came nearest to what is allowed; none of tests that failed, or ran
     elsewhere."""
-    tests = [
-        "python_tests/ops/test_bias_gelu.py",
-        "-k",
-        "matches_reference and 768 and 129",
-        f"--junitxml={tmp_path / 'tests.xml'}",
-    ]
-    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests], cwd=ROOT, env=alone, check=True)
-    text = report(measured, "--tests", tmp_path / "tests.xml")
+    text = report(measured, "--tests", measured / "errors.xml")
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| bias_gelu | ")]
     assert [row[1:3] for row in rows] == [
         ["bfloat16", "forward"], ["float32", "forward"], ["bfloat16", "gradients"], ["float32", "gradients"],
@@ -217,13 +241,13 @@ def test_errors_of_the_tests_are_told(measured, tmp_path):
     for _, dtype, _, ours, plain, share in rows:
         assert 0 < float(ours) < (0.1 if dtype == "bfloat16" else 1e-4) and float(plain) > 0
         assert 0 < int(share.split()[0]) <= 100
-    xml = (tmp_path / "tests.xml").read_text()
+    xml = (measured / "errors.xml").read_text()
     assert "error forward bfloat16" in xml
     (tmp_path / "tests.xml").write_text(xml.replace("</testcase>", "<failure/></testcase>", 1))
     assert "| bias_gelu | bfloat16" not in report(measured, "--tests", tmp_path / "tests.xml")
 
 
-def test_runs_of_one_build_are_one_report(measured, tmp_path):
+def test_runs_of_one_build_are_one_report(measured, report, tmp_path, capsys):
     data = json.loads((measured / "speed.json").read_text())
     other = data | {"benchmarks": [row("bias_gelu_gpu[x]", "test_bias_gelu_gpu.py", {"ours": summary(1.0)}, width=7)]}
     (tmp_path / "other.json").write_text(json.dumps(other))
@@ -231,6 +255,6 @@ def test_runs_of_one_build_are_one_report(measured, tmp_path):
     assert "- bias_gelu_gpu[x]: width 7" in text and "| call_of_span_mask | " in text
     other["machine_info"] = {"memofast": other["machine_info"]["memofast"] | {"build": "another"}}
     (tmp_path / "other.json").write_text(json.dumps(other))
-    line = [sys.executable, str(BENCH / "report.py"), str(measured / "speed.json"), str(tmp_path / "other.json")]
-    refused = subprocess.run(line, capture_output=True, text=True)
-    assert refused.returncode == 2 and "other.json: its build is another" in refused.stderr
+    with pytest.raises(SystemExit) as stopped:
+        report(measured, tmp_path / "other.json")
+    assert stopped.value.code == 2 and "other.json: its build is another" in capsys.readouterr().err

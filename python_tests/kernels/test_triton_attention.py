@@ -19,7 +19,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 on_device = pytest.mark.interpreted if INTERPRETED else pytest.mark.gpu
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
-ODD = [1, 15, 17, 0, 129, 0] if INTERPRETED else [1, 15, 16, 17, 33, 63, 100, 0, 129, 160, 0]
+# the interpreter takes time by the pair of blocks, of 32 rows or of 64
+ODD = [1, 15, 17, 0, 65, 0] if INTERPRETED else [1, 15, 16, 17, 33, 63, 100, 0, 129, 160, 0]
 SITE = philox.site(2, philox.Place.ATTENTION)
 
 
@@ -86,19 +87,19 @@ def test_head_widths(heads, width, poisoned_memory):
 
 @on_device
 def test_padded_equals_packed(poisoned_memory):
-    lengths, longest = [7, 0, 40, 20], 40
+    lengths, longest = [7, 0, 40], 40
     qkv, grad, options = batch(lengths, heads=2, spare=0)
     inside = torch.arange(longest, device=DEVICE) < torch.tensor(lengths, device=DEVICE)[:, None]
-    padded_qkv = qkv.new_full((4, longest, *qkv.shape[1:]), float("nan"))
-    padded_grad = grad.new_full((4, longest, *grad.shape[1:]), float("nan"))
+    padded_qkv = qkv.new_full((3, longest, *qkv.shape[1:]), float("nan"))
+    padded_grad = grad.new_full((3, longest, *grad.shape[1:]), float("nan"))
     padded_qkv[inside], padded_grad[inside] = qkv, grad
     padded = options | {
-        "offsets": torch.arange(0, 4 * longest + 1, longest, dtype=torch.int32, device=DEVICE),
+        "offsets": torch.arange(0, 3 * longest + 1, longest, dtype=torch.int32, device=DEVICE),
         "lengths": torch.tensor(lengths, dtype=torch.int32, device=DEVICE),
     }
     results = triton(padded_qkv.flatten(0, 1), padded_grad.flatten(0, 1), p=0.2, **padded)
     for packed, result in zip(triton(qkv, grad, p=0.2, **options), results, strict=True):
-        result = result.unflatten(0, (4, longest))
+        result = result.unflatten(0, (3, longest))
         assert torch.equal(result[inside], packed)
         assert not result[~inside].any()
 
@@ -115,7 +116,7 @@ def test_empty(lengths, spare, poisoned_memory):
 @on_device
 def test_dropout_follows_the_mask():
     """With equal scores and one-hot values the output is the keep mask itself, bit for bit."""
-    length, heads, p = 72, 2, 0.3
+    length, heads, p = 40 if INTERPRETED else 72, 2, 0.3
     _, _, options = batch([length], spare=0)
     qkv = torch.zeros(length, 3, heads, length, device=DEVICE)
     qkv[:, 2] = torch.eye(length, device=DEVICE)[:, None]
@@ -127,16 +128,18 @@ def test_dropout_follows_the_mask():
 
 @on_device
 def test_bitwise_repeatable_in_any_batch():
-    qkv, grad, options = batch([5, 70, 9], spare=0)
+    long = 40 if INTERPRETED else 70
+    qkv, grad, options = batch([5, long, 9], spare=0)
     whole = triton(qkv, grad, p=0.1, **options)
     for once, again in zip(whole, triton(qkv, grad, p=0.1, **options), strict=True):
         assert torch.equal(once, again)
+    own = slice(5, 5 + long)
     alone = options | {
-        "offsets": torch.tensor([0, 70], dtype=torch.int32, device=DEVICE),
+        "offsets": torch.tensor([0, long], dtype=torch.int32, device=DEVICE),
         "sample_keys": options["sample_keys"][1:2],
     }
-    for mine, all_rows in zip(triton(qkv[5:75].clone(), grad[5:75].clone(), p=0.1, **alone), whole, strict=True):
-        assert torch.equal(mine, all_rows[5:75])
+    for mine, all_rows in zip(triton(qkv[own].clone(), grad[own].clone(), p=0.1, **alone), whole, strict=True):
+        assert torch.equal(mine, all_rows[own])
 
 
 @on_device
@@ -168,7 +171,7 @@ def triton_cross(q, kv, query_offsets, offsets, *, rng, sample_keys, site, p, le
 @on_device
 @pytest.mark.parametrize(("dtype", "p"), [(torch.float32, 0.1), (torch.bfloat16, 0.1), (torch.float16, 0.0)])
 def test_queries_of_their_own(dtype, p, poisoned_memory):
-    lengths = [(3, 17), (0, 5), (5, 0), (33, 129), (129, 1), (0, 0)] if INTERPRETED else cross_cases.ODD
+    lengths = [(3, 17), (0, 5), (5, 0), (33, 65), (65, 1), (0, 0)] if INTERPRETED else cross_cases.ODD
     q, kv, grad, options = cross_cases.batch(lengths, heads=2, dtype=dtype, spare=3)
     q, kv, grad = (x.to(DEVICE) for x in (q, kv, grad))
     options = {name: x.to(DEVICE) if isinstance(x, torch.Tensor) else x for name, x in options.items()}
@@ -178,7 +181,7 @@ def test_queries_of_their_own(dtype, p, poisoned_memory):
 
 @on_device
 def test_queries_of_the_same_rows_are_attention():
-    qkv, grad, options = batch([7, 0, 70], heads=2)
+    qkv, grad, options = batch([7, 0, 40 if INTERPRETED else 70], heads=2)
     expected = triton(qkv, grad, p=0.2, **options)
     parts = qkv[:, 0].contiguous(), qkv[:, 1:].contiguous()
     out, grad_q, grad_kv = cross_cases.run(

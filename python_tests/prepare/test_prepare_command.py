@@ -1,7 +1,6 @@
 """The whole command: corpora out of generated clips, interruptions, bad input."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -30,17 +29,13 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "now"
 
 def command(*arguments, largest_file=None):
     """Run the command; with `largest_file` no file may grow beyond so many bytes, as on a full disk."""
-    if largest_file is None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, before[1]))
+    try:
         return here(Path(), "prepare", *arguments)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "memofast.prepare", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY)),
-    )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +57,15 @@ def clips(tmp_path_factory):
     (folder / "broken.mp4").write_bytes(b"no media" * 100)
     (folder / "half.mp4").write_bytes((folder / "a.mp4").read_bytes()[:1500])
     return folder
+
+
+@pytest.fixture(scope="module")
+def whole(clips, vocabulary, tmp_path_factory):
+    """What one worker makes of the clips undisturbed: the digests of its stores."""
+    out = tmp_path_factory.mktemp("whole") / "o"
+    done = command(clips, "--vocab", vocabulary, "--workers", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return digests(out)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +194,7 @@ def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
         (folder / f"{number:03}.mkv").write_bytes(data)
         (folder / f"{number:03}.srt").write_text("00:00:00,100 --> 00:00:01,900\nred now\n")
     arguments = [folder, "--vocab", vocabulary, "--workers", 2, "--voice", "none"]
-    whole = command(*arguments, "--out", tmp_path / "whole")
+    whole = command(*arguments, "--workers", 1, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     out = tmp_path / "killed"
     line = [sys.executable, "-m", "memofast.prepare", *map(str, arguments), "--out", str(out)]
@@ -210,9 +214,8 @@ def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("largest_file", [100, 9_000, 20_000])
-def test_a_full_disk_is_one_line_and_the_rest_follows(clips, vocabulary, tmp_path, largest_file):
+def test_a_full_disk_is_one_line_and_the_rest_follows(clips, vocabulary, whole, tmp_path, largest_file):
     arguments = [clips, "--vocab", vocabulary, "--workers", 1]
-    assert command(*arguments, "--out", tmp_path / "whole").returncode == 0
     out = tmp_path / "full"
     full = command(*arguments, "--out", out, largest_file=largest_file)
     assert full.returncode == 2, full.stderr
@@ -223,7 +226,7 @@ def test_a_full_disk_is_one_line_and_the_rest_follows(clips, vocabulary, tmp_pat
     assert not (out / "corpus.json").exists() and not (out / "report.json").exists()
     again = command(*arguments, "--out", out)
     assert again.returncode == 0, again.stderr
-    assert digests(out) == digests(tmp_path / "whole")
+    assert digests(out) == whole
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -235,10 +238,9 @@ def test_a_journal_on_a_full_disk():
 
 
 @pytest.mark.slow
-def test_one_worker_and_two_write_the_same(clips, vocabulary, tmp_path, monkeypatch):
-    run_here(monkeypatch, clips, "--out", tmp_path / "one", "--vocab", vocabulary, "--workers", 1)
+def test_two_workers_write_the_same_as_one(clips, vocabulary, whole, tmp_path):
     assert command(clips, "--out", tmp_path / "two", "--vocab", vocabulary, "--workers", 2).returncode == 0
-    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    assert digests(tmp_path / "two") == whole
 
 
 @pytest.mark.parametrize(
@@ -335,13 +337,11 @@ def test_what_a_rule_dropped_stays_dropped_and_what_failed_is_tried_again(
 
 
 @pytest.mark.slow
-def test_ray_writes_the_same(clips, vocabulary, tmp_path):
+def test_ray_writes_the_same(clips, vocabulary, whole, tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed")
-    arguments = [clips, "--vocab", vocabulary, "--workers", 2]
-    assert command(*arguments, "--out", tmp_path / "local").returncode == 0
-    done = command(*arguments, "--out", tmp_path / "ray", "--engine", "ray")
+    done = command(clips, "--vocab", vocabulary, "--workers", 2, "--out", tmp_path / "ray", "--engine", "ray")
     assert done.returncode == 0, done.stderr
-    assert digests(tmp_path / "ray") == digests(tmp_path / "local")
+    assert digests(tmp_path / "ray") == whole
 
 
 @pytest.mark.real

@@ -45,7 +45,10 @@ def clips(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def a_face_everywhere(monkeypatch):
+def a_face_everywhere(request, monkeypatch):
+    if "real" in request.keywords:
+        return
+
     class Everywhere:
         name = "everywhere"
 
@@ -242,18 +245,15 @@ def test_other_extractors_are_refused_in_a_begun_folder(prepare, models, tmp_pat
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_real_faces_by_one_worker_and_two(real_data, models, tmp_path):
-    import subprocess
-
+def test_real_faces_by_one_worker_and_two(real_data, models, prepare, tmp_path):
     media = tmp_path / "grid"
     media.mkdir()
     for path in sorted((real_data / "video" / "grid_s1").glob("*.mpg"))[:2]:
         (media / path.name).symlink_to(path)
     yunet = real_data / "models" / "yunet_n_640_640.onnx"
+    options = ["--face", f"denseface={models / 'd'}", "--face-normalisation", "corpus", "--yunet", yunet]
+    options += ["--speech", f"hubert={models / 'h'}", "--max-seconds", "1", "--speaker", "active"]
     for workers in (1, 2):
-        line = [sys.executable, "-m", "memofast.prepare", media, "--out", tmp_path / str(workers), "--workers", workers]
-        line += ["--face", f"denseface={models / 'd'}", "--face-normalisation", "corpus", "--yunet", yunet]
-        line += ["--speech", f"hubert={models / 'h'}", "--vocab", models / "vocab.txt", "--max-seconds", "1"]
-        done = subprocess.run(list(map(str, line)), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        assert prepare(tmp_path / str(workers), *options, "--workers", workers, media=media) == 0
     assert digests(tmp_path / "1") == digests(tmp_path / "2")
+    assert Corpus.open(tmp_path / "1").modalities == ("text", "visual", "speech")
