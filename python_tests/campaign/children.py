@@ -146,7 +146,7 @@ def _child(work: Callable[[], None], folder: Path, before: Callable[[], None], o
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(out, 1)
         os.dup2(error, 2)
-        sys.stdout, sys.stderr = (open(number, "w", buffering=1, encoding="utf-8", closefd=False) for number in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))
         faulthandler.enable()
         os.chdir(folder)
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

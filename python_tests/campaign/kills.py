@@ -17,6 +17,10 @@ _FURTHER = 0.25  # of the interrupted runs are interrupted once more as they go 
 _ENDS = {signal.SIGKILL: (-signal.SIGKILL,), signal.SIGTERM: (128 + signal.SIGTERM,)}
 
 
+class Spoilt(Exception):
+    """A command fails that nothing disturbs."""
+
+
 @dataclass(frozen=True)
 class Whole:
     """A run that nothing disturbed."""
@@ -31,7 +35,7 @@ class Whole:
         events = Events(folder)
         ended = children.command(command.line(inputs, folder), folder, events.watch)
         if ended.code or ended.fault():
-            raise AssertionError(f"undisturbed: {ended.fault()}; {ended.error[-2000:]}")
+            raise Spoilt(f"undisturbed: {ended.fault()}; {ended.error[-2000:]}")
         return cls(outputs.contents(folder), events.count, ended.seconds)
 
 

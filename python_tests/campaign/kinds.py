@@ -10,7 +10,7 @@ import children
 import kills
 import mutate
 import numpy as np
-from workshop import COMMANDS, make, prepare
+from workshop import COMMANDS, make, model_of_films, prepare
 
 Line = Callable[[Path, Path], Sequence[object]]  # of the inputs and of the folder with the damage
 
@@ -44,6 +44,8 @@ def make_inputs(folder: Path) -> None:
     """All that `KINDS` copy, and that the commands read. Leaves nothing open in this process."""
     folder.mkdir(parents=True)
     children.done(lambda: make(folder))
+    assert not (prepared := children.command(prepare(folder, folder / "prepared"), folder)).code, prepared.error
+    children.done(lambda: model_of_films(folder))
     children.done(lambda: _small_files(folder))
     for name, base in (("pretrain", "run"), ("finetune", "tuned"), ("emotion-text train", "text_run")):
         kills.Whole.of(COMMANDS[name], folder, folder / "runs_of" / base)
@@ -294,7 +296,9 @@ KINDS = {
         (lambda inputs, folder: _prepared_from(inputs, folder, sorted(folder.glob("a.*"))[-1]),),
         _read_tables, 10,
     ),
-    "media": Kind("films", ("*.mp4", "*.mkv"), (lambda inputs, folder: _prepared_from(inputs, folder, folder),), _decode, 3),
+    "media": Kind(
+        "films", ("*.mp4", "*.mkv"), (lambda inputs, folder: _prepared_from(inputs, folder, folder),), _decode, 3
+    ),
     "recipes": Kind(
         "recipes", ("*.yaml",),
         tuple(

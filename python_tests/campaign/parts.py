@@ -95,6 +95,8 @@ class Campaign:
                 count, faults = len(numbers), hundreds.in_process(*given).faults
         except crowds.NeedsRoot as reason:
             count, faults, skipped = 0, {}, str(reason)
+        except kills.Spoilt as reason:
+            count, faults = 0, {0: str(reason)}
         return Result(part, seed, count, faults, time.monotonic() - began, skipped)
 
 

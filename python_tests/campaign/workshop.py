@@ -35,12 +35,11 @@ class Bright:
 
 
 def make(folder: Path) -> None:
-    """Everything that the commands read."""
+    """What the commands read, but for what other commands make of it."""
     films(folder / "films")
     text(folder / "text")
     corpora(folder)
     faces(folder)
-    model_of_films(folder)
 
 
 def films(folder: Path) -> None:
@@ -121,18 +120,13 @@ def faces(folder: Path) -> None:
 
 
 def model_of_films(folder: Path) -> None:
-    """A model of random weights that says how its corpus was prepared, and that corpus."""
-    import sys
-
+    """A model of random weights that says how the corpus `prepared` was prepared."""
     import torch
 
-    from memofast import cli
     from memofast.data import Corpus
     from memofast.inference.preparation import keep_preparation
     from memofast.model import MemoBertConfig, MemoBertForEmotion
 
-    sys.argv = ["memofast", *map(str, prepare(folder, folder / "prepared"))]
-    cli.main()
     corpus = Corpus.open(folder / "prepared")
     torch.manual_seed(3)
     widths = {f"{modality}_width": corpus.width(modality) for modality in ("visual", "speech")}
