@@ -1,9 +1,11 @@
-"""The same command twice into one folder; readers of a store that grows."""
+"""The same command twice into one folder; readers of a store that grows; full and read-only disks."""
 
+import errno
 import os
-import random
+import resource
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,19 +14,19 @@ import children
 import numpy as np
 import outputs
 from events import Events
-from kills import Whole, begin
+from kills import Site, Whole, begin, to_the_end
 from workshop import COMMANDS, Command
 
+_LOCKED = 4  # file events after which a command has made its folder and locked it
+Faults = dict[int, str]  # what went wrong, by number of the case
 
-def two_at_once(
-    name: str, numbers: range, inputs: Path, folder: Path, draws: Callable[[int], random.Random]
-) -> dict[int, str]:
-    """By number what went wrong where a command was started while another one like it stood still at a file event."""
-    command, faults = COMMANDS[name], {}
-    whole = Whole.of(command, inputs, folder / "whole")
+
+def two_at_once(name: str, numbers: range, site: Site) -> Faults:
+    """A command is started while another one like it stands still at a file event."""
+    command, whole, faults = COMMANDS[name], site.whole(name), {}
     for number in numbers:
-        event = draws(number).randint(1, whole.events)
-        if wrong := _pair(command, whole, inputs, folder / "run", event):
+        event = site.draw(number).randint(1, whole.events)
+        if wrong := _pair(command, whole, site.inputs, site.folder / "run", event):
             faults[number] = f"another one at event {event}: {wrong}"
     return faults
 
@@ -33,122 +35,97 @@ def _pair(command: Command, whole: Whole, inputs: Path, folder: Path, event: int
     begin(command, inputs, folder)
     events = Events(folder)
 
-    def at(number: int) -> None:
+    def at(number: int, _: str) -> None:
         if number == event:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     first = children.start_command(command.line(inputs, folder), folder, lambda: events.watch(at))
-    _wait_for_stop(first)
-    second = children.command(command.goes_on(inputs, folder), folder)
+    met = os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # it stands still, or has ended
+    line, within = command.goes_on(inputs, folder), met.si_code == os.CLD_STOPPED and event > _LOCKED
+    own = command.again is not None and "--resume" not in line  # a run of its own
+    second = children.command(line, folder)
     first.send(signal.SIGCONT)
     ended = first.end()
-    for one in (ended, second):
+    for who, one in (("the first", ended), ("the second", second)):
         if wrong := one.fault():
-            return wrong
+            return f"{who} {wrong}"
     if ended.code and second.code:
         return f"both are refused: {ended.error.strip()}; {second.error.strip()}"
+    if within and not second.code and not own:
+        return "the second is let in"
     if second.code and str(first.pid) not in second.error:
         return f"the second is not told who is there: {second.error.strip()}"
-    if command.again and not second.code and not ended.code:
-        return None  # two runs of their own
-    return outputs.differences(folder, whole.contents)
+    return None if own else outputs.differences(folder, whole.contents)
 
 
-def _wait_for_stop(started: children.Started) -> None:
-    """Until it stands still or has ended."""
-    os.waitid(os.P_PID, started.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-
-
-def growing(
-    _: str, numbers: range, inputs: Path, folder: Path, draws: Callable[[int], random.Random]
-) -> dict[int, str]:
-    """By number what went wrong where a store grew beyond its map while another process packed its rows."""
-    faults = {}
+def growing(_: str, numbers: range, site: Site) -> Faults:
+    """A store grows beyond its map while another process packs its rows."""
+    faults, corpus = {}, site.folder / "grown"
     for number in numbers:
-        shutil.rmtree(folder / "grown", ignore_errors=True)
-        shutil.copytree(inputs / "moods", folder / "grown")
-        seed = draws(number).getrandbits(32)
-        reader = children.start(lambda: _read_on(folder / "grown"), folder)
-        grows = children.start(lambda seed=seed: _grow(folder / "grown" / "visual", seed), folder).end()
-        (folder / "grown" / "enough").touch()
-        wrong = [ended.fault((0,)) for ended in (grows, reader.end())]
-        if any(wrong):
-            faults[number] = "; ".join(f"{who}: {what}" for who, what in zip(("writer", "reader"), wrong, strict=True))
+        shutil.rmtree(corpus, ignore_errors=True)
+        shutil.copytree(site.inputs / "moods", corpus)
+        seed = site.draw(number).getrandbits(32)
+        reader = children.start(lambda: _read_on(corpus), site.folder)
+        writer = children.start(lambda seed=seed: _grow(corpus / "visual", seed), site.folder).end()
+        (corpus / "enough").touch()
+        wrong = {"writer": writer.fault((0,)), "reader": reader.end().fault((0,))}
+        if any(wrong.values()):
+            faults[number] = "; ".join(f"{who}: {what}" for who, what in wrong.items() if what)
     return faults
 
 
-def _read_on(folder: Path) -> None:
+def _read_on(corpus: Path) -> None:
     import torch
 
     from memofast.data import Corpus
 
-    split = Corpus.open(folder).split("train")
+    split = Corpus.open(corpus).split("train")
     first, reads = split.pack(range(len(split))), 0
-    while not (folder / "enough").exists() or reads < 3:
-        again = Corpus.open(folder).split("train") if reads % 7 == 6 and (folder / "enough").exists() else split
-        assert torch.equal(again.pack(range(len(split))).visual, first.visual), f"other rows at read {reads}"
+    while not (corpus / "enough").exists() or reads < 3:
+        assert torch.equal(split.pack(range(len(split))).visual, first.visual), f"other rows at read {reads}"
         reads += 1
+    opened = Corpus.open(corpus).split("train")
+    assert torch.equal(opened.pack(range(len(split))).visual, first.visual), "other rows after opening it anew"
 
 
 def _grow(path: Path, seed: int) -> None:
-    """Write beyond the 64 MiB of the first map."""
+    """Write beyond the 64 MiB of the first map, and finish."""
     from memofast.store import FeatureStore, FeatureWriter
 
     random, width = np.random.default_rng(seed), FeatureStore.open(path).width
     with FeatureWriter(path, width) as writer:
-        for number in range(40):
-            rows = random.standard_normal((int(random.integers(1, 600_000)), width), np.float32)
-            writer.put(f"new{number}", rows)
+        for number in range(12):
+            writer.put(f"new{number}", np.ones((int(random.integers(1, 2_000_000)), width), np.float32))
             if random.random() < 0.3:
                 writer.commit()
 
 
-def full_disk(
-    name: str, numbers: range, inputs: Path, folder: Path, draws: Callable[[int], random.Random]
-) -> dict[int, str]:
-    """By number what went wrong where there was room for so many file events, or for so many bytes of a file."""
-    import resource
-
-    command, faults = COMMANDS[name], {}
-    whole = Whole.of(command, inputs, folder / "whole")
-    sizes = sorted({path.stat().st_size for path in (folder / "whole").rglob("*") if path.is_file()} - {0})
+def full_disk(name: str, numbers: range, site: Site) -> Faults:
+    """There is room for so many file events, or for so many bytes of a file."""
+    command, whole, faults, folder = COMMANDS[name], site.whole(name), {}, site.folder / "run"
     for number in numbers:
-        draw, events = draws(number), Events(folder / "run")
-        event, size = draw.randint(1, whole.events), draw.randrange(draw.choice(sizes))
+        draw, events = site.draw(number), Events(folder)
+        event, size = draw.randint(1, whole.events), draw.randrange(max(draw.choice(whole.sizes), 1))
+
+        def full(happens: int, what: str, event: int = event) -> None:
+            if happens >= event and what in ("open", "os.mkdir"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def limited(size: int = size) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+        begin(command, site.inputs, folder)
         by_event = draw.random() < 0.5
-
-        def full(happens: int, event: int = event) -> None:
-            if happens >= event:
-                raise OSError(28, "No space left on device")
-
-        def before(size=size, by_event=by_event, events=events, full=full) -> None:
-            if by_event:
-                events.watch(full)
-            else:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-        begin(command, inputs, folder / "run")
-        if wrong := _starved(command, whole, inputs, folder / "run", before):
+        before = (lambda events=events, full=full: events.watch(full)) if by_event else limited
+        wrong = children.command(command.line(site.inputs, folder), folder, before).fault()
+        if wrong := wrong or _with_room(command, whole, site.inputs, folder):
             faults[number] = f"full {f'at event {event}' if by_event else f'for files beyond {size} bytes'}: {wrong}"
     return faults
 
 
-def _starved(command: Command, whole: Whole, inputs: Path, folder: Path, before: Callable[[], None]) -> str | None:
-    """What is wrong with a command that has no room, and then room again."""
-    ended = children.command(command.line(inputs, folder), folder, before)
-    if wrong := ended.fault():
-        return wrong
-    return _with_room(command, whole, inputs, folder)
-
-
 def _with_room(command: Command, whole: Whole, inputs: Path, folder: Path) -> str | None:
-    again = children.command(command.goes_on(inputs, folder), folder)
-    other = outputs.differences(folder, whole.contents)
-    if again.code == 2 and not other:
-        return None  # it had come to its end
-    if wrong := again.fault() or (again.code and again.error.strip()):
-        return f"with room again: {wrong}"
-    return other and f"with room again: {other}"
+    wrong = to_the_end(command, whole, inputs, folder)
+    return wrong and f"with room again: {wrong}"
 
 
 class NeedsRoot(Exception):
@@ -175,8 +152,6 @@ class Mounted:
             raise NeedsRoot(f"a tmpfs cannot be mounted at {self.folder} (needs root)")
 
     def _run(self, *command: str) -> int:
-        import subprocess
-
         return subprocess.run([*command, str(self.folder)], capture_output=True).returncode
 
     def read_only(self) -> None:
@@ -190,41 +165,33 @@ class Mounted:
         self._run("umount", "-l")
 
 
-def small_disk(
-    name: str, numbers: range, inputs: Path, folder: Path, draws: Callable[[int], random.Random]
-) -> dict[int, str]:
-    """By number what went wrong on a tmpfs with a drawn room, or on one that was read-only."""
-    command, faults = COMMANDS[name], {}
-    whole = Whole.of(command, inputs, folder / "whole")
-    taken = sum(path.stat().st_size for path in (folder / "whole").rglob("*") if path.is_file())
-    with Mounted(folder / "disk", 4 * (taken >> 20) + 8) as disk:
+def small_disk(name: str, numbers: range, site: Site) -> Faults:
+    """A tmpfs with a drawn room, or one that is read-only. Raises: `NeedsRoot`."""
+    command, whole, faults = COMMANDS[name], site.whole(name), {}
+    with Mounted(site.folder / "disk", 4 * (sum(whole.sizes) >> 20) + 8) as disk:
+        folder, fill = disk.folder / "run", disk.folder / "fill"
         for number in numbers:
-            draw, place = draws(number), folder / "disk" / "run"
-            begin(command, inputs, place)
-            if draw.random() < 0.15:
+            draw, line = site.draw(number), command.line(site.inputs, folder)
+            read_only, room = draw.random() < 0.15, int(draw.uniform(0, 1.5 * sum(whole.sizes)))
+            begin(command, site.inputs, folder)
+            if read_only:
                 disk.read_only()
-                ended = children.command(command.line(inputs, place), place)
-                disk.writable()
-                wrong = ended.fault((2,)) or _with_room(command, whole, inputs, place)
-                room = "read-only"
             else:
-                room = int(draw.uniform(0, 1.5 * taken))
-                fill = folder / "disk" / "fill"
-                free = shutil.disk_usage(folder / "disk").free
-                fill.write_bytes(bytes(max(free - room, 0)))
-                wrong = children.command(command.line(inputs, place), place).fault()
-                fill.unlink()
-                wrong = wrong or _with_room(command, whole, inputs, place)
-            if wrong:
-                faults[number] = f"room for {room} bytes: {wrong}"
-            shutil.rmtree(place)
+                fill.write_bytes(bytes(max(shutil.disk_usage(disk.folder).free - room, 0)))
+            wrong = children.command(line, folder).fault((2,) if read_only else (0, 2))
+            disk.writable()
+            fill.unlink(missing_ok=True)
+            if wrong := wrong or _with_room(command, whole, site.inputs, folder):
+                faults[number] = f"{'read-only' if read_only else f'room for {room} bytes'}: {wrong}"
+            shutil.rmtree(folder)
     return faults
 
 
-Crowd = Callable[[str, range, Path, Path, Callable[[int], random.Random]], dict[int, str]]
+_ONE_WORKER = [name for name, command in COMMANDS.items() if command.workers == 1]
+Crowd = Callable[[str, range, Site], Faults]
 CROWDS: dict[str, tuple[Crowd, Sequence[str]]] = {
-    "two at once": (two_at_once, [name for name, command in COMMANDS.items() if command.workers == 1]),
-    "full disk": (full_disk, [name for name, command in COMMANDS.items() if command.workers == 1]),
-    "small disk": (small_disk, [name for name, command in COMMANDS.items() if command.workers == 1]),
+    "two at once": (two_at_once, _ONE_WORKER),
+    "full disk": (full_disk, _ONE_WORKER),
+    "small disk": (small_disk, _ONE_WORKER),
     "growing store": (growing, ["store"]),
 }

@@ -23,8 +23,8 @@ class Events:
     def count(self) -> int:
         return int.from_bytes(self._shared[:8], "little")
 
-    def watch(self, at: Callable[[int], None] = lambda number: None) -> None:
-        """Count in this process from here on, and call `at` with the number of each event before it happens.
+    def watch(self, at: Callable[[int, str], None] = lambda number, event: None) -> None:
+        """Count in this process from here on, and call `at` with the number and name of each event before it happens.
 
         What `at` raises is raised by the call that made the event.
         """
@@ -33,7 +33,7 @@ class Events:
             if (event == "open" or event in _OTHERS) and self._ours(event, arguments):
                 number = self.count + 1
                 self._shared[:8] = number.to_bytes(8, "little")
-                at(number)
+                at(number, event)
 
         sys.addaudithook(hook)
 

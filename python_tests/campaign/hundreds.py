@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import children
+from kills import Site
 from kinds import KINDS, Kind
 
 PER_PROCESS = 100
@@ -97,7 +98,7 @@ def outcome_of(read: Callable[[], object]) -> str:
     except MemofastError as error:
         str(error).encode("utf-8", "surrogateescape")
         assert len(str(error).splitlines()) == 1, f"more than a line: {str(error)[:200]!a}"
-        assert len(str(error)) < 1500, f"a long line: {str(error)[:200]!a}"
+        assert len(str(error)) < 20_000, f"a long line: {str(error)[:200]!a}"
         return "refused"
     except SystemExit as stopped:
         assert stopped.code in (0, 2, None), f"exit code {stopped.code}: {said.getvalue()[-200:]!a}"
@@ -116,24 +117,24 @@ def damaged(kind: Kind, inputs: Path, folder: Path, draw: random.Random) -> str:
     return kind.spoil(folder, draw)
 
 
-def in_process(name: str, numbers: range, inputs: Path, folder: Path, draws: Callable[[int], random.Random]) -> Outcome:
+def in_process(name: str, numbers: range, site: Site) -> Outcome:
     """Mutations of a kind, read by a function, or by a command that lets exceptions through."""
     kind = KINDS[name]
 
     def one(number: int) -> str:
-        draw, place = draws(number), folder / f"m{number}"
-        file = damaged(kind, inputs, place, draw)
+        draw, place = site.draw(number), site.folder / f"m{number}"
+        file = damaged(kind, site.inputs, place, draw)
         try:
             if kind.read:
                 return outcome_of(lambda: kind.read(place))
-            return outcome_of(lambda: _command(draw.choice(kind.lines)(inputs, place)))
+            return outcome_of(lambda: _command(draw.choice(kind.lines)(site.inputs, place)))
         except BaseException as error:
             return f"{file}: {explained(error)}"
         finally:
-            os.chdir(folder)
+            os.chdir(site.folder)
             shutil.rmtree(place, ignore_errors=True)
 
-    return each_in_turn(numbers, one, folder)
+    return each_in_turn(numbers, one, site.folder)
 
 
 def _command(line: list[object]) -> None:
@@ -143,14 +144,14 @@ def _command(line: list[object]) -> None:
     cli.main()
 
 
-def by_command(name: str, numbers: range, inputs: Path, folder: Path, draws: Callable[[int], random.Random]) -> Outcome:
+def by_command(name: str, numbers: range, site: Site) -> Outcome:
     """Mutations of a kind, each read by a command of its own process."""
     kind, outcome = KINDS[name], Outcome()
     for number in numbers:
-        draw, place = draws(number), folder / f"m{number}"
-        file = damaged(kind, inputs, place, draw)
-        line = draw.choice(kind.lines)(inputs, place)
-        ended = children.command(line, folder)
+        draw, place = site.draw(number), site.folder / f"m{number}"
+        file = damaged(kind, site.inputs, place, draw)
+        line = draw.choice(kind.lines)(site.inputs, place)
+        ended = children.command(line, site.folder)
         if wrong := ended.fault():
             outcome.faults[number] = f"{file}: {line[0]}: {wrong}"
         else:

@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +22,10 @@ class Spoilt(Exception):
 
 @dataclass(frozen=True)
 class Whole:
-    """A run that nothing disturbed."""
+    """A run that nothing disturbed. sizes: bytes of its files."""
 
     contents: dict[str, str]
+    sizes: tuple[int, ...]
     events: int
     seconds: float
 
@@ -36,7 +36,26 @@ class Whole:
         ended = children.command(command.line(inputs, folder), folder, events.watch)
         if ended.code or ended.fault():
             raise Spoilt(f"undisturbed: {ended.fault()}; {ended.error[-2000:]}")
-        return cls(outputs.contents(folder), events.count, ended.seconds)
+        sizes = tuple(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return cls(outputs.contents(folder), sizes, events.count, ended.seconds)
+
+
+class Site:
+    """Where a part of the campaign works: `folder`, beside the `inputs`. seed, part: what its draws depend on."""
+
+    def __init__(self, inputs: Path, folder: Path, seed: int, part: str, wholes: dict[str, Whole]):
+        self.inputs, self.folder, self._wholes = inputs, folder, wholes
+        self._seed, self._part = seed, part
+
+    def draw(self, number: int) -> random.Random:
+        """The random numbers of one case, whatever other cases there are."""
+        return random.Random(f"{self._seed}/{self._part}/{number}")
+
+    def whole(self, name: str) -> Whole:
+        """An undisturbed run of a command. Raises: `Spoilt`."""
+        if name not in self._wholes:
+            self._wholes[name] = Whole.of(COMMANDS[name], self.inputs, self.folder / "whole")
+        return self._wholes[name]
 
 
 def begin(command: Command, inputs: Path, folder: Path) -> None:
@@ -44,6 +63,16 @@ def begin(command: Command, inputs: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     command.before(inputs, folder)
+
+
+def to_the_end(command: Command, whole: Whole, inputs: Path, folder: Path) -> str | None:
+    """What is wrong after an interrupted command went on, undisturbed."""
+    ended = children.command(command.goes_on(inputs, folder), folder)
+    other = outputs.differences(folder, whole.contents)
+    if ended.code == 2 and not other:
+        return None  # it had come to its end, and says so
+    wrong = ended.fault() or (f"refused: {ended.error.strip()}" if ended.code else None)
+    return "; ".join(fault for fault in (wrong, other) if fault) or None
 
 
 @dataclass(frozen=True)
@@ -68,11 +97,11 @@ class Kill:
         moment = f"event {self.event}" if self.event else f"{self.seconds:.3f} s"
         return f"{signal.Signals(self.signal).name} to {self.whom} at {moment}"
 
-    def strike(self, line: list[object], folder: Path) -> tuple[children.Ended, bool]:
-        """Run the line and kill it. Returns: how it ended, and whether the signal met it alive."""
+    def strike(self, line: list[object], folder: Path) -> tuple[str | None, bool]:
+        """Run the line and kill it. Returns: what is wrong with how it ended, and whether the signal met it alive."""
         events = Events(folder)
 
-        def at(number: int) -> None:
+        def at(number: int, _: str) -> None:
             if number == self.event:
                 os.kill(os.getpid(), self.signal)
 
@@ -81,7 +110,11 @@ class Kill:
         if not self.event and not started.wait(self.seconds):
             met = self._send(started)
         ended = started.end()
-        return ended, met and events.count >= self.event
+        met = met and events.count >= self.event
+        if self.whom == "worker":
+            return ended.fault((0,)), met  # another one does its work
+        early = (-signal.SIGTERM,) if self.signal == signal.SIGTERM and not events.count else ()
+        return ended.fault((0, *_ENDS[self.signal], *early)), met
 
     def _send(self, started: children.Started) -> bool:
         if self.whom != "worker":
@@ -91,11 +124,6 @@ class Kill:
         if workers:
             os.kill(workers[0], self.signal)
         return bool(workers)
-
-    def fault(self, ended: children.Ended, events: int) -> str | None:
-        """What is wrong with how it ended; a signal may come too late, and SIGTERM before there is anything to save."""
-        early = (-signal.SIGTERM,) if self.signal == signal.SIGTERM and not events else ()
-        return ended.fault((0, *_ENDS[self.signal], *early))
 
 
 def _children(pid: int) -> list[int]:
@@ -112,41 +140,33 @@ def _line_of(pid: int) -> bytes:
         return b""
 
 
-def interrupted(command: Command, whole: Whole, inputs: Path, folder: Path, draw: random.Random) -> tuple[int, list]:
-    """One run, interrupted once or more and brought to its end. Returns: how often it was, and its faults."""
-    begin(command, inputs, folder)
-    line, kills, told = command.line(inputs, folder), 0, []
+def interrupted(name: str, site: Site, draw: random.Random) -> tuple[int, str | None]:
+    """One run, interrupted once or more and brought to its end. Returns: how often it was, and what went wrong."""
+    command, whole, folder = COMMANDS[name], site.whole(name), site.folder / "run"
+    begin(command, site.inputs, folder)
+    line, kills, told = command.line(site.inputs, folder), 0, []
     while True:
         kill = Kill.draw(draw, whole, command.workers)
-        ended, met = kill.strike(line, folder)
+        wrong, met = kill.strike(line, folder)
         kills += met
         told.append(str(kill))
-        if wrong := kill.fault(ended, whole.events if any(folder.rglob("*")) else 0):
-            return kills, [f"{', '.join(told)}: {wrong}"]
-        line = command.goes_on(inputs, folder)
+        if wrong:
+            return kills, f"{', '.join(told)}: {wrong}"
+        line = command.goes_on(site.inputs, folder)
         if draw.random() > _FURTHER:
             break
-    ended = children.command(line, folder)
-    wrong, other = ended.fault(), outputs.differences(folder, whole.contents)
-    if ended.code == 2 and not other:
-        wrong = None  # it had come to its end, and says so
-    elif ended.code == 2:
-        wrong = wrong or f"refused to go on: {ended.error.strip()}"
-    faults = [fault for fault in (wrong, other) if fault]
-    return kills, [f"{', '.join(told)}, and run again: {'; '.join(faults)}"] if faults else []
+    wrong = to_the_end(command, whole, site.inputs, folder)
+    return kills, f"{', '.join(told)}, and run again: {wrong}" if wrong else None
 
 
-def campaign(
-    name: str, count: int, inputs: Path, folder: Path, draws: Callable[[int], random.Random], only: int | None
-) -> tuple[int, dict[int, str]]:
-    """Kill a command so many times. Returns: how often it was, and by number what went wrong."""
-    command, faults, kills, number = COMMANDS[name], {}, 0, only or 0
-    whole = Whole.of(command, inputs, folder / "whole")
-    while kills < count and number < 10 * count:
-        met, wrong = interrupted(command, whole, inputs, folder / "run", draws(number))
+def campaign(name: str, count: int, site: Site, only: int | None) -> tuple[int, dict[int, str]]:
+    """Kill a command so many times. Returns: how often it was, and by number of the run what went wrong."""
+    faults, kills, number = {}, 0, only or 0
+    while kills < count and number < 10 * count + (only or 0):
+        met, wrong = interrupted(name, site, site.draw(number))
         kills += met
         if wrong:
-            faults[number] = wrong[0]
+            faults[number] = wrong
         if only is not None:
             break
         number += 1

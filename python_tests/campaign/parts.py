@@ -1,7 +1,6 @@
 """The parts of the campaign and their shares: `run` gives what came of one."""
 
 import math
-import random
 import shutil
 import time
 from collections.abc import Iterator
@@ -68,6 +67,7 @@ class Campaign:
         children.adopt()
         extraction.find_faces = lambda *_: Bright()
         self.inputs, self.folder = folder / "inputs", folder / "work"
+        self._wholes: dict[str, kills.Whole] = {}
         make_inputs(self.inputs)
 
     def run(self, part: str, count: int, seed: int, only: int | None = None) -> Result:
@@ -78,21 +78,18 @@ class Campaign:
         kind, _, name = part.partition(": ")
         numbers = range(count) if only is None else range(only, only + 1)
 
-        def draws(number: int) -> random.Random:
-            return random.Random(f"{seed}/{part}/{number}")
-
-        given, skipped = (name, numbers, self.inputs, self.folder, draws), ""
+        site, skipped = kills.Site(self.inputs, self.folder, seed, part, self._wholes), ""
         try:
             if kind == "kills":
-                count, faults = kills.campaign(name, count, self.inputs, self.folder, draws, only)
+                count, faults = kills.campaign(name, count, site, only)
             elif kind in crowds.CROWDS:
-                count, faults = len(numbers), crowds.CROWDS[kind][0](*given)
+                count, faults = len(numbers), crowds.CROWDS[kind][0](name, numbers, site)
             elif kind == "mutations by command":
-                count, faults = len(numbers), hundreds.by_command(*given).faults
+                count, faults = len(numbers), hundreds.by_command(name, numbers, site).faults
             elif name == PICKLES:
-                count, faults = len(numbers), pickles.campaign(numbers, self.folder, draws).faults
+                count, faults = len(numbers), pickles.campaign(numbers, site).faults
             else:
-                count, faults = len(numbers), hundreds.in_process(*given).faults
+                count, faults = len(numbers), hundreds.in_process(name, numbers, site).faults
         except crowds.NeedsRoot as reason:
             count, faults, skipped = 0, {}, str(reason)
         except kills.Spoilt as reason:

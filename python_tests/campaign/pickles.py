@@ -5,12 +5,11 @@ import pickle
 import pickletools
 import random
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import hundreds
 import numpy as np
+from kills import Site
 
 WEIGHT = 15
 _RUN = ("exec", "compile", "os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pty.", "import", "marshal.")
@@ -106,32 +105,32 @@ def _change(data: bytearray, chosen: Original, originals: list[Original], draw: 
             data[operation + 1 : operation + 1 + draw.choice((1, 4))] = draw.randbytes(draw.choice((1, 4)))
 
 
-def campaign(numbers: range, folder: Path, draws: Callable[[int], random.Random]) -> hundreds.Outcome:
+def campaign(numbers: range, site: Site) -> hundreds.Outcome:
     """Read mutations of these numbers; each process begins with some originals, and then watches for code."""
     from memofast.prepare.sources.feature_pickles import read_feature_pickle
 
-    known, watching = [Original.of(data) for data in originals()], []
+    known, watching, path = [Original.of(data) for data in originals()], [], site.folder / "mutated.pkl"
 
     def watched(event: str, _: tuple) -> None:
         if watching == [True] and event.startswith(_RUN) and event not in _LET:
             raise SystemError(f"runs code: {event}")
 
     def read(data: bytes) -> str:
-        (folder / "mutated.pkl").write_bytes(data)
-        return hundreds.outcome_of(lambda: _use(read_feature_pickle(folder / "mutated.pkl")[0]))
+        path.write_bytes(data)
+        return hundreds.outcome_of(lambda: _use(read_feature_pickle(path)[0]))
 
     def one(number: int) -> str:
         if not watching:
             assert {read(original.data) for original in known[::7]} == {"read"}  # and all modules are loaded
             sys.addaudithook(watched)
-        data = mutated(known, draws(number))
+        data = mutated(known, site.draw(number))
         watching[:] = [True]
         try:
             return read(data)
         finally:
             watching[:] = [False]
 
-    return hundreds.each_in_turn(numbers, one, folder)
+    return hundreds.each_in_turn(numbers, one, site.folder)
 
 
 def _use(samples: list) -> None:
