@@ -22,8 +22,14 @@ _empty = torch.empty
 _empty_like = torch.empty_like
 
 
-def pytest_collection_modifyitems(items):
-    no_campaign = pytest.mark.skip(reason="kills and repeats runs for long; set MEMOFAST_CAMPAIGN=1")
+def pytest_addoption(parser):
+    campaign = parser.getgroup("campaign", "of the tests marked campaign")
+    campaign.addoption("--count", type=int, help="run them, of this size; 1000: 1,000 kills, 100,000 damaged files")
+    campaign.addoption("--seed", type=int, default=0, help="of what they draw")
+
+
+def pytest_collection_modifyitems(config, items):
+    no_campaign = pytest.mark.skip(reason="kills and repeats runs for long; set MEMOFAST_CAMPAIGN=1 or give --count")
     no_gpu = pytest.mark.skip(reason="no CUDA device")
     no_data = pytest.mark.skip(reason=f"no real data at {_DATA}; set MEMOFAST_DATA")
     for item in items:
@@ -36,7 +42,7 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(no_gpu)
         if "real" in item.keywords and not _DATA.is_dir():
             item.add_marker(no_data)
-        if "campaign" in item.keywords and not _CAMPAIGN:
+        if item.get_closest_marker("campaign") and not _CAMPAIGN and config.getoption("count") is None:
             item.add_marker(no_campaign)
 
 

@@ -1,0 +1,37 @@
+"""Every part of the campaign, a little of it and all of it: what went wrong names seed and number, which repeat it."""
+
+import pytest
+from parts import PARTS, count_of
+
+# what a quick run does of each kind of part; the rest of the parts it leaves to the campaign
+FEW = {
+    "kills: prepare": 1, "kills: pretrain": 2, "kills: finetune": 1, "kills: pseudo-label": 2, "kills: predict": 1,
+    "kills: extract npz": 1, "kills: denseface train": 1, "kills: emotion-text train": 1,
+    **{part: 20 for part in PARTS if part.startswith("mutations: ")},
+    **dict.fromkeys(("mutations: runs", "mutations: checkpoints", "mutations: fine-tuned runs"), 2),
+    **dict.fromkeys(("mutations: prepared corpora", "mutations: text runs", "mutations: face networks"), 2),
+    "mutations: media": 5, "mutations: pickles": 100,
+    "mutations by command: checkpoints": 1, "mutations by command: store descriptions": 1,
+    "two at once: extract npz": 1, "two at once: pseudo-label": 1, "growing store: store": 1,
+    "full disk: pretrain": 1, "full disk: pseudo-label": 1, "small disk: extract npz": 1,
+}  # fmt: skip
+
+
+def check(result):
+    if result["skipped"]:
+        pytest.skip(result["skipped"])
+    again = f'python python_tests/campaign "{result["part"]}" --seed {result["seed"]} --only'
+    assert not result["faults"], "\n".join(f"{again} {n}: {fault}" for n, fault in result["faults"].items())
+    assert result["count"] > 0
+
+
+@pytest.mark.parametrize("part", FEW)
+def test_a_few(part, warm, pytestconfig):
+    check(warm.run(part, FEW[part], pytestconfig.getoption("seed")))
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("part", PARTS)
+def test_all(part, warm, pytestconfig):
+    count = count_of(part, pytestconfig.getoption("count") or 1000)
+    check(warm.run(part, count, pytestconfig.getoption("seed")))
