@@ -37,7 +37,7 @@ PLACEHOLDERS = {
 TINY = "model.hidden_size=32 model.num_hidden_layers=1 model.num_attention_heads=2 model.intermediate_size=64"
 # what makes a command small, by how it begins
 SMALLER = {
-    "pretrain memobert-mini": f"{TINY} train.updates=4 train.warmup=1 train.samples=8 train.save_every=2 "
+    "pretrain memobert-mini": f"{TINY} train.updates=2 train.warmup=1 train.samples=8 train.save_every=2 "
     "validate.every=2 train.longest.text=60",
     "pretrain": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 validate.every=2",
     "finetune corpus=corpora/ravdess": "train.epochs=1 train.samples=16 train.precision=fp32 folds.only=[1,3]",
