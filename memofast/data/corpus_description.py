@@ -12,6 +12,7 @@ from memofast.schemas import Count, FileName, Name, Schema, fault_of, read_descr
 
 CORPUS = "corpus.json"
 FORMAT = 1
+_LONGEST_LINE = 4096
 _Modality = Literal[MODALITIES]
 
 
@@ -75,7 +76,7 @@ def check_description(path: Path, description: dict[str, Any]) -> None:
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a file that names samples, which end at line feeds alone. Raises: `MemofastError` for a file that
-    is missing or no UTF-8, and for an empty line."""
+    is missing or no UTF-8, and for an empty or endless line."""
     try:
         if path.exists() and not path.is_file():
             raise MemofastError(f"{path} is no file: restore it")
@@ -88,4 +89,6 @@ def read_lines(path: Path) -> list[str]:
         lines.pop()
     if "" in lines:
         raise MemofastError(f"line {lines.index('') + 1} of {path} is empty: take it out")
+    if long := next((number for number, line in enumerate(lines, 1) if len(line) > _LONGEST_LINE), None):
+        raise MemofastError(f"line {long} of {path} is longer than {_LONGEST_LINE} letters: no name is, restore it")
     return lines

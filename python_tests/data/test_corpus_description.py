@@ -72,6 +72,7 @@ def test_description_that_is_no_object_is_refused(make_corpus, data):
         (lambda data: data.replace(b"\n", b"\n\n", 1), "line 2 of .* is empty"),
         (lambda data: data.replace(b"clip003", b"\0"), r"'\\x00' of split train is not in store"),
         (lambda data: data.replace(b"clip003", b"x" * 600), "is not in store"),
+        (lambda data: data + b"x" * 4097 + b"\n", "line 33 of .* is longer than 4096 letters"),
         (lambda data: b"", "has no samples"),
     ],
 )

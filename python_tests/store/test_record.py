@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 
@@ -55,3 +57,36 @@ def test_unsound_record_is_refused(columns, break_it, says):
         record.decode(break_it(record.encode(5, columns)), "record 'a' of store s")
     assert str(caught.value).startswith("record 'a' of store s")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (16 + 12, 25, "corrupt in column utf8"),  # more bytes than there are
+        (32 + 12, 7, "corrupt in column label"),  # not whole values
+        (32, 8, "corrupt in column utf8"),  # the second column is named as the first
+    ],
+)
+def test_column_without_rows_that_is_unsound_is_refused(place, value, says):
+    whole = bytearray(record.encode(2, {"utf8": np.arange(3, dtype=np.uint8), "label": np.array([7])}))
+    whole[place] = value
+    if place == 32:
+        whole[34] = 5  # uint8, so that bytes are whole values
+    with pytest.raises(MemofastError, match=says):
+        record.decode(bytes(whole), "record")
+
+
+def test_damaged_records_are_refused_or_whole(columns):
+    dice, whole, refused = random.Random(3), record.encode(5, columns), 0
+    for _ in range(3000):
+        value = bytearray(whole)
+        for _ in range(dice.choice([1, 1, 2, 5])):
+            value[dice.randrange(70)] = dice.choice([0, 1, 127, 128, 255, dice.randrange(256)])
+        if dice.random() < 0.2:
+            value = value[: dice.randrange(len(value))]
+        try:
+            assert sum(array.nbytes for array in record.decode(bytes(value), "record 'a'").values()) < len(whole)
+        except MemofastError as error:
+            refused += 1
+            assert str(error).startswith("record 'a'") and "\n" not in str(error)
+    assert 1000 < refused < 3000
