@@ -92,14 +92,15 @@ def replace_file(path: Path, data: bytes, parents: bool = False) -> None:
             raise
 
 
-def reserve(path: Path) -> None:
-    """Take the disk's room for a file of holes now: a memory map that later meets a full disk ends the process.
+def reserve(path: Path, size: int = 1) -> None:
+    """Take the disk's room for a file, of `size` bytes at least, now: a memory map of holes that later meets a full
+    disk ends the process.
 
     Raises: `OSError` where there is no room.
     """
     if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, max(os.fstat(file.fileno()).st_size, 1))
+        with open(path, "ab") as file:
+            os.posix_fallocate(file.fileno(), 0, max(os.fstat(file.fileno()).st_size, size))
 
 
 def write_json(path: Path, value: Any) -> None:

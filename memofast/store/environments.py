@@ -7,8 +7,10 @@ from pathlib import Path
 import lmdb
 
 from memofast.errors import MemofastError
+from memofast.files import remove, reserve
 
 _FIRST_MAP = 64 << 20
+_LOCK_BYTES = 8192  # of LMDB's 126 readers
 _open: dict[tuple[int, str], lmdb.Environment] = {}  # by process: a forked one may not use them
 _lock = threading.Lock()
 
@@ -29,12 +31,26 @@ def for_writing(path: Path) -> lmdb.Environment:
                 "first, or start processes by spawn"
             )
         try:
-            _open[key] = lmdb.open(key[1], map_size=_FIRST_MAP)
+            _open[key] = _opened(Path(key[1]))
         except lmdb.Error as error:
             raise MemofastError(
                 f"store {path} cannot be opened for writing ({error}): check the folder and free space"
             ) from None
         return _open[key]
+
+
+def _opened(path: Path) -> lmdb.Environment:
+    """Raises: `lmdb.Error`, after which there is no half of a first page."""
+    data, fresh = path / "data.mdb", not (path / "data.mdb").exists()
+    try:
+        reserve(path / "lock.mdb", _LOCK_BYTES)  # LMDB maps it with holes
+        return lmdb.open(str(path), map_size=_FIRST_MAP)
+    except OSError as error:
+        raise lmdb.DiskError(f"{path / 'lock.mdb'}: {error.strerror}") from None
+    except lmdb.Error:
+        if fresh:
+            remove(data)
+        raise
 
 
 def close(path: Path) -> None:

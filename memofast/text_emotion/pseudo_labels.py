@@ -7,7 +7,6 @@ digests are too. Source: MEmoBERT, whose labeller ran sentence by sentence.
 
 import hashlib
 import math
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from memofast.data import Corpus, Split
 from memofast.data.corpus import replace_store
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
+from memofast.files import remove
 from memofast.inference.loop import ROWS, run_over
 from memofast.model.families import open_emotion_model
 from memofast.model.family import EmotionModel
@@ -58,6 +58,7 @@ def pseudo_label(path: Path, model: Path, console: Console, *, rows: int = ROWS,
     folder = path / labeller.store_name(text)
     if folder.resolve() == text.path.resolve():
         console.print(f"{path} holds the labels of this model already")
+        _remove_others(folder)  # of a run that was killed then
         return counts
     with labeller.writer(folder, text) as writer:
         _label(split, labeller.model, writer, rows, console)
@@ -169,7 +170,7 @@ def _remove_others(labelled: Path) -> None:
     for folder in labelled.parent.glob(f"{_NAME}*"):
         if folder != labelled:
             environments.close(folder)
-            shutil.rmtree(folder)
+            remove(folder)
 
 
 def _progress(console: Console) -> Progress:

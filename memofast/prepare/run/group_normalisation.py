@@ -4,7 +4,6 @@ What is constant about a voice or a face is then gone, and what changes with the
 deviation are those of all of a group's samples, whichever split they are in; no label is looked at.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from memofast.data import Corpus
 from memofast.data.corpus import replace_store
 from memofast.data.folds import read_groups
 from memofast.errors import MemofastError
+from memofast.files import remove
 from memofast.store import FeatureStore, FeatureWriter, environments
 
 WITHIN_GROUP = "z-norm over each "  # begins the normalisation of such rows, then the group's name
@@ -65,6 +65,7 @@ def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
     store, group_of = corpus.stores[modality], read_groups(corpus, by)
     within = WITHIN_GROUP + by
     if store.meta["normalisation"].startswith(within):
+        _remove_others(path, modality, store.path)  # of a run that was killed then
         raise MemofastError(f"the {modality} rows of corpus {path} are z-normed within the {by} already")
     if lacking := [id for id in store.ids if id not in group_of]:
         raise MemofastError(f"sample {lacking[0]} of corpus {path} has no {by}; give every sample one, or leave it out")
@@ -79,11 +80,16 @@ def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
                 columns = store.read(id)
                 writer.put(id, **columns | {"rows": sums[group_of[id]].normed(columns["rows"])})
     replace_store(path, modality, folder, {})
-    for former in path.glob(f"{modality}-by-*"):
-        if former != folder:
-            environments.close(former)
-            shutil.rmtree(former)
+    _remove_others(path, modality, folder)
     return {group: found.samples for group, found in sorted(sums.items())}
+
+
+def _remove_others(corpus: Path, modality: str, normed: Path) -> None:
+    """Rows normed before, of other contents or groups, go."""
+    for former in corpus.glob(f"{modality}-by-*"):
+        if former.resolve() != normed.resolve():
+            environments.close(former)
+            remove(former)
 
 
 def _writer(folder: Path, store: FeatureStore, within: str) -> FeatureWriter:
