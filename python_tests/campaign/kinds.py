@@ -163,7 +163,8 @@ def _read_subtitles(folder: Path) -> None:
     from memofast.prepare.subtitles.timings import read_cues
 
     for path in folder.iterdir():
-        sentences_of(read_cues(path), SentenceRules(0.1, 30.0))
+        timed = [cue for cue in read_cues(path) if cue.start is not None]
+        sentences_of(timed, SentenceRules(0.1, 30.0))
 
 
 def _read_tables(folder: Path) -> None:
