@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS, MEMORY = 60, 2 << 30
+PATIENCE = 10  # seconds for the processes of a child to end after it
 _BEYOND = 3 << 30  # address space that a child may add, so that a bomb ends itself and not the machine
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -46,7 +47,7 @@ class Ended:
             return f"traceback: {last}"
         if self.code not in codes:
             return f"exit code {self.code}: {last}"
-        if self.code == 2 and (len(told) != 1 or told != lines[-1:]) and not lines[0].startswith("Usage:"):
+        if self.code == 2 and (len(told) != 1 or told != lines[-1:]) and not self.error.startswith("Usage:"):
             return f"{len(told)} lines told at exit code 2, the last {last!r}"
         if self.peak > MEMORY:
             return f"takes {self.peak >> 20} MiB"
@@ -60,10 +61,10 @@ def _where(lines: list[str]) -> str:
     return next((line.strip() for line in lines if "/memofast/" in line), lines[-1] if lines else "no word")
 
 
-def adopt() -> None:
-    """Let this process reap what its children leave behind, where the system can (Linux)."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def adopt(orphans: bool = True) -> None:
+    """Let this process reap what its children leave behind (Linux), and no child write a core file."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(orphans), 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 @dataclass
@@ -100,8 +101,8 @@ class Started:
 
 
 def _group_ends(group: int) -> bool:
-    """Whether no process of the group is left within 10 s; then they are killed."""
-    deadline = time.monotonic() + 10
+    """Whether no process of the group is left after a while; then they are killed."""
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
             if os.waitpid(-group, os.WNOHANG) == (0, 0):

@@ -168,16 +168,17 @@ class Mounted:
 def small_disk(name: str, numbers: range, site: Site) -> Faults:
     """A tmpfs with a drawn room, or one that is read-only. Raises: `NeedsRoot`."""
     command, whole, faults = COMMANDS[name], site.whole(name), {}
-    with Mounted(site.folder / "disk", 4 * (sum(whole.sizes) >> 20) + 8) as disk:
+    with Mounted(site.folder / "disk", 8 * (sum(whole.sizes) >> 20) + 32) as disk:
         folder, fill = disk.folder / "run", disk.folder / "fill"
         for number in numbers:
             draw, line = site.draw(number), command.line(site.inputs, folder)
-            read_only, room = draw.random() < 0.15, int(draw.uniform(0, 1.5 * sum(whole.sizes)))
+            read_only, room = draw.random() < 0.15, int(draw.uniform(0, 2 * sum(whole.sizes)))
             begin(command, site.inputs, folder)
             if read_only:
                 disk.read_only()
             else:
-                fill.write_bytes(bytes(max(shutil.disk_usage(disk.folder).free - room, 0)))
+                with fill.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, max(shutil.disk_usage(disk.folder).free - room, 1))
             wrong = children.command(line, folder).fault((2,) if read_only else (0, 2))
             disk.writable()
             fill.unlink(missing_ok=True)

@@ -40,17 +40,22 @@ class Kind:
         return str(path.relative_to(folder))
 
 
-def make_inputs(folder: Path) -> None:
-    """All that `KINDS` copy, and that the commands read. Leaves nothing open in this process."""
+def make_inputs(folder: Path) -> dict[str, kills.Whole]:
+    """Make all that `KINDS` copy, and that the commands read. Returns: undisturbed runs that came of it, by command.
+
+    Leaves nothing open in this process.
+    """
     folder.mkdir(parents=True)
     children.done(lambda: make(folder))
     assert not (prepared := children.command(prepare(folder, folder / "prepared"), folder)).code, prepared.error
     children.done(lambda: model_of_films(folder))
     children.done(lambda: _small_files(folder))
+    wholes = {}
     for name, base in (("pretrain", "run"), ("finetune", "tuned"), ("emotion-text train", "text_run")):
-        kills.Whole.of(COMMANDS[name], folder, folder / "runs_of" / base)
+        wholes[name] = kills.Whole.of(COMMANDS[name], folder, folder / "runs_of" / base)
         (made,) = (folder / "runs_of" / base).glob("out" if base == "text_run" else "runs/*")
         made.rename(folder / base)
+    return wholes
 
 
 def _small_files(folder: Path) -> None:
@@ -158,7 +163,8 @@ def _read_subtitles(folder: Path) -> None:
     from memofast.prepare.subtitles.timings import read_cues
 
     for path in folder.iterdir():
-        sentences_of(read_cues(path), SentenceRules(0.1, 30.0))
+        timed = [cue for cue in read_cues(path) if cue.start is not None]
+        sentences_of(timed, SentenceRules(0.1, 30.0))
 
 
 def _read_tables(folder: Path) -> None:

@@ -67,8 +67,7 @@ class Campaign:
         children.adopt()
         extraction.find_faces = lambda *_: Bright()
         self.inputs, self.folder = folder / "inputs", folder / "work"
-        self._wholes: dict[str, kills.Whole] = {}
-        make_inputs(self.inputs)
+        self._wholes = make_inputs(self.inputs)
 
     def run(self, part: str, count: int, seed: int, only: int | None = None) -> Result:
         """`count` of a part, or the one of the number `only` alone."""

@@ -16,7 +16,9 @@ def table(results: Iterable[Mapping[str, Any]]) -> str:
         if not result.get("skipped"):
             by_seed[result["part"]][result["seed"]].append(result)
     rows = [(part, *_of_seeds(seeds.values())) for part, seeds in by_seed.items()]
-    rows.append(("all", *(sum(row[column] for row in rows) for column in (1, 2, 3))))
+    for whole in dict.fromkeys(part.partition(": ")[0] for part in by_seed):
+        own = [row for row in rows if row[0].startswith(f"{whole}: ")]
+        rows.append((f"all {whole}", *(sum(row[column] for row in own) for column in (1, 2, 3))))
     lines = ["| part | count | failures | mended |", "| --- | ---: | ---: | ---: |"]
     return "\n".join([*lines, *(f"| {name} | {' | '.join(f'{n:,}' for n in numbers)} |" for name, *numbers in rows)])
 

@@ -6,8 +6,8 @@ from parts import PARTS, count_of
 # what a quick run does of each kind of part; the rest of the parts it leaves to the campaign
 FEW = {
     "kills: prepare": 1, "kills: pretrain": 2, "kills: finetune": 1, "kills: pseudo-label": 2, "kills: predict": 1,
-    "kills: extract npz": 1, "kills: denseface train": 1, "kills: emotion-text train": 1,
-    **{part: 20 for part in PARTS if part.startswith("mutations: ")},
+    "kills: extract npz": 1,
+    **{part: 15 for part in PARTS if part.startswith("mutations: ")},
     **dict.fromkeys(("mutations: runs", "mutations: checkpoints", "mutations: fine-tuned runs"), 2),
     **dict.fromkeys(("mutations: prepared corpora", "mutations: text runs", "mutations: face networks"), 2),
     "mutations: media": 5, "mutations: pickles": 100,

@@ -48,7 +48,7 @@ def films(folder: Path) -> None:
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     for place, seconds in (("one", 2.6), ("two", 1.3)):
-        write_clip(folder / f"{place}.mp4", seconds, rate=10, size=(48, 48))
+        write_clip(folder / f"{place}.mp4", seconds, rate=5, size=(48, 48))
         (folder / f"{place}.srt").write_text(SUBTITLES)
     write_clip(folder / "heard.mkv", 1.1, picture=False)
 
