@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -75,7 +76,8 @@ def read_torch(path: Path, device: str = "cpu") -> dict[str, Tensor]:
     refuse_pointer(path)
     refuse_bomb(path)
     try:
-        found = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of old pickles
+            found = torch.load(path, map_location=device, weights_only=True)
     except Exception:  # pickles fail in as many ways as they have bytes, and torch would advise to run them
         raise MemofastError(
             f"{path}: no whole file of tensors alone; download it again, or save the model as safetensors"

@@ -71,6 +71,8 @@ def _backward(grad: Tensor, statistics: Tensor, *arguments) -> tuple[Tensor | No
     """Gradients of the word table and the projected rows, what is summed over rows, and the gradient of `added` (None:
     there is none)."""
     tensors, (rows, p, eps, site, dtype, backend) = arguments[:COUNT], arguments[COUNT:]
+    if grad.shape[0] != rows:
+        raise ValueError(f"embed_backward: grad must have {rows} rows, got {list(grad.shape)}")
     refuse_further(tensors, backend)
     if backend == "reference":
         return embed_reference_backward(grad, operands_of(tensors), rows, p, eps, site, dtype)
@@ -108,7 +110,7 @@ def _run(kernel, tensors: tuple, results: tuple, rows: int, p: float, eps: tuple
     numbers = (site, philox.drop_threshold(p), philox.keep_scale(p), *eps, on_cuda, library.stream(tensors[TYPES]))
     status = kernel(tensors, *results, *numbers)
     if status == faults.NOT_AS_NEEDED:
-        tensors = tuple(_as(t, torch.float32) if place in TABLES else t for place, t in enumerate(tensors))
+        tensors = tuple(_in_fp32(t) if place in TABLES else t for place, t in enumerate(tensors))
         status = kernel(tensors, *results, *numbers)
     if status in (-2, -3):
         refuse_bad_indices(operands_of(tensors), rows)
@@ -117,6 +119,10 @@ def _run(kernel, tensors: tuple, results: tuple, rows: int, p: float, eps: tuple
 
 def _as(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return tensor if tensor is None or tensor.dtype is dtype else tensor.to(dtype)
+
+
+def _in_fp32(table: Tensor | None) -> Tensor | None:
+    return _as(table, torch.float32) if table is not None and table.is_floating_point() else table
 
 
 def _schema_of(prefix: str, fields: tuple[str, ...], optional: Iterable[str]) -> str:
@@ -159,6 +165,8 @@ def _check_backward(grad: Tensor, statistics: Tensor, *arguments) -> None:
     rows, dtype, types = arguments[COUNT], arguments[-2], arguments[TYPES]
     shape = (rows, types.shape[1])
     library.check_tensor("embed_backward", "grad", grad, shape=shape, dtype=dtype, device=types.device)
+    if types.is_cpu:  # a GPU would be waited for
+        refuse_bad_indices(operands_of(arguments[:COUNT]), rows)
     kept = 0 if arguments[-1] == "reference" else rows
     shape = (kept, 4)
     library.check_tensor(
