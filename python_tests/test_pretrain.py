@@ -246,6 +246,86 @@ def test_a_refused_resume_leaves_the_run_as_it_was(finished, tmp_path, change):
     assert (run / "config.yaml").read_bytes() == before
 
 
+@pytest.fixture
+def stopped(finished, tmp_path):
+    """A run that has its last checkpoint no more, as if it had been killed after update 8 of 12."""
+    run = shutil.copytree(the_run(finished[0]), tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "step-00000012")
+    return run
+
+
+def test_a_resume_with_another_seed_leaves_a_run_that_goes_on(finished, stopped):
+    before = (stopped / "config.yaml").read_bytes()
+    assert "has seed 1234, the run 5" in one_line(pretrain(stopped, "--resume", stopped, "train.seed=5"))
+    assert (stopped / "config.yaml").read_bytes() == before
+    (stopped / ".report.md.4194999").write_text("left by a killed process")
+    (stopped / "checkpoints" / ".step-00000004.deleted").mkdir()
+    metrics = stopped / "metrics.jsonl"
+    lines = metrics.read_bytes().split(b"\n")
+    metrics.write_bytes(b"\n".join([*lines[:4], b"\xff\xfe", *lines[4:]]))
+    resumed = pretrain(stopped, "--resume", stopped)
+    assert resumed.returncode == 0 and f"{metrics}: line 5 is damaged" in resumed.stderr
+    assert not list(stopped.rglob(".*")) and read_metrics(metrics)[-1]["step"] == 12
+    wanted = final_weights(the_run(finished[0]))
+    assert all(torch.equal(weight, wanted[name]) for name, weight in final_weights(stopped).items())
+
+
+def test_a_resume_names_every_entry_that_changed(stopped):
+    config = stopped / "config.yaml"
+    config.write_text(config.read_text().replace("clip: 5.0", "clip: 4.0"))  # by hand
+    changed = ["train.samples=4", "train.betas=[0.8,0.98]", "objectives.whole_word_mlm.share=3", "train.log_every=5"]
+    resumed = pretrain(stopped, "--resume", stopped, *changed)
+    (line,) = [line for line in resumed.stderr.splitlines() if "bit for bit" in line]
+    for said in (
+        "train.samples was 8, is 4", "train.betas.0 was 0.9, is 0.8", "train.clip was 5.0, is 4.0",
+        "objectives.whole_word_mlm.share was 2, is 3",
+    ):  # fmt: skip
+        assert said in line
+    assert "log_every" not in line and "train.lr" not in line and "betas.1" not in line
+    again = json.loads((stopped / "checkpoints" / "step-00000012" / "trainer.json").read_text())
+    assert again["recipe"]["train"]["clip"] == 4.0
+
+
+def test_a_resume_with_nothing_left_to_do_is_one_line(finished, stopped):
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    for updates in (4, 8):
+        ended = pretrain(stopped, "--resume", stopped, f"train.updates={updates}")
+        assert ended.returncode == 0 and len(ended.stderr.splitlines()) == 1
+        assert f"nothing is left to do, it is at update 8 and train.updates is {updates}" in ended.stderr
+    assert before == {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (lambda whole: whole[: whole.index(b"train:")], "config.yaml: lacks train, validate"),
+        (lambda whole: b"", "config.yaml: lacks corpora, model"),
+        (lambda whole: b"\xff\xfe" + whole, "config.yaml: not a text file in UTF-8"),
+        (lambda whole: whole.replace(b"lr:", b"lr"), "config.yaml, line "),
+    ],
+)
+def test_a_damaged_recipe_of_a_run_is_one_line(finished, tmp_path, contents, message):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_bytes(contents((the_run(finished[0]) / "config.yaml").read_bytes()))
+    with pytest.raises(MemofastError) as error:
+        main([], resume=run)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_full_disk_while_the_report_is_written_loses_nothing(finished, tmp_path):
+    run = shutil.copytree(the_run(finished[0]), tmp_path / "run")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    try:
+        ended = pretrain(tmp_path, "--resume", run)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "curves.png cannot be written" in one_line(ended)
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
 def test_resume_of_another_architecture(finished, tmp_path):
     run = tmp_path / "copy"
     shutil.copytree(the_run(finished[0]), run)

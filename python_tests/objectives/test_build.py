@@ -70,6 +70,18 @@ def test_random_pieces_follow_the_models_vocabulary():
         ({"visual_order": {"probability": [1.5, 2]}}, "is no ratio"),
         ({"speech_order": {"probability": 0.0004}}, "probability: must be a ratio of integers up to 1000, got 0.0004"),
         ({"matching": {"negatives": [1, 1001]}}, "negatives: must be a ratio of integers up to 1000"),
+        ({"matching": {"negatives": "1e-999999999"}}, "negatives: must be above 0"),
+        ({"span_visual_emotion": {"ratio": 0}}, "ratio 0 hides nothing"),
+        ({"span_visual_emotion": {"policy": "independent", "length": 5}}, "length has no effect with policy independ"),
+        ({"span_visual_emotion": {"policy": "single_span", "dice": True}}, "dice has no effect with policy single"),
+        ({"span_visual_emotion": {"policy": "independent", "original": True}}, "original has no effect"),
+        ({"span_speech_regression": {"policy": "mixed", "ratio": 0.5}}, "ratio has no effect with policy mixed"),
+        ({"span_speech_regression": {"length": True}}, "length: is neither true nor false"),
+        ({"whole_word_mlm": {"emotion_probability": 0.3}}, "emotion_probability has no effect"),
+        ({"whole_word_mlm": {"policy": "whole_word_emotion", "random_low": 5}}, "random_low and random_high have no"),
+        ({"view_contrast": {"temperature": float("nan")}}, "temperature: input should be a finite number"),
+        ({"visual_order": {"slots": 10**9}}, "slots: input should be less than or equal to 16384"),
+        ({"matching": {"kind": ["matching"]}}, "unknown objective"),
     ],
 )
 def test_mistakes_are_one_line_that_names_the_option(options, message):
@@ -77,6 +89,23 @@ def test_mistakes_are_one_line_that_names_the_option(options, message):
         objectives.build(options)
     assert next(iter(options)) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.b", "", "a b", "a/b", "keys", "train", "x" * 101])
+def test_names_that_no_module_or_log_can_have_are_refused(name):
+    with pytest.raises(MemofastError, match="cannot be the name of an objective") as error:
+        objectives.build({name: {"kind": "view_contrast"}})
+    assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "most"), [("mask_id", 200, 199), ("random_low", 250, 199), ("random_high", 201, 200)]
+)
+def test_words_beyond_the_vocabulary_are_refused(option, value, most):
+    words = {"whole_word_mlm": {"random_low": 3, option: most - (option == "random_low")}}
+    assert getattr(objectives.build(words, small_config())["whole_word_mlm"].policy, option)
+    with pytest.raises(MemofastError, match=f"{option} {value} is beyond the vocabulary of 200 words"):
+        objectives.build({"whole_word_mlm": {option: value}}, small_config())
 
 
 def test_samples_an_objective_cannot_serve_are_not_eligible():

@@ -1,10 +1,13 @@
 import json
+import pickle
+import re
 import resource
+import shutil
 
 import pytest
 import torch
 from runs import tiny_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from memofast import objectives
 from memofast.errors import MemofastError
@@ -184,3 +187,150 @@ def test_options_of_the_optimiser_are_those_asked_for_now(tmp_path, learner):
     assert set(found) == {("", 0.5), ("", 0.0), ("memobert.pooler.*", 0.1), ("memobert.pooler.*", 0.0)}
     assert all((group["eps"], group["betas"]) == (1e-3, (0.5, 0.6)) for group in restored.param_groups)
     assert found["memobert.pooler.*", 0.1]["factor"] == 0.25
+
+
+@pytest.fixture(scope="module")
+def two_saved(tmp_path_factory):
+    """The checkpoints of updates 2 and 5, and the learner that they are of."""
+    folder, learner = tmp_path_factory.mktemp("saved"), learner_of()
+    optimiser = stepped(learner)
+    for step in (2, 5):
+        Checkpoints(folder).save(step, learner, optimiser, trainer(step))
+    return folder, learner
+
+
+@pytest.fixture
+def saved(two_saved, tmp_path):
+    """Checkpoints to damage, and a learner to load them."""
+    shutil.copytree(two_saved[0], tmp_path / "saved")
+    return Checkpoints(tmp_path / "saved"), two_saved[1]
+
+
+def refused(checkpoints, step, learner, whole=True):
+    """The line with which a checkpoint is refused; nothing was loaded."""
+    optimiser = adamw(learner, Train())
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    with pytest.raises(MemofastError) as error:
+        checkpoints.load(step, learner, optimiser, whole)
+    assert "\n" not in str(error.value) and not optimiser.state
+    assert all(torch.equal(value, before[name]) for name, value in learner.model.state_dict().items())
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer.json"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "torn", "text"])
+def test_a_damaged_file_is_named_with_what_to_do(saved, name, damage):
+    checkpoints, learner = saved
+    path = checkpoints.path(5) / name
+    contents = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes({"empty": b"", "torn": contents[: len(contents) // 2], "text": b"\xff no \n"}[damage])
+    line = refused(checkpoints, 5, learner)
+    assert line.startswith(f"{path} is missing" if damage == "missing" else f"{path} cannot be read (")
+    assert line.endswith(f"restore it, or remove {path.parent} to go on after update 2")
+    (checkpoints.path(2) / "trainer.json").write_text("{}")
+    assert "trainer.json cannot be read (step: is missing); restore it, or start a new run" in refused(
+        checkpoints, 2, learner
+    )
+
+
+def test_weights_of_another_type_or_not_finite_are_refused(saved, tmp_path):
+    checkpoints, learner = saved
+    path = checkpoints.path(5) / "model.safetensors"
+    weights = load_file(path)
+    name = sorted(weights)[3]
+    save_file({**weights, name: weights[name].half()}, path)
+    assert f"{name} is torch.float16, not torch.float32" in refused(checkpoints, 5, learner)
+    weights[name].view(-1)[0] = float("nan")
+    save_file(weights, path)
+    assert f"{name} is not finite" in refused(checkpoints, 5, learner)
+
+
+def in_moments(kind, change, number=3):
+    """Change one tensor of one parameter."""
+    return lambda state: state["state"][number].update({kind: change(state["state"][number][kind])})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (in_moments("exp_avg", lambda t: t.flatten()[:-1]), "exp_avg of model.* is .*, the parameter's"),
+        (in_moments("exp_avg", torch.Tensor.double), "torch.float64, the parameter's"),
+        (in_moments("exp_avg", lambda t: torch.zeros(1).expand(t.shape)), "no dense tensor"),
+        (in_moments("exp_avg_sq", lambda t: t.to("meta")), "no dense tensor"),
+        (in_moments("exp_avg_sq", lambda t: t.to_sparse()), "no dense tensor"),
+        (in_moments("exp_avg_sq", lambda t: -1 - t), "exp_avg_sq of .* is negative"),
+        (in_moments("exp_avg", lambda t: t + float("inf")), "exp_avg of .* is not finite"),
+        (in_moments("step", lambda t: t * float("nan")), "step of .* is not finite"),
+        (in_moments("step", lambda t: t + 1e9), "counts 1e.09 updates"),
+        (in_moments("step", lambda t: t + 0.5), "counts 1.5 updates"),
+        (in_moments("step", float), "no dense tensor"),
+        (lambda state: state["state"].pop(3), "lacks the numbers of"),
+        (lambda state: state["state"].update({999: state["state"][3]}), "numbers of other parameters"),
+        (lambda state: state["state"][3].update(more=1), "other numbers of .* than AdamW has"),
+        (lambda state: state["state"].update({3: [1]}), "other numbers of"),
+        (lambda state: state["state"][3].update(exp_avg=state["state"][3]["exp_avg_sq"]), "several numbers in one"),
+        (lambda state: state["names"].reverse(), "parameters with other names"),
+        (lambda state: state.update(param_groups=5), "no groups of parameters"),
+        (lambda state: state["param_groups"][0]["params"].reverse(), "other groups of parameters"),
+        (lambda state: state.pop("state"), "no state of an optimiser"),
+        (lambda state: state.update(state=[1]), "numbers of other parameters"),
+    ],
+)
+def test_no_optimiser_sees_numbers_that_do_not_fit(saved, change, message):
+    checkpoints, learner = saved
+    path = checkpoints.path(5) / "optimizer.pt"
+    state = torch.load(path)
+    change(state)
+    torch.save(state, path)
+    assert re.search(message, refused(checkpoints, 5, learner))
+
+
+def test_a_pickle_that_runs_code_and_one_of_another_kind_are_refused(saved, tmp_path):
+    checkpoints, learner = saved
+    path = checkpoints.path(5) / "optimizer.pt"
+
+    class Code:
+        def __reduce__(self):
+            return exec, (f"open({str(tmp_path / 'ran')!r}, 'w')",)
+
+    torch.save({"state": Code(), "param_groups": []}, path)
+    assert "holds something else than the numbers of an optimiser" in refused(checkpoints, 5, learner)
+    path.write_bytes(pickle.dumps({"state": {}, "param_groups": []}))
+    assert "no file that torch.save wrote" in refused(checkpoints, 5, learner)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_parameters_that_were_never_stepped_are_right_where_a_task_allows_it(saved):
+    checkpoints, _ = saved
+    path = checkpoints.path(5) / "optimizer.pt"
+    state = torch.load(path)
+    del state["state"][3]
+    torch.save(state, path)
+    other = learner_of()
+    restored = adamw(other, Train())
+    checkpoints.load(5, other, restored)
+    assert len(restored.state) == len(state["state"]) > 3
+
+
+def test_a_checkpoint_goes_by_another_name_first(tmp_path, learner, optimiser, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(step, learner, optimiser, trainer(step))
+    (tmp_path / ".step-00000009.partial").mkdir()
+    monkeypatch.setattr("shutil.rmtree", lambda path, **_: None)  # killed before anything of it is gone
+    checkpoints.save(3, learner, optimiser, trainer(3))
+    assert checkpoints.steps() == [2, 3]
+    hidden = tmp_path / ".step-00000001.deleted"
+    assert {path.name for path in tmp_path.iterdir()} > {hidden.name}
+    monkeypatch.undo()
+    checkpoints.sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+
+
+def test_only_folders_with_the_name_of_a_checkpoint_are_one(tmp_path):
+    for name in ("step-5", "step-00000007", "step-x", "step-\u0665\u0665\u0665\u0665\u0665\u0665\u0665\u0665"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "step-00000008").write_text("")
+    assert Checkpoints(tmp_path).steps() == [7]

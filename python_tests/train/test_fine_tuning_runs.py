@@ -200,6 +200,20 @@ def test_prompts_that_cannot_be_asked(recipe, pre_trained):
         recipe("prompt.template=iam")
 
 
+def test_what_a_killed_process_left_of_a_finished_run_goes_and_damage_is_named(recipe, tmp_path):
+    plan, done = run(recipe("train.epochs=1", "modalities.evaluate=[lva]"), tmp_path / "run")
+    place = tmp_path / "run" / "fixed" / "seed-42"
+    for name in ("checkpoints/step-00000001", ".checkpoints.deleted"):
+        (place / name).mkdir(parents=True)
+    assert fine_tune(plan, tmp_path / "run", Console(quiet=True)) == done
+    assert {path.name for path in place.iterdir()} == {"answers", "done.json", "metrics.jsonl", "tensorboard"}
+    for contents in ("", "[]", json.dumps(done[0] | {"score": "good"}), json.dumps(done[0])[:-9]):
+        (place / "done.json").write_text(contents)
+        with pytest.raises(MemofastError, match=r"done\.json.*; remove .*done\.json to repeat this run") as error:
+            fine_tune(plan, tmp_path / "run", Console(quiet=True))
+        assert "\n" not in str(error.value)
+
+
 def test_few_shot_shares_are_nested_seeded_and_of_every_class(recipe):
     plan = make_fine_tuning_plan(recipe())
     train = plan.folds[0].train

@@ -2,10 +2,11 @@
 
 import json
 import math
+import re
 
 import pytest
 
-from memofast.train.state import State
+from memofast.train.state import State, changes, read_trainer
 
 SCORES = {("c", "o"): {"loss": 2.0}, ("d", "p"): {"loss": 0.5}}
 
@@ -45,3 +46,65 @@ def test_it_survives_a_file():
     )
     again = State.from_json(json.loads(json.dumps(state.to_json() | {"environment": {}})))
     assert again == state and again.scores == state.scores
+
+
+PLACE = {"seed": 1, "updates": 40, "streams": [{"stream": "c", "samples": "ab", "epoch": 0, "next": 3}]}
+SUMS = [["c", "o", {"loss": 0.5, "targets": 2}]]
+SAVED = State(step=40, loader=PLACE, sums=SUMS, best=30, best_value=math.inf).to_json()
+SAVED |= {"environment": {"torch": "2.9", "threads": 3}, "recipe": {"train": {"lr": 0.5}}}
+
+
+def test_what_is_saved_is_read_again(tmp_path):
+    path = tmp_path / "trainer.json"
+    path.write_text(json.dumps(SAVED))
+    assert read_trainer(path, 40) == SAVED
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": math.nan}, "step: input should be a finite number"),
+        ({"step": -1}, "step: input should be greater than or equal to 1"),
+        ({"step": 41}, "it is of update 41"),
+        ({"step": True}, "step: is neither true nor false"),
+        ({"stale": 1e40}, "stale"),
+        ({"loader": None}, "loader: must be a mapping"),
+        ({"loader": {}}, "loader.seed: is missing"),
+        ({"loader": {"seed": 1, "updates": 39, "streams": []}}, "it is of update"),
+        ({"seconds": math.inf}, "seconds"),
+        ({"sums": [["c", "o", {"loss": 1}]]}, "sums without targets"),
+        ({"sums": 5}, "sums: must be a list"),
+        ({"best_scores": [["c"]]}, "best_scores.0.1: is missing"),
+        ({"best": -1}, "best"),
+        ({"best_value": "x"}, "best_value"),
+        ({"environment": 3}, "environment"),
+        ({"recipe": [1]}, "recipe"),
+        ({"more": 1}, "unknown key more"),
+    ],
+)
+def test_a_damaged_state_is_said_to_be_so(tmp_path, change, message):
+    path = tmp_path / "trainer.json"
+    path.write_text(json.dumps(SAVED | change))
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        read_trainer(path, 40)
+    assert "\n" not in str(error.value)
+
+
+def test_every_entry_that_changed_is_named():
+    before = {
+        "train": {"lr": 0.5, "betas": [0.9, 0.8], "log_every": 3, "groups": {}},
+        "objectives": {"a": {"share": 2}},
+    }
+    now = {
+        "train": {"lr": 0.25, "betas": [0.9, 0.7], "log_every": 4, "groups": {"x": {"lr": 2}}},
+        "objectives": {"b": {}},
+    }
+    assert changes(before, before) == []
+    assert changes(before, now) == [
+        "train.lr was 0.5, is 0.25",
+        "train.betas.1 was 0.8, is 0.7",
+        "train.groups was {}, is not given",
+        "objectives.a.share was 2, is not given",
+        "train.groups.x.lr was not given, is 2",
+        "objectives.b was not given, is {}",
+    ]
