@@ -19,6 +19,7 @@ from memofast import kernels  # noqa: E402
 from memofast.kernels import attention, embed, span_mask  # noqa: E402
 
 SHARED_MEMORY = {80: 163 << 10, 90: 227 << 10}  # bytes a program may use, by compute capability
+BY_CAPABILITY = "attention_forward-", "attention_backward-"  # products of matrices are other instructions on each
 NO_KERNELS = {"philox"}
 SPILLED_BEFORE_3_9 = 8  # bytes of stack that the compilers of older Tritons need in addition
 
@@ -66,7 +67,7 @@ def attention_cases():
             constants = {"D": width, "BLOCK": options.pop("BLOCK"), "DROPOUT": width == 64}
             constants |= {"lengths": None} if width == 64 else {"rng": None, "sample_keys": None}
             of_queries = {"kv", "grad_kv", "query_offsets"} & set(kernel.arg_names)
-            for kind, absent in (("", of_queries), ("-cross", ())):
+            for kind, absent in (("", of_queries), ("-cross", ()))[: 1 if name == "fp32" else 2]:
                 # the fallback of other GPUs: its backward may keep 32 bytes of a thread on the stack
                 case = Case(kernel, pointers, values, constants | dict.fromkeys(absent), options, spill_limit=32)
                 yield f"{kernel.__name__}{kind}-{name}-{width}", case
@@ -148,8 +149,15 @@ def test_no_kernel_is_forgotten():
 @pytest.mark.slow
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="the interpreter compiles nothing")
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-@pytest.mark.parametrize("capability", SHARED_MEMORY)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [
+        (name, capability)
+        for name in CASES
+        for capability in SHARED_MEMORY
+        if capability == min(SHARED_MEMORY) or (name.startswith(BY_CAPABILITY) and "cross" not in name)
+    ],
+)
 def test_compiles_for_a_gpu(name, capability, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     result = compiled(CASES[name], capability)

@@ -1,5 +1,5 @@
-"""That shuffled rows, partners and second views teach something: on the demo corpus, by models as of its recipe, with
-two seeds."""
+"""That shuffled rows, partners and second views teach something: on the demo corpus, by models as of its recipe;
+with a second seed in the campaign."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from memofast.train.trainer import Trainer
 
 # of the trivial predictor's loss: ln 2, a uniform guess over a clip's shuffled places, ln of a batch's samples
 WANTED = 0.95
-UPDATES = {"matching": 500, "visual_order": 400, "speech_order": 400, "view_contrast": 30}
+UPDATES = {"matching": 500, "visual_order": 300, "speech_order": 400, "view_contrast": 30}
 SMALL = ["model.hidden_size=64", "model.num_hidden_layers=1", "model.intermediate_size=64", "train.lr=3e-3"]
 # matching asks for products of words' and faces' emotions: weights begin large enough for them, and decay fast enough
 # that 1,600 clips are not learned by heart first
@@ -41,7 +41,7 @@ def corpus(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("name", UPDATES)
 def test_it_beats_its_trivial_predictor(corpus, tmp_path, name, seed):
     updates = UPDATES[name]
@@ -62,8 +62,9 @@ def test_it_beats_its_trivial_predictor(corpus, tmp_path, name, seed):
 
 
 @pytest.mark.slow
-def test_an_lstm_fusion_learns_and_says_the_same_once_it_is_saved(corpus, tmp_path):
-    overrides = [f"corpus={corpus}", "train.device=cpu", "train.epochs=1", "train.seeds=[1, 2]"]
+@pytest.mark.parametrize("seeds", [[1], pytest.param([1, 2], marks=pytest.mark.campaign)], ids=str)
+def test_an_lstm_fusion_learns_and_says_the_same_once_it_is_saved(corpus, tmp_path, seeds):
+    overrides = [f"corpus={corpus}", "train.device=cpu", "train.epochs=1", f"train.seeds={seeds}"]
     overrides += ["modalities.train=[lva]", "modalities.evaluate=[lva, va]"]
     plan = make_fine_tuning_plan(fine_tuning_recipe.read("finetune-lstm", overrides))
     done = fine_tune(plan, tmp_path, Console(quiet=True))
