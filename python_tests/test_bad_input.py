@@ -96,6 +96,34 @@ def test_corrupt_record(refused, copied, tmp_path):
     assert f"record '{id}' of store {copied / 'visual'}" in line and "truncated" in line
 
 
+def damage_page(file):
+    """The root of the tree of records, which the newer of the first two pages names, is no page any more."""
+    data = bytearray(file.read_bytes())
+    newer = max((0, 4096), key=lambda start: int.from_bytes(data[start + 144 : start + 152], "little"))
+    root = int.from_bytes(data[newer + 128 : newer + 136], "little")
+    data[root * 4096 + 10] = 0
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("visual/data.mdb", lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])),
+        ("text/data.mdb", lambda file: file.write_bytes(file.read_bytes()[:-4096])),
+        ("text/data.mdb", damage_page),
+        ("speech/data.mdb", lambda file: file.unlink()),
+        ("speech/index.npz", lambda file: file.write_bytes(file.read_bytes()[:-30])),
+        ("visual/meta.json", lambda file: file.write_text("[]")),
+        ("splits/train.txt", lambda file: file.write_bytes(file.read_bytes() + b"\xe3\n")),
+        ("corpus.json", lambda file: file.write_text(file.read_text().replace('"splits"', '"Splits"'))),
+    ],
+)
+def test_damaged_corpus_is_noticed_by_whoever_opens_it(refused, copied, tmp_path, file, damage):
+    damage(copied / file)
+    for arguments in (["inspect", copied], ["pretrain", small_recipe(tmp_path, copied), "--dry-run"]):
+        assert str(copied / file) in refused(*arguments)
+
+
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_features_that_are_not_numbers(refused, copied, tmp_path, split):
     id = first_id(copied, split)
