@@ -54,8 +54,10 @@ def _made(folder: Path) -> Iterator[None]:
     """Make a folder and those above it; what is still empty in the end goes again."""
     above = [folder, *folder.parents]
     missing = [one for one in above if not one.exists()]
-    with writing(folder):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MemofastError(f"{folder} cannot be made ({error.strerror}): choose another folder") from error
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ try:
     sum(range(1000))
 except BaseException:
     pass
+print("imported", flush=True)
 """
 
 
@@ -60,6 +61,7 @@ def test_an_import_of_a_program_that_holds_nothing_ends_at_once(swallower, tmp_p
     result = subprocess.run([sys.executable, "-c", code, "info"], capture_output=True, text=True, cwd=tmp_path)
     told = {"SIGINT": "interrupted"}.get(name, f"ended by {name}")
     assert (result.returncode, result.stderr) == (128 + getattr(signal, name), f"memofast info: {told}\n")
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize("started", ["['/usr/bin/memofast', 'info']", "['-m']"])
