@@ -75,10 +75,10 @@ class Training(Section):
 
     @field_validator("groups")
     @classmethod
-    def _each_changes_something(cls, groups: dict[str, Group]) -> dict[str, Group]:
-        for pattern, group in groups.items():
-            if group == Group():
-                raise ValueError(f"{pattern} names nothing that is otherwise; give lr or weight_decay, or leave it out")
+    def _last_changes_something(cls, groups: dict[str, Group]) -> dict[str, Group]:
+        if groups and [*groups.values()][-1] == Group():  # an earlier one takes its parameters from those after it
+            pattern = [*groups][-1]
+            raise ValueError(f"{pattern} names nothing that is otherwise; give lr or weight_decay, or leave it out")
         return groups
 
 
