@@ -149,18 +149,11 @@ def run(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_contestants_agree():
-    run(CODE)
-
-
-def test_rivals_of_attention_give_what_ours_does():
-    run(ATTENTION)
+def test_contestants_agree_and_the_ladder_and_its_facts():
+    """In one process, most of whose time goes to imports."""
+    run(CODE + ATTENTION + LADDER)
 
 
 @pytest.mark.gpu
 def test_what_cannot_be_captured_is_timed_by_events():
     run(TIMING)
-
-
-def test_ladder_and_its_facts():
-    run(LADDER)

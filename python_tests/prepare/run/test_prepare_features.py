@@ -252,7 +252,7 @@ def test_real_faces_by_one_worker_and_two(real_data, models, prepare, tmp_path):
         (media / path.name).symlink_to(path)
     yunet = real_data / "models" / "yunet_n_640_640.onnx"
     options = ["--face", f"denseface={models / 'd'}", "--face-normalisation", "corpus", "--yunet", yunet]
-    options += ["--speech", f"hubert={models / 'h'}", "--max-seconds", "1", "--speaker", "active"]
+    options += ["--speech", f"hubert={models / 'h'}", "--max-seconds", "1", "--speaker", "active", "--voice", "auto"]
     for workers in (1, 2):
         assert prepare(tmp_path / str(workers), *options, "--workers", workers, media=media) == 0
     assert digests(tmp_path / "1") == digests(tmp_path / "2")
