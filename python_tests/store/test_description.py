@@ -3,6 +3,7 @@
 import json
 import zipfile
 
+import lmdb
 import numpy as np
 import pytest
 
@@ -175,3 +176,20 @@ def test_class_that_there_is_not_is_told_with_its_record(words, column, value, s
     store = TextStore.open(words.parent / "other")
     with pytest.raises(MemofastError, match=f"record 'odd' of store {store.path} has {says}: restore"):
         store.read("odd")
+
+
+@pytest.mark.parametrize(
+    ("changed", "rows", "says"),
+    [
+        ({"rows": np.ones((5, 3), np.float32)}, 5, "no column rows of width 3"),
+        ({"rows": np.ones((5, 4), np.float16)}, 5, "no column rows of width 3"),
+        ({"soft_labels": np.ones((5, 3), np.float16)}, 5, "no column soft_labels of width 2"),
+        ({"rows": np.ones((4, 3), np.float16), "soft_labels": np.ones((4, 2), np.float16)}, 4, "4 rows, .* says 5"),
+    ],
+)
+def test_record_of_another_store_is_told(faces, changed, rows, says):
+    whole = FeatureStore.open(faces).read("c é")
+    with lmdb.open(str(faces)) as environment, environment.begin(write=True) as transaction:
+        transaction.put("c é".encode(), encode(rows, whole | changed))
+    with pytest.raises(MemofastError, match=f"record 'c é' of store {faces} has {says}"):
+        FeatureStore.open(faces).read("c é")
