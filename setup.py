@@ -34,7 +34,7 @@ if ONLY_PORTABLE:
     CXX_FLAGS += " -DMEMOFAST_ONLY_PORTABLE"
 if SANITIZERS := os.environ.get("MEMOFAST_SANITIZE"):
     LINK_FLAGS = f"-fsanitize={SANITIZERS}"
-    CXX_FLAGS += f" {LINK_FLAGS} -O1 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all"
+    CXX_FLAGS += f" {LINK_FLAGS} -O0 -g1 -fno-omit-frame-pointer -fno-sanitize-recover=all"
 
 
 def source_digest() -> str:

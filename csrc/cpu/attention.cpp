@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu/clear.h"
 #include "cpu/matmul.h"
 #include "cpu/softmax.h"
 #include "rows/lanes.h"
@@ -326,8 +327,10 @@ int list_sequences(const AttentionArguments& a, Sequence* sequences, Longest& lo
     if (a.offsets[0] != 0 || a.offsets[a.samples] > a.rows) return kBadOffsets;
     if (a.query_offsets && (a.query_offsets[0] != 0 || a.query_offsets[a.samples] > a.queries)) return kBadOffsets;
     for (int64_t b = 0; b < a.samples; ++b) {
+        if (a.offsets[b + 1] < a.offsets[b] || (a.lengths && a.lengths[b] < 0)) return kBadOffsets;
+        if (a.query_offsets && a.query_offsets[b + 1] < a.query_offsets[b]) return kBadOffsets;
         const SequenceRows keys = keys_of(a, b), queries = queries_of_task(a, b, keys);
-        if (keys.length < 0 || keys.unused < 0 || queries.length < 0 || queries.unused < 0) return kBadOffsets;
+        if (keys.unused < 0) return kBadOffsets;
         if (keys.length >= 1 << 16 || queries.length >= 1 << 16) return kUnsupported;
         longest.keys = keys.length > longest.keys ? keys.length : longest.keys;
         longest.queries = queries.length > longest.queries ? queries.length : longest.queries;
@@ -340,7 +343,7 @@ int list_sequences(const AttentionArguments& a, Sequence* sequences, Longest& lo
 void clear_rows(void* rows, int64_t step, int64_t width, int64_t first, int64_t count, Type type) {
     const int64_t element = type == Type::float32 ? 4 : 2;
     char* at = static_cast<char*>(rows) + first * step * element;
-    if (step == width) memset(at, 0, size_t(count * width * element));
+    if (step == width) clear(at, count * width * element);
     else
         for (int64_t r = 0; r < count; ++r) memset(at + r * step * element, 0, size_t(width * element));
 }
@@ -352,7 +355,7 @@ void clear_unused(const AttentionArguments& a, int64_t sample, bool backward) {
     const int64_t width = a.heads * a.width, first = queries.first + queries.length;
     if (!backward) {
         clear_rows(a.out, width, width, first, queries.unused, a.type);
-        memset(a.lse + first * a.heads, 0, size_t(queries.unused * a.heads * 4));
+        clear(a.lse + first * a.heads, queries.unused * a.heads * 4);
         return;
     }
     if (queries.length == 0) keys = {keys.first, 0, keys.length + keys.unused};

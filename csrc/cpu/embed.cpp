@@ -9,6 +9,8 @@
 
 #include <type_traits>
 
+#include "cpu/clear.h"
+
 namespace memofast::MEMOFAST_VARIANT {
 namespace {
 
@@ -152,9 +154,9 @@ struct Embedding {
         for (int64_t item = 0; item < 3 * a.samples; ++item)
             if (a.modality[item % 3].offsets) forward(item / 3, int(item % 3));
         const int64_t used = a.offsets[a.samples] * int64_t(width);
-        memset(static_cast<T*>(a.out) + used, 0, (a.rows * width - used) * sizeof(T));
+        clear(static_cast<T*>(a.out) + used, (a.rows * width - used) * int64_t(sizeof(T)));
         const int64_t unused = a.rows - a.offsets[a.samples];
-        memset(a.statistics + 4 * a.offsets[a.samples], 0, unused * 4 * sizeof(float));
+        clear(a.statistics + 4 * a.offsets[a.samples], unused * 4 * int64_t(sizeof(float)));
     }
 
     // Adds the rows of the unit's samples to `partial` ([kKinds, width]); content gradients that others may add to, of
@@ -335,7 +337,7 @@ int backward(const EmbedArguments& a) {
         if (modality == 0) {
             embedding.gather_table(m, m.index, m.order, kept, static_cast<Word*>(m.grad_content), m.contents);
             const int64_t end = m.offsets[a.samples];
-            if (m.grad_added) memset(m.grad_added + end * width, 0, (m.rows - end) * width * sizeof(float));
+            if (m.grad_added) clear(m.grad_added + end * width, (m.rows - end) * width * int64_t(sizeof(float)));
             continue;
         }
         if (m.index) {
@@ -343,7 +345,7 @@ int backward(const EmbedArguments& a) {
             for (int64_t sample = 0; sample < a.samples; ++sample) embedding.gather_projected(m, sample, kept);
         }
         const int64_t used = m.offsets[a.samples] * width;
-        memset(static_cast<T*>(m.grad_content) + used, 0, (m.rows * width - used) * sizeof(T));
+        clear(static_cast<T*>(m.grad_content) + used, (m.rows * width - used) * int64_t(sizeof(T)));
     }
     free(partial);
     return kSuccess;

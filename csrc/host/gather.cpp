@@ -108,6 +108,7 @@ void convert_to(RecordType to, uint8_t* out, const uint8_t* in, int64_t count) {
 }
 
 void copy_values(RecordType to, uint8_t* out, RecordType from, const uint8_t* in, int64_t count) {
+    if (count == 0) return;  // to nowhere, which memcpy must not be given
     if (from == to) {
         std::memcpy(out, in, size_t(count * size_of(to)));
     } else if (from == RecordType::float32) {

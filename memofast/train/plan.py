@@ -128,7 +128,7 @@ def make_model(plan: Plan) -> MemoBertForPreTraining:
         return MemoBertForPreTraining.from_original(path, **overrides)
     if is_bert(path):
         return MemoBertForPreTraining.from_bert(path, **overrides)
-    return MemoBertForPreTraining.from_pretrained(path, config=plan.config)
+    return MemoBertForPreTraining.from_pretrained(path, config=plan.config, dtype=torch.float32)
 
 
 _CHOSEN = (

@@ -76,13 +76,16 @@ class MemoBertPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, path: str | os.PathLike | None, *arguments, **options) -> Self:
         """Load a checkpoint folder that `save_pretrained` wrote.
 
-        A hub name needs `local_files_only=False`. dtype: of the weights but for the norms, which stay fp32; fp16 needs
-        a GPU. Raises `MemofastError` where the folder is missing or holds another architecture, or its weights are not
-        those of its configuration.
+        A hub name needs `local_files_only=False`. dtype: of the weights but for the norms, which stay fp32; None: as
+        they are stored, or fp32 where that is fp16 and there is no GPU. Raises `MemofastError` where the folder is
+        missing or holds another architecture, or its weights are not those of its configuration.
         """
         if path is not None and options.setdefault("local_files_only", True):
             _require_memobert(Path(path))
-            cls._check_weights(Path(path), options.get("config"), options.get("dtype", options.get("torch_dtype")))
+            older = options.pop("torch_dtype", None)
+            if (dtype := _computed_type(Path(path), options.pop("dtype", older))) is not None:
+                options["dtype"] = dtype
+            cls._check_weights(Path(path), options.get("config"))
         told = options.pop("output_loading_info", False)
         options.pop("trust_remote_code", None)  # never; see load_whole
         model, found = load_whole(
@@ -91,16 +94,10 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         return (model, found) if told else model
 
     @classmethod
-    def _check_weights(cls, folder: Path, config: MemoBertConfig | None, dtype: Any) -> None:
+    def _check_weights(cls, folder: Path, config: MemoBertConfig | None) -> None:
         """Raises: `MemofastError`, before memory is taken for them, where the weights are not the configuration's."""
         if config is None:
             config = in_one_line(folder, lambda: MemoBertConfig.from_pretrained(folder, local_files_only=True))
-        asked = config.dtype if dtype in (None, "auto") else dtype
-        if str(asked).removeprefix("torch.") == "float16" and not torch.cuda.is_available():
-            raise MemofastError(
-                f"{folder}: no operator of the CPU computes in float16; load it with dtype=torch.bfloat16 or "
-                "torch.float32"
-            )
         with torch.device("meta"):
             model = in_one_line(folder, lambda: cls(config))
         wanted = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
@@ -109,13 +106,15 @@ class MemoBertPreTrainedModel(PreTrainedModel):
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *arguments, **options) -> nn.Embedding:
         """Change the number of word pieces, of the table and of what the word head adds to each; see transformers.
 
-        Raises: `MemofastError` where [MASK] would be none of them.
+        Raises: `MemofastError` where [MASK] or a word of the prompt would be none of them.
         """
-        mask, words = self.config.mask_token_id, self.config.vocab_size
-        if new_num_tokens is not None and new_num_tokens <= mask < words:
+        words, prompt = self.config.vocab_size, getattr(self.config, "prompt", None) or {}
+        needed = [self.config.mask_token_id, *prompt.get("words", ()), *prompt.get("template", ())]
+        lost = [piece for piece in needed if new_num_tokens is not None and new_num_tokens <= piece < words]
+        if lost:
             raise MemofastError(
-                f"a vocabulary of {new_num_tokens} word pieces lacks [MASK], which is {mask}; keep more, or set "
-                "config.mask_token_id first"
+                f"a vocabulary of {new_num_tokens} word pieces lacks {max(lost)}, which is [MASK] or of the prompt; "
+                "keep more, or set config.mask_token_id first"
             )
         table = super().resize_token_embeddings(new_num_tokens, *arguments, **options)
         for module in self.modules():
@@ -277,6 +276,21 @@ def first_rows(batch: PackedBatch) -> Tensor:
 def is_bert(path: str | os.PathLike) -> bool:
     """Whether the folder holds a BERT checkpoint of transformers. Raises: as `read_config`."""
     return read_config(Path(path)).get("model_type") == "bert"
+
+
+def _computed_type(folder: Path, asked: Any) -> Any:
+    """The dtype to load in. Raises: `MemofastError` for fp16 where there is only a CPU, which does not compute in
+    it."""
+    if torch.cuda.is_available():
+        return asked
+    if asked in (None, "auto"):
+        stored = read_config(folder)
+        return torch.float32 if (stored.get("dtype") or stored.get("torch_dtype")) == "float16" else asked
+    if str(asked).removeprefix("torch.") == "float16":
+        raise MemofastError(
+            f"{folder}: no operator of a CPU computes in float16; load it with dtype=torch.bfloat16 or torch.float32"
+        )
+    return asked
 
 
 def _require_memobert(folder: Path) -> None:

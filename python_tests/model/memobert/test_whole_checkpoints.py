@@ -195,6 +195,10 @@ def test_bf16_loads_with_norms_in_fp32(tmp_path):
     if not torch.cuda.is_available():
         message = refused(MemoBertForEmotion.from_pretrained, tmp_path / "fp32", dtype=torch.float16)
         assert "dtype=torch.bfloat16" in message
+        model.half().save_pretrained(tmp_path / "fp16")
+        widened = MemoBertForEmotion.from_pretrained(tmp_path / "fp16")
+        assert widened.dtype is torch.float32
+        assert torch.equal(widened.memobert.pooler.bias.half(), model.memobert.pooler.bias)
 
 
 @pytest.mark.parametrize("words", [230, 131])
@@ -219,5 +223,5 @@ def test_another_number_of_word_pieces_round_trips_and_trains(tmp_path, words):
 
 def test_a_vocabulary_keeps_its_mask_token():
     model = MemoBertForPreTraining(small_config())
-    assert "lacks [MASK], which is 103" in refused(model.resize_token_embeddings, 103)
+    assert "lacks 103, which is [MASK]" in refused(model.resize_token_embeddings, 103)
     assert model.config.vocab_size == 200 and len(model.heads.words.bias) == 200
