@@ -295,24 +295,6 @@ def test_a_resume_with_nothing_left_to_do_is_one_line(finished, stopped):
     assert before == {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("contents", "message"),
-    [
-        (lambda whole: whole[: whole.index(b"train:")], "config.yaml: lacks train, validate"),
-        (lambda whole: b"", "config.yaml: lacks corpora, model"),
-        (lambda whole: b"\xff\xfe" + whole, "config.yaml: not a text file in UTF-8"),
-        (lambda whole: whole.replace(b"lr:", b"lr"), "config.yaml, line "),
-    ],
-)
-def test_a_damaged_recipe_of_a_run_is_one_line(finished, tmp_path, contents, message):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "config.yaml").write_bytes(contents((the_run(finished[0]) / "config.yaml").read_bytes()))
-    with pytest.raises(MemofastError) as error:
-        main([], resume=run)
-    assert message in str(error.value) and "\n" not in str(error.value)
-
-
 def test_a_full_disk_while_the_report_is_written_loses_nothing(finished, tmp_path):
     run = shutil.copytree(the_run(finished[0]), tmp_path / "run")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
