@@ -39,6 +39,8 @@ def lock_folder(folder: Path, needed: bool = True) -> Iterator[None]:
 @contextmanager
 def lock_file(path: Path, parents: bool = False) -> Iterator[None]:
     """Hold an output file, as `lock_folder` does a folder. parents: make its folder as well."""
+    if not parents and not path.absolute().parent.is_dir():
+        raise MemofastError(f"{path} cannot be written: no folder {path.parent}; make it or choose another")
     with _made(path.parent) if parents else nullcontext(), _lock(path.with_name(f".{path.name}{LOCK}"), path):
         sweep(path.parent, path.name)
         yield
