@@ -105,8 +105,12 @@ def outcome_of(read: Callable[[], object]) -> str:
         return "refused" if stopped.code else "read"
 
 
-def damaged(kind: Kind, inputs: Path, folder: Path, draw: random.Random) -> str:
-    """Make a damaged copy of the kind's base in `folder`. Returns: the file that was damaged."""
+class Unread(Exception):
+    """What reads a kind does not read it where nothing is damaged, so that to be refused would say nothing."""
+
+
+def copied(kind: Kind, inputs: Path, folder: Path) -> Path:
+    """A copy of the kind's base in `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
     if kind.base:
         shutil.copytree(inputs / kind.base, folder, ignore=shutil.ignore_patterns("lock.mdb", "events.out*"))
@@ -114,22 +118,30 @@ def damaged(kind: Kind, inputs: Path, folder: Path, draw: random.Random) -> str:
         folder.mkdir()
         for name in kind.files:
             shutil.copy(inputs / name, folder)
-    return kind.spoil(folder, draw)
+    return folder
 
 
 def in_process(name: str, numbers: range, site: Site) -> Outcome:
     """Mutations of a kind, read by a function, or by a command that lets exceptions through."""
-    kind = KINDS[name]
+    kind, begun = KINDS[name], []
+
+    def read(place: Path, draw: random.Random) -> str:
+        if kind.read:
+            return outcome_of(lambda: kind.read(place))
+        return outcome_of(lambda: _command(draw.choice(kind.lines)(site.inputs, place)))
 
     def one(number: int) -> str:
         draw, place = site.draw(number), site.folder / f"m{number}"
-        file = damaged(kind, site.inputs, place, draw)
+        if not begun:  # the first of a process
+            begun.append(read(copied(kind, site.inputs, site.folder / "sound"), draw))
+        if begun != ["read"]:
+            raise Unread(f"{name} is {begun[0]} undamaged")
         try:
-            if kind.read:
-                return outcome_of(lambda: kind.read(place))
-            return outcome_of(lambda: _command(draw.choice(kind.lines)(site.inputs, place)))
-        except BaseException as error:
-            return f"{file}: {explained(error)}"
+            file = kind.spoil(copied(kind, site.inputs, place), draw)
+            try:
+                return read(place, draw)
+            except BaseException as error:
+                return f"{file}: {explained(error)}"
         finally:
             os.chdir(site.folder)
             shutil.rmtree(place, ignore_errors=True)
@@ -147,9 +159,13 @@ def _command(line: list[object]) -> None:
 def by_command(name: str, numbers: range, site: Site) -> Outcome:
     """Mutations of a kind, each read by a command of its own process."""
     kind, outcome = KINDS[name], Outcome()
+    for line in kind.lines:
+        ended = children.command(line(site.inputs, copied(kind, site.inputs, site.folder / "sound")), site.folder)
+        if ended.code:
+            return Outcome(faults={0: f"undamaged: {ended.fault()}; {ended.error.strip()}"})
     for number in numbers:
         draw, place = site.draw(number), site.folder / f"m{number}"
-        file = damaged(kind, site.inputs, place, draw)
+        file = kind.spoil(copied(kind, site.inputs, place), draw)
         line = draw.choice(kind.lines)(site.inputs, place)
         ended = children.command(line, site.folder)
         if wrong := ended.fault():

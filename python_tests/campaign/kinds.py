@@ -212,12 +212,17 @@ def _read_model(folder: Path) -> None:
     Predictor(folder / "model", Files(folder.parent / "denseface.safetensors", None, None, None), "cpu")
 
 
-def _on_corpus(folder: Path) -> Sequence[object]:
+def _inspected(_: Path, folder: Path) -> Sequence[object]:
+    return ["inspect", folder]
+
+
+def _pretrained(_: Path, folder: Path) -> Sequence[object]:
     return ["pretrain", "demo", f"corpora.0.path={folder}", "--dry-run"]
 
 
-_READ_AGAIN = lambda inputs, folder: ["inspect", folder]  # noqa: E731
-_DRY = lambda inputs, folder: _on_corpus(folder)  # noqa: E731
+def _tuned(inputs: Path, folder: Path) -> Sequence[object]:
+    name, _, *settings = COMMANDS["finetune"].line(inputs, folder)
+    return [name, f"corpus={folder}", *settings, "--dry-run"]
 
 
 def _resumed(inputs: Path, folder: Path) -> Sequence[object]:
@@ -225,12 +230,12 @@ def _resumed(inputs: Path, folder: Path) -> Sequence[object]:
 
 
 KINDS = {
-    "records": Kind("moods", ("*/data.mdb",), (_READ_AGAIN, _DRY), read_corpus, 15, _records),
-    "records of a stream": Kind("demo", ("*/data.mdb",), (_READ_AGAIN, _DRY), read_corpus, 5, _records),
-    "pages": Kind("moods", ("*/data.mdb",), (_READ_AGAIN, _DRY), read_corpus, 12),
-    "store descriptions": Kind("moods", ("*/meta.json", "*/index.npz"), (_READ_AGAIN, _DRY), read_corpus, 12),
+    "records": Kind("moods", ("*/data.mdb",), (_inspected, _tuned), read_corpus, 15, _records),
+    "records of a stream": Kind("demo", ("*/data.mdb",), (_inspected, _pretrained), read_corpus, 5, _records),
+    "pages": Kind("moods", ("*/data.mdb",), (_inspected, _tuned), read_corpus, 12),
+    "store descriptions": Kind("moods", ("*/meta.json", "*/index.npz"), (_inspected, _tuned), read_corpus, 12),
     "corpus descriptions": Kind(
-        "moods", ("corpus.json", "splits/*", "groups/*", "folds/*/01/*"), (_READ_AGAIN, _DRY), read_corpus, 12
+        "moods", ("corpus.json", "splits/*", "groups/*", "folds/*/01/*"), (_inspected, _tuned), read_corpus, 12
     ),
     "prepared corpora": Kind(
         "prepared", ("prepare.json", "progress.jsonl", "report.json", "corpus.json", "*/meta.json"),
@@ -255,7 +260,10 @@ KINDS = {
         "text_run", ("training.json", "report.json", "checkpoints/step-00000004/*", "model/*"),
         (
             lambda inputs, folder: _text_again(inputs, folder),
-            lambda inputs, folder: ["pseudo-label", inputs / "text" / "corpus", "--model", folder, "--rows", 0],
+            lambda inputs, folder: [
+                "evaluate", folder / "model", "--corpus", folder / "corpus", "--split", "validation", "--out",
+                folder / "told",
+            ],
         ),
         weight=0.5,
     ),
@@ -289,7 +297,7 @@ KINDS = {
     "exported features": Kind(
         "exported", ("*.json", "*/*.npz", "vocab.txt"),
         (lambda inputs, folder: [
-            "import-npz", "--captions", folder / "captions.json", "--visual", folder / "faces", "--vocabulary",
+            "import-npz", "--captions", folder / "captions.json", "--visual", folder / "faces", "--vocab",
             folder / "vocab.txt", "--out", folder / "out",
         ],),
         weight=4,
