@@ -1,5 +1,6 @@
-// Records of an LMDB file, found without LMDB. LMDB follows the numbers of a file unchecked, so that a damaged page ends
-// the process, and its map cannot grow under readers. Here every number is read once and checked before it is followed.
+// Records of an LMDB file, found without LMDB. LMDB follows the numbers of a file unchecked, so that a damaged page
+// ends the process, and its map cannot grow under readers. Here every number is read once and checked before it is
+// followed.
 // Source of the layout: LMDB 0.9, data version 1 (mdb.c: MDB_page, MDB_node, mdb_node_search).
 #pragma once
 

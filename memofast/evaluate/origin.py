@@ -61,7 +61,8 @@ class Origin:
         done, on = self.done, self.corpus.name if self.corpus else self.recipe.corpus
         score = "" if done["score"] is None else f" ({NAMES[done['metric']]} {done['score']:.3f})"
         if self.recipe is None:
-            on = ", ".join(self.corpus.description["sources"])
+            sources = self.corpus.description["sources"]  # of which those that are evaluated taught nothing
+            on = ", ".join(title for title, counts in sources.items() if "evaluated" not in counts)
         chosen = f"its checkpoint was {selection(done['selected_on'], on)}"
         return f"{self.name}: fold {done['fold']}, seed {done['seed']}; {chosen}{score}{self.lost}"
 

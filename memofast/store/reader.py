@@ -86,6 +86,8 @@ class Store:
         if rows is not None and self.of_rows in found and there != rows:
             return f"{there} rows, its index says {rows}"
         for name, (dtype, width) in self.columns.items():
+            if not record.is_known(name):
+                continue
             values = found.get(name)
             single = len(self.classes[name]) if name == "emotions" else 1
             shape = (there, width) if width > 1 else (there,) if width else (single,)

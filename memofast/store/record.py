@@ -39,6 +39,11 @@ _NAME_OF = {number: name for name, number in NAMES.items()}
 _DTYPE_OF = {number: np.dtype(name) for name, number in DTYPES.items()}
 
 
+def is_known(name: str) -> bool:
+    """Whether this reader knows a column of that name; it leaves out those of later versions."""
+    return name in _NAME_OF.values()
+
+
 def encode(rows: int, columns: Mapping[str, np.ndarray]) -> bytes:
     """One record of `rows` rows.
 

@@ -10,7 +10,7 @@ from memofast.model.compatibility import conditions_for, shared_modalities
 from memofast.store import FeatureWriter, TextWriter
 
 SMALL = {
-    "vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8,
+    "vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8,
     "id2label": {0: "calm", 1: "glad"},
 }  # fmt: skip
 

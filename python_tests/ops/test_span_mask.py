@@ -303,7 +303,7 @@ def test_the_raw_operator_refuses_what_its_kernel_cannot_read(place):
     offsets, keys = batch(ODD)
     operands = [offsets, keys, rng(), torch.ones(len(keys), dtype=torch.bool)]
     operands[place] = operands[place][:-1]
-    with pytest.raises(ValueError, match="span_mask: a tensor's type, shape, strides or device"):
+    with pytest.raises(ValueError, match=r"span_mask: \w+ must have shape \[\d+\], got"):
         torch.ops.memofast.span_mask(*operands, sum(ODD), 128, [*parameters_of(SpanPolicy(), 3, 5)], "cpu")
 
 

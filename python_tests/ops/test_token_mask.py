@@ -282,7 +282,7 @@ def test_the_raw_operator_refuses_what_its_kernel_cannot_read(place):
     operands.append(torch.ones(len(ODD), dtype=torch.bool))
     operands[place] = operands[place][:-1]
     parameters = [*parameters_of(TokenPolicy("emotion_word"), 3, 5)]
-    with pytest.raises(ValueError, match="token_mask: a tensor's type, shape, strides or device"):
+    with pytest.raises(ValueError, match=r"token_mask: \w+ must have shape \[\d+\], got"):
         torch.ops.memofast.token_mask(*operands, 128, parameters, "cpu")
 
 

@@ -227,7 +227,10 @@ def import_captions(captions: Captions, out: Path, vocabulary: Path, lexicon: Le
 
     if not vocabulary.is_file():
         raise MemofastError(f"no vocabulary at {vocabulary}: give the vocab.txt of bert-base-uncased")
-    tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
+    try:
+        tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise MemofastError(f"{vocabulary} is not a BERT vocabulary: {str(error).splitlines()[0]}") from None
     classes = _classes_of((label for _, label in captions.sentences.values()), captions.numbered)
     pieces_of: dict[str, list[int]] = {}
     outcome = Outcome()

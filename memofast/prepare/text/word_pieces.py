@@ -237,7 +237,10 @@ def _from_vocabulary(path: Path):
     vocabulary = {piece.removesuffix("\r"): number for number, piece in enumerate(pieces)}
     if "[UNK]" not in vocabulary:
         raise MemofastError(f"{path} is not a BERT vocabulary: [UNK] is missing")
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    try:
+        tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise MemofastError(f"{path} is not a BERT vocabulary: {str(error).splitlines()[0]}") from None
     tokenizer.normalizer = BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = BertPreTokenizer()
     return tokenizer
