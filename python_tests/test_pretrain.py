@@ -258,7 +258,7 @@ def test_a_resume_with_another_seed_leaves_a_run_that_goes_on(finished, stopped)
     before = (stopped / "config.yaml").read_bytes()
     assert "has seed 1234, the run 5" in one_line(pretrain(stopped, "--resume", stopped, "train.seed=5"))
     assert (stopped / "config.yaml").read_bytes() == before
-    (stopped / ".report.md.4194999").write_text("left by a killed process")
+    (stopped / ".report.md.4194999.partial").write_text("left by a killed process")
     (stopped / "checkpoints" / ".step-00000004.deleted").mkdir()
     metrics = stopped / "metrics.jsonl"
     lines = metrics.read_bytes().split(b"\n")
