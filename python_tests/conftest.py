@@ -2,12 +2,16 @@
 that an unwritten output fails."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
 # tests are small and may run in several processes: more threads would mostly wait for one another; what is about
 # threads sets them itself
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# under nohup these are ignored, also by programs that tests start and signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import elsewhere
 import error_rule
