@@ -9,9 +9,6 @@ from pathlib import Path
 # tests are small and may run in several processes: more threads would mostly wait for one another; what is about
 # threads sets them itself
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# under nohup these are ignored, also by programs that tests start and signal
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import elsewhere
 import error_rule
@@ -19,6 +16,10 @@ import pytest
 import torch
 
 from memofast import _C
+
+# under nohup these are ignored, also by programs that tests start and signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _DATA = Path(os.environ.get("MEMOFAST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data"))
 _CAMPAIGN = os.environ.get("MEMOFAST_CAMPAIGN") == "1"

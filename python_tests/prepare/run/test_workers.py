@@ -68,21 +68,3 @@ def test_a_file_that_ends_its_worker_is_given_up_alone(tmp_path):
         stop.set()
         killer.join()
     assert given_up == ["deadly"]
-
-
-def test_workers_end_without_a_word_and_with_their_program(tmp_path, capfd):
-    pipes = [tmp_path / f"{name}.mkv" for name in "abc"]  # whoever reads one waits for ever
-    for pipe in pipes:
-        os.mkfifo(pipe)
-    files = [[Clip(pipe.stem, sound=pipe)] for pipe in pipes]
-    order = WorkOrder(ExtractionOptions(None, None, parse_speech("logmel", None), 30.0), StorePlan(), None)
-    running = run_local(make_tasks(files, tmp_path / "shards", (), workers=2), order, 2)
-    next(running)
-    first, second = multiprocessing.active_children()
-    os.kill(first.pid, signal.SIGINT)  # while it still imports
-    first.join(120)
-    assert first.exitcode == 130
-    running.close()
-    second.join(120)
-    assert not second.is_alive() and not multiprocessing.active_children()
-    assert capfd.readouterr().err == ""
