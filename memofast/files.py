@@ -23,14 +23,16 @@ def temporary_of(path: Path) -> Path:
 
 
 def sweep(folder: Path, name: str | None = None, deep: int = 0) -> None:
-    """Remove what killed processes were putting together in a folder and `deep` below it; name: of one result alone."""
+    """Remove what killed processes were putting together in a folder and `deep` below it; name: of one result alone,
+    and of what stands beside it under this name and a suffix."""
     try:
         entries = list(os.scandir(folder))
     except OSError:
         return  # there is nothing
     for entry in entries:
         found = _TEMPORARY.fullmatch(entry.name)
-        if found and name in (None, found[1]) and _gone(int(found[2])):
+        own = found and (name in (None, found[1]) or found[1].startswith(f"{name}."))
+        if own and _gone(int(found[2])):
             remove(Path(entry.path))
         elif deep and entry.is_dir(follow_symlinks=False):
             sweep(Path(entry.path), name, deep - 1)

@@ -7,16 +7,19 @@ head width, pixel mean and standard deviation, how it was trained, and its confu
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from memofast.errors import MemofastError
-from memofast.files import refuse_pointer, replace_file
+from memofast.files import parse_json, refuse_pointer, replace_file
 from memofast.prepare.faces.densenet import FEATURE_WIDTH, LAYER_WIDTHS, SIDE, DenseNet
 from memofast.prepare.fingerprint import fingerprint
+from memofast.schemas import Name, Schema, fault_of
 
 _KIND = "memofast.denseface"
 
@@ -83,6 +86,18 @@ class DenseFace:
         return np.concatenate(features), np.concatenate(labels)
 
 
+class _Described(Schema):
+    """The header of a DenseFace file."""
+
+    kind: Literal[_KIND]
+    feature_width: Literal[FEATURE_WIDTH]
+    classes: Annotated[list[Name], Field(min_length=2, max_length=1000)]
+    mean: Annotated[float, Field(ge=0, le=255)]
+    std: Annotated[float, Field(gt=0, le=255)]
+    training: dict
+    validation: dict
+
+
 def _load(path: Path) -> tuple[DenseFaceMeta, dict[str, torch.Tensor]]:
     advice = "train one with `memofast denseface train FER.npz --out FILE`"
     if not path.is_file():
@@ -90,14 +105,26 @@ def _load(path: Path) -> tuple[DenseFaceMeta, dict[str, torch.Tensor]]:
     refuse_pointer(path)
     try:
         with safe_open(path, "pt") as file:
-            meta = json.loads((file.metadata() or {})["meta.json"])
+            meta = parse_json((file.metadata() or {})["meta.json"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if meta["kind"] != _KIND or meta["feature_width"] != FEATURE_WIDTH:
-            raise KeyError(_KIND)
     except (SafetensorError, KeyError, ValueError) as error:
         raise MemofastError(f"{path} is not a DenseFace file; {advice}") from error
+    if fault := fault_of(meta, _Described):
+        raise MemofastError(f"{path} is not a DenseFace file ({fault}); {advice}")
+    with torch.device("meta"):
+        wanted = DenseNet(len(meta["classes"])).state_dict()
+    for name in sorted(wanted.keys() | weights.keys()):
+        found, own = (_told(of.get(name)) for of in (weights, wanted))
+        if found != own:
+            raise MemofastError(f"{path} is not a DenseFace file: its {name} is {found}, not {own}; {advice}")
+        if not weights[name].isfinite().all():
+            raise MemofastError(f"{path} is damaged: its {name} holds numbers that are none; {advice}")
     known = {name: meta[name] for name in ("mean", "std", "feature_width", "training", "validation")}
     return DenseFaceMeta(classes=tuple(meta["classes"]), **known), weights
+
+
+def _told(tensor: torch.Tensor | None) -> str:
+    return "missing" if tensor is None else f"{list(tensor.shape)} {tensor.dtype}".replace("torch.", "")
 
 
 def resize_faces(images: np.ndarray) -> np.ndarray:

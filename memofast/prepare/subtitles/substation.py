@@ -1,6 +1,7 @@
 """Advanced SubStation Alpha: which of its events are spoken."""
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from memofast.prepare.text.text_log import tell_removed
 _PLACED = re.compile(r"\{[^}]*\\(?:(?:pos|move|org|i?clip)\b|f(?:r[xyz]?|a[xy])-?[\d.])")
 _SIGN_STYLE = re.compile(r"(?:^|[^a-z])(?:signs?|titles?|credits?|typeset(?:ting)?|ts)(?:$|[^a-z])", re.I)
 _DRAWN = re.compile(r"\{[^}]*\\p[1-9]")
+_COMMAS = 9  # in front of the text of an event
 _KARAOKE = re.compile(r"\{[^}]*\\[kK][of]?\d")
 
 
@@ -29,13 +31,22 @@ class Event:
 
 
 def substation_cues(text: str) -> list[Cue]:
-    """Cues of a file's text; comments and drawings are none."""
-    events = [
-        Event(event.start / 1000, event.end / 1000, event.style, event.name, event.text)
-        for event in pysubs2.SSAFile.from_string(text, format_="ass")
-        if not event.is_comment
-    ]
-    return spoken_events(events)
+    """Cues of a file's text; comments and drawings are none. A line that is no event, or whose times are none, spoils
+    itself alone."""
+    events = (_event(number, line) for number, line in enumerate(text.split("\n"), 1) if line.startswith("Dialogue:"))
+    return spoken_events(filter(None, events))
+
+
+def _event(number: int, line: str) -> Event | None:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of layers and margins, which are not read
+            (event,) = pysubs2.SSAFile.from_string(line, format_="ass")
+    except (ValueError, OverflowError):
+        event = None
+    if event is None or line.count(",") < _COMMAS:
+        tell_removed("cue without times", f"line {number}: {line.strip()}")
+        return None
+    return Event(event.start / 1000, event.end / 1000, event.style, event.name, event.text)
 
 
 def spoken_events(events: Iterable[Event]) -> list[Cue]:

@@ -76,6 +76,28 @@ def test_files_that_are_not_denseface(tmp_path):
             DenseFace(tmp_path / name)
 
 
+def test_a_file_of_another_network_is_one_line(tmp_path):
+    path, weights = tmp_path / "d", DenseNet(3).state_dict()
+    norm = "stages.0.norm.weight" if "stages.0.norm.weight" in weights else next(iter(weights))
+    longer, halves, broken = (dict(weights) for _ in range(3))
+    longer[norm] = torch.ones(len(weights[norm]) + 1)
+    halves[norm] = weights[norm].half()
+    broken[norm] = torch.full_like(weights[norm], float("nan"))
+    few = {name: tensor for name, tensor in weights.items() if name != norm}
+    three, five = (DenseFaceMeta(tuple(letters), 100.0, 50.0) for letters in ("abc", "abcde"))
+    wrong = DenseFaceMeta(tuple("abc"), 100.0, float("nan"))
+    for held, meta, match in (
+        (few, three, f"its {norm} is missing"),
+        (weights | {"more": torch.ones(2)}, three, "its more is .2. float32, not"),
+        (longer, three, f"its {norm} is .{len(longer[norm])}. float32, not"), (halves, three, "float16, not"),
+        (broken, three, "numbers that are none"), (weights, five, "not .5"), (weights, wrong, "std"),
+    ):  # fmt: skip
+        save_denseface(path, held, meta)
+        with pytest.raises(MemofastError, match=match) as raised:
+            DenseFace(path)
+        assert str(raised.value).count("\n") == 0
+
+
 def test_validation_part_holds_every_class():
     labels = np.array([0] * 80 + [1] * 18 + [2] * 2)
     train, held = training.stratified_parts(labels, 0.1, seed=0)

@@ -68,3 +68,27 @@ def test_a_file_that_ends_its_worker_is_given_up_alone(tmp_path):
         stop.set()
         killer.join()
     assert given_up == ["deadly"]
+
+
+def _exit_code(worker: multiprocessing.Process) -> int | None:
+    """The pool may be reaping it in a thread of its own, and until that is told there is no code."""
+    end = time.monotonic() + 120
+    while (code := worker.exitcode) is None and time.monotonic() < end:
+        time.sleep(0.02)
+    return code
+
+
+def test_workers_end_without_a_word_and_with_their_program(tmp_path, capfd):
+    pipes = [tmp_path / f"{name}.mkv" for name in "abc"]  # whoever reads one waits for ever
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    files = [[Clip(pipe.stem, sound=pipe)] for pipe in pipes]
+    order = WorkOrder(ExtractionOptions(None, None, parse_speech("logmel", None), 30.0), StorePlan(), None)
+    running = run_local(make_tasks(files, tmp_path / "shards", (), workers=2), order, 2)
+    next(running)
+    first, second = multiprocessing.active_children()
+    os.kill(first.pid, signal.SIGINT)  # while it still imports
+    assert _exit_code(first) == 130
+    running.close()
+    assert _exit_code(second) is not None and not multiprocessing.active_children()
+    assert capfd.readouterr().err == ""

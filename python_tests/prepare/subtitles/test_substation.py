@@ -51,3 +51,14 @@ def test_layers_of_one_line_are_one_cue_and_bad_times_their_own():
         early, twice = subtitle_cues(text)
     assert twice == Cue(1.0, 3.0, "Twice") and early.problem.startswith("bad times: -4 to 5 s")
     assert log.removed["repeated cue"] == log.removed["cue without duration"] == 1
+
+
+def test_a_damaged_line_spoils_itself_alone():
+    style = "Style: Default,Arial,not a size,&Hzz,,,,,,,,,,,,,,,,,,,\n"
+    text = style + file((FIRST, "Default", "", "One"), ("0:00:0x.00,0:00:05.00", "Default", "", "lost, alas"))
+    text += "Dialogue: 0,0:00:06.00\nDialogue:\n" + "Dialogue: 0,0:00:07.00,0:00:09.00,Default,,0,0,0,,Three, four"
+    with TextLog() as log:
+        cues = subtitle_cues("[Script Info]\n" + text)
+    assert cues == [Cue(1.0, 3.0, "One"), Cue(7.0, 9.0, "Three, four")]
+    assert log.removed["cue without times"] == 3
+    assert "lost, alas" in log.samples["cue without times"][0]["text"]
