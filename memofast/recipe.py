@@ -1,4 +1,4 @@
-"""Recipes: `memofast recipe --list` and `memofast recipe --schema pretrain`."""
+"""Recipes: `memofast recipe --list` and `memofast recipe --schema`."""
 
 from typing import Annotated
 
@@ -8,15 +8,15 @@ from memofast.cli import run
 
 
 def main(
-    list_: Annotated[bool, typer.Option("--list", help="name the recipes that come with memofast")] = False,
-    schema: Annotated[
-        str | None,
-        typer.Option(metavar="PROGRAM", help="print the JSON Schema of the recipes of pretrain or of finetune"),
+    program: Annotated[
+        str | None, typer.Argument(help="pretrain or finetune: of its recipes alone", show_default=False)
     ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="name the recipes that come with memofast")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="print the JSON Schema of recipes")] = False,
 ) -> None:
     """Show which recipes there are, or what a recipe may say.
 
-    Example: memofast recipe --schema pretrain > pretrain.schema.json
+    Example: memofast recipe pretrain --schema > pretrain.schema.json
 
     An editor with a YAML language server checks a recipe that begins with
     # yaml-language-server: $schema=pretrain.schema.json
@@ -25,18 +25,18 @@ def main(
 
     from memofast.errors import MemofastError, nearest
     from memofast.train.recipe_file import described, shipped
-    from memofast.train.recipe_schema import RECIPES, recipe_schema
+    from memofast.train.recipe_schema import RECIPES, recipe_schema, schema_of_all
 
-    if list_ == (schema is not None):
-        raise MemofastError("give --list or --schema PROGRAM, one of them")
-    if list_:
-        for program, fine_tuning in (("pretrain", False), ("finetune", True)):
-            for name in shipped(fine_tuning):
-                print(f"memofast {program} {name}: {described(name)}")
+    if list_ == schema:
+        raise MemofastError("give --list or --schema, one of them")
+    if program not in (None, *RECIPES):
+        raise MemofastError(f"no recipes of {program!r}{nearest(program, RECIPES)}")
+    if schema:
+        print(json.dumps(recipe_schema(program) if program else schema_of_all(), indent=2))
         return
-    if schema not in RECIPES:
-        raise MemofastError(f"--schema: no recipes of {schema!r}{nearest(schema, RECIPES)}")
-    print(json.dumps(recipe_schema(schema), indent=2))
+    for name in [program] if program else RECIPES:
+        for recipe in shipped(fine_tuning=name == "finetune"):
+            print(f"memofast {name} {recipe}: {described(recipe)}")
 
 
 if __name__ == "__main__":

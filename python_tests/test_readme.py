@@ -61,7 +61,9 @@ NOT_RUN = {
     "python -m pytest": "these tests themselves",
     "pytest": "hours of measuring: test_speed_report.py reports small ones",
     "python bench/report.py": "hours of measuring: test_speed_report.py reports small ones",
-    "python python_tests/pickle_mutations.py": "test_pickle_mutations.py runs it, for fewer",
+    "python python_tests/campaign": "campaign/test_campaign.py runs it, for fewer",
+    "memofast --install-completion": "writes into the shell's own files: test_cli.py",
+    "memofast pretrain memobert-base + mine.toml": "twelve layers: train/test_recipe.py joins smaller ones",
     "torchrun": "several processes: test_pretrain.py and test_finetune.py start two",
     "memofast pretrain ... --dry-run": "an option of what ran above: test_pretrain.py",
 }

@@ -22,6 +22,18 @@ def recipe_schema(program: str) -> dict[str, Any]:
     return schema
 
 
+def schema_of_all() -> dict[str, Any]:
+    """The JSON Schema of any recipe; those of the programs are embedded, each with an `$id` that its references are
+    relative to (draft 2020-12, compound documents)."""
+    programs = {program: {"$id": f"memofast-{program}"} | recipe_schema(program) for program in RECIPES}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "recipe of memofast",
+        "anyOf": [{"$ref": of["$id"]} for of in programs.values()],
+        "$defs": programs,
+    }
+
+
 def _objectives(definitions: dict[str, Any]) -> dict[str, Any]:
     """The options of each objective by its name; under another name an objective says its `kind`."""
     for name, objective in KINDS.items():

@@ -61,7 +61,12 @@ def test_the_command_lists_recipes_and_prints_schemas(tmp_path):
     names += [f"memofast finetune {name}: {described(name)}" for name in shipped(fine_tuning=True)]
     assert listed.stdout.splitlines() == names and len(names) == 7
     assert all(20 < len(described(name)) < 110 for name in shipped() + shipped(fine_tuning=True))
-    assert json.loads(here(tmp_path, "recipe", "--schema", "finetune").stdout) == recipe_schema("finetune")
+    assert here(tmp_path, "recipe", "pretrain", "--list").stdout.splitlines() == names[: len(shipped())]
+    assert json.loads(here(tmp_path, "recipe", "finetune", "--schema").stdout) == recipe_schema("finetune")
+    of_all = json.loads(here(tmp_path, "recipe", "--schema").stdout)
+    assert [of_all["$defs"][part["$ref"].removeprefix("memofast-")]["title"] for part in of_all["anyOf"]] == [
+        "recipe of pretrain", "recipe of finetune"
+    ]  # fmt: skip
     for wrong, message in ((["--schema", "pretrian"], "did you mean pretrain"), ([], "give --list or --schema")):
         refused = here(tmp_path, "recipe", *wrong)
         assert refused.returncode == 2 and message in refused.stderr and len(refused.stderr.splitlines()) == 1
