@@ -79,7 +79,9 @@ def test_matches_reference(dtype, p, poisoned_memory):
 
 
 @on_device
-@pytest.mark.parametrize(("heads", "width"), [(3, 16), (2, 24), (1, 48), (2, 96), (1, 128)])
+@pytest.mark.parametrize(
+    ("heads", "width"), [(2, 24), (1, 128)] if INTERPRETED else [(3, 16), (2, 24), (1, 48), (2, 96), (1, 128)]
+)
 def test_head_widths(heads, width, poisoned_memory):
     for dtype in TYPES[: 1 if INTERPRETED else 3]:
         check(*(case := batch([17, 0, 40], heads, width, dtype))[:2], p=0.1, **case[2])
