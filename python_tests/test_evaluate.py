@@ -2,6 +2,7 @@
 what chose its checkpoint."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -237,6 +238,10 @@ def test_unfinished_runs_and_other_models(program, made, tmp_path):
     run = shutil.copytree(made / "paper", tmp_path / "cut")
     (run / "fixed" / "seed-42" / "done.json").unlink()
     assert "no fold of run" in program.fails("evaluate", run)
+    other = shutil.copytree(made / "clean", tmp_path / "other")
+    named = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(re.sub(r"seeds:.*(\n *- .*)*", "seeds: [2, 3]", named))
+    assert "holds seed 1, which its config.yaml does not name" in program.fails("evaluate", other)
     (run / "config.yaml").write_text("corpora: []\n")
     assert "is no run of memofast finetune" in program.fails("evaluate", run, "--corpus", made / "moods")
     alone = mood_model(tmp_path / "alone")

@@ -47,6 +47,10 @@ def finished(run: Path) -> list[dict[str, Any]]:
     done = [read_done(path) for path in run.glob(f"*/seed-*/{DONE}")]
     if not done:
         raise MemofastError(f"no fold of run {run} is finished; go on with memofast finetune --resume {run}")
+    if unknown := {one["seed"] for one in done} - {*seeds}:
+        raise MemofastError(
+            f"run {run} holds seed {min(unknown)}, which its {CONFIG} does not name; put both back as they were"
+        )
     return sorted(done, key=lambda one: (len(one["fold"]), one["fold"], seeds.index(one["seed"])))
 
 

@@ -60,7 +60,7 @@ def model_folder(folder: Path) -> Path:
     checkpoint."""
     if (folder / "model" / "config.json").is_file():
         return folder / "model"
-    steps = sorted(folder.glob("checkpoints/step-*"))
+    steps = sorted(step for step in folder.glob("checkpoints/step-*") if step.name[5:].isdecimal())
     if (folder / "config.json").is_file() or not steps:
         return folder
     try:

@@ -128,6 +128,7 @@ def test_a_run_stands_for_its_model_and_a_pre_training_for_its_best_checkpoint(f
         place = tmp_path / "pre" / "checkpoints" / f"step-{step:08}"
         place.mkdir(parents=True)
         (place / "trainer.json").write_text('{"best": 200}')
+    (place.parent / "step-x").mkdir()
     assert model_folder(tmp_path / "pre").name == "step-00000200"
     (place / "trainer.json").write_text("{}")
     assert model_folder(tmp_path / "pre").name == "step-00000300"
