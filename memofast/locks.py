@@ -36,6 +36,16 @@ def lock_folder(folder: Path, needed: bool = True) -> Iterator[None]:
         yield
 
 
+def sweep_folders(parent: Path) -> None:
+    """Remove the folders below `parent` in which killed processes left nothing but their lock."""
+    for folder in parent.iterdir() if parent.is_dir() else ():
+        with suppress(MemofastError, OSError):  # it is held, or no folder
+            if os.listdir(folder) == [LOCK]:
+                with _lock(folder / LOCK, folder):
+                    pass  # which removes the lock
+                folder.rmdir()
+
+
 @contextmanager
 def lock_file(path: Path, parents: bool = False) -> Iterator[None]:
     """Hold an output file, as `lock_folder` does a folder. parents: make its folder as well."""

@@ -1,6 +1,7 @@
 """One process at a time writes an output; what a killed one held or left is taken over."""
 
 import errno
+import fcntl
 import os
 import re
 import signal
@@ -14,7 +15,7 @@ from runs import here, pretrain, small_corpus, small_recipe, the_run
 from memofast import locks
 from memofast.errors import MemofastError
 from memofast.files import temporary_of
-from memofast.locks import entries, lock_file, lock_folder
+from memofast.locks import entries, lock_file, lock_folder, sweep_folders
 
 HOLD = """
 import sys, time
@@ -196,3 +197,19 @@ def test_a_run_is_resumed_by_one_and_looked_at_by_many(tmp_path):
         assert ended.returncode == 2 and f"{run} is in use by process {os.getpid()}" in told
         assert pretrain(tmp_path, "--resume", run, "--dry-run").returncode == 0
     assert not list(run.rglob("*lock"))
+
+
+def test_folders_with_nothing_but_a_lock_that_nobody_holds_go(tmp_path):
+    for name in ("left", "kept", "new", "held"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "left" / locks.LOCK).write_text("{}")
+    (tmp_path / "kept" / locks.LOCK).touch()
+    (tmp_path / "kept" / "config.yaml").touch()
+    (tmp_path / "file").touch()
+    holding = os.open(tmp_path / "held" / locks.LOCK, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(holding, fcntl.LOCK_EX)
+    sweep_folders(tmp_path)
+    os.close(holding)
+    assert entries(tmp_path) == ["file", "held", "kept", "new"]
+    assert (tmp_path / "held" / locks.LOCK).exists()
+    sweep_folders(tmp_path / "nowhere")

@@ -22,6 +22,8 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # then Triton takes te
 TYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _KERNELS = ("cpu", "cuda")  # the backends of the extension
 _MOST_ROWS = 2**31 - 1
+# the threads of OpenMP do not come along, and whoever waits for one waits for ever
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def define(

@@ -10,6 +10,7 @@ from typing import TypeVar
 from memofast.data.demo import DEMO
 from memofast.errors import MemofastError
 from memofast.files import replace_file
+from memofast.locks import sweep_folders
 from memofast.sections import Section
 from memofast.train.plan import Plan
 from memofast.train.recipe import Recipe
@@ -20,7 +21,8 @@ TEXT_SETTINGS, TEXT_REPORT = "training.json", "report.json"  # of a run of emoti
 
 
 def make_folder(name: str, parent: Path = Path("runs")) -> Path:
-    """A new folder `runs/NAME-TIME`. Raises `MemofastError` where it cannot be made."""
+    """A new folder `runs/NAME-TIME`, and those go that hold nothing. Raises `MemofastError` where it cannot be made."""
+    sweep_folders(parent)
     stem = f"{Path(name).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     for suffix in ("", *(f"-{number}" for number in range(2, 100))):
         folder = parent / (stem + suffix)
