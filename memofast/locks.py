@@ -18,7 +18,7 @@ from memofast.signals import held
 
 LOCK = ".memofast.lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-_DEEP = 2  # folders below an output folder in which something is put together
+_DEEP = 3  # folders below an output folder in which something is put together: fold, seed, answers
 
 
 @contextmanager

@@ -102,8 +102,8 @@ def test_folders_made_for_nothing_go_again(tmp_path):
 
 def test_what_killed_processes_put_together_goes(tmp_path):
     dead, alive = gone(), os.getppid()
-    (tmp_path / "a/b/c").mkdir(parents=True)
-    left = [".x.npz", "a/.train.txt", "a/b/.meta.json", "a/b/c/.deep", ".y.npz", ".x.npz.training"]
+    (tmp_path / "a/b/c/d").mkdir(parents=True)
+    left = [".x.npz", "a/.train.txt", "a/b/c/.meta.json", "a/b/c/d/.deep", ".y.npz", ".x.npz.training"]
     for name in left:
         (tmp_path / f"{name}.{dead}.partial").touch()
     (tmp_path / f"a/.spool.{dead}.partial").mkdir()
@@ -120,7 +120,7 @@ def test_what_killed_processes_put_together_goes(tmp_path):
         assert [name for name in (*left, "x.npy") if f"{name}.{dead}.partial" in there()] == left[1:5]
     temporary_of(tmp_path / "a/own").touch()  # of an earlier process with this one's number
     with lock_folder(tmp_path):
-        assert there() == {*kept, f"a/b/c/.deep.{dead}.partial"}
+        assert there() == {*kept, f"a/b/c/d/.deep.{dead}.partial"}
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC, errno.EACCES])
