@@ -37,12 +37,14 @@ def lock_folder(folder: Path, needed: bool = True) -> Iterator[None]:
 
 
 def sweep_folders(parent: Path) -> None:
-    """Remove the folders below `parent` in which killed processes left nothing but their lock."""
+    """Remove the folders below `parent` in which killed processes left nothing but their lock and what they were
+    putting together."""
     for folder in parent.iterdir() if parent.is_dir() else ():
         with suppress(MemofastError, OSError):  # it is held, or no folder
-            if os.listdir(folder) == [LOCK]:
-                with _lock(folder / LOCK, folder):
-                    pass  # which removes the lock
+            names = os.listdir(folder)
+            if LOCK in names and all(name == LOCK or name.endswith(".partial") for name in names):
+                with _lock(folder / LOCK, folder):  # it goes with the lock
+                    sweep(folder)
                 folder.rmdir()
 
 

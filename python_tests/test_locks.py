@@ -203,6 +203,7 @@ def test_folders_with_nothing_but_a_lock_that_nobody_holds_go(tmp_path):
     for name in ("left", "kept", "new", "held"):
         (tmp_path / name).mkdir()
     (tmp_path / "left" / locks.LOCK).write_text("{}")
+    (tmp_path / "left" / f".config.yaml.{gone()}.partial").touch()
     (tmp_path / "kept" / locks.LOCK).touch()
     (tmp_path / "kept" / "config.yaml").touch()
     (tmp_path / "file").touch()
