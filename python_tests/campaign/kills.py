@@ -97,8 +97,9 @@ class Kill:
         moment = f"event {self.event}" if self.event else f"{self.seconds:.3f} s"
         return f"{signal.Signals(self.signal).name} to {self.whom} at {moment}"
 
-    def strike(self, line: list[object], folder: Path) -> tuple[str | None, bool]:
-        """Run the line and kill it. Returns: what is wrong with how it ended, and whether the signal met it alive."""
+    def strike(self, line: list[object], folder: Path, also: tuple[int, ...] = ()) -> tuple[str | None, bool]:
+        """Run the line and kill it. also: codes that it may end with. Returns: what is wrong with how it ended, and
+        whether the signal met it alive."""
         events = Events(folder)
 
         def at(number: int, _: str) -> None:
@@ -114,7 +115,7 @@ class Kill:
         if self.whom == "worker":
             return ended.fault((0,)), met  # another one does its work
         early = (-signal.SIGTERM,) if self.signal == signal.SIGTERM and not events.count else ()
-        return ended.fault((0, *_ENDS[self.signal], *early)), met
+        return ended.fault((0, *_ENDS[self.signal], *early, *also)), met
 
     def _send(self, started: children.Started) -> bool:
         if self.whom != "worker":
@@ -147,7 +148,9 @@ def interrupted(name: str, site: Site, draw: random.Random) -> tuple[int, str | 
     line, kills, told = command.line(site.inputs, folder), 0, []
     while True:
         kill = Kill.draw(draw, whole, command.workers)
-        wrong, met = kill.strike(line, folder)
+        # what was stopped in its last moment may be whole, and refuses to be repeated
+        whole_before = bool(told) and not outputs.differences(folder, whole.contents)
+        wrong, met = kill.strike(line, folder, (2,) if whole_before else ())
         kills += met
         told.append(str(kill))
         if wrong:

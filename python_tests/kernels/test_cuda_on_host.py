@@ -61,8 +61,7 @@ def test_dropout_add_norm_of_nothing(cuda_on_host, poisoned_memory, lengths):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("table", ["fp32", "compute"])
-@pytest.mark.parametrize(("p", "sources"), [(0.0, True), (0.1, True), (0.1, False)])
+@pytest.mark.parametrize(("p", "sources", "table"), [(0.0, True, "fp32"), (0.1, True, "compute"), (0.1, False, "fp32")])
 @pytest.mark.parametrize("width", [40, 1000])
 def test_embed(cuda_on_host, poisoned_memory, monkeypatch, width, p, sources, table, dtype):
     table = torch.float32 if table == "fp32" else dtype

@@ -19,7 +19,7 @@ from memofast import kernels  # noqa: E402
 from memofast.kernels import attention, embed, span_mask  # noqa: E402
 
 SHARED_MEMORY = {80: 163 << 10, 90: 227 << 10}  # bytes a program may use, by compute capability
-BY_CAPABILITY = "attention_forward-", "attention_backward-"  # products of matrices are other instructions on each
+BY_CAPABILITY = "attention_forward-", "attention_backward-"  # products of halves are other instructions on each
 NO_KERNELS = {"philox"}
 SPILLED_BEFORE_3_9 = 8  # bytes of stack that the compilers of older Tritons need in addition
 
@@ -155,7 +155,8 @@ def test_no_kernel_is_forgotten():
         (name, capability)
         for name in CASES
         for capability in SHARED_MEMORY
-        if capability == min(SHARED_MEMORY) or (name.startswith(BY_CAPABILITY) and "cross" not in name)
+        if capability == min(SHARED_MEMORY)
+        or (name.startswith(BY_CAPABILITY) and "cross" not in name and "fp32" not in name)
     ],
 )
 def test_compiles_for_a_gpu(name, capability, tmp_path, monkeypatch):
