@@ -71,6 +71,18 @@ def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> 
         values = npz_arrays(path, ("features", "confidence", "soft_labels", "frame_idxs"), _MOST_BYTES)
     except Exception as error:  # whatever zip, zlib and NumPy say of damaged files
         raise ValueError(f"unreadable ({type(error).__name__})") from error
+    check_columns(values)
+    confidence = values.get("confidence")
+    kept = (
+        np.arange(len(values["features"]))
+        if confidence is None
+        else np.flatnonzero(confidence.reshape(-1) > confidence_above)
+    )
+    return columns_at(values, kept[:longest], rate)
+
+
+def check_columns(values: Mapping[str, np.ndarray]) -> None:
+    """Raises: `ValueError` saying what is wrong with the arrays of a feature file."""
     if "features" not in values:
         raise ValueError("without features")
     rows = values["features"]
@@ -85,12 +97,13 @@ def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> 
         raise ValueError("confidence or frame_idxs not one number a row")
     if "soft_labels" in values and values["soft_labels"].ndim != 2:
         raise ValueError("soft_labels not a table")
-    confidence = values.get("confidence")
-    kept = np.arange(len(rows)) if confidence is None else np.flatnonzero(confidence.reshape(-1) > confidence_above)
-    kept = kept[:longest]
-    columns = {"rows": rows[kept]}
-    if confidence is not None:
-        columns["confidence"] = confidence.reshape(-1)[kept]
+
+
+def columns_at(values: Mapping[str, np.ndarray], kept: np.ndarray | slice, rate: float) -> dict[str, np.ndarray]:
+    """The arrays of a feature file as columns of a store: those of its rows that are kept."""
+    columns = {"rows": values["features"][kept]}
+    if "confidence" in values:
+        columns["confidence"] = values["confidence"].reshape(-1)[kept]
     if "soft_labels" in values:
         columns["soft_labels"] = values["soft_labels"][kept]
     if "frame_idxs" in values:
