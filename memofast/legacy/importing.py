@@ -4,8 +4,8 @@ A killed import goes on where it was: what it reads, and with which options, is 
 whole records only.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,18 +170,22 @@ _OF_RECORDS = ("vocabulary", "visual_rate", "speech_rate", "zero_face_row", "nam
 def _write_texts(out: Path, survey: Survey, progress: Progress) -> None:
     pieces = survey.sources[0].database.vocabulary.pieces
     about = {"source": ", ".join(source.name for source in survey.sources)}
-    streams = {
-        name: FeatureWriter(out / name, survey.widths[name], dtype="float32", extractor="legacy text database", **about)
-        for name in STREAMS
-        if name in survey.widths
-    }
     labeller = {"name": "soft_labels of legacy text databases"} if survey.emotions else None
-    text = TextWriter(
-        out / "text", cls_id=pieces.cls_id, sep_id=pieces.sep_id, classes=survey.label, emotions=survey.emotions,
-        labeller=labeller, lexicon_classes=survey.lexicon, extractor=pieces.name, fingerprint=pieces.fingerprint,
-        **about,
-    )  # fmt: skip
-    with _all_of([*streams.values(), text]):
+    with ExitStack() as stack:
+        streams = {
+            name: stack.enter_context(
+                FeatureWriter(out / name, width, dtype="float32", extractor=f"{name} of text databases", **about)
+            )
+            for name, width in survey.widths.items()
+            if name in STREAMS
+        }
+        text = stack.enter_context(
+            TextWriter(
+                out / "text", cls_id=pieces.cls_id, sep_id=pieces.sep_id, classes=survey.label, labeller=labeller,
+                emotions=survey.emotions, lexicon_classes=survey.lexicon, extractor=pieces.name,
+                fingerprint=pieces.fingerprint, **about,
+            )
+        )  # fmt: skip
         bar = progress.add_task("writing texts", total=len(survey.clip_of))
         written: set[str] = set()
         for source in survey.sources:
@@ -224,7 +228,7 @@ def _write_features(
         for id in files[file]:
             outcome.refuse("without a record of their clip", id)
     bar = progress.add_task(f"writing {store}", total=sum(map(len, files.values())), completed=len(missing))
-    with _all_of([_feature_writer(out / store, store, databases)]) as (writer,):
+    with _feature_writer(out / store, store, databases) as writer:
         for database, file in in_key_order(databases, files.keys() - missing):
             progress.advance(bar, len(files[file]))
             zero = request.zero_face_row and store == "visual" and not database.rows_of[file]
@@ -267,23 +271,6 @@ def _zero_row(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return columns
 
 
-@contextmanager
-def _all_of(writers: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Finish the stores where all went well; otherwise keep what is whole, so that the next run goes on."""
-    try:
-        yield writers
-        for writer in writers:
-            writer.finish()
-    except BaseException as error:
-        if not isinstance(error, MemofastError):
-            for writer in writers:
-                writer.commit()
-        raise
-    finally:
-        for writer in writers:
-            writer.close()
-
-
 def _describe(
     out: Path, name: str, request: Request, survey: Survey, found: Arrangement, outcomes: Mapping[str, Outcome]
 ) -> Corpus:
@@ -304,8 +291,8 @@ def _describe(
     own = {split: ids for split, ids in found.splits.items() if split not in found.part_of}
     write_corpus(out, name, stores, own, {"source": "databases of MEmoBERT"}, streams)
     for split, of in found.part_of.items():
-        ids, whole = found.splits[split], len(found.splits[of])
-        rule = {"rule": "a database of its own", "clips": whole, "dropped": whole - len(ids)}
+        ids, count = found.splits[split], len(found.splits[of])
+        rule = {"rule": "a database of its own", "clips": count, "dropped": count - len(ids)}
         write_part(out, split, of, ids, [rule])
     if found.folds:
         write_folds(out, SCHEME, found.folds)
