@@ -3,6 +3,8 @@ JSON files."""
 
 import io
 import json
+import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,8 @@ def _count(record: Any) -> int:
 
 
 def write_lmdb(folder: Path, values: Mapping[str, bytes]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     with lmdb.open(str(folder), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
         for key, value in values.items():
             transaction.put(key.encode(), value)
@@ -62,7 +65,9 @@ def text_database(folder: Path, records: list[dict[str, Any] | tuple[str, bytes]
     """records: fields, or a file's name with the bytes that stand for a damaged one. sides: name of a JSON file without
     its suffix -> its contents in place of the right ones; None: no such file."""
     files = [one["img_fname"] if isinstance(one, dict) else one[0] for one in records]
-    values = {str(n): framed({"id": str(n), **one}) if isinstance(one, dict) else one[1] for n, one in enumerate(records)}
+    values = {
+        str(n): framed({"id": str(n), **one}) if isinstance(one, dict) else one[1] for n, one in enumerate(records)
+    }
     write_lmdb(folder, values)
     backwards: dict[str, list[str]] = {}
     for number, file in enumerate(files):
@@ -77,7 +82,9 @@ def text_database(folder: Path, records: list[dict[str, Any] | tuple[str, bytes]
     return folder
 
 
-def features(rows: int, width: int = 6, faces: bool = True, seed: int = 0, **others: np.ndarray) -> dict[str, np.ndarray]:
+def features(
+    rows: int, width: int = 6, faces: bool = True, seed: int = 0, **others: np.ndarray
+) -> dict[str, np.ndarray]:
     """Arrays of one clip, numbers of its own."""
     random = np.random.default_rng([seed, rows, width])
     found = {"features": random.standard_normal((rows, width)).astype(np.float16)}
@@ -117,3 +124,26 @@ def write_vocabulary(folder: Path) -> Path:
     path = folder / "vocab.txt"
     path.write_text("\n".join(VOCABULARY) + "\n")
     return path
+
+
+FACES = {"a.npz": features(3), "b.npz": features(0), "c#1.npz": features(5), "d.npz": features(2, seed=4)}
+SPEECH = {name: features(n, 4, faces=False) for n, name in enumerate(FACES, 2)}
+RECORDS = [
+    text("c#1.npz", "so", "un ##happy", target=1, emo_input_ids=pieces("un ##happy"), emo_labels=[2]),
+    text("a.npz", "storm ,", "i", "storm ,", target=0, emo_input_ids=pieces("storm ,", "storm ,"), emo_labels=[4, 4]),
+    text("b.npz", "no .", target=3, emo_input_ids=[], emo_labels=[]),
+    text("a.npz", "she", "laughed", target=2, emo_input_ids=[], emo_labels=[]),
+]
+
+
+def sound(told: subprocess.CompletedProcess) -> str:
+    """What a command said that went well."""
+    assert told.returncode == 0, told.stderr
+    return told.stdout
+
+
+def refused(told: subprocess.CompletedProcess) -> str:
+    """The one line of a command that ended with code 2."""
+    (line,) = told.stderr.strip().splitlines()
+    assert told.returncode == 2, told
+    return line

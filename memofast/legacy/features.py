@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,25 @@ from memofast.prepare.sources.npz import check_columns, columns_at
 
 _COLUMNS = ("features", "confidence", "soft_labels", "frame_idxs")
 _COMPRESSED = "_compressed"
+_LOOKED_AT = 25  # records, of which one may be of another kind
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What every record of a database has. shape: of one row of features. columns: their widths by name, as in a
-    store."""
+    """What every record of a database has. shape: of one row of features. widths: name and width of each column, as in
+    a store."""
 
     shape: tuple[int, ...]
     dtype: str
-    columns: dict[str, int]
+    widths: tuple[tuple[str, int], ...]
+
+    @property
+    def columns(self) -> dict[str, int]:
+        return dict(self.widths)
+
+    def __str__(self) -> str:
+        beside = ", ".join(name for name, _ in self.widths if name != "rows") or "nothing"
+        return f"{_sides(self.shape)} {self.dtype} values with {beside}"
 
     def empty(self, rows: int = 0) -> dict[str, np.ndarray]:
         """Columns of rows of zeros."""
@@ -69,15 +79,21 @@ class FeatureDatabase(Database):
         return beside
 
     def _layout(self) -> Layout:
-        """That of the first sound record with rows, else of any. Raises: `MemofastError` where there is none."""
+        """The commonest of the first sound records with rows, else of those without. Raises: `MemofastError` where
+        there is none."""
+        found: Counter[Layout] = Counter()
         for name in sorted(self.names, key=lambda name: not self.rows_of[name]):
+            if found.total() == _LOOKED_AT or (found and not self.rows_of[name]):
+                break
             try:
                 columns, shape = self._columns(name)
             except Damaged:
                 continue
-            widths = {one: values.shape[1] if values.ndim == 2 else 1 for one, values in columns.items()}
-            return Layout(shape, "float16" if columns["rows"].dtype.itemsize == 2 else "float32", widths)
-        raise MemofastError(f"database {self.path} has no record that can be read: check what it is")
+            widths = tuple((one, values.shape[1] if values.ndim == 2 else 1) for one, values in columns.items())
+            found[Layout(shape, "float16" if columns["rows"].dtype.itemsize == 2 else "float32", widths)] += 1
+        if not found:
+            raise MemofastError(f"database {self.path} has no record that can be read: check what it is")
+        return found.most_common(1)[0][0]
 
     def read(self, name: str) -> dict[str, np.ndarray]:
         """Columns of one clip: `rows` [n, width], and what there is of `confidence`, `soft_labels`, `times`.
@@ -97,11 +113,12 @@ class FeatureDatabase(Database):
                 f"database {self.path}: {name!r} has {len(columns['rows'])} rows, {self._side_file().name} says "
                 f"{self.rows_of[name]}; restore the file that is wrong, or build the database anew"
             )
-        if columns.keys() != self.layout.columns.keys():
-            raise Damaged(f"without the columns {', '.join(self.layout.columns)}, or with others")
+        widths = self.layout.columns
+        if columns.keys() != widths.keys():
+            raise Damaged(f"without the columns {', '.join(widths)}, or with others")
         if self.layout.dtype == "float16" and columns["rows"].dtype.itemsize != 2:
             raise Damaged("of another number type than the others")
-        if any(values.shape[1:] not in ((), (self.layout.columns[one],)) for one, values in columns.items()):
+        if any(values.shape[1:] not in ((), (widths[one],)) for one, values in columns.items()):
             raise Damaged("with soft_labels of other classes than the others")
         with np.errstate(over="ignore"):
             finite = all(np.isfinite(values.astype(self.layout.dtype)).all() for values in columns.values())

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,10 +130,10 @@ def look_over(sources: list[Source], names: ClassNames, advance: Callable[[], No
     """
     survey, found = Survey(sources), _Found()
     of_clip: dict[str, dict[tuple[bytes, int], bytes]] = {}
-    places: list[list[tuple[str, tuple[str, tuple[bytes, int]]]]] = []
-    for source in sources:
+    places: dict[Source, list[tuple[str, tuple[str, tuple[bytes, int]]]]] = {}
+    for source in sorted(sources, key=lambda source: -len(source.database)):  # so that parts of others name nothing
         met: Counter = Counter()
-        places.append([])
+        places[source] = []
         for key in source.database.in_order:
             where = f"{source.name}/{key}"
             try:
@@ -150,7 +150,7 @@ def look_over(sources: list[Source], names: ClassNames, advance: Callable[[], No
                     f"database {source.database.path} has another record of a sentence of {text.clip!r} than those "
                     "before it; import databases of different fields into corpora of their own"
                 )
-            places[-1].append((key, (text.clip, sentence)))
+            places[source].append((key, (text.clip, sentence)))
             for change in text.changed:
                 survey.outcome.change(change, where)
             survey.fields.update([*text.beside, *(["soft_labels"] if text.emotions is not None else [])])
@@ -173,7 +173,7 @@ def _fitting(text: Text, survey: Survey) -> Text:
     return text
 
 
-def _name_samples(survey: Survey, of_clip: Mapping[str, Mapping], places: Sequence[Iterable]) -> None:
+def _name_samples(survey: Survey, of_clip: Mapping[str, Mapping], places: Mapping[Source, Iterable]) -> None:
     """A clip's own name where it has one sentence, else numbered from 1, as `import-npz` does."""
     named = {}
     for clip, sentences in of_clip.items():
@@ -183,7 +183,7 @@ def _name_samples(survey: Survey, of_clip: Mapping[str, Mapping], places: Sequen
             if fault := id_fault(id):
                 raise MemofastError(f"a sentence of {clip!r} cannot be named {id!r} ({fault}): shorten the clip's name")
             survey.clip_of[id], named[clip, sentence] = clip, id
-    for source, found in zip(survey.sources, places, strict=True):
+    for source, found in places.items():
         source.keys = {key: named[sentence] for key, sentence in found}
     survey.outcome.taken = len(survey.clip_of)
     if several := len(survey.clip_of) - len(of_clip):

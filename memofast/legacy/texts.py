@@ -122,7 +122,7 @@ class TextDatabase(Database):
         fields = unpack(unframe(self.value(id)))
         file = self.file_of[id]
         if "img_fname" in fields and text(fields["img_fname"]) != file:
-            raise disagree(self, f"the img_fname {ascii(text(fields['img_fname']))[:80]} and", "txt2img.json", {id})
+            raise disagree(self, f"the img_fname {ascii(text(fields['img_fname']))[:80]}", "txt2img.json", {id})
         clip = file.removesuffix(".npz")
         if fault := id_fault(clip):
             raise Damaged(f"of clips that no store can name ({fault})")

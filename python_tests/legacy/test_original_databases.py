@@ -115,7 +115,11 @@ def test_names_of_classes_are_the_originals(tmp_path, legacy):
 
 def test_the_databases_pre_train(tmp_path, legacy):
     imported(tmp_path, legacy, "movies_v1_th0.5_wwm_nrcemolex_all_trn.db", "--validation", "4")
-    recipe = {**SMALL, "corpora": [{"path": "out"}], "model": SMALL["model"] | {"vocab_size": 30522, "mask_token_id": 103}}
+    recipe = {
+        **SMALL,
+        "corpora": [{"path": "out"}],
+        "model": SMALL["model"] | {"vocab_size": 30522, "mask_token_id": 103},
+    }
     recipe["train"] = SMALL["train"] | {"updates": 3, "log_every": 1, "save_every": 3}
     recipe["validate"] = {"every": 3}
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe))
