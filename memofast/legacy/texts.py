@@ -4,9 +4,11 @@ Source of the fields and of what they mean: MEmoBERT's builders of text database
 """
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 
 from memofast.errors import MemofastError
 from memofast.legacy.databases import Counts, Database, Lists, Names, TextMeta, disagree
-from memofast.legacy.values import Damaged, integer, row, text, unframe, unpack
+from memofast.legacy.values import Damaged, array, integer, is_array, row, text, unframe, unpack
 from memofast.prepare.text.word_pieces import WordPieces
 from memofast.store.writer import id_fault
 
@@ -32,6 +34,7 @@ _READ = (
 )  # fmt: skip
 _ALWAYS = ("id", "dataset", "file_path")  # said by the key, by the database, and by img_fname
 _UNKNOWN_POLARITY = 5  # of a sentence
+_EXACT = 1 << 24  # up to which float32 has every whole number
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class TextDatabase(Database):
         if fault := id_fault(clip):
             raise Damaged(f"of clips that no store can name ({fault})")
         found = _decoded(clip, fields, self.vocabulary)
-        words = len(fields["input_ids"])
+        words = len(set(found.words))
         if self.lengths[id] not in (len(found.tokens), words):  # databases that were cut down count words
             raise MemofastError(
                 f"database {self.path}: text {id!r} has {len(found.tokens)} word pieces, id2len.json says "
@@ -189,6 +192,7 @@ def _decoded(clip: str, fields: Mapping[str, Any], vocabulary: Vocabulary) -> Te
 def _flattened(value: Any, name: str) -> tuple[list[int], list[int] | None]:
     """Numbers of a list, or of lists within it, one for each word; and the word of each, None for a list without
     lists."""
+    value = array(value).tolist() if is_array(value) else value
     if not isinstance(value, list):
         raise Damaged(f"whose {name} are no list")
     if not all(isinstance(one, list) for one in value):
@@ -222,7 +226,10 @@ def _of_pieces(
 
 
 def _one(value: Any) -> np.ndarray:
-    return np.array([[integer(value)]], np.float32)
+    number = integer(value)
+    if abs(number) > _EXACT:
+        raise Damaged("with numbers that are too large")
+    return np.array([[number]], np.float32)
 
 
 def _lexicon(
@@ -233,28 +240,37 @@ def _lexicon(
     entries, classes = fields["emo_input_ids"], fields.get("emo_labels", [])
     if not isinstance(entries, list) or not isinstance(classes, list):
         raise Damaged("whose emotion words are no list")
+    if not entries and not classes:
+        return found, ""
     if len(entries) != len(classes):
         raise Damaged("with more emotion words than classes of them, or fewer")
-    starts = [place for place, word in enumerate(words) if not place or word != words[place - 1]]
-    spans = dict(zip(starts, [*starts[1:], len(words)], strict=True)) if words else {}
+    places = _places(tokens, words)
     at, several, lost = 0, False, False
     for entry, given in zip(entries, classes, strict=True):
         whole = isinstance(entry, list)
-        wanted = [integer(one) for one in entry] if whole else [integer(entry)]
+        wanted = whole, tuple(integer(one) for one in (entry if whole else [entry]))
         number, more = _class_of(given)
         several |= more
-        begins = [(begin, end) for begin, end in spans.items() if begin >= at] if whole else [
-            (begin, begin + 1) for begin in range(at, len(tokens))
-        ]  # fmt: skip
-        span = next(((begin, end) for begin, end in begins if list(tokens[begin:end]) == wanted), None)
-        if span is None:
+        begins = places.get(wanted, [])
+        if (next_one := bisect_left(begins, at)) == len(begins):
             lost = True
             continue
-        found[span[0] : span[1]] = [number] * (span[1] - span[0])
-        at = span[1]
+        at = begins[next_one] + len(wanted[1])
+        found[begins[next_one] : at] = [number] * len(wanted[1])
     told = ["emotion words that the text does not have"] if lost else []
     told += ["further classes of an emotion word than the last"] if several else []
     return found, " and ".join(told)
+
+
+def _places(tokens: Sequence[int], words: Sequence[int]) -> dict[tuple[bool, tuple[int, ...]], list[int]]:
+    """Where each word begins, as (True, its pieces), and each piece, as (False, its one)."""
+    found: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
+    for place, token in enumerate(tokens):
+        found.setdefault((False, (token,)), []).append(place)
+    starts = [place for place, word in enumerate(words) if not place or word != words[place - 1]]
+    for begin, end in pairwise([*starts, len(words)]):
+        found.setdefault((True, tuple(tokens[begin:end])), []).append(begin)
+    return found
 
 
 def _class_of(given: Any) -> tuple[int | str, bool]:

@@ -15,6 +15,7 @@ MOST_TEXT = 4 << 20  # bytes of one text record, packed or not
 MOST_FEATURES = 128 << 20  # bytes of one feature record
 _MOST_ITEMS = 1 << 14  # of one list; a text has at most 100 words
 _MOST_FIELDS = 256
+_MOST = 1 << 31
 _RATIO = 256  # lz4 packs a byte at most 255 times
 _DTYPE = re.compile(rb"[<>|=]?(?:b1|[iu][1248]|f[248])")
 
@@ -97,12 +98,14 @@ def array(value: Any) -> np.ndarray:
 
 def integer(value: Any) -> int:
     """A whole number: of msgpack, of numpy, as text, or an array of one. Raises: `Damaged`."""
+    if type(value) is int and abs(value) < _MOST:
+        return value
     if is_array(value):
         found = array(value)
         value = found.reshape(-1)[0].item() if found.size == 1 and found.dtype.kind in "iu" else None
     if isinstance(value, bytes) and re.fullmatch(rb"\d{1,9}", value):
         value = int(value)
-    if type(value) is not int or abs(value) >= 1 << 31:
+    if type(value) is not int or abs(value) >= _MOST:
         raise Damaged("with numbers that are no whole ones")
     return value
 
