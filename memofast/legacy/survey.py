@@ -15,7 +15,7 @@ from memofast.prepare.sources.table import sentence_ids
 from memofast.prepare.text.word_pieces import NRC_CLASSES
 from memofast.store.writer import id_fault
 
-LIWC_CLASSES = ("posemo", "negemo", "anx", "anger", "sad")
+LIWC_CLASSES = ("posemo", "negemo", "anx", "anger", "sad", "affect")  # the last: none of those
 _PARTS = {"trn": "train", "val": "validation", "tst": "test"}
 _PART = re.compile(r"(?:^|_)(trn|val|tst)(\d+k)?(?=_|\.|$)")
 _SHARE = re.compile(r"_part(\d+(?:\.\d+)?)")

@@ -91,7 +91,7 @@ def test_pseudo_labels_polarities_prompts_and_logits(tmp_path, case):
     assert streams["fake_label"].tolist() == [3] and streams["ground_truth_emo"].tolist() == [1]
     assert "b" not in corpus.streams["logits"][0].rows_of
     assert second["words"].tolist() == [-1, 0, 1, 1, -1]  # ## goes on with the word before it
-    assert corpus.classes["lexicon"] == ["posemo", "negemo", "anx", "anger", "sad"]
+    assert corpus.classes["lexicon"] == ["posemo", "negemo", "anx", "anger", "sad", "affect"]
     assert second["lexicon"].tolist() == [-1, -1, 2, -1, -1]
     split = corpus.split("validation").reading(["pos_ids", "text_labels"])
     batch = split.pack([0, 1])
