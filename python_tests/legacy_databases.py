@@ -14,6 +14,8 @@ import lz4.frame
 import msgpack
 import numpy as np
 
+from memofast.prepare.text.word_pieces import WordPieces
+
 VOCABULARY = (
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "i", "am", "so", "happy", "sad", "un", "##happy", "storm", ",", ".",
     "she", "laughed", "no", "anger", "neutral",
@@ -147,3 +149,40 @@ def refused(told: subprocess.CompletedProcess) -> str:
     (line,) = told.stderr.strip().splitlines()
     assert told.returncode == 2, told
     return line
+
+
+def legacy_set(folder: Path, vocabulary: Path) -> Path:
+    """Databases of films and of a corpus with four labels and lists of three folds, over words of a vocabulary, as the
+    original lays them out."""
+    pieces = WordPieces(vocabulary)
+    known = pieces.vocabulary
+    meta = {name: known[f"[{name}]"] for name in ("UNK", "CLS", "SEP", "MASK")} | {"v_range": [5, pieces.size]}
+    words = sorted(word for word in known if word.isalpha())[:40]
+    random = np.random.default_rng(11)
+
+    def record(file: str, target: int | None = None) -> dict[str, Any]:
+        said = [words[place] for place in random.integers(0, len(words), random.integers(3, 9))]
+        ids = [pieces(word).ids for word in said]
+        found = {"dataset": "films", "img_fname": file, "input_ids": ids, "emo_input_ids": ids[:1], "emo_labels": [3]}
+        return found | ({} if target is None else {"target": target})
+
+    films = [f"No0001.The.Film_{number}.npz" for number in range(20)]
+    talks = [f"Ses0{1 + number % 3}F_impro01_F{number:03}.npz" for number in range(24)]
+    base = "movies_v1_th0.5_wwm_nrcemolex_all"
+    text_database(folder / f"txt_db/{base}_trn.db", [record(file) for file in films[:14]], meta=meta)
+    text_database(folder / f"txt_db/{base}_val3k.db", [record(file) for file in films[14:]], meta=meta)
+    text_database(folder / "iemocap/all_wwm.db", [record(file, n % 4) for n, file in enumerate(talks)], meta=meta)
+    everything = {file: int(random.integers(1, 9)) for file in films + talks}
+    feature_database(folder / "fc_db/feat_th0.5_max36_min10", {file: features(n, 12) for file, n in everything.items()})
+    feature_database(
+        folder / "wav2vec_db_3mean/feat_th1.0_max64_min10",
+        {file: features(n + 2, 8, faces=False) for file, n in everything.items()},
+    )
+    for fold in range(3):
+        (folder / f"iemocap/target/{fold + 1}").mkdir(parents=True)
+        for part, remainder in (("trn", 0), ("val", 1), ("tst", 2)):
+            names = [
+                [file.removesuffix(".npz").encode()] for n, file in enumerate(talks) if (n + fold) % 3 == remainder
+            ]
+            np.save(folder / f"iemocap/target/{fold + 1}/{part}_int2name.npy", np.array(names))
+    return folder
