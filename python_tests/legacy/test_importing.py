@@ -154,6 +154,20 @@ def test_a_database_that_is_open_elsewhere_is_one_line(tmp_path, case):
     sound(case("films_trn.db"))
 
 
+def test_a_database_that_is_written_to_meanwhile_is_one_line(tmp_path, case, monkeypatch):
+    text_database(tmp_path / "films_trn.db", RECORDS)
+    put, folder = FeatureWriter.put, tmp_path / "fc/feat_th0.5_max36_min10"
+
+    def meanwhile(self, id, *values, **columns):
+        put(self, id, *values, **columns)
+        with lmdb.open(str(folder)) as database, database.begin(write=True) as transaction:
+            transaction.put(b"new", b"")
+
+    monkeypatch.setattr(FeatureWriter, "put", meanwhile)
+    assert "feat_th0.5_max36_min10 was written to while it was read" in refused(case("films_trn.db"))
+    assert not (tmp_path / "out/corpus.json").exists()
+
+
 def test_a_folder_that_nobody_may_write_stays_as_it_is(tmp_path, case):
     text_database(tmp_path / "films_trn.db", RECORDS)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/**/*")}
