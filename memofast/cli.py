@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "prepare": "Turn media, subtitles and tables into a corpus.",
     "import-features": "Make a corpus of a feature pickle of MMSA or MultiBench.",
+    "import-legacy": "Make a corpus of the original system's databases.",
     "import-npz": "Make a corpus of the original system's features.",
     "inspect": "Count a corpus and show samples of it.",
     "normalise": "Z-norm feature rows within each speaker or group.",

@@ -29,8 +29,18 @@ def main(
         bool,
         typer.Option("--drop-missing", help="Samples whose feature files are missing or damaged are in no split."),
     ] = False,
+    sentences: Annotated[
+        str, typer.Option(help="Several sentences of a clip: each is a sample, or the first is, or all joined.")
+    ] = "each",
+    drop_faceless: Annotated[
+        bool, typer.Option("--drop-faceless", help="Samples whose file of faces is missing or damaged are in no split.")
+    ] = False,
 ) -> None:
-    """Import .npz features and captions of the original system as a corpus; each sentence of a clip is a sample.
+    """Import .npz features and captions of the original system as a corpus.
+
+    The builders of the original's databases differ: they leave out texts whose face file is missing or damaged
+    (--drop-faceless), keep classes of emotion words always (--lexicon), and number texts, where here a sample has the
+    name of its clip, or CLIP#1, CLIP#2 and so on (--sentences).
 
     Example: memofast import-npz --captions ref_captions.json --visual faces --speech wav2vec --vocab vocab.txt
     --out movies
@@ -45,7 +55,7 @@ def main(
         folders["speech"] = FeatureFolder(speech, 1.0, speech_rows, speech_rate)
     with lock_folder(out):
         corpus, outcomes, notes = import_export(
-            captions, folders, vocab, out, name, splits, validation, lexicon, drop_missing
+            captions, folders, vocab, out, name, splits, validation, lexicon, drop_missing, sentences, drop_faceless
         )
     for modality, outcome in outcomes.items():
         print(f"{modality}: {outcome}")

@@ -21,7 +21,7 @@ _EXTRAS = {
     "onnx": ("onnxscript", "emotion models as ONNX files"),
     "ray": ("ray", "preparation on several machines"),
     "opensmile": ("opensmile", "ComParE speech features (licence: non-commercial research)"),
-    "legacy": ("msgpack-numpy", "reading the msgpack stores of older systems"),
+    "legacy": ("lz4", "reading the databases of the original system"),
     "test": ("pytest", "the test suite"),
 }
 

@@ -24,13 +24,15 @@ class ArraysTooLarge(ValueError):
     """Arrays that declare more bytes than are read."""
 
 
-def npz_arrays(path: Path, names: Iterable[str], most: int | None = None) -> dict[str, np.ndarray]:
+def npz_arrays(path: Path | IO[bytes], names: Iterable[str], most: int | None = None) -> dict[str, np.ndarray]:
     """The arrays of these names that the file has: booleans, numbers and texts.
 
-    most: bytes of all of them together; without it 1 GiB, or as many as the file itself has.
+    path: of the file, or the open file. most: bytes of all of them together; without it 1 GiB, or as many as the file
+    at a path has.
     Raises: `OSError`; `ArraysTooLarge`; `ValueError` or `zipfile.BadZipFile` where the file is no such one.
     """
-    most = max(MOST_BYTES, path.stat().st_size) if most is None else most
+    if most is None:
+        most = max(MOST_BYTES, path.stat().st_size if isinstance(path, Path) else 0)
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -43,6 +45,15 @@ def npz_arrays(path: Path, names: Iterable[str], most: int | None = None) -> dic
     except (zlib.error, EOFError, struct.error, NotImplementedError, RuntimeError) as error:
         raise zipfile.BadZipFile(str(error) or type(error).__name__) from None
     return found
+
+
+def npy_array(path: Path, most: int = MOST_BYTES) -> np.ndarray:
+    """The array of a `.npy` file. Raises: as `npz_arrays`."""
+    try:
+        with path.open("rb") as file:
+            return _read_array(file, most)
+    except struct.error as error:
+        raise ValueError(str(error)) from None
 
 
 def _read_array(file: IO[bytes], most: int) -> np.ndarray:

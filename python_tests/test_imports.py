@@ -21,6 +21,7 @@ ROOMS = (
     ("model",),
     ("objectives",),
     ("prepare",),
+    ("legacy",),
     ("pages",),
     ("inference",),
     ("train",),

@@ -165,6 +165,7 @@ def test_every_command_that_writes_refuses_what_another_holds(tmp_path):
             "prepare film.mp4 --out out",
             "predict film.mp4 --model run --out out",
             "import-features f.pkl --out out",
+            "import-legacy db --vocab v --out out",
             "import-npz --captions cap.json --vocab v --out out",
             "emotion-text train meld=t.csv --init run --out out",
         ],

@@ -24,6 +24,7 @@ from memofast.store.text_writer import TextWriter
 from memofast.store.writer import FeatureWriter, id_fault
 
 FER_PLUS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
+SENTENCES = ("each", "first", "joined")  # what becomes of several sentences of a clip
 _MOST_WORDS = 100
 _MOST_BYTES = 1 << 29  # of the arrays of one file
 _MOST_CLASSES = 1 << 16
@@ -71,6 +72,18 @@ def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> 
         values = npz_arrays(path, ("features", "confidence", "soft_labels", "frame_idxs"), _MOST_BYTES)
     except Exception as error:  # whatever zip, zlib and NumPy say of damaged files
         raise ValueError(f"unreadable ({type(error).__name__})") from error
+    check_columns(values)
+    confidence = values.get("confidence")
+    kept = (
+        np.arange(len(values["features"]))
+        if confidence is None
+        else np.flatnonzero(confidence.reshape(-1) > confidence_above)
+    )
+    return columns_at(values, kept[:longest], rate)
+
+
+def check_columns(values: Mapping[str, np.ndarray]) -> None:
+    """Raises: `ValueError` saying what is wrong with the arrays of a feature file."""
     if "features" not in values:
         raise ValueError("without features")
     rows = values["features"]
@@ -85,12 +98,13 @@ def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> 
         raise ValueError("confidence or frame_idxs not one number a row")
     if "soft_labels" in values and values["soft_labels"].ndim != 2:
         raise ValueError("soft_labels not a table")
-    confidence = values.get("confidence")
-    kept = np.arange(len(rows)) if confidence is None else np.flatnonzero(confidence.reshape(-1) > confidence_above)
-    kept = kept[:longest]
-    columns = {"rows": rows[kept]}
-    if confidence is not None:
-        columns["confidence"] = confidence.reshape(-1)[kept]
+
+
+def columns_at(values: Mapping[str, np.ndarray], kept: np.ndarray | slice, rate: float) -> dict[str, np.ndarray]:
+    """The arrays of a feature file as columns of a store: those of its rows that are kept."""
+    columns = {"rows": values["features"][kept]}
+    if "confidence" in values:
+        columns["confidence"] = values["confidence"].reshape(-1)[kept]
     if "soft_labels" in values:
         columns["soft_labels"] = values["soft_labels"][kept]
     if "frame_idxs" in values:
@@ -175,9 +189,12 @@ def read_captions(path: Path) -> dict[str, tuple[str, str | None]]:
     return sentences_of_clips(path).sentences
 
 
-def sentences_of_clips(path: Path) -> Captions:
+def sentences_of_clips(path: Path, several: str = "each") -> Captions:
     """Sentences of `{id: [sentence]}` or `{id: {"txt": [sentence], "label": int or str}}`; of several sentences of a
-    clip each is a sample, `id#1`, `id#2` and so on. Labels become text, so that 1 and "1" are one; NaN is none."""
+    clip each is a sample, `id#1`, `id#2` and so on, or it has one sample, of the `first` or of all `joined`. Labels
+    become text, so that 1 and "1" are one; NaN is none."""
+    if several not in SENTENCES:
+        raise MemofastError(f"--sentences is {', '.join(SENTENCES)}, not {several!r}")
     try:
         entries = parse_json(path.read_text("utf-8"), object_pairs_hook=once_each, parse_constant=lambda name: None)
         found, labels = Captions(), []
@@ -186,6 +203,8 @@ def sentences_of_clips(path: Path) -> Captions:
             texts = [texts] if isinstance(texts, str) else list(texts)
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError(f"a sentence of {clip!r} is no text")
+            if len(texts) > 1:
+                texts = {"each": texts, "first": texts[:1], "joined": [" ".join(texts)]}[several]
             labels.append(_label(label, clip))
             for id, text in zip(sentence_ids(clip, len(texts)), texts, strict=True):
                 if id in found.sentences:
@@ -294,6 +313,24 @@ def _splits(
     return found, notes
 
 
+def _without_missing(
+    ids: list[str], stores: Mapping[str, Path], needed: Iterable[str], captions: Path
+) -> tuple[list[str], list[str]]:
+    """The samples that have usable features of every needed modality, and notes on those that lack some. Raises:
+    `MemofastError` where none is left."""
+    there = {modality: set(FeatureStore.open(path).ids) for modality, path in stores.items()}
+    whole = [id for id in ids if all(id in there[modality] for modality in needed)]
+    if not whole:
+        raise MemofastError(f"no sample of {captions} has usable features of {', '.join(needed)}; nothing is left")
+    notes = [f"{len(ids) - len(whole)} samples that lack features are in no split"] if len(whole) < len(ids) else []
+    if faceless := [id for id in whole if "visual" in there and id not in there["visual"]]:
+        notes.append(
+            f"{len(faceless)} samples without a usable file of faces stay; the original's builders leave them out "
+            "(--drop-faceless)"
+        )
+    return whole, notes
+
+
 def import_export(
     captions: Path,
     folders: Mapping[str, FeatureFolder],
@@ -304,16 +341,19 @@ def import_export(
     validation: int,
     lexicon: Path | None = None,
     drop_missing: bool = False,
+    sentences: str = "each",
+    drop_faceless: bool = False,
 ) -> tuple[Corpus, dict[str, Outcome], list[str]]:
     """Write the corpus `name` to `out` from captions and the feature folders of modalities; what was refused is kept in
     `import.json`.
 
     splits: file of `{split: [ids]}`; without it `validation` samples form the split of that name and the others train.
-    drop_missing: samples without usable features of every folder are in no split.
+    drop_missing: samples without usable features of every folder are in no split; drop_faceless: those without a
+        usable file of faces, as the original's builders do it. sentences: see `sentences_of_clips`.
     Returns: the corpus, what was taken by modality, and notes. Raises: `MemofastError` where nothing can be imported or
         a file is not what it should be.
     """
-    read = sentences_of_clips(captions)
+    read = sentences_of_clips(captions, sentences)
     meanings = read_lexicon(lexicon) if lexicon else None
     outcomes = {"text": import_captions(read, out / "text", vocabulary, meanings)}
     refused = {id for names in outcomes["text"].refused.values() for id in names}
@@ -325,14 +365,14 @@ def import_export(
     stores = {modality: out / modality for modality in outcomes}
     notes = label_notes(label for _, label in read.sentences.values())
     if several := len(read.sentences) - len(set(read.clip_of.values())):
-        notes.append(f"{several} more sentences than clips; each sentence is a sample with its clip's features")
-    if drop_missing:
-        whole = set.intersection(set(ids), *(set(FeatureStore.open(out / modality).ids) for modality in folders))
-        if not whole:
-            raise MemofastError(f"no sample of {captions} has usable features of every folder; nothing is left")
-        if len(whole) < len(ids):
-            notes.append(f"{len(ids) - len(whole)} samples that lack features are in no split")
-        ids = [id for id in ids if id in whole]
+        notes.append(
+            f"{several} more sentences than clips; each sentence is a sample with its clip's features (--sentences)"
+        )
+    if not lexicon:
+        notes.append("no word has an emotion class; the original's builders look words up in a lexicon (--lexicon)")
+    needed = folders if drop_missing else [modality for modality in folders if drop_faceless and modality == "visual"]
+    ids, told_of_missing = _without_missing(ids, {one: out / one for one in folders}, needed, captions)
+    notes += told_of_missing
     parts, told = _splits(ids, read.clip_of, splits, validation, name)
     copy_vocabulary(vocabulary, out)
     corpus = write_corpus(out, name, stores, parts)

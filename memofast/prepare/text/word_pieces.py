@@ -88,11 +88,16 @@ class WordPieces:
         self.lexicon = lexicon
         self._tokenizer = _open_tokenizer(path)
         self.cls_id, self.sep_id = (self._special(path, name) for name in ("[CLS]", "[SEP]"))
-        vocabulary = sorted((number, piece) for piece, number in self._tokenizer.get_vocab().items())
+        vocabulary = sorted((number, piece) for piece, number in self.vocabulary.items())
         digest = hashlib.blake2b("\n".join(piece for _, piece in vocabulary).encode(), digest_size=16).hexdigest()
         self.fingerprint = f"{digest}-{_settings_name(self._tokenizer, [number for number, _ in vocabulary])}"
         self.size = vocabulary[-1][0] + 1
         self.name = "wordpiece"
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """The id of each piece."""
+        return self._tokenizer.get_vocab()
 
     def _special(self, path: Path, name: str) -> int:
         if (number := self._tokenizer.token_to_id(name)) is None:

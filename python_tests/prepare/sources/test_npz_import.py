@@ -1,6 +1,7 @@
 """Captions with several sentences, mixed labels, damaged feature files and a lexicon, from `import-npz`."""
 
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -100,6 +101,32 @@ def test_damaged_files_are_told_and_dropped_where_asked(tmp_path, export):
     assert Corpus.open(tmp_path / "out").split("train").ids == ["a", "f"]
     refused = json.loads((tmp_path / "out" / "import.json").read_text())["visual"]["refused"]
     assert sorted(name[-5] for names in refused.values() for name in names) == ["b", "c", "d", "e"]
+
+
+def test_what_the_builders_of_databases_do_otherwise(tmp_path, export):
+    captions = {"a": ["glad", "now sad"], "b": ["red"], "c": {"txt": ["now", "now"]}}
+    export(captions)
+    (tmp_path / "faces" / "b.npz").write_bytes(b"")
+    told = export(captions)
+    assert (
+        "note: 2 more sentences than clips; each sentence is a sample with its clip's features (--sent" in told.stdout
+    )
+    assert "note: no word has an emotion class; the original's builders look words up in a lexicon" in told.stdout
+    shutil.rmtree(tmp_path / "out")
+    told = export(captions)
+    assert "note: 1 samples without a usable file of faces stay; the original's builders leave them out" in told.stdout
+    assert set(Corpus.open(tmp_path / "out").split("train").ids) == {"a#1", "a#2", "b", "c#1", "c#2"}
+    told = export(captions, "--drop-faceless")
+    assert "note: 1 samples that lack features are in no split" in told.stdout and "stay;" not in told.stdout
+    assert Corpus.open(tmp_path / "out").split("train").ids == ["a#1", "a#2", "c#1", "c#2"]
+    for kept, tokens in (("first", [2, 5, 3]), ("joined", [2, 5, 9, 8, 3])):
+        shutil.rmtree(tmp_path / "out")
+        assert export(captions, "--sentences", kept).returncode == 0
+        corpus = Corpus.open(tmp_path / "out")
+        assert corpus.split("train").ids == ["a", "b", "c"]
+        assert corpus.stores["text"].read("a")["tokens"].tolist() == tokens
+    told = export(captions, "--sentences", "last")
+    assert told.returncode == 2 and "--sentences is each, first, joined, not 'last'" in told.stderr
 
 
 def test_words_have_the_classes_of_a_lexicon(tmp_path, export):
