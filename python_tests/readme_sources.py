@@ -11,6 +11,7 @@ import torch
 import yaml
 from distributed import touch, write
 from films import Picture, Tone, write_film
+from legacy_databases import legacy_set
 from media import write_clip
 from test_import_features import mmsa
 from text_emotion import FILLERS, GIVEN_AWAY, sentences
@@ -28,6 +29,7 @@ SUBTITLES = "".join(
 def make_sources(folder: Path) -> None:
     """Everything by the name that README gives it."""
     _bert(folder / "MINILM")
+    legacy_set(folder / "LEGACY", folder / "MINILM/vocab.txt")
     save_speech_model(folder / "WAV2VEC2", "wav2vec2")
     _faces(folder / "fer2013.npz")
     film = write_film(folder / "film.mkv", Picture(4.0, rate=5), Tone(seconds=4.0))
