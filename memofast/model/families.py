@@ -17,11 +17,13 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (MEMOBERT, LSTM
 
 
 def family_of(folder: Path) -> Family:
-    """The family of the model in a folder, or in that of the run that made it.
+    """The family of the model in a folder, or in that of the run that made it; a file is one of the original MEmoBERT.
 
     Raises: `MemofastError` where the folder holds no model, or one of another kind.
     """
-    kind = model_type(folder := model_folder(folder))
+    if (folder := model_folder(folder)).is_file():
+        return MEMOBERT
+    kind = model_type(folder)
     if not isinstance(kind, str) or kind not in FAMILIES:
         known = " or ".join(map(repr, FAMILIES))
         remedy = "start from it with from_bert" if kind == "bert" else "give a memofast checkpoint"
@@ -30,9 +32,10 @@ def family_of(folder: Path) -> Family:
 
 
 def open_emotion_model(folder: Path) -> EmotionModel:
-    """A trained emotion model in evaluation mode, from its folder or that of the run that made it.
+    """A trained emotion model in evaluation mode, from its folder or that of the run that made it, or from a file of the
+    original MEmoBERT.
 
-    Raises: `MemofastError` where the folder holds no model, or none that names emotions.
+    Raises: `MemofastError` where there is no model, or none that names emotions.
     """
     return family_of(folder).open(model_folder(folder))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +21,8 @@ from memofast.errors import MemofastError
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.encoder import ReadRows
 from memofast.model.memobert.heads import WordHead
-from memofast.model.memobert.pre_training import MemoBertForPreTraining, MemoBertModel, MemoBertPreTrainedModel, is_bert
+from memofast.model.memobert.original import describe
+from memofast.model.memobert.pre_training import MemoBertForPreTraining, MemoBertModel, MemoBertPreTrainedModel
 
 if TYPE_CHECKING:
     from typing import Self
@@ -174,11 +176,12 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
         soft_from_words: bool = False,
         **overrides,
     ) -> Self:
-        """A model with the weights of a pre-trained or BERT checkpoint folder.
+        """A model with the weights of a pre-trained or BERT checkpoint folder, or of a file of the original.
 
         Args: words: a word piece for each class. soft_from_words: the template's unused tokens begin as the mean of the
             classes' words.
-        Raises: `MemofastError` where the folder holds neither, or words and classes differ in number.
+        Raises: `MemofastError` where there is none of these, or the file has no head for words, or words and classes
+            differ in number.
         """
         if len(words) != len(classes):
             raise MemofastError(f"{len(classes)} classes need as many words, not {len(words)}")
@@ -190,10 +193,9 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
                 "words": list(words), "vocabulary": whole_vocabulary,
             },
         }  # fmt: skip
-        if is_bert(path):
-            start = MemoBertForPreTraining.from_bert(path, **overrides)
-        else:
-            start = MemoBertForPreTraining.from_pretrained(path)
+        if Path(path).is_file() and not describe(Path(path), overrides.get("num_attention_heads")).says_words:
+            raise MemofastError(f"{path}: has no head for words, which a prompt needs; give a pre-trained checkpoint")
+        start = MemoBertForPreTraining.from_foreign(path, **overrides) or MemoBertForPreTraining.from_pretrained(path)
         if start.config.vocab_size <= max(*words, *prompt.template):
             raise MemofastError(
                 f"{path} knows {start.config.vocab_size} word pieces, the prompt names "
