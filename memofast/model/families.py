@@ -32,7 +32,7 @@ def family_of(folder: Path) -> Family:
 
 
 def open_emotion_model(folder: Path) -> EmotionModel:
-    """A trained emotion model in evaluation mode, from its folder or that of the run that made it, or from a file of the
+    """A trained emotion model in evaluation mode, from its folder or that of the run that made it, or a file of the
     original MEmoBERT.
 
     Raises: `MemofastError` where there is no model, or none that names emotions.

@@ -100,11 +100,16 @@ def load(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
         warnings.warn(f"{origin}: has no pooler, which begins with random weights", stacklevel=4)
 
 
+def is_of_encoder(name: str) -> bool:
+    """Whether their name, without a prefix, is of the encoder."""
+    return bool(_OF_ENCODER.match(name))
+
+
 def grouped(names: Iterable[str]) -> str:
     """Every one of their names, for a message; those of a head of many tensors as one."""
     heads: dict[str, list[str]] = {}
     for name in sorted(names):
-        heads.setdefault(name if _OF_ENCODER.match(name) else name.partition(".")[0], []).append(name)
+        heads.setdefault(name if is_of_encoder(name) else name.partition(".")[0], []).append(name)
     return ", ".join(", ".join(own) if len(own) < 3 else f"{head} ({len(own)} tensors)" for head, own in heads.items())
 
 
@@ -136,7 +141,7 @@ def prefix_of(model: nn.Module) -> str:
 
 
 def _name(name: str, prefix: str) -> str:
-    return name if name.startswith("heads.") else prefix + name
+    return name if name.startswith(("heads.", "emotion.")) else prefix + name
 
 
 def to_original(model: nn.Module) -> dict[str, Tensor]:
@@ -164,7 +169,7 @@ def original_weights(own: Mapping[str, Tensor], config: MemoBertConfig) -> dict[
         if (mask := weights.get(f"embeddings.{modality}.mask")) is not None:
             found[mask_table(modality)] = torch.stack((torch.zeros_like(mask), mask))
     found |= {tied: found[name] for tied, name in TIED.items() if name in found and _is_of(tied, found)}
-    return {f"uniter.{name}" if _OF_ENCODER.match(name) else name: weight for name, weight in found.items()}
+    return {f"uniter.{name}" if is_of_encoder(name) else name: weight for name, weight in found.items()}
 
 
 def _is_of(tied: str, found: Mapping[str, Tensor]) -> bool:
@@ -214,7 +219,7 @@ def convert(theirs: Mapping[str, Tensor], sizes: dict, origin: Path, emotion_hea
     types = _type_rows(theirs, own_speech_type, origin)
     left = [name for name in theirs.keys() - taken if not _stands_elsewhere(name, theirs)]
     takes_no_part = (*LARE, SPEECH_TYPE) if sizes.get("shared_types") else LARE
-    if inside := [name for name in left if _OF_ENCODER.match(name) and name not in takes_no_part]:
+    if inside := [name for name in left if is_of_encoder(name) and name not in takes_no_part]:
         raise MemofastError(
             f"{origin}: {first_of(inside)} belongs to an encoder of another kind or size; give a BERT with the sizes "
             "of its config.json"

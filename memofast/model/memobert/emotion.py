@@ -12,11 +12,11 @@ from torch import Tensor
 from memofast.data.batch import PackedBatch
 from memofast.data.view import View
 from memofast.errors import MemofastError
+from memofast.model.memobert import original
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.encoder import ReadRows
 from memofast.model.memobert.folder_config import read_config
 from memofast.model.memobert.heads import EmotionHead
-from memofast.model.memobert import original
 from memofast.model.memobert.pre_training import MemoBertModel, MemoBertPreTrainedModel, first_rows
 from memofast.model.memobert.prompt import MemoBertForPrompt
 from memofast.model.problems import EmotionOutputs

@@ -27,8 +27,8 @@ _TIMES = 2  # that a number may be named: a tied weight twice
 class Described(NamedTuple):
     """What a file is. sizes: entries of `MemoBertConfig`; heads: further ones of pre-training, as there.
 
-    emotion: kind of the classifier of a fine-tuned model and its classes, None of a pre-trained one. says_words: whether
-    it has the head for words. notes: what was assumed. beside: what lies beside the file, None where there is nothing.
+    emotion: kind of the classifier of a fine-tuned model and its classes, None of a pre-trained one. says_words:
+    whether it has the head for words. notes: what was assumed. beside: what lies beside the file, None for nothing.
     """
 
     sizes: dict[str, Any]
@@ -99,7 +99,8 @@ def _read(path: Path, device: str) -> dict[str, Tensor]:
     named, size = sum(tensor.numel() * tensor.element_size() for tensor in found.values()), path.stat().st_size
     if named > _TIMES * size:
         raise MemofastError(
-            f"{path}: has {size:,} bytes and names {named:,} of tensors, which no training writes; get it from its source"
+            f"{path}: has {size:,} bytes and names {named:,} of tensors, which no training writes; get it from its "
+            "source"
         )
     return found
 

@@ -46,8 +46,8 @@ def beside(path: Path) -> Path:
 
 
 def read_beside(path: Path) -> Beside | None:
-    """What lies beside a checkpoint: its own NAME.json, or `model.json`, else `hps.json`, in its folder, in `log/` there
-    or beside that folder, as the original writes it; None where nothing there knows of attention heads.
+    """What lies beside a checkpoint: its own NAME.json, or `model.json`, else `hps.json`, in its folder, in `log/`
+    there or beside that folder, as the original writes it; None where nothing there knows of attention heads.
 
     Raises: `MemofastError` where such a file is damaged.
     """

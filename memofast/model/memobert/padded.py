@@ -31,9 +31,7 @@ class PaddedEmotionModel(nn.Module):
             them, rows [B, R, width] float32 in their true width and lengths [B] int64. T and R are at least 1.
         """
         embeddings = self.embeddings
-        words = (
-            embeddings.word(token_ids) + embeddings.position.weight[: token_ids.shape[1]] + embeddings.type_rows[0]
-        )
+        words = embeddings.word(token_ids) + embeddings.position.weight[: token_ids.shape[1]] + embeddings.type_rows[0]
         hidden, inside = [embeddings.norm(words)], [_inside(token_ids, text_lengths)]
         for modality, rows, lengths in zip(self.modalities, features[::2], features[1::2], strict=True):
             kind = 1 + FEATURES.index(modality)

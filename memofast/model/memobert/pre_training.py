@@ -87,7 +87,7 @@ class MemoBertPreTrainedModel(PreTrainedModel):
             older = options.pop("torch_dtype", None)
             if (dtype := _computed_type(Path(path), options.pop("dtype", older))) is not None:
                 options["dtype"] = dtype
-            cls._check_weights(Path(path), options.get("config"))
+            cls.check_weights(Path(path), options.get("config"))
         told = options.pop("output_loading_info", False)
         options.pop("trust_remote_code", None)  # never; see load_whole
         model, found = load_whole(
@@ -96,7 +96,7 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         return (model, found) if told else model
 
     @classmethod
-    def _check_weights(cls, folder: Path, config: MemoBertConfig | None) -> None:
+    def check_weights(cls, folder: Path, config: MemoBertConfig | None = None) -> None:
         """Raises: `MemofastError`, before memory is taken for them, where the weights are not the configuration's."""
         if config is None:
             config = in_one_line(folder, lambda: MemoBertConfig.from_pretrained(folder, local_files_only=True))

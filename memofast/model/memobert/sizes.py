@@ -53,7 +53,7 @@ def _parameters(config: MemoBertConfig) -> int:
 
 
 def sizes_of(init: str | None, heads: int | None = None) -> dict[str, Any]:
-    """Sizes that a starting checkpoint fixes; none without one. heads: attention heads of a file that does not say them.
+    """Sizes that a starting checkpoint fixes; none without one. heads: attention heads of a file that does not say.
 
     Raises: `MemofastError` where it is missing or no checkpoint.
     """
@@ -84,8 +84,8 @@ def heads_of(init: str | None, heads: int | None = None) -> dict[str, Any]:
 
 
 def begins_features_anew(init: str, heads: int | None = None) -> bool:
-    """Whether a checkpoint is of text alone, so that any corpus's face and speech rows may join it: a BERT, or one under
-    the original's names. heads: as of `sizes_of`."""
+    """Whether a checkpoint is of text alone, so that any corpus's face and speech rows may join it: a BERT, or one
+    under the original's names. heads: as of `sizes_of`."""
     path = Path(init)
     if path.is_file():
         return _lacks_features(original.describe(path, heads).sizes)

@@ -75,9 +75,7 @@ def _start_prompt(
         if name not in words:
             raise MemofastError(f"no word is known for class {name!r}; add prompt.words.{name}=WORD_PIECE")
     vocabulary = sizes_of(init, entries.get("num_attention_heads"))["vocab_size"]
-    beyond = [
-        piece for piece in (*template, *(words[name] for name in classes)) if piece >= vocabulary
-    ]
+    beyond = [piece for piece in (*template, *(words[name] for name in classes)) if piece >= vocabulary]
     if beyond:
         raise MemofastError(f"prompt: word piece {beyond[0]} is beyond the vocabulary of {init}; choose another one")
     return MemoBertForPrompt.start(
