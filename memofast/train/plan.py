@@ -123,6 +123,8 @@ def make_model(plan: Plan) -> MemoBertForPreTraining:
         return MemoBertForPreTraining(plan.config)
     check_sizes(init, plan.config.to_dict())
     overrides = {name: value for name, value in plan.config.to_dict().items() if name in _CHOSEN}
+    if heads := plan.recipe.model.entries().get("num_attention_heads"):
+        overrides["num_attention_heads"] = heads  # of a file that does not say them
     if (foreign := MemoBertForPreTraining.from_foreign(init, **overrides)) is not None:
         return foreign
     return MemoBertForPreTraining.from_pretrained(Path(init), config=plan.config, dtype=torch.float32)
@@ -130,8 +132,7 @@ def make_model(plan: Plan) -> MemoBertForPreTraining:
 
 _CHOSEN = (
     "visual_width", "speech_width", "visual_positions", "speech_positions", "position_encoding", "projection_block",
-    "shared_types", "visual_classes", "heads", "mask_token_id", "num_attention_heads", "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
+    "shared_types", "visual_classes", "heads", "mask_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob",
 )  # fmt: skip
 
 

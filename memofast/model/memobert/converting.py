@@ -71,7 +71,7 @@ def to_folder(path: Path, out: Path, heads: int | None = None, classes: Sequence
     checkpoint, found = original.checkpoint_of(path, given, heads)
     kind, config = _model_of(path, checkpoint, found, classes)
     own = _stored(path, kind, config, checkpoint)
-    names = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in given.items()}
+    names = {name: _name(tensor) for name, tensor in given.items()}
     kept = _kept(path, given, own, config)
     _check_comes_back(path, given, _rebuilt(own, config, kept, names, path))
     scratch = temporary_of(out)
@@ -85,6 +85,8 @@ def to_folder(path: Path, out: Path, heads: int | None = None, classes: Sequence
             if out.is_dir():
                 out.rmdir()
             scratch.rename(out)
+        except (SafetensorError, ValueError) as error:  # of names that no file takes
+            raise MemofastError(f"{path}: cannot be kept ({str(error).splitlines()[0]}); give another") from None
         finally:
             remove(scratch)
     where = f" ({found.beside.path})" if found.beside else ""
@@ -119,6 +121,8 @@ def to_file(folder: Path, out: Path) -> list[str]:
     write_json(beside(out), config_beside(config, _classes(config) if emotion else None))
     replace_file(out, file.getvalue())
     lines = [f"{out}: {len(rebuilt)} tensors, {_sizes(config)}, which {beside(out).name} beside it says too"]
+    if wider := [name for name, tensor in rebuilt.items() if names.get(name, _name(tensor)) != _name(tensor)]:
+        lines.append(f"in the model's own type, as they are no longer those of the file: {', '.join(wider)}")
     if left:
         lines.append(f"left out, as the original has no name for them: {', '.join(left)}")
     if getattr(config, "prompt", None):
@@ -193,10 +197,16 @@ def _rebuilt(own: Tensors, config: MemoBertConfig, kept: Tensors, names: Mapping
             tensor = _with_first_row(tensor, kept[name], name, where) if merges else kept[name]
         if tensor is None:
             raise MemofastError(f"{where} names {name}, which neither it nor the model has; convert the file again")
-        tensors[name] = tensor.to(_BY_NAME[dtype])
+        tensors[name] = _as_it_was(tensor, _BY_NAME[dtype])
     further = [name for name in found if name not in standard and TIED.get(name) not in standard]
     prefixed = {name: f"{original.PREFIX}{name}" if is_of_encoder(name) else name for name in further}
     return _apart(tensors | {prefixed[name]: found[name] for name in further})
+
+
+def _as_it_was(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """In the type that the file had, where that holds the same numbers; a model that was trained since keeps its own."""
+    narrow = tensor.to(dtype)
+    return narrow if torch.equal(narrow.to(tensor.dtype), tensor) else tensor
 
 
 def _with_first_row(table: Tensor, kept: Tensor, name: str, where: Path) -> Tensor:
@@ -265,6 +275,10 @@ def _read_kept(path: Path) -> tuple[Tensors, dict[str, str]]:
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MemofastError(f"{path}: cannot be read ({reason}); convert the file again") from None
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _classes(config: MemoBertConfig) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def _read(path: Path, device: str) -> dict[str, Tensor]:
             f"{path}: has {size:,} bytes and names {named:,} of tensors, which no training writes; get it from its "
             "source"
         )
-    return found
+    return {name: tensor.detach() for name, tensor in found.items()}
 
 
 def _described(path: Path, theirs: Mapping[str, Tensor], heads: int | None) -> Described:
@@ -147,8 +147,8 @@ def _sizes(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
         if weight is not None and tables[ours] is not None:
             sizes[f"{ours}_positions"] = tables[ours].shape[0]
     there = [modality for modality, weight in weights.items() if weight is not None]
-    if there and all(tables[modality] is None for modality in there):
-        sizes["position_encoding"] = "sinusoid"
+    fixed = bool(there) and all(tables[modality] is None for modality in there)
+    sizes["position_encoding"] = "sinusoid" if fixed else "learned"
     blocks = re.compile(r"(img|speech)_embeddings\.projs_linear\.")
     sizes["projection_block"] = any(blocks.match(name) for name in theirs)
     # without faces the original reads speech rows as of their type, whether it keeps an own one or not
@@ -162,13 +162,17 @@ def _emotion(theirs: Mapping[str, Tensor]) -> tuple[str, int] | None:
     """Kind and classes of the classifier that fine-tuning added. Raises: as `_sizes`."""
     width = theirs["embeddings.word_embeddings.weight"].shape[1]
     if "output.output.0.weight" in theirs:
-        wide = theirs["output.output.0.weight"].shape[0]
-        if wide not in (width, 2 * width):
+        kinds = {width: "small_vqa", 2 * width: "vqa"}
+        if (wide := theirs["output.output.0.weight"].shape[0]) not in kinds:
             raise ValueError
-        return "vqa" if wide == 2 * width else "small_vqa", theirs["output.output.3.weight"].shape[0]
-    if "output.output.1.weight" in theirs:
-        return "emocls_inner", theirs["output.output.4.weight"].shape[0]
-    return None
+        found = kinds[wide], theirs["output.output.3.weight"].shape[0]
+    elif "output.output.1.weight" in theirs:
+        found = "emocls_inner", theirs["output.output.4.weight"].shape[0]
+    else:
+        return None
+    if not found[1]:
+        raise ValueError
+    return found
 
 
 def _attention_heads(path: Path, width: int, beside: Beside | None, asked: int | None) -> tuple[int, list[str]]:

@@ -85,7 +85,7 @@ def check_beside(found: Beside, path: Path, sizes: Mapping[str, Any], own_speech
         raise MemofastError(f"{found.path}: activation {config.hidden_act!r} is not supported, only erf 'gelu'")
     there = {name: sizes[name] for name in _SIZES}
     if sizes["visual_width"] or sizes["speech_width"]:
-        there["use_sinusoid_position_embedding"] = sizes.get("position_encoding") == "sinusoid"
+        there["use_sinusoid_position_embedding"] = sizes["position_encoding"] == "sinusoid"
         there["use_projs_av_modality"] = sizes["projection_block"]
     if sizes["visual_width"] and sizes["speech_width"]:
         there["speech_visual_use_same_type"] = not own_speech_type

@@ -12,7 +12,8 @@ from memofast.model.memobert import conversion, original
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.folder_config import read_config
 
-FRESH = ("visual_width", "speech_width", "shared_types", "projection_block")  # of what begins anew beside a text model
+# of what begins anew beside a text model
+FRESH = ("visual_width", "speech_width", "position_encoding", "projection_block", "shared_types")
 _OF_CORPORA = ("visual_width", "speech_width", "visual_classes")
 _SIZES = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
