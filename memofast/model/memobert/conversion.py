@@ -31,6 +31,7 @@ from memofast.model.memobert.original_names import (
 )
 from memofast.model.weights import first_of, read_weights
 
+_TYPES = {"embeddings.types"}
 _OF_ENCODER = re.compile(rf"({'|'.join(ENCODER)})\.")
 
 
@@ -91,10 +92,9 @@ def load(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
         for name in own.keys() & taken.keys():
             own[name].copy_(taken[name])
         own[f"{prefix}embeddings.types.weight"][: len(checkpoint.type_rows)].copy_(checkpoint.type_rows)
-    if checkpoint.names and (
-        anew := sorted({_part(name) for name in own.keys() - taken.keys() if "types" not in name})
-    ):
-        checkpoint.notes.append(f"lacks {', '.join(anew)}, which begin with random weights")
+    lacking = {".".join(name.removeprefix(prefix).split(".")[:2]) for name in own.keys() - taken.keys()}
+    if checkpoint.names and (anew := {part for part in lacking if part.startswith(("heads.", "embeddings."))} - _TYPES):
+        checkpoint.notes.append(f"lacks {', '.join(sorted(anew))}, which begin with random weights")
     left = {name for ours, name in checkpoint.names.items() if _name(ours, prefix) not in own} | set(checkpoint.left)
     for note in checkpoint.notes:
         warnings.warn(f"{origin}: {note}", stacklevel=4)
@@ -107,11 +107,6 @@ def load(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
 def is_of_encoder(name: str) -> bool:
     """Whether their name, without a prefix, is of the encoder."""
     return bool(_OF_ENCODER.match(name))
-
-
-def _part(name: str) -> str:
-    """The part of a model that a weight is of: a head, or a modality's embeddings."""
-    return ".".join(name.removeprefix("memobert.").split(".")[: 1 if name.startswith("emotion.") else 2])
 
 
 def grouped(names: Iterable[str]) -> str:

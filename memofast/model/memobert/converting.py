@@ -204,7 +204,7 @@ def _rebuilt(own: Tensors, config: MemoBertConfig, kept: Tensors, names: Mapping
 
 
 def _as_it_was(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """In the type that the file had, where that holds the same numbers; a model that was trained since keeps its own."""
+    """In the type that the file had, where that holds the same numbers; what was trained since keeps its own."""
     narrow = tensor.to(dtype)
     return narrow if torch.equal(narrow.to(tensor.dtype), tensor) else tensor
 
