@@ -102,7 +102,8 @@ def test_a_file_starts_a_fine_tuning_and_is_evaluated_and_predicts(tmp_path, moo
     assert here(tmp_path, "convert", "tuned.pt", "--out", "model").returncode == 0
     told = here(tmp_path, "evaluate", "tuned.pt", "--corpus", moods, "--conditions", "va")
     assert told.returncode == 0, told.stderr
-    answers = Predictions.load(tmp_path / "tuned" / "evaluation" / "moods-test" / "test-va.npz")
+    (kept,) = (tmp_path / "tuned" / "evaluation" / "moods-test").rglob("test-va.npz")
+    answers = Predictions.load(kept)
     assert answers.classes == ("glad", "calm")
     rows = {"visual": [[0.5, -1, 2, 0]], "speech": [[1.0] * 5, [0.5] * 5]}
     (answer,), (again,) = (load(tmp_path / name).predict(features=rows) for name in ("tuned.pt", "model"))
