@@ -20,7 +20,7 @@ COMMANDS = {
     "prepare": "Turn media, subtitles and tables into a corpus.",
     "import-features": "Make a corpus of a feature pickle of MMSA or MultiBench.",
     "import-npz": "Make a corpus of the original system's features.",
-    "convert": "Turn checkpoints of the original system into models, and back.",
+    "convert": "Turn the original's checkpoints into models, and back.",
     "inspect": "Count a corpus and show samples of it.",
     "normalise": "Z-norm feature rows within each speaker or group.",
     "pretrain": "Pre-train a model on one or more corpora.",
