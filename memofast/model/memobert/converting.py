@@ -40,11 +40,8 @@ from memofast.sections import checked
 
 KEPT = "original.safetensors"
 _NAMES = "names"  # entry of its metadata
-_TYPES = (
-    torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8,
-    torch.uint8, torch.bool,
-)  # fmt: skip
-_BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in _TYPES}
+_RESERVED = "__metadata__"  # by safetensors
+_BY_NAME = {str(dtype).removeprefix("torch."): dtype for dtype in original.TYPES_OF_TENSORS}
 _MASK_TABLES = [mask_table(modality) for modality in MODALITIES]
 Kind = type[MemoBertPreTrainedModel]
 Tensors = dict[str, Tensor]
@@ -66,8 +63,8 @@ def to_folder(path: Path, out: Path, heads: int | None = None, classes: Sequence
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise MemofastError(f"{out} is there already; choose another folder")
     given = original.read_given(path)
-    if foreign := [name for name, tensor in given.items() if tensor.dtype not in _TYPES]:
-        raise MemofastError(f"{path}: {foreign[0]} holds {given[foreign[0]].dtype}, which no model has; give another")
+    if _RESERVED in given:
+        raise MemofastError(f"{path}: names a tensor {_RESERVED!r}, which no model does; give another")
     checkpoint, found = original.checkpoint_of(path, given, heads)
     kind, config = _model_of(path, checkpoint, found, classes)
     own = _stored(path, kind, config, checkpoint)

@@ -21,6 +21,10 @@ from memofast.sections import checked
 
 PREFIX = "uniter."
 _HEAD_WIDTH = 64  # of every attention head in the original's configurations; no state dict says it
+TYPES_OF_TENSORS = (
+    torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.int16, torch.int8,
+    torch.uint8, torch.bool,
+)  # fmt: skip
 _TIMES = 2  # that a number may be named: a tied weight twice
 
 
@@ -102,6 +106,8 @@ def _read(path: Path, device: str) -> dict[str, Tensor]:
             f"{path}: has {size:,} bytes and names {named:,} of tensors, which no training writes; get it from its "
             "source"
         )
+    if foreign := [name for name, tensor in found.items() if tensor.dtype not in TYPES_OF_TENSORS]:
+        raise MemofastError(f"{path}: {foreign[0]} holds {found[foreign[0]].dtype}, which no model has; give another")
     return {name: tensor.detach() for name, tensor in found.items()}
 
 

@@ -133,6 +133,7 @@ def test_speech_without_faces_computes_the_same_under_the_originals_names(tmp_pa
 
 def test_a_model_that_was_trained_since_is_written_as_it_is(tmp_path):
     given = {name: weight.half() for name, weight in small_original().items()}
+    given["uniter.img_embeddings.mask_embedding.weight"][0] = 0.5
     to_folder(saved(given | {LARE: torch.ones(5, 64)}, tmp_path / "in.pt"), tmp_path / "model")
     model = MemoBertForPreTraining.from_pretrained(tmp_path / "model")
     with torch.no_grad():
@@ -145,6 +146,7 @@ def test_a_model_that_was_trained_since_is_written_as_it_is(tmp_path):
     assert torch.equal(back["uniter.pooler.dense.bias"], model.memobert.pooler.bias)
     mask = model.memobert.embeddings.visual.mask
     assert torch.equal(back["uniter.img_embeddings.mask_embedding.weight"][1].float(), mask.detach())
+    assert back["uniter.img_embeddings.mask_embedding.weight"][0].eq(0.5).all()
     assert torch.equal(back["uniter.pooler.dense.weight"], given["uniter.pooler.dense.weight"]) and LARE in back
 
 
@@ -162,6 +164,8 @@ def test_a_model_that_was_trained_since_is_written_as_it_is(tmp_path):
         ("output.output.1.weight", torch.zeros(64, 64), "'output.output.4.weight' is missing"),
         ("region_classifier.net.0.weight", torch.zeros(64, 60), "heads.visual_emotions.transform.dense.weight is"),
         ("emo_classifier.bias", torch.zeros(2, dtype=torch.complex64), "complex64"),
+        ("uniter.pooler.dense.bias", torch.zeros(64).to(torch.float8_e4m3fn), "float8"),
+        ("__metadata__", torch.zeros(2), "__metadata__"),
         ("emo_classifier.weight", torch.zeros(1).expand(2**40), "names"),
     ],
 )
