@@ -27,7 +27,7 @@ def main(
     """
     from memofast.errors import MemofastError
     from memofast.locks import lock_file
-    from memofast.model.memobert.converting import to_file, to_folder
+    from memofast.model.families import file_to_folder, folder_to_file
 
     if not source.exists():
         raise MemofastError(f"{source}: no such file or folder; check the path")
@@ -38,7 +38,7 @@ def main(
             raise MemofastError(f"--out {out}: a model folder becomes a file; name it FILE.pt")
     names = [name.strip() for name in classes.split(",")] if classes else None
     with lock_file(out):
-        lines = to_file(source, out) if source.is_dir() else to_folder(source, out, heads, names)
+        lines = folder_to_file(source, out) if source.is_dir() else file_to_folder(source, out, heads, names)
     print("\n".join(lines))
 
 

@@ -109,6 +109,11 @@ def test_a_file_starts_a_fine_tuning_and_is_evaluated_and_predicts(tmp_path, moo
     (answer,), (again,) = (load(tmp_path / name).predict(features=rows) for name in ("tuned.pt", "model"))
     assert answer.probabilities == again.probabilities and set(answer.probabilities) == {"glad", "calm"}
     assert answer.modalities == ("visual", "speech")
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "so", "it", "is"]))
+    (tmp_path / "said.csv").write_text("id,text\none,so it is\ntwo,it\n")
+    told = here(tmp_path, "predict", "said.csv", "--model", "tuned.pt", "--out", "said", "--vocab", "vocab.txt")
+    assert told.returncode == 0, told.stderr
+    assert len((tmp_path / "said" / "predictions.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_file_of_text_alone_takes_faces_and_speech_of_a_corpus(tmp_path, moods):

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from memofast.errors import MemofastError
 from memofast.files import as_json, parse_json, refuse_pointer, remove, replace_file, temporary_of, write_json, writing
-from memofast.model.folder import model_folder, model_type
 from memofast.model.memobert import original
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.conversion import (
@@ -96,15 +95,15 @@ def to_folder(path: Path, out: Path, heads: int | None = None, classes: Sequence
 
 
 def to_file(folder: Path, out: Path) -> list[str]:
-    """Make the file `out` of a model's folder or run, and beside it the original's configuration. Returns: lines on it.
+    """Make the file `out` of a MemoBert's folder, and beside it the original's configuration. Returns: lines on it.
 
-    Raises: `MemofastError` where the folder holds no MemoBert, or one that the original has no names for; then there is
-        no file.
+    Raises: `MemofastError` where the model is not whole, or one that the original has no names for; then there is no
+        file.
     """
     for taken in (out, beside(out)):
         if taken.exists():
             raise MemofastError(f"{taken} is there already; choose another name")
-    kind, config = _opened(folder := model_folder(folder))
+    kind, config = _opened(folder)
     own, (kept, names) = read_weights(folder), _read_kept(folder / KEPT)
     left = without_name(own, config)
     if any(name.startswith("emotion.") for name in left):
@@ -242,8 +241,6 @@ def _bits(tensor: Tensor) -> Tensor:
 
 def _opened(folder: Path) -> tuple[Kind, MemoBertConfig]:
     """The class and configuration of a folder's model. Raises: `MemofastError` where it is no whole MemoBert."""
-    if (found := model_type(folder)) != MemoBertConfig.model_type:
-        raise MemofastError(f"{folder}: holds a {found!r} model, and the original has names for memobert alone")
     config = MemoBertConfig(**read_config(folder))
     names = {name.removeprefix("memobert.") for name in stored_weights(folder)}
     heads = {name.partition(".")[0] for name in names} & {"heads", "emotion"}
