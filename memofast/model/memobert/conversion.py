@@ -225,8 +225,8 @@ def convert(theirs: Mapping[str, Tensor], sizes: dict, origin: Path, emotion_hea
     takes_no_part = (*LARE, SPEECH_TYPE) if sizes.get("shared_types") else LARE
     if inside := [name for name in left if is_of_encoder(name) and name not in takes_no_part]:
         raise MemofastError(
-            f"{origin}: {first_of(inside)} belongs to an encoder of another kind or size; give a BERT with the sizes "
-            "of its config.json"
+            f"{origin}: {first_of(inside)} belongs to an encoder of another kind or size; give a checkpoint with "
+            "the sizes of its configuration"
         )
     return Checkpoint(sizes, weights, types, sorted(left))
 
