@@ -21,6 +21,7 @@ COMMANDS = {
     "import-features": "Make a corpus of a feature pickle of MMSA or MultiBench.",
     "import-legacy": "Make a corpus of the original system's databases.",
     "import-npz": "Make a corpus of the original system's features.",
+    "convert": "Turn the original's checkpoints into models, and back.",
     "inspect": "Count a corpus and show samples of it.",
     "normalise": "Z-norm feature rows within each speaker or group.",
     "pretrain": "Pre-train a model on one or more corpora.",

@@ -30,7 +30,7 @@ def main(
     from memofast.model.families import export_model
 
     logging.disable_progress_bar()
-    if not model.is_dir():
+    if not model.exists():
         raise MemofastError(f"no run or model at {model}; check the path")
     with lock_file(out):
         names = export_model(model, out)

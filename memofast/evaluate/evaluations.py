@@ -87,7 +87,7 @@ def of_corpus(
     about = [_data_line(opened, tested, mapping), opened.origin.describe(), *opened.origin.overlap(tested)]
     name = f"{file_name(tested.corpus.name)}-{file_name(tested.name)}"
     title = f"{opened.origin.name} on {tested.corpus.name}, {tested.name}"
-    folder = (opened.origin.run or path) / "evaluation" / name
+    folder = (opened.origin.run or (path.with_suffix("") if path.is_file() else path)) / "evaluation" / name
     predictions = {f"{tested.name}-{run.condition}": run.predictions for run in first}
     if other is None:
         results = results_of(first, _trivial(opened, tested.corpus, mapping))

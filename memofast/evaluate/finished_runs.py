@@ -17,10 +17,12 @@ PARTS = ("validation", "test")
 
 
 def run_of(folder: Path) -> Path | None:
-    """The run that a folder is, or whose `model` it is; None for a model that stands alone.
+    """The run that a folder is, or whose `model` it is; None for a model that stands alone, as in a file.
 
     Raises: `MemofastError` where there is no such folder.
     """
+    if folder.is_file():
+        return None
     if not folder.is_dir():
         raise MemofastError(
             f"no run or model at {folder}; give the folder of a run of memofast finetune, or of a model"

@@ -118,7 +118,8 @@ class Predictor:
         """The extractors of the training that these clips need, opened once; None where the model reads no features of
         them."""
         seen = any(clip.picture for clip in clips)
-        features = tuple(m for m in FEATURES if m in self.modalities and (seen or m != "visual"))
+        there = {"visual": seen, "speech": seen or any(clip.sound for clip in clips)}
+        features = tuple(m for m in FEATURES if m in self.modalities and there[m])
         if not features:
             return None
         if features not in self._opened:

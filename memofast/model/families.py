@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -11,17 +12,20 @@ from memofast.errors import MemofastError
 from memofast.model.family import EmotionModel, Encoder, Family
 from memofast.model.folder import model_folder, model_type
 from memofast.model.lstm_fusion.family import LSTM_FUSION
+from memofast.model.memobert.converting import to_folder
 from memofast.model.memobert.family import MEMOBERT
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (MEMOBERT, LSTM_FUSION)}
 
 
 def family_of(folder: Path) -> Family:
-    """The family of the model in a folder, or in that of the run that made it.
+    """The family of the model in a folder, or in that of the run that made it; a file is one of the original MEmoBERT.
 
     Raises: `MemofastError` where the folder holds no model, or one of another kind.
     """
-    kind = model_type(folder := model_folder(folder))
+    if (folder := model_folder(folder)).is_file():
+        return MEMOBERT
+    kind = model_type(folder)
     if not isinstance(kind, str) or kind not in FAMILIES:
         known = " or ".join(map(repr, FAMILIES))
         remedy = "start from it with from_bert" if kind == "bert" else "give a memofast checkpoint"
@@ -30,9 +34,10 @@ def family_of(folder: Path) -> Family:
 
 
 def open_emotion_model(folder: Path) -> EmotionModel:
-    """A trained emotion model in evaluation mode, from its folder or that of the run that made it.
+    """A trained emotion model in evaluation mode, from its folder or that of the run that made it, or a file of the
+    original MEmoBERT.
 
-    Raises: `MemofastError` where the folder holds no model, or none that names emotions.
+    Raises: `MemofastError` where there is no model, or none that names emotions.
     """
     return family_of(folder).open(model_folder(folder))
 
@@ -59,6 +64,24 @@ def export_model(folder: Path, path: Path) -> list[str]:
         having = ", ".join(family.name for family in FAMILIES.values() if family.export)
         raise MemofastError(f"{folder} holds a {family.name} model, which cannot be exported; give one of {having}")
     return family.export(family.open(model_folder(folder)), path)
+
+
+def file_to_folder(path: Path, out: Path, heads: int | None = None, classes: Sequence[str] | None = None) -> list[str]:
+    """Make a model's folder of a file of the original MEmoBERT, see `memobert.converting.to_folder`."""
+    return to_folder(path, out, heads, classes)
+
+
+def folder_to_file(folder: Path, out: Path) -> list[str]:
+    """Make a file of the original MEmoBERT of a model's folder or of a run. Returns: lines on it.
+
+    Raises: `MemofastError` where the folder holds no model, or one that the original has no names for.
+    """
+    family = family_of(folder)
+    if family.to_file is None:
+        raise MemofastError(
+            f"{folder} holds a {family.name} model, and the original has names for {MEMOBERT.name} alone"
+        )
+    return family.to_file(model_folder(folder), out)
 
 
 def _family_named(values: Any) -> str:

@@ -111,7 +111,8 @@ class Family:
     its own folder, in evaluation mode. capturable: whether its training step, at a precision on a device, can become
     CUDA graphs.
     open_encoder: an encoder from a model's folder, for `memofast extract`; export: writes an emotion model for other
-    runtimes and returns the names of the program's inputs; None for a family that has no such thing.
+    runtimes and returns the names of the program's inputs; to_file: writes a model's folder as a file of the system
+    that the family is of, and returns lines on it; None for a family that has no such thing.
     """
 
     name: str
@@ -121,3 +122,4 @@ class Family:
     capturable: Callable[[EmotionModel, str, torch.device], bool]
     open_encoder: Callable[[Path], Encoder] | None = None
     export: Callable[[EmotionModel, Path], list[str]] | None = None
+    to_file: Callable[[Path, Path], list[str]] | None = None

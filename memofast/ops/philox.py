@@ -38,6 +38,8 @@ class Place(IntEnum):
     ATTENTION_OUTPUT = 2
     FEED_FORWARD_OUTPUT = 3
     HEAD = 4
+    VISUAL_BLOCK = 5
+    SPEECH_BLOCK = 6
 
 
 def site(layer: int, place: int, draw: int = 0) -> int:

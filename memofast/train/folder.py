@@ -45,7 +45,7 @@ def resolved(plan: Plan) -> Recipe:
         if entry.path != DEMO:
             entry.path = str(Path(entry.path).resolve())
     for name in type(recipe.model).model_fields:
-        if name not in ("family", "init"):
+        if name not in ("family", "init", "size"):
             setattr(recipe.model, name, getattr(plan.config, name))
     if recipe.model.init:
         recipe.model.init = str(Path(recipe.model.init).resolve())

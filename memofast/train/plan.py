@@ -18,7 +18,6 @@ from memofast.data.modality import FEATURES
 from memofast.data.sampling import Stream
 from memofast.errors import MemofastError
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
-from memofast.model.memobert.pre_training import is_bert
 from memofast.model.memobert.sizes import check_sizes, configuration, heads_of, sizes_of
 from memofast.objectives import Objective
 from memofast.ops.philox import Purpose
@@ -108,7 +107,8 @@ def make_config(recipe: Recipe, corpora: list[Corpus]) -> MemoBertConfig:
     for name, value in found.items():
         if value and given.get(name, value) != value:
             raise MemofastError(f"model.{name} is {given[name]}, but the corpora have {value}; leave it out")
-    sizes = {"heads": heads_of(recipe.model.init), **sizes_of(recipe.model.init)}
+    init, heads = recipe.model.init, given.get("num_attention_heads")
+    sizes = {"heads": heads_of(init, heads), **sizes_of(init, heads)}
     return configuration({**found, **sizes, **given, **_present(found)})
 
 
@@ -122,18 +122,17 @@ def make_model(plan: Plan) -> MemoBertForPreTraining:
     if init is None:
         return MemoBertForPreTraining(plan.config)
     check_sizes(init, plan.config.to_dict())
-    path = Path(init)
     overrides = {name: value for name, value in plan.config.to_dict().items() if name in _CHOSEN}
-    if path.is_file():
-        return MemoBertForPreTraining.from_original(path, **overrides)
-    if is_bert(path):
-        return MemoBertForPreTraining.from_bert(path, **overrides)
-    return MemoBertForPreTraining.from_pretrained(path, config=plan.config, dtype=torch.float32)
+    if heads := plan.recipe.model.entries().get("num_attention_heads"):
+        overrides["num_attention_heads"] = heads  # of a file that does not say them
+    if (foreign := MemoBertForPreTraining.from_foreign(init, **overrides)) is not None:
+        return foreign
+    return MemoBertForPreTraining.from_pretrained(Path(init), config=plan.config, dtype=torch.float32)
 
 
 _CHOSEN = (
-    "visual_width", "speech_width", "visual_positions", "speech_positions", "visual_classes", "mask_token_id",
-    "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "visual_width", "speech_width", "visual_positions", "speech_positions", "position_encoding", "projection_block",
+    "shared_types", "visual_classes", "heads", "mask_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob",
 )  # fmt: skip
 
 

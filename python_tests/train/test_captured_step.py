@@ -66,9 +66,9 @@ def test_a_resumed_run_repeats_the_bits(corpus, tmp_path):
         assert torch.equal(weight, final_weights(resumed)[name]), name
 
 
-def task_of(folder, corpus, objectives=None, **train):
+def task_of(folder, corpus, objectives=None, model=None, **train):
     """Pre-training by the small recipe, its objectives in place of these where they are given."""
-    path = small_recipe(folder, corpus, train=train)
+    path = small_recipe(folder, corpus, model=model or {}, train=train)
     if objectives:
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"objectives": objectives}))
     return PreTraining(make_plan(read(str(path))))
@@ -115,6 +115,12 @@ def test_what_is_captured_gives_the_same_gradients(corpus, tmp_path, precision, 
         batch = without(micro_batch.batch, lacking) if lacking else micro_batch.batch
         batches.append((task.views(replace(micro_batch, batch=batch), update.step), update.step))
     check_replays(task, batches, precision, kinds=1)
+
+
+def test_options_of_the_model_are_captured(corpus, tmp_path):
+    options = {"position_encoding": "sinusoid", "projection_block": True, "shared_types": True}
+    task = task_of(tmp_path, corpus, model=options, mixing="sample", samples=9)
+    check_replays(task, [(u.micro_batches[0].views, u.step) for u in first_updates(task, 7)], "fp32", kinds=1)
 
 
 FURTHER = {

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from runs import small_corpus
+from transformers import BertConfig, BertModel
 
 from memofast.data import Corpus, write_corpus
 from memofast.errors import MemofastError
@@ -101,6 +102,17 @@ def test_a_head_of_the_checkpoint_of_another_size_is_named(corpus, tmp_path):
     assert kept.config.heads == {}
     with pytest.raises(MemofastError, match=r"objectives\.visual_order asks for a head visual_order of another size"):
         plan([corpus], "{visual_order: {slots: 32}}", start)
+
+
+def test_a_bert_gets_the_heads_and_options_that_are_asked_for(corpus, tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    sizes |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "max_position_embeddings": 64}
+    BertModel(BertConfig(vocab_size=124, **sizes)).save_pretrained(tmp_path / "bert")
+    asked = [f"model.{name}={value}" for name, value in sizes.items()]
+    start = [f"model.init={tmp_path / 'bert'}", "model.position_encoding=sinusoid", "model.shared_types=true"]
+    model = make_model(plan([corpus], "{matching: {}}", *asked, *start))
+    assert model.heads.matching.weight.shape == (2, 32)
+    assert model.config.shared_types and model.config.position_encoding == "sinusoid"
 
 
 def test_a_checkpoint_of_other_faces_asks_for_other_corpora(tmp_path):

@@ -5,7 +5,13 @@ from transformers import PretrainedConfig
 from memofast.data.modality import FEATURES
 from memofast.model.heads import Head
 
-EMOTION_HEADS = ("emocls", "vqa")
+EMOTION_HEADS = ("emocls", "vqa", "small_vqa", "emocls_inner")
+POSITION_ENCODINGS = ("learned", "sinusoid")
+SIZES = {  # of the original's configurations
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "medium": {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "intermediate_size": 2048},
+    "small": {"hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8, "intermediate_size": 2048},
+}
 
 
 def padded_width(width: int) -> int:
@@ -20,14 +26,18 @@ class MemoBertConfig(PretrainedConfig):
     BERT.
     visual_width, speech_width: true width of a feature row (batches pad it to a multiple of 8); 0: a model without that
     modality.
-    visual_positions, speech_positions: most rows of one sample, the sizes of the two learned position tables.
+    visual_positions, speech_positions: most rows of one sample, the sizes of the two position tables.
+    position_encoding: of face and speech rows: `learned` tables, or a fixed `sinusoid` that is never trained.
+    projection_block: whether face and speech rows pass through a further layer after the projection's norm.
+    shared_types: whether speech rows have the token type of faces, and no own one.
     visual_classes: classes of the soft labels that the visual emotion head predicts.
     heads: by name, heads of pre-training beside the published ones, as `Head.described` gives them.
     mask_token_id: the token that stands for a masked word piece.
-    emotion_head: `emocls` or `vqa`, see `EmotionHead`; problem_type: what its outputs are, as transformers names it:
-    `single_label_classification` (None too), `multi_label_classification` or `regression`.
+    emotion_head: one of `EMOTION_HEADS`, see `EmotionHead`; problem_type: what its outputs are, as transformers names
+    it: `single_label_classification` (None too), `multi_label_classification` or `regression`.
 
-    Raises `ValueError` where heads do not divide the hidden width into multiples of 8, or for an unknown head.
+    Raises `ValueError` where heads do not divide the hidden width into multiples of 8, or for an unknown head or
+    position encoding.
 
     Source: MEmoBERT, arXiv 2111.00865.
     """
@@ -48,6 +58,9 @@ class MemoBertConfig(PretrainedConfig):
         speech_width: int = 768,
         visual_positions: int = 512,
         speech_positions: int = 512,
+        position_encoding: str = "learned",
+        projection_block: bool = False,
+        shared_types: bool = False,
         visual_classes: int = 8,
         heads: dict[str, dict] | None = None,
         initializer_range: float = 0.02,
@@ -59,6 +72,8 @@ class MemoBertConfig(PretrainedConfig):
     ):
         if emotion_head not in EMOTION_HEADS:
             raise ValueError(f"emotion_head is {' or '.join(EMOTION_HEADS)}, not {emotion_head!r}")
+        if position_encoding not in POSITION_ENCODINGS:
+            raise ValueError(f"position_encoding is {' or '.join(POSITION_ENCODINGS)}, not {position_encoding!r}")
         if num_attention_heads < 1 or hidden_size < 1 or hidden_size % num_attention_heads:
             raise ValueError(
                 f"hidden_size {hidden_size} is not a multiple of num_attention_heads {num_attention_heads}"
@@ -81,6 +96,9 @@ class MemoBertConfig(PretrainedConfig):
         self.speech_width = speech_width
         self.visual_positions = visual_positions
         self.speech_positions = speech_positions
+        self.position_encoding = position_encoding
+        self.projection_block = projection_block
+        self.shared_types = shared_types
         self.visual_classes = visual_classes
         self.heads = heads or {}
         self.initializer_range = initializer_range

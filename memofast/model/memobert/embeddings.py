@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,13 +12,37 @@ from memofast import ops
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
 from memofast.model.memobert.configuration import MemoBertConfig, padded_width
-from memofast.model.memobert.linear import is_plain
-from memofast.ops.philox import Place, site
+from memofast.model.memobert.linear import is_plain, linear_gelu
+from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
+
+
+def sinusoid_table(rows: int, width: int) -> Tensor:
+    """PE[p, 2k] = sin(p / 10000^(2k / width)), PE[p, 2k + 1] = cos of the same: [rows, width] float64. Source: Vaswani
+    et al., 2017."""
+    even = torch.arange(0, width, 2, dtype=torch.float64)
+    angles = torch.arange(rows, dtype=torch.float64)[:, None] / 10000 ** (even / width)
+    return torch.stack((angles.sin(), angles.cos()), -1).flatten(1)[:, :width]
+
+
+class SinusoidPositions(nn.Module):
+    """A position table [rows, width] that is computed, not trained, and in no checkpoint."""
+
+    def __init__(self, rows: int, width: int):
+        super().__init__()
+        self.register_buffer("weight", sinusoid_table(rows, width).to(torch.get_default_dtype()), persistent=False)
+
+    @torch.no_grad()
+    def compute(self) -> None:
+        """Write the table into memory that a loader left unwritten."""
+        self.weight.copy_(sinusoid_table(*self.weight.shape))
 
 
 class FeatureEmbeddings(nn.Module):
-    """What one feature modality adds: projection, mask vector in raw feature width, inner norm, positions, outer
-    norm."""
+    """What one feature modality adds: projection, mask vector in raw feature width, inner norm, with
+    `config.projection_block` LN(gelu(W dropout(x) + b)) of that, positions, outer norm.
+
+    Source of the block: MEmoBERT's use_projs_av_modality; its dropout behind the norm is left to that of all rows.
+    """
 
     def __init__(self, config: MemoBertConfig, modality: str):
         super().__init__()
@@ -24,8 +50,14 @@ class FeatureEmbeddings(nn.Module):
         self.projection = nn.Linear(self.width, config.hidden_size)
         self.mask = nn.Parameter(torch.empty(self.width))
         self.projection_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.position = nn.Embedding(config.feature_positions(modality), config.hidden_size)
+        positions = SinusoidPositions if config.position_encoding == "sinusoid" else nn.Embedding
+        self.position = positions(config.feature_positions(modality), config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.block = None
+        if config.projection_block:
+            self.block = nn.Linear(config.hidden_size, config.hidden_size)
+            self.block_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.place = Place.VISUAL_BLOCK if modality == "visual" else Place.SPEECH_BLOCK
 
     @torch.no_grad()
     def standardise(self, mean: Tensor, std: Tensor) -> None:
@@ -45,12 +77,17 @@ class FeatureEmbeddings(nn.Module):
         return F.pad(self.projection.weight, (0, padded_width(self.width) - self.width))
 
     def forward(
-        self, features: Tensor, source: Tensor | None, offsets: Tensor, positions: Tensor | None = None
+        self,
+        features: Tensor,
+        source: Tensor | None,
+        offsets: Tensor,
+        positions: Tensor | None,
+        drop: Callable[[Tensor], Tensor],
     ) -> ops.FeatureRows:
         """Operands of `ops.embed`.
 
         Args: features [rows, padded width]; source [rows] int32 or None, the row each row reads, -1 for the mask
-            vector; positions: see `View`.
+            vector; positions: see `View`; drop: dropout of rows [rows, C] before the block.
         """
         features = features.to(compute_type(self.projection.weight))
         if is_plain(self.projection):
@@ -61,18 +98,32 @@ class FeatureEmbeddings(nn.Module):
         else:
             projected = self.projection(features[:, : self.width])
             mask = None if source is None else self.projection(self.mask[None])[0]
+        norm = self.projection_norm
+        if self.block is not None:
+            projected = linear_gelu(self.block, drop(self._normed(projected, mask, source)))
+            mask = source = None
+            norm = self.block_norm
         return ops.FeatureRows(
             projected=projected,
             source=source,
             offsets=offsets,
             mask=mask,
             position=self.position.weight,
-            feature_gamma=self.projection_norm.weight,
-            feature_beta=self.projection_norm.bias,
+            feature_gamma=norm.weight,
+            feature_beta=norm.bias,
             gamma=self.norm.weight,
             beta=self.norm.bias,
             positions=positions,
         )
+
+    def _normed(self, projected: Tensor, mask: Tensor | None, source: Tensor | None) -> Tensor:
+        """What each row reads, through the inner norm, whose statistics are in fp32."""
+        if source is not None:
+            read = torch.where(source < 0, projected.shape[0], source).to(torch.int64)
+            projected = torch.cat((projected, mask[None]))[read]  # not index_select, whose gradient a GPU adds anyhow
+        norm, wide = self.projection_norm, torch.promote_types(projected.dtype, torch.float32)
+        weights = norm.weight.to(wide), norm.bias.to(wide)
+        return F.layer_norm(projected.to(wide), norm.normalized_shape, *weights, norm.eps).to(projected.dtype)
 
 
 class MemoBertEmbeddings(nn.Module):
@@ -84,7 +135,7 @@ class MemoBertEmbeddings(nn.Module):
         self.dropout = config.hidden_dropout_prob
         self.word = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.types = nn.Embedding(3, config.hidden_size)
+        self.types = nn.Embedding(2 if config.shared_types else 3, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         for modality in FEATURES:
             present = config.feature_width(modality) > 0
@@ -103,10 +154,10 @@ class MemoBertEmbeddings(nn.Module):
             positions=view.positions.get("text"),
             added=view.added,
         )
-        features = {modality: self._features(modality, view) for modality in FEATURES}
+        features = {modality: self._features(modality, view, rng) for modality in FEATURES}
         return ops.embed(
             text,
-            self.types.weight,
+            self.type_rows,
             batch.offsets,
             **features,
             rows=batch.rows,
@@ -118,7 +169,13 @@ class MemoBertEmbeddings(nn.Module):
             dtype=compute_type(self.word.weight),
         )
 
-    def _features(self, modality: str, view: View) -> ops.FeatureRows | None:
+    @property
+    def type_rows(self) -> Tensor:
+        """Token types [3, C] of text, faces and speech, of which the last two may be one."""
+        types = self.types.weight
+        return types if types.shape[0] == 3 else torch.cat((types, types[1:]))
+
+    def _features(self, modality: str, view: View, rng: Tensor | None) -> ops.FeatureRows | None:
         rows, own = view.batch.rows_of(modality), getattr(self, modality)
         if rows is None:
             return None
@@ -130,7 +187,15 @@ class MemoBertEmbeddings(nn.Module):
                 f"got {rows.shape[1]}"
             )
         offsets = view.batch.offsets_of(modality)
-        return own(rows, view.sources.get(modality), offsets, view.positions.get(modality))
+
+        def drop(inner: Tensor) -> Tensor:
+            if not self.training or not drop_threshold(self.dropout):
+                return inner
+            place, keys = site(0, own.place, view.draw), view.batch.sample_keys
+            keep = hidden_keep_mask(rng, place, keys, offsets, *inner.shape, self.dropout)
+            return inner * keep * keep_scale(self.dropout)
+
+        return own(rows, view.sources.get(modality), offsets, view.positions.get(modality), drop)
 
 
 def compute_type(weight: Tensor) -> torch.dtype:

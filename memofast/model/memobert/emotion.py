@@ -12,11 +12,12 @@ from torch import Tensor
 from memofast.data.batch import PackedBatch
 from memofast.data.view import View
 from memofast.errors import MemofastError
+from memofast.model.memobert import original
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.encoder import ReadRows
 from memofast.model.memobert.folder_config import read_config
 from memofast.model.memobert.heads import EmotionHead
-from memofast.model.memobert.pre_training import MemoBertModel, MemoBertPreTrainedModel, first_rows, is_bert
+from memofast.model.memobert.pre_training import MemoBertModel, MemoBertPreTrainedModel, first_rows
 from memofast.model.memobert.prompt import MemoBertForPrompt
 from memofast.model.problems import EmotionOutputs
 
@@ -36,18 +37,29 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
 
     @classmethod
     def start(cls, path: str | os.PathLike, classes: Sequence[str], **overrides) -> Self:
-        """A model for these classes with the encoder of a BERT or memofast checkpoint folder; the head is random, from
-        torch's generator.
+        """A model for these classes with the encoder of a BERT or memofast checkpoint folder, or of a file of the
+        original; the head is random, from torch's generator.
 
-        Raises `MemofastError` where the folder holds neither.
+        Raises `MemofastError` where there is none of these.
         """
         named = {"id2label": dict(enumerate(classes)), "label2id": {name: n for n, name in enumerate(classes)}}
-        if is_bert(path):
-            return cls.from_bert(path, **named, **overrides)
+        if (foreign := super().from_foreign(path, **named, **overrides)) is not None:
+            return foreign
         encoder = MemoBertModel.from_pretrained(path)
         model = cls(MemoBertConfig(**{**encoder.config.to_dict(), **named, **overrides}))
         model.memobert.load_state_dict(encoder.state_dict(), strict=False)  # a modality may be left out
         return model.eval()
+
+    @classmethod
+    def from_fine_tuned(cls, path: str | os.PathLike, classes: Sequence[str] | None = None) -> Self:
+        """A fine-tuned model of the original with its classifier, in evaluation mode.
+
+        classes: their names; None: those that lie beside the file, else their numbers, which are all that it says.
+        Raises `MemofastError` where the file is no such model.
+        """
+        checkpoint, found = original.read_original(Path(path))
+        asked = original.emotion_entries(Path(path), found, classes)
+        return cls._from_foreign(checkpoint, {"heads": found.heads} | asked, str(path))
 
     def forward(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """Logits [B, classes]; rng as in `MemoBertModel.forward`. Only [CLS] rows pass through the last layer's second
@@ -58,10 +70,13 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
 
 
 def open_emotion_model(folder: Path) -> MemoBertForEmotion | MemoBertForPrompt:
-    """A trained emotion model, with a head or a prompt, in evaluation mode, from its own folder.
+    """A trained emotion model, with a head or a prompt, in evaluation mode, from its own folder, or a fine-tuned one of
+    the original from its file.
 
-    Raises `MemofastError` where the folder holds no model, or one without either.
+    Raises `MemofastError` where there is no model, or one without either.
     """
+    if folder.is_file():
+        return MemoBertForEmotion.from_fine_tuned(folder)
     if read_config(folder).get("prompt"):
         return MemoBertForPrompt.from_pretrained(folder).eval()
     model, found = MemoBertForEmotion.from_pretrained(folder, output_loading_info=True)

@@ -4,6 +4,7 @@ import torch
 
 from memofast.model.family import EmotionModel, Family
 from memofast.model.memobert.capturing import can_be_captured
+from memofast.model.memobert.converting import to_file
 from memofast.model.memobert.emotion import open_emotion_model
 from memofast.model.memobert.export import write_program
 from memofast.model.memobert.hidden_states import open_encoder
@@ -25,4 +26,5 @@ MEMOBERT = Family(
     capturable=_capturable,
     open_encoder=open_encoder,
     export=write_program,
+    to_file=to_file,
 )

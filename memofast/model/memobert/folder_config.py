@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from memofast.model.folder import ConfigFile, read_checked
 from memofast.model.heads import Head
-from memofast.model.memobert.configuration import EMOTION_HEADS
+from memofast.model.memobert.configuration import EMOTION_HEADS, POSITION_ENCODINGS
 
 Words = Annotated[int, Field(ge=1, le=2**21)]
 Size = Annotated[int, Field(ge=1, le=2**18)]
@@ -55,6 +55,9 @@ class MemoBertFile(BertFile):
     speech_width: Width = 768
     visual_positions: Rows = 512
     speech_positions: Rows = 512
+    position_encoding: Literal[POSITION_ENCODINGS] = "learned"
+    projection_block: bool = False
+    shared_types: bool = False
     visual_classes: Classes = 8
     heads: dict[str, dict[str, str | int]] | None = None
     mask_token_id: Token = 103

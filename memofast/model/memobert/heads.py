@@ -93,27 +93,36 @@ def _module_of(head: Head, config: MemoBertConfig) -> nn.Module | None:
 class EmotionHead(nn.Module):
     """Pooled rows to one output per class, or to the value of a regression.
 
-    `emocls`: dropout, then a linear map (the original's without its inner layer). `vqa`: the original's classifier
-    without dropout, LN(gelu(W h + b)) of twice the width, then a linear map.
+    `emocls`: dropout, then a linear map. `emocls_inner`: the original's emocls, with dropout, W h + b and gelu before
+    these. `vqa`: the original's classifier without dropout, LN(gelu(W h + b)) of twice the width, then a linear map;
+    `small_vqa`: the same of the model's own width.
     """
 
     def __init__(self, config: MemoBertConfig):
         super().__init__()
-        width = config.hidden_size
+        width, kind = config.hidden_size, config.emotion_head
         self.dropout, self.widen = config.hidden_dropout_prob, None
-        if config.emotion_head == "vqa":
-            self.dropout, width = 0.0, 2 * config.hidden_size
+        if kind in ("vqa", "small_vqa"):
+            self.dropout, width = 0.0, width * (2 if kind == "vqa" else 1)
             self.widen = nn.Sequential(
                 nn.Linear(config.hidden_size, width), nn.GELU(), nn.LayerNorm(width, eps=config.layer_norm_eps)
             )
-        self.site = site(config.num_hidden_layers + 1, Place.HEAD)
+        elif kind == "emocls_inner":
+            self.widen = nn.Sequential(nn.Linear(width, width), nn.GELU())
+        self.sites = [site(config.num_hidden_layers + further, Place.HEAD) for further in (1, 2)]
         self.classifier = nn.Linear(width, config.num_labels)
 
     def forward(self, pooled: Tensor, sample_keys: Tensor, rng: Tensor | None) -> Tensor:
         """Args: pooled [B, C]; sample_keys [B] int64; rng [2] int64, needed in training mode with dropout. Returns: [B,
         classes]."""
-        if self.training and drop_threshold(self.dropout):
-            samples = torch.arange(pooled.shape[0] + 1, device=pooled.device, dtype=torch.int32)
-            keep = hidden_keep_mask(rng, self.site, sample_keys, samples, *pooled.shape, self.dropout)
-            pooled = pooled * keep * keep_scale(self.dropout)
-        return self.classifier(pooled if self.widen is None else self.widen(pooled))
+        pooled = self._dropped(pooled, self.sites[0], sample_keys, rng)
+        if self.widen is not None:
+            pooled = self._dropped(self.widen(pooled), self.sites[1], sample_keys, rng)
+        return self.classifier(pooled)
+
+    def _dropped(self, rows: Tensor, site: int, sample_keys: Tensor, rng: Tensor | None) -> Tensor:
+        if not self.training or not drop_threshold(self.dropout):
+            return rows
+        samples = torch.arange(rows.shape[0] + 1, device=rows.device, dtype=torch.int32)
+        keep = hidden_keep_mask(rng, site, sample_keys, samples, *rows.shape, self.dropout)
+        return rows * keep * keep_scale(self.dropout)

@@ -16,6 +16,8 @@ class MemoBertStates(MemoBertModel):
 
 
 def open_encoder(folder: Path) -> MemoBertStates:
-    """The encoder of any MemoBert checkpoint folder, in evaluation mode. Raises: `MemofastError` where there is
-    none."""
+    """The encoder of any MemoBert checkpoint folder, or of a file of the original, in evaluation mode. Raises:
+    `MemofastError` where there is none."""
+    if folder.is_file():
+        return MemoBertStates.from_original(folder)
     return MemoBertStates.from_pretrained(folder).eval()

@@ -31,13 +31,11 @@ class PaddedEmotionModel(nn.Module):
             them, rows [B, R, width] float32 in their true width and lengths [B] int64. T and R are at least 1.
         """
         embeddings = self.embeddings
-        words = (
-            embeddings.word(token_ids) + embeddings.position.weight[: token_ids.shape[1]] + embeddings.types.weight[0]
-        )
+        words = embeddings.word(token_ids) + embeddings.position.weight[: token_ids.shape[1]] + embeddings.type_rows[0]
         hidden, inside = [embeddings.norm(words)], [_inside(token_ids, text_lengths)]
         for modality, rows, lengths in zip(self.modalities, features[::2], features[1::2], strict=True):
             kind = 1 + FEATURES.index(modality)
-            hidden.append(_feature_rows(getattr(embeddings, modality), rows, embeddings.types.weight[kind]))
+            hidden.append(_feature_rows(getattr(embeddings, modality), rows, embeddings.type_rows[kind]))
             inside.append(_inside(rows, lengths))
         joint, mask = torch.cat(hidden, 1), torch.cat(inside, 1)[:, None, None]
         for layer in self.layers:
@@ -52,6 +50,8 @@ def _inside(rows: Tensor, lengths: Tensor) -> Tensor:
 
 def _feature_rows(own: FeatureEmbeddings, rows: Tensor, type_row: Tensor) -> Tensor:
     content = own.projection_norm(own.projection(rows))
+    if own.block is not None:
+        content = own.block_norm(F.gelu(own.block(content)))
     return own.norm(content + own.position.weight[: rows.shape[1]] + type_row)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ from memofast.data.modality import FEATURES
 from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.folder import in_one_line, load_whole
-from memofast.model.memobert import conversion
+from memofast.model.memobert import conversion, original
 from memofast.model.memobert.configuration import MemoBertConfig
-from memofast.model.memobert.embeddings import FeatureEmbeddings, MemoBertEmbeddings
+from memofast.model.memobert.embeddings import FeatureEmbeddings, MemoBertEmbeddings, SinusoidPositions
 from memofast.model.memobert.encoder import MemoBertEncoder, ReadRows
 from memofast.model.memobert.folder_config import read_config
 from memofast.model.memobert.heads import PreTrainingHeads, TiedHead, WordHead
@@ -71,6 +71,8 @@ class MemoBertPreTrainedModel(PreTrainedModel):
             init.normal_(module.mask, mean=0.0, std=self.config.initializer_range)
         elif isinstance(module, TiedHead):
             init.zeros_(module.bias)
+        elif isinstance(module, SinusoidPositions):
+            module.compute()
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike | None, *arguments, **options) -> Self:
@@ -85,7 +87,7 @@ class MemoBertPreTrainedModel(PreTrainedModel):
             older = options.pop("torch_dtype", None)
             if (dtype := _computed_type(Path(path), options.pop("dtype", older))) is not None:
                 options["dtype"] = dtype
-            cls._check_weights(Path(path), options.get("config"))
+            cls.check_weights(Path(path), options.get("config"))
         told = options.pop("output_loading_info", False)
         options.pop("trust_remote_code", None)  # never; see load_whole
         model, found = load_whole(
@@ -94,7 +96,7 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         return (model, found) if told else model
 
     @classmethod
-    def _check_weights(cls, folder: Path, config: MemoBertConfig | None) -> None:
+    def check_weights(cls, folder: Path, config: MemoBertConfig | None = None) -> None:
         """Raises: `MemofastError`, before memory is taken for them, where the weights are not the configuration's."""
         if config is None:
             config = in_one_line(folder, lambda: MemoBertConfig.from_pretrained(folder, local_files_only=True))
@@ -134,11 +136,21 @@ class MemoBertPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_original(cls, path: str | os.PathLike, **overrides) -> Self:
-        """Start from a state dict of the original MEmoBERT (`model_step_N.pt`); sizes come from its shapes.
+        """Start from a state dict of the original MEmoBERT (`model_step_N.pt`); sizes come from its shapes, the number
+        of attention heads from what lies beside it.
 
         Raises `MemofastError` where the file is no such state dict.
         """
-        return cls._from_foreign(conversion.read_original(Path(path)), overrides, str(path))
+        checkpoint, found = original.read_original(Path(path), overrides.get("num_attention_heads"))
+        overrides = {"heads": found.heads} | overrides
+        return cls._from_foreign(_without_emotion(checkpoint), overrides, str(path))
+
+    @classmethod
+    def from_foreign(cls, path: str | os.PathLike, **overrides) -> Self | None:
+        """Start from a file, see `from_original`, or the folder of a BERT, see `from_bert`; None: it is neither."""
+        if Path(path).is_file():
+            return cls.from_original(path, **overrides)
+        return cls.from_bert(path, **overrides) if is_bert(path) else None
 
     @classmethod
     def _from_foreign(cls, checkpoint: conversion.Checkpoint, overrides: dict, origin: str) -> Self:
@@ -276,6 +288,16 @@ def first_rows(batch: PackedBatch) -> Tensor:
 def is_bert(path: str | os.PathLike) -> bool:
     """Whether the folder holds a BERT checkpoint of transformers. Raises: as `read_config`."""
     return read_config(Path(path)).get("model_type") == "bert"
+
+
+def _without_emotion(checkpoint: conversion.Checkpoint) -> conversion.Checkpoint:
+    """Without the classifier of a fine-tuned model, which a training begins anew."""
+    left = [name for ours, name in checkpoint.names.items() if ours.startswith("emotion.")]
+    weights, names = (
+        {ours: value for ours, value in of.items() if not ours.startswith("emotion.")}
+        for of in (checkpoint.weights, checkpoint.names)
+    )
+    return replace(checkpoint, weights=weights, names=names, left=sorted([*checkpoint.left, *left]))
 
 
 def _computed_type(folder: Path, asked: Any) -> Any:

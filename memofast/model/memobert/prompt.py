@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,7 @@ from memofast.errors import MemofastError
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.encoder import ReadRows
 from memofast.model.memobert.heads import WordHead
+from memofast.model.memobert.original import describe
 from memofast.model.memobert.pre_training import MemoBertForPreTraining, MemoBertModel, MemoBertPreTrainedModel, is_bert
 
 if TYPE_CHECKING:
@@ -174,11 +176,12 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
         soft_from_words: bool = False,
         **overrides,
     ) -> Self:
-        """A model with the weights of a pre-trained or BERT checkpoint folder.
+        """A model with the weights of a pre-trained or BERT checkpoint folder, or of a file of the original.
 
         Args: words: a word piece for each class. soft_from_words: the template's unused tokens begin as the mean of the
             classes' words.
-        Raises: `MemofastError` where the folder holds neither, or words and classes differ in number.
+        Raises: `MemofastError` where there is none of these, or the file has no head for words, or words and classes
+            differ in number.
         """
         if len(words) != len(classes):
             raise MemofastError(f"{len(classes)} classes need as many words, not {len(words)}")
@@ -190,21 +193,28 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
                 "words": list(words), "vocabulary": whole_vocabulary,
             },
         }  # fmt: skip
-        if is_bert(path):
-            start = MemoBertForPreTraining.from_bert(path, **overrides)
+        named_pieces = max(*words, *prompt.template)
+        if Path(path).is_file():
+            model = cls._of_original(Path(path), named_pieces, overrides | asked)
         else:
-            start = MemoBertForPreTraining.from_pretrained(path)
-        if start.config.vocab_size <= max(*words, *prompt.template):
-            raise MemofastError(
-                f"{path} knows {start.config.vocab_size} word pieces, the prompt names "
-                f"{max(*words, *prompt.template)}; "
-                "give template and words in the model's own vocabulary"
-            )
-        model = cls(MemoBertConfig(**{**start.config.to_dict(), **overrides, **asked}))
-        model.load_state_dict(start.state_dict(), strict=False)  # other heads are left behind
+            if is_bert(path):
+                start = MemoBertForPreTraining.from_bert(path, **overrides)
+            else:
+                start = MemoBertForPreTraining.from_pretrained(path)
+            _check_vocabulary(path, start.config.vocab_size, named_pieces)
+            model = cls(MemoBertConfig(**{**start.config.to_dict(), **overrides, **asked}))
+            model.load_state_dict(start.state_dict(), strict=False)  # other heads are left behind
         if soft_from_words:
             _begin_soft(model, prompt, words)
         return model.eval()
+
+    @classmethod
+    def _of_original(cls, path: Path, named_pieces: int, entries: dict) -> Self:
+        found = describe(path, entries.get("num_attention_heads"))
+        if not found.says_words:
+            raise MemofastError(f"{path}: has no head for words, which a prompt needs; give a pre-trained checkpoint")
+        _check_vocabulary(path, found.sizes["vocab_size"], named_pieces)
+        return cls.from_original(path, **entries)
 
     def forward(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """Logits [B, outputs]; over the whole vocabulary log probabilities, the last that of all other words together.
@@ -236,6 +246,14 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
         prompted, rows = self.prompt.applied(view.batch)
         hidden = self.memobert.encode(replace(view, batch=prompted), rng, ReadRows.of(prompted, [rows]))
         return self.heads.words(hidden, self.memobert.embeddings.word.weight)
+
+
+def _check_vocabulary(path: str | os.PathLike, known: int, named: int) -> None:
+    if known <= named:
+        raise MemofastError(
+            f"{path} knows {known} word pieces, the prompt names {named}; give template and words in the model's own "
+            "vocabulary"
+        )
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from memofast.model.bounds import Dropout, Layers, Rows, Width, Words
 from memofast.model.folder import model_folder
+from memofast.model.memobert.configuration import EMOTION_HEADS, POSITION_ENCODINGS, SIZES
 from memofast.sections import FilePath, Section
 
 Token = Annotated[int, Field(ge=0, lt=2**20)]
@@ -19,11 +20,13 @@ class MemoBertSection(Section):
     """Entries of `MemoBertConfig`; None: its default, the checkpoint's value, or for feature widths the corpora's.
 
     init: folder of a BERT or memofast checkpoint, of a run (its best one), or a state dict of the original MEmoBERT;
-    None: random weights.
+    None: random weights. size: hidden_size, num_hidden_layers, num_attention_heads and intermediate_size of one of the
+    original's configurations, where they are not given.
     """
 
     family: Literal["memobert"] = "memobert"
     init: FilePath | None = None
+    size: Literal[tuple(SIZES)] | None = None
     vocab_size: Words | None = None
     hidden_size: Annotated[Width, Field(multiple_of=8)] | None = None
     num_hidden_layers: Layers | None = None
@@ -36,6 +39,9 @@ class MemoBertSection(Section):
     speech_width: FeatureWidth | None = None
     visual_positions: Rows | None = None
     speech_positions: Rows | None = None
+    position_encoding: Literal[POSITION_ENCODINGS] | None = None
+    projection_block: bool | None = None
+    shared_types: bool | None = None
     visual_classes: Annotated[int, Field(ge=1, le=4096)] | None = None
     mask_token_id: Token | None = None
     initializer_range: Annotated[float, Field(gt=0, le=10)] | None = None
@@ -47,19 +53,19 @@ class MemoBertSection(Section):
 
     def entries(self) -> dict[str, Any]:
         """What the recipe says about `MemoBertConfig`."""
-        return self.model_dump(exclude_none=True, exclude={"family", "init"})
+        return SIZES.get(self.size, {}) | self.model_dump(exclude_none=True, exclude={"family", "init", "size"})
 
 
 class MemoBertEmotionSection(MemoBertSection):
     """Entries of `MemoBertConfig`, see `MemoBertSection`; init: a memofast or BERT checkpoint folder, None: random
     weights of these sizes.
 
-    head: `emocls`, dropout and a linear map, or `vqa`, the original's classifier of twice the width. freeze: lowest
-    layers that keep their weights, with the embeddings; `all`: everything but the head, which with `emocls` is a linear
-    probe.
+    head: `emocls`, dropout and a linear map; `emocls_inner`, the original's emocls with an inner layer; `vqa`, the
+    original's classifier of twice the width; `small_vqa`, the same of the model's own. freeze: lowest layers that keep
+    their weights, with the embeddings; `all`: everything but the head, which with `emocls` is a linear probe.
     """
 
-    head: Literal["emocls", "vqa"] = "vqa"
+    head: Literal[EMOTION_HEADS] = "vqa"
     freeze: Annotated[int, Field(ge=0, le=1000)] | Literal["all"] = 0
 
 

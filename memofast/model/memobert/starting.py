@@ -11,10 +11,10 @@ from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError, nearest
 from memofast.model.compatibility import check_widths
 from memofast.model.memobert.emotion import MemoBertForEmotion
-from memofast.model.memobert.pre_training import MemoBertModel, is_bert
+from memofast.model.memobert.pre_training import MemoBertModel
 from memofast.model.memobert.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
 from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
-from memofast.model.memobert.sizes import check_sizes, configuration, sizes_of
+from memofast.model.memobert.sizes import begins_features_anew, check_sizes, configuration, sizes_of
 from memofast.model.problems import PROBLEMS
 
 
@@ -32,6 +32,8 @@ def start(
     """
     widths = {f"{modality}_width": train.corpus.width(modality) if train is not None else 0 for modality in FEATURES}
     entries = {name: value for name, value in section.entries().items() if name not in ("head", "freeze")}
+    heads = entries.get("num_attention_heads")
+    fresh = section.init is None or begins_features_anew(section.init, heads)
     asked = {"problem_type": PROBLEMS[kind], "emotion_head": section.head}
     if section.init is None:
         if prompt:
@@ -40,14 +42,14 @@ def start(
         model = MemoBertForEmotion(configuration(widths | entries | named | asked))
     else:
         check_sizes(section.init, entries, may_lack=list(widths))
-        entries = (widths if is_bert(section.init) else {}) | entries
+        entries = (widths if fresh else {}) | entries
         if prompt:
             model = _start_prompt(prompt, section.init, classes, entries)
         else:
             model = MemoBertForEmotion.start(section.init, classes, **entries, **asked)
         if train is not None:
             check_widths(model, section.init, train.corpus)
-    if train is not None and (section.init is None or is_bert(section.init)):
+    if train is not None and fresh:
         _standardise(model.memobert, train)
     model.memobert.freeze(None if section.freeze == "all" else section.freeze)
     return model
@@ -72,9 +74,8 @@ def _start_prompt(
     for name in classes:
         if name not in words:
             raise MemofastError(f"no word is known for class {name!r}; add prompt.words.{name}=WORD_PIECE")
-    beyond = [
-        piece for piece in (*template, *(words[name] for name in classes)) if piece >= sizes_of(init)["vocab_size"]
-    ]
+    vocabulary = sizes_of(init, entries.get("num_attention_heads"))["vocab_size"]
+    beyond = [piece for piece in (*template, *(words[name] for name in classes)) if piece >= vocabulary]
     if beyond:
         raise MemofastError(f"prompt: word piece {beyond[0]} is beyond the vocabulary of {init}; choose another one")
     return MemoBertForPrompt.start(

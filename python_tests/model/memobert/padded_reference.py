@@ -38,6 +38,7 @@ class PaddedReference:
         position = torch.cat([torch.arange(n) for n in batch.text_offsets.diff().tolist()])
         text = own.word.weight[batch.token_ids.long()] + own.position.weight[position] + own.types.weight[0]
         parts = {"text": own.norm(text)}
+        types = own.types.weight[[0, 1, 1]] if self.config.shared_types else own.types.weight
         for kind, modality in enumerate(("visual", "speech"), start=1):
             features = getattr(batch, modality)
             if features is None:
@@ -48,13 +49,34 @@ class PaddedReference:
                 raw = torch.where((source >= 0)[:, None], raw[source.long().clamp(min=0)], part.mask)
             position = torch.cat([torch.arange(n) for n in getattr(batch, f"{modality}_offsets").diff().tolist()])
             inner = part.projection_norm(part.projection(raw))
-            parts[modality] = part.norm(inner + part.position.weight[position] + own.types.weight[kind])
+            if self.config.projection_block:
+                inner = part.block_norm(F.gelu(part.block(self._block_dropped(inner, modality))))
+            table = part.position.weight
+            if self.config.position_encoding == "sinusoid":
+                table = self._sinusoid(*table.shape)
+            parts[modality] = part.norm(inner + table[position] + types[kind])
         hidden = torch.zeros(*self.real.shape, self.config.hidden_size)
         samples = [
             torch.cat([rows[slice(*getattr(batch, f"{m}_offsets")[b : b + 2].tolist())] for m, rows in parts.items()])
             for b in range(batch.samples)
         ]
         return hidden.masked_scatter(self.real[..., None], torch.cat(samples))
+
+    def _block_dropped(self, rows: Tensor, modality: str) -> Tensor:
+        p = self.config.hidden_dropout_prob
+        if self.rng is None or not p:
+            return rows
+        place = site(0, {"visual": Place.VISUAL_BLOCK, "speech": Place.SPEECH_BLOCK}[modality])
+        offsets = getattr(self.batch, f"{modality}_offsets")
+        return rows * hidden_keep_mask(self.rng, place, self.batch.sample_keys, offsets, *rows.shape, p) / (1 - p)
+
+    @staticmethod
+    def _sinusoid(rows: int, width: int) -> Tensor:
+        """One number at a time, as the formula stands."""
+        angle = [[row / 10000 ** (column // 2 * 2 / width) for column in range(width)] for row in range(rows)]
+        table = torch.tensor(angle, dtype=torch.float64)
+        table[:, ::2], table[:, 1::2] = table[:, ::2].sin(), table[:, 1::2].cos()
+        return table.float()
 
     def _layer(self, layer, x: Tensor) -> Tensor:
         number = layer.index + 1

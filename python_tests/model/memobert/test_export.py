@@ -17,8 +17,9 @@ LENGTHS = ([(5, 3, 7), (1, 0, 2), (9, 6, 0)], [(4, 2, 3)], [(2, 5, 9)] * 5)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The model, and its file of each kind."""
-    folder, own = tmp_path_factory.mktemp("exported"), model()
+    """The model, of every option, and its file of each kind."""
+    options = {"position_encoding": "sinusoid", "projection_block": True, "shared_types": True}
+    folder, own = tmp_path_factory.mktemp("exported"), model("emocls_inner", **options)
     for name in ("model.pt2", "model.onnx"):
         write_program(own, folder / name)
     return own, folder

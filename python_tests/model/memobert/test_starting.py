@@ -10,6 +10,7 @@ from memofast.data import Corpus
 from memofast.errors import MemofastError
 from memofast.model import MemoBertForPreTraining, MemoBertForPrompt
 from memofast.model.families import FAMILIES
+from memofast.model.memobert.conversion import to_original
 from memofast.model.memobert.section import PromptSection
 
 MEMOBERT = FAMILIES["memobert"]
@@ -95,6 +96,20 @@ def test_a_prompt_leaves_less_room_for_text_and_may_have_an_output_of_no_class(t
         MEMOBERT.start(section(), "single", ("calm", "glad"), train, prompt)
     with pytest.raises(MemofastError, match="no word is known for class 'odd'"):
         MEMOBERT.start(section(init=str(pre_trained)), "single", ("calm", "odd"), train, prompt)
+
+
+def test_a_prompt_starts_from_a_file_that_knows_words(train, pre_trained, tmp_path):
+    path, prompt = tmp_path / "model_step_2.pt", PromptSection(words={"calm": 5475, "glad": 3407})
+    given = to_original(MemoBertForPreTraining.from_pretrained(pre_trained))
+    torch.save(given, path)
+    start = section(init=str(path), num_attention_heads=4)
+    with pytest.warns(UserWarning, match=r"no place for feat_regress .*region_classifier"):
+        model = MEMOBERT.start(start, "single", ("calm", "glad"), train, prompt)
+    assert type(model) is MemoBertForPrompt and model.config.num_attention_heads == 4
+    assert torch.equal(model.heads.words.bias, given["cls.predictions.bias"])
+    torch.save({name: weight for name, weight in given.items() if not name.startswith("cls")}, path)
+    with pytest.raises(MemofastError, match="has no head for words"):
+        MEMOBERT.start(start, "single", ("calm", "glad"), train, prompt)
 
 
 @pytest.mark.parametrize("freeze", [0, 1, "all"])
