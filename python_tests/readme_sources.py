@@ -1,6 +1,7 @@
 """What the commands of README read, small and made on the spot: corpora as they are distributed, films, faces,
 models."""
 
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -18,6 +19,10 @@ from text_emotion import FILLERS, GIVEN_AWAY, sentences
 from tiny_models import save_speech_model
 from transformers import BertConfig, BertModel
 
+from memofast.model import MemoBertConfig, MemoBertForPreTraining
+from memofast.model.memobert.conversion import to_original
+
+_WORDS = [*GIVEN_AWAY.values(), *FILLERS, "i", "did", "not", "expect", "that", "!", ".", "##s"]
 FEELINGS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")  # of MELD
 MEANT = dict(zip(("neutral", "surprise", "fear", "sad", "happy", "disgust", "anger"), FEELINGS, strict=True))
 SUBTITLES = "".join(
@@ -30,6 +35,7 @@ def make_sources(folder: Path) -> None:
     """Everything by the name that README gives it."""
     _bert(folder / "MINILM")
     legacy_set(folder / "LEGACY", folder / "MINILM/vocab.txt")
+    _checkpoint(folder / "MEMOBERT/ckpt/model_step_40000.pt", 104 + len(_WORDS))
     save_speech_model(folder / "WAV2VEC2", "wav2vec2")
     _faces(folder / "fer2013.npz")
     film = write_film(folder / "film.mkv", Picture(4.0, rate=5), Tone(seconds=4.0))
@@ -64,12 +70,21 @@ def make_sources(folder: Path) -> None:
 
 def _bert(folder: Path) -> None:
     """Whose special pieces have the numbers of the published ones."""
-    words = [*GIVEN_AWAY.values(), *FILLERS, "i", "did", "not", "expect", "that", "!", ".", "##s"]
-    pieces = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    pieces = ["[PAD]", *(f"[unused{n}]" for n in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]", *_WORDS]
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     BertModel(BertConfig(vocab_size=len(pieces), **sizes)).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+
+
+def _checkpoint(path: Path, pieces: int) -> None:
+    """A state dict of the original for rows as wide as those of its databases here."""
+    torch.manual_seed(2)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    model = MemoBertForPreTraining(MemoBertConfig(vocab_size=pieces, visual_width=12, speech_width=8, **sizes))
+    path.parent.mkdir(parents=True)
+    torch.save(to_original(model), path)
+    write(path.parents[1] / "log" / "model.json", json.dumps({"num_attention_heads": 2}))
 
 
 def _copy(source: Path, target: Path) -> None:
