@@ -6,11 +6,13 @@ import importlib
 import os
 import select
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from memofast.errors import MemofastError, nearest
+from memofast.errors import MemofastError, MemofastWarning, nearest
 from memofast.signals import Ending, Stopped
 
 if TYPE_CHECKING:
@@ -50,12 +52,30 @@ def run(command: Callable | typer.Typer, name: str) -> None:
     _run(lambda: command, name)
 
 
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Print warnings of our own as notes of one line, each once; the others as Python does."""
+    others, said = warnings.showwarning, set()
+
+    def show(message: Warning | str, category: type[Warning], *where: object, **more: object) -> None:
+        if not issubclass(category, MemofastWarning):
+            others(message, category, *where, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            print(f"note: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", MemofastWarning)
+        warnings.showwarning = show
+        yield
+
+
 def _run(find: Callable[[], Callable | typer.Typer], name: str) -> None:
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     _write_any_letter()
     try:
-        with Ending(name):
+        with _notes(), Ending(name):
             code = _invoke(find(), name)
             sys.stdout.flush()
     except SystemExit as ended:

@@ -8,6 +8,10 @@ class MemofastError(Exception):
     """A user's mistake or a broken input: one line that says what, where and what to do. Commands exit with code 2."""
 
 
+class MemofastWarning(UserWarning):
+    """What is done all the same and should be known; commands print it as a note of one line, once."""
+
+
 class DeviceError(RuntimeError):
     """A GPU, or the compiler of its kernels, failed in an operator: one line with operator, tensors, device and what to
     do."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, MemofastWarning
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.folder_config import read_config
 from memofast.model.memobert.original_names import (
@@ -97,11 +97,11 @@ def load(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
         checkpoint.notes.append(f"lacks {', '.join(sorted(anew))}, which begin with random weights")
     left = {name for ours, name in checkpoint.names.items() if _name(ours, prefix) not in own} | set(checkpoint.left)
     for note in checkpoint.notes:
-        warnings.warn(f"{origin}: {note}", stacklevel=4)
+        warnings.warn(f"{origin}: {note}", MemofastWarning, stacklevel=4)
     if left:
-        warnings.warn(f"{origin}: the model has no place for {grouped(left)}", stacklevel=4)
+        warnings.warn(f"{origin}: the model has no place for {grouped(left)}", MemofastWarning, stacklevel=4)
     if "pooler.weight" not in checkpoint.weights:
-        warnings.warn(f"{origin}: has no pooler, which begins with random weights", stacklevel=4)
+        warnings.warn(f"{origin}: has no pooler, which begins with random weights", MemofastWarning, stacklevel=4)
 
 
 def is_of_encoder(name: str) -> bool:

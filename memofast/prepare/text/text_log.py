@@ -6,6 +6,8 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from memofast.errors import MemofastWarning
+
 RULES = {
     "tag": "mark-up: tags as <i>, codes as {\\an8}",
     "entity": "character references as &amp; became the character",
@@ -87,6 +89,7 @@ def tell_encoding(path: Path, encoding: str, doubtful: bool, detail: str) -> Non
     """
     if (log := _log.get()) is None:
         if doubtful:
-            warnings.warn(f"{path} is read as {encoding}, which is a guess ({detail}); look at its text", stacklevel=3)
+            guess = f"{path} is read as {encoding}, which is a guess ({detail}); look at its text"
+            warnings.warn(guess, MemofastWarning, stacklevel=3)
     else:
         log.encodings[str(path)] = {"encoding": encoding, "doubtful": doubtful, "detail": detail}
