@@ -47,13 +47,14 @@ class Layout:
 
 
 class FeatureDatabase(Database):
-    """A folder `feat_*`, or the folder that holds it alone. rows_of: rows of each clip by its file's name."""
+    """A folder `feat_*`, or the folder that holds it alone. rows_of: rows of each clip by its file's name. rounded: how
+    many clips were read whose numbers are longer than the store's."""
 
     def __init__(self, path: Path, rate: float):
         """rate: rows a second, which turns `frame_idxs` into times. Raises: `MemofastError`, also where records,
         `__keys__` and side file do not fit one another."""
         super().__init__(_folder_of(path))
-        self.rate = rate
+        self.rate, self.rounded = rate, 0
         self.compressed = self.path.name.endswith(_COMPRESSED)
         self.rows_of = self.side_file(self._side_file(), Counts, "numbers of rows")
         there = set(self.names)
@@ -124,6 +125,7 @@ class FeatureDatabase(Database):
             finite = all(np.isfinite(values.astype(self.layout.dtype)).all() for values in columns.values())
         if not finite:
             raise Damaged("with values that are not finite")
+        self.rounded += any(values.dtype.itemsize > 4 for values in columns.values())
         return columns
 
     def _columns(self, name: str) -> tuple[dict[str, np.ndarray], tuple[int, ...]]:

@@ -93,6 +93,11 @@ def import_databases(request: Request, out: Path, name: str, console: Console) -
         database.check_unchanged()
     corpus = _describe(out, name, request, survey, found, outcomes)
     notes = survey.notes + found.notes
+    for several in features.values():
+        notes += [
+            f"numbers of {one.rounded} clips of {one.path.name} are of 64 bits, and kept as {one.layout.dtype}"
+            for one in several if one.rounded
+        ]  # fmt: skip
     kept = {store: asdict(outcome) for store, outcome in outcomes.items()}
     write_json(out / "import.json", kept | {"notes": notes})
     return Imported(corpus, outcomes, notes)

@@ -112,6 +112,16 @@ def test_names_of_classes(tmp_path, case):
     assert not (tmp_path / "out").exists()
 
 
+def test_longer_numbers_are_rounded_and_told(tmp_path, case):
+    text_database(tmp_path / "films_trn.db", RECORDS)
+    long = {name: arrays | {"features": arrays["features"] + np.float64(1e-9)} for name, arrays in FACES.items()}
+    feature_database(tmp_path / "long/feat_th0.5_max36_min10", long)
+    told = sound(case("films_trn.db", face="long"))
+    assert "note: numbers of 2 clips of feat_th0.5_max36_min10 are of 64 bits, and kept as float32" in told
+    found = Corpus.open(tmp_path / "out").stores["visual"].read("c#1")["rows"]
+    assert np.array_equal(found, long["c#1.npz"]["features"].astype(np.float32))
+
+
 def test_compressed_databases_pictures_and_the_folder_above(tmp_path, case):
     text_database(tmp_path / "films_trn.db", RECORDS)
     feature_database(tmp_path / "zip/feat_th0.5_max36_min10_compressed", FACES)
