@@ -21,7 +21,7 @@ from memofast.data import Corpus, Split, Stream
 from memofast.data.emotion_labels import target_classes
 from memofast.devices import device_of_rank
 from memofast.errors import MemofastError
-from memofast.files import write_json, writing
+from memofast.files import read_json, write_json, writing
 from memofast.inference.split_predictions import label_space_of, predict_split, truth_of
 from memofast.locks import entries
 from memofast.metrics.class_scores import class_scores, print_scores
@@ -32,8 +32,10 @@ from memofast.prepare.run.report import print_text_log
 from memofast.prepare.sources.splits import TRAIN
 from memofast.prepare.text.text_log import TextLog
 from memofast.prepare.text.word_pieces import WordPieces, copy_vocabulary
+from memofast.schemas import Schema, read_described
 from memofast.text_emotion.merged_text import EVALUATED, LONGEST_TEXT, VALIDATION, MergeCounts, TextSource, merge
 from memofast.train import device_faults
+from memofast.train.checkpoints import remove_checkpoints
 from memofast.train.fine_tuning import FineTuning
 from memofast.train.fine_tuning_recipe import Tuning
 from memofast.train.folder import TEXT_REPORT, TEXT_SETTINGS
@@ -58,8 +60,8 @@ class EmotionTextRun:
 
 
 def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
-    """Train, or go on where an interrupted training stopped, and write `out/model`. Returns: the report, also in
-    `out/report.json`.
+    """Train, or go on where an interrupted training stopped, and write `out/model`; what is finished stays as it is.
+    Returns: the report, also in `out/report.json`.
 
     Raises: `MemofastError` for bad input, or where `out` was begun with other options.
     """
@@ -73,6 +75,10 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
     if pieces.size > (known := model.reads["text"]):
         raise MemofastError(f"the vocabulary has {pieces.size} pieces, {run.init} knows {known}; give its own --vocab")
     _check_settings(run)
+    if (run.out / TEXT_REPORT).is_file():
+        remove_checkpoints(run.out)
+        console.print(f"{run.out} is finished: its model is {run.out / 'model'}")
+        return read_json(run.out / TEXT_REPORT)
     logging.disable_progress_bar()  # of saving, which is quick
     with TextLog() as text_log:
         corpus, counts = merge(
@@ -105,8 +111,13 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
         "splits": _evaluate(model, corpus, trainer.precision, console),
     }
     write_json(run.out / TEXT_REPORT, report)
+    remove_checkpoints(run.out)
     console.print(f"wrote {run.out / 'model'}")
     return report
+
+
+class _Settings(Schema):
+    """Of any options: `_check_settings` compares them."""
 
 
 def _check_settings(run: EmotionTextRun) -> None:
@@ -114,7 +125,7 @@ def _check_settings(run: EmotionTextRun) -> None:
     settings = json.loads(json.dumps(asdict(run) | {"out": "", "tuning": run.tuning.model_dump()}, default=str))
     path = run.out / TEXT_SETTINGS
     if path.is_file():
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = read_described(path, _Settings, "the options of a training", "restore it or choose another --out")
         if changed := [name for name in settings if begun.get(name) != settings[name]]:
             raise MemofastError(f"{run.out} was begun with another {changed[0]}; use the same options or another --out")
         return

@@ -213,3 +213,10 @@ def _sync_entry(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_checkpoints(place: Path) -> None:
+    """Those of a finished run, also where it was killed before they were gone."""
+    for name in ("checkpoints", ".checkpoints.deleted"):
+        if (place / name).is_dir():
+            remove_folder(place / name)

@@ -35,7 +35,7 @@ from memofast.model.family import EmotionModel
 from memofast.objectives.label_space import LabelSpace
 from memofast.sections import Section, checked
 from memofast.train import device_faults
-from memofast.train.checkpoints import remove_folder, writing
+from memofast.train.checkpoints import remove_checkpoints, writing
 from memofast.train.fine_tuning import OBJECTIVE, FineTuning
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
 from memofast.train.fold_parts import (
@@ -177,7 +177,7 @@ def fine_tune(
             _run(plan, fold, seed, place, console, processes)
         elif processes.first:
             read_done(place / DONE)
-            _remove_checkpoints(place)
+            remove_checkpoints(place)
     done = [read_done(folder / fold.name / f"seed-{seed}" / DONE) for fold, seed in runs]
     if processes.first:
         _keep_best_model(folder, done)
@@ -244,7 +244,7 @@ def _finish(
         "seconds": round(time.monotonic() - begun, 1), "precision": trainer.precision,
     }  # fmt: skip
     write_json(place / DONE, done)
-    _remove_checkpoints(place)
+    remove_checkpoints(place)
     chosen_by = (
         f"{plan.metric} {done['score']:.4f} on {fold.selected_on} data"
         if done["score"] is not None
@@ -253,13 +253,6 @@ def _finish(
         else f"{plan.metric} was never a number on {fold.selected_on} data; kept the first"
     )
     console.print(f"  {chosen_by} at update {state.best}, {done['seconds']} s")
-
-
-def _remove_checkpoints(place: Path) -> None:
-    """Those of a finished run, also where it was killed before they were gone."""
-    for name in ("checkpoints", ".checkpoints.deleted"):
-        if (place / name).is_dir():
-            remove_folder(place / name)
 
 
 def read_done(path: Path) -> dict[str, Any]:

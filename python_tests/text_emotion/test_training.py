@@ -74,6 +74,22 @@ def test_it_learns_what_gives_emotions_away(trained):
     assert (out / "model" / "vocab.txt").is_file()
 
 
+def test_a_finished_training_is_not_repeated_and_keeps_no_checkpoints(folder, trained):
+    out, report = trained
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert "checkpoints" not in before
+    (out / ".checkpoints.deleted").mkdir()  # of one that was killed as it removed them
+    assert train_emotion_text(a_run(folder, out), Console(quiet=True)) == report
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_options_that_cannot_be_read_are_one_line(folder, tmp_path, refused):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "training.json").write_text('{"seed": 1,\n"oops"')
+    line = refused(f"table={folder / 'train.csv'}", "--init", folder / "bert", "--out", tmp_path / "o")
+    assert "training.json is not the options of a training" in line
+
+
 def test_near_duplicates_of_what_is_evaluated_are_in_no_other_split(trained):
     out, report = trained
     counts, evaluated = report["counts"]["table=train.csv"], report["counts"]["evaluated table=dev.csv"]
