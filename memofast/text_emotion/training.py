@@ -21,7 +21,7 @@ from memofast.data import Corpus, Split, Stream
 from memofast.data.emotion_labels import target_classes
 from memofast.devices import device_of_rank
 from memofast.errors import MemofastError
-from memofast.files import read_json, write_json, writing
+from memofast.files import write_json, writing
 from memofast.inference.split_predictions import label_space_of, predict_split, truth_of
 from memofast.locks import entries
 from memofast.metrics.class_scores import class_scores, print_scores
@@ -78,7 +78,7 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
     if (run.out / TEXT_REPORT).is_file():
         remove_checkpoints(run.out)
         console.print(f"{run.out} is finished: its model is {run.out / 'model'}")
-        return read_json(run.out / TEXT_REPORT)
+        return read_described(run.out / TEXT_REPORT, Schema, "the report of a training", "remove it and run again")
     logging.disable_progress_bar()  # of saving, which is quick
     with TextLog() as text_log:
         corpus, counts = merge(
@@ -116,16 +116,12 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
     return report
 
 
-class _Settings(Schema):
-    """Of any options: `_check_settings` compares them."""
-
-
 def _check_settings(run: EmotionTextRun) -> None:
     """Refuse to go on in a folder that was begun with other options."""
     settings = json.loads(json.dumps(asdict(run) | {"out": "", "tuning": run.tuning.model_dump()}, default=str))
     path = run.out / TEXT_SETTINGS
     if path.is_file():
-        begun = read_described(path, _Settings, "the options of a training", "restore it or choose another --out")
+        begun = read_described(path, Schema, "the options of a training", "restore it or choose another --out")
         if changed := [name for name in settings if begun.get(name) != settings[name]]:
             raise MemofastError(f"{run.out} was begun with another {changed[0]}; use the same options or another --out")
         return

@@ -257,7 +257,7 @@ KINDS = {
         weight=1,
     ),
     "text runs": Kind(
-        "text_run", ("training.json", "report.json", "checkpoints/step-00000004/*", "model/*"),
+        "text_run", ("training.json", "report.json", "model/*"),
         (
             lambda inputs, folder: _text_again(inputs, folder),
             lambda inputs, folder: [
