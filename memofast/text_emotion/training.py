@@ -76,9 +76,10 @@ def train_emotion_text(run: EmotionTextRun, console: Console) -> dict[str, Any]:
         raise MemofastError(f"the vocabulary has {pieces.size} pieces, {run.init} knows {known}; give its own --vocab")
     _check_settings(run)
     if (run.out / TEXT_REPORT).is_file():
+        kept = read_described(run.out / TEXT_REPORT, Schema, "the report of a training", "remove it and run again")
         remove_checkpoints(run.out)
         console.print(f"{run.out} is finished: its model is {run.out / 'model'}")
-        return read_described(run.out / TEXT_REPORT, Schema, "the report of a training", "remove it and run again")
+        return kept
     logging.disable_progress_bar()  # of saving, which is quick
     with TextLog() as text_log:
         corpus, counts = merge(
