@@ -156,7 +156,7 @@ def test_editable_install_in_a_folder_of_any_name(source, compiler, tmp_path):
             (outer / package.name).symlink_to(package)
     (site / "outer.pth").write_text(f"{outer}\n")
     pip = [python, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "-e", folder]
-    run(*pip, cwd=tmp_path, CXX=compiler)
+    run(*pip, cwd=tmp_path, CXX=compiler, MEMOFAST_ISAS="portable")
     code = "import memofast, memofast.kernels; print(memofast.__file__); print(memofast.kernels.__file__)"
     for place in (tmp_path, folder):
         package, kernels = run(python, "-c", code, cwd=place, PYTHONPATH="").splitlines()
