@@ -92,10 +92,11 @@ class Checkpoints:
             if step != best:
                 remove_folder(self.path(step))
 
-    def sweep(self) -> None:
-        """Remove what killed processes left half-written or half-deleted."""
+    def sweep(self, best: int | None) -> None:
+        """Remove what killed processes left half-written, half-deleted or not yet deleted; best: step that is kept."""
         for entry in self.folder.glob(".step-*"):
             remove_folder(entry)
+        self._prune(best)
 
     def load(
         self, step: int, learner: nn.Module, optimiser: torch.optim.Optimizer, whole: bool = False

@@ -83,7 +83,7 @@ class Trainer:
             after Ctrl-C or SIGTERM, with everything saved.
         """
         if self.processes.first:
-            self.checkpoints.sweep()
+            self.checkpoints.sweep(self.state.best)
         if self.finished:
             return self.state
         self.begin()
