@@ -29,7 +29,8 @@ class Ending:
     """Context of a command in which the first signal is raised and a later one, not a bounce of it, ends at once.
 
     Nothing is raised inside an import, which may swallow it or take it for a missing module: there the program ends at
-    once, or after the import where something is held.
+    once, or after the import where something is held. Where a library turned it into an error of its own, it is raised
+    again.
     """
 
     def __init__(self, name: str):
@@ -43,12 +44,13 @@ class Ending:
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._ask_again)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if self._before:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self._asked is not None and not self._raised:  # in an import that was the last thing to do
+        lost = error is not None and not _comes_of_a_signal(error)
+        if self._asked is not None and (lost or not self._raised):  # in a library, or an import that came last
             self._raise()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
@@ -70,6 +72,12 @@ class Ending:
     def _raise(self) -> None:
         self._raised = True
         raise KeyboardInterrupt if self._asked == signal.SIGINT else Stopped(self._asked)
+
+
+def _comes_of_a_signal(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+        error = error.__context__
+    return error is not None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -91,6 +92,24 @@ def test_a_bounce_is_no_second_signal_and_a_second_ends_at_once(monkeypatch):
             monkeypatch.setattr(signals, "_BOUNCE", -1.0)
             os.kill(os.getpid(), signal.SIGHUP)
             assert ended == [("memofast x", signal.SIGHUP)]
+
+
+def test_what_a_library_made_another_error_of_is_raised_again():
+    with pytest.raises(Stopped), Ending("memofast"):
+        with suppress(Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError("an object that the library cannot read")
+    with pytest.raises(OSError, match="full"), Ending("memofast"):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            raise OSError("the disk is full")  # what was to be kept is not
+    with pytest.raises(SystemExit) as ended, Ending("memofast"):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+    assert ended.value.code == 130 and not isinstance(ended.value, Stopped)
 
 
 def test_what_is_ignored_from_the_start_stays_ignored():
