@@ -87,7 +87,7 @@ def test_odd_lengths(poisoned_memory):
 
 
 @on_device
-@pytest.mark.parametrize("width", [1, 8, 259] if INTERPRETED else [1, 7, 8, 37, 259, 1021, 1024])
+@pytest.mark.parametrize("width", [1, 8] if INTERPRETED else [1, 7, 8, 37, 259, 1021, 1024])
 def test_widths(width, poisoned_memory):
     assert_matches(few(FEW, width))
 
