@@ -14,7 +14,6 @@ pytestmark = pytest.mark.skipif(not BENCH.is_dir(), reason="bench/ is not beside
 
 # In a process of its own, as benchmarks and tests have modules of the same names.
 CODE = """
-import itertools
 import torch
 from torch.utils._pytree import tree_leaves
 import attention_rivals, test_attention, test_bias_gelu, test_cross_attention, test_dropout_add_norm
@@ -35,7 +34,7 @@ def compare(contest, bits=()):
         same = torch.equal if name in bits else lambda a, b: a.shape == b.shape
         assert all(same(a, b) for a, b in zip(ours[1], theirs, strict=name != "pieces")), name
 
-for dtype, backward in itertools.product(DTYPES.values(), STAGES.values()):
+for dtype, backward in ((DTYPES["fp32"], STAGES["forward"]), (DTYPES["bf16"], STAGES["both"])):
     compare(test_bias_gelu.contest(2, dtype, backward, "cpu"))
     for option in (False, True):
         compare(test_dropout_add_norm.contest(2, 0.1 * option, dtype, backward, "cpu"))
