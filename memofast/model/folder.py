@@ -158,4 +158,8 @@ def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_be
         raise MemofastError(
             f"{folder}: its weights {what} {names[0]}{more}, unlike the configuration; give the folder of a whole model"
         )
+    tensors = (*model.parameters(), *model.buffers()) if hasattr(model, "parameters") else ()
+    for tensor in tensors:  # a file's header may be of any length
+        if tensor.data_ptr() % tensor.element_size():
+            tensor.data = tensor.data.clone()
     return model, found

@@ -84,3 +84,13 @@ def test_weights_that_unpack_to_more_than_they_have(folder, method):
     for opened, given in ((refuse_untrusted, folder), (MemoBertForPreTraining.from_original, path)):
         with pytest.raises(MemofastError, match=r"pytorch_model.bin has \d+ bytes and unpacks to 20\d{4}, which torch"):
             opened(given)
+
+
+def test_weights_at_odd_places_of_their_file_are_read(folder):
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    padded = (length + 3).to_bytes(8, "little") + whole[8 : 8 + length] + b"   " + whole[8 + length :]
+    path.write_bytes(padded)
+    model = MemoBertModel.from_pretrained(folder)
+    assert all(tensor.data_ptr() % 4 == 0 for tensor in model.parameters())

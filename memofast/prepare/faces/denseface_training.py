@@ -91,10 +91,16 @@ def read_faces(path: Path, limit: int = 0) -> FaceData:
         data = npz_arrays(path, ("images", "labels", "classes"))
         images, labels, classes = data["images"], data["labels"], data["classes"]
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        raise MemofastError(f"{path} is not an npz with images, labels and classes ({error}); convert it") from error
+        reason = str(error)[:160]  # zipfile quotes what it finds in place of a header
+        raise MemofastError(f"{path} is not an npz with images, labels and classes ({reason}); convert it") from error
     if images.ndim != 3 or images.dtype != np.uint8 or len(images) == 0:
         raise MemofastError(f"{path}: images must be [n, height, width] uint8, not {list(images.shape)} {images.dtype}")
-    if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= len(classes):
+    if (
+        labels.dtype.kind not in "iu"
+        or labels.shape != (len(images),)
+        or labels.min() < 0
+        or labels.max() >= len(classes)
+    ):
         raise MemofastError(f"{path}: labels must be {len(images)} numbers from 0 to {len(classes) - 1}")
     first = np.sort(np.unique(images.reshape(len(images), -1), axis=0, return_index=True)[1])
     if len(first) < len(images):

@@ -3,6 +3,7 @@
 Source of the file formats and filter rules: MEmoBERT's data preparation.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from memofast.npz import npz_arrays
 from memofast.prepare.sources.folders import is_regular, one_line
 from memofast.prepare.sources.spellings import label_notes
 from memofast.prepare.sources.table import once_each, sentence_ids
-from memofast.prepare.text.word_pieces import Lexicon, copy_vocabulary, read_lexicon
+from memofast.prepare.text.word_pieces import Lexicon, WordPieces, copy_vocabulary, read_lexicon
 from memofast.store import FeatureStore
 from memofast.store.text_writer import TextWriter
 from memofast.store.writer import FeatureWriter, id_fault
@@ -26,6 +27,7 @@ from memofast.store.writer import FeatureWriter, id_fault
 FER_PLUS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
 SENTENCES = ("each", "first", "joined")  # what becomes of several sentences of a clip
 _MOST_WORDS = 100
+_HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, which no tokenizer takes
 _MOST_BYTES = 1 << 29  # of the arrays of one file
 _MOST_CLASSES = 1 << 16
 
@@ -247,7 +249,10 @@ def import_captions(captions: Captions, out: Path, vocabulary: Path, lexicon: Le
     if not vocabulary.is_file():
         raise MemofastError(f"no vocabulary at {vocabulary}: give the vocab.txt of bert-base-uncased")
     try:
+        WordPieces(vocabulary)  # says what a vocabulary lacks
         tokenizer = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
+    except MemofastError:
+        raise
     except Exception as error:  # tokenizers raises nothing narrower
         raise MemofastError(f"{vocabulary} is not a BERT vocabulary: {str(error).splitlines()[0]}") from None
     classes = _classes_of((label for _, label in captions.sentences.values()), captions.numbered)
@@ -259,6 +264,9 @@ def import_captions(captions: Captions, out: Path, vocabulary: Path, lexicon: Le
         for id, (sentence, label) in captions.sentences.items():
             if fault := id_fault(id):
                 outcome.refuse(f"with an id that no store takes ({fault})", id)
+                continue
+            if _HALF.search(sentence):
+                outcome.refuse("with half of a surrogate pair in its words", id)
                 continue
             tokens, words, meanings = [], [], []
             spoken = sentence.split()

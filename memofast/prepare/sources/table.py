@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from memofast.errors import MemofastError
+from memofast.prepare.sources.folders import one_line
 from memofast.prepare.text.encoding import read_text
 
 _JSON = {".json", ".jsonl", ".ndjson"}
@@ -88,13 +89,14 @@ def read_table(path: Path, columns: Columns, split_column: str | None = None) ->
     if split_column:
         wanted["split"] = split_column
     present = {name: column for name, column in wanted.items() if _needed(column) <= set(header)}
+    there = ", ".join(map(one_line, header))
     for name, column in wanted.items():
         if name not in present and column != name:
-            raise MemofastError(f"{path} has no column {column!r} for {name}; it has {', '.join(header)}")
+            raise MemofastError(f"{path} has no column {column!r} for {name}; it has {there}")
     if not present.keys() & {"file", "text"}:
         raise MemofastError(
-            f"{path} has neither a file nor a text column; it has {', '.join(header)}: name one, e.g. --column "
-            f"text={header[-1]}"
+            f"{path} has neither a file nor a text column; it has {there}: name one, e.g. --column "
+            f"text={one_line(header[-1])}"
         )
     read = {part for column in present.values() for part in _needed(column)}
     if twice := sorted(name for name, count in Counter(header).items() if count > 1 and name in read):

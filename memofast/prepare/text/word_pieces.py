@@ -88,6 +88,7 @@ class WordPieces:
         self.lexicon = lexicon
         self._tokenizer = _open_tokenizer(path)
         self.cls_id, self.sep_id = (self._special(path, name) for name in ("[CLS]", "[SEP]"))
+        self._special(path, getattr(self._tokenizer.model, "unk_token", None) or "[UNK]")
         vocabulary = sorted((number, piece) for piece, number in self.vocabulary.items())
         digest = hashlib.blake2b("\n".join(piece for _, piece in vocabulary).encode(), digest_size=16).hexdigest()
         self.fingerprint = f"{digest}-{_settings_name(self._tokenizer, [number for number, _ in vocabulary])}"

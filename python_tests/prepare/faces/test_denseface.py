@@ -76,6 +76,18 @@ def test_files_that_are_not_denseface(tmp_path):
             DenseFace(tmp_path / name)
 
 
+def test_faces_with_labels_that_are_no_numbers_are_one_short_line(tmp_path):
+    images, classes = np.zeros((3, 9, 8), np.uint8), np.array(["up", "down"])
+    np.savez(tmp_path / "f.npz", images=images, labels=np.array(["up", "down", "up"]), classes=classes)
+    with pytest.raises(MemofastError, match="labels must be 3 numbers from 0 to 1"):
+        training.read_faces(tmp_path / "f.npz", 0)
+    whole = (tmp_path / "f.npz").read_bytes()
+    (tmp_path / "g.npz").write_bytes(whole.replace(b"images.npy", b"\xcc" * 10, 1))
+    with pytest.raises(MemofastError, match="is not an npz") as raised:
+        training.read_faces(tmp_path / "g.npz", 0)
+    assert len(str(raised.value)) < 400 + len(str(tmp_path))
+
+
 def test_a_file_of_another_network_is_one_line(tmp_path):
     path, weights = tmp_path / "d", DenseNet(3).state_dict()
     norm = "stages.0.norm.weight" if "stages.0.norm.weight" in weights else next(iter(weights))

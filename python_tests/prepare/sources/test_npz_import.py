@@ -146,6 +146,15 @@ def test_what_is_cut_and_ids_that_no_store_takes_are_told(tmp_path, export):
     assert "visual: 2 taken, 1 of 3 rows, where more are cut" in told.stdout
 
 
+def test_halves_of_letters_and_vocabularies_that_lack_a_piece_are_told(tmp_path, export):
+    told = export('{"a": ["glad \\ud800 now"], "b": ["sad"]}')
+    assert told.returncode == 0 and "half of a surrogate pair" in told.stdout + told.stderr
+    assert Corpus.open(tmp_path / "out").split("train").ids == ["b"]
+    (tmp_path / "vocab.txt").write_text("\n".join(piece for piece in VOCABULARY if piece != "[UNK]"))
+    told = export({"a": ["glad"]}, "--out", "other")
+    assert told.returncode == 2 and "[UNK]" in told.stderr and len(told.stderr.splitlines()) == 1
+
+
 def test_sentences_that_are_no_text(tmp_path):
     path = tmp_path / "c.json"
     path.write_text('{"a": ["glad", 3]}')

@@ -83,6 +83,7 @@ def test_named_sources_and_clashing_ids(tmp_path):
         ("", Columns(), "no rows"),
         ("id,text\n", Columns(), "no rows"),
         ("id,words\n1,hello\n", Columns(), "neither a file nor a text column"),
+        ("id,wo\frds\n1,hello\n", Columns(), r"it has id, wo.x0crds: name one, e.g. --column text=wo.x0crds"),
         ("id,text\n1,hello\n", Columns(label="Emotion"), "no column 'Emotion'"),
         ("id,text\n1,hello\n1,again\n", Columns(), "more than once"),
     ],
