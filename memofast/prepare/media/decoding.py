@@ -209,7 +209,11 @@ class _Reader:
                 continue
             if reached[stream] == -math.inf:
                 self._refuse_late(stream, time, start, landing)
-            reached[stream] = self._take(stream, frame, time, waiting)
+            try:
+                reached[stream] = self._take(stream, frame, time, waiting)
+            except av.error.FFmpegError:  # a damaged frame of a form that cannot be converted
+                damaged = True
+                continue
             passed = min(reached.values()) - _GOES_ON
             while waiting and passed >= waiting[0].span.end:
                 waiting[0].excerpt.goes_on = True

@@ -53,7 +53,12 @@ class SoundTrack:
         return frame.sample_rate == rate and frame.format.name == name and frame.layout.name == layout
 
     def _resampled(self, frame: av.AudioFrame | None) -> Iterator[tuple[int, np.ndarray]]:
-        for piece in self._resampler.resample(frame):
+        try:
+            pieces = self._resampler.resample(frame)
+        except av.error.FFmpegError:  # which is of no use any more
+            self._resampler = None
+            raise
+        for piece in pieces:
             count = piece.samples * self._channels
             samples = np.frombuffer(piece.planes[0], np.float32, count)  # `to_ndarray` takes ten times as long
             yield self._next, samples.reshape(-1, self._channels).T

@@ -1,8 +1,11 @@
+from itertools import count
+
 import numpy as np
 import pytest
 from media import write_clip
 
 from memofast.prepare.media.decoding import SAMPLE_RATE, Span, UnreadableMedia, decode
+from memofast.prepare.media.sound import SoundTrack
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +107,18 @@ def test_truncated_index_is_unreadable(tmp_path):
     whole.write_bytes(whole.read_bytes()[:2000])
     with pytest.raises(UnreadableMedia):
         list(decode(whole, [Span()], see=grey))
+
+
+def test_sound_of_a_form_that_cannot_be_converted_is_missing_and_the_rest_is_there(clip, monkeypatch):
+    ((_, whole),) = decode(clip, [Span()], see=grey)
+    take, frames = SoundTrack.take, count()
+
+    def odd(self, frame, time):
+        if next(frames) == 3:
+            frame.sample_rate = 0  # as a damaged frame says
+        return take(self, frame, time)
+
+    monkeypatch.setattr(SoundTrack, "take", odd)
+    ((_, excerpt),) = decode(clip, [Span()], see=grey)
+    assert whole.complete and not excerpt.complete
+    assert excerpt.times == whole.times and 0.9 < len(excerpt.sound) / len(whole.sound) <= 1
