@@ -98,7 +98,7 @@ def _run(find: Callable[[], Callable | typer.Typer], name: str) -> None:
 def told(error: BaseException) -> tuple[str, int]:
     """What to say in one line of what ended a command, and its exit code."""
     line, code = _kind(error)
-    return " ".join(line.split("\n")) if isinstance(error, MemofastError) else " ".join(line.split()), code
+    return line if isinstance(error, MemofastError) else " ".join(line.split()), code
 
 
 def _kind(error: BaseException) -> tuple[str, int]:

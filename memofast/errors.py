@@ -1,11 +1,20 @@
 """What goes wrong, told in one line."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class MemofastError(Exception):
-    """A user's mistake or a broken input: one line that says what, where and what to do. Commands exit with code 2."""
+    """A user's mistake or a broken input: one line that says what, where and what to do. Commands exit with code 2.
+
+    Control characters and ends of lines, as names of files may hold them, are escaped.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(_BREAKS.sub(lambda found: ascii(found[0])[1:-1], str(message)))
 
 
 class MemofastWarning(UserWarning):

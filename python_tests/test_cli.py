@@ -198,7 +198,7 @@ def _raise(error: BaseException):
         (_nested, 2, "a file is nested too deeply"),
         (_missing, 2, "/nowhere/x.json: No such file or directory; check the path"),
         (_surrogate, 2, "'\\udce9' cannot be written in utf-8; set PYTHONUTF8=1"),
-        (_raise(MemofastError("one\ntwo")), 2, "one two"),
+        (_raise(MemofastError("one\ntwo")), 2, r"one\ntwo"),
     ],
 )
 def test_whatever_escapes_is_one_line(monkeypatch, capsys, command, code, told):
