@@ -53,6 +53,8 @@ def fault_of(values: Any, schema: type[Schema]) -> str | None:
     """What is wrong with values, in words; None where nothing is."""
     try:
         schema.model_validate(values)
+    except UnicodeEncodeError:
+        return "it holds half of a surrogate pair"
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         reason = problem["msg"].removeprefix("Value error, ")
