@@ -356,6 +356,20 @@ def test_a_run_is_a_start_by_its_best_checkpoint(finished, corpus, tmp_path):
     assert all(torch.equal(value, wanted[name]) for name, value in model.memobert.state_dict().items())
 
 
+def test_scores_of_another_run_are_one_line(finished, tmp_path):
+    run = shutil.copytree(the_run(finished[0]), tmp_path / "run")
+    path = max((run / "checkpoints").glob("step-*")) / "trainer.json"
+    kept = json.loads(path.read_text())
+    for change in ("objective", "loss"):
+        saved = json.loads(json.dumps(kept))
+        if change == "objective":
+            saved["best_scores"][0][1] = "whole_word_mlmm"
+        else:
+            del saved["best_scores"][0][2]["loss"]
+        path.write_text(json.dumps(saved))
+        assert f"{path.name} has no scores of" in one_line(pretrain(tmp_path, "--resume", run))
+
+
 def test_full_disk(corpus, tmp_path):
     """The limit stands in for a full disk: a clear line, and no half-written checkpoint under a final name."""
     recipe = small_recipe(tmp_path, corpus, model={"hidden_size": 64, "intermediate_size": 256})

@@ -39,6 +39,8 @@ class Predictions:
     classes: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if {self.truth.dtype.kind, self.scores.dtype.kind} - set("biuf"):
+            raise ValueError("truth and scores are not numbers")
         n, classes = len(self.ids), len(self.classes)
         scores = (n,) if self.kind == "regression" else (n, classes)
         truth = (n, classes) if self.kind == "multi" else (n,)

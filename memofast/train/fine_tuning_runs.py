@@ -12,9 +12,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from rich.console import Console
 from transformers.utils import logging
 
@@ -56,7 +57,7 @@ CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
 class Done(Section):
     """What `done.json` says of a finished run."""
 
-    fold: str
+    fold: Annotated[str, Field(pattern=r"^[^/\x00]{1,200}$")]  # a folder
     seed: int
     selected_on: str
     best_update: int

@@ -35,6 +35,7 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
     console = Console(stderr=True, quiet=not processes.first, highlight=False, soft_wrap=True)
     with device_faults.explained(folder, device):
         trainer = Trainer(PreTraining(plan), folder, processes, recipe=resolved(plan).plain())
+        _check_scores(plan, trainer)
         if trainer.finished and (trainer.state.best is None or trainer.state.step > plan.recipe.train.updates):
             console.print(
                 f"{folder}: nothing is left to do, it is at update {trainer.state.step} and train.updates is "
@@ -68,6 +69,17 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
         print(f"report: {folder / 'report.md'}")
         if trainer.state.best is not None:
             print(f"best checkpoint: {trainer.checkpoints.path(trainer.state.best)}")
+
+
+def _check_scores(plan: Plan, trainer: Trainer) -> None:
+    """Raises: `MemofastError` where the best validation so far is not one of this run."""
+    for (_, objective), values in trainer.state.scores.items():
+        if objective not in plan.objectives or not {"loss", "targets"} <= values.keys():
+            path = trainer.checkpoints.path(trainer.state.step)
+            raise MemofastError(
+                f"{path / 'trainer.json'} has no scores of {', '.join(plan.objectives)}, but of {objective}; restore "
+                "it, or resume with the objectives of this run"
+            )
 
 
 def _report(folder: Path, plan: Plan, trainer: Trainer) -> None:

@@ -30,6 +30,8 @@ def test_known_and_named():
 def test_wrong_shapes_and_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="single predictions of 1 samples"):
         Predictions("single", ("a",), np.zeros(1), np.zeros(1), ("x",))
+    with pytest.raises(ValueError, match="not numbers"):
+        Predictions("single", ("a",), np.array(["0"]), np.zeros((1, 1)), ("x",))
     (tmp_path / "p.npz").write_bytes(b"words")
     for name in ("p.npz", "none.npz"):
         with pytest.raises(MemofastError, match="holds no predictions"):

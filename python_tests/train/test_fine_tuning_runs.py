@@ -207,7 +207,13 @@ def test_what_a_killed_process_left_of_a_finished_run_goes_and_damage_is_named(r
         (place / name).mkdir(parents=True)
     assert fine_tune(plan, tmp_path / "run", Console(quiet=True)) == done
     assert {path.name for path in place.iterdir()} == {"answers", "done.json", "metrics.jsonl", "tensorboard"}
-    for contents in ("", "[]", json.dumps(done[0] | {"score": "good"}), json.dumps(done[0])[:-9]):
+    for contents in (
+        "",
+        "[]",
+        json.dumps(done[0] | {"score": "good"}),
+        json.dumps(done[0] | {"fold": "a" * 300}),
+        json.dumps(done[0])[:-9],
+    ):
         (place / "done.json").write_text(contents)
         with pytest.raises(MemofastError, match=r"done\.json.*; remove .*done\.json to repeat this run") as error:
             fine_tune(plan, tmp_path / "run", Console(quiet=True))
