@@ -26,7 +26,7 @@ def test_each_case_is_told_of_and_one_that_ends_its_process_is_at_fault(tmp_path
         if number == 130:
             raise SystemExit(2)
         if number == 131:
-            raise MemofastError("one line\nand another")
+            raise TwoLines("")
 
     outcome = hundreds.each_in_turn(range(5, 135), lambda number: hundreds.outcome_of(lambda: read(number)), tmp_path)
     assert outcome.counts == {"read": 125, "refused": 2} and outcome.count == 130
@@ -49,6 +49,13 @@ def test_too_much_memory_is_a_fault(tmp_path):
 
     outcome = hundreds.each_in_turn(range(2), read, tmp_path)
     assert outcome.counts == {"read": 1} and outcome.faults[1].startswith("MemoryError")
+
+
+class TwoLines(MemofastError):
+    """An error whose line breaks are not escaped, as those of others are."""
+
+    def __str__(self):
+        return "one line\nand another"
 
 
 @pytest.fixture(autouse=True)
