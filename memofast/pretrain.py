@@ -14,8 +14,8 @@ def main(
         list[str] | None,
         typer.Argument(
             metavar="[RECIPE [+ RECIPE]...] [KEY=VALUE]...",
-            help="demo (default), memobert-base, memobert-mini or a YAML or TOML file, several joined by +; then "
-            "overrides such as train.lr=3e-5; memofast recipe --list shows them all",
+            help="demo (default), memobert-base, memobert-mini or a YAML or TOML file, with fragments such as matching "
+            "or more files joined by +; then overrides such as train.lr=3e-5; memofast recipe --list shows them all",
         ),
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="continue the run in this folder")] = None,

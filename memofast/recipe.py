@@ -11,12 +11,16 @@ def main(
     program: Annotated[
         str | None, typer.Argument(help="pretrain or finetune: of its recipes alone", show_default=False)
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="name the recipes that come with memofast")] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="name the recipes that come with memofast, and the fragments")
+    ] = False,
     schema: Annotated[bool, typer.Option("--schema", help="print the JSON Schema of recipes")] = False,
 ) -> None:
     """Show which recipes there are, or what a recipe may say.
 
     Example: memofast recipe pretrain --schema > pretrain.schema.json
+
+    A fragment changes a recipe of pre-training that it is joined to: memofast pretrain memobert-base + matching + order
 
     An editor with a YAML language server checks a recipe that begins with
     # yaml-language-server: $schema=pretrain.schema.json
@@ -24,7 +28,7 @@ def main(
     import json
 
     from memofast.errors import MemofastError, nearest
-    from memofast.train.recipe_file import described, shipped
+    from memofast.train.recipe_file import described, fragments, shipped
     from memofast.train.recipe_schema import RECIPES, recipe_schema, schema_of_all
 
     if list_ == schema:
@@ -37,6 +41,8 @@ def main(
     for name in [program] if program else RECIPES:
         for recipe in shipped(fine_tuning=name == "finetune"):
             print(f"memofast {name} {recipe}: {described(recipe)}")
+        for fragment in fragments() if name == "pretrain" else ():
+            print(f"memofast {name} RECIPE + {fragment}: {described(fragment)}")
 
 
 if __name__ == "__main__":

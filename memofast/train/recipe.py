@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator
 from memofast.errors import MemofastError, nearest
 from memofast.model.memobert.section import MemoBertSection as Model
 from memofast.sections import FilePath, Section, checked, shown
-from memofast.train.recipe_file import read_values, shipped
+from memofast.train.recipe_file import fragments, read_values, shipped
 
 # bounds that no run comes near, so that what lies beyond is a mistake, told before anything is allocated for it
 SHARES = (1e-4, 1e4)  # of objectives and corpora, relative to each other
@@ -117,7 +117,7 @@ class Validate(Section):
 
 class Recipe(Section):
     """objectives: by name the options of `memofast.objectives.build` and `share`, its weight among the objectives
-    (default 1)."""
+    (default 1); with share 0, as a fragment may say of what its base has, the objective is left out."""
 
     corpora: list[CorpusEntry] = Field([])
     model: Model = Model()
@@ -149,16 +149,24 @@ def read(name: str | Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
     Raises: `MemofastError` for a missing or invalid recipe, an unknown key (naming the nearest), a value of the wrong
         kind.
     """
-    values, source = read_values(name, overrides, shipped(), Recipe)
+    values, source = read_values(name, overrides, shipped(), Recipe, fragments())
     recipe = checked(values, source, Recipe)
+    given = {name: (options or {}).get("share", 1) for name, options in recipe.objectives.items()}
+    for name, share in given.items():
+        _check_share(share, f"{source}: objectives.{name}.share")
+    left_out = [name for name, share in given.items() if not share]
+    recipe.objectives = {name: of for name, of in recipe.objectives.items() if name not in left_out}
     if not recipe.objectives:
         raise MemofastError(f"{source}: names no objective; add one, such as objectives.whole_word_mlm.share=1")
-    for name, options in recipe.objectives.items():
-        _check_share((options or {}).get("share", 1), f"{source}: objectives.{name}.share")
     if not recipe.corpora:
         raise MemofastError(f"{source}: names no corpus; add corpora.0.path=FOLDER (memofast prepare makes one)")
     for entry in recipe.corpora:
         for name in entry.objectives or ():
+            if name in left_out:
+                raise MemofastError(
+                    f"{source}: corpus {entry.path} asks for objective {name}, whose share is 0; take it out of the "
+                    "corpus's objectives, or give it a share"
+                )
             if name not in recipe.objectives:
                 raise MemofastError(
                     f"{source}: corpus {entry.path} asks for objective {name!r}{nearest(name, recipe.objectives)}"
@@ -169,8 +177,8 @@ def read(name: str | Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
 def _check_share(share: Any, where: str) -> None:
     if isinstance(share, bool) or not isinstance(share, (int, float)):
         raise MemofastError(f"{where}: the share must be a number, such as 2, got {shown(share)}")
-    if not SHARES[0] <= share <= SHARES[1]:
+    if share and not SHARES[0] <= share <= SHARES[1]:
         raise MemofastError(
-            f"{where}: the share must be positive, from {SHARES[0]:g} to {SHARES[1]:g}, got {shown(share)}; leave out "
-            "objectives not wanted"
+            f"{where}: the share must be positive, from {SHARES[0]:g} to {SHARES[1]:g}, got {shown(share)}; 0 leaves "
+            "the objective out"
         )

@@ -17,6 +17,7 @@ from memofast.sections import has_own_names, shown
 from memofast.train.recipe_text import read_toml, read_yaml
 
 _LARGEST = 2**18  # bytes
+_FRAGMENTS = "fragments"  # the folder beside the shipped recipes
 
 
 def shipped(fine_tuning: bool = False) -> list[str]:
@@ -25,9 +26,16 @@ def shipped(fine_tuning: bool = False) -> list[str]:
     return sorted(name for name in names if name.startswith("finetune") == fine_tuning)
 
 
+def fragments() -> list[str]:
+    """Names of the fragments that come with memofast: what they say changes a base recipe of pre-training, as in
+    `memobert-base + matching`."""
+    folder = _folder() / _FRAGMENTS
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
 def described(name: str) -> str:
-    """What a shipped recipe is for, in a line: its first comment."""
-    return (_folder() / f"{name}.yaml").read_text().split("\n", 1)[0].removeprefix("# ")
+    """What a shipped recipe or fragment is for, in a line: its first comment."""
+    return _shipped_text(name).split("\n", 1)[0].removeprefix("# ")
 
 
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -50,20 +58,32 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def read_values(
-    names: str | Sequence[str], overrides: Sequence[str], known: Sequence[str], model: type[BaseModel]
+    names: str | Sequence[str],
+    overrides: Sequence[str],
+    known: Sequence[str],
+    model: type[BaseModel],
+    joined: Sequence[str] = (),
 ) -> tuple[dict[str, Any], str]:
     """The plain values of recipes with overrides applied, and what to call them in messages.
 
     Args: names: recipes of `known`, the shipped ones, or paths of YAML or, by their suffix, TOML files. Of several the
-        later ones go over the earlier: mappings are joined, all else is replaced. overrides: `dotted.key=value`, the
+        later ones go over the earlier: mappings are joined, all else is replaced. joined: shipped fragments, which may
+        follow a recipe. overrides: `dotted.key=value`, the
         value in YAML; `corpora.0.path=FOLDER` reaches into a list, one past its end appends. A section, as
         `train={lr: 1e-4}`, changes what it names; a mapping with names of its own, as objectives, is replaced. model:
         of the whole recipe.
-    Raises: `MemofastError` for a missing file, or one that is no mapping, and as `read_yaml`.
+    Raises: `MemofastError` for a missing file, or one that is no mapping, a fragment that follows no recipe, and as
+        `read_yaml`.
     """
+    names = [names] if isinstance(names, str) else names
+    if names[0] in joined:
+        raise MemofastError(
+            f"recipe {names[0]} is a fragment, which changes another recipe; join it to one, as memobert-base + "
+            f"{names[0]}"
+        )
     values, sources = {}, []
-    for name in [names] if isinstance(names, str) else names:
-        found, source = _document(name, known)
+    for name in names:
+        found, source = _document(name, known, joined)
         values = _joined(values, found)
         sources.append(source)
     for override in overrides:
@@ -75,17 +95,23 @@ def _folder():
     return resources.files("memofast.recipes")
 
 
-def _document(name: str, known: Sequence[str]) -> tuple[dict[str, Any], str]:
-    text, source = _text(name, known)
+def _shipped_text(name: str) -> str:
+    folder = _folder()
+    beside = folder / f"{name}.yaml"
+    return (beside if beside.is_file() else folder / _FRAGMENTS / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _document(name: str, known: Sequence[str], joined: Sequence[str]) -> tuple[dict[str, Any], str]:
+    text, source = _text(name, known, joined)
     values = read_toml(text, source) if name.endswith(".toml") else read_yaml(text, source)
     if not isinstance(values, dict):
         raise MemofastError(f"{source}: a recipe is a YAML mapping of sections; see {known[0]}")
     return values, source
 
 
-def _text(name: str, known: Sequence[str]) -> tuple[str, str]:
-    if name in known:
-        return (_folder() / f"{name}.yaml").read_text(encoding="utf-8"), f"recipe {name}"
+def _text(name: str, known: Sequence[str], joined: Sequence[str]) -> tuple[str, str]:
+    if name in (*known, *joined):
+        return _shipped_text(name), f"recipe {name}"
     try:
         if Path(name).exists() and not Path(name).is_file():
             raise OSError(0, "no file")
@@ -95,7 +121,7 @@ def _text(name: str, known: Sequence[str]) -> tuple[str, str]:
             raise OSError(0, f"longer than any recipe ({_LARGEST:,} bytes)")
         return data.decode("utf-8-sig"), name
     except (OSError, ValueError) as error:
-        near = difflib.get_close_matches(name[:200], known, n=1)
+        near = difflib.get_close_matches(name[:200], [*known, *joined], n=1)
         hint = f"did you mean {near[0]}?" if near else f"give a YAML or TOML file or one of {', '.join(known)}"
         reason = getattr(error, "strerror", None) or "not a text file in UTF-8"
         raise MemofastError(f"recipe {name[:200]}: {reason}; {hint}") from None

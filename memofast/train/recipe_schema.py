@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, create_model
 
@@ -36,8 +36,8 @@ def schema_of_all() -> dict[str, Any]:
 
 def _objectives(definitions: dict[str, Any]) -> dict[str, Any]:
     """The options of each objective by its name; under another name an objective says its `kind`."""
+    share = (Annotated[float, Field(ge=SHARES[0], le=SHARES[1])] | Literal[0], 1.0)
     for name, objective in KINDS.items():
-        share = (float, Field(1.0, ge=SHARES[0], le=SHARES[1]))
         model = create_model(name, __base__=objective.Options, share=share, kind=(Literal[name], name))
         definitions[name] = model.model_json_schema()
     options = {name: {"$ref": f"#/$defs/{name}"} for name in KINDS}
