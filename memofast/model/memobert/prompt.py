@@ -1,14 +1,11 @@
-"""Prompts: a template with [MASK] beside the sentence, whose masked word names the emotion.
-
-Source: MEmoBERT's prompt tasks (promptmask, flexpromptmask, flexpromptmissmask and their cross-modal forms). Word
-pieces are those of bert-base-uncased.
-"""
+"""An emotion model that names the emotion by the word at a prompt's [MASK]. Word pieces are those of
+bert-base-uncased."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from memofast.data.batch import PackedBatch
+from memofast.data.prompt import Prompt
 from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.memobert.configuration import MemoBertConfig
@@ -27,102 +25,7 @@ from memofast.model.memobert.pre_training import MemoBertForPreTraining, MemoBer
 if TYPE_CHECKING:
     from typing import Self
 
-MASK, SEP, COLON, FULL_STOP = 103, 102, 1024, 1012
-_ENDS = (FULL_STOP, 1029, 999)  # . ? !
-_LETTERS = (1048, 1058, 1055)  # l v s, for what a sample has
 OTHER = "another word"  # what a whole-vocabulary prediction is that names no class
-
-TEMPLATES = {
-    "iam": (1045, 2572, MASK, FULL_STOP),
-    "itwas": (2009, 2001, MASK, FULL_STOP),
-    "heis": (2002, 2003, MASK, FULL_STOP),
-    "ifeel": (1045, 2514, MASK, 2083),
-    "svtifeel": (1056, 1058, 1055, COLON, 1045, 2514, MASK, 2083),
-    # soft prompts: BERT's unused tokens, trained like any other
-    "softprompt3": (2, 3, 4, MASK, 5, 6, 7),
-    "softprompt5": (2, 3, 4, 5, 6, MASK, 7, 8, 9, 10, 11),
-    "halfsoftprompt3": (2, 3, 4, MASK),
-    "halfsoftprompt3iam": (2, 3, 4, 1045, 2572, MASK),
-    "halfsoftprompt5iam": (2, 3, 4, 5, 6, 1045, 2572, MASK),
-}
-WORDS = {
-    "anger": 4963, "angry": 4854, "happy": 3407, "happiness": 8404, "joy": 6569, "neutral": 8699, "sad": 6517,
-    "sadness": 12039, "surprise": 4474, "surprised": 4527, "fear": 3571, "fearful": 19725, "disgust": 12721,
-    "calm": 5475, "boredom": 29556, "excited": 7568, "frustrated": 10206,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """template: word pieces, one of them [MASK]. position: `before` the sentence or `after` it. prefix: letters l, v, s
-    for the modalities a sample has, then a colon, before the template. Where the text is [CLS] alone the prompt is all
-    there is (the cross-modal form)."""
-
-    template: tuple[int, ...]
-    position: str = "before"
-    prefix: bool = False
-
-    def __post_init__(self):
-        if self.template.count(MASK) != 1:
-            raise MemofastError(f"a prompt's template holds one [MASK] ({MASK}), not {self.template.count(MASK)}")
-        if self.position not in ("before", "after"):
-            raise MemofastError(f"a prompt stands before or after the sentence, not {self.position!r}")
-
-    @property
-    def longest(self) -> int:
-        """Most rows that it adds to a sample."""
-        return len(self.template) + (len(_LETTERS) + 1) * self.prefix + 2
-
-    def applied(self, batch: PackedBatch) -> tuple[PackedBatch, Tensor]:
-        """The batch with the prompt in every sample's text, and the rows [B] int64 of the joint sequence that hold
-        [MASK].
-
-        A sentence that a prompt follows gets a full stop where it ends in none of . ? !. Lexicon targets leave, as they
-        belong to other rows.
-        """
-        device, begins = batch.token_ids.device, batch.text_offsets.to(torch.int64)
-        old, samples = batch.token_ids, batch.samples
-        lengths = begins.diff()
-        bodies = (lengths - 2).clamp(min=0)  # without [CLS] and [SEP]
-        present = torch.stack(
-            [bodies > 0, batch.visual_offsets.diff() > 0, batch.speech_offsets.diff() > 0], 1
-        ) & torch.tensor(self.prefix, device=device)
-        prefixes = present.sum(1) + int(self.prefix)
-        last = old[(begins[1:] - 2).clamp(min=0)]
-        bare = ~torch.isin(last, torch.tensor(_ENDS, dtype=old.dtype, device=device))
-        stops = (bare & (bodies > 0)).to(torch.int64) if self.position == "after" else torch.zeros_like(bodies)
-        template = torch.tensor(self.template, dtype=old.dtype, device=device)
-        offsets = torch.zeros_like(begins)
-        offsets[1:] = (2 + prefixes + len(template) + bodies + stops).cumsum(0)
-        first, end = offsets[:-1], offsets[1:]
-        prompt_at = first + 1 if self.position == "before" else first + 1 + bodies + stops
-        body_at = end - 1 - bodies if self.position == "before" else first + 1
-
-        tokens = old.new_full((int(offsets[-1]),), SEP)
-        words = batch.word_ids.new_full(tokens.shape, -1)
-        tokens[first] = old[begins[:-1]]
-        sample = torch.repeat_interleave(torch.arange(samples, device=device), bodies)
-        within = torch.arange(sample.numel(), device=device) - (bodies.cumsum(0) - bodies)[sample]
-        source, place = begins[:-1][sample] + 1 + within, body_at[sample] + within
-        tokens[place], words[place] = old[source], batch.word_ids[source]
-        tokens[(body_at + bodies)[stops > 0]] = FULL_STOP
-        if self.prefix:
-            letters = torch.tensor(_LETTERS, dtype=old.dtype, device=device).expand(samples, -1)
-            place = prompt_at[:, None] + present.cumsum(1) - 1
-            tokens[place[present]] = letters[present]
-            tokens[prompt_at + prefixes - 1] = COLON
-        at = prompt_at + prefixes
-        tokens[at[:, None] + torch.arange(len(template), device=device)] = template
-        masked = at + self.template.index(MASK)
-
-        text = offsets.to(batch.text_offsets.dtype)
-        targets = {name: values for name, values in batch.targets.items() if name != "lexicon"}
-        prompted = replace(
-            batch, token_ids=tokens, word_ids=words, text_offsets=text, targets=targets,
-            offsets=text + batch.visual_offsets + batch.speech_offsets,
-            longest=batch.longest and batch.longest + -(-self.longest // 32) * 32,
-        )  # fmt: skip
-        return prompted, prompted.joint_rows("text", masked.to(torch.int32))
 
 
 class _WordHead(nn.Module):

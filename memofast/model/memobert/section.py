@@ -72,7 +72,7 @@ class MemoBertEmotionSection(MemoBertSection):
 class PromptSection(Section):
     """Fine-tuning by a prompt in place of a head, from a pre-trained model.init.
 
-    template: a name of `memofast.model.memobert.prompt.TEMPLATES`, or word pieces with one [MASK]. words: a word piece
+    template: a name of `memofast.data.prompt.TEMPLATES`, or word pieces with one [MASK]. words: a word piece
     for each class; None: the class's own name where bert-base-uncased has it. answers: among the `classes`' words, or
     among all of the `vocabulary` as the original.
     soft_from_words: unused tokens of the template begin as the mean of the classes' words.

@@ -8,11 +8,12 @@ from typing import Any
 from memofast.data import Split
 from memofast.data.feature_statistics import feature_statistics
 from memofast.data.modality import FEATURES
+from memofast.data.prompt import TEMPLATES, WORDS, Prompt
 from memofast.errors import MemofastError, nearest
 from memofast.model.compatibility import check_widths
 from memofast.model.memobert.emotion import MemoBertForEmotion
 from memofast.model.memobert.pre_training import MemoBertModel
-from memofast.model.memobert.prompt import TEMPLATES, WORDS, MemoBertForPrompt, Prompt
+from memofast.model.memobert.prompt import MemoBertForPrompt
 from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
 from memofast.model.memobert.sizes import begins_features_anew, check_sizes, configuration, sizes_of
 from memofast.model.problems import PROBLEMS

@@ -10,9 +10,10 @@ from packed_batches import random_batch, reading, select, small_config
 
 from memofast.data.batch import PackedBatch, PaddedBatch
 from memofast.data.conditions import keep
+from memofast.data.prompt import MASK, TEMPLATES, Prompt
 from memofast.errors import MemofastError
 from memofast.model import MemoBertForPreTraining
-from memofast.model.memobert.prompt import MASK, OTHER, TEMPLATES, MemoBertForPrompt, Prompt
+from memofast.model.memobert.prompt import OTHER, MemoBertForPrompt
 
 CLASSES, WORD_PIECES = ("anger", "happy", "sad"), (4963, 3407, 6517)
 
