@@ -320,7 +320,9 @@ class Split:
     @cached_property
     def facts(self) -> Facts:
         """What decides which objectives can serve which sample."""
-        return Facts(self.lengths, self.corpus.targets, self._all_faces_labelled, self.stream_lengths)
+        return Facts(
+            self.lengths, self.corpus.targets, self._all_faces_labelled, self.stream_lengths, self._target_of_samples
+        )
 
     @cached_property
     def stream_lengths(self) -> dict[str, np.ndarray]:
@@ -337,6 +339,11 @@ class Split:
             labels, offsets = packing.column(packing.Source(store, places[chosen]), "soft_labels")
             found[chosen] = all_labelled(labels, offsets)
         return found
+
+    def _target_of_samples(self, name: str) -> np.ndarray:
+        """A target of each sample, as `pack` gives it."""
+        parts = np.array_split(np.arange(len(self)), -(-len(self) // _LABELS_AT_ONCE))
+        return np.concatenate([self.words.pack(chosen).targets[name].numpy() for chosen in parts])
 
     def pack(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import nn
@@ -13,6 +14,7 @@ from memofast.objectives.features import SpeechRegression, VisualEmotion, Visual
 from memofast.objectives.matching import Matching
 from memofast.objectives.objective import Objective
 from memofast.objectives.order import SpeechOrder, VisualOrder
+from memofast.objectives.utterance_emotion import UtteranceEmotion
 from memofast.objectives.words import MaskedWords
 from memofast.sections import checked, shown
 
@@ -25,6 +27,7 @@ KINDS: dict[str, type[Objective]] = {
     "speech_order": SpeechOrder,
     "matching": Matching,
     "view_contrast": ViewContrast,
+    "utterance_emotion": UtteranceEmotion,
 }
 
 
@@ -35,19 +38,26 @@ class Vocabulary(Protocol):
     mask_token_id: int
 
 
-def build(options: dict[str, dict[str, Any] | None], vocabulary: Vocabulary | None = None) -> dict[str, Objective]:
+def build(
+    options: dict[str, dict[str, Any] | None],
+    vocabulary: Vocabulary | None = None,
+    classes: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Objective]:
     """The objectives of a recipe, by name.
 
     Args:
         options: per objective its options, see the class of its kind. The name says what it is, or `kind` does (one of
         `KINDS`), so that one kind may be used twice. Ratios and probabilities may be written 0.15, "3/20" or [3, 20].
-        vocabulary: of the model, as its configuration has it; None: BERT's.
+        vocabulary: of the model, as its configuration has it; None: BERT's. classes: names by target, of the corpora;
+        None: not known.
     Raises: `MemofastError` for an unknown objective, option or value.
     """
-    return {name: _objective(name, dict(given or {}), vocabulary) for name, given in options.items()}
+    return {name: _objective(name, dict(given or {}), vocabulary, classes) for name, given in options.items()}
 
 
-def _objective(name: str, given: dict[str, Any], vocabulary: Vocabulary | None) -> Objective:
+def _objective(
+    name: str, given: dict[str, Any], vocabulary: Vocabulary | None, classes: Mapping[str, Sequence[str]] | None
+) -> Objective:
     if not re.fullmatch(r"[\w-]{1,100}", name) or hasattr(nn.ModuleDict, name):
         raise MemofastError(
             f"objectives: {shown(name)} cannot be the name of an objective, which is of letters, digits, _ and -; "
@@ -61,6 +71,8 @@ def _objective(name: str, given: dict[str, Any], vocabulary: Vocabulary | None) 
     try:
         if objective is MaskedWords and vocabulary is not None:
             return MaskedWords(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
+        if objective is UtteranceEmotion:
+            return UtteranceEmotion(name, options, classes)
         return objective(name, options)
     except (ValueError, TypeError) as error:
         raise MemofastError(f"objectives.{name}: {error}") from None

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from memofast.data.batch import PackedBatch
 
+_OF_SAMPLES = {"label", "emotions"}
+
 
 class Statistics:
-    """Word frequencies, mean feature row and mean soft label of a corpus's training data.
+    """Word frequencies, mean feature row, mean soft label, and what is known of each sample, of a corpus's training
+    data.
 
     Args: words: of the vocabulary; widths: true width of a feature row per modality (`visual`, `speech`).
     """
@@ -21,6 +24,7 @@ class Statistics:
         self._sums = {modality: torch.zeros(width, dtype=torch.float64) for modality, width in widths.items()}
         self._rows = dict.fromkeys(widths, 0)
         self._labels: Tensor | None = None
+        self._samples: dict[str, list[Tensor]] = {}
 
     def add(self, batch: PackedBatch) -> None:
         """Count a batch of training data."""
@@ -35,6 +39,8 @@ class Statistics:
         if (labels := batch.targets.get("soft_labels")) is not None:
             added = labels[: int(batch.visual_offsets[-1])].sum(0, dtype=torch.float64).cpu()
             self._labels = added if self._labels is None else self._labels + added
+        for name in _OF_SAMPLES & batch.targets.keys():
+            self._samples.setdefault(name, []).append(batch.targets[name].cpu().clone())
 
     def word_logs(self) -> Tensor:
         """Log of the share of each word piece [words] fp32."""
@@ -48,6 +54,11 @@ class Statistics:
         """Log of the mean soft label [classes] fp32; all classes alike where the training data had none."""
         sums = torch.ones(classes, dtype=torch.float64) if self._labels is None else self._labels
         return _log_shares(sums)
+
+    def target(self, name: str) -> Tensor | None:
+        """`label` [n] int64 or `emotions` [n, classes] of the training samples, as packed; None where they have
+        none."""
+        return torch.cat(self._samples[name]) if name in self._samples else None
 
 
 def _log_shares(counts: Tensor) -> Tensor:

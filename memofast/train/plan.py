@@ -72,7 +72,8 @@ def make_plan(recipe: Recipe) -> Plan:
     corpora = [_open(entry) for entry in recipe.corpora]
     _check_names(corpora)
     config = make_config(recipe, corpora)
-    built = objectives.build(recipe.objective_options, config)
+    classes = {target: names for corpus in reversed(corpora) for target, names in corpus.classes.items()}
+    built = objectives.build(recipe.objective_options, config, classes)
     _check_classes(corpora, built)
     config.heads = _further_heads(config, built)
     parts = [_part(recipe, entry, corpus, config, built) for entry, corpus in zip(recipe.corpora, corpora, strict=True)]

@@ -12,7 +12,9 @@ from memofast.objectives import Learner
 
 KINDS = list(objectives.KINDS)
 RNG = torch.tensor([5, 17])
-BUILT = objectives.build({**dict.fromkeys(KINDS), "whole_word_mlm": {"at_least_one": True}}, small_config())
+BUILT = objectives.build(
+    {**dict.fromkeys(KINDS), "whole_word_mlm": {"at_least_one": True}}, small_config(), {"emotions": "nhs"}
+)
 SHARES = dict.fromkeys(KINDS, 1)
 ROOMY = Capacity(31, text=230, visual=310, speech=320, longest=64)
 
@@ -37,6 +39,7 @@ def batch_of(lengths, seed=0):
     """Every third sample shows the rows of another."""
     batch = random_batch(config(), lengths, seed=seed)
     batch.targets["visual_of"] = torch.where(torch.arange(batch.samples) % 3 > 0, batch.sample_keys, 5)
+    batch.targets["emotions"] = torch.rand(batch.samples, 3, generator=torch.Generator().manual_seed(seed)).softmax(-1)
     return batch
 
 

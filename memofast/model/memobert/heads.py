@@ -66,6 +66,21 @@ class ClassifierHead(nn.Module):
         return self.classifier(self.transform(hidden))
 
 
+class PooledClassifierHead(nn.Module):
+    """LN(gelu(W h + b)) of twice the width, then a linear map to the logits of `classes` classes. Source: MEmoBERT's
+    emo_classifier."""
+
+    def __init__(self, config: MemoBertConfig, classes: int):
+        super().__init__()
+        width = 2 * config.hidden_size
+        self.dense, self.norm = nn.Linear(config.hidden_size, width), nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Args: pooled [n, C]. Returns: [n, classes]."""
+        return self.classifier(self.norm(linear_gelu(self.dense, pooled)))
+
+
 class PreTrainingHeads(nn.Module):
     """The heads of pre-training by name: those of the published objectives, and what others ask for. A pooled row as it
     is needs no module."""
@@ -87,6 +102,8 @@ def _module_of(head: Head, config: MemoBertConfig) -> nn.Module | None:
         return ClassifierHead(config, config.visual_classes)
     if head.kind == "classes":
         return ClassifierHead(config, head.outputs)
+    if head.kind == "pooled_classes":
+        return PooledClassifierHead(config, head.outputs)
     return nn.Linear(config.hidden_size, head.outputs) if head.outputs else None
 
 

@@ -31,6 +31,8 @@ from memofast.model.weights import check_stored
 if TYPE_CHECKING:
     from typing import Self
 
+_OF_POOLED = ("pooled", "pooled_classes")  # heads that read a sample's pooled row
+
 
 @dataclass
 class MemoBertOutput(ModelOutput):
@@ -251,7 +253,7 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
 
     def _predict(self, head: str, hidden: Tensor) -> Tensor:
         kind, embeddings = self.heads.kinds[head], self.memobert.embeddings
-        if kind.kind == "pooled":
+        if kind.kind in _OF_POOLED:
             pooled = self.memobert.pooled(hidden)
             return getattr(self.heads, head)(pooled) if kind.outputs else pooled
         module = getattr(self.heads, head)
@@ -264,7 +266,7 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
     def _no_part_of(self, view: View) -> Tensor:
         """A zero that depends on every parameter this pass does not read."""
         used = {read.head for read in view.reads.values()}
-        pools = any(self.heads.kinds[name].kind == "pooled" for name in used)
+        pools = any(self.heads.kinds[name].kind in _OF_POOLED for name in used)
         parameters = [] if pools else list(self.memobert.pooler.parameters())
         for name, head in self.heads.named_children():
             if name not in used:
