@@ -108,11 +108,12 @@ def views_of(
     Args: chosen: of each objective its samples [B] bool; rng [2] int64; purpose: `Purpose.MASK`, or
         `Purpose.VALIDATION_MASK` with `validation_rng`.
     """
+    chosen = {name: selected.to(batch.sample_keys.device) for name, selected in chosen.items()}
+    for name, selected in chosen.items():
+        batch = objectives[name].shown(batch, selected)
     first = View(batch)
     further = [
-        view
-        for name, selected in chosen.items()
-        for view in objectives[name].views(first, selected.to(batch.sample_keys.device), rng, purpose)
+        view for name, selected in chosen.items() for view in objectives[name].views(first, selected, rng, purpose)
     ]
     return [first, *further]
 
@@ -138,11 +139,19 @@ def padding_of(
     capacities, rooms = [capacity], [{}]
     for name in views[0].reads:
         first, *further = objectives[name].room(capacity)
+        capacities[0] = _wider(capacities[0], first.capacity)
         rooms[0][name] = first.reads if objectives[name].can_be_of(views[0].batch) else 0
         for room in further:
             capacities.append(room.capacity)
             rooms.append({name: room.reads})
     return capacities, rooms
+
+
+def _wider(one: Capacity, other: Capacity) -> Capacity:
+    """Room for what fits either."""
+    streams = {name: max(rows, other.streams.get(name, 0)) for name, rows in one.streams.items()}
+    most = {name: max(getattr(one, name), getattr(other, name)) for name in ("samples", *MODALITIES, "longest")}
+    return Capacity(**most, streams=streams)
 
 
 def _whole_shares(shares: list[float]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import nn
@@ -12,8 +12,10 @@ from memofast.errors import MemofastError, nearest
 from memofast.objectives.contrast import ViewContrast
 from memofast.objectives.features import SpeechRegression, VisualEmotion, VisualRegression
 from memofast.objectives.matching import Matching
+from memofast.objectives.naming import Language, Naming
 from memofast.objectives.objective import Objective
 from memofast.objectives.order import SpeechOrder, VisualOrder
+from memofast.objectives.prompts import LabelPrompt
 from memofast.objectives.utterance_emotion import UtteranceEmotion
 from memofast.objectives.words import MaskedWords
 from memofast.sections import checked, shown
@@ -28,20 +30,28 @@ KINDS: dict[str, type[Objective]] = {
     "matching": Matching,
     "view_contrast": ViewContrast,
     "utterance_emotion": UtteranceEmotion,
+    "label_prompt": LabelPrompt,
 }
 
 
+def _no_language() -> None:
+    """Of corpora that carry no vocabulary."""
+
+
 class Vocabulary(Protocol):
-    """What objectives ask of a model's words: how many there are, and which stands for a masked one."""
+    """What objectives ask of a model's words: how many there are, which stands for a masked one, and how many of them a
+    text has at most."""
 
     vocab_size: int
     mask_token_id: int
+    max_position_embeddings: int
 
 
 def build(
     options: dict[str, dict[str, Any] | None],
     vocabulary: Vocabulary | None = None,
     classes: Mapping[str, Sequence[str]] | None = None,
+    language: Callable[[], Language | None] | None = None,
 ) -> dict[str, Objective]:
     """The objectives of a recipe, by name.
 
@@ -49,14 +59,18 @@ def build(
         options: per objective its options, see the class of its kind. The name says what it is, or `kind` does (one of
         `KINDS`), so that one kind may be used twice. Ratios and probabilities may be written 0.15, "3/20" or [3, 20].
         vocabulary: of the model, as its configuration has it; None: BERT's. classes: names by target, of the corpora;
-        None: not known.
+        None: not known. language: gives the tokenizer of the corpora's words, see `Naming`; None: not known.
     Raises: `MemofastError` for an unknown objective, option or value.
     """
-    return {name: _objective(name, dict(given or {}), vocabulary, classes) for name, given in options.items()}
+    return {name: _objective(name, dict(given or {}), vocabulary, classes, language) for name, given in options.items()}
 
 
 def _objective(
-    name: str, given: dict[str, Any], vocabulary: Vocabulary | None, classes: Mapping[str, Sequence[str]] | None
+    name: str,
+    given: dict[str, Any],
+    vocabulary: Vocabulary | None,
+    classes: Mapping[str, Sequence[str]] | None,
+    language: Callable[[], Language | None] | None,
 ) -> Objective:
     if not re.fullmatch(r"[\w-]{1,100}", name) or hasattr(nn.ModuleDict, name):
         raise MemofastError(
@@ -73,6 +87,9 @@ def _objective(
             return MaskedWords(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
         if objective is UtteranceEmotion:
             return UtteranceEmotion(name, options, classes)
+        if objective is LabelPrompt:
+            named = [*options.words] if classes is None else classes.get("label", ())
+            return LabelPrompt(name, options, vocabulary, Naming(named, language or _no_language))
         return objective(name, options)
     except (ValueError, TypeError) as error:
         raise MemofastError(f"objectives.{name}: {error}") from None

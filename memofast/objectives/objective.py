@@ -95,6 +95,11 @@ class Objective:
         """
         return None
 
+    def shown(self, batch: PackedBatch, selected: Tensor) -> PackedBatch:
+        """The batch that the first view is of, with what the objective shows of the selected samples [B] bool: the same
+        samples in the same order, the others as they were."""
+        return batch
+
     def views(self, first: View, selected: Tensor, rng: Tensor, purpose: Purpose) -> list[View]:
         """Change the selected samples [B] bool in the shared first view, note what is read there, and return further
         views of them.

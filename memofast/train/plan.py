@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.memobert.sizes import check_sizes, configuration, heads_of, sizes_of
 from memofast.objectives import Objective
 from memofast.ops.philox import Purpose
+from memofast.prepare.text.vocabulary import vocabulary_of
+from memofast.prepare.text.word_pieces import WordPieces
 from memofast.train.optimisation import parameter_groups
 from memofast.train.recipe import CorpusEntry, Recipe, Rows, Train
 
@@ -73,7 +76,7 @@ def make_plan(recipe: Recipe) -> Plan:
     _check_names(corpora)
     config = make_config(recipe, corpora)
     classes = {target: names for corpus in reversed(corpora) for target, names in corpus.classes.items()}
-    built = objectives.build(recipe.objective_options, config, classes)
+    built = objectives.build(recipe.objective_options, config, classes, _language(recipe, corpora))
     _check_classes(corpora, built)
     config.heads = _further_heads(config, built)
     parts = [_part(recipe, entry, corpus, config, built) for entry, corpus in zip(recipe.corpora, corpora, strict=True)]
@@ -135,6 +138,17 @@ _CHOSEN = (
     "visual_width", "speech_width", "visual_positions", "speech_positions", "position_encoding", "projection_block",
     "shared_types", "visual_classes", "heads", "mask_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob",
 )  # fmt: skip
+
+
+def _language(recipe: Recipe, corpora: list[Corpus]) -> Callable[[], WordPieces | None]:
+    """The tokenizer of the corpora's words, opened where an objective asks for it."""
+
+    @cache
+    def language() -> WordPieces | None:
+        folder = vocabulary_of(corpora, recipe.model.init)
+        return WordPieces(folder) if folder else None
+
+    return language
 
 
 def _further_heads(config: MemoBertConfig, built: dict[str, Objective]) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from packed_batches import random_batch, shared_views, small_config
+from packed_batches import random_batch, small_config
 
 from memofast import objectives
 from memofast.data import Capacity
@@ -12,10 +12,9 @@ from memofast.objectives import Learner
 
 KINDS = list(objectives.KINDS)
 RNG = torch.tensor([5, 17])
-BUILT = objectives.build(
-    {**dict.fromkeys(KINDS), "whole_word_mlm": {"at_least_one": True}}, small_config(), {"emotions": "nhs"}
-)
-SHARES = dict.fromkeys(KINDS, 1)
+PROMPT = {"template": [110, 103, 111], "words": {"a": 120, "b": 130, "c": 140}}
+OPTIONS = {**dict.fromkeys(KINDS), "whole_word_mlm": {"at_least_one": True}, "label_prompt": PROMPT}
+BUILT = objectives.build(OPTIONS, small_config(), {"emotions": "nhs", "label": "abc"})
 ROOMY = Capacity(31, text=230, visual=310, speech=320, longest=64)
 
 
@@ -38,6 +37,7 @@ def learner():
 def batch_of(lengths, seed=0):
     """Every third sample shows the rows of another."""
     batch = random_batch(config(), lengths, seed=seed)
+    batch.targets["label"] = torch.arange(batch.samples) % 3
     batch.targets["visual_of"] = torch.where(torch.arange(batch.samples) % 3 > 0, batch.sample_keys, 5)
     batch.targets["emotions"] = torch.rand(batch.samples, 3, generator=torch.Generator().manual_seed(seed)).softmax(-1)
     return batch
@@ -48,8 +48,9 @@ SMALLER = [(6, 9, 11), (5, 14, 3)] * 9
 
 
 def views_of(name, batch):
-    if name is None:
-        return shared_views(batch, BUILT, SHARES, RNG)
+    if name is None:  # all of them, each of some samples
+        number = torch.arange(batch.samples) % len(BUILT)
+        return objectives.views_of(batch, BUILT, {of: number == one for one, of in enumerate(BUILT)}, RNG)
     return objectives.views_for(batch, BUILT[name], RNG)
 
 
@@ -105,7 +106,9 @@ def test_a_batch_may_fill_its_capacity_to_the_last_row(name):
     learner = Learner(model, BUILT).eval()
     views = views_of(name, batch_of(LARGE))
     rows = {modality: int(views[0].batch.offsets_of(modality)[-1]) for modality in ("text", "visual", "speech")}
-    full = at(views, Capacity(len(LARGE) + 2, **rows, longest=64))
+    exact = Capacity(len(LARGE) + 2, **rows, longest=64)
+    capacities, rooms = objectives.padding_of(views, BUILT, exact)
+    full = padded(views, [exact, *capacities[1:]], rooms)
     assert full[0].batch.rows == int(full[0].batch.offsets[-1])
     assert any(len(read.rows) > read.count for view in full for read in view.reads.values())
     assert_same(result(learner, full), result(learner, views))
