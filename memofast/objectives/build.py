@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from memofast.errors import MemofastError, nearest
 from memofast.objectives.contrast import ViewContrast
 from memofast.objectives.features import SpeechRegression, VisualEmotion, VisualRegression
 from memofast.objectives.matching import Matching
-from memofast.objectives.naming import Language, Naming
+from memofast.objectives.naming import Language, Naming, Vocabulary
 from memofast.objectives.objective import Objective
 from memofast.objectives.order import SpeechOrder, VisualOrder
 from memofast.objectives.prompts import LabelPrompt
@@ -36,15 +36,6 @@ KINDS: dict[str, type[Objective]] = {
 
 def _no_language() -> None:
     """Of corpora that carry no vocabulary."""
-
-
-class Vocabulary(Protocol):
-    """What objectives ask of a model's words: how many there are, which stands for a masked one, and how many of them a
-    text has at most."""
-
-    vocab_size: int
-    mask_token_id: int
-    max_position_embeddings: int
 
 
 def build(

@@ -6,11 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from memofast.data.prompt import BERT
+from memofast.data.prompt import BERT, MASK_PIECE
 from memofast.errors import nearest
 
-_BERTS = 30522  # word pieces of bert-base-uncased
 _UNKNOWN = "[UNK]"
+
+
+class Vocabulary(Protocol):
+    """What objectives ask of a model's words: how many there are, which stands for a masked one, and how many of them a
+    text has at most."""
+
+    vocab_size: int
+    mask_token_id: int
+    max_position_embeddings: int
+
+
+class BertSizes:
+    """Those of bert-base-uncased."""
+
+    vocab_size, mask_token_id, max_position_embeddings = 30522, BERT[MASK_PIECE], 512
 
 
 class Language(Protocol):
@@ -32,7 +46,7 @@ class Naming:
     def vocabulary(self, size: int) -> Mapping[str, int]:
         """The named word pieces of a model of this size."""
         language = self.language()
-        return language.vocabulary if language else BERT if size == _BERTS else {}
+        return language.vocabulary if language else BERT if size == BertSizes.vocab_size else {}
 
     def pieces(self, text: str, size: int) -> tuple[int, ...]:
         """Word pieces of a text, of which [MASK] and others that stand between spaces are taken as they are.

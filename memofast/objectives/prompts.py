@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from memofast.data.facts import Facts
 from memofast.data.prompt import BERT, MASK_PIECE, TEXTS, Marks, Prompt
 from memofast.data.view import Read, View
 from memofast.model.heads import Head
-from memofast.objectives.naming import Naming
+from memofast.objectives.naming import BertSizes, Naming, Vocabulary
 from memofast.objectives.objective import LossSum, Objective, Room
 from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose
@@ -26,20 +26,6 @@ from memofast.sections import Section
 
 _SMALLEST = 1e-6  # of a class that no training sample has, in the trivial predictor
 Piece = Annotated[int, Field(ge=0, lt=2**20)]
-
-
-class Vocabulary(Protocol):
-    """What prompts ask of a model, as its configuration has it."""
-
-    vocab_size: int
-    mask_token_id: int
-    max_position_embeddings: int
-
-
-class BertSizes:
-    """Those of bert-base-uncased."""
-
-    vocab_size, mask_token_id, max_position_embeddings = 30522, BERT[MASK_PIECE], 512
 
 
 class PromptOptions(Section):
