@@ -11,9 +11,10 @@ from packed_batches import random_batch, small_config
 from runs import pretrain, small_corpus
 
 from memofast import objectives
-from memofast.data import Facts
+from memofast.data import Capacity, Facts
 from memofast.data.conditions import keep
-from memofast.data.prompt import Marks
+from memofast.data.prompt import Marks, Prompt
+from memofast.data.view import padded
 from memofast.errors import MemofastError
 from memofast.model import MemoBertForPreTraining
 from memofast.objectives import Learner, Statistics
@@ -77,6 +78,29 @@ def test_other_objectives_share_the_view():
     torch.manual_seed(0)
     learner = Learner(MemoBertForPreTraining(small_config()), both).eval()
     torch.testing.assert_close(learner([view])["words"].total, learner([alone])["words"].total)
+
+
+def test_after_the_sentence_only_those_selected_change():
+    prompt = Prompt(
+        (120, 103), "after", prefix=True, marks=Marks(letters=(91, 92, 93), colon=94, full_stop=95, ends=())
+    )
+    batch = random_batch(small_config(), [(4, 1, 0), (5, 0, 2), (1, 3, 3), (3, 2, 2)])
+    changed, rows = prompt.applied(batch, torch.tensor([False, True, False, True]))
+    own = texts(batch)
+    second = [*own[1][:-1], 95, 91, 93, 94, 120, 103, 102]
+    assert texts(changed) == [own[0], second, own[2], [*own[3][:-1], 95, 91, 92, 93, 94, 120, 103, 102]]
+    assert rows.tolist() == [5 + 9, 5 + 13 + 7 + 8]
+
+
+def test_there_is_room_for_a_prompt_in_every_sample():
+    """In micro-batches that fill their capacity, which holds all of what they share the view with as well."""
+    batch, objective = batch_of(torch.tensor([0, 1, 2, 2, 0])), built()
+    views = objectives.views_for(batch, objective, RNG)
+    capacity = Capacity(5, text=19, visual=9, speech=8, longest=32)
+    (wide,), (room,) = objectives.padding_of(views, {"prompt": objective}, capacity)
+    assert (wide.text, wide.visual, wide.speech, wide.longest) == (19 + 5 * 6, 9, 8, 64) and room == {"prompt": 5}
+    (placed,) = padded(views, [wide], [room])
+    assert texts(placed.batch)[:5] == texts(views[0].batch) and placed.batch.token_ids.numel() == 49
 
 
 @pytest.mark.parametrize("position", ["before", "after"])
