@@ -66,7 +66,13 @@ def whole(corpus, tmp_path_factory):
     return the_run(folder)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)], ids=["kill", "term"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGKILL, -9, id="kill"),
+        pytest.param(signal.SIGTERM, 143, id="term", marks=pytest.mark.campaign),
+    ],
+)
 def test_an_interrupted_run_ends_with_the_same_bits(corpus, whole, tmp_path, number, code):
     process = start(tmp_path, *MIXED, f"corpus={corpus}", program="finetune")
     wait_for(tmp_path, "runs/*/fixed/seed-7/checkpoints/step-*", process)

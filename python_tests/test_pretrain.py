@@ -97,7 +97,11 @@ def stop(process, folder, number, code):
 
 
 @pytest.mark.parametrize(
-    ("mixing", "number", "code"), [("sample", signal.SIGKILL, -9), ("update", signal.SIGTERM, 143)]
+    ("mixing", "number", "code"),
+    [  # the quick part of the campaign kills too, in fewer seconds
+        pytest.param("sample", signal.SIGKILL, -9, marks=pytest.mark.campaign),
+        ("update", signal.SIGTERM, 143),
+    ],
 )
 def test_stopped_and_resumed_equals_an_uninterrupted_run(corpus, tmp_path, mixing, number, code):
     train = {"mixing": mixing, "updates": 60, "save_every": 5, "log_every": 3}

@@ -26,16 +26,23 @@ for line in json.loads(sys.argv.pop()):
     sys.argv[1:] = ["-p", "no:cacheprovider", *line]
     for name in [name for name in sys.modules if name.startswith("test_")]:
         del sys.modules[name]
-    print(f"<session of {line[0]}>")
     if code := pytest.main(sys.argv[1:]):
         sys.exit(int(code))
 """
 
 
+def sessions(lines: list[list[str]]) -> str:
+    """What sessions of pytest print, one after another in a process without this one's xdist."""
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    line = [sys.executable, "-c", SESSIONS, json.dumps(lines)]
+    done = subprocess.run(line, cwd=ROOT, env=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A folder with a small measurement and the tests of its build, with the errors that other tests told, and with the
-    names of the benchmarks on a GPU."""
+    """A folder with a small measurement and the tests of its build, and with the errors that other tests told."""
     folder = tmp_path_factory.mktemp("speed")
     lines = [
         ["python_tests/ops/test_span_mask.py", "-k", "refus or empty", f"--junitxml={folder / 'tests.xml'}"],
@@ -44,13 +51,8 @@ def measured(tmp_path_factory):
             f"--junitxml={folder / 'errors.xml'}",
         ],
         ["bench/test_span_mask.py", "-k", "call_of", f"--benchmark-json={folder / 'speed.json'}"],
-        ["bench", "-m", "gpu", "--collect-only", "-o", "addopts="],
     ]  # fmt: skip
-    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-    line = [sys.executable, "-c", SESSIONS, json.dumps(lines)]
-    done = subprocess.run(line, cwd=ROOT, env=alone, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "collected.txt").write_text(done.stdout.partition("<session of bench>")[2])
+    sessions(lines)
     return folder
 
 
@@ -102,9 +104,9 @@ def test_no_claim_without_tests_of_the_same_build(measured, report, tmp_path):
     assert "withheld: test_span_mask did not pass on this build" in text
 
 
-def test_targets_name_benchmarks(measured):
+def test_targets_name_benchmarks():
     """A benchmark that is renamed would leave its target unmeasured for ever."""
-    collected = (measured / "collected.txt").read_text()
+    collected = sessions([["bench", "-m", "gpu", "--collect-only", "-o", "addopts="]])
     targets = yaml.safe_load((BENCH / "targets_h200.yaml").read_text())
     for target in targets.values():
         for part in ("row", "less"):

@@ -1,6 +1,7 @@
 """Clips made on the spot, the corpus prepared from them, and small models of random weights that say how their corpus
 was made."""
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -101,28 +102,29 @@ def files(tmp_path_factory) -> dict[str, Path]:
     return {"vocab": folder / "vocab.txt", "face": folder / "face.safetensors", "other": folder / "other.safetensors"}
 
 
-@pytest.fixture
-def prepared(media, files, tmp_path, monkeypatch) -> Path:
-    """The corpus of the film's two sentences and of the mute clip."""
-    source = tmp_path / "source"
+@pytest.fixture(scope="session")
+def prepared_once(media, files, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    source = folder / "source"
     source.mkdir()
     for name, link in {"film.mp4": "glad.mp4", "film.srt": "glad.srt", "mute.mp4": "sad.mp4"}.items():
         (source / link).symlink_to(media / name)
-    line = ["prepare", source, "--out", tmp_path / "corpus", "--vocab", files["vocab"], "--voice", "energy"]
-    line += [
-        "--face",
-        f"denseface={files['face']}",
-        "--speaker",
-        "most-seen",
-        "--workers",
-        1,
-        "--label-pattern",
-        "(glad|sad)",
-    ]
-    monkeypatch.setattr(sys, "argv", [str(part) for part in line])
-    with pytest.raises(SystemExit) as ended:
-        run(main, "prepare")
+    line = ["prepare", source, "--out", folder / "corpus", "--vocab", files["vocab"], "--voice", "energy"]
+    line += ["--face", f"denseface={files['face']}", "--speaker", "most-seen", "--workers", 1]
+    line += ["--label-pattern", "(glad|sad)"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extraction, "find_faces", lambda *_: Bright())
+        patch.setattr(sys, "argv", [str(part) for part in line])
+        with pytest.raises(SystemExit) as ended:
+            run(main, "prepare")
     assert not ended.value.code
+    return folder
+
+
+@pytest.fixture
+def prepared(prepared_once, tmp_path) -> Path:
+    """The corpus of the film's two sentences and of the mute clip; a copy of the test's own, with its sources."""
+    shutil.copytree(prepared_once, tmp_path, symlinks=True, dirs_exist_ok=True)
     return tmp_path / "corpus"
 
 

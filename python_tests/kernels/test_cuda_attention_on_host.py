@@ -24,9 +24,17 @@ def check(cuda_on_host, qkv, grad, **options):
     return got
 
 
-@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(
-    ("heads", "width", "p"), [(2, 64, 0.0), (2, 64, 0.1), (1, 32, 0.1), (1, 96, 0.0), (1, 128, 0.1)]
+    ("heads", "width", "p", "dtype"),
+    [
+        *((2, 64, 0.1, dtype) for dtype in TYPES),
+        *((1, 32, 0.1, dtype) for dtype in TYPES),
+        (1, 64, 0.0, torch.float16),
+        (1, 96, 0.0, torch.float32),
+        (1, 96, 0.0, torch.bfloat16),
+        (1, 128, 0.1, torch.bfloat16),
+        (1, 128, 0.1, torch.float16),
+    ],
 )
 def test_matches_reference(cuda_on_host, poisoned_memory, heads, width, p, dtype):
     qkv, grad, options = batch(cases.ODD, heads, width, dtype, spare=3)
@@ -35,7 +43,7 @@ def test_matches_reference(cuda_on_host, poisoned_memory, heads, width, p, dtype
 
 @pytest.mark.parametrize(
     ("longest", "dtype"),
-    [*((bound, torch.float32) for bound in (1, 64, 200)), *((bound, torch.bfloat16) for bound in (33, 160, 1000))],
+    [(1, torch.float32), (64, torch.float32), (160, torch.bfloat16), (1000, torch.bfloat16)],
 )
 def test_any_length_under_any_bound(cuda_on_host, poisoned_memory, longest, dtype):
     """A wrong bound costs time only. Sequences beyond the rows on chip are read in chunks, with the same bits."""

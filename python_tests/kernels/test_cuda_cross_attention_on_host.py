@@ -12,9 +12,17 @@ def on_cuda(*operands, **options):
     return cross_attention(*operands, backend="cuda", **options)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
-    ("p", "heads", "width"), [(0.0, 1, 64), (0.1, 2, 64), (0.1, 1, 32), (0.1, 1, 96), (0.1, 1, 128)]
+    ("p", "heads", "width", "dtype"),
+    [
+        (0.0, 1, 64, torch.float32),
+        (0.1, 2, 64, torch.bfloat16),
+        (0.1, 2, 64, torch.float16),
+        *((0.1, 1, 32, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
+        (0.1, 1, 96, torch.bfloat16),
+        (0.1, 1, 128, torch.float32),
+        (0.1, 1, 128, torch.float16),
+    ],
 )
 def test_matches_reference(cuda_on_host, poisoned_memory, heads, width, p, dtype):
     q, kv, grad, options = batch(ODD, heads, width, dtype, spare=3)

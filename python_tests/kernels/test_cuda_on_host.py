@@ -26,8 +26,7 @@ TYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("rows", [0, 1, 33, 65, 160])
-@pytest.mark.parametrize("width", [7, 257, 768])
+@pytest.mark.parametrize(("rows", "width"), [(0, 768), (1, 7), (1, 768), (33, 257), (65, 7), (65, 768), (160, 257)])
 def test_bias_gelu(cuda_on_host, poisoned_memory, rows, width, dtype):
     for bias in {torch.float32, dtype}:
         x, shift, grad = gelu_cases.batch(rows, width, dtype, bias)
@@ -37,8 +36,9 @@ def test_bias_gelu(cuda_on_host, poisoned_memory, rows, width, dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("p", [0.0, 0.1])
-@pytest.mark.parametrize("width", [7, 264, 768, 1100, 3000])
+@pytest.mark.parametrize(
+    ("width", "p"), [(7, 0.0), (7, 0.1), (264, 0.0), (264, 0.1), (768, 0.1), (1100, 0.0), (3000, 0.1)]
+)
 def test_dropout_add_norm(cuda_on_host, poisoned_memory, width, p, dtype):
     for bias in (None, torch.float32, dtype):
         tensors, grad, options = norm_cases.batch(width, dtype=dtype, bias=bias)
@@ -61,8 +61,10 @@ def test_dropout_add_norm_of_nothing(cuda_on_host, poisoned_memory, lengths):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize(("p", "sources", "table"), [(0.0, True, "fp32"), (0.1, True, "compute"), (0.1, False, "fp32")])
-@pytest.mark.parametrize("width", [40, 1000])
+@pytest.mark.parametrize(
+    ("width", "p", "sources", "table"),
+    [(40, 0.0, True, "fp32"), (40, 0.1, True, "compute"), (40, 0.1, False, "fp32"), (1000, 0.1, True, "compute")],
+)
 def test_embed(cuda_on_host, poisoned_memory, monkeypatch, width, p, sources, table, dtype):
     table = torch.float32 if table == "fp32" else dtype
     given = embed_cases.operands(embed_cases.ODD, width, dtype, table, sources, spare=3)

@@ -71,8 +71,7 @@ def places(options):
 
 
 @pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("p", [0.0, 0.1])
+@pytest.mark.parametrize(("dtype", "p"), [(torch.float32, 0.0), (torch.float32, 0.1), (torch.bfloat16, 0.1)])
 @pytest.mark.parametrize(("heads", "width"), [(3, 64), (2, 32), (1, 48), (1, 128), (2, 8)])
 def test_matches_reference(backend, dtype, p, heads, width, poisoned_memory):
     q, kv, grad, options = batch(ODD, heads, width, dtype, spare=3)

@@ -1,5 +1,6 @@
 """A small corpus out of generated clips, with faces, voices, labels, and clips that were dropped."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,17 @@ def media_folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def prepared(media_folder, bright_faces, tmp_path, monkeypatch) -> Path:
+@pytest.fixture(scope="session")
+def prepared_once(media_folder, tmp_path_factory) -> Path:
     """The corpus; `quiet` was dropped by --min-speech, `broken` for want of anything."""
     options = ["--speaker", "most-seen", "--min-speech", 0.01]
-    return prepare(tmp_path, media_folder / "table.csv", monkeypatch, *options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extraction, "find_faces", lambda *_: Bright())
+        return prepare(tmp_path_factory.mktemp("inspected"), media_folder / "table.csv", patch, *options)
+
+
+@pytest.fixture
+def prepared(prepared_once, bright_faces, tmp_path) -> Path:
+    """A copy of the corpus, and of what it was prepared with, of the test's own."""
+    shutil.copytree(prepared_once.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / prepared_once.name

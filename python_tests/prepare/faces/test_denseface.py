@@ -23,7 +23,7 @@ def faces(tmp_path):
 
 
 def options(**changes):
-    return training.TrainingOptions(**({"epochs": 1, "batch": 16, "limit": 40, "precision": "fp32"} | changes))
+    return training.TrainingOptions(**({"epochs": 1, "batch": 12, "limit": 28, "precision": "fp32"} | changes))
 
 
 def test_shapes_follow_the_published_network():
@@ -166,9 +166,9 @@ def test_training_writes_a_usable_file_and_resumes_to_the_same(recipe, faces, tm
 
 @pytest.mark.slow
 def test_a_cycle_learns_what_is_easy_and_keeps_its_last_average(faces, tmp_path):
-    meta = training.train_denseface(faces, tmp_path / "f", options(epochs=8, limit=0, batch=8, lr=0.05))
+    meta = training.train_denseface(faces, tmp_path / "f", options(epochs=5, limit=0, batch=8, lr=0.05))
     curve = np.array(meta.training["curve"]["epochs"])
-    assert meta.training["kept_epoch"] == 8 and curve[-1, 0] < curve[0, 0]
+    assert meta.training["kept_epoch"] == 5 and curve[-1, 0] < curve[0, 0]
     assert curve[-1, 1] == meta.validation["accuracy"]
 
 
