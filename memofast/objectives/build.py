@@ -10,6 +10,7 @@ from torch import nn
 from memofast.errors import MemofastError, nearest
 from memofast.objectives.contrast import ViewContrast
 from memofast.objectives.features import SpeechRegression, VisualEmotion, VisualRegression
+from memofast.objectives.lare import Lare
 from memofast.objectives.matching import Matching
 from memofast.objectives.objective import Objective
 from memofast.objectives.order import SpeechOrder, VisualOrder
@@ -25,6 +26,7 @@ KINDS: dict[str, type[Objective]] = {
     "speech_order": SpeechOrder,
     "matching": Matching,
     "view_contrast": ViewContrast,
+    "lare": Lare,
 }
 
 
@@ -59,8 +61,8 @@ def _objective(name: str, given: dict[str, Any], vocabulary: Vocabulary | None) 
     objective = KINDS[kind]
     options = checked(given, f"objectives.{name}", objective.Options)
     try:
-        if objective is MaskedWords and vocabulary is not None:
-            return MaskedWords(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
+        if objective.of_words and vocabulary is not None:
+            return objective(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
         return objective(name, options)
     except (ValueError, TypeError) as error:
         raise MemofastError(f"objectives.{name}: {error}") from None

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from memofast.data.batch import PackedBatch
 
+CLASSES = ("lexicon", "part_of_speech", "polarity", "label")  # targets that name a class of each piece or sample
+
 
 class Statistics:
-    """Word frequencies, mean feature row and mean soft label of a corpus's training data.
+    """Word frequencies, mean feature row, mean soft label and how often each class of a word or sample is, of a
+    corpus's training data.
 
     Args: words: of the vocabulary; widths: true width of a feature row per modality (`visual`, `speech`).
     """
@@ -21,6 +24,7 @@ class Statistics:
         self._sums = {modality: torch.zeros(width, dtype=torch.float64) for modality, width in widths.items()}
         self._rows = dict.fromkeys(widths, 0)
         self._labels: Tensor | None = None
+        self._classes: dict[str, Tensor] = {}
 
     def add(self, batch: PackedBatch) -> None:
         """Count a batch of training data."""
@@ -35,6 +39,13 @@ class Statistics:
         if (labels := batch.targets.get("soft_labels")) is not None:
             added = labels[: int(batch.visual_offsets[-1])].sum(0, dtype=torch.float64).cpu()
             self._labels = added if self._labels is None else self._labels + added
+        for name in CLASSES:
+            if (classes := batch.targets.get(name)) is not None:
+                known = classes[(classes >= 0) & (batch.word_ids >= 0 if name != "label" else True)].cpu()
+                self._classes[name] = _sum(torch.bincount(known), self._classes.get(name))
+        if (emotions := batch.targets.get("emotions")) is not None:
+            sums = emotions.sum(0, dtype=torch.float64).cpu()
+            self._classes["emotions"] = _sum(sums, self._classes.get("emotions"))
 
     def word_logs(self) -> Tensor:
         """Log of the share of each word piece [words] fp32."""
@@ -48,6 +59,22 @@ class Statistics:
         """Log of the mean soft label [classes] fp32; all classes alike where the training data had none."""
         sums = torch.ones(classes, dtype=torch.float64) if self._labels is None else self._labels
         return _log_shares(sums)
+
+    def class_logs(self, name: str, classes: int) -> Tensor:
+        """Log of the share of each class of a target [classes] fp32; all alike where the training data had none."""
+        counts = torch.zeros(classes, dtype=torch.float64)
+        found = self._classes.get(name, counts)[:classes]
+        counts[: len(found)] = found
+        return _log_shares(counts)
+
+
+def _sum(counts: Tensor, before: Tensor | None) -> Tensor:
+    """Counts of classes added, of which either may know more."""
+    total = torch.zeros(max(len(counts), 0 if before is None else len(before)), dtype=torch.float64)
+    total[: len(counts)] += counts
+    if before is not None:
+        total[: len(before)] += before
+    return total
 
 
 def _log_shares(counts: Tensor) -> Tensor:

@@ -104,6 +104,7 @@ class _Labeller:
             sep_id=special["sep"],
             classes=text.classes.get("label", ()),
             lexicon_classes=text.classes.get("lexicon", ()),
+            with_parts_of_speech="part_of_speech" in text.columns,
             emotions=self.model.outputs,
             value=text.meta.get("value", ""),
             labeller=self.about | {"labelled_store": _origin(text)},
@@ -150,13 +151,14 @@ def _label(split: Split, model: EmotionModel, writer: TextWriter, rows: int, con
 
 def _copy(text: TextStore, id: str, writer: TextWriter, emotions: np.ndarray | None) -> None:
     found: Mapping[str, Any] = text.read(id)
+    of_pieces = {name: found[name][1:-1] for name in ("lexicon", "part_of_speech", "polarity") if name in found}
     label = int(found["label"][0]) if "label" in found else -1
     value = float(found["value"][0]) if "value" in found else math.nan
     writer.put(
         id,
         found["tokens"][1:-1],
         found["words"][1:-1],
-        lexicon=found["lexicon"][1:-1] if "lexicon" in found else None,
+        **of_pieces,
         utf8=bytes(found["utf8"]).decode("utf-8", errors="replace"),
         label=label if label >= 0 else None,
         emotions=emotions,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from memofast.data.batch import PackedBatch
+from memofast.data.batch import OF_TOKENS, PackedBatch
 from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.memobert.configuration import MemoBertConfig
@@ -116,7 +116,7 @@ class Prompt:
         masked = at + self.template.index(MASK)
 
         text = offsets.to(batch.text_offsets.dtype)
-        targets = {name: values for name, values in batch.targets.items() if name != "lexicon"}
+        targets = {name: values for name, values in batch.targets.items() if name not in OF_TOKENS}
         prompted = replace(
             batch, token_ids=tokens, word_ids=words, text_offsets=text, targets=targets,
             offsets=text + batch.visual_offsets + batch.speech_offsets,
@@ -187,7 +187,7 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
             raise MemofastError(f"{len(classes)} classes need as many words, not {len(words)}")
         named = (*classes, OTHER) if whole_vocabulary else tuple(classes)
         asked = {
-            "id2label": dict(enumerate(named)), "label2id": {name: n for n, name in enumerate(named)},
+            "tables": {}, "id2label": dict(enumerate(named)), "label2id": {name: n for n, name in enumerate(named)},
             "prompt": {
                 "template": list(prompt.template), "position": prompt.position, "prefix": prompt.prefix,
                 "words": list(words), "vocabulary": whole_vocabulary,
