@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from packed_batches import random_batch, shared_views, small_config
+from packed_batches import random_batch, shared_views, small_config, with_parts_of_speech
 
 from memofast import objectives
 from memofast.data import Capacity
@@ -12,8 +12,9 @@ from memofast.objectives import Learner
 
 KINDS = list(objectives.KINDS)
 RNG = torch.tensor([5, 17])
-BUILT = objectives.build({**dict.fromkeys(KINDS), "whole_word_mlm": {"at_least_one": True}}, small_config())
-SHARES = dict.fromkeys(KINDS, 1)
+ONES = {"whole_word_mlm": {"at_least_one": True, "emotion_rate": 0.5}, "lare": {"late_supervision": "1/2"}}
+BUILT = objectives.build({**dict.fromkeys(KINDS), **ONES}, small_config())
+SHARES = dict.fromkeys(KINDS, 2) | {"lare": 3}
 ROOMY = Capacity(31, text=230, visual=310, speech=320, longest=64)
 
 
@@ -21,7 +22,10 @@ def config(**overrides):
     asked = {name: head for objective in BUILT.values() for name, head in objective.heads.items()}
     published = small_config().every_head
     heads = {name: head.described() for name, head in asked.items() if name not in published}
-    return small_config(heads=heads, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, **overrides)
+    tables = {name: entries for objective in BUILT.values() for name, entries in objective.tables.items()}
+    return small_config(
+        heads=heads, tables=tables, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, **overrides
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def learner():
 
 def batch_of(lengths, seed=0):
     """Every third sample shows the rows of another."""
-    batch = random_batch(config(), lengths, seed=seed)
+    batch = with_parts_of_speech(random_batch(config(), lengths, seed=seed, lexicon=True), seed)
     batch.targets["visual_of"] = torch.where(torch.arange(batch.samples) % 3 > 0, batch.sample_keys, 5)
     return batch
 
