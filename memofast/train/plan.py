@@ -73,7 +73,7 @@ def make_plan(recipe: Recipe) -> Plan:
     _check_names(corpora)
     config = make_config(recipe, corpora)
     built = objectives.build(recipe.objective_options, config)
-    _check_classes(corpora, built)
+    _check_classes(recipe, corpora, built)
     config.heads, config.tables = _further_heads(config, built), _tables(config, built)
     parts = [_part(recipe, entry, corpus, config, built) for entry, corpus in zip(recipe.corpora, corpora, strict=True)]
     train = recipe.train
@@ -183,11 +183,14 @@ def _check_names(corpora: list[Corpus]) -> None:
         first[corpus.name] = corpus
 
 
-def _check_classes(corpora: list[Corpus], built: dict[str, Objective]) -> None:
-    """Raises: `MemofastError` where two corpora mean other things by the targets of one objective."""
+def _check_classes(recipe: Recipe, corpora: list[Corpus], built: dict[str, Objective]) -> None:
+    """Raises: `MemofastError` where two corpora that serve an objective mean other things by its targets, or more than
+    it can tell."""
     for name, objective in built.items():
+        entries = zip(recipe.corpora, corpora, strict=True)
+        serving = [corpus for entry, corpus in entries if not entry.objectives or name in entry.objectives]
         for target in objective.needs:
-            having = [corpus for corpus in corpora if target in corpus.classes]
+            having = [corpus for corpus in serving if target in corpus.classes]
             for corpus in having[1:]:
                 if corpus.classes[target] != having[0].classes[target]:
                     both = [f"{', '.join(one.classes[target])} in corpus {one.path}" for one in (having[0], corpus)]
@@ -196,7 +199,7 @@ def _check_classes(corpora: list[Corpus], built: dict[str, Objective]) -> None:
                         "leave one out"
                     )
         for target, (option, most) in objective.classes.items():
-            for corpus in corpora:
+            for corpus in serving:
                 if (count := len(corpus.classes.get(target, ()))) > most:
                     raise MemofastError(
                         f"objectives.{name}: {target} of corpus {corpus.path} is of {count} classes, more than {most}; "
