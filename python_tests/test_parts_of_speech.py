@@ -15,9 +15,11 @@ WORDS = [0, 0, 1, 2, 2]  # three words in five pieces
 SENSES = "# POS\tID\n" + "".join(
     f"{pos}\t{number:08}\t{good}\t{bad}\t{terms}\ta gloss\n"
     for number, (pos, good, bad, terms) in enumerate([
-        ("a", 0.75, 0, "glad#1 happy#2"), ("a", 0, 0.5, "happy#1 ill#3"), ("n", 0, 0.625, "ill#1"), ("v", 0.1, 0.1, "be#1"),
+        ("a", 0.75, 0, "glad#1 happy#2"), ("a", 0, 0.5, "happy#1 ill#3"), ("n", 0, 0.625, "ill#1"),
+        ("v", 0.1, 0.1, "be#1"),
     ])
 )  # fmt: skip
+SOUND = {"polarity": [0, 1, 2]}
 
 
 def corpus_of(folder, ids, name="words", streams=False):
@@ -89,13 +91,13 @@ def test_columns_of_the_originals_databases_are_streams(tmp_path):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ({"id": "a", "part_of_speech": [0, 1], "polarity": [0, 1, 2]}, "has 2 entries, sample 'a' has 3 words in 5 pieces"),
-        ({"id": "a", "part_of_speech": [0, 1, 5], "polarity": [0, 1, 2]}, "part_of_speech 5; they are verb, adjective"),
-        ({"id": "a", "part_of_speech": ["verbs", 1, 0], "polarity": [0, 1, 2]}, "part_of_speech 'verbs'; they are verb"),
-        ({"id": "a", "part_of_speech": [0, 1, 2], "polarity": [0, -1, 2]}, "polarity -1; they are negative, positive, "),
+        ({"id": "a", "part_of_speech": [0, 1], **SOUND}, "has 2 entries, sample 'a' has 3 words in 5 "),
+        ({"id": "a", "part_of_speech": [0, 1, 5], **SOUND}, "part_of_speech 5; they are verb, adjective"),
+        ({"id": "a", "part_of_speech": ["verbs", 1, 0], **SOUND}, "part_of_speech 'verbs'; they are verb"),
+        ({"id": "a", "part_of_speech": [0, 1, 2], "polarity": [0, -1, 2]}, "polarity -1; they are negative, "),
         ({"id": "a", "part_of_speech": [0, 1, 2]}, "has no polarity; give it, or as many words"),
-        ({"id": "z", "part_of_speech": [0, 1, 2], "polarity": [0, 1, 2]}, "'z' is no sample of the corpus; take"),
-        ({"id": "a", "part_of_speech": 3, "polarity": [0, 1, 2]}, "part_of_speech: input should be a valid list"),
+        ({"id": "z", "part_of_speech": [0, 1, 2], **SOUND}, "'z' is no sample of the corpus; take"),
+        ({"id": "a", "part_of_speech": 3, **SOUND}, "part_of_speech: input should be a valid list"),
         ([1], "give id, part_of_speech and polarity or words"),
     ],
 )  # fmt: skip
