@@ -24,6 +24,7 @@ COMMANDS = {
     "import-legacy": "Make a corpus of the original system's databases.",
     "import-npz": "Make a corpus of the original system's features.",
     "convert": "Turn the original's checkpoints into models, and back.",
+    "parts-of-speech": "Add parts of speech and polarities of words.",
     "inspect": "Count a corpus and show samples of it.",
     "normalise": "Z-norm feature rows within each speaker or group.",
     "pretrain": "Pre-train a model on one or more corpora.",

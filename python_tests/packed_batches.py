@@ -79,6 +79,24 @@ def random_batch(
     )
 
 
+def with_parts_of_speech(batch: PackedBatch, seed: int = 0) -> PackedBatch:
+    """Parts of speech and polarities of the pieces, half of which are neutral, and a class of each sample, the last
+    one's unknown."""
+    generator, pieces = torch.Generator().manual_seed(seed), batch.word_ids >= 0
+
+    def drawn(values: list[int], count: int) -> torch.Tensor:
+        return torch.tensor(values)[torch.randint(len(values), (count,), generator=generator)]
+
+    rows = len(batch.token_ids)
+    batch.targets |= {
+        "part_of_speech": drawn([0, 1, 2, 3, 4], rows).where(pieces, 4).int(),
+        "polarity": drawn([0, 1, 2, 2], rows).where(pieces, 2).int(),
+        "label": drawn([0, 1, 2, 3, 4], batch.samples),
+    }
+    batch.targets["label"][-1:] = -1
+    return batch
+
+
 def reading(batch: PackedBatch, reads: dict[str, tuple[str, torch.Tensor]], **fields) -> View:
     """A view of the batch that is read, by name, through a head at rows of the joint sequence."""
     return View(batch, reads={name: Read(head, rows) for name, (head, rows) in reads.items()}, **fields)
@@ -96,7 +114,7 @@ def select(batch: PackedBatch, samples: list[int]) -> PackedBatch:
         return getattr(batch, name).diff()[samples]
 
     text, visual, speech = rows("text"), rows("visual"), rows("speech")
-    places = {"soft_labels": visual, "lexicon": text}
+    places = {"soft_labels": visual, "lexicon": text, "part_of_speech": text, "polarity": text, "label": samples}
     return PackedBatch(
         token_ids=batch.token_ids[text],
         word_ids=batch.word_ids[text],

@@ -86,8 +86,9 @@ class PaddedBatch:
 
     token_ids, word_ids [B, T] int32, padded with 0 and -1; visual [B, V, Dv], speech [B, S, Ds], padded with 0, None
     where the corpus has none; text_lengths, visual_lengths, speech_lengths [B] int32; sample_keys [B] int64; targets:
-    `label` [B], `emotions` [B, classes], `value` [B], `lexicon` [B, T] padded with -1, `soft_labels` [B, V, classes]
-    padded with 0. streams: by name rows [B, R, width] padded with 0, lengths [B] int32, modality.
+    `label` [B], `emotions` [B, classes], `value` [B], `lexicon` [B, T] padded with -1, `part_of_speech` with 4,
+    `polarity` with 2, `soft_labels` [B, V, classes] with 0. streams: by name rows [B, R, width] padded with 0, lengths
+    [B] int32, modality.
     """
 
     token_ids: Tensor
@@ -103,7 +104,10 @@ class PaddedBatch:
     streams: dict[str, tuple[Tensor, Tensor, str]] = field(default_factory=dict)
 
 
-_TARGET_ROWS = {"soft_labels": ("visual", 0), "lexicon": ("text", -1)}  # whose rows a target follows, and its padding
+_TARGET_ROWS = {  # whose rows a target follows, and its padding
+    "soft_labels": ("visual", 0), "lexicon": ("text", -1), "part_of_speech": ("text", 4), "polarity": ("text", 2),
+}  # fmt: skip
+OF_TOKENS = {name: fill for name, (modality, fill) in _TARGET_ROWS.items() if modality == "text"}
 _SAMPLE_FILL = {"label": -1, "emotions": 0, "value": float("nan"), "wanted": 0}  # padding of what a sample has
 
 
@@ -118,9 +122,9 @@ class PackedBatch:
     the sample.
     targets: labels per sample (`label` [B] int64, `emotions` [B, classes], `value` [B] float32), soft labels per visual
     row (`soft_labels`
-        [sum V, classes]), lexicon classes per token (`lexicon` [sum T] int32), what a fine-tuning asks for (`wanted`
-        [B, classes] fp32); where samples may show the rows of others, whose rows they are (`visual_of`, `speech_of` [B]
-        int64, sample keys).
+        [sum V, classes]), lexicon classes, parts of speech and polarities per token (`lexicon`, `part_of_speech`,
+        `polarity` [sum T] int32), what a fine-tuning asks for (`wanted` [B, classes] fp32); where samples may show the
+        rows of others, whose rows they are (`visual_of`, `speech_of` [B] int64, sample keys).
     ids: sample ids, for messages; None where they were not kept.
     longest: no sample has more joint rows than this; 0: unknown.
     streams: rows beside the modalities, as far as a model reads them.

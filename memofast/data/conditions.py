@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from memofast.data.batch import PackedBatch, StreamRows
+from memofast.data.batch import OF_TOKENS, PackedBatch, StreamRows
 from memofast.data.modality import LETTERS
 
 CONDITIONS = ("l", "v", "a", "lv", "la", "va", "lva")  # language (text), visual, acoustic (speech)
@@ -32,8 +32,7 @@ def keep(batch: PackedBatch, condition: str) -> PackedBatch:
         first = batch.text_offsets[:-1].to(torch.int64)
         ends = torch.arange(batch.samples + 1, dtype=torch.int32, device=first.device)
         changed |= {"token_ids": batch.token_ids[first], "word_ids": batch.word_ids[first], "text_offsets": ends}
-        if "lexicon" in targets:
-            targets["lexicon"] = targets["lexicon"][first]
+        targets |= {name: targets[name][first] for name in OF_TOKENS if name in targets}
     for letter, modality in LETTERS.items():
         if letter != "l" and letter not in condition:
             changed |= {modality: None, f"{modality}_offsets": torch.zeros_like(batch.offsets)}

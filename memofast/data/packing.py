@@ -14,7 +14,14 @@ from memofast.store import Store
 from memofast.store.memory import TYPE_IDS, allocate
 
 TARGETS = {
-    "text": {"lexicon": torch.int32, "label": torch.int64, "emotions": torch.float32, "value": torch.float32},
+    "text": {
+        "lexicon": torch.int32,
+        "part_of_speech": torch.int32,
+        "polarity": torch.int32,
+        "label": torch.int64,
+        "emotions": torch.float32,
+        "value": torch.float32,
+    },
     "visual": {"soft_labels": torch.float32},
     "speech": {},
 }
@@ -58,8 +65,8 @@ def pack(
         fastest.
         pin: page-locked memory, for asynchronous copies to a GPU.
     Returns: a batch with targets `label` [B] int64 (-1: unknown), `emotions` [B, classes] float32 (zero: unknown),
-        `value` [B] float32 (NaN: unknown), `lexicon` [sum T] int32 and `soft_labels` [sum V, classes] float32, as far
-        as the corpus has them.
+        `value` [B] float32 (NaN: unknown), `lexicon`, `part_of_speech` and `polarity` [sum T] int32 and `soft_labels`
+        [sum V, classes] float32, as far as the corpus has them.
     Raises: `MemofastError` for a missing id or a corrupt record, naming id and store.
     """
     samples, streams, shown = len(keys), streams or {}, shown or {}

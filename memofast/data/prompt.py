@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from memofast.data.batch import PackedBatch
+from memofast.data.batch import OF_TOKENS, PackedBatch
 from memofast.errors import MemofastError
 
 MASK_PIECE = "[MASK]"
@@ -154,9 +154,9 @@ class Prompt:
         masked = at + self.template.index(self.marks.mask)
 
         targets = dict(batch.targets)
-        if "lexicon" in targets:
-            targets["lexicon"] = torch.full_like(words, -1)
-            targets["lexicon"][place] = batch.targets["lexicon"][source]
+        for name in OF_TOKENS.keys() & targets.keys():
+            targets[name] = batch.targets[name].new_full(words.shape, OF_TOKENS[name])
+            targets[name][place] = batch.targets[name][source]
         text = offsets.to(batch.text_offsets.dtype)
         prompted = replace(
             batch, token_ids=tokens, word_ids=words, text_offsets=text, targets=targets,

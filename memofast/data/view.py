@@ -22,7 +22,7 @@ class Read:
     head: name of the model's head that it reads through. rows [n] int64: rows of the joint sequence, ascending.
     labels [n] int64: what is true there; its meaning is the objective's. weights [n] fp32: 1 at reads, 0 at entries
     that only fill a fixed capacity; None: all are reads. count: number of reads, known on the host; None: as many as
-    there are entries.
+    there are entries. targets: what the sum of the loss is divided by, known on the host; None: as many as are read.
     spare: joint row that entries without a read name.
     """
 
@@ -32,10 +32,13 @@ class Read:
     weights: Tensor | None = None
     count: int | None = None
     spare: int = 0
+    targets: int | None = None
 
     def __post_init__(self):
         if self.count is None:
             self.count = self.rows.numel()
+        if self.targets is None:
+            self.targets = self.count
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Read:
         moved = {name: function(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -64,7 +67,7 @@ class Read:
         self.rows[read.count :].fill_(self.spare)
         self.weights[: read.count].fill_(1)
         self.weights[read.count :].fill_(0)
-        self.count = read.count
+        self.count, self.targets = read.count, read.targets
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over reads of values [n], fp32 under autocast too, which would round a product of vectors."""
@@ -79,15 +82,18 @@ class View:
     those.
     sources: by feature modality [rows] int32, the row of the batch that each row reads, -1 for the mask vector; none:
     its own.
-    positions: by modality [rows] int32, the position that each row has; none: its place in its sample. added [sum T,
-    C]: further tables of a token, before the norm.
-    reads: by objective. draw: below `DRAWS`; views of one sample that differ in it draw other dropout.
+    positions: by modality [rows] int32, the position that each row has; none: its place in its sample. tables: by name
+    of an input table [sum T] int32, the entry that each token adds to its embedding before the norm, -1 none. added
+    [sum T, C]: what is added there beside.
+    reads: by objective, and `objective.part` for what it reads through further heads. draw: below `DRAWS`; views of one
+    sample that differ in it draw other dropout.
     """
 
     batch: PackedBatch
     token_ids: Tensor | None = None
     sources: dict[str, Tensor] = field(default_factory=dict)
     positions: dict[str, Tensor] = field(default_factory=dict)
+    tables: dict[str, Tensor] = field(default_factory=dict)
     added: Tensor | None = None
     reads: dict[str, Read] = field(default_factory=dict)
     draw: int = 0
@@ -102,9 +108,14 @@ class View:
         return seen if isinstance(seen, cls) else cls(seen)
 
     @property
+    def readers(self) -> list[str]:
+        """The objectives that read the view, in order."""
+        return [name for name in self.reads if "." not in name]
+
+    @property
     def counts(self) -> dict[str, int]:
-        """Reads per objective, known on the host."""
-        return {name: read.count for name, read in self.reads.items()}
+        """Targets per objective, known on the host."""
+        return {name: self.reads[name].targets for name in self.readers}
 
     def on(self, batch: PackedBatch, function: Callable[[Tensor], Tensor]) -> View:
         """The view of `batch`, which is its own one moved, with `function` of all its tensors."""
@@ -114,6 +125,7 @@ class View:
             token_ids=None if self.token_ids is None else function(self.token_ids),
             sources={name: function(values) for name, values in self.sources.items()},
             positions={name: function(values) for name, values in self.positions.items()},
+            tables={name: function(entries) for name, entries in self.tables.items()},
             added=None if self.added is None else function(self.added),
             reads={name: read.map(function) for name, read in self.reads.items()},
         )
@@ -126,15 +138,15 @@ class View:
         """
         sources = {name: _own_rows(values, capacity.of(name)) for name, values in self.sources.items()}
         positions = {name: _zeros_after(values, capacity.of(name)) for name, values in self.positions.items()}
+        tables = {name: _zeros_after(entries, capacity.text) for name, entries in self.tables.items()}
         reads = {
             name: read.padded_to(room[name], batch.rows - 1, f"objective {name}") for name, read in self.reads.items()
         }
         token_ids, added = (
             None if values is None else _zeros_after(values, capacity.text) for values in (self.token_ids, self.added)
         )
-        return replace(
-            self, batch=batch, token_ids=token_ids, sources=sources, positions=positions, added=added, reads=reads
-        )
+        changed = {"token_ids": token_ids, "sources": sources, "positions": positions, "tables": tables, "added": added}
+        return replace(self, batch=batch, **changed, reads=reads)
 
     def copy_from(self, view: View) -> None:
         """Take over another view of the same objectives in place, its batch apart; what it does not fill keeps what it
@@ -142,6 +154,7 @@ class View:
         pairs = [(self.token_ids, view.token_ids, "token_ids"), (self.added, view.added, "added")]
         pairs += [(own, view.sources[name], f"sources of {name}") for name, own in self.sources.items()]
         pairs += [(own, view.positions[name], f"positions of {name}") for name, own in self.positions.items()]
+        pairs += [(own, view.tables[name], f"entries of {name}") for name, own in self.tables.items()]
         for own, values, what in pairs:
             if own is not None:
                 copy_rows(own, values, what)
@@ -160,6 +173,7 @@ class View:
             self.token_ids is None,
             *(name in self.sources for name in FEATURES),
             *(name in self.positions for name in MODALITIES),
+            tuple(self.tables),
             self.added is None,
             *((name, *values.shape[1:]) for name, values in batch.targets.items()),
             *((name, stream.values.shape[1], stream.values.dtype) for name, stream in batch.streams.items()),

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-KINDS = ("words", "rows", "soft_labels", "classes", "pooled_classes", "pooled")
+KINDS = ("words", "rows", "soft_labels", "classes", "table", "pooled_classes", "pooled")
 
 
 @dataclass(frozen=True)
@@ -12,8 +12,9 @@ class Head:
 
     kind: `words`: logits over word pieces; `rows`: a feature row of `modality`, in its true width; `soft_labels`:
     logits over the classes of the soft labels of `modality`; `classes`: logits over `outputs` classes of a row;
-    `pooled`: of a sample's pooled first row, logits over `outputs` classes, or with 0 outputs the pooled row itself;
-    `pooled_classes`: logits over `outputs` classes of that row by way of a layer twice as wide.
+    `table`: logits over the `outputs` entries of the input table of the head's name, see `View.tables`; `pooled`: of a
+    sample's pooled first row, logits over `outputs` classes, or with 0 outputs the pooled row itself; `pooled_classes`:
+    logits over `outputs` classes of that row by way of a layer twice as wide.
     """
 
     kind: str

@@ -137,13 +137,14 @@ def padding_of(
 ) -> tuple[list[Capacity], list[dict[str, int]]]:
     """Capacities and most reads of each view at a capacity of the micro-batch, as `data.view.padded` takes them."""
     capacities, rooms = [capacity], [{}]
-    for name in views[0].reads:
+    for name in views[0].readers:
         first, *further = objectives[name].room(capacity)
         capacities[0] = _wider(capacities[0], first.capacity)
-        rooms[0][name] = first.reads if objectives[name].can_be_of(views[0].batch) else 0
+        able = objectives[name].can_be_of(views[0].batch)
+        rooms[0] |= {key: reads if able else 0 for key, reads in first.by_name(name).items()}
         for room in further:
             capacities.append(room.capacity)
-            rooms.append({name: room.reads})
+            rooms.append(room.by_name(name))
     return capacities, rooms
 
 

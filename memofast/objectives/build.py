@@ -11,6 +11,7 @@ from torch import nn
 from memofast.errors import MemofastError, nearest
 from memofast.objectives.contrast import ViewContrast
 from memofast.objectives.features import SpeechRegression, VisualEmotion, VisualRegression
+from memofast.objectives.lare import Lare
 from memofast.objectives.matching import Matching
 from memofast.objectives.naming import Language, Naming, Vocabulary
 from memofast.objectives.objective import Objective
@@ -31,6 +32,7 @@ KINDS: dict[str, type[Objective]] = {
     "view_contrast": ViewContrast,
     "utterance_emotion": UtteranceEmotion,
     "label_prompt": LabelPrompt,
+    "lare": Lare,
 }
 
 
@@ -74,8 +76,8 @@ def _objective(
     objective = KINDS[kind]
     options = checked(given, f"objectives.{name}", objective.Options)
     try:
-        if objective is MaskedWords and vocabulary is not None:
-            return MaskedWords(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
+        if objective.of_words and vocabulary is not None:
+            return objective(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
         if objective is UtteranceEmotion:
             return UtteranceEmotion(name, options, classes)
         if objective is LabelPrompt:

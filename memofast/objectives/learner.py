@@ -32,7 +32,7 @@ class Learner(nn.Module):
         Args: views: on the model's device; rng [2] int64, needed in training mode with dropout.
         """
         outputs = [self.model(view, rng=rng) for view in views]
-        losses = {name: self._loss(name, views, outputs) for name in views[0].reads}
+        losses = {name: self._loss(name, views, outputs) for name in views[0].readers}
         idle = [module for name, module in self.objectives.items() if name not in losses]
         if idle and losses:
             first = next(iter(losses.values()))
@@ -42,6 +42,7 @@ class Learner(nn.Module):
     def _loss(self, name: str, views: Sequence[View], outputs: Sequence[dict[str, Tensor]]) -> LossSum:
         read = [number for number, view in enumerate(views) if name in view.reads]
         module = self.objectives[name] if name in self.objectives else None  # noqa: SIM401 (it is no dict)
-        return self._objectives[name].loss(
-            [outputs[number][name] for number in read], [views[number] for number in read], module
-        )
+        objective = self._objectives[name]
+        keys = [name, *(f"{name}.{part}" for part in objective.parts)]
+        predicted = [outputs[number][key] for number in read for key in keys if key in views[number].reads]
+        return objective.loss(predicted, [views[number] for number in read], module)

@@ -27,7 +27,8 @@ class LossSum:
     """Sums over targets, so that micro-batches and ranks add up before anything is divided.
 
     total: scalar fp32, the sum of the loss over targets, with its graph. count: number of targets.
-    metrics: name -> scalar tensor, sum over targets; divided by count it is the value to show (`accuracy`).
+    metrics: name -> scalar tensor, sum over targets; divided by count it is the value to show (`accuracy`). A metric
+    `NAME.PART` is one of fewer targets, whose number is the metric `targets.PART`.
     """
 
     total: Tensor
@@ -36,10 +37,16 @@ class LossSum:
 
 
 class Room(NamedTuple):
-    """What bounds one view of an objective at a capacity: that of its batch, and how often it reads."""
+    """What bounds one view of an objective at a capacity: that of its batch, and how often it reads; parts: through
+    each of its further heads."""
 
     capacity: Capacity
     reads: int
+    parts: Mapping[str, int] = {}
+
+    def by_name(self, objective: str) -> dict[str, int]:
+        """Most reads by their names in a view."""
+        return {objective: self.reads} | {f"{objective}.{part}": reads for part, reads in self.parts.items()}
 
 
 class Objective:
@@ -47,17 +54,21 @@ class Objective:
 
     Args: name: in recipe, logs and tables. options: its section of the recipe.
     Class attributes: metrics: names in its `LossSum`. predictor: what its trivial predictor is called; None: it has
-    none, and no ratio is shown.
+    none, and no ratio is shown. parts: what it reads through further heads; a view's read of one is named
+    `objective.part`.
     couples: the loss compares the samples of a micro-batch, so that it depends on which ones those are. partners:
-    samples may show others' rows. by_dropout: its views differ by dropout alone, which validation then keeps.
+    samples may show others' rows. by_dropout: its views differ by dropout alone, which validation then keeps. of_words:
+    it is also given the number of word pieces and which one is [MASK].
     """
 
     Options: ClassVar[type[Section]] = Section
     metrics: ClassVar[tuple[str, ...]] = ()
     predictor: ClassVar[str | None] = None
+    parts: ClassVar[tuple[str, ...]] = ()
     couples: ClassVar[bool] = False
     partners: ClassVar[bool] = False
     by_dropout: ClassVar[bool] = False
+    of_words: ClassVar[bool] = False
 
     def __init__(self, name: str, options: Section):
         self.name, self.options = name, options
@@ -71,6 +82,16 @@ class Objective:
     def heads(self) -> Mapping[str, Head]:
         """The heads that it asks the model to own, by name; objectives that name the same head share it."""
         raise NotImplementedError
+
+    @property
+    def tables(self) -> Mapping[str, int]:
+        """The input tables that it asks the model to own: name -> entries; see `View.tables`."""
+        return {}
+
+    @property
+    def classes(self) -> Mapping[str, tuple[str, int]]:
+        """Of targets whose classes it tells: name -> the option that says how many there are at most, and its value."""
+        return {}
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -116,8 +137,8 @@ class Objective:
     def loss(self, outputs: Sequence[Tensor], views: Sequence[View], module: nn.Module | None = None) -> LossSum:
         """The loss over all reads; 0 where there are none, with a graph all the same.
 
-        Args: outputs: of its head [n, ...] in any float type, one for each view that it reads; views: those; module:
-            what `module` made.
+        Args: outputs: of its head [n, ...] in any float type, one for each view that it reads, followed by those of the
+            `parts` read there; views: those; module: what `module` made.
         """
         if outputs[0].shape[0] == 0:
             nothing = sum(output.float().sum() for output in outputs) + zero_of(module)

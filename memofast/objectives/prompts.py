@@ -61,7 +61,7 @@ class LabelPrompt(Objective):
             raise ValueError(f"template: holds {template.count(model.mask_token_id)} [MASK]; write one")
         marks = _marks(options, model, naming)
         self.prompt = Prompt(tuple(template), options.position, options.prefix, options.alone, marks)
-        self.classes, self.words = [*words], [*words.values()]
+        self.named, self.words = [*words], [*words.values()]
         if beyond := [piece for piece in (*template, *self.words) if piece >= size]:
             raise ValueError(f"word piece {beyond[0]} is beyond the vocabulary of {size} words; choose another one")
         self._most = model.max_position_embeddings - self.prompt.longest
@@ -79,7 +79,7 @@ class LabelPrompt(Objective):
     def eligible(self, facts: Facts) -> np.ndarray:
         """Samples of a class that has a word, whose text has room for the prompt."""
         fits = self.options.alone | (facts.rows("text") <= self._most)
-        return fits & np.isin(facts.classes_of("label"), self.classes)
+        return fits & np.isin(facts.classes_of("label"), self.named)
 
     def can_be_of(self, batch: PackedBatch) -> bool:
         return "label" in batch.targets
@@ -96,7 +96,7 @@ class LabelPrompt(Objective):
         (edge[1:] if self.options.position == "before" else edge[:-1]).copy_(sample[1:] != sample[:-1])
         rows, sample = rows[edge], sample[edge]
         label = batch.targets["label"][sample] if len(sample) else sample
-        known = torch.tensor(self.classes, device=rows.device)
+        known = torch.tensor(self.named, device=rows.device)
         first.reads[self.name] = Read(
             "words", batch.joint_rows("text", rows.to(torch.int32)), torch.searchsorted(known, label)
         )
@@ -114,8 +114,8 @@ class LabelPrompt(Objective):
 
     def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum:
         read, given = views[0].reads[self.name], statistics.target("label")
-        counts = torch.zeros(self.classes[-1] + 1) if given is None else torch.bincount(given[given >= 0])
-        counts = F.pad(counts, (0, max(0, self.classes[-1] + 1 - len(counts))))[self.classes].float()
+        counts = torch.zeros(self.named[-1] + 1) if given is None else torch.bincount(given[given >= 0])
+        counts = F.pad(counts, (0, max(0, self.named[-1] + 1 - len(counts))))[self.named].float()
         logs = counts.clamp(min=_SMALLEST).log().log_softmax(-1)
         logs = logs.to(read.rows.device).expand(read.count, -1)
         return _loss(logs, logs, read)

@@ -1,8 +1,8 @@
-"""Masked words: predict the word pieces that were hidden."""
+"""Masked words: predict the word pieces that were hidden, and the lexicon classes of those that have one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -26,12 +26,16 @@ FEWEST_PIECES = 3  # [CLS], one piece, [SEP]
 
 
 class WordOptions(Section):
-    """Fields of `ops.TokenPolicy`; policy: its kind. mask_id, random_low, random_high: None: from the vocabulary, of
-    which BERT's has its ordinary words from 999 on, a smaller one after its mask token."""
+    """Fields of `ops.TokenPolicy`; policy: its kind. emotion_rate: weight of the cross-entropy over the lexicon's
+    classes, emotion_classes of them, that each hidden piece with a class adds; 0: none. mask_id, random_low,
+    random_high: None: from the vocabulary, of which BERT's has its ordinary words from 999 on, a smaller one after its
+    mask token."""
 
     policy: Literal["whole_word", "token", "emotion_word", "whole_word_emotion"] = "whole_word"
     probability: Ratio = (3, 20)
     emotion_probability: Ratio = (1, 2)
+    emotion_rate: float = Field(0, ge=0, le=1000)
+    emotion_classes: int = Field(6, ge=2, le=2**12)
     at_least_one: bool | None = None
     mask_id: int | None = Field(None, ge=0, lt=2**20)
     random_low: int | None = Field(None, ge=0, lt=2**20)
@@ -43,6 +47,8 @@ class WordOptions(Section):
             raise ValueError("probability 0 hides no word; leave the objective out")
         if self.emotion_probability != (1, 2) and "emotion" not in self.policy:
             raise ValueError(f"emotion_probability has no effect with policy {self.policy}; leave it out")
+        if self.emotion_classes != 6 and not self.emotion_rate:
+            raise ValueError("emotion_classes has no effect without emotion_rate; leave it out")
         if self.policy == "whole_word_emotion" and (self.random_low, self.random_high) != (None, None):
             raise ValueError("random_low and random_high have no effect with policy whole_word_emotion; leave them out")
         return self
@@ -53,7 +59,7 @@ class WordOptions(Section):
         if words is not None:
             low = 999 if words > 1998 else mask_id + 1
             found = {"mask_id": mask_id, "random_low": low, "random_high": words}
-        given = self.model_dump(exclude={"policy"}, exclude_none=True)
+        given = self.model_dump(exclude={"policy", "emotion_rate", "emotion_classes"}, exclude_none=True)
         for name, beyond in (("mask_id", words), ("random_low", words), ("random_high", words and words + 1)):
             if beyond is not None and given.get(name, 0) >= beyond:
                 raise ValueError(
@@ -63,30 +69,41 @@ class WordOptions(Section):
 
 
 class MaskedWords(Objective):
-    """Cross-entropy over the vocabulary at masked word pieces. Source: MEmoBERT's mlm_wwm, mlm, melm and melm_wwm."""
+    """Cross-entropy over the vocabulary at masked word pieces, and with `emotion_rate` times that over the lexicon's
+    classes. Source: MEmoBERT's mlm_wwm, mlm, melm and melm_wwm, and its multi-task."""
 
     Options = WordOptions
     metrics = ("accuracy",)
     predictor = "unigram"
+    of_words = True
 
     def __init__(self, name: str, options: WordOptions, words: int | None = None, mask_id: int | None = None):
         super().__init__(name, options)
         self.policy = options.token_policy(words, mask_id)
+        self.needs_lexicon = self.policy.needs_emotion or options.emotion_rate > 0
+        if options.emotion_rate:
+            self.parts = ("emotions",)
+            self.metrics = ("accuracy", "accuracy.emotions", "targets.emotions")
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        return {"words": Head("words")}
+        emotions = {"emotion_words": Head("classes", outputs=self.options.emotion_classes)} if self.parts else {}
+        return {"words": Head("words")} | emotions
+
+    @property
+    def classes(self) -> Mapping[str, tuple[str, int]]:
+        return {"lexicon": ("emotion_classes", self.options.emotion_classes)} if self.parts else {}
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("text rows", "lexicon") if self.policy.needs_emotion else ("text rows",)
+        return ("text rows", "lexicon") if self.needs_lexicon else ("text rows",)
 
     def eligible(self, facts: Facts) -> np.ndarray:
         enough = facts.rows("text") >= FEWEST_PIECES
-        return enough & (not self.policy.needs_emotion or "lexicon" in facts.targets)
+        return enough & (not self.needs_lexicon or "lexicon" in facts.targets)
 
     def can_be_of(self, batch: PackedBatch) -> bool:
-        return not self.policy.needs_emotion or "lexicon" in batch.targets
+        return not self.needs_lexicon or "lexicon" in batch.targets
 
     def views(self, first: View, selected: Tensor, rng: Tensor, purpose: Purpose) -> list[View]:
         batch = first.batch
@@ -107,17 +124,40 @@ class MaskedWords(Objective):
         rows = masked.indices[: int(masked.count)]
         labels = masked.labels[rows.to(torch.int64)].to(torch.int64)
         first.reads[self.name] = Read("words", batch.joint_rows("text", rows), labels)
+        if self.parts:
+            classes = batch.targets["lexicon"][rows.to(torch.int64)].to(torch.int64)
+            emotional = batch.joint_rows("text", rows[classes >= 0])
+            first.reads[f"{self.name}.emotions"] = Read("emotion_words", emotional, classes[classes >= 0])
         return []
 
     def room(self, capacity: Capacity) -> list[Room]:
-        return [Room(capacity, self.policy.capacity(capacity.text, capacity.samples))]
+        reads = self.policy.capacity(capacity.text, capacity.samples)
+        return [Room(capacity, reads, dict.fromkeys(self.parts, reads))]
 
     def scored(self, outputs: Sequence[Tensor], views: Sequence[View]) -> LossSum:
-        (prediction,), read = outputs, views[0].reads[self.name]
-        total = read.sum(F.cross_entropy(prediction.float(), read.labels, reduction="none"))
-        correct = read.sum(prediction.detach().argmax(-1) == read.labels)
-        return LossSum(total, read.count, {"accuracy": correct})
+        read = views[0].reads[self.name]
+        total, accuracy = cross_entropy(outputs[0], read)
+        metrics = {"accuracy": accuracy}
+        if self.parts:
+            emotional = views[0].reads[f"{self.name}.emotions"]
+            further, metrics["accuracy.emotions"] = cross_entropy(outputs[1], emotional)
+            metrics["targets.emotions"] = emotional.sum(torch.ones_like(emotional.labels))
+            total = total + self.options.emotion_rate * further
+        return LossSum(total, read.targets, metrics)
 
     def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum:
-        read = views[0].reads[self.name]
-        return self.loss([statistics.word_logs().to(read.rows.device).expand(read.count, -1)], views)
+        logs = {self.name: statistics.word_logs()}
+        if self.parts:
+            logs[f"{self.name}.emotions"] = statistics.class_logs("lexicon", self.options.emotion_classes)
+        return self.loss(predicted(views[0], logs, logs.values()), views)
+
+
+def predicted(view: View, reads: Iterable[str], logs: Iterable[Tensor]) -> list[Tensor]:
+    """The same logs [classes] at every entry of each of these reads: what a predictor says that looks at no input."""
+    return [own.expand(view.reads[name].count, -1) for name, own in zip(reads, logs, strict=True)]
+
+
+def cross_entropy(prediction: Tensor, read: Read) -> tuple[Tensor, Tensor]:
+    """Of logits [n, classes] at what is read: the sum over its labels, and how often the largest is the label's."""
+    total = read.sum(F.cross_entropy(prediction.float(), read.labels, reduction="none"))
+    return total, read.sum(prediction.detach().argmax(-1) == read.labels)

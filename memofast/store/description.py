@@ -36,6 +36,8 @@ _COLUMNS = {
         "tokens": (("int32",), 1),
         "words": (("int32",), 1),
         "lexicon": (("int32",), 1),
+        "part_of_speech": (("int32",), 1),
+        "polarity": (("int32",), 1),
         "utf8": (("uint8",), 0),
         "label": (("int64",), 0),
         "emotions": (("float32",), 0),
@@ -43,7 +45,7 @@ _COLUMNS = {
     },
 }
 _ALWAYS = {"features": ("rows",), "text": ("tokens", "words")}
-_WITH_CLASSES = ("soft_labels", "label", "emotions", "lexicon")
+_WITH_CLASSES = ("soft_labels", "label", "emotions", "lexicon", "part_of_speech", "polarity")
 
 _Width = Annotated[int, Field(ge=0, le=_WIDEST)]
 _Column = Annotated[tuple[str, _Width], Field(strict=False)]  # a list in JSON

@@ -186,7 +186,7 @@ class TextStore(Store):
 
     def value_fault(self, columns: Mapping[str, np.ndarray]) -> str | None:
         """The first token or class in these columns that there cannot be, in words; None where there is none."""
-        for name, lowest in (("tokens", 0), ("label", -1), ("lexicon", -1)):
+        for name, lowest in (("tokens", 0), ("label", -1), ("lexicon", -1), ("part_of_speech", 0), ("polarity", 0)):
             values, most = columns.get(name), len(self.classes.get(name, ())) or np.inf
             if values is not None and len(values) and not lowest <= values.min() <= values.max() < most:
                 return f"{name} {values[(values < lowest) | (values >= most)][0]}"

@@ -30,6 +30,8 @@ NAMES = {
     "label": 9,
     "emotions": 10,
     "value": 11,
+    "part_of_speech": 12,
+    "polarity": 13,
 }
 WITHOUT_ROWS = ("utf8", "label", "emotions", "value")
 DTYPES = {"float32": 0, "float16": 2, "int32": 3, "int64": 4, "uint8": 5}

@@ -8,6 +8,10 @@ import numpy as np
 from memofast.errors import MemofastError
 from memofast.store.writer import StoreWriter
 
+PARTS_OF_SPEECH = ("verb", "adjective", "adverb", "noun", "other")  # as the original MEmoBERT numbers them
+POLARITIES = ("negative", "positive", "neutral")
+_OF_WORDS = {"part_of_speech": PARTS_OF_SPEECH, "polarity": POLARITIES}
+
 
 class TextWriter(StoreWriter):
     """Writes a store of texts. [CLS] and [SEP] are added here, so that a record's rows are what a model reads.
@@ -20,6 +24,7 @@ class TextWriter(StoreWriter):
         labeller: what gave these probabilities, for `meta.json`: its name and fingerprint.
         value: what the number of each sample means, as "sentiment from -3 to 3"; where given, `put` takes `value`.
         lexicon_classes: names of the lexicon's classes; where given, `put` takes `lexicon`.
+        with_parts_of_speech: whether each piece has a part of speech and a polarity; `put` takes both then.
         source, licence, extractor, fingerprint: as in `FeatureWriter`; the extractor is the tokenizer.
     """
 
@@ -34,6 +39,7 @@ class TextWriter(StoreWriter):
         labeller: Mapping[str, str] | None = None,
         value: str = "",
         lexicon_classes: Sequence[str] = (),
+        with_parts_of_speech: bool = False,
         extractor: str = "",
         fingerprint: str = "",
         source: str = "",
@@ -41,10 +47,11 @@ class TextWriter(StoreWriter):
     ):
         self._cls, self._sep = cls_id, sep_id
         self._classes, self._emotions, self._lexicon = list(classes), list(emotions), list(lexicon_classes)
-        self._valued = bool(value)
+        self._valued, self._of_words = bool(value), _OF_WORDS if with_parts_of_speech else {}
         columns = {"tokens": ["int32", 1], "words": ["int32", 1]}
         if lexicon_classes:
             columns["lexicon"] = ["int32", 1]
+        columns |= {name: ["int32", 1] for name in self._of_words}
         columns["utf8"] = ["uint8", 0]
         if classes:
             columns["label"] = ["int64", 0]
@@ -53,6 +60,7 @@ class TextWriter(StoreWriter):
         if value:
             columns["value"] = ["float32", 0]
         names = {"label": self._classes, "emotions": self._emotions, "lexicon": self._lexicon}
+        names |= {name: list(classes) for name, classes in self._of_words.items()}
         super().__init__(
             path,
             {
@@ -76,6 +84,8 @@ class TextWriter(StoreWriter):
         words: Sequence[int],
         *,
         lexicon: Sequence[int] | None = None,
+        part_of_speech: Sequence[int] | None = None,
+        polarity: Sequence[int] | None = None,
         utf8: str = "",
         label: int | None = None,
         emotions: Sequence[float] | None = None,
@@ -85,10 +95,10 @@ class TextWriter(StoreWriter):
 
         Args:
             tokens [n]: WordPiece ids without [CLS] and [SEP]. words [n]: index of each piece's word, from 0, never
-            decreasing. lexicon [n]: class of each piece, -1 where none. utf8: the text itself. label: class of the
-            sample, None where unknown.
-            emotions: probability of each class, None where unknown (kept as zeros). value: None where unknown (kept as
-            NaN).
+            decreasing. lexicon [n]: class of each piece, -1 where none. part_of_speech, polarity [n]: index among
+            `PARTS_OF_SPEECH` and `POLARITIES` of each piece; None: other, neutral. utf8: the text itself. label: class
+            of the sample, None where unknown. emotions: probability of each class, None where unknown (kept as zeros).
+            value: None where unknown (kept as NaN).
         Raises: `MemofastError` for lengths that differ, a class that has no name, an id that is there.
         """
         tokens, words = np.asarray(tokens, np.int32), np.asarray(words, np.int32)
@@ -101,6 +111,11 @@ class TextWriter(StoreWriter):
             columns["lexicon"] = self._framed(self._lexicon_of(id, lexicon, len(tokens)), -1, -1)
         elif lexicon is not None:
             raise MemofastError(f"id {id!r}: store {self.path} has no lexicon classes; name them when it is opened")
+        for name, given in {"part_of_speech": part_of_speech, "polarity": polarity}.items():
+            if name in self._of_words:
+                columns[name] = self._of_words_column(id, name, given, len(tokens))
+            elif given is not None:
+                raise MemofastError(f"id {id!r}: store {self.path} has no {name}; say so when it is opened")
         columns["utf8"] = np.frombuffer(utf8.encode(), np.uint8)
         if self._classes:
             if label is not None and not 0 <= label < len(self._classes):
@@ -129,6 +144,13 @@ class TextWriter(StoreWriter):
                 f"id {id!r}: lexicon needs {count} classes from -1 to {len(self._lexicon) - 1} in store {self.path}"
             )
         return classes
+
+    def _of_words_column(self, id: str, name: str, given: Sequence[int] | None, count: int) -> np.ndarray:
+        last = len(_OF_WORDS[name]) - 1  # which special tokens and unknown words have
+        values = np.full(count, last, np.int32) if given is None else np.asarray(given, np.int32)
+        if values.shape != (count,) or (count and not 0 <= values.min() <= values.max() <= last):
+            raise MemofastError(f"id {id!r}: {name} needs {count} numbers from 0 to {last} in store {self.path}")
+        return self._framed(values, last, last)
 
     def _emotions_of(self, id: str, emotions: Sequence[float] | None) -> np.ndarray:
         values = np.zeros(len(self._emotions)) if emotions is None else np.asarray(emotions, np.float32)

@@ -6,12 +6,9 @@ digests are too. Source: MEmoBERT, whose labeller ran sentence by sentence.
 """
 
 import hashlib
-import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -28,6 +25,7 @@ from memofast.model.family import EmotionModel
 from memofast.model.folder import model_folder
 from memofast.prepare.text.word_pieces import WordPieces
 from memofast.store import TextStore, TextWriter, environments
+from memofast.store.text_copy import fields_of, writer_like
 
 _NAME = "text-emotions-"
 _NO_WORDS = 2  # rows: [CLS], [SEP]
@@ -97,18 +95,8 @@ class _Labeller:
 
     def writer(self, folder: Path, text: TextStore) -> TextWriter:
         """A writer of what the text store holds, and emotions."""
-        special = text.meta["special_tokens"]
-        return TextWriter(
-            folder,
-            cls_id=special["cls"],
-            sep_id=special["sep"],
-            classes=text.classes.get("label", ()),
-            lexicon_classes=text.classes.get("lexicon", ()),
-            emotions=self.model.outputs,
-            value=text.meta.get("value", ""),
-            labeller=self.about | {"labelled_store": _origin(text)},
-            **{name: text.meta.get(name, "") for name in ("extractor", "fingerprint", "source", "licence")},
-        )
+        labeller = self.about | {"labelled_store": _origin(text)}
+        return writer_like(text, folder, emotions=self.model.outputs, labeller=labeller)
 
 
 def _origin(text: TextStore) -> str:
@@ -149,19 +137,7 @@ def _label(split: Split, model: EmotionModel, writer: TextWriter, rows: int, con
 
 
 def _copy(text: TextStore, id: str, writer: TextWriter, emotions: np.ndarray | None) -> None:
-    found: Mapping[str, Any] = text.read(id)
-    label = int(found["label"][0]) if "label" in found else -1
-    value = float(found["value"][0]) if "value" in found else math.nan
-    writer.put(
-        id,
-        found["tokens"][1:-1],
-        found["words"][1:-1],
-        lexicon=found["lexicon"][1:-1] if "lexicon" in found else None,
-        utf8=bytes(found["utf8"]).decode("utf-8", errors="replace"),
-        label=label if label >= 0 else None,
-        emotions=emotions,
-        value=None if math.isnan(value) else value,
-    )
+    writer.put(id, **{**fields_of(text.read(id)), "emotions": emotions})
 
 
 def _remove_others(labelled: Path) -> None:

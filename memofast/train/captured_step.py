@@ -80,7 +80,7 @@ class Places:
         kind = kind_of(views, last)
         if kind not in self.shapes:
             placed = padded(views, *padding_of(views, self.objectives, self.capacity))
-            weights = torch.zeros(len(views[0].reads), device=self.device)
+            weights = torch.zeros(len(views[0].readers), device=self.device)
             self.shapes[kind] = _Shape(moved(placed, self.device), weights)
         else:
             copy_views(self.shapes[kind].views, views)
@@ -131,7 +131,7 @@ class CapturedStep(Step):
             return super().add_gradients(views, factors, rng, last)
         shape = self._places.take(views, last)
         self._rng.copy_(rng.pin_memory(), non_blocking=True)
-        weights = torch.tensor([factors[name] for name in views[0].reads], pin_memory=True)
+        weights = torch.tensor([factors[name] for name in views[0].readers], pin_memory=True)
         shape.weights.copy_(weights, non_blocking=True)
         shape.seen += 1
         arguments = (shape.views, shape.weights, self._rng, last)
@@ -147,7 +147,7 @@ class CapturedStep(Step):
         self._reached |= shape.reached
         total, losses = shape.result
         for name, loss in losses.items():
-            loss.count = views[0].reads[name].count
+            loss.count = views[0].reads[name].targets
         return total.clone(), losses
 
     def clip(self) -> Tensor:

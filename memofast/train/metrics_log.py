@@ -43,7 +43,7 @@ class MetricsLog:
                 left = left[self._file.write(left) :]
             place = "/".join(entry[name] for name in ("split", "corpus", "objective"))
             for name, value in entry.items():
-                if isinstance(value, (int, float)) and name not in ("step", "targets"):
+                if isinstance(value, (int, float)) and name.partition(".")[0] not in ("step", "targets"):
                     self._events.add_scalar(f"{place}/{name}", value, entry["step"])
         except OSError as error:
             raise self._full(error) from None

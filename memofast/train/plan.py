@@ -19,7 +19,7 @@ from memofast.data.modality import FEATURES
 from memofast.data.sampling import Stream
 from memofast.errors import MemofastError
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
-from memofast.model.memobert.sizes import check_sizes, configuration, heads_of, sizes_of
+from memofast.model.memobert.sizes import check_sizes, configuration, heads_of, sizes_of, tables_of
 from memofast.objectives import Objective
 from memofast.ops.philox import Purpose
 from memofast.prepare.text.vocabulary import vocabulary_of
@@ -77,8 +77,8 @@ def make_plan(recipe: Recipe) -> Plan:
     config = make_config(recipe, corpora)
     classes = {target: names for corpus in reversed(corpora) for target, names in corpus.classes.items()}
     built = objectives.build(recipe.objective_options, config, classes, _language(recipe, corpora))
-    _check_classes(corpora, built)
-    config.heads = _further_heads(config, built)
+    _check_classes(recipe, corpora, built)
+    config.heads, config.tables = _further_heads(config, built), _tables(config, built)
     parts = [_part(recipe, entry, corpus, config, built) for entry, corpus in zip(recipe.corpora, corpora, strict=True)]
     train = recipe.train
     _check_objectives(parts, built, config, train)
@@ -112,7 +112,7 @@ def make_config(recipe: Recipe, corpora: list[Corpus]) -> MemoBertConfig:
         if value and given.get(name, value) != value:
             raise MemofastError(f"model.{name} is {given[name]}, but the corpora have {value}; leave it out")
     init, heads = recipe.model.init, given.get("num_attention_heads")
-    sizes = {"heads": heads_of(init, heads), **sizes_of(init, heads)}
+    sizes = {"heads": heads_of(init, heads), "tables": tables_of(init, heads), **sizes_of(init, heads)}
     return configuration({**found, **sizes, **given, **_present(found)})
 
 
@@ -136,7 +136,8 @@ def make_model(plan: Plan) -> MemoBertForPreTraining:
 
 _CHOSEN = (
     "visual_width", "speech_width", "visual_positions", "speech_positions", "position_encoding", "projection_block",
-    "shared_types", "visual_classes", "heads", "mask_token_id", "hidden_dropout_prob", "attention_probs_dropout_prob",
+    "shared_types", "visual_classes", "heads", "tables", "mask_token_id", "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
 )  # fmt: skip
 
 
@@ -165,6 +166,19 @@ def _further_heads(config: MemoBertConfig, built: dict[str, Objective]) -> dict[
     return {head: kind.described() for head, kind in asked.items() if head not in published}
 
 
+def _tables(config: MemoBertConfig, built: dict[str, Objective]) -> dict[str, int]:
+    """Input tables that objectives ask for."""
+    asked: dict[str, int] = {}
+    for name, objective in built.items():
+        for table, entries in objective.tables.items():
+            if asked.setdefault(table, config.tables.get(table, entries)) != entries:
+                raise MemofastError(
+                    f"objectives.{name} asks for an input table {table} of {entries} entries, another objective or "
+                    f"model.init for one of {asked[table]}; give both the same options"
+                )
+    return asked
+
+
 def _present(found: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
@@ -184,17 +198,27 @@ def _check_names(corpora: list[Corpus]) -> None:
         first[corpus.name] = corpus
 
 
-def _check_classes(corpora: list[Corpus], built: dict[str, Objective]) -> None:
-    """Raises: `MemofastError` where two corpora mean other things by the targets of one objective."""
+def _check_classes(recipe: Recipe, corpora: list[Corpus], built: dict[str, Objective]) -> None:
+    """Raises: `MemofastError` where two corpora that serve an objective mean other things by its targets, or more than
+    it can tell."""
     for name, objective in built.items():
+        entries = zip(recipe.corpora, corpora, strict=True)
+        serving = [corpus for entry, corpus in entries if not entry.objectives or name in entry.objectives]
         for target in objective.needs:
-            having = [corpus for corpus in corpora if target in corpus.classes]
+            having = [corpus for corpus in serving if target in corpus.classes]
             for corpus in having[1:]:
                 if corpus.classes[target] != having[0].classes[target]:
                     both = [f"{', '.join(one.classes[target])} in corpus {one.path}" for one in (having[0], corpus)]
                     raise MemofastError(
                         f"objectives.{name}: {target} are of the classes {' and '.join(both)}; prepare both alike, or "
                         "leave one out"
+                    )
+        for target, (option, most) in objective.classes.items():
+            for corpus in serving:
+                if (count := len(corpus.classes.get(target, ()))) > most:
+                    raise MemofastError(
+                        f"objectives.{name}: {target} of corpus {corpus.path} is of {count} classes, more than {most}; "
+                        f"set objectives.{name}.{option}={count}"
                     )
 
 

@@ -109,7 +109,7 @@ class PreTraining:
         with torch.no_grad(), autocast(precision, device):
             for part in self.held_out:
                 for views in part.views(self.objectives, self.options.seed, processes.rank, processes.world):
-                    learner.train(any(self.objectives[name].by_dropout for name in views[0].reads))
+                    learner.train(any(self.objectives[name].by_dropout for name in views[0].readers))
                     tally.add(part.corpus, learner(moved(views, device), rng if learner.training else None))
         learner.eval()
         processes.sum_(tally.values)

@@ -43,7 +43,7 @@ class Step:
                 rng [2] int64: run seed and update number; last: of its update, so that ranks exchange gradients.
         Returns: the loss, and the sums it is made of; valid until the next call.
         """
-        weights = torch.tensor([factors[name] for name in views[0].reads]).to(self.device, non_blocking=True)
+        weights = torch.tensor([factors[name] for name in views[0].readers]).to(self.device, non_blocking=True)
         rng = rng.to(self.device, non_blocking=True)
         return self._backward(moved(views, self.device, non_blocking=True), weights, rng, last)
 

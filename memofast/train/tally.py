@@ -68,8 +68,17 @@ class Sums:
 
 
 def means(sums: Mapping[Key, Mapping[str, float]]) -> dict[Key, dict[str, float]]:
-    """Sums over targets divided by the number of targets, which stays."""
-    return {
-        key: {name: int(value) if name == "targets" else value / values["targets"] for name, value in values.items()}
-        for key, values in sorted(sums.items())
-    }
+    """Sums over targets divided by the number of targets, which stays; of a part without any there is no mean."""
+    return {key: _means(values) for key, values in sorted(sums.items())}
+
+
+def _means(values: Mapping[str, float]) -> dict[str, float]:
+    found = {}
+    for name, value in values.items():
+        base, _, part = name.partition(".")
+        of = f"targets.{part}" if part else "targets"
+        if base == "targets":
+            found[name] = int(value)
+        elif values[of]:
+            found[name] = value / values[of]
+    return found

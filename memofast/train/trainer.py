@@ -184,7 +184,7 @@ class Trainer:
         for number, micro_batch in enumerate(update.micro_batches, 1):
             factors = {
                 name: self.task.share(micro_batch, name) * self.processes.world / max(counts[name], 1)
-                for name in micro_batch.views[0].reads
+                for name in micro_batch.views[0].readers
             }
             last = number == len(update.micro_batches)
             total, losses = self.step.add_gradients(micro_batch.views, factors, rng, last)

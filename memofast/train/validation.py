@@ -79,7 +79,7 @@ def score_trivial(
     tally = Tally(keys([held_out for held_out, _ in parts]), built, torch.device("cpu"))
     for held_out, statistics in parts:
         for views in held_out.views(built, seed):
-            losses = {name: built[name].trivial(statistics, views) for name in views[0].reads}
+            losses = {name: built[name].trivial(statistics, views) for name in views[0].readers}
             tally.add(held_out.corpus, {name: loss for name, loss in losses.items() if loss is not None})
     return {key: values["loss"] for key, values in means(tally.sums()).items()}
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from packed_batches import random_batch, small_config
+from packed_batches import random_batch, small_config, with_parts_of_speech
 
 from memofast import objectives
 from memofast.data import Capacity
@@ -13,8 +13,11 @@ from memofast.objectives import Learner
 KINDS = list(objectives.KINDS)
 RNG = torch.tensor([5, 17])
 PROMPT = {"template": [110, 103, 111], "words": {"a": 120, "b": 130, "c": 140}}
-OPTIONS = {**dict.fromkeys(KINDS), "whole_word_mlm": {"at_least_one": True}, "label_prompt": PROMPT}
-BUILT = objectives.build(OPTIONS, small_config(), {"emotions": "nhs", "label": "abc"})
+ONES = {
+    "whole_word_mlm": {"at_least_one": True, "emotion_rate": 0.5}, "lare": {"late_supervision": "1/2"},
+    "label_prompt": PROMPT,
+}  # fmt: skip
+BUILT = objectives.build({**dict.fromkeys(KINDS), **ONES}, small_config(), {"emotions": "nhs", "label": "abc"})
 ROOMY = Capacity(31, text=230, visual=310, speech=320, longest=64)
 
 
@@ -22,7 +25,10 @@ def config(**overrides):
     asked = {name: head for objective in BUILT.values() for name, head in objective.heads.items()}
     published = small_config().every_head
     heads = {name: head.described() for name, head in asked.items() if name not in published}
-    return small_config(heads=heads, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, **overrides)
+    tables = {name: entries for objective in BUILT.values() for name, entries in objective.tables.items()}
+    return small_config(
+        heads=heads, tables=tables, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1, **overrides
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ def learner():
 
 def batch_of(lengths, seed=0):
     """Every third sample shows the rows of another."""
-    batch = random_batch(config(), lengths, seed=seed)
+    batch = with_parts_of_speech(random_batch(config(), lengths, seed=seed, lexicon=True), seed)
     batch.targets["label"] = torch.arange(batch.samples) % 3
     batch.targets["visual_of"] = torch.where(torch.arange(batch.samples) % 3 > 0, batch.sample_keys, 5)
     batch.targets["emotions"] = torch.rand(batch.samples, 3, generator=torch.Generator().manual_seed(seed)).softmax(-1)

@@ -186,7 +186,7 @@ def in_words(**options):
 
 def test_templates_and_words_are_of_the_models_vocabulary():
     objective = in_words(words={"bored": None}, prefix=True, position="after")
-    assert objective.prompt.template == (10, 11, 2) and objective.words == [12, 13] and objective.classes == [0, 1]
+    assert objective.prompt.template == (10, 11, 2) and objective.words == [12, 13] and objective.named == [0, 1]
     assert objective.prompt.marks == Marks(2, 1, 3, (3, 4, 5), (7, 8, 9), 6)
     assert in_words(words={"bored": 14}, template="[unused1] [MASK]").prompt.template == (14, 2)
     bert = objectives.build({"label_prompt": {"template": "svtifeel", "words": {"sad": "sad", "happy": "happy"}}})

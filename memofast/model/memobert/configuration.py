@@ -32,6 +32,7 @@ class MemoBertConfig(PretrainedConfig):
     shared_types: whether speech rows have the token type of faces, and no own one.
     visual_classes: classes of the soft labels that the visual emotion head predicts.
     heads: by name, heads of pre-training beside the published ones, as `Head.described` gives them.
+    tables: by name, input tables that a view may add to its tokens, with their numbers of entries.
     mask_token_id: the token that stands for a masked word piece.
     emotion_head: one of `EMOTION_HEADS`, see `EmotionHead`; problem_type: what its outputs are, as transformers names
     it: `single_label_classification` (None too), `multi_label_classification` or `regression`.
@@ -63,6 +64,7 @@ class MemoBertConfig(PretrainedConfig):
         shared_types: bool = False,
         visual_classes: int = 8,
         heads: dict[str, dict] | None = None,
+        tables: dict[str, int] | None = None,
         initializer_range: float = 0.02,
         layer_norm_eps: float = 1e-12,
         pad_token_id: int = 0,
@@ -101,6 +103,7 @@ class MemoBertConfig(PretrainedConfig):
         self.shared_types = shared_types
         self.visual_classes = visual_classes
         self.heads = heads or {}
+        self.tables = tables or {}
         self.initializer_range = initializer_range
         self.layer_norm_eps = layer_norm_eps
         self.pad_token_id = pad_token_id

@@ -19,7 +19,6 @@ from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.folder_config import read_config
 from memofast.model.memobert.original_names import (
     ENCODER,
-    LARE,
     MODALITIES,
     SPEECH_TYPE,
     TIED,
@@ -133,7 +132,7 @@ def check_shapes(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
             f"{origin}: its token types are {list(checkpoint.type_rows.shape)}, not {width} wide; give another"
         )
     new = [re.escape(f"embeddings.{m}.") for m in MODALITIES if not checkpoint.sizes.get(f"{m}_width")]
-    begins_anew = re.compile("|".join([r"heads\.|emotion\.|pooler\.|embeddings\.types\.", *new]))
+    begins_anew = re.compile("|".join([r"heads\.|emotion\.|pooler\.|embeddings\.(types|tables)\.", *new]))
     names = {name.removeprefix(prefix) for name in own}
     if lacking := [name for name in names - checkpoint.weights.keys() if not begins_anew.match(name)]:
         raise MemofastError(f"{origin}: lacks {first_of(lacking)}, which the model has; drop the override of its size")
@@ -222,8 +221,8 @@ def convert(theirs: Mapping[str, Tensor], sizes: dict, origin: Path, emotion_hea
         weights[f"embeddings.{modality}.mask"] = theirs[name][1]
     types = _type_rows(theirs, own_speech_type, origin)
     left = [name for name in theirs.keys() - taken if not _stands_elsewhere(name, theirs)]
-    takes_no_part = (*LARE, SPEECH_TYPE) if sizes.get("shared_types") else LARE
-    if inside := [name for name in left if is_of_encoder(name) and name not in takes_no_part]:
+    takes_no_part = SPEECH_TYPE if sizes.get("shared_types") else None
+    if inside := [name for name in left if is_of_encoder(name) and name != takes_no_part]:
         raise MemofastError(
             f"{origin}: {first_of(inside)} belongs to an encoder of another kind or size; give a checkpoint with "
             "the sizes of its configuration"

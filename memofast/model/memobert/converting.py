@@ -139,7 +139,7 @@ def _model_of(
     elif classes:
         raise MemofastError(f"{path} is not fine-tuned, so that it has no classes to be named; leave --classes out")
     elif any(name.startswith("heads.") for name in checkpoint.weights):
-        kind, entries = MemoBertForPreTraining, {"heads": found.heads}
+        kind, entries = MemoBertForPreTraining, {"heads": found.heads, "tables": found.tables}
     else:
         kind = MemoBertModel
     config = MemoBertConfig(**found.sizes, **entries)

@@ -137,6 +137,9 @@ class MemoBertEmbeddings(nn.Module):
         self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.types = nn.Embedding(2 if config.shared_types else 3, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.tables = nn.ModuleDict(
+            {name: nn.Embedding(entries, config.hidden_size) for name, entries in config.tables.items()}
+        )
         for modality in FEATURES:
             present = config.feature_width(modality) > 0
             setattr(self, modality, FeatureEmbeddings(config, modality) if present else None)
@@ -152,7 +155,7 @@ class MemoBertEmbeddings(nn.Module):
             self.norm.weight,
             self.norm.bias,
             positions=view.positions.get("text"),
-            added=view.added,
+            added=self._added(view),
         )
         features = {modality: self._features(modality, view, rng) for modality in FEATURES}
         return ops.embed(
@@ -168,6 +171,20 @@ class MemoBertEmbeddings(nn.Module):
             site=site(0, Place.EMBEDDING, view.draw),
             dtype=compute_type(self.word.weight),
         )
+
+    def _added(self, view: View) -> Tensor | None:
+        """What tokens add to their embeddings [sum T, C]: entries of tables, and what the view itself gives.
+
+        A table's last entry stands for what is unknown; as the padding of the original's tables, it takes no gradient
+        where it is added, and learns through a tied head alone.
+        """
+        added = view.added
+        for name, entries in view.tables.items():
+            weight = self.tables[name].weight
+            nothing = torch.where(entries < 0, weight.shape[0], entries).to(torch.int64)
+            own = torch.cat((weight[:-1], weight[-1:].detach(), weight.new_zeros(1, weight.shape[1])))[nothing]
+            added = own if added is None else added + own
+        return added
 
     @property
     def type_rows(self) -> Tensor:

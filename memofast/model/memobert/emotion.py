@@ -43,6 +43,7 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
         Raises `MemofastError` where there is none of these.
         """
         named = {"id2label": dict(enumerate(classes)), "label2id": {name: n for n, name in enumerate(classes)}}
+        named["tables"] = {}  # which objectives of a pre-training read alone
         if (foreign := super().from_foreign(path, **named, **overrides)) is not None:
             return foreign
         encoder = MemoBertModel.from_pretrained(path)

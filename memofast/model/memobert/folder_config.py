@@ -60,6 +60,7 @@ class MemoBertFile(BertFile):
     shared_types: bool = False
     visual_classes: Classes = 8
     heads: dict[str, dict[str, str | int]] | None = None
+    tables: dict[str, Annotated[int, Field(ge=1, le=2**16)]] | None = None
     mask_token_id: Token = 103
     emotion_head: Literal[EMOTION_HEADS] = "emocls"
     problem_type: str | None = None
@@ -77,6 +78,13 @@ class MemoBertFile(BertFile):
             if not name.isidentifier() or not isinstance(head.outputs, int) or not 0 <= head.outputs <= 2**16:
                 raise ValueError(f"{name} is no head with 0 to {2**16} outputs")
         return heads
+
+    @field_validator("tables")
+    @classmethod
+    def _are_tables(cls, tables: dict[str, int] | None) -> dict[str, int] | None:
+        if odd := [name for name in tables or {} if not name.isidentifier()]:
+            raise ValueError(f"{odd[0]!r} is no name of a table")
+        return tables
 
     @field_validator("id2label")
     @classmethod

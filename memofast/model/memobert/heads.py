@@ -26,7 +26,8 @@ class HeadTransform(nn.Module):
 class TiedHead(nn.Module):
     """A transform, then a product with a weight of the embeddings; only the bias [outputs] is the head's own.
 
-    For words the weight is the word table [vocab, C]; for features the transposed projection [width, C].
+    For words the weight is the word table [vocab, C]; for features the transposed projection [width, C]; for an input
+    table its entries [entries, C].
     """
 
     def __init__(self, config: MemoBertConfig, outputs: int):
@@ -89,6 +90,10 @@ class PreTrainingHeads(nn.Module):
         super().__init__()
         self.kinds = config.every_head
         for name, head in self.kinds.items():
+            if head.kind == "table" and config.tables.get(name) != head.outputs:
+                raise ValueError(
+                    f"head {name} is of {head.outputs} entries, the input table of {config.tables.get(name)}"
+                )
             if (module := _module_of(head, config)) is not None:
                 self.add_module(name, module)
 
@@ -98,6 +103,8 @@ def _module_of(head: Head, config: MemoBertConfig) -> nn.Module | None:
         return WordHead(config)
     if head.kind == "rows":
         return TiedHead(config, config.feature_width(head.modality))
+    if head.kind == "table":
+        return TiedHead(config, head.outputs)
     if head.kind == "soft_labels":
         return ClassifierHead(config, config.visual_classes)
     if head.kind == "classes":

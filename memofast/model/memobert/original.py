@@ -15,7 +15,15 @@ from memofast.model.heads import Head
 from memofast.model.memobert.conversion import Checkpoint, convert, standard_names
 from memofast.model.memobert.folder_config import MemoBertFile
 from memofast.model.memobert.original_config import Beside, check_beside, read_beside
-from memofast.model.memobert.original_names import MATCHING, MODALITIES, SPEECH_TYPE, TYPES, named_alike
+from memofast.model.memobert.original_names import (
+    LARE_HEADS,
+    LARE_TABLES,
+    MATCHING,
+    MODALITIES,
+    SPEECH_TYPE,
+    TYPES,
+    named_alike,
+)
 from memofast.model.weights import read_torch
 from memofast.sections import checked
 
@@ -31,12 +39,14 @@ _TIMES = 2  # that a number may be named: a tied weight twice
 class Described(NamedTuple):
     """What a file is. sizes: entries of `MemoBertConfig`; heads: further ones of pre-training, as there.
 
-    emotion: kind of the classifier of a fine-tuned model and its classes, None of a pre-trained one. says_words:
-    whether it has the head for words. notes: what was assumed. beside: what lies beside the file, None for nothing.
+    tables: input tables, as there. emotion: kind of the classifier of a fine-tuned model and its classes, None of a
+    pre-trained one. says_words: whether it has the head for words. notes: what was assumed. beside: what lies beside
+    the file, None for nothing.
     """
 
     sizes: dict[str, Any]
     heads: dict[str, dict]
+    tables: dict[str, int]
     emotion: tuple[str, int] | None
     says_words: bool
     notes: list[str]
@@ -132,7 +142,9 @@ def _described(path: Path, theirs: Mapping[str, Tensor], heads: int | None) -> D
     further = {}
     if named_alike(0)[f"{MATCHING}.bias"] in theirs:
         further[MATCHING.removeprefix("heads.")] = Head("pooled", outputs=2).described()
-    return Described(sizes, further, emotion, "cls.predictions.bias" in theirs, notes, beside)
+    tables = _lare(theirs)
+    further |= {name: Head("table", outputs=entries).described() for name, entries in tables.items()}
+    return Described(sizes, further, tables, emotion, "cls.predictions.bias" in theirs, notes, beside)
 
 
 def _sizes(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -162,6 +174,17 @@ def _sizes(theirs: Mapping[str, Tensor]) -> dict[str, Any]:
     if "region_classifier.net.3.bias" in theirs:
         sizes["visual_classes"] = theirs["region_classifier.net.3.bias"].numel()
     return sizes
+
+
+def _lare(theirs: Mapping[str, Tensor]) -> dict[str, int]:
+    """Entries of the input tables of LARE where all of them are there, each with its head; else none."""
+    found = {}
+    for name, table in LARE_TABLES.items():
+        bias = theirs.get(f"{LARE_HEADS[name]}_predictions.bias")
+        if table not in theirs or theirs[table].dim() != 2 or bias is None:
+            return {}
+        found[name] = theirs[table].shape[0]
+    return found
 
 
 def _emotion(theirs: Mapping[str, Tensor]) -> tuple[str, int] | None:

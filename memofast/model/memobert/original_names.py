@@ -8,13 +8,17 @@ from collections.abc import Collection, Mapping
 MODALITIES = {"visual": "img", "speech": "speech"}
 TYPES = "embeddings.token_type_embeddings.weight"
 SPEECH_TYPE = "speech_embeddings.token_type_embeddings.weight"
-# tables of LARE, which take part where its columns are given, and no model of ours reads yet
-LARE = tuple(f"embeddings.{name}_embedding.weight" for name in ("pos_tag", "word_senti", "utt_senti"))
+LARE_HEADS = {"part_of_speech": "pos_tag", "word_polarity": "senti_word", "sentence_polarity": "senti_utt"}
+LARE_TABLES = {  # of our input tables
+    name: f"embeddings.{theirs}_embedding.weight"
+    for name, theirs in zip(LARE_HEADS, ("pos_tag", "word_senti", "utt_senti"), strict=True)
+}
 TIED = {  # what checkpoints hold once more
     "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
     "cls.predictions.decoder.bias": "cls.predictions.bias",
     "feat_regress.weight": "img_embeddings.img_linear.weight",
     "speech_feat_regress.weight": "speech_embeddings.speech_linear.weight",
+    **{f"{LARE_HEADS[name]}_predictions.decoder.weight": table for name, table in LARE_TABLES.items()},
 }
 ENCODER = ("embeddings", "encoder", "pooler", "img_embeddings", "speech_embeddings")
 MATCHING = "heads.matching"  # the head of `objectives.matching`, which is the original's itm
@@ -43,11 +47,16 @@ _HEADS = {
     "heads.visual_emotions.classifier": "region_classifier.net.3",
     MATCHING: "itm_output",
 }
+for _ours, _theirs in LARE_HEADS.items():
+    _HEADS[f"heads.{_ours}.transform.dense"] = f"{_theirs}_predictions.transform.dense"
+    _HEADS[f"heads.{_ours}.transform.norm"] = f"{_theirs}_predictions.transform.LayerNorm"
 _HEAD_BIASES = {
     "heads.words.bias": "cls.predictions.bias",
     "heads.visual_features.bias": "feat_regress.bias",
     "heads.speech_features.bias": "speech_feat_regress.bias",
+    **{f"heads.{ours}.bias": f"{theirs}_predictions.bias" for ours, theirs in LARE_HEADS.items()},
 }
+_TABLES = {f"embeddings.tables.{ours}.weight": theirs for ours, theirs in LARE_TABLES.items()}
 _VQA = {"emotion.widen.0": "output.output.0", "emotion.widen.2": "output.output.2"}
 _EMOTION = {  # of `emocls`, a linear map alone, the original has no name
     "vqa": _VQA | {"emotion.classifier": "output.output.3"},
@@ -73,7 +82,7 @@ def named_alike(layers: int, emotion_head: str = "") -> dict[str, str]:
             f"{own}.norm": f"{other}.LayerNorm",
         }
     tensors = {f"{ours}.{kind}": f"{name}.{kind}" for ours, name in modules.items() for kind in ("weight", "bias")}
-    return {ours: name for ours, name in tensors.items() if not ours.endswith(_NO_BIAS)} | _HEAD_BIASES
+    return {ours: name for ours, name in tensors.items() if not ours.endswith(_NO_BIAS)} | _HEAD_BIASES | _TABLES
 
 
 def query_key_value(layer: int, kind: str) -> tuple[str, str, str]:
@@ -88,6 +97,8 @@ def mask_table(modality: str) -> str:
 
 def is_needed(ours: str, pairs: Mapping[str, str], theirs: Collection[str], sizes: Mapping) -> bool:
     """Whether a checkpoint without this weight is not whole; of a head or the pooler none, or all of it is there."""
+    if ours in _TABLES:
+        return False
     for modality in MODALITIES:
         own = f"embeddings.{modality}."
         if ours.startswith(own):

@@ -50,7 +50,9 @@ class MemoBertPreTrainedModel(PreTrainedModel):
     base_model_prefix = "memobert"
     # what operators read in fp32, whatever the rest of a model is loaded in
     _keep_in_fp32_modules_strict = (r"embeddings\.norm", r"projection_norm", r"(visual|speech)\.norm", r"\w+_norm")
-    _may_begin_anew = r"(heads|emotion)\."  # what a training from another model's encoder adds
+    # what a training from another model's encoder adds
+    _may_begin_anew = r"(heads|emotion|(memobert\.)?embeddings\.tables)\."
+    _keys_to_ignore_on_load_unexpected = (r"embeddings\.tables\.",)  # which only some objectives read
 
     @property
     def reads(self) -> Mapping[str, int]:
@@ -105,7 +107,7 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         with torch.device("meta"):
             model = in_one_line(folder, lambda: cls(config))
         wanted = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
-        check_stored(folder, wanted, "memobert.", r"(heads|emotion)\.")
+        check_stored(folder, wanted, "memobert.", r"(heads|emotion|embeddings\.tables)\.")
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *arguments, **options) -> nn.Embedding:
         """Change the number of word pieces, of the table and of what the word head adds to each; see transformers.
@@ -144,7 +146,7 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         Raises `MemofastError` where the file is no such state dict.
         """
         checkpoint, found = original.read_original(Path(path), overrides.get("num_attention_heads"))
-        overrides = {"heads": found.heads} | overrides
+        overrides = {"heads": found.heads, "tables": found.tables} | overrides
         return cls._from_foreign(_without_emotion(checkpoint), overrides, str(path))
 
     @classmethod
@@ -167,7 +169,8 @@ class MemoBertPreTrainedModel(PreTrainedModel):
 class MemoBertModel(MemoBertPreTrainedModel):
     """Embeddings, encoder and pooler over a packed batch."""
 
-    _keys_to_ignore_on_load_unexpected = (r"^heads\.", r"^emotion\.")  # heads of the model that a checkpoint is of
+    # heads of the model that a checkpoint is of, and tables
+    _keys_to_ignore_on_load_unexpected = (r"^heads\.", r"^emotion\.", r"embeddings\.tables\.")
 
     def __init__(self, config: MemoBertConfig):
         super().__init__(config)
@@ -259,6 +262,8 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
         module = getattr(self.heads, head)
         if kind.kind == "words":
             return module(hidden, embeddings.word.weight)
+        if kind.kind == "table":
+            return module(hidden, embeddings.tables[head].weight)
         if kind.kind == "rows":
             return module(hidden, getattr(embeddings, kind.modality).projection.weight.T)
         return module(hidden)
@@ -271,6 +276,9 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
         for name, head in self.heads.named_children():
             if name not in used:
                 parameters += list(head.parameters())  # a compiler of torch 2.11 adds no generator to a list
+        for name, table in self.memobert.embeddings.tables.items():
+            if name not in view.tables:
+                parameters += list(table.parameters())
         for modality in FEATURES:
             embeddings = getattr(self.memobert.embeddings, modality)
             if embeddings is not None and view.batch.rows_of(modality) is None:

@@ -90,7 +90,7 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
             raise MemofastError(f"{len(classes)} classes need as many words, not {len(words)}")
         named = (*classes, OTHER) if whole_vocabulary else tuple(classes)
         asked = {
-            "id2label": dict(enumerate(named)), "label2id": {name: n for n, name in enumerate(named)},
+            "tables": {}, "id2label": dict(enumerate(named)), "label2id": {name: n for n, name in enumerate(named)},
             "prompt": {
                 "template": list(prompt.template), "position": prompt.position, "prefix": prompt.prefix,
                 "words": list(words), "vocabulary": whole_vocabulary,

@@ -84,6 +84,14 @@ def heads_of(init: str | None, heads: int | None = None) -> dict[str, Any]:
     return original.describe(path, heads).heads if path.is_file() else read_config(path).get("heads") or {}
 
 
+def tables_of(init: str | None, heads: int | None = None) -> dict[str, int]:
+    """Input tables that a checkpoint has, as `MemoBertConfig.tables`; heads: as of `sizes_of`."""
+    if init is None:
+        return {}
+    path = Path(init)
+    return original.describe(path, heads).tables if path.is_file() else read_config(path).get("tables") or {}
+
+
 def begins_features_anew(init: str, heads: int | None = None) -> bool:
     """Whether a checkpoint is of text alone, so that any corpus's face and speech rows may join it: a BERT, or one
     under the original's names. heads: as of `sizes_of`."""

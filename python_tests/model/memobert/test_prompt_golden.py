@@ -12,7 +12,7 @@ from memofast.data.batch import PackedBatch, PaddedBatch
 from memofast.model import MemoBertForPreTraining
 from memofast.objectives import Learner
 
-pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore:.*no place")]
+pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore:.*attention heads")]
 RNG = torch.tensor([5, 17])
 
 

@@ -1,0 +1,34 @@
+"""Writing a text store anew with more than it had, record by record."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from memofast.store.reader import TextStore
+from memofast.store.text_writer import TextWriter
+
+
+def writer_like(text: TextStore, folder: Path, **changes: Any) -> TextWriter:
+    """A writer of what a text store holds; changes: arguments of `TextWriter` that are otherwise."""
+    special = text.meta["special_tokens"]
+    own = {name: text.meta.get(name, "") for name in ("extractor", "fingerprint", "source", "licence", "value")}
+    own |= {
+        "cls_id": special["cls"], "sep_id": special["sep"], "classes": text.classes.get("label", ()),
+        "lexicon_classes": text.classes.get("lexicon", ()), "emotions": text.classes.get("emotions", ()),
+        "labeller": text.meta.get("labeller"), "with_parts_of_speech": "part_of_speech" in text.columns,
+    }  # fmt: skip
+    return TextWriter(folder, **{**own, **changes})
+
+
+def fields_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as `TextStore.read` gives it, as arguments of `TextWriter.put`."""
+    label = int(found["label"][0]) if "label" in found else -1
+    value = float(found["value"][0]) if "value" in found else math.nan
+    per_piece = ("tokens", "words", "lexicon", "part_of_speech", "polarity")
+    return {name: found[name][1:-1] for name in per_piece if name in found} | {
+        "utf8": bytes(found["utf8"]).decode("utf-8", errors="replace") if "utf8" in found else "",
+        "label": label if label >= 0 else None,
+        "emotions": found["emotions"] if "emotions" in found and found["emotions"].any() else None,
+        "value": None if math.isnan(value) else value,
+    }
