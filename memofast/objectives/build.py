@@ -14,6 +14,7 @@ from memofast.objectives.features import SpeechRegression, VisualEmotion, Visual
 from memofast.objectives.matching import Matching
 from memofast.objectives.objective import Objective
 from memofast.objectives.order import SpeechOrder, VisualOrder
+from memofast.objectives.tuple_contrast import TupleContrast
 from memofast.objectives.utterance_emotion import UtteranceEmotion
 from memofast.objectives.words import MaskedWords
 from memofast.sections import checked, shown
@@ -27,6 +28,7 @@ KINDS: dict[str, type[Objective]] = {
     "speech_order": SpeechOrder,
     "matching": Matching,
     "view_contrast": ViewContrast,
+    "tuple_contrast": TupleContrast,
     "utterance_emotion": UtteranceEmotion,
 }
 
