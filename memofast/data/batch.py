@@ -175,16 +175,19 @@ class PackedBatch:
         streams = {name: stream.map(function) for name, stream in self.streams.items()}
         return replace(self, **own, targets=targets, streams=streams)
 
-    def select(self, samples: Tensor) -> PackedBatch:
-        """Some of the samples [k] int64, in this order, as a batch of their own."""
-        picked = {modality: _picked(self.offsets_of(modality), samples) for modality in MODALITIES}
+    def select(self, samples: Tensor, whose: Mapping[str, Tensor] | None = None) -> PackedBatch:
+        """Some of the samples [k] int64, in this order, as a batch of their own. whose: by modality [k] int64, the
+        samples whose rows are taken; none: their own."""
+        whose = dict.fromkeys(MODALITIES, samples) | dict(whose or {})
+        picked = {modality: _picked(self.offsets_of(modality), whose[modality]) for modality in MODALITIES}
+        joint = sum(offsets.diff() for _, offsets in picked.values())
         targets = {
             name: values[picked[_TARGET_ROWS[name][0]][0] if name in _TARGET_ROWS else samples]
             for name, values in self.targets.items()
         }
         streams = {}
         for name, stream in self.streams.items():
-            rows, offsets = _picked(stream.offsets, samples)
+            rows, offsets = _picked(stream.offsets, whose[stream.modality])
             streams[name] = replace(stream, values=stream.values[rows], offsets=offsets)
         text, visual, speech = (picked[modality][0] for modality in MODALITIES)
         return replace(
@@ -194,7 +197,10 @@ class PackedBatch:
             visual=None if self.visual is None else self.visual[visual],
             speech=None if self.speech is None else self.speech[speech],
             **{f"{modality}_offsets": offsets for modality, (_, offsets) in picked.items()},
-            offsets=_offsets(self.offsets.diff()[samples]),
+            offsets=_offsets(joint),
+            longest=max(self.longest, rounded_length(int(joint.max())))
+            if self.longest and len(joint)
+            else self.longest,
             sample_keys=self.sample_keys[samples],
             targets=targets,
             ids=None if self.ids is None else [self.ids[sample] for sample in samples.tolist()],

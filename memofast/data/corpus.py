@@ -340,6 +340,24 @@ class Split:
             found[chosen] = all_labelled(labels, offsets)
         return found
 
+    def mean_rows(self, modality: str) -> np.ndarray:
+        """The mean feature row of each sample [n, width] float32, zero where it has none; read once from the store."""
+        if modality not in self._means:
+            source = packing.Source(self.corpus.stores[modality], self.places[modality])
+            means = np.zeros((len(self), self.corpus.width(modality)), np.float32)
+            for chosen in np.array_split(np.arange(len(self)), -(-len(self) // _LABELS_AT_ONCE)):
+                rows, starts = packing.column(source._replace(places=source.places[chosen]), "rows")
+                present = np.flatnonzero(np.diff(starts))
+                if len(present):
+                    sums = np.add.reduceat(rows, starts[:-1][present], axis=0, dtype=np.float64)
+                    means[chosen[present]] = sums / np.diff(starts)[present, None]
+            self._means[modality] = means
+        return self._means[modality]
+
+    @cached_property
+    def _means(self) -> dict[str, np.ndarray]:
+        return {}
+
     def _target_of_samples(self, name: str) -> np.ndarray:
         """A target of each sample, as `pack` gives it."""
         parts = np.array_split(np.arange(len(self)), -(-len(self) // _LABELS_AT_ONCE))

@@ -71,7 +71,7 @@ def places_of(
     purpose: Purpose = Purpose.PARTNER,
 ) -> dict[str, np.ndarray] | None:
     """By modality [B] int64, indices into the split: whose rows each sample shows; None where no objective asks for
-    others'.
+    others'. Beside the modalities what `Objective.places` adds.
 
     Args: chosen: of each objective its samples [B] bool; pool: indices of all samples that take part; indices [B] of
         the samples themselves.
@@ -88,9 +88,9 @@ def places_of(
 def rows_shown(split: Split, shown: Mapping[str, np.ndarray], indices: np.ndarray) -> np.ndarray:
     """Rows [k, 3] that samples come to show, from `places_of`."""
     lengths = split.lengths[indices].copy()
-    for modality, owners in shown.items():
-        column = MODALITIES.index(modality)
-        lengths[:, column] = split.lengths[owners, column]
+    for column, modality in enumerate(MODALITIES):
+        if modality in shown:
+            lengths[:, column] = split.lengths[shown[modality], column]
     return lengths
 
 

@@ -17,6 +17,7 @@ from memofast.objectives.naming import Language, Naming, Vocabulary
 from memofast.objectives.objective import Objective
 from memofast.objectives.order import SpeechOrder, VisualOrder
 from memofast.objectives.prompts import LabelPrompt
+from memofast.objectives.tuple_contrast import TupleContrast
 from memofast.objectives.utterance_emotion import UtteranceEmotion
 from memofast.objectives.words import MaskedWords
 from memofast.sections import checked, shown
@@ -30,6 +31,7 @@ KINDS: dict[str, type[Objective]] = {
     "speech_order": SpeechOrder,
     "matching": Matching,
     "view_contrast": ViewContrast,
+    "tuple_contrast": TupleContrast,
     "utterance_emotion": UtteranceEmotion,
     "label_prompt": LabelPrompt,
     "lare": Lare,

@@ -83,16 +83,21 @@ class ViewContrast(Objective):
         return [Room(capacity, capacity.samples)] * 2
 
     def scored(self, outputs: Sequence[Tensor], views: Sequence[View], module: Temperature) -> LossSum:
-        read, others = (view.reads[self.name] for view in views)
-        one, two = (F.normalize(output.float(), dim=-1) for output in outputs)
+        logits, read = self.found(outputs, views, module), views[0].reads[self.name]
+        wanted = torch.arange(len(logits), device=logits.device)
+        total = read.sum(F.cross_entropy(logits, wanted, reduction="none"))
+        return LossSum(total, read.count, {"accuracy": read.sum(logits.detach().argmax(-1) == wanted)})
+
+    def found(self, outputs: Sequence[Tensor], views: Sequence[View], module: Temperature) -> Tensor:
+        """Logits of each sample over the second views of all [n, n]."""
+        others = views[1].reads[self.name]
+        one, two = (F.normalize(output.float(), dim=-1) for output in outputs[:2])
         with torch.autocast(one.device.type, enabled=False):  # which would round the product of fp32 rows
             logits = module(one @ two.T)
         if others.weights is not None:  # what fills a fixed capacity is nobody's other view but its own
             own = torch.eye(len(two), dtype=torch.bool, device=two.device)
             logits = logits.masked_fill((others.weights == 0) & ~own, float("-inf"))
-        wanted = torch.arange(len(one), device=one.device)
-        total = read.sum(F.cross_entropy(logits, wanted, reduction="none"))
-        return LossSum(total, read.count, {"accuracy": read.sum(logits.detach().argmax(-1) == wanted)})
+        return logits
 
     def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum:
         count = views[0].reads[self.name].count

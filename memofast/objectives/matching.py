@@ -1,15 +1,13 @@
 """Matching: whether faces and speech belong to the words, or are another sample's. Source: UNITER's image-text
-matching, MEmoBERT's itm."""
+matching, MEmoBERT's itm, onemodalnegitm and eitm."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
 from torch import Tensor
 
 from memofast.data.batch import Capacity, PackedBatch
@@ -18,42 +16,21 @@ from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.errors import MemofastError
 from memofast.model.heads import Head
+from memofast.objectives.matching_options import MatchingOptions
 from memofast.objectives.objective import LossSum, Objective, Room
-from memofast.objectives.ratios import Ratio
+from memofast.objectives.partners import Candidates, candidate_words, cosines, most_alike
 from memofast.objectives.statistics import Statistics
 from memofast.objectives.words import FEWEST_PIECES
-from memofast.ops.philox import Purpose, below, sample_words
+from memofast.ops.philox import Purpose, sample_words
 from memofast.ops.row_lists import threshold
-from memofast.sections import Section
-
-
-class MatchingOptions(Section):
-    """negatives: share of the samples that show another's rows. replaced: the modalities that are replaced, all of one
-    other sample."""
-
-    negatives: Ratio = (1, 2)
-    replaced: list[Literal["visual", "speech"]] = Field(["visual", "speech"], min_length=1)
-
-    @field_validator("negatives")
-    @classmethod
-    def _both(cls, negatives: tuple[int, int]) -> tuple[int, int]:
-        if not 0 < negatives[0] < negatives[1]:
-            raise ValueError("must be above 0 and below 1, so that there are both kinds")
-        return negatives
-
-    @field_validator("replaced")
-    @classmethod
-    def _each_once(cls, replaced: list[str]) -> list[str]:
-        if len(set(replaced)) < len(replaced):
-            raise ValueError("names a modality twice")
-        return replaced
 
 
 class Matching(Objective):
-    """Two-way cross-entropy from the pooled row; labels of its reads are 1 where a sample shows its own rows.
+    """Two-way cross-entropy from the pooled row; labels of its reads are 1 where a sample shows rows that match.
 
     The other sample is drawn per epoch, before packing, among all that take part and have these modalities:
-    Philox(seed, purpose, epoch, key), word 0 below the threshold for a negative, word 1 the partner.
+    Philox(seed, purpose, epoch, key), word 0 below the threshold for a negative, word 1 the partner, word 2 the
+    modality that is replaced alone, word 3 the match of the same class.
     """
 
     Options = MatchingOptions
@@ -67,11 +44,13 @@ class Matching(Objective):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return ("text rows", *(f"{modality} rows" for modality in self.options.replaced))
+        known = () if self.options.other_class is None else (f"known {self.options.other_class}",)
+        return ("text rows", *(f"{modality} rows" for modality in self.options.replaced), *known)
 
     def eligible(self, facts: Facts) -> np.ndarray:
         complete = [facts.rows(modality) >= 1 for modality in self.options.replaced]
-        return (facts.rows("text") >= FEWEST_PIECES) & np.all(complete, axis=0)
+        able = (facts.rows("text") >= FEWEST_PIECES) & np.all(complete, axis=0)
+        return able if self.options.other_class is None else able & (facts.classes_of(self.options.other_class) >= 0)
 
     def can_be_of(self, batch: PackedBatch) -> bool:
         return all(batch.rows_of(modality) is not None for modality in self.options.replaced)
@@ -79,31 +58,57 @@ class Matching(Objective):
     def places(
         self, split: Split, pool: np.ndarray, indices: np.ndarray, seed: int, epoch: int, purpose: Purpose
     ) -> Mapping[str, np.ndarray]:
-        pool = pool[self.eligible(split.facts)[pool]]
+        options, rng = self.options, torch.tensor([seed, epoch])
+        near = self._candidates(split, pool[self.eligible(split.facts)[pool]], indices)
+        keys = torch.from_numpy(split.keys[indices])
+        words = sample_words(rng, purpose, self.site, keys)
+        negative = (words[:, 0] < threshold(options.negatives)).numpy()
+        alone = (words[:, 2] < threshold(options.faces or (1, 2))).numpy()
+        replaced = (
+            {"visual": alone, "speech": ~alone} if options.one_modality else dict.fromkeys(options.replaced, True)
+        )
+        match = indices
+        if options.any_of_class:
+            drawn = near.inside(words[:, 3])
+            match = np.where(negative | (drawn < 0), indices, drawn)
+        other = dict.fromkeys(replaced, near.outside(words[:, 1]))
+        if options.candidates > 1 and len(indices):
+            drawn = near.outside(candidate_words(rng, purpose, self.site, keys, options.candidates))
+            alike = {modality: cosines(split, modality, near.order, indices, drawn) for modality in replaced}
+            if not options.one_modality:
+                alike = dict.fromkeys(replaced, sum(alike.values()))
+            other = {modality: most_alike(split.keys, drawn, alike[modality]) for modality in replaced}
+        shown = {modality: np.where(negative & chosen, other[modality], match) for modality, chosen in replaced.items()}
+        if options.any_of_class:
+            shown["match"] = np.where(negative, next(iter(other.values())), indices)
+        return shown
+
+    def _candidates(self, split: Split, pool: np.ndarray, indices: np.ndarray) -> Candidates:
+        """Raises: `MemofastError` where no other sample could be shown."""
+        where = f"objective {self.name}: split {split.name} of corpus {split.corpus.path}"
         if len(pool) < 2:
             raise MemofastError(
-                f"objective {self.name}: split {split.name} of corpus {split.corpus.path} has {len(pool)} samples "
-                f"with words and {' and '.join(self.options.replaced)} rows, which leaves no other one to show; "
-                "leave the objective out for it"
+                f"{where} has {len(pool)} samples with words and {' and '.join(self.options.replaced)} rows, which "
+                "leaves no other one to show; leave the objective out for it"
             )
-        keys = torch.from_numpy(split.keys[indices])
-        words = sample_words(torch.tensor([seed, epoch]), purpose, self.site, keys)
-        negative = (words[:, 0] < threshold(self.options.negatives)).numpy()
-        at = np.searchsorted(pool, indices)
-        inside = (at < len(pool)) & (pool[np.minimum(at, len(pool) - 1)] == indices)
-        drawn = below(words[:, 1], torch.from_numpy(len(pool) - inside.astype(np.int64))).numpy()
-        other = pool[drawn + (inside & (drawn >= at))]
-        owners = np.where(negative, other, indices)
-        return dict.fromkeys(self.options.replaced, owners)
+        if self.options.other_class is None:
+            return Candidates.others(pool, indices)
+        classes = split.facts.classes_of(self.options.other_class)
+        if len(np.unique(classes[pool])) < 2:
+            raise MemofastError(
+                f"{where} has {len(pool)} samples of one class of {self.options.other_class}, which leaves none of "
+                "another class to show; leave the objective out for it"
+            )
+        return Candidates.by_class(pool, indices, classes)
 
     def views(self, first: View, selected: Tensor, rng: Tensor, purpose: Purpose) -> list[View]:
-        batch = first.batch
-        name = f"{self.options.replaced[0]}_of"
-        if bool(selected.any()) and name not in batch.targets:
+        batch, shown = first.batch, ["match"] if self.options.any_of_class else self.options.replaced
+        if bool(selected.any()) and f"{shown[0]}_of" not in batch.targets:
             raise MemofastError(f"objective {self.name}: the batch was packed without partners; pack it with `places`")
         samples = selected.nonzero().flatten()
-        owner = batch.targets.get(name, batch.sample_keys)
-        labels = (owner == batch.sample_keys)[samples].to(torch.int64)
+        owners = [batch.targets.get(f"{name}_of", batch.sample_keys) for name in shown]
+        own = torch.stack([keys == batch.sample_keys for keys in owners]).all(0)
+        labels = own[samples].to(torch.int64)
         first.reads[self.name] = Read("matching", batch.offsets[:-1][samples].to(torch.int64), labels)
         return []
 

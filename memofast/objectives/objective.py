@@ -110,7 +110,8 @@ class Objective:
         self, split: Split, pool: np.ndarray, indices: np.ndarray, seed: int, epoch: int, purpose: Purpose
     ) -> Mapping[str, np.ndarray] | None:
         """By modality [k] int64, indices into the split: whose rows each of the samples `indices` [k] shows; None
-        without `partners`.
+        without `partners`. Another name than a modality's shows nothing, and tells `views` a sample by target
+        `NAME_of`.
 
         A function of (seed, purpose, epoch, sample key) and of the pool, the indices [n] of the samples that take part.
         """

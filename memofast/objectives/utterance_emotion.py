@@ -31,12 +31,13 @@ _SMALLEST = 1e-6  # share of a class that no training sample has, in the trivial
 
 
 class UtteranceEmotionOptions(Section):
-    """targets: `soft`, `hard`, `logits`: of the corpus's `emotions`, which are pseudo labels: as they are, the likeliest
-    one, or as logits: stores keep probabilities, whose logarithms are the text model's logits but for a constant that
-    no softmax sees. `label`: the corpus's own label.
-    temperature: of `logits`, for them and the scores; None: 2. at_least: least probability of the likeliest emotion, for
-    a sample to be served; neutral_at_least: where that is neutral; None: at_least. MEmoBERT's high-quality clips have
-    0.4 and 0.8."""
+    """targets: `soft`, `hard`, `logits`: of the corpus's `emotions`, which are pseudo labels: as they are, the
+    likeliest one, or as logits: stores keep probabilities, whose logarithms are the text model's logits but for a
+    constant that no softmax sees. `label`: the corpus's own label.
+    temperature: of `logits`, for them and the scores; None: 2. at_least: least probability of the likeliest emotion of
+    a sample that is served; neutral_at_least: where that is neutral; None: at_least. MEmoBERT's high-quality clips have
+    0.4 and 0.8.
+    """
 
     targets: Literal["soft", "hard", "logits", "label"] = "soft"
     temperature: float | None = Field(None, gt=0, le=1000)

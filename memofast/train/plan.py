@@ -301,6 +301,11 @@ def _check_objectives(parts: list[Part], built: dict[str, Objective], config: Me
     for part in parts:
         if not part.shares:
             raise MemofastError(f"corpus {part.corpus.path} serves none of the recipe's objectives; leave it out")
+        for objective in (built[name] for name in part.shares if built[name].partners):
+            of_train = [(part.train, Purpose.PARTNER)]  # whether there is anybody to show, told before anything begins
+            of_validation = [(part.validation, Purpose.VALIDATION_PARTNER)] if objective.name in part.checked else []
+            for split, purpose in of_train + of_validation:
+                objective.places(split, np.arange(len(split)), np.arange(0), train.seed, 0, purpose)
 
 
 def _capacity(splits: list[Split], samples: int, partners: bool) -> Capacity:

@@ -53,3 +53,19 @@ def test_the_emotion_of_the_utterance(golden, tmp_path, case):
         batch.targets["emotions"] = expected["logits_target"].softmax(-1)
         assert float(expected["temperature"]) == objective.temperature
     check(model, objective, batch, expected)
+
+
+@pytest.mark.parametrize("case", ["itm", "vtm", "onemodalnegitm"])
+def test_matching(golden, tmp_path, case):
+    """vtm is of batches without speech."""
+    batch, expected = golden_batch(golden, case)
+    options = {"vtm": {"replaced": ["visual"]}, "onemodalnegitm": {"one_modality": True}}.get(case, {})
+    (objective,) = objectives.build({"matching": options}).values()
+    model = MemoBertForPreTraining.from_original(golden_file(golden, "", tmp_path)).eval()
+    other = torch.where(expected["targets"] == 1, batch.sample_keys, expected["taken_from"])
+    for number, modality in enumerate(objective.options.replaced, 1):
+        replaced = expected.get("replaced", torch.full((6,), number)) == number
+        batch.targets[f"{modality}_of"] = torch.where(replaced, other, batch.sample_keys)
+    (view,) = objectives.views_for(batch, objective, RNG)
+    assert view.reads["matching"].labels.tolist() == expected["targets"].tolist()
+    check(model, objective, batch, expected)
