@@ -119,8 +119,8 @@ class PackedBatch:
     targets: labels per sample (`label` [B] int64, `emotions` [B, classes], `value` [B] float32), soft labels per visual
     row (`soft_labels`
         [sum V, classes]), lexicon classes per token (`lexicon` [sum T] int32), what a fine-tuning asks for (`wanted`
-        [B, classes] fp32); where samples may show the rows of others, whose rows they are (`visual_of`, `speech_of` [B]
-        int64, sample keys).
+        [B, classes] fp32); where samples may show the rows of others, or none, whose rows they are (`visual_of`,
+        `speech_of` [B] int64, sample keys; their own where there are none).
     ids: sample ids, for messages; None where they were not kept.
     longest: no sample has more joint rows than this; 0: unknown.
     streams: rows beside the modalities, as far as a model reads them.

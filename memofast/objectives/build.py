@@ -60,7 +60,10 @@ def _objective(name: str, given: dict[str, Any], vocabulary: Vocabulary | None) 
     options = checked(given, f"objectives.{name}", objective.Options)
     try:
         if objective is MaskedWords and vocabulary is not None:
-            return MaskedWords(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
-        return objective(name, options)
+            built = MaskedWords(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
+        else:
+            built = objective(name, options)
+        built.check_shows()
+        return built
     except (ValueError, TypeError) as error:
         raise MemofastError(f"objectives.{name}: {error}") from None

@@ -18,16 +18,15 @@ from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.errors import MemofastError
 from memofast.model.heads import Head
-from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.ratios import Ratio
 from memofast.objectives.statistics import Statistics
 from memofast.objectives.words import FEWEST_PIECES
 from memofast.ops.philox import Purpose, below, sample_words
 from memofast.ops.row_lists import threshold
-from memofast.sections import Section
 
 
-class MatchingOptions(Section):
+class MatchingOptions(ObjectiveOptions):
     """negatives: share of the samples that show another's rows. replaced: the modalities that are replaced, all of one
     other sample."""
 
