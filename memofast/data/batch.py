@@ -124,7 +124,8 @@ class PackedBatch:
     row (`soft_labels`
         [sum V, classes]), lexicon classes, parts of speech and polarities per token (`lexicon`, `part_of_speech`,
         `polarity` [sum T] int32), what a fine-tuning asks for (`wanted` [B, classes] fp32); where samples may show the
-        rows of others, whose rows they are (`visual_of`, `speech_of` [B] int64, sample keys).
+        rows of others, or none, whose rows they are (`visual_of`, `speech_of` [B] int64, sample keys; their own where
+        there are none).
     ids: sample ids, for messages; None where they were not kept.
     longest: no sample has more joint rows than this; 0: unknown.
     streams: rows beside the modalities, as far as a model reads them.

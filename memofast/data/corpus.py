@@ -372,18 +372,23 @@ class Split:
         pin: bool = False,
     ) -> PackedBatch:
         """The samples at `indices` as one batch, see `packing.pack`. shown: by modality [B] int64, whose rows of this
-        split each of them shows; its own elsewhere."""
-        indices = np.asarray(indices, np.int64)
-        whose = {name: (shown or {}).get(name, indices) for name in self.corpus.stores}
+        split each of them shows, -1 for none, of text [CLS] alone; its own elsewhere."""
+        indices, shown = np.asarray(indices, np.int64), dict(shown or {})
+        hidden = shown.pop("text", indices) < 0
         sources = {
-            name: packing.Source(store, self.places[name][whose[name]]) for name, store in self.corpus.stores.items()
+            name: packing.Source(store, self._places(name, shown.get(name, indices)))
+            for name, store in self.corpus.stores.items()
         }
         streams = {}
         for name in self.streams:
             store, modality = self.corpus.streams[name]
-            own = (shown or {}).get(modality, indices)  # what a sample shows of a modality, its streams show as well
-            streams[name] = packing.Source(store, self.places[name][own], modality)
+            own = np.where(hidden, -1, indices) if modality == "text" else shown.get(modality, indices)
+            streams[name] = packing.Source(store, self._places(name, own), modality)  # shown where its modality is
         return packing.pack(
             sources, self.keys[indices], [self.ids[i] for i in indices.tolist()], streams,
-            shown={name: self.keys[owners] for name, owners in (shown or {}).items()}, dtype=dtype, pin=pin,
+            shown={name: self.keys[np.where(owners < 0, indices, owners)] for name, owners in shown.items()},
+            hidden=hidden if hidden.any() else None, dtype=dtype, pin=pin,
         )  # fmt: skip
+
+    def _places(self, name: str, owners: np.ndarray) -> np.ndarray:
+        return np.where(owners < 0, -1, self.places[name][owners])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from memofast.data.batch import PackedBatch, StreamRows, rounded_length
+from memofast.data.conditions import cls_alone
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.store import Store
 from memofast.store.memory import TYPE_IDS, allocate
@@ -51,6 +52,7 @@ def pack(
     streams: Mapping[str, Source] | None = None,
     *,
     shown: Mapping[str, np.ndarray] | None = None,
+    hidden: np.ndarray | None = None,
     dtype: torch.dtype | None = None,
     pin: bool = False,
 ) -> PackedBatch:
@@ -61,6 +63,7 @@ def pack(
         streams: by name, what is packed beside the modalities.
         shown: by modality [B] int64, the keys of the samples whose rows are shown, where they may be others'; becomes
         targets `visual_of` and `speech_of`.
+        hidden: samples [B] bool whose text is [CLS] alone; their labels stay.
         dtype: type of the feature rows, fp16, bf16 or fp32; None keeps the stored type (fp16 as a rule), which is the
         fastest.
         pin: page-locked memory, for asynchronous copies to a GPU.
@@ -92,6 +95,9 @@ def pack(
     batch.streams = {name: _stream(name, source, dtype, pin) for name, source in streams.items()}
     for name, owners in shown.items():
         batch.targets[f"{name}_of"] = _copied(owners, pin)
+    if hidden is not None:
+        batch = cls_alone(batch, torch.from_numpy(hidden))
+        batch = batch.map(lambda tensor: tensor if tensor.is_pinned() else tensor.pin_memory()) if pin else batch
     return batch
 
 

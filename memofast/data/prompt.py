@@ -85,13 +85,12 @@ class Marks:
 @dataclass(frozen=True)
 class Prompt:
     """template: word pieces, one of them [MASK]. position: `before` the sentence or `after` it. prefix: letters l, v, s
-    for the modalities a sample has, then a colon, before the template. alone: the sentence leaves (the cross-modal
-    form), as it does where the text is [CLS] alone."""
+    for the modalities a sample has, then a colon, before the template. Where the text is [CLS] alone the prompt is all
+    there is (the cross-modal form)."""
 
     template: tuple[int, ...]
     position: str = "before"
     prefix: bool = False
-    alone: bool = False
     marks: Marks = Marks()
 
     def __post_init__(self):
@@ -119,7 +118,7 @@ class Prompt:
         old, samples = batch.token_ids, batch.samples
         chosen = torch.ones(samples, dtype=torch.bool, device=device) if selected is None else selected
         changed, lengths = chosen.to(torch.int64), begins.diff()
-        bodies = (lengths - 2).clamp(min=0) * (not self.alone)  # without [CLS] and [SEP]
+        bodies = (lengths - 2).clamp(min=0)  # without [CLS] and [SEP]
         kept = torch.where(chosen, bodies, lengths - 1)  # after [CLS]
         present = torch.stack(
             [bodies > 0, batch.visual_offsets.diff() > 0, batch.speech_offsets.diff() > 0], 1

@@ -70,16 +70,17 @@ def places_of(
     epoch: int,
     purpose: Purpose = Purpose.PARTNER,
 ) -> dict[str, np.ndarray] | None:
-    """By modality [B] int64, indices into the split: whose rows each sample shows; None where no objective asks for
-    others'. Beside the modalities what `Objective.places` adds.
+    """By modality [B] int64, indices into the split: whose rows each sample shows, -1 for none; None where no objective
+    asks for others' or hides any. Beside the modalities what `Objective.places` adds.
 
     Args: chosen: of each objective its samples [B] bool; pool: indices of all samples that take part; indices [B] of
         the samples themselves.
     """
     shown: dict[str, np.ndarray] = {}
     for name, selected in chosen.items():
-        owners = objectives[name].places(split, pool, indices, seed, epoch, purpose)
-        for modality, own in (owners or {}).items():
+        owners = dict(objectives[name].places(split, pool, indices, seed, epoch, purpose) or {})
+        owners |= {modality: np.full_like(indices, -1) for modality in objectives[name].hides}
+        for modality, own in owners.items():
             before = shown.get(modality, indices)
             shown[modality] = np.where(selected.cpu().numpy(), own, before)
     return shown or None
@@ -90,7 +91,8 @@ def rows_shown(split: Split, shown: Mapping[str, np.ndarray], indices: np.ndarra
     lengths = split.lengths[indices].copy()
     for column, modality in enumerate(MODALITIES):
         if modality in shown:
-            lengths[:, column] = split.lengths[shown[modality], column]
+            owners = shown[modality]
+            lengths[:, column] = np.where(owners < 0, modality == "text", split.lengths[owners, column])
     return lengths
 
 
@@ -110,7 +112,7 @@ def views_of(
     """
     chosen = {name: selected.to(batch.sample_keys.device) for name, selected in chosen.items()}
     for name, selected in chosen.items():
-        batch = objectives[name].shown(batch, selected)
+        batch = objectives[name].rewritten(batch, selected)
     first = View(batch)
     further = [
         view for name, selected in chosen.items() for view in objectives[name].views(first, selected, rng, purpose)

@@ -79,12 +79,15 @@ def _objective(
     options = checked(given, f"objectives.{name}", objective.Options)
     try:
         if objective.of_words and vocabulary is not None:
-            return objective(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
-        if objective is UtteranceEmotion:
-            return UtteranceEmotion(name, options, classes)
-        if objective is LabelPrompt:
+            built = objective(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
+        elif objective is UtteranceEmotion:
+            built = UtteranceEmotion(name, options, classes)
+        elif objective is LabelPrompt:
             named = [*options.words] if classes is None else classes.get("label", ())
-            return LabelPrompt(name, options, vocabulary, Naming(named, language or _no_language))
-        return objective(name, options)
+            built = LabelPrompt(name, options, vocabulary, Naming(named, language or _no_language))
+        else:
+            built = objective(name, options)
+        built.check_shows()
+        return built
     except (ValueError, TypeError) as error:
         raise MemofastError(f"objectives.{name}: {error}") from None

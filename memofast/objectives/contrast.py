@@ -19,15 +19,14 @@ from memofast.data.batch import Capacity, PackedBatch
 from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.model.heads import Head
-from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose
-from memofast.sections import Section
 
 _LARGEST_SCALE = 100.0  # of similarities, as in CLIP
 
 
-class ContrastOptions(Section):
+class ContrastOptions(ObjectiveOptions):
     """temperature: at the beginning; it is learned."""
 
     temperature: float = Field(0.05, gt=1 / _LARGEST_SCALE, le=1)
@@ -67,7 +66,7 @@ class ViewContrast(Objective):
 
     def eligible(self, facts: Facts) -> np.ndarray:
         """Samples of which there is more than [CLS]."""
-        return facts.lengths.sum(1) > 1
+        return self.rows_shown(facts).sum(1) > 1
 
     def can_be_of(self, batch: PackedBatch) -> bool:
         return True

@@ -16,16 +16,15 @@ from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.errors import MemofastError
 from memofast.model.heads import Head
-from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.ratios import Ratio
 from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose
-from memofast.sections import Section
 
 _LONGEST_MIXED_SPAN = {"visual": 5, "speech": 6}
 
 
-class SpanOptions(Section):
+class SpanOptions(ObjectiveOptions):
     """Fields of `ops.SpanPolicy`; policy: its kind. ratio: None: 3/20, for spans of faces 1/5. length: None: 3, of
     `mixed` spans 5 for faces and 6 for speech."""
 

@@ -19,20 +19,19 @@ from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.model.heads import Head
 from memofast.objectives.hidden_pieces import NEUTRAL, OTHER, hidden_pieces
-from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.ratios import Ratio
 from memofast.objectives.statistics import Statistics
 from memofast.objectives.words import FEWEST_PIECES, WordOptions, cross_entropy, predicted
 from memofast.ops.philox import Purpose, rows_of, stream_key
 from memofast.ops.row_lists import capacity as entries
 from memofast.ops.row_lists import threshold
-from memofast.sections import Section
 from memofast.store.text_writer import PARTS_OF_SPEECH, POLARITIES
 
 _TABLES = {"part_of_speech": "part_of_speech", "polarity": "word_polarity", "sentence": "sentence_polarity"}
 
 
-class LareOptions(Section):
+class LareOptions(ObjectiveOptions):
     """neutral_probability, sentiment_probability: that a piece without and with polarity is hidden. late_supervision:
     share of sentences whose polarity is asked at [CLS]; the others are told it at every piece. The original's command
     line says 2.0, its help and scripts 0.2. sentence: the target that holds it, of `sentence_classes` at most.

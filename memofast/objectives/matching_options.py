@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from memofast.objectives.objective import ObjectiveOptions
 from memofast.objectives.ratios import Ratio
-from memofast.sections import Section
 
 
-class MatchingOptions(Section):
+class MatchingOptions(ObjectiveOptions):
     """negatives: share of the samples that show another's rows. replaced: the modalities that are replaced, all of one
     other sample. one_modality: each negative replaces only one of the two; faces: share of them in which it is faces;
     None: half.

@@ -6,15 +6,17 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from memofast.data.batch import Capacity, PackedBatch
 from memofast.data.corpus import Split
 from memofast.data.facts import Facts
+from memofast.data.modality import MODALITIES
 from memofast.data.view import View
 from memofast.model.heads import Head
 from memofast.objectives.statistics import Statistics
@@ -49,6 +51,20 @@ class Room(NamedTuple):
         return {objective: self.reads} | {f"{objective}.{part}": reads for part, reads in self.parts.items()}
 
 
+class ObjectiveOptions(Section):
+    """shows: the modalities that its samples show, the others have no rows, text [CLS] alone; None: whatever a sample
+    has."""
+
+    shows: list[Literal["text", "visual", "speech"]] | None = Field(None, min_length=1)
+
+    @field_validator("shows")
+    @classmethod
+    def _each_shown_once(cls, shows: list[str] | None) -> list[str] | None:
+        if shows is not None and len(set(shows)) < len(shows):
+            raise ValueError("names a modality twice")
+        return shows
+
+
 class Objective:
     """One thing that is trained; subclasses say what.
 
@@ -61,7 +77,7 @@ class Objective:
     it is also given the number of word pieces and which one is [MASK].
     """
 
-    Options: ClassVar[type[Section]] = Section
+    Options: ClassVar[type[ObjectiveOptions]] = ObjectiveOptions
     metrics: ClassVar[tuple[str, ...]] = ()
     predictor: ClassVar[str | None] = None
     parts: ClassVar[tuple[str, ...]] = ()
@@ -70,7 +86,7 @@ class Objective:
     by_dropout: ClassVar[bool] = False
     of_words: ClassVar[bool] = False
 
-    def __init__(self, name: str, options: Section):
+    def __init__(self, name: str, options: ObjectiveOptions):
         self.name, self.options = name, options
 
     @property
@@ -98,6 +114,22 @@ class Objective:
         """What a corpus must have for it, in words, for messages."""
         raise NotImplementedError
 
+    @property
+    def hides(self) -> tuple[str, ...]:
+        """Modalities that its samples do not show."""
+        shows = self.options.shows
+        return () if shows is None else tuple(name for name in MODALITIES if name not in shows)
+
+    def check_shows(self) -> None:
+        """Raises: `ValueError` where a modality that it needs is not shown."""
+        if wanting := next((name for name in self.hides if f"{name} rows" in self.needs), None):
+            raise ValueError(f"shows: {wanting} rows are what it is about; add them to {', '.join(self.options.shows)}")
+
+    def rows_shown(self, facts: Facts) -> np.ndarray:
+        """Rows [n, 3] that samples show of themselves, [CLS] among them."""
+        least = np.array([name == "text" for name in MODALITIES], facts.lengths.dtype)
+        return np.where([name in self.hides for name in MODALITIES], least, facts.lengths)
+
     def eligible(self, facts: Facts) -> np.ndarray:
         """Which samples it can serve: [n] bool; the same before and after packing."""
         raise NotImplementedError
@@ -110,14 +142,14 @@ class Objective:
         self, split: Split, pool: np.ndarray, indices: np.ndarray, seed: int, epoch: int, purpose: Purpose
     ) -> Mapping[str, np.ndarray] | None:
         """By modality [k] int64, indices into the split: whose rows each of the samples `indices` [k] shows; None
-        without `partners`. Another name than a modality's shows nothing, and tells `views` a sample by target
-        `NAME_of`.
+        without `partners`. What it `hides` is hidden besides. Another name than a modality's shows nothing, and tells
+        `views` a sample by target `NAME_of`.
 
         A function of (seed, purpose, epoch, sample key) and of the pool, the indices [n] of the samples that take part.
         """
         return None
 
-    def shown(self, batch: PackedBatch, selected: Tensor) -> PackedBatch:
+    def rewritten(self, batch: PackedBatch, selected: Tensor) -> PackedBatch:
         """The batch that the first view is of, with what the objective shows of the selected samples [B] bool: the same
         samples in the same order, the others as they were."""
         return batch

@@ -21,18 +21,17 @@ from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.model.heads import Head
 from memofast.objectives.features import merged_sources
-from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.ratios import Ratio
 from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose, draw, rows_of, stream_key
 from memofast.ops.row_lists import capacity as entries
 from memofast.ops.row_lists import threshold
-from memofast.sections import Section
 
 FEWEST_ROWS = 2
 
 
-class OrderOptions(Section):
+class OrderOptions(ObjectiveOptions):
     """probability: that a row takes part in the shuffle; of a clip where fewer than two do, two take part. slots: first
     rows of a clip that may."""
 

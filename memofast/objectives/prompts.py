@@ -19,25 +19,23 @@ from memofast.data.prompt import BERT, MASK_PIECE, TEXTS, Marks, Prompt
 from memofast.data.view import Read, View
 from memofast.model.heads import Head
 from memofast.objectives.naming import BertSizes, Naming, Vocabulary
-from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose
-from memofast.sections import Section
 
 _SMALLEST = 1e-6  # of a class that no training sample has, in the trivial predictor
 Piece = Annotated[int, Field(ge=0, lt=2**20)]
 
 
-class PromptOptions(Section):
+class PromptOptions(ObjectiveOptions):
     """template: a name of `memofast.data.prompt.TEXTS`, a text with [MASK], or word pieces. position: before the
-    sentence or after it. prefix: letters l, v, s for what a sample has, before the template. alone: without the
-    sentence. words: for each class a word, or a word piece, or null to leave its samples out; none: the class's own
-    name. restricted: the word is sought among the classes' words, and not in the whole vocabulary."""
+    sentence or after it. prefix: letters l, v, s for what a sample shows, before the template. words: for each class a
+    word, or a word piece, or null to leave its samples out; none: the class's own name. restricted: the word is sought
+    among the classes' words, and not in the whole vocabulary."""
 
     template: str | Annotated[list[Piece], Field(min_length=1, max_length=512)] = "iam"
     position: Literal["before", "after"] = "before"
     prefix: bool = False
-    alone: bool = False
     words: dict[str, str | Piece | None] = Field({})
     restricted: bool = False
 
@@ -60,7 +58,7 @@ class LabelPrompt(Objective):
         if template.count(model.mask_token_id) != 1:
             raise ValueError(f"template: holds {template.count(model.mask_token_id)} [MASK]; write one")
         marks = _marks(options, model, naming)
-        self.prompt = Prompt(tuple(template), options.position, options.prefix, options.alone, marks)
+        self.prompt = Prompt(tuple(template), options.position, options.prefix, marks)
         self.named, self.words = [*words], [*words.values()]
         if beyond := [piece for piece in (*template, *self.words) if piece >= size]:
             raise ValueError(f"word piece {beyond[0]} is beyond the vocabulary of {size} words; choose another one")
@@ -78,13 +76,13 @@ class LabelPrompt(Objective):
 
     def eligible(self, facts: Facts) -> np.ndarray:
         """Samples of a class that has a word, whose text has room for the prompt."""
-        fits = self.options.alone | (facts.rows("text") <= self._most)
+        fits = self.rows_shown(facts)[:, 0] <= self._most
         return fits & np.isin(facts.classes_of("label"), self.named)
 
     def can_be_of(self, batch: PackedBatch) -> bool:
         return "label" in batch.targets
 
-    def shown(self, batch: PackedBatch, selected: Tensor) -> PackedBatch:
+    def rewritten(self, batch: PackedBatch, selected: Tensor) -> PackedBatch:
         return self.prompt.applied(batch, selected)[0] if bool(selected.any()) else batch
 
     def views(self, first: View, selected: Tensor, rng: Tensor, purpose: Purpose) -> list[View]:
@@ -132,7 +130,7 @@ def _loss(named: Tensor, among: Tensor, read: Read) -> LossSum:
 
 def _marks(options: PromptOptions, model: Vocabulary, naming: Naming) -> Marks:
     """Raises: `ValueError` where what a prompt writes beside its template is no word piece of the model."""
-    after = options.position == "after" and not options.alone
+    after = options.position == "after" and (options.shows is None or "text" in options.shows)
     needed = {"separator": True, "full_stop": after, "letters": options.prefix, "colon": options.prefix}
     known = naming.vocabulary(model.vocab_size)
     if not known and model.mask_token_id == BERT[MASK_PIECE]:  # of a part of BERT's vocabulary

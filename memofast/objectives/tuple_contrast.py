@@ -69,7 +69,7 @@ class TupleContrast(ViewContrast):
 
     def eligible(self, facts: Facts) -> np.ndarray:
         """Samples of two modalities or more, one of which may be swapped."""
-        there = facts.lengths >= np.array(_FEWEST)
+        there = self.rows_shown(facts) >= np.array(_FEWEST)
         return (there.sum(1) >= 2) & (there & (self._weights.numpy() > 0)).any(1)
 
     @property

@@ -20,17 +20,16 @@ from memofast.data.view import Read, View
 from memofast.errors import MemofastError
 from memofast.model.heads import Head
 from memofast.objectives.features import divergence
-from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose
-from memofast.sections import Section
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 _NEUTRAL = "neutral"  # the class that has a bound of its own
 _SMALLEST = 1e-6  # share of a class that no training sample has, in the trivial predictor
 
 
-class UtteranceEmotionOptions(Section):
+class UtteranceEmotionOptions(ObjectiveOptions):
     """targets: `soft`, `hard`, `logits`: of the corpus's `emotions`, which are pseudo labels: as they are, the
     likeliest one, or as logits: stores keep probabilities, whose logarithms are the text model's logits but for a
     constant that no softmax sees. `label`: the corpus's own label.
@@ -90,7 +89,7 @@ class UtteranceEmotion(Objective):
 
     def eligible(self, facts: Facts) -> np.ndarray:
         """Samples whose emotion is known, and sure enough, of which there is more than [CLS]."""
-        known = (facts.classes_of(self.column) >= 0) & (facts.lengths.sum(1) > 1)
+        known = (facts.classes_of(self.column) >= 0) & (self.rows_shown(facts).sum(1) > 1)
         if self.column == "label" or not known.any():
             return known
         return known & self._sure(torch.from_numpy(facts.target(self.column))).numpy()

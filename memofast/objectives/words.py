@@ -16,16 +16,15 @@ from memofast.data.batch import Capacity, PackedBatch
 from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.model.heads import Head
-from memofast.objectives.objective import LossSum, Objective, Room
+from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.ratios import Ratio
 from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose
-from memofast.sections import Section
 
 FEWEST_PIECES = 3  # [CLS], one piece, [SEP]
 
 
-class WordOptions(Section):
+class WordOptions(ObjectiveOptions):
     """Fields of `ops.TokenPolicy`; policy: its kind. emotion_rate: weight of the cross-entropy over the lexicon's
     classes, emotion_classes of them, that each hidden piece with a class adds; 0: none. mask_id, random_low,
     random_high: None: from the vocabulary, of which BERT's has its ordinary words from 999 on, a smaller one after its

@@ -55,11 +55,11 @@ class PreTraining:
 
     def places(self, draw: Draw, step: int) -> Mapping[str, np.ndarray] | None:
         stream = draw.stream
-        if stream.room is None:
+        asking = self._asking(stream)
+        if not asking:
             return None
-        shares = self._parts[stream.name].shares
         return objectives.places_of(
-            {name: selected for name, selected in self._chosen(draw, step).items() if name in shares},
+            {name: selected for name, selected in self._chosen(draw, step).items() if name in asking},
             self.objectives,
             stream.split,
             stream.chosen,
@@ -67,6 +67,11 @@ class PreTraining:
             self.options.seed,
             draw.epoch,
         )
+
+    def _asking(self, stream: Stream) -> set[str]:
+        """The objectives of a stream whose samples do not simply show what they have."""
+        names = self._parts[stream.name].shares if stream.objective is None else [stream.objective]
+        return {name for name in names if self.objectives[name].partners or self.objectives[name].hides}
 
     def views(self, micro_batch: MicroBatch, step: int) -> list[View]:
         chosen = self._chosen(micro_batch.draw, step)

@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,13 +12,13 @@ from packed_batches import random_batch, small_config
 from runs import pretrain, small_corpus
 
 from memofast import objectives
-from memofast.data import Capacity, Facts
-from memofast.data.conditions import keep
+from memofast.data import Capacity, Corpus, Facts
 from memofast.data.prompt import Marks, Prompt
 from memofast.data.view import padded
 from memofast.errors import MemofastError
 from memofast.model import MemoBertForPreTraining
 from memofast.objectives import Learner, Statistics
+from memofast.prepare.text.word_pieces import WordPieces
 from memofast.train.plan import make_plan
 from memofast.train.recipe import read
 
@@ -114,14 +115,28 @@ def test_a_text_that_holds_a_mask_itself_is_read_at_the_prompt(position):
     assert view.reads["prompt"].count == 4
 
 
-def test_alone_is_the_prompt_without_the_sentence():
-    batch = batch_of()
-    (view,) = objectives.views_for(batch, built(alone=True), RNG)
-    prompt = [101, *IDS["template"], 102]
-    assert texts(view.batch) == [prompt, prompt, prompt, texts(batch)[3], prompt]
-    cross = keep(batch, "va")
-    (same,) = objectives.views_for(cross, built(), RNG)
-    assert texts(same.batch)[:3] == [prompt] * 3
+def test_without_the_sentence_the_prompt_is_all_there_is(tmp_path):
+    split = Corpus.open(small_corpus(tmp_path)).split("train")
+    classes = split.corpus.classes["label"]
+    words = {name: 20 + number for number, name in enumerate(classes)}
+    options = {"template": [30, 4, 31], "words": words, "shows": ["visual"]}
+    config = small_config(vocab_size=124, mask_token_id=4, max_position_embeddings=8)
+    with pytest.raises(MemofastError, match=r"has no word piece '\[SEP\]'"):
+        objectives.build({"label_prompt": options}, config, split.corpus.classes)
+    two = objectives.build({
+        "label_prompt": options, "whole_word_mlm": None
+    }, config, split.corpus.classes, lambda: WordPieces(split.corpus.path))  # fmt: skip
+    assert two["label_prompt"].eligible(split.facts).all()
+    indices = np.array([5, 3, 9])
+    chosen = {"label_prompt": torch.tensor([True, False, True]), "whole_word_mlm": torch.tensor([False, True, False])}
+    shown = objectives.places_of(chosen, two, split, np.arange(len(split)), indices, 7, 0)
+    batch = split.pack(indices, shown)
+    (view,) = objectives.views_of(batch, two, chosen, RNG)
+    found, whole = texts(view.batch), texts(split.pack(indices))
+    assert found[0] == found[2] == [2, 30, 4, 31, 3] and found[1] == whole[1]
+    assert view.batch.speech_offsets.diff().tolist()[::2] == [0, 0]
+    labels = [int(label) for label in split.pack(indices).targets["label"][[0, 2]]]
+    assert view.reads["label_prompt"].labels.tolist() == labels
 
 
 def test_the_loss_by_hand():
@@ -163,7 +178,8 @@ def test_a_text_without_room_for_the_prompt_is_not_served():
     objective = built(config)  # of 4 pieces, for which 6 rows are kept
     assert objective.eligible(Facts.of_batch(batch_of())).tolist() == [True, True, True, False, True]
     assert built(config, template=[110, 103, 111, 112, 113]).eligible(Facts.of_batch(batch_of())).tolist()[0] is False
-    assert built(config, alone=True).eligible(Facts.of_batch(batch_of(torch.zeros(5, dtype=torch.int64)))).all()
+    alone = built(config, shows=["speech"]).eligible(Facts.of_batch(batch_of(torch.zeros(5, dtype=torch.int64))))
+    assert alone.all()
 
 
 class Words:
