@@ -54,7 +54,7 @@ class SpanOptions(ObjectiveOptions):
             found["ratio"] = (3, 20)
         if self.policy == "mixed":
             found["length"] = _LONGEST_MIXED_SPAN[modality]
-        given = self.model_dump(exclude={"policy"}, exclude_none=True)
+        given = self.model_dump(exclude={"policy", "shows"}, exclude_none=True)
         return ops.SpanPolicy(kind=self.policy, **{**found, **given})
 
 

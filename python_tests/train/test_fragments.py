@@ -3,12 +3,16 @@
 from fractions import Fraction
 
 import pytest
-from runs import here, pretrain, small_corpus
+import torch
+from runs import first_updates, here, pretrain, small_corpus
 
 from memofast import objectives
+from memofast.data.conditions import CONDITIONS, modalities_of
+from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
 from memofast.train.dry_run import describe
 from memofast.train.plan import make_plan
+from memofast.train.pre_training import PreTraining
 from memofast.train.recipe import read
 from memofast.train.recipe_file import described, fragments, shipped
 
@@ -35,7 +39,45 @@ SHARES = {
     "affectnet": {W: (4, 7), VR: (1, 7), VE: (1, 7), S: (1, 7)},
     "five-tasks": {"token_mlm": (2, 7), VR: (1, 7), VE: (1, 7), S: (1, 7), "matching": (2, 7)},
     "on-task": dict.fromkeys((W, VR, VE, S), (1, 4)),
+    "emotions": {W: (2, 6), VR: (1, 6), VE: (1, 6), S: (1, 6), "utterance_emotion": (1, 6)},
+    "sure-emotions": {W: (2, 7), VR: (1, 7), VE: (1, 7), S: (1, 7), "utterance_emotion": (2, 7)},
+    "emotional-matching": {W: (2, 7), VR: (1, 7), VE: (1, 7), S: (1, 7), "matching": (2, 7)},
+    "one-modality": {
+        W: (2, 11), VR: (1, 11), VE: (1, 11), S: (1, 11), "matching": (2, 11), "one_modality_matching": (4, 11)
+    },
+    "only-one-modality": {W: (2, 15), VR: (1, 15), VE: (1, 15), S: (1, 15), "one_modality_matching": (10, 15)},
+    "six-tasks": {
+        "token_mlm": (2, 9), VR: (1, 9), VE: (1, 9), S: (1, 9), "face_matching": (2, 9), "speech_matching": (2, 9)
+    },
+    "seven-tasks": {
+        "token_mlm": (2, 11), VR: (1, 11), VE: (1, 11), S: (1, 11), "face_matching": (2, 11),
+        "speech_matching": (2, 11), "matching": (2, 11),
+    },
+    "emotion-tasks": {"token_mlm": (1, 6), "emotion_words": (1, 6), VR: (1, 6), VE: (1, 6), "matching": (2, 6)},
+    "lare": {"token_mlm": (2, 9), VR: (1, 9), VE: (1, 9), S: (1, 9), "matching": (2, 9), "lare": (2, 9)},
+    "swapped-contrast": {W: (2, 6), VR: (1, 6), VE: (1, 6), S: (1, 6), "tuple_contrast": (1, 6)},
+    "words-and-faces": {W: (2, 4), VR: (1, 4), VE: (1, 4)},
+    "words-and-speech": {W: (2, 3), S: (1, 3)},
+    "seven-cases": {  # 6 + 3 + 3 + 3, 6 + 3 + 3, 6 + 3, 3, 3, 3 + 3, 3 + 3 + 3
+        W: (6, 57), VR: (3, 57), VE: (3, 57), S: (3, 57), "words_lv": (6, 57), "faces_lv": (3, 57),
+        "face_emotions_lv": (3, 57), "words_la": (6, 57), "speech_la": (3, 57), "words_l": (3, 57),
+        "speech_a": (3, 57), "faces_v": (3, 57), "face_emotions_v": (3, 57), "faces_va": (3, 57),
+        "face_emotions_va": (3, 57), "speech_va": (3, 57),
+    },
+    "missing-modalities": {  # 2 + 1 + 1 + 1, 1 + 1 + 1, 1 + 1, 1, 1, 1 + 1, 1 + 1 + 1
+        W: (2, 17), VR: (1, 17), VE: (1, 17), S: (1, 17),
+    } | dict.fromkeys((
+        "words_lv", "faces_lv", "face_emotions_lv", "words_la", "speech_la", "words_l", "speech_a", "faces_v",
+        "face_emotions_v", "faces_va", "face_emotions_va", "speech_va",
+    ), (1, 17)),
+    "two-and-three": {  # 6 + 3 + 3 + 3, 6 + 3 + 3, 6 + 3
+        W: (6, 36), VR: (3, 36), VE: (3, 36), S: (3, 36), "words_lv": (6, 36), "faces_lv": (3, 36),
+        "face_emotions_lv": (3, 36), "words_la": (6, 36), "speech_la": (3, 36),
+    },
+    "prompts": dict.fromkeys([f"prompt_{case}" for case in ("lva", "lv", "la", "l", "va", "v", "a")], (1, 7)),
 }  # fmt: skip
+
+CLASSES = {"label": ("anger", "happy", "neutral", "sad"), "emotions": ("neutral", "happy", "sad")}
 
 # what the objectives then do; everything else is as the base says
 DOES = {
@@ -56,6 +98,7 @@ def test_every_fragment_is_in_these_tables():
     assert sorted(SHARES) == fragments() and not set(fragments()) & set(shipped())
     for name in fragments():
         assert 30 < len(described(name)) < 118 and ("published" in described(name) or name == "dice"), name
+    assert {described(name)[0].isupper() for name in fragments()} == {True}
 
 
 @pytest.mark.parametrize("fragment", fragments())
@@ -65,13 +108,45 @@ def test_a_fragment_changes_a_base_as_published(base, fragment):
     plain = read(base, ["corpora.0.path=demo"])
     shares = {name: Fraction(share).limit_denominator(1000) for name, share in recipe.shares.items()}
     assert shares == {name: Fraction(*share) for name, share in SHARES[fragment].items()}
-    built = objectives.build(recipe.objective_options)
+    built = objectives.build(recipe.objective_options, None, CLASSES)
+    for name, one in built.items():
+        case = name.rpartition("_")[2]
+        if case in CONDITIONS:
+            assert one.hides == tuple(name for name in MODALITIES if name not in modalities_of(case)), name
     for name, policy in DOES.get(fragment, {}).items():
         assert {key: getattr(built[name].policy, key) for key in policy} == policy
     unchanged = plain.train if fragment != "on-task" else plain.train.model_copy(
         update={"samples": 64, "lr": 2e-5, "updates": 2000, "warmup": 0}
     )  # fmt: skip
     assert (recipe.train, recipe.model, recipe.validate_) == (unchanged, plain.model, plain.validate_)
+
+
+@pytest.mark.parametrize("fragment", ["seven-cases", "seven-tasks", "one-modality", "swapped-contrast"])
+def test_a_run_of_the_demo_can_be_planned(tmp_path, fragment):
+    plan = make_plan(read(["demo", fragment], [f"corpora.0.path={small_corpus(tmp_path)}", "train.samples=6"]))
+    assert set(plan.parts[0].shares) == set(SHARES[fragment])
+    (update,) = first_updates(PreTraining(plan), 1)
+    assert sum(read.count for view in update.micro_batches[0].views for read in view.reads.values()) > 0
+
+
+def test_prompts_of_the_demo_show_what_their_case_says(tmp_path):
+    words = "template: 'i feel [MASK] .', words: {neutral: calm, fear: afraid, contempt: smug}"
+    asked = [f"objectives.{name}={{{words}}}" for name in SHARES["prompts"]]
+    plan = make_plan(
+        read(["demo", "prompts"], [f"corpora.0.path={small_corpus(tmp_path)}", "train.samples=30", *asked])
+    )
+    (update,) = first_updates(PreTraining(plan), 1)
+    (view,) = update.micro_batches[0].views
+    assert sorted(view.reads) == sorted(SHARES["prompts"])
+    lengths = torch.stack([view.batch.offsets_of(name).diff() for name in MODALITIES], 1)
+    for name, read_ in view.reads.items():
+        samples = torch.searchsorted(view.batch.offsets[1:].to(torch.int64), read_.rows, right=True)
+        case = name.rpartition("_")[2]
+        assert ("l" in case) == bool((lengths[samples, 0] > 6).all()) and ("l" not in case) == bool(
+            (lengths[samples, 0] == 6).all()
+        )
+        assert "v" in case or not lengths[samples, 1].any()
+        assert "a" in case or not lengths[samples, 2].any()
 
 
 def test_fragments_join_one_another():
