@@ -9,7 +9,9 @@ from torch import nn
 
 from memofast.errors import MemofastError, nearest
 from memofast.objectives.contrast import ViewContrast
-from memofast.objectives.features import SpeechRegression, VisualEmotion, VisualRegression
+from memofast.objectives.emotional import EmotionalEmotion, EmotionalRegression
+from memofast.objectives.face_emotions import VisualEmotion
+from memofast.objectives.features import SpeechRegression, VisualRegression
 from memofast.objectives.matching import Matching
 from memofast.objectives.objective import Objective
 from memofast.objectives.order import SpeechOrder, VisualOrder
@@ -21,6 +23,8 @@ KINDS: dict[str, type[Objective]] = {
     "span_visual_regression": VisualRegression,
     "span_visual_emotion": VisualEmotion,
     "span_speech_regression": SpeechRegression,
+    "emotional_visual_regression": EmotionalRegression,
+    "emotional_visual_emotion": EmotionalEmotion,
     "visual_order": VisualOrder,
     "speech_order": SpeechOrder,
     "matching": Matching,

@@ -52,7 +52,7 @@ class WordOptions(ObjectiveOptions):
         if words is not None:
             low = 999 if words > 1998 else mask_id + 1
             found = {"mask_id": mask_id, "random_low": low, "random_high": words}
-        given = self.model_dump(exclude={"policy"}, exclude_none=True)
+        given = self.model_dump(exclude={"policy", "shows"}, exclude_none=True)
         for name, beyond in (("mask_id", words), ("random_low", words), ("random_high", words and words + 1)):
             if beyond is not None and given.get(name, 0) >= beyond:
                 raise ValueError(

@@ -181,6 +181,9 @@ def _check_classes(corpora: list[Corpus], built: dict[str, Objective]) -> None:
                         f"objectives.{name}: {target} are of the classes {' and '.join(both)}; prepare both alike, or "
                         "leave one out"
                     )
+        objective.name_classes(
+            {t: corpus.classes[t] for corpus in corpora for t in objective.needs if t in corpus.classes}
+        )
 
 
 def _part(
