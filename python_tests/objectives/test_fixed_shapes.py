@@ -12,7 +12,9 @@ from memofast.objectives import Learner
 
 KINDS = list(objectives.KINDS)
 RNG = torch.tensor([5, 17])
-BUILT = objectives.build({**dict.fromkeys(KINDS), "whole_word_mlm": {"at_least_one": True}}, small_config())
+OPTIONS = {"whole_word_mlm": {"at_least_one": True}, "emotional_visual_regression": {"neutral": 0}}
+OPTIONS["emotional_visual_emotion"] = {"neutral": 7}
+BUILT = objectives.build(dict.fromkeys(KINDS) | OPTIONS, small_config())
 SHARES = dict.fromkeys(KINDS, 1)
 ROOMY = Capacity(31, text=230, visual=310, speech=320, longest=64)
 
