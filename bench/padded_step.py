@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from memofast.data import View
 from memofast.model import MemoBertConfig
-from memofast.objectives.features import soft_labels
+from memofast.objectives.face_emotions import soft_labels
 
 EPS = 1e-12
 

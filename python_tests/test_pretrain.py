@@ -127,7 +127,9 @@ def test_what_objectives_learn_and_groups_are_resumed_to_the_bit(corpus, tmp_pat
         "groups": {"memobert.embeddings.*": {"lr": 0.3, "weight_decay": 0.0}, "objectives.*": {"lr": 5.0}},
     }  # fmt: skip
     values = yaml.safe_load(small_recipe(tmp_path, corpus, train=train, validate={"every": 10}).read_text())
-    values["objectives"] = {"view_contrast": {}, "matching": {}, "speech_order": {}, "whole_word_mlm": {}}
+    values["objectives"] = {
+        "view_contrast": {}, "matching": {}, "speech_order": {"shows": ["speech"]}, "whole_word_mlm": {},
+    }  # fmt: skip
     recipe = tmp_path / "further.yaml"
     recipe.write_text(yaml.safe_dump(values))
     whole, broken = tmp_path / "whole", tmp_path / "broken"

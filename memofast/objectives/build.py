@@ -10,7 +10,9 @@ from torch import nn
 
 from memofast.errors import MemofastError, nearest
 from memofast.objectives.contrast import ViewContrast
-from memofast.objectives.features import SpeechRegression, VisualEmotion, VisualRegression
+from memofast.objectives.emotional import EmotionalEmotion, EmotionalRegression
+from memofast.objectives.face_emotions import VisualEmotion
+from memofast.objectives.features import SpeechRegression, VisualRegression
 from memofast.objectives.lare import Lare
 from memofast.objectives.matching import Matching
 from memofast.objectives.naming import Language, Naming, Vocabulary
@@ -27,6 +29,8 @@ KINDS: dict[str, type[Objective]] = {
     "span_visual_regression": VisualRegression,
     "span_visual_emotion": VisualEmotion,
     "span_speech_regression": SpeechRegression,
+    "emotional_visual_regression": EmotionalRegression,
+    "emotional_visual_emotion": EmotionalEmotion,
     "visual_order": VisualOrder,
     "speech_order": SpeechOrder,
     "matching": Matching,

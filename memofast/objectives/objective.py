@@ -130,6 +130,11 @@ class Objective:
         least = np.array([name == "text" for name in MODALITIES], facts.lengths.dtype)
         return np.where([name in self.hides for name in MODALITIES], least, facts.lengths)
 
+    def name_classes(self, classes: Mapping[str, Sequence[str]]) -> None:
+        """Told, before anything is drawn, what the classes of the corpora's targets are called. Raises: `MemofastError`
+        where an option names another one."""
+        return None
+
     def eligible(self, facts: Facts) -> np.ndarray:
         """Which samples it can serve: [n] bool; the same before and after packing."""
         raise NotImplementedError

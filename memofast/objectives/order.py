@@ -1,8 +1,9 @@
 """Frame order: rows of a clip change places, and each place tells where its content came from.
 
-Source: HERO's frame order modelling and MEmoBERT's vfom and sfom; there the position code moves with the content, so
-that nothing is hidden; here it stays with the place, and only the content moves. The answer is sought among the clip's
-own shuffled places.
+Source: HERO's frame order modelling and MEmoBERT's vfom and sfom. Here the position code stays with the place, only the
+content moves, and the answer is sought among the clip's own shuffled places. With `original: true`, which is MEmoBERT's
+form, the code moves with the content: attention knows no other order, so that this teaches nothing but to read back a
+row's own position.
 """
 
 from __future__ import annotations
@@ -20,23 +21,26 @@ from memofast.data.batch import Capacity, PackedBatch
 from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.model.heads import Head
-from memofast.objectives.features import merged_sources
 from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.ratios import Ratio
+from memofast.objectives.spans import merged_sources
 from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose, draw, rows_of, stream_key
 from memofast.ops.row_lists import capacity as entries
 from memofast.ops.row_lists import threshold
 
-FEWEST_ROWS = 2
+FEWEST_ROWS = 2  # that can change places
 
 
 class OrderOptions(ObjectiveOptions):
     """probability: that a row takes part in the shuffle; of a clip where fewer than two do, two take part. slots: first
-    rows of a clip that may."""
+    rows of a clip that may. original: as MEmoBERT has it, which teaches nothing: positions move with the content, the
+    answer is sought among all slots, and a clip where no row takes part has one that does, and stays.
+    """
 
     probability: Ratio = (3, 20)
     slots: int = Field(64, ge=FEWEST_ROWS, le=2**14)
+    original: bool = False
 
 
 class RowOrder(Objective):
@@ -49,6 +53,10 @@ class RowOrder(Objective):
     modality: ClassVar[str]
 
     @property
+    def _fewest(self) -> int:
+        return 1 if self.options.original else FEWEST_ROWS
+
+    @property
     def heads(self) -> Mapping[str, Head]:
         return {f"{self.modality}_order": Head("classes", self.modality, self.options.slots)}
 
@@ -57,7 +65,7 @@ class RowOrder(Objective):
         return (f"{self.modality} rows",)
 
     def eligible(self, facts: Facts) -> np.ndarray:
-        return facts.rows(self.modality) >= FEWEST_ROWS
+        return facts.rows(self.modality) >= self._fewest
 
     def can_be_of(self, batch: PackedBatch) -> bool:
         return batch.rows_of(self.modality) is not None
@@ -71,14 +79,18 @@ class RowOrder(Objective):
         )
         able = selected[sample] & (position < self.options.slots)
         taken = able & (words[:, 0] < threshold(self.options.probability))
-        few = (_counts(sample, taken, batch.samples) < FEWEST_ROWS)[sample]
-        taken |= able & few & _first_two(sample, words[:, 1], able, taken)
+        few = (_counts(sample, taken, batch.samples) < self._fewest)[sample]
+        taken |= able & few & (_ranks(sample, words[:, 1], able, taken) < self._fewest)
         places = taken.nonzero().flatten()  # of one sample after the other
         order = torch.argsort((sample[places] << 32) + words[places, 2], stable=True)
         if batch.rows_of(self.modality) is not None:
             source = torch.arange(batch.rows_of(self.modality).shape[0], dtype=torch.int32, device=offsets.device)
             source[places] = places[order].to(torch.int32)
             first.sources[self.modality] = merged_sources(first.sources.get(self.modality), source)
+            if self.options.original:
+                at = first.positions.get(self.modality, rows_of(offsets, len(source))[1].to(torch.int32)).clone()
+                at[places] = position[places[order]].to(torch.int32)
+                first.positions[self.modality] = at
         first.reads[self.name] = Read(
             f"{self.modality}_order", batch.joint_rows(self.modality, places), position[places[order]]
         )
@@ -91,8 +103,9 @@ class RowOrder(Objective):
 
     def scored(self, outputs: Sequence[Tensor], views: Sequence[View]) -> LossSum:
         (prediction,), read = outputs, views[0].reads[self.name]
-        candidates = self._candidates(views[0], read)
-        logits = prediction.float().masked_fill(~candidates, float("-inf"))
+        logits = prediction.float()
+        if not self.options.original:
+            logits = logits.masked_fill(~self._candidates(views[0], read), float("-inf"))
         total = read.sum(F.cross_entropy(logits, read.labels, reduction="none"))
         return LossSum(total, read.count, {"accuracy": read.sum(logits.detach().argmax(-1) == read.labels)})
 
@@ -127,11 +140,11 @@ def _counts(sample: Tensor, taken: Tensor, samples: int) -> Tensor:
     return torch.zeros(samples, dtype=torch.int64, device=sample.device).index_add_(0, sample, taken.to(torch.int64))
 
 
-def _first_two(sample: Tensor, words: Tensor, able: Tensor, taken: Tensor) -> Tensor:
-    """Two rows of each sample: those taken, then those with the smallest (word, row) among those able: [rows] bool."""
+def _ranks(sample: Tensor, words: Tensor, able: Tensor, taken: Tensor) -> Tensor:
+    """Place of each row in its sample: those taken first, then those able, by (word, row): [rows] int64."""
     late = 2 - able.to(torch.int64) - taken.to(torch.int64)
     order = torch.argsort((sample << 34) + (late << 32) + words, stable=True)
     begins = torch.searchsorted(sample, sample)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
-    return rank - begins < 2
+    return rank - begins

@@ -19,7 +19,7 @@ from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.errors import MemofastError
 from memofast.model.heads import Head
-from memofast.objectives.features import divergence
+from memofast.objectives.face_emotions import divergence
 from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose

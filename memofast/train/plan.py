@@ -220,6 +220,9 @@ def _check_classes(recipe: Recipe, corpora: list[Corpus], built: dict[str, Objec
                         f"objectives.{name}: {target} of corpus {corpus.path} is of {count} classes, more than {most}; "
                         f"set objectives.{name}.{option}={count}"
                     )
+        objective.name_classes(
+            {t: corpus.classes[t] for corpus in serving for t in objective.needs if t in corpus.classes}
+        )
 
 
 def _part(

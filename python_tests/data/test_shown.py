@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from memofast.data import Capacity, Loader, Stream, epoch
+from memofast.data.conditions import keep
+from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
 
 INDICES = np.array([4, 0, 9, 21, 2])
@@ -93,3 +95,30 @@ def test_partners_and_streams_together_are_refused(make_corpus):
     stream = Stream(split, room=lambda indices, epoch: split.lengths[indices])
     with pytest.raises(MemofastError, match="raw"):
         Loader([stream], capacity=capacity, seed=1)
+
+
+def test_what_is_not_shown_has_no_rows_and_text_is_cls_alone(make_corpus):
+    """As conditions show it; labels stay."""
+    split = make_corpus(streams=True).split("train").reading(["glove", "raw"])
+    nobody, hidden = np.full(5, -1), np.where(INDICES > 3, -1, INDICES)
+    for condition, shown in (("va", {"text": nobody}), ("l", {"visual": nobody, "speech": nobody}),
+                             ("a", {"text": nobody, "visual": nobody})):  # fmt: skip
+        own, batch = keep(split.pack(INDICES), condition), split.pack(INDICES, shown)
+        names = ["token_ids", "word_ids", "offsets", "sample_keys", *(f"{m}_offsets" for m in MODALITIES)]
+        assert all(torch.equal(getattr(batch, name), getattr(own, name)) for name in names)
+        for name, rows_of in own.targets.items():
+            assert torch.equal(batch.targets[name], rows_of), name
+        for name, stream in own.streams.items():
+            assert torch.equal(batch.streams[name].offsets, stream.offsets), name
+            assert torch.equal(batch.streams[name].values, stream.values), name
+        for modality in ("visual", "speech"):
+            rows_of = own.rows_of(modality)
+            assert torch.equal(batch.rows_of(modality), batch.rows_of(modality)[:0] if rows_of is None else rows_of)
+            assert modality not in shown or torch.equal(batch.targets[f"{modality}_of"], batch.sample_keys)
+    batch, own = split.pack(INDICES, dict.fromkeys(MODALITIES, hidden)), split.pack(INDICES)
+    for sample, place in enumerate(hidden):
+        for modality in MODALITIES:
+            least = int(modality == "text")
+            shown_rows = rows(own, modality, sample)[: least if place < 0 else None]
+            assert torch.equal(rows(batch, modality, sample), shown_rows)
+    assert batch.targets["lexicon"].shape == batch.token_ids.shape and "text_of" not in batch.targets

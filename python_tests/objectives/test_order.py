@@ -194,3 +194,34 @@ def test_the_trivial_predictor_guesses_among_the_shuffled_places():
     view, _ = by_hand()
     loss = built(slots=6).trivial(Statistics(9, {}), [view])
     assert float(loss.total) == pytest.approx(3 * math.log(3) + 2 * math.log(2)) and loss.count == 5
+
+
+@pytest.mark.parametrize("name", MODALITIES)
+def test_as_the_original_has_it_positions_move_and_one_row_is_enough(name):
+    batch, modality = random_batch(CONFIG, LENGTHS), MODALITIES[name]
+    objective = built(name, original=True, probability="1/3")
+    (view,) = objectives.views_for(batch, objective, RNG)
+    lengths = batch.offsets_of(modality).diff()
+    own = torch.cat([torch.arange(n) for n in lengths.tolist()])
+    assert torch.equal(view.positions[modality], own[view.sources[modality].long()].int())
+    counts = [len(places) for places, _ in shuffles(batch, objective).values()]
+    assert [count >= 1 for count in counts] == [n >= 1 for n in lengths.tolist()] and 1 in counts
+    mine = torch.arange(batch.samples) % 2 == 0
+    other = objectives.build({"other": {"kind": name, "original": True, "probability": 1}})["other"]
+    two = {name: objective, "other": other}
+    (both,) = objectives.views_of(batch, two, {name: mine, "other": ~mine}, RNG)
+    rows = mine.repeat_interleave(lengths)
+    (alone,) = objectives.views_for(batch, other, RNG)
+    for one, kept in ((view, rows), (alone, ~rows)):
+        assert torch.equal(both.positions[modality][kept], one.positions[modality][kept])
+        assert torch.equal(both.sources[modality][kept], one.sources[modality][kept])
+    assert not objectives.views_for(batch, built(name), RNG)[0].positions
+
+
+def test_as_the_original_has_it_the_answer_is_sought_among_all_slots():
+    view, logits = by_hand()
+    loss = built(slots=6, original=True).loss([logits], [view])
+    expected = torch.nn.functional.cross_entropy(logits, view.reads["visual_order"].labels, reduction="sum")
+    assert float(loss.total) == pytest.approx(float(expected)) and float(loss.metrics["accuracy"]) == 0
+    trivial = built(slots=6, original=True).trivial(Statistics(9, {}), [view])
+    assert float(trivial.total) == pytest.approx(5 * math.log(6))
