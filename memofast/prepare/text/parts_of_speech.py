@@ -17,6 +17,7 @@ from memofast.errors import MemofastError
 from memofast.files import parse_json, remove
 from memofast.prepare.text.encoding import read_text
 from memofast.schemas import Schema, fault_of
+from memofast.sections import shown
 from memofast.store import environments
 from memofast.store.text_copy import fields_of, writer_like
 from memofast.store.text_writer import PARTS_OF_SPEECH, POLARITIES
@@ -120,7 +121,7 @@ def _lines(file: Path, ids: Sequence[str]):
         found = _Line.model_validate(values)
         if found.id not in there or found.id in seen:
             what = "stands twice" if found.id in seen else "is no sample of the corpus"
-            raise MemofastError(f"{where}: {found.id!r} {what}; take the line out")
+            raise MemofastError(f"{where}: {shown(found.id)} {what}; take the line out")
         seen.add(found.id)
         yield where, found
     if not seen:
@@ -164,7 +165,9 @@ def _number(column: str, value: int | str, where: str) -> int:
     elif 0 <= value < len(names):
         return value
     extra = ", or tags of the Penn Treebank or Universal Dependencies" if column == "part_of_speech" else ""
-    raise MemofastError(f"{where}: {column} {value!r}; they are {', '.join(names)}, or numbers in this order{extra}")
+    raise MemofastError(
+        f"{where}: {column} {shown(value)}; they are {', '.join(names)}, or numbers in this order{extra}"
+    )
 
 
 def _of_streams(corpus: Corpus) -> dict[str, dict[str, list[int]]]:
