@@ -16,7 +16,7 @@ OPTIONS = {"whole_word_mlm": {"at_least_one": True}, "emotional_visual_regressio
 OPTIONS["emotional_visual_emotion"] = {"neutral": 7}
 BUILT = objectives.build(dict.fromkeys(KINDS) | OPTIONS, small_config())
 SHARES = dict.fromkeys(KINDS, 1)
-ROOMY = Capacity(31, text=230, visual=310, speech=320, longest=64)
+ROOMY = Capacity(55, text=420, visual=500, speech=640, longest=64)
 
 
 def config(**overrides):
@@ -42,7 +42,7 @@ def batch_of(lengths, seed=0):
     return batch
 
 
-LARGE = [(9, 12, 13), (4, 11, 9), (7, 2, 16)] * 8
+LARGE = [(9, 12, 13), (4, 11, 9), (7, 2, 16)] * 16
 SMALLER = [(6, 9, 11), (5, 14, 3)] * 9
 
 
@@ -151,7 +151,7 @@ def test_two_objectives_of_one_kind_share_a_head_and_have_modules_of_their_own()
     views = objectives.views_of(batch, two, {name: part == number for number, name in enumerate(two)}, RNG)
     assert [list(view.reads) for view in views] == [list(two), ["near"], ["far"]]
     losses, gradients = result(learner, views)
-    assert {name: loss.count for name, loss in losses.items()} == dict.fromkeys(two, 6)
+    assert {name: loss.count for name, loss in losses.items()} == dict.fromkeys(two, 12)
     assert all(gradients[f"objectives.{name}.log_scale"].any() for name in ("near", "far"))
     assert gradients["model.heads.matching.weight"].any()
     (alone,) = objectives.views_of(batch, two, {"faces": part == 3}, RNG)
