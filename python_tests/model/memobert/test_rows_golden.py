@@ -119,3 +119,12 @@ def test_frames_are_ordered_as_the_original_does(golden, index, model, tmp_path)
         index["vfom"]["loss"], abs=1e-5
     )
     check_gradient(model, index["vfom"])
+
+
+def test_words_and_faces_alone_match_as_in_the_original(golden, index, model):
+    objective = objectives.build({"mine": {"kind": "matching", "replaced": ["visual"], "shows": ["text", "visual"]}})
+    batch, expected = golden_batch(golden, "vtm")
+    batch.targets["visual_of"] = torch.where(expected["targets"] > 0, batch.sample_keys, batch.sample_keys + 100)
+    (view,) = objectives.views_for(batch, objective["mine"], torch.tensor([1, 1]))
+    assert view.reads["mine"].labels.tolist() == expected["targets"].tolist()
+    check(model, objective["mine"], view, expected, index["vtm"])
