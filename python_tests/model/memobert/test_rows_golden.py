@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from original_files import golden_batch, golden_file
+from torch import nn
 
 from memofast import objectives
 from memofast.data import Read, View
@@ -45,7 +46,7 @@ def model(golden, tmp_path_factory):
 
 
 def check(model, objective, view, expected, case):
-    """Loss, its elements' sum over a row, predictions and the norms of gradients of the embeddings."""
+    """Predictions, the loss and what each row adds to it, and the gradient of the words, which all of it reaches."""
     learner = Learner(model, {objective.name: objective}).eval()
     learner.zero_grad()
     with torch.no_grad():
@@ -59,10 +60,12 @@ def check(model, objective, view, expected, case):
                     view.reads[objective.name].labels[row : row + 1])  # fmt: skip
         one = objective.loss([prediction[row : row + 1]], [View(view.batch, reads={objective.name: read})])
         assert float(one.total) == pytest.approx(float(expected["loss_elements"][row].mean()), abs=1e-5)
-    norms, embeddings = case["gradient_norms"], model.memobert.embeddings
-    assert float(embeddings.word.weight.grad.norm()) == pytest.approx(
-        norms["uniter.embeddings.word_embeddings.weight"], abs=1e-5
-    )
+    check_gradient(model, case)
+
+
+def check_gradient(model, case):
+    wanted = case["gradient_norms"]["uniter.embeddings.word_embeddings.weight"]
+    assert float(model.memobert.embeddings.word.weight.grad.norm()) == pytest.approx(wanted, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -89,7 +92,8 @@ def test_hidden_rows_are_predicted_as_the_original_does(golden, index, model, na
             assert len(shown) and (len(shown) == 1 or (shown != 0).all())
 
 
-def test_frames_are_ordered_as_the_original_does(golden, index, model):
+def test_frames_are_ordered_as_the_original_does(golden, index, model, tmp_path):
+    """Its head, which is wider than ours, is put on our hidden rows."""
     batch, expected = golden_batch(golden, "vfom")
     objective = objectives.build({"visual_order": {"original": True, "slots": 40}})["visual_order"]
     begins = batch.visual_offsets[:-1].repeat_interleave(batch.visual_offsets.diff()).long()
@@ -101,4 +105,26 @@ def test_frames_are_ordered_as_the_original_does(golden, index, model):
     assert torch.equal(joint, expected["joint_rows"].long()) and torch.equal(labels, expected["labels"].long())
     view = View(batch, sources={"visual": source}, positions={"visual": own[source.long()].int()},
                 reads={"visual_order": Read("visual_order", joint, labels)})  # fmt: skip
-    check(model, objective, view, expected, index["vfom"])
+    head = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.LayerNorm(128, eps=1e-12), nn.Linear(128, 40))
+    weights = torch.load(golden_file(golden, "", tmp_path), weights_only=True)
+    head.load_state_dict({key[19:]: value.float() for key, value in weights.items() if key.startswith("vfom_output")})
+    model.zero_grad()
+    hidden = model.memobert(view).hidden
+    torch.testing.assert_close(hidden, expected["hidden"], rtol=0, atol=1e-5)
+    logits = head(hidden[joint])
+    torch.testing.assert_close(logits, expected["predictions"], rtol=0, atol=1e-5)
+    loss = objective.loss([logits], [view])
+    (loss.total / loss.count).backward()
+    assert loss.count == len(labels) and float(loss.total.detach() / loss.count) == pytest.approx(
+        index["vfom"]["loss"], abs=1e-5
+    )
+    check_gradient(model, index["vfom"])
+
+
+def test_words_and_faces_alone_match_as_in_the_original(golden, index, model):
+    objective = objectives.build({"mine": {"kind": "matching", "replaced": ["visual"], "shows": ["text", "visual"]}})
+    batch, expected = golden_batch(golden, "vtm")
+    batch.targets["visual_of"] = torch.where(expected["targets"] > 0, batch.sample_keys, batch.sample_keys + 100)
+    (view,) = objectives.views_for(batch, objective["mine"], torch.tensor([1, 1]))
+    assert view.reads["mine"].labels.tolist() == expected["targets"].tolist()
+    check(model, objective["mine"], view, expected, index["vtm"])
