@@ -176,7 +176,7 @@ def test_every_command_that_writes_refuses_what_another_holds(tmp_path):
             "inspect corpus --html out.npz",
             "download yunet --out out.npz --url file:///nowhere",
         ],
-        "corpus": ["normalise corpus", "pseudo-label corpus --model run"],
+        "corpus": ["normalise corpus", "pseudo-label corpus --model run", "parts-of-speech corpus"],
     }
     for held, commands in lines.items():
         with lock_file(tmp_path / held) if held == "out.npz" else lock_folder(tmp_path / held):

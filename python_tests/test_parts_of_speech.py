@@ -108,6 +108,27 @@ def test_what_does_not_fit_is_one_line(tmp_path, line, told):
     assert "given.jsonl line 1" in ended.stderr and not list(tmp_path.glob("text-words-*"))
 
 
+def test_a_corpus_that_lacks_what_an_objective_needs_is_one_line(tmp_path):
+    small_corpus(tmp_path)
+    corpus_of(tmp_path / "said", [*"abcdef"])
+    given = lines(tmp_path, *({"id": id, "part_of_speech": [0, 1, 2], **SOUND} for id in "abcdef"))
+
+    def told(corpus, **objectives):
+        recipe = small_recipe(tmp_path, tmp_path / corpus)
+        recipe.write_text(yaml.safe_dump(yaml.safe_load(recipe.read_text()) | {"objectives": objectives}))
+        ended = pretrain(tmp_path, recipe)
+        assert ended.returncode == 2 and ended.stderr.count("\n") == 1
+        return ended.stderr
+
+    lacking = "objectives.lare: no corpus can serve it, none has text rows and part_of_speech and polarity and "
+    assert f"{lacking}label; leave it out" in told("said", lare={}) and lacking in told("corpus", lare={})
+    assert here(tmp_path, "parts-of-speech", tmp_path / "said", given).returncode == 0
+    assert f"{lacking}emotions; leave it out" in told("said", lare={"sentence": "emotions"})
+    few = told("corpus", whole_word_mlm={"emotion_rate": 1})
+    assert f"lexicon of corpus {tmp_path / 'corpus'} is of 7 classes, more than 6; set objectives." in few
+    assert few.endswith("set objectives.whole_word_mlm.emotion_classes=7\n")
+
+
 def test_a_corpus_of_text_alone_beside_a_trimodal_one(tmp_path):
     """LARE and masked words with classes on one without faces and speech, the published four on the other."""
     ids = [f"s{number}" for number in range(30)]

@@ -213,8 +213,9 @@ def _check_classes(recipe: Recipe, corpora: list[Corpus], built: dict[str, Objec
                         f"objectives.{name}: {target} are of the classes {' and '.join(both)}; prepare both alike, or "
                         "leave one out"
                     )
+        needed = {target for target in objective.needs if " " not in target}
         for target, (option, most) in objective.classes.items():
-            for corpus in serving:
+            for corpus in (corpus for corpus in serving if needed <= corpus.targets):
                 if (count := len(corpus.classes.get(target, ()))) > most:
                     raise MemofastError(
                         f"objectives.{name}: {target} of corpus {corpus.path} is of {count} classes, more than {most}; "

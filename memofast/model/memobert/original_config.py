@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from memofast.errors import MemofastError
 from memofast.files import read_json
 from memofast.model.memobert.configuration import MemoBertConfig
+from memofast.model.memobert.original_names import LARE_TABLES
 from memofast.sections import checked
 
 _LARGEST = 2**20  # bytes; such files have a few thousand
@@ -108,4 +109,7 @@ def config_beside(config: MemoBertConfig, classes: tuple[str, ...] | None) -> di
         "use_sinusoid_position_embedding": config.position_encoding == "sinusoid",
         "use_projs_av_modality": config.projection_block,
     }  # fmt: skip
+    if config.tables.keys() >= LARE_TABLES.keys():
+        flags = ("use_emolare", "use_word_senti_embedding", "use_pos_tag_embedding", "use_utt_senti_embedding")
+        values |= dict.fromkeys(flags, True)
     return values | ({"classes": list(classes)} if classes else {})
