@@ -101,6 +101,10 @@ def test_a_match_may_be_any_of_the_class():
         near((shown["visual"][:, 2] == other).sum(), match[:, 2].sum(), 1 / 3)
     plain = drawn(split, 1200, other_class="label", negatives="1/4")["visual"]
     np.testing.assert_array_equal(plain[~match], shown["visual"][~match])
+    alone = drawn(split, 40, other_class="label", any_of_class=True, one_modality=True)
+    kept = np.where(classes[alone["visual"]] == classes, alone["visual"], alone["speech"])  # beside a replaced one
+    negative = alone["visual"] != alone["speech"]
+    np.testing.assert_array_equal(kept[negative], np.tile(np.arange(6), (40, 1))[negative])
 
 
 def test_a_match_of_the_class_is_labelled_as_one():

@@ -125,21 +125,21 @@ def test_options_of_the_model_are_captured(corpus, tmp_path):
 
 FURTHER = {
     "whole_word_mlm": {}, "matching": {"share": 2}, "visual_order": {}, "speech_order": {"shows": ["speech"]},
-    "view_contrast": {"share": 2},
+    "view_contrast": {"share": 2}, "tuple_contrast": {"share": 2}, "utterance_emotion": {"targets": "label"},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("mixing", ["sample", "update"])
 def test_partners_shuffled_rows_and_second_views_are_captured(corpus, tmp_path, precision, mixing):
-    """With two views, of which the second holds other samples in every batch, in some of them none."""
+    """With further views, which hold other samples in every batch, in some of them none."""
     task = task_of(tmp_path, corpus, FURTHER, mixing=mixing, samples=9)
     batches = [(update.micro_batches[0].views, update.step) for update in first_updates(task, 30)]
     names = {name for views, _ in batches for name, count in views[0].counts.items() if count}
     assert names == FURTHER.keys()
     if mixing == "sample":
         seconds = {views[1].batch.samples for views, _ in batches}
-        assert all(len(views) == 2 for views, _ in batches) and len(seconds) > 2
+        assert all(len(views) == 4 for views, _ in batches) and len(seconds) > 2
     check_replays(task, batches, precision, kinds=1 if mixing == "sample" else len(FURTHER))
 
 
