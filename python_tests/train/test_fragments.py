@@ -39,6 +39,9 @@ SHARES = {
     "affectnet": {W: (4, 7), VR: (1, 7), VE: (1, 7), S: (1, 7)},
     "five-tasks": {"token_mlm": (2, 7), VR: (1, 7), VE: (1, 7), S: (1, 7), "matching": (2, 7)},
     "on-task": dict.fromkeys((W, VR, VE, S), (1, 4)),
+    "emotional-faces": {
+        W: (2, 5), S: (1, 5), "emotional_visual_regression": (1, 5), "emotional_visual_emotion": (1, 5)
+    },
     "emotions": {W: (2, 6), VR: (1, 6), VE: (1, 6), S: (1, 6), "utterance_emotion": (1, 6)},
     "sure-emotions": {W: (2, 7), VR: (1, 7), VE: (1, 7), S: (1, 7), "utterance_emotion": (2, 7)},
     "emotional-matching": {W: (2, 7), VR: (1, 7), VE: (1, 7), S: (1, 7), "matching": (2, 7)},
