@@ -18,11 +18,12 @@ from memofast.data.batch import Capacity, PackedBatch
 from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.model.heads import Head
+from memofast.objectives.class_losses import cross_entropy, predicted
 from memofast.objectives.hidden_pieces import NEUTRAL, OTHER, hidden_pieces
 from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.ratios import Ratio
 from memofast.objectives.statistics import Statistics
-from memofast.objectives.words import FEWEST_PIECES, WordOptions, cross_entropy, predicted
+from memofast.objectives.words import FEWEST_PIECES, WordOptions
 from memofast.ops.philox import Purpose, rows_of, stream_key
 from memofast.ops.row_lists import capacity as entries
 from memofast.ops.row_lists import threshold
@@ -134,8 +135,7 @@ class Lare(Objective):
     def scored(self, outputs: Sequence[Tensor], views: Sequence[View]) -> LossSum:
         reads, metrics, total = views[0].reads, {}, 0.0
         for part, key, output in zip(("words", *self.parts), self._keys, outputs, strict=True):
-            own, metrics[f"accuracy.{part}"] = cross_entropy(output, reads[key])
-            metrics[f"targets.{part}"] = reads[key].sum(torch.ones_like(reads[key].labels))
+            own, metrics[f"accuracy.{part}"], metrics[f"targets.{part}"] = cross_entropy(output, reads[key])
             total = total + own
         return LossSum(total, reads[self.name].targets, metrics)
 

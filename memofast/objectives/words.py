@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from memofast.data.batch import Capacity, PackedBatch
 from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.model.heads import Head
+from memofast.objectives.class_losses import cross_entropy, predicted
 from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.ratios import Ratio
 from memofast.objectives.statistics import Statistics
@@ -69,7 +69,7 @@ class WordOptions(ObjectiveOptions):
 
 class MaskedWords(Objective):
     """Cross-entropy over the vocabulary at masked word pieces, and with `emotion_rate` times that over the lexicon's
-    classes. Source: MEmoBERT's mlm_wwm, mlm, melm and melm_wwm, and its multi-task."""
+    classes. Source: MEmoBERT's mlm_wwm, mlm, melm, melm_wwm and multi-task."""
 
     Options = WordOptions
     metrics = ("accuracy",)
@@ -86,8 +86,8 @@ class MaskedWords(Objective):
 
     @property
     def heads(self) -> Mapping[str, Head]:
-        emotions = {"emotion_words": Head("classes", outputs=self.options.emotion_classes)} if self.parts else {}
-        return {"words": Head("words")} | emotions
+        own = {"emotion_words": Head("classes", outputs=self.options.emotion_classes)} if self.parts else {}
+        return {"words": Head("words"), **own}
 
     @property
     def classes(self) -> Mapping[str, tuple[str, int]]:
@@ -125,38 +125,25 @@ class MaskedWords(Objective):
         first.reads[self.name] = Read("words", batch.joint_rows("text", rows), labels)
         if self.parts:
             classes = batch.targets["lexicon"][rows.to(torch.int64)].to(torch.int64)
-            emotional = batch.joint_rows("text", rows[classes >= 0])
-            first.reads[f"{self.name}.emotions"] = Read("emotion_words", emotional, classes[classes >= 0])
+            read = Read("emotion_words", batch.joint_rows("text", rows[classes >= 0]), classes[classes >= 0])
+            first.reads[f"{self.name}.emotions"] = read
         return []
 
     def room(self, capacity: Capacity) -> list[Room]:
-        reads = self.policy.capacity(capacity.text, capacity.samples)
-        return [Room(capacity, reads, dict.fromkeys(self.parts, reads))]
+        most = self.policy.capacity(capacity.text, capacity.samples)
+        return [Room(capacity, most, dict.fromkeys(self.parts, most))]
 
     def scored(self, outputs: Sequence[Tensor], views: Sequence[View]) -> LossSum:
-        read = views[0].reads[self.name]
-        total, accuracy = cross_entropy(outputs[0], read)
-        metrics = {"accuracy": accuracy}
+        reads, metrics = views[0].reads, {}
+        total, metrics["accuracy"], _ = cross_entropy(outputs[0], reads[self.name])
         if self.parts:
-            emotional = views[0].reads[f"{self.name}.emotions"]
-            further, metrics["accuracy.emotions"] = cross_entropy(outputs[1], emotional)
-            metrics["targets.emotions"] = emotional.sum(torch.ones_like(emotional.labels))
+            further, *told = cross_entropy(outputs[1], reads[f"{self.name}.emotions"])
+            metrics["accuracy.emotions"], metrics["targets.emotions"] = told
             total = total + self.options.emotion_rate * further
-        return LossSum(total, read.targets, metrics)
+        return LossSum(total, reads[self.name].targets, metrics)
 
     def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum:
         logs = {self.name: statistics.word_logs()}
         if self.parts:
             logs[f"{self.name}.emotions"] = statistics.class_logs("lexicon", self.options.emotion_classes)
         return self.loss(predicted(views[0], logs, logs.values()), views)
-
-
-def predicted(view: View, reads: Iterable[str], logs: Iterable[Tensor]) -> list[Tensor]:
-    """The same logs [classes] at every entry of each of these reads: what a predictor says that looks at no input."""
-    return [own.expand(view.reads[name].count, -1) for name, own in zip(reads, logs, strict=True)]
-
-
-def cross_entropy(prediction: Tensor, read: Read) -> tuple[Tensor, Tensor]:
-    """Of logits [n, classes] at what is read: the sum over its labels, and how often the largest is the label's."""
-    total = read.sum(F.cross_entropy(prediction.float(), read.labels, reduction="none"))
-    return total, read.sum(prediction.detach().argmax(-1) == read.labels)
