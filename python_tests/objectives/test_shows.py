@@ -121,3 +121,24 @@ def test_what_cannot_be_left_out_is_one_line(kind, options, message):
     with pytest.raises(MemofastError, match=rf"objectives\.mine.*{message}") as error:
         objectives.build({"mine": {"kind": kind, "shows": options}})
     assert "\n" not in str(error.value)
+
+
+def test_the_neutral_class_has_the_corpus_name(corpus):
+    """Of the demo faces, the class is found by its name; another name is one line."""
+    given = [f"corpora=[{{path: {corpus}}}]", "train.samples=8"]
+    plan = make_plan(read("demo", [*given, "objectives={emotional_visual_emotion: {}}"]))
+    task, names = PreTraining(plan), plan.parts[0].corpus.classes["soft_labels"]
+    with closing(iter(Loader(task.streams(), capacity=task.capacity, seed=3, work=task))) as updates:
+        (view,) = next(updates).micro_batches[0].views
+    shown = view.batch.targets["soft_labels"].argmax(1)[view.reads["emotional_visual_emotion"].labels]
+    alone = shown == names.index("neutral")
+    assert view.counts["emotional_visual_emotion"] >= 8 and alone.sum() < len(alone) / 2
+    with pytest.raises(MemofastError, match=r"emotional_visual_emotion\.neutral: the soft labels have no class 'calm'"):
+        make_plan(read("demo", [*given, "objectives={emotional_visual_emotion: {neutral: calm}}"]))
+
+
+def test_rows_that_hidden_modalities_come_to_show(corpus):
+    split = make_plan(read("demo", [f"corpora=[{{path: {corpus}}}]", "train.samples=8"])).parts[0].train
+    nobody, own = np.array([-1, -1, 4]), split.lengths[[7, 3, 4]]
+    rows = objectives.rows_shown(split, {"text": nobody, "speech": nobody}, np.array([7, 3, 4]))
+    assert rows.tolist() == [[1, own[0, 1], 0], [1, own[1, 1], 0], own[2].tolist()]
