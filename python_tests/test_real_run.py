@@ -69,7 +69,7 @@ def test_corpora_hold_their_sources_and_pretraining_learns_on_held_out_utterance
     assert report["ravdess"] == {"text": 0, "visual": 0, "speech": 90}
     assert report["meld"] == {"text": 1400, "visual": 0, "speech": 0}
     entries = [f"corpora.{number}.path={name}" for number, name in enumerate(("grid", "ravdess", "meld"))]
-    short = ["train.updates=40", "train.samples=12", "train.warmup=6", "validate.every=20", "validate.samples=32"]
+    short = ["train.updates=32", "train.samples=12", "train.warmup=6", "validate.every=16", "validate.samples=32"]
     printed = run(corpora, "pretrain", "memobert-mini", *entries, f"model.init={checkpoint}", *short)
     assert set(re.findall("|".join(OBJECTIVES), printed)) == OBJECTIVES
     for predictor in ("unigram", "mean feature", "mean label"):

@@ -5,10 +5,10 @@ from parts import PARTS, count_of
 
 # what a quick run does of each kind of part; the rest it leaves to the campaign (test_prepare_command.py kills prepare)
 FEW = {
-    "kills: pretrain": 2, "kills: finetune": 1, "kills: pseudo-label": 2, "kills: extract npz": 1,
-    **{part: 15 for part in PARTS if part.startswith("mutations: ")},
-    **dict.fromkeys(("mutations: runs", "mutations: checkpoints", "mutations: fine-tuned runs"), 2),
-    **dict.fromkeys(("mutations: prepared corpora", "mutations: text runs", "mutations: face networks"), 2),
+    "kills: pretrain": 1, "kills: finetune": 1, "kills: pseudo-label": 2, "kills: extract npz": 1,
+    **{part: 10 for part in PARTS if part.startswith("mutations: ")},
+    **dict.fromkeys(("mutations: runs", "mutations: checkpoints", "mutations: fine-tuned runs"), 1),
+    **dict.fromkeys(("mutations: prepared corpora", "mutations: text runs", "mutations: face networks"), 1),
     "mutations: media": 5, "mutations: pickles": 100,
     "mutations by command: checkpoints": 1, "mutations by command: store descriptions": 1,
     "two at once: extract npz": 1, "two at once: pseudo-label": 1, "growing store: store": 1,

@@ -27,11 +27,12 @@ def check(cuda_on_host, qkv, grad, **options):
 @pytest.mark.parametrize(
     ("heads", "width", "p", "dtype"),
     [
-        *((2, 64, 0.1, dtype) for dtype in TYPES),
+        (1, 64, 0.1, torch.float32),
+        (2, 64, 0.1, torch.bfloat16),
+        (2, 64, 0.1, torch.float16),
         *((1, 32, 0.1, dtype) for dtype in TYPES),
         (1, 64, 0.0, torch.float16),
         (1, 96, 0.0, torch.float32),
-        (1, 96, 0.0, torch.bfloat16),
         (1, 128, 0.1, torch.bfloat16),
         (1, 128, 0.1, torch.float16),
     ],
@@ -43,7 +44,7 @@ def test_matches_reference(cuda_on_host, poisoned_memory, heads, width, p, dtype
 
 @pytest.mark.parametrize(
     ("longest", "dtype"),
-    [(1, torch.float32), (64, torch.float32), (160, torch.bfloat16), (1000, torch.bfloat16)],
+    [(1, torch.float32), (64, torch.bfloat16), (160, torch.float16), (1000, torch.bfloat16)],
 )
 def test_any_length_under_any_bound(cuda_on_host, poisoned_memory, longest, dtype):
     """A wrong bound costs time only. Sequences beyond the rows on chip are read in chunks, with the same bits."""

@@ -35,9 +35,14 @@ def test_bias_gelu(cuda_on_host, poisoned_memory, rows, width, dtype):
         gelu_cases.check(got, gelu_cases.run(gelu_cases.plain, x, shift, grad), exact)
 
 
-@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(
-    ("width", "p"), [(7, 0.0), (7, 0.1), (264, 0.0), (264, 0.1), (768, 0.1), (1100, 0.0), (3000, 0.1)]
+    ("width", "p", "dtype"),
+    [
+        *((width, p, dtype) for dtype in TYPES for width, p in ((7, 0.1), (264, 0.0), (264, 0.1), (768, 0.1))),
+        (7, 0.0, torch.float32),
+        (1100, 0.0, torch.float16),
+        (3000, 0.1, torch.bfloat16),
+    ],
 )
 def test_dropout_add_norm(cuda_on_host, poisoned_memory, width, p, dtype):
     for bias in (None, torch.float32, dtype):
@@ -60,10 +65,14 @@ def test_dropout_add_norm_of_nothing(cuda_on_host, poisoned_memory, lengths):
         assert all(t.isfinite().all() for t in got)
 
 
-@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(
-    ("width", "p", "sources", "table"),
-    [(40, 0.0, True, "fp32"), (40, 0.1, True, "compute"), (40, 0.1, False, "fp32"), (1000, 0.1, True, "compute")],
+    ("width", "p", "sources", "table", "dtype"),
+    [
+        *((40, 0.0, True, "fp32", dtype) for dtype in TYPES),
+        *((40, 0.1, True, "compute", dtype) for dtype in TYPES),
+        *((40, 0.1, False, "fp32", dtype) for dtype in TYPES),
+        (1000, 0.1, True, "compute", torch.bfloat16),
+    ],
 )
 def test_embed(cuda_on_host, poisoned_memory, monkeypatch, width, p, sources, table, dtype):
     table = torch.float32 if table == "fp32" else dtype

@@ -74,7 +74,8 @@ def test_in_the_interpreter():
 )
 @pytest.mark.parametrize(("p", "sources"), [(0.0, True), (0.1, True), (0.1, False)])
 def test_matches_reference(dtype, table, p, sources, poisoned_memory):
-    if INTERPRETED and ((p, sources) != (0.1, True) if dtype != torch.float32 else (p, sources) == (0.1, True)):
+    of_type = (dtype, table) in ((torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32))
+    if INTERPRETED and not (of_type if (p, sources) == (0.1, True) else dtype == torch.float32):
         pytest.skip("a case of each type and of each option is enough in the interpreter, which is slow")
     given = few(BLOCKS, 40, dtype, table, sources, spare=3)
     got = assert_matches(given, p)
@@ -82,12 +83,13 @@ def test_matches_reference(dtype, table, p, sources, poisoned_memory):
 
 
 @on_device
+@pytest.mark.skipif(INTERPRETED, reason="takes the interpreter long; blocks and chunks are crossed below")
 def test_odd_lengths(poisoned_memory):
     assert_matches(few(UNEVEN, 24, spare=3))
 
 
 @on_device
-@pytest.mark.parametrize("width", [1, 8] if INTERPRETED else [1, 7, 8, 37, 259, 1021, 1024])
+@pytest.mark.parametrize("width", [1] if INTERPRETED else [1, 7, 8, 37, 259, 1021, 1024])
 def test_widths(width, poisoned_memory):
     assert_matches(few(FEW, width))
 
@@ -104,7 +106,7 @@ def test_absent_modality_equals_one_without_rows(absent, poisoned_memory):
 
 
 @on_device
-@pytest.mark.parametrize("lengths", [[], [(0, 0, 0)], [(1, 0, 0)]])
+@pytest.mark.parametrize("lengths", [[(1, 0, 0)]] if INTERPRETED else [[], [(0, 0, 0)], [(1, 0, 0)]])
 def test_rows_of_no_sample(lengths, poisoned_memory):
     given = few(lengths, spare=17)
     inside = sum(map(sum, lengths))
