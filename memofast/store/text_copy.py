@@ -1,10 +1,10 @@
 """Writing a text store anew with more than it had, record by record."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memofast.errors import MemofastError
 from memofast.store.reader import TextStore
 from memofast.store.text_writer import TextWriter
 
@@ -21,13 +21,18 @@ def writer_like(text: TextStore, folder: Path, **changes: Any) -> TextWriter:
     return TextWriter(folder, **{**own, **changes})
 
 
-def fields_of(found: Mapping[str, Any]) -> dict[str, Any]:
-    """A record as `TextStore.read` gives it, as arguments of `TextWriter.put`."""
+def fields_of(text: TextStore, id: str) -> dict[str, Any]:
+    """A record as arguments of `TextWriter.put`. Raises: `MemofastError` for a sentence that is no UTF-8."""
+    found = text.read(id)
+    try:
+        sentence = bytes(found["utf8"]).decode() if "utf8" in found else ""
+    except UnicodeDecodeError:
+        raise MemofastError(f"store {text.path}: the sentence of {id!r} is no UTF-8; restore the store") from None
     label = int(found["label"][0]) if "label" in found else -1
     value = float(found["value"][0]) if "value" in found else math.nan
     per_piece = ("tokens", "words", "lexicon", "part_of_speech", "polarity")
     return {name: found[name][1:-1] for name in per_piece if name in found} | {
-        "utf8": bytes(found["utf8"]).decode("utf-8", errors="replace") if "utf8" in found else "",
+        "utf8": sentence,
         "label": label if label >= 0 else None,
         "emotions": found["emotions"] if "emotions" in found and found["emotions"].any() else None,
         "value": None if math.isnan(value) else value,

@@ -137,7 +137,7 @@ def _label(split: Split, model: EmotionModel, writer: TextWriter, rows: int, con
 
 
 def _copy(text: TextStore, id: str, writer: TextWriter, emotions: np.ndarray | None) -> None:
-    writer.put(id, **{**fields_of(text.read(id)), "emotions": emotions})
+    writer.put(id, **{**fields_of(text, id), "emotions": emotions})
 
 
 def _remove_others(labelled: Path) -> None:

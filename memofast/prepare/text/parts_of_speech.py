@@ -71,7 +71,7 @@ def add_parts_of_speech(path: Path, file: Path | None, senses: Path | None) -> A
     with writer_like(text, folder, with_parts_of_speech=True, labeller=labeller) as writer:
         for id in text.ids:
             if not writer.done(id):
-                writer.put(id, **{**fields_of(text.read(id)), **given.get(id, _UNTOLD)})
+                writer.put(id, **{**fields_of(text, id), **given.get(id, _UNTOLD)})
     replace_store(path, "text", folder, {})
     for other in path.glob(f"{_NAME}*"):
         if other != folder:
