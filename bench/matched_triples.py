@@ -12,6 +12,7 @@ many cells of the grid. Finished cells are kept, and the same command goes on.
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ from memofast.data.folds import read_groups
 from memofast.evaluate.results_table import Section, print_section, section_markdown
 from memofast.metrics.sample_statistics import metrics_of
 from memofast.prepare.faces.denseface import DenseFace, resize_faces
-from memofast.prepare.faces.denseface_training import TrainingOptions, read_faces, stratified_parts
-from memofast.store import FeatureWriter, TextWriter
+from memofast.prepare.faces.denseface_training import TrainingOptions
+from memofast.prepare.faces.labelled_faces import read_faces, stratified_parts
+from memofast.store import FeatureWriter
+from memofast.store.text_copy import fields_of, writer_like
 from memofast.train import recipe as recipes
 from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
@@ -58,9 +61,8 @@ def compose(meld: Corpus, ravdess: Corpus, faces: Path, denseface: Path, out: Pa
     net = DenseFace(denseface)
     sentences, clips, pictures = sentences_of(meld), clips_of(ravdess), faces_of(faces, net)
     said, heard = meld.stores["text"], ravdess.stores["speech"]
-    about = {name: said.meta[name] for name in ("extractor", "fingerprint")}
     stores = {
-        "text": TextWriter(out / "text", classes=tuple(CLASSES), **about),
+        "text": writer_like(said, out / "text", classes=tuple(CLASSES), value=""),
         "visual": FeatureWriter(out / "visual", net.width, columns=("soft_labels",), classes=net.meta.classes),
         "speech": FeatureWriter(out / "speech", heard.width, normalisation=heard.meta["normalisation"]),
     }
@@ -72,11 +74,8 @@ def compose(meld: Corpus, ravdess: Corpus, faces: Path, denseface: Path, out: Pa
             for number in range(count):
                 id = f"{split}-{name}-{number:03}"
                 splits[split].append(id)
-                told = said.read(texts[number])
-                stores["text"].put(
-                    id, told["tokens"][1:-1], told["words"][1:-1], label=list(CLASSES).index(name),
-                    utf8=bytes(told["utf8"]).decode(),
-                )  # fmt: skip
+                told = fields_of(said, texts[number]) | {"label": list(CLASSES).index(name), "value": None}
+                stores["text"].put(id, **told)
                 stores["speech"].put(id, heard.read(sounds[number])["rows"])
                 rows, soft = pictures[split, name]
                 shown = random.choice(len(rows), random.integers(1, MOST_FACES + 1), shuffle=False)
@@ -148,10 +147,11 @@ def faces_of(faces: Path, net: DenseFace) -> dict[tuple[str, str], tuple[np.ndar
     return found
 
 
-def pre_train(corpus: Path, folder: Path, updates: int) -> Path:
-    """The model pre-trained on the unlabelled train part, from random weights."""
+def pre_train(corpus: Path, folder: Path, updates: int, fragments: Sequence[str] = ()) -> Path:
+    """The model pre-trained on the unlabelled train part, from random weights, by the published objectives and what
+    fragments make of them."""
     chosen = recipes.read(
-        "memobert-mini",
+        ("memobert-mini", *fragments),
         [f"corpora.0.path={corpus}", *(f"model.{name}={value}" for name, value in SIZES.items()),
          f"train.updates={updates}", "train.lr=1e-3", "train.samples=64", "train.save_every=500",
          "validate.every=500", "train.threads=1"],
@@ -184,7 +184,7 @@ def cells(pre_trained: Path) -> dict[str, list[str]]:
     return found
 
 
-def run_cell(corpus: Path, folder: Path, overrides: list[str], seeds: list[int]) -> dict[str, list[float]]:
+def run_cell(corpus: Path | str, folder: Path, overrides: list[str], seeds: list[int]) -> dict[str, list[float]]:
     """UA on test of every seed, by condition."""
     evaluate = [] if any(one.startswith("modalities.evaluate") for one in overrides) else ["modalities.evaluate=[lva]"]
     plan = make_fine_tuning_plan(
@@ -243,12 +243,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--updates", type=int, default=1500, help="of pre-training")
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--only-corpus", action="store_true", help="compose the corpus and end")
     asked = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     torch.set_num_threads(1)
     corpus = asked.out / "corpus"
     if not (corpus / "corpus.json").is_file():
         compose(Corpus.open(asked.meld), Corpus.open(asked.ravdess), asked.faces, asked.denseface, corpus)
+    if asked.only_corpus:
+        return
     pre_trained = pre_train(corpus, asked.out / "pre-training", asked.updates)
     found: dict[tuple[str, str], list[float]] = {}
     for name, overrides in list(cells(pre_trained).items())[: asked.limit]:

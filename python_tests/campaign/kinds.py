@@ -187,7 +187,7 @@ def _decode(folder: Path) -> None:
 
 
 def _read_faces(folder: Path) -> None:
-    from memofast.prepare.faces.denseface_training import read_faces
+    from memofast.prepare.faces.labelled_faces import read_faces
 
     read_faces(folder / "faces.npz", limit=10)
 

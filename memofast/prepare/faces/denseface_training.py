@@ -1,10 +1,12 @@
 """Training of DenseFace on labelled faces, by a recipe that fits an hour or two of two cores or by the original's."""
 
+import copy
 import io
 import math
 import time
-import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,18 +21,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from memofast.cpu import bf16_units
 from memofast.errors import MemofastError
-from memofast.files import refuse_pointer, replace_file
-from memofast.npz import npz_arrays
-from memofast.prepare.faces.denseface import DenseFaceMeta, resize_faces, save_denseface
-from memofast.prepare.faces.densenet import SIDE, DenseNet
+from memofast.files import replace_file
+from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
+from memofast.prepare.faces.densenet import DenseNet
+from memofast.prepare.faces.labelled_faces import FaceData, read_faces, stratified_parts
+from memofast.prepare.faces.picture_schedule import augment, averaging_decay, fullness, shrink, side_at
 
 _HALVE_EVERY = 40  # epochs
-_SHIFT = 8  # pixels, as padding by 8 and a random crop
-_TURN = (-15.0, 16.0)  # degrees
 _RISE = 0.2  # share of a one-cycle training in which the rate rises
-_GROW = ((0.6, 32), (0.82, 48), (1.0, SIDE))  # side of the pictures until this share of a one-cycle training
-_AVERAGE = 0.998  # decay per step of the average of weights
 _SMOOTHING = 0.1  # of the labels
+_PART = 32  # pictures of a one-cycle batch that share statistics and a thread
 _SAVE_EVERY = 60.0  # seconds between states within an epoch
 
 
@@ -67,89 +67,6 @@ class TrainingOptions:
     validation: float = 0.1
     seed: int = 0
     precision: str = "auto"
-
-
-@dataclass(frozen=True)
-class FaceData:
-    """images [n, 64, 64] uint8, labels [n] int64, names of the classes."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-
-
-def read_faces(path: Path, limit: int = 0) -> FaceData:
-    """Labelled faces from an npz file, without copies; `limit` of them, drawn evenly over the file. Raises
-    MemofastError on anything else.
-
-    FER2013 holds hundreds of pictures twice: a copy in the validation part of one trained on would be no test.
-    """
-    if not path.is_file():
-        raise MemofastError(f"no file {path}; give an npz with images, labels and classes")
-    refuse_pointer(path)
-    try:
-        data = npz_arrays(path, ("images", "labels", "classes"))
-        images, labels, classes = data["images"], data["labels"], data["classes"]
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error)[:160]  # zipfile quotes what it finds in place of a header
-        raise MemofastError(f"{path} is not an npz with images, labels and classes ({reason}); convert it") from error
-    if images.ndim != 3 or images.dtype != np.uint8 or len(images) == 0:
-        raise MemofastError(f"{path}: images must be [n, height, width] uint8, not {list(images.shape)} {images.dtype}")
-    if (
-        labels.dtype.kind not in "iu"
-        or labels.shape != (len(images),)
-        or labels.min() < 0
-        or labels.max() >= len(classes)
-    ):
-        raise MemofastError(f"{path}: labels must be {len(images)} numbers from 0 to {len(classes) - 1}")
-    first = np.sort(np.unique(images.reshape(len(images), -1), axis=0, return_index=True)[1])
-    if len(first) < len(images):
-        print(f"{len(images) - len(first)} of {len(images)} images are copies of others; left out")
-        images, labels = images[first], labels[first]
-    if 0 < limit < len(images):
-        chosen = np.linspace(0, len(images) - 1, limit).astype(np.int64)
-        images, labels = images[chosen], labels[chosen]
-    return FaceData(resize_faces(images), labels.astype(np.int64), tuple(str(name) for name in classes))
-
-
-def stratified_parts(labels: np.ndarray, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training and validation part; the same share of each class is held out, at least one where it has
-    two."""
-    rng = np.random.default_rng([seed, 1])
-    held = []
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        count = max(1, round(validation * len(members))) if len(members) > 1 else 0
-        held.append(members[:count])
-    held_out = np.sort(np.concatenate(held))
-    return np.setdiff1d(np.arange(len(labels)), held_out), held_out
-
-
-def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """[n, 1, 64, 64] raw pixels, each shifted by up to 8, turned by -15 to 16 degrees, and mirrored half the time;
-    black outside."""
-    count = len(pixels)
-    angle = np.deg2rad(rng.uniform(*_TURN, count))
-    mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)
-    shift = rng.integers(-_SHIFT, _SHIFT + 1, (count, 2)) * (2 / SIDE)
-    theta = np.empty((count, 2, 3), np.float32)
-    theta[:, 0] = np.stack([np.cos(angle) * mirror, -np.sin(angle), shift[:, 0]], 1)
-    theta[:, 1] = np.stack([np.sin(angle) * mirror, np.cos(angle), shift[:, 1]], 1)
-    grid = F.affine_grid(torch.from_numpy(theta), list(pixels.shape), align_corners=False)
-    return F.grid_sample(pixels, grid, align_corners=False)
-
-
-def side_at(done: float) -> int:
-    """Side in pixels of the pictures after this share of a one-cycle training: small pictures teach the most per
-    second."""
-    return next(side for until, side in _GROW if done <= until)
-
-
-def shrink(pixels: Tensor, side: int) -> Tensor:
-    """[n, 1, 64, 64] pixels to [n, 1, side, side]."""
-    if side == SIDE:
-        return pixels
-    return F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
 
 
 def scores(confusion: np.ndarray) -> dict[str, float]:
@@ -208,6 +125,8 @@ class _Training:
     def __init__(self, faces: FaceData, out: Path, options: TrainingOptions):
         self.faces, self.out, self.options = faces, out, options
         self.recipe = RECIPES[options.recipe]
+        one_cycle = options.recipe == "one-cycle"
+        self.full = fullness(options.epochs / self.recipe.epochs) if one_cycle else 1.0
         self.state_path = out.with_name(out.name + ".training")
         self.train_part, self.held_out = stratified_parts(faces.labels, options.validation, options.seed)
         if len(self.train_part) < options.batch or len(self.held_out) == 0:
@@ -219,14 +138,17 @@ class _Training:
         self.mean, self.std = float(pixels.mean(dtype=np.float64)), max(float(pixels.std(dtype=np.float64)), 1e-3)
         torch.manual_seed(options.seed)
         self.net = DenseNet(len(faces.classes), options.dropout)
+        parts = max(1, round(options.batch / _PART)) if one_cycle else 1
+        self.others = [copy.deepcopy(self.net) for _ in range(parts - 1)]
         if options.recipe == "original":
             self.optimizer: torch.optim.Optimizer = torch.optim.Adam(self.net.parameters(), lr=options.lr, fused=True)
             self.judged = self.net
         else:
+            decay = averaging_decay(self.full, options.epochs * len(self.train_part) / options.batch)
             self.optimizer = torch.optim.SGD(
                 self.net.parameters(), lr=options.lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
             )
-            self.judged = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE), use_buffers=True)
+            self.judged = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
         self.bf16 = options.precision == "bf16" or (options.precision == "auto" and bool(bf16_units()))
         self.epoch, self.step, self.best, self.stale, self.curve = 0, 0, None, 0, []
 
@@ -257,7 +179,13 @@ class _Training:
         options = asdict(self.options)
         if not self.recipe.keeps_last:
             options.pop("epochs")  # more may be asked for later; a cycle is planned as a whole
-        return {**options, "images": len(self.faces.labels), "classes": list(self.faces.classes), "mean": self.mean}
+        return {
+            **options,
+            "fullness": self.full,
+            "images": len(self.faces.labels),
+            "classes": list(self.faces.classes),
+            "mean": self.mean,
+        }
 
     def _save(self) -> None:
         buffer = io.BytesIO()
@@ -303,10 +231,11 @@ class _Training:
 
     def _train_epoch(self) -> tuple[float, float]:
         """Mean loss and images per second of what was left of this epoch."""
-        self.net.train()
+        for net in (self.net, *self.others):
+            net.train()
         batches = list(self._batches())
         losses, begun, saved = [], time.monotonic(), time.monotonic()
-        with _progress() as progress:
+        with _progress() as progress, self._threads() as self.pool:
             bar = progress.add_task(
                 f"epoch {self.epoch + 1}", total=len(batches), completed=self.step, rate="", loss=""
             )
@@ -325,23 +254,59 @@ class _Training:
         """One update; done: share of the training behind it."""
         rng = np.random.default_rng([self.options.seed, 3, self.epoch, self.step])
         torch.manual_seed(int(rng.integers(2**31)))  # dropout
-        pixels, smoothing = augment(self._pixels(chosen), rng), 0.0
+        pixels, smoothing = augment(self._pixels(chosen), rng, self.full), 0.0
         rate = 0.5 ** (self.epoch // _HALVE_EVERY)
         if self.options.recipe == "one-cycle":
-            pixels, smoothing = shrink(pixels, side_at(done)), _SMOOTHING
+            pixels, smoothing = shrink(pixels, side_at(done, self.full)), _SMOOTHING
             rate = min(done / _RISE, (1 - done) / (1 - _RISE)) + 1e-3
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.lr * rate
         labels = torch.from_numpy(self.faces.labels[chosen])
-        loss = F.cross_entropy(self._logits(self.net, pixels), labels, label_smoothing=smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value = self._gradients(pixels, labels, smoothing)
         self.optimizer.step()
         if isinstance(self.judged, AveragedModel):
             self.judged.update_parameters(self.net)
-        if not math.isfinite(value := float(loss.detach())):
+        if not math.isfinite(value):
             raise MemofastError(f"the loss is {value} at epoch {self.epoch + 1}, step {self.step}; lower --lr")
         return value
+
+    @contextmanager
+    def _threads(self) -> Iterator[ThreadPoolExecutor]:
+        """A thread for each part of a batch, as far as there are cores; each operator on its share of the cores.
+
+        The network's operators are so small that two threads inside one are hardly faster than one: 117 pictures a
+        second by operator, 203 by parts, of two cores. Dropout draws from one generator, so its parts take turns.
+        """
+        threads = torch.get_num_threads()
+        workers = 1 if self.options.dropout else min(threads, 1 + len(self.others))
+        torch.set_num_threads(threads // workers)
+        try:
+            with ThreadPoolExecutor(workers) as pool:
+                yield pool
+        finally:
+            torch.set_num_threads(threads)
+
+    def _gradients(self, pixels: Tensor, labels: Tensor, smoothing: float) -> float:
+        """Give the network the gradients of a batch, part by part, and return its loss. The parts are the same on any
+        number of threads, so that the weights are too; running statistics are those of the first part."""
+        nets = (self.net, *self.others)
+        own = list(self.net.parameters())
+        with torch.no_grad():
+            for net in self.others:
+                torch._foreach_copy_(list(net.parameters()), own)
+
+        def part(net: DenseNet, pixels: Tensor, labels: Tensor) -> Tensor:
+            net.zero_grad(set_to_none=True)
+            share = len(labels) / count
+            loss = share * F.cross_entropy(self._logits(net, pixels), labels, label_smoothing=smoothing)
+            loss.backward()
+            return loss.detach()
+
+        count = len(labels)
+        losses = list(self.pool.map(part, nets, pixels.tensor_split(len(nets)), labels.tensor_split(len(nets))))
+        for net in self.others:
+            torch._foreach_add_([each.grad for each in own], [each.grad for each in net.parameters()])
+        return float(sum(losses))
 
     def _pixels(self, chosen: np.ndarray) -> Tensor:
         return torch.from_numpy(self.faces.images[chosen])[:, None].float()
@@ -355,11 +320,13 @@ class _Training:
         net = self._network().eval()
         classes = len(self.faces.classes)
         confusion = np.zeros((classes, classes), np.int64)
+        steps = len(self.train_part) // self.options.batch
+        last = (self.epoch + (steps - 1) / steps) / self.options.epochs  # at the side that it has just learned from
         for first in range(0, len(self.held_out), self.options.batch):
             chosen = self.held_out[first : first + self.options.batch]
             pixels = self._pixels(chosen)
             if self.options.recipe == "one-cycle":
-                pixels = shrink(pixels, side_at((self.epoch + 1) / self.options.epochs))
+                pixels = shrink(pixels, side_at(last, self.full))
             predicted = self._logits(net, pixels).argmax(1).numpy()
             np.add.at(confusion, (self.faces.labels[chosen], predicted), 1)
         return {"images": len(self.held_out), "confusion": confusion.tolist(), **scores(confusion)}

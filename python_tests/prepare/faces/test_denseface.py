@@ -4,6 +4,7 @@ import torch
 
 from memofast.errors import MemofastError
 from memofast.prepare.faces import denseface_training as training
+from memofast.prepare.faces import labelled_faces, picture_schedule
 from memofast.prepare.faces.denseface import DenseFace, DenseFaceMeta, resize_faces, save_denseface
 from memofast.prepare.faces.densenet import FEATURE_WIDTH, DenseNet
 
@@ -80,11 +81,11 @@ def test_faces_with_labels_that_are_no_numbers_are_one_short_line(tmp_path):
     images, classes = np.zeros((3, 9, 8), np.uint8), np.array(["up", "down"])
     np.savez(tmp_path / "f.npz", images=images, labels=np.array(["up", "down", "up"]), classes=classes)
     with pytest.raises(MemofastError, match="labels must be 3 numbers from 0 to 1"):
-        training.read_faces(tmp_path / "f.npz", 0)
+        labelled_faces.read_faces(tmp_path / "f.npz", 0)
     whole = (tmp_path / "f.npz").read_bytes()
     (tmp_path / "g.npz").write_bytes(whole.replace(b"images.npy", b"\xcc" * 10, 1))
     with pytest.raises(MemofastError, match="is not an npz") as raised:
-        training.read_faces(tmp_path / "g.npz", 0)
+        labelled_faces.read_faces(tmp_path / "g.npz", 0)
     assert len(str(raised.value)) < 400 + len(str(tmp_path))
 
 
@@ -112,10 +113,10 @@ def test_a_file_of_another_network_is_one_line(tmp_path):
 
 def test_validation_part_holds_every_class():
     labels = np.array([0] * 80 + [1] * 18 + [2] * 2)
-    train, held = training.stratified_parts(labels, 0.1, seed=0)
+    train, held = labelled_faces.stratified_parts(labels, 0.1, seed=0)
     assert np.bincount(labels[held]).tolist() == [8, 2, 1]
     assert sorted([*train, *held]) == list(range(100))
-    np.testing.assert_array_equal(held, training.stratified_parts(labels, 0.1, seed=0)[1])
+    np.testing.assert_array_equal(held, labelled_faces.stratified_parts(labels, 0.1, seed=0)[1])
 
 
 def test_scores_of_a_known_matrix():
@@ -127,7 +128,7 @@ def test_scores_of_a_known_matrix():
 def test_augmentation_keeps_the_middle_and_the_range():
     pixels = torch.zeros(32, 1, 64, 64)
     pixels[:, :, 24:40, 24:40] = 200
-    moved = training.augment(pixels, np.random.default_rng(0))
+    moved = picture_schedule.augment(pixels, np.random.default_rng(0))
     assert moved.shape == pixels.shape and moved.min() >= 0 and moved.max() <= 200.01
     mass = moved.sum((1, 2, 3)) / pixels.sum((1, 2, 3))
     assert ((mass - 1).abs() < 0.05).all() and not torch.equal(moved[0], moved[1])
@@ -176,30 +177,68 @@ def test_a_cycle_learns_what_is_easy_and_keeps_its_last_average(faces, tmp_path)
 
 
 def test_pictures_grow_to_full_size():
-    assert [training.side_at(done) for done in (0.0, 0.59, 0.61, 0.81, 0.83, 1.0)] == [32, 32, 48, 48, 64, 64]
+    assert [picture_schedule.side_at(done) for done in (0.0, 0.59, 0.61, 0.81, 0.83, 1.0)] == [32, 32, 48, 48, 64, 64]
+    short = picture_schedule.fullness(6 / 34)
+    assert short == pytest.approx((6 / 34) ** 0.5)
+    assert picture_schedule.fullness(50 / 34) == 1
+    shares = [picture_schedule.side_at(step / 1000, short) for step in range(1001)]
+    assert [shares.count(side) for side in (24, 32, 48, 64)] == [242, 590, 93, 76] and shares == sorted(shares)
     pixels = torch.full((2, 1, 64, 64), 9.0)
-    assert training.shrink(pixels, 64) is pixels
-    torch.testing.assert_close(training.shrink(pixels, 32), torch.full((2, 1, 32, 32), 9.0))
+    assert picture_schedule.shrink(pixels, 64) is pixels
+    torch.testing.assert_close(picture_schedule.shrink(pixels, 32), torch.full((2, 1, 32, 32), 9.0))
+
+
+def test_short_trainings_change_pictures_less():
+    def moved(full):
+        pixels = torch.zeros(64, 1, 64, 64)
+        pixels[:, :, 31:33, 31:33] = 1.0
+        seen = picture_schedule.augment(pixels, np.random.default_rng(0), full)[:, 0].sum(0)
+        rows = seen.sum(1).nonzero()[:, 0]
+        return 32 - rows.min().item(), rows.max().item() - 31
+
+    assert all(8 <= most <= 10 for most in moved(1.0)) and all(4 <= most <= 6 for most in moved(0.5))
+
+
+def test_the_average_reaches_back_a_fifth_of_the_steps_on_full_size_pictures():
+    reached = [1 / (1 - picture_schedule.averaging_decay(full, steps)) for full, steps in ((0.5, 700), (1.0, 1400))]
+    assert reached == pytest.approx([0.2 * 0.18 * 0.5 * 700, 0.2 * 0.18 * 1400])
+    assert picture_schedule.averaging_decay(0.1, 3) == 0
+
+
+def test_weights_are_the_same_on_any_number_of_threads(tmp_path):
+    random = np.random.default_rng(1)
+    images, labels = random.integers(0, 255, (90, 64, 64), dtype=np.uint8), np.arange(90) % 3
+    np.savez(tmp_path / "f.npz", images=images, labels=labels, classes=np.array(["a", "b", "c"]))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            training.train_denseface(tmp_path / "f.npz", tmp_path / f"{number}", options(batch=64, limit=0))
+            assert torch.get_num_threads() == number
+            found.append(DenseFace(tmp_path / f"{number}").fingerprint)
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0] == found[1]
 
 
 def test_copies_of_a_picture_are_left_out(tmp_path, capsys):
     images = np.random.default_rng(0).integers(0, 255, (6, 48, 48), dtype=np.uint8)
     images = images[[0, 1, 0, 2, 3, 1, 4, 5]]
     np.savez(tmp_path / "f.npz", images=images, labels=np.arange(8) % 2, classes=np.array(["a", "b"]))
-    read = training.read_faces(tmp_path / "f.npz")
+    read = labelled_faces.read_faces(tmp_path / "f.npz")
     assert len(read.images) == 6 and read.labels.tolist() == [0, 1, 1, 0, 0, 1]
     assert "2 of 8 images are copies" in capsys.readouterr().out
 
 
 def test_data_that_cannot_be_trained_on(faces, tmp_path):
     with pytest.raises(MemofastError, match="no file"):
-        training.read_faces(tmp_path / "none.npz")
+        labelled_faces.read_faces(tmp_path / "none.npz")
     (tmp_path / "bad.npz").write_bytes(b"words")
     with pytest.raises(MemofastError, match="not an npz"):
-        training.read_faces(tmp_path / "bad.npz")
+        labelled_faces.read_faces(tmp_path / "bad.npz")
     np.savez(tmp_path / "float.npz", images=np.zeros((2, 4, 4)), labels=np.zeros(2, int), classes=np.array(["a"]))
     with pytest.raises(MemofastError, match="uint8"):
-        training.read_faces(tmp_path / "float.npz")
+        labelled_faces.read_faces(tmp_path / "float.npz")
     with pytest.raises(MemofastError, match="too few"):
         training.train_denseface(faces, tmp_path / "o", options(batch=64))
     with pytest.raises(MemofastError, match="--recipe"):
