@@ -29,8 +29,8 @@ _LARGEST_SCALE = 100.0  # of similarities, as in CLIP
 
 
 class ContrastOptions(ObjectiveOptions):
-    """temperature: at the beginning; it is learned. gather: `ranks`: a sample is compared with those of the micro-batches
-    of all ranks; None: with those of its own. With one process that is the same; validation compares those of a
+    """temperature: at the beginning; it is learned. gather: `ranks`: samples are compared with those of the
+    micro-batches of all ranks; None: of their own. With one process that is the same; validation compares those of a
     batch."""
 
     temperature: float = Field(0.05, gt=1 / _LARGEST_SCALE, le=1)

@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import yaml
+from every_objective import EVERY, KINDS, corpus_of_every_objective
 from replays import check_replays
 from runs import final_weights, first_updates, losses, pretrain, small_corpus, small_recipe, the_run
 
+from memofast.data import Draw, MicroBatch
 from memofast.data.view import pinned
 from memofast.train import optimisation
 from memofast.train.captured_step import CapturedStep, Places, kind_of
@@ -123,24 +125,46 @@ def test_options_of_the_model_are_captured(corpus, tmp_path):
     check_replays(task, [(u.micro_batches[0].views, u.step) for u in first_updates(task, 7)], "fp32", kinds=1)
 
 
-FURTHER = {
-    "whole_word_mlm": {}, "matching": {"share": 2}, "visual_order": {}, "speech_order": {"shows": ["speech"]},
-    "view_contrast": {"share": 2}, "tuple_contrast": {"share": 2}, "utterance_emotion": {"targets": "label"},
-}  # fmt: skip
+@pytest.fixture(scope="module")
+def able(tmp_path_factory):
+    """A corpus that serves every kind of objective."""
+    return corpus_of_every_objective(tmp_path_factory.mktemp("every"))
+
+
+TWICE = {  # kinds that are there in another way too
+    "order_of_speech_alone": {"kind": "speech_order", "shows": ["speech"]},
+    "emotion_by_label": {"kind": "utterance_emotion", "targets": "label"},
+}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("mixing", ["sample", "update"])
-def test_partners_shuffled_rows_and_second_views_are_captured(corpus, tmp_path, precision, mixing):
+def test_every_objective_in_one_step_is_captured(able, tmp_path, precision):
     """With further views, which hold other samples in every batch, in some of them none."""
-    task = task_of(tmp_path, corpus, FURTHER, mixing=mixing, samples=9)
-    batches = [(update.micro_batches[0].views, update.step) for update in first_updates(task, 30)]
+    task = task_of(tmp_path, able, EVERY | TWICE, mixing="sample", samples=20)
+    batches = [(update.micro_batches[0].views, update.step) for update in first_updates(task, 9)]
     names = {name for views, _ in batches for name, count in views[0].counts.items() if count}
-    assert names == FURTHER.keys()
-    if mixing == "sample":
-        seconds = {views[1].batch.samples for views, _ in batches}
-        assert all(len(views) == 4 for views, _ in batches) and len(seconds) > 2
-    check_replays(task, batches, precision, kinds=1 if mixing == "sample" else len(FURTHER))
+    assert names == EVERY.keys() | TWICE.keys()
+    seconds = {tuple(view.batch.samples for view in views[1:]) for views, _ in batches}
+    assert len({len(views) for views, _ in batches}) == 1 and len(seconds) > 2
+    check_replays(task, batches, precision, kinds=1)
+
+
+@pytest.fixture(scope="module")
+def one_an_update(able, tmp_path_factory):
+    return task_of(tmp_path_factory.mktemp("kinds"), able, EVERY, mixing="update", samples=9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_objective_is_captured(one_an_update, kind):
+    """In a step of its own, for batches of other sizes, one after another in the same tensors."""
+    (stream,) = [one for one in one_an_update.streams() if one.objective == kind]
+    batches, chosen = [], stream.chosen
+    for step, samples in enumerate((chosen[:7], chosen[7:16], chosen[16:19]), 1):
+        draw = Draw(stream, samples, step)
+        batch = stream.split.pack(samples, one_an_update.places(draw, step))
+        batches.append((one_an_update.views(MicroBatch(batch, draw), step), step))
+    assert all(views[0].counts[kind] for views, _ in batches)
+    check_replays(one_an_update, batches, "fp32", kinds=1)
 
 
 def weights_after(task, device, kind, wrap, updates=24):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from every_objective import EVERY, KINDS, corpus_of_every_objective
-from runs import final_weights, first_updates, losses, pretrain, small_recipe, the_run, two_ranks
+from runs import final_weights, first_updates, losses, pretrain, small_recipe, the_run, two_ranks, without_curves
 from safetensors.torch import load_file
 
 from memofast.train.plan import make_plan
@@ -17,6 +17,12 @@ from memofast.train.recipe import read
 UPDATES = 6
 TRAIN = {"samples": 20, "updates": UPDATES, "save_every": UPDATES // 2, "log_every": 1, "precision": "fp32"}
 GATHER = {"view_contrast": {"gather": "ranks"}, "whole_word_mlm": {"share": 6}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_curves():
+    with without_curves():
+        yield
 
 
 @pytest.fixture(scope="module")
