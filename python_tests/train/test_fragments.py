@@ -14,6 +14,7 @@ from memofast.data.conditions import CONDITIONS, modalities_of
 from memofast.data.corpus import replace_store
 from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
+from memofast.objectives.words import MaskedWords
 from memofast.store.text_copy import fields_of, writer_like
 from memofast.train.dry_run import describe
 from memofast.train.plan import make_plan
@@ -201,6 +202,26 @@ def test_fragments_join_one_another():
     assert sixth.objective_options[S] == {"policy": "single_span"}
 
 
+@pytest.mark.parametrize(
+    ("others", "policies"),
+    [
+        (["token-words"], {"token_mlm": "token"}),
+        (["emotion-words"], {"emotion_words": "whole_word_emotion"}),
+        (["emotion-tasks"], {"token_mlm": "token", "emotion_words": "emotion_word"}),
+        (["two-and-three"], dict.fromkeys((W, "words_lv", "words_la"), "whole_word")),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_more_words_are_hidden_by_every_objective_of_words(others, policies, first):
+    names = ["memobert-base", "words-50", *others] if first else ["memobert-base", *others, "words-50"]
+    recipe = read(names, ["corpora.0.path=demo"])
+    assert recipe.shares == read(["memobert-base", *others], ["corpora.0.path=demo"]).shares and not recipe.each
+    built = objectives.build(recipe.objective_options)
+    words = {name: one.policy for name, one in built.items() if isinstance(one, MaskedWords)}
+    assert {name: policy.kind for name, policy in words.items()} == policies
+    assert {policy.probability for policy in words.values()} == {(1, 2)}
+
+
 def test_an_objective_left_out_reaches_neither_plan_nor_heads(tmp_path):
     corpus = [f"corpora.0.path={small_corpus(tmp_path)}", "train.samples=8"]
     names = ["demo", "without-faces", "emotion-words", "order"]
@@ -223,6 +244,12 @@ def test_an_objective_left_out_reaches_neither_plan_nor_heads(tmp_path):
         (["demo"], [f"objectives.{name}.share=0" for name in MAIN], "names no objective"),
         (["demo"], [f"objectives.{S}.share=0.00001"], "the share must be positive, .* 0 leaves the objective out"),
         (["demo"], [f"objectives.{S}.share=false"], "the share must be a number"),
+        (["demo", "words-30", "words-50"], ["each.matchin.share=1"], "each.matchin: unknown objective 'matchin'; did"),
+        (["demo", "words-30"], ["each.whole_word_mlm.share=1"], "each.whole_word_mlm.share: is of one objective"),
+        (["demo", "prompts", "words-30"], [], "each.whole_word_mlm: the recipe has no objective of this kind"),
+        (["demo", "words-30"], [f"objectives.{W}.probability=0.2"],
+         f"each.{W}.probability is 0.3, objectives.{W}.probability is 0.2; leave one of them out$"),
+        (["demo", "words-30"], ["each.whole_word_mlm.policies=token"], "unknown key policies; did you mean policy"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_joined_is_one_line(names, overrides, message):
