@@ -1,6 +1,7 @@
 """The step replayed from CUDA graphs against the same step run operation by operation."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from runs import final_weights, first_updates, losses, pretrain, small_corpus, s
 
 from memofast.data import Draw, MicroBatch
 from memofast.data.view import pinned
-from memofast.train import optimisation
+from memofast.train import optimisation, trainer
 from memofast.train.captured_step import CapturedStep, Places, kind_of
 from memofast.train.plan import make_plan
 from memofast.train.pre_training import PreTraining
@@ -141,7 +142,7 @@ TWICE = {  # kinds that are there in another way too
 def test_every_objective_in_one_step_is_captured(able, tmp_path, precision):
     """With further views, which hold other samples in every batch, in some of them none."""
     task = task_of(tmp_path, able, EVERY | TWICE, mixing="sample", samples=20)
-    batches = [(update.micro_batches[0].views, update.step) for update in first_updates(task, 9)]
+    batches = [(update.micro_batches[0].views, update.step) for update in first_updates(task, 5)]
     names = {name for views, _ in batches for name, count in views[0].counts.items() if count}
     assert names == EVERY.keys() | TWICE.keys()
     seconds = {tuple(view.batch.samples for view in views[1:]) for views, _ in batches}
@@ -165,6 +166,25 @@ def test_every_objective_is_captured(one_an_update, kind):
         batches.append((one_an_update.views(MicroBatch(batch, draw), step), step))
     assert all(views[0].counts[kind] for views, _ in batches)
     check_replays(one_an_update, batches, "fp32", kinds=1)
+
+
+@pytest.mark.parametrize(
+    ("world", "gathers", "partial", "made"),
+    [(1, True, True, "captured"), (2, False, False, "captured"), (2, True, False, "plain"), (2, False, True, "plain")],
+)
+def test_what_ranks_tell_one_another_on_the_host_is_not_captured(monkeypatch, world, gathers, partial, made):
+    for name, kind in (("CapturedStep", "captured"), ("Step", "plain")):
+        monkeypatch.setattr(trainer, name, lambda *_, kind=kind: kind)
+    monkeypatch.setattr(optimisation, "set_capturable", lambda optimiser, device: optimiser.append(device))
+    device, told = torch.device("cuda"), []
+    ranks = SimpleNamespace(world=world, wrap=lambda *learner: learner)
+    objectives = {"plain": SimpleNamespace(gathers=False), "one": SimpleNamespace(gathers=gathers)}
+    task = SimpleNamespace(partial=partial, capturable=lambda *_: True, capacity=None, objectives=objectives)
+    options = SimpleNamespace(compile=False, clip=1.0, graphs=True)
+    run = SimpleNamespace(
+        learner=None, options=options, processes=ranks, device=device, task=task, optimiser=told, precision="fp32"
+    )
+    assert trainer.Trainer._step(run) == made and told == [device if made == "captured" else None]
 
 
 def weights_after(task, device, kind, wrap, updates=24):
