@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import traceback
-from contextlib import chdir, closing, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, chdir, closing, redirect_stderr, redirect_stdout
 from itertools import islice
 from pathlib import Path
 from unittest import mock
@@ -81,6 +81,11 @@ def finetune(folder: Path, *arguments: object, **extra: str) -> subprocess.Compl
     return here(folder, "finetune", *arguments, **extra)
 
 
+def without_curves() -> AbstractContextManager:
+    """Reports without their curves, which take longer than a small run of many objectives."""
+    return mock.patch("memofast.train.report._draw", lambda folder, plan: False)
+
+
 def two_ranks(program: str, lines: dict[Path, list]) -> subprocess.CompletedProcess:
     """Runs, each with its folder as the working directory, one after another by the same two ranks under torchrun."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
@@ -93,7 +98,8 @@ def two_ranks(program: str, lines: dict[Path, list]) -> subprocess.CompletedProc
 def _of_a_rank(lines: list[list[str]]) -> None:
     """The ranks meet once and stay together: meeting again under one launcher may wait for ever."""
     dist.init_process_group("gloo")
-    with mock.patch.object(dist, "init_process_group"), mock.patch.object(dist, "destroy_process_group"):
+    together = mock.patch.object(dist, "init_process_group"), mock.patch.object(dist, "destroy_process_group")
+    with without_curves(), together[0], together[1]:
         for folder, *arguments in lines:
             sys.argv = ["memofast", *arguments]
             with chdir(folder):

@@ -1,5 +1,5 @@
 """Contrast: two views of a sample, which differ in what dropout leaves out, are to be more alike than those of any two
-samples of a micro-batch.
+samples of a micro-batch, or of those of all ranks.
 
 Source: Gao et al., "SimCSE", EMNLP 2021; the learned temperature is CLIP's.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.model.heads import Head
 from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
+from memofast.objectives.ranks import gathered, group_of_ranks
 from memofast.objectives.statistics import Statistics
 from memofast.ops.philox import Purpose
 
@@ -27,9 +29,12 @@ _LARGEST_SCALE = 100.0  # of similarities, as in CLIP
 
 
 class ContrastOptions(ObjectiveOptions):
-    """temperature: at the beginning; it is learned."""
+    """temperature: at the beginning; it is learned. gather: `ranks`: samples are compared with those of the
+    micro-batches of all ranks; None: of their own. With one process that is the same; validation compares those of a
+    batch."""
 
     temperature: float = Field(0.05, gt=1 / _LARGEST_SCALE, le=1)
+    gather: Literal["ranks"] | None = None
 
 
 class Temperature(nn.Module):
@@ -47,7 +52,8 @@ class ViewContrast(Objective):
     """Cross-entropy of finding a sample's second view among those of all samples of the micro-batch, by the cosine of
     pooled rows.
 
-    Labels of its reads are the samples, counted among those read.
+    Labels of its reads are the samples, counted among those read. With `gather: ranks` the second views are those of
+    all ranks: the loss is that of one process whose micro-batch is the union of theirs.
     """
 
     Options = ContrastOptions
@@ -59,6 +65,10 @@ class ViewContrast(Objective):
     @property
     def heads(self) -> Mapping[str, Head]:
         return {"pooled": Head("pooled")}
+
+    @property
+    def gathers(self) -> bool:
+        return self.options.gather == "ranks"
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -80,6 +90,19 @@ class ViewContrast(Objective):
 
     def room(self, capacity: Capacity) -> list[Room]:
         return [Room(capacity, capacity.samples)] * 2
+
+    def loss(self, outputs: Sequence[Tensor], views: Sequence[View], module: Temperature | None = None) -> LossSum:
+        """A rank without samples takes part in gathering all the same. Validation, which wants no gradients, gathers
+        nothing, as ranks may have different numbers of its batches."""
+        group = group_of_ranks() if self.gathers and torch.is_grad_enabled() else None
+        if group is None:
+            return super().loss(outputs, views, module)
+        if views[1].reads[self.name].weights is not None:
+            raise ValueError(f"objective {self.name}: rows of ranks are not gathered in tensors of fixed shape")
+        others = gathered(outputs[1].float(), group)
+        if not len(others):
+            return super().loss(outputs, views, module)
+        return self.scored([outputs[0], others, *outputs[2:]], views, module)
 
     def scored(self, outputs: Sequence[Tensor], views: Sequence[View], module: Temperature) -> LossSum:
         logits, read = self.found(outputs, views, module), views[0].reads[self.name]

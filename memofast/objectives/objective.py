@@ -100,6 +100,11 @@ class Objective:
         raise NotImplementedError
 
     @property
+    def gathers(self) -> bool:
+        """Whether its loss compares the samples of all ranks, which then exchange rows in every step."""
+        return False
+
+    @property
     def tables(self) -> Mapping[str, int]:
         """The input tables that it asks the model to own: name -> entries; see `View.tables`."""
         return {}

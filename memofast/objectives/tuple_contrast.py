@@ -57,7 +57,7 @@ class TupleContrast(ViewContrast):
     Philox(seed, update, purpose, key): word 0 draws the modality to swap among those that a sample has; the samples
     that drew the same one pass their rows around in the order of word 1, so that no modality has more rows than before.
     Who is alone with its modality has no swapped view; metric `swapped` is the share of those that have one. Labels of
-    its reads are the samples, counted among those read.
+    its reads are the samples, counted among those read. With `gather: ranks` rows are passed around within a rank.
     """
 
     Options = TupleContrastOptions

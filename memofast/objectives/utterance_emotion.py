@@ -69,7 +69,7 @@ class UtteranceEmotion(Objective):
         self.column = "label" if options.targets == "label" else "emotions"
         self.temperature = (options.temperature or 2.0) if options.targets == "logits" else 1.0
         self.emotions = tuple((classes or {}).get(self.column, ()))
-        if options.neutral_at_least is not None and classes is not None and _NEUTRAL not in self.emotions:
+        if options.neutral_at_least is not None and self.emotions and _NEUTRAL not in self.emotions:
             raise ValueError(f"neutral_at_least: the corpora have no emotion {_NEUTRAL}; leave it out")
 
     @property

@@ -33,6 +33,7 @@ class LabelObjective:
     """What the trainer asks of the one objective of a fine-tuning."""
 
     metrics: tuple[str, ...] = ()
+    gathers = False
 
     def can_be_of(self, batch: PackedBatch) -> bool:
         return True

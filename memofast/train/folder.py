@@ -78,7 +78,7 @@ def recipe_of(
         given = read_yaml(path.read_text(encoding="utf-8"), str(path))
     except (OSError, ValueError):
         raise MemofastError(f"{path}: not a text file in UTF-8; restore it or start a new run") from None
-    names = [field.alias or name for name, field in model.model_fields.items()]
+    names = [field.alias or name for name, field in model.model_fields.items() if not field.exclude]
     if lacking := [name for name in names if not isinstance(given, dict) or name not in given]:
         raise MemofastError(f"{path}: lacks {', '.join(lacking)}, which memofast wrote; restore it or start a new run")
     return read(str(path), overrides)

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from memofast.errors import MemofastError, nearest
 from memofast.model.memobert.section import MemoBertSection as Model
+from memofast.objectives.build import KINDS
 from memofast.sections import FilePath, Section, checked, shown
 from memofast.train.recipe_file import fragments, read_values, shipped
 
@@ -117,11 +118,13 @@ class Validate(Section):
 
 class Recipe(Section):
     """objectives: by name the options of `memofast.objectives.build` and `share`, its weight among the objectives
-    (default 1); with share 0, as a fragment may say of what its base has, the objective is left out."""
+    (default 1); with share 0, as a fragment may say of what its base has, the objective is left out. each: by kind,
+    options of all objectives of that kind, whatever their names; `read` brings them there."""
 
     corpora: list[CorpusEntry] = Field([])
     model: Model = Model()
     objectives: dict[str, dict[str, Any] | None] = Field({})
+    each: dict[str, dict[str, Any]] = Field({}, exclude=True)
     train: Train = Train()
     validate_: Validate = Field(Validate(), alias="validate")
 
@@ -158,6 +161,9 @@ def read(name: str | Sequence[str], overrides: Sequence[str] = ()) -> Recipe:
     recipe.objectives = {name: of for name, of in recipe.objectives.items() if name not in left_out}
     if not recipe.objectives:
         raise MemofastError(f"{source}: names no objective; add one, such as objectives.whole_word_mlm.share=1")
+    for kind, options in recipe.each.items():
+        _give_each(kind, options, recipe.objectives, f"{source}: each.{kind}")
+    recipe.each = {}
     if not recipe.corpora:
         raise MemofastError(f"{source}: names no corpus; add corpora.0.path=FOLDER (memofast prepare makes one)")
     for entry in recipe.corpora:
@@ -182,3 +188,22 @@ def _check_share(share: Any, where: str) -> None:
             f"{where}: the share must be positive, from {SHARES[0]:g} to {SHARES[1]:g}, got {shown(share)}; 0 leaves "
             "the objective out"
         )
+
+
+def _give_each(kind: str, options: dict[str, Any], objectives: dict[str, dict[str, Any] | None], where: str) -> None:
+    """Give options to all objectives of a kind. Raises: `MemofastError` where there is none, or one says otherwise."""
+    if kind not in KINDS:
+        raise MemofastError(f"{where}: unknown objective {shown(kind)}{nearest(kind, KINDS)}")
+    if own := {"share", "kind"} & options.keys():
+        raise MemofastError(f"{where}.{min(own)}: is of one objective; write objectives.NAME.{min(own)}")
+    given = {name: of or {} for name, of in objectives.items() if (of or {}).get("kind", name) == kind}
+    if not given:
+        raise MemofastError(f"{where}: the recipe has no objective of this kind; leave it out")
+    for name, of in given.items():
+        for option in options.keys() & of.keys():
+            if of[option] != options[option]:
+                raise MemofastError(
+                    f"{where}.{option} is {shown(options[option])}, objectives.{name}.{option} is {shown(of[option])}; "
+                    "leave one of them out"
+                )
+        objectives[name] = of | options

@@ -19,6 +19,8 @@ def recipe_schema(program: str) -> dict[str, Any]:
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": f"recipe of {program}"}
     if program == "pretrain":
         schema["properties"]["objectives"] |= _objectives(schema["$defs"])
+        kinds = {name: {"$ref": f"#/$defs/{name}"} for name in KINDS}
+        schema["properties"]["each"] |= {"properties": kinds, "additionalProperties": False}
     return schema
 
 

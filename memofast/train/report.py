@@ -22,9 +22,13 @@ def cells(plan: Plan, state: State) -> list[tuple[str, ...]]:
     return table.rows(state.scores, predictors)
 
 
-def coupled(objectives: Mapping[str, Objective]) -> list[str]:
-    """Names of the objectives whose loss compares samples."""
-    return [name for name, objective in objectives.items() if objective.couples]
+def coupled(objectives: Mapping[str, Objective]) -> dict[str, str]:
+    """Whose samples are compared, by the objectives whose loss does that."""
+    return {
+        name: "the micro-batches of all ranks" if objective.gathers else "a micro-batch"
+        for name, objective in objectives.items()
+        if objective.couples
+    }
 
 
 def title(plan: Plan, state: State) -> str:
@@ -49,7 +53,7 @@ def write_report(folder: Path, plan: Plan, state: State, environment: dict) -> N
         ),
         "",
     ]
-    lines += [f"- {name}: its loss compares the samples of a micro-batch" for name in coupled(plan.objectives)]
+    lines += [f"- {name}: its loss compares the samples of {of}" for name, of in coupled(plan.objectives).items()]
     lines += [""]
     if state.best_value is not None:
         lines += [

@@ -50,10 +50,10 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
     parameters = sum(parameter.numel() for parameter in trainer.learner.parameters())
     begin = f"goes on after update {trainer.state.step}" if trainer.state.step else "begins"
     console.print(f"{folder} {begin}: {parameters:,} parameters, {trainer.precision} on {trainer.device.type}")
-    for name in coupled(plan.objectives):
-        console.print(
-            f"{name} compares the samples of a micro-batch with one another: its loss depends on train.samples"
-        )
+    for name, of in coupled(plan.objectives).items():
+        console.print(f"{name} compares the samples of {of} with one another: its loss depends on train.samples")
+        if plan.objectives[name].gathers:
+            console.print(f"{name}: {_gathering(processes.world, trainer)}")
     try:
         with device_faults.explained(folder, device, trainer.state):
             trainer.run()
@@ -69,6 +69,14 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
         print(f"report: {folder / 'report.md'}")
         if trainer.state.best is not None:
             print(f"best checkpoint: {trainer.checkpoints.path(trainer.state.best)}")
+
+
+def _gathering(world: int, trainer: Trainer) -> str:
+    if world == 1:
+        return "gather: ranks changes nothing with one process"
+    on_gpu = trainer.options.graphs and trainer.device.type == "cuda"
+    plain = "; steps are not replayed from CUDA graphs, which hold no rows of other ranks" if on_gpu else ""
+    return f"gathers rows of {world} ranks, in validation those of a batch alone{plain}"
 
 
 def _check_scores(plan: Plan, trainer: Trainer) -> None:

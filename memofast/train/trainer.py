@@ -146,8 +146,10 @@ class Trainer:
         )
         captured = self.options.graphs and self.device.type == "cuda"
         captured = captured and self.task.capturable(self.precision, self.device)
-        # ranks tell one another on the host which parameters an update reached, which a capture forbids
-        captured = captured and not (self.task.partial and self.processes.world > 1)
+        # ranks tell one another on the host which parameters an update reached, and how many rows they gather, which a
+        # capture forbids
+        gathers = any(objective.gathers for objective in self.task.objectives.values())
+        captured = captured and not ((self.task.partial or gathers) and self.processes.world > 1)
         optimisation.set_capturable(self.optimiser, self.device if captured else None)
         return CapturedStep(*arguments, self.task.capacity, self.task.objectives) if captured else Step(*arguments)
 

@@ -1,16 +1,19 @@
 """The step replayed from CUDA graphs against the same step run operation by operation."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
 import yaml
+from every_objective import EVERY, KINDS, corpus_of_every_objective
 from replays import check_replays
 from runs import final_weights, first_updates, losses, pretrain, small_corpus, small_recipe, the_run
 
+from memofast.data import Draw, MicroBatch
 from memofast.data.view import pinned
-from memofast.train import optimisation
+from memofast.train import optimisation, trainer
 from memofast.train.captured_step import CapturedStep, Places, kind_of
 from memofast.train.plan import make_plan
 from memofast.train.pre_training import PreTraining
@@ -123,24 +126,65 @@ def test_options_of_the_model_are_captured(corpus, tmp_path):
     check_replays(task, [(u.micro_batches[0].views, u.step) for u in first_updates(task, 7)], "fp32", kinds=1)
 
 
-FURTHER = {
-    "whole_word_mlm": {}, "matching": {"share": 2}, "visual_order": {}, "speech_order": {"shows": ["speech"]},
-    "view_contrast": {"share": 2}, "tuple_contrast": {"share": 2}, "utterance_emotion": {"targets": "label"},
-}  # fmt: skip
+@pytest.fixture(scope="module")
+def able(tmp_path_factory):
+    """A corpus that serves every kind of objective."""
+    return corpus_of_every_objective(tmp_path_factory.mktemp("every"))
+
+
+TWICE = {  # kinds that are there in another way too
+    "order_of_speech_alone": {"kind": "speech_order", "shows": ["speech"]},
+    "emotion_by_label": {"kind": "utterance_emotion", "targets": "label"},
+}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("mixing", ["sample", "update"])
-def test_partners_shuffled_rows_and_second_views_are_captured(corpus, tmp_path, precision, mixing):
+def test_every_objective_in_one_step_is_captured(able, tmp_path, precision):
     """With further views, which hold other samples in every batch, in some of them none."""
-    task = task_of(tmp_path, corpus, FURTHER, mixing=mixing, samples=9)
-    batches = [(update.micro_batches[0].views, update.step) for update in first_updates(task, 30)]
+    task = task_of(tmp_path, able, EVERY | TWICE, mixing="sample", samples=20)
+    batches = [(update.micro_batches[0].views, update.step) for update in first_updates(task, 5)]
     names = {name for views, _ in batches for name, count in views[0].counts.items() if count}
-    assert names == FURTHER.keys()
-    if mixing == "sample":
-        seconds = {views[1].batch.samples for views, _ in batches}
-        assert all(len(views) == 4 for views, _ in batches) and len(seconds) > 2
-    check_replays(task, batches, precision, kinds=1 if mixing == "sample" else len(FURTHER))
+    assert names == EVERY.keys() | TWICE.keys()
+    seconds = {tuple(view.batch.samples for view in views[1:]) for views, _ in batches}
+    assert len({len(views) for views, _ in batches}) == 1 and len(seconds) > 2
+    check_replays(task, batches, precision, kinds=1)
+
+
+@pytest.fixture(scope="module")
+def one_an_update(able, tmp_path_factory):
+    return task_of(tmp_path_factory.mktemp("kinds"), able, EVERY, mixing="update", samples=9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_objective_is_captured(one_an_update, kind):
+    """In a step of its own, for batches of other sizes, one after another in the same tensors."""
+    (stream,) = [one for one in one_an_update.streams() if one.objective == kind]
+    batches, chosen = [], stream.chosen
+    for step, samples in enumerate((chosen[:7], chosen[7:16], chosen[16:19]), 1):
+        draw = Draw(stream, samples, step)
+        batch = stream.split.pack(samples, one_an_update.places(draw, step))
+        batches.append((one_an_update.views(MicroBatch(batch, draw), step), step))
+    assert all(views[0].counts[kind] for views, _ in batches)
+    check_replays(one_an_update, batches, "fp32", kinds=1)
+
+
+@pytest.mark.parametrize(
+    ("world", "gathers", "partial", "made"),
+    [(1, True, True, "captured"), (2, False, False, "captured"), (2, True, False, "plain"), (2, False, True, "plain")],
+)
+def test_what_ranks_tell_one_another_on_the_host_is_not_captured(monkeypatch, world, gathers, partial, made):
+    for name, kind in (("CapturedStep", "captured"), ("Step", "plain")):
+        monkeypatch.setattr(trainer, name, lambda *_, kind=kind: kind)
+    monkeypatch.setattr(optimisation, "set_capturable", lambda optimiser, device: optimiser.append(device))
+    device, told = torch.device("cuda"), []
+    ranks = SimpleNamespace(world=world, wrap=lambda *learner: learner)
+    objectives = {"plain": SimpleNamespace(gathers=False), "one": SimpleNamespace(gathers=gathers)}
+    task = SimpleNamespace(partial=partial, capturable=lambda *_: True, capacity=None, objectives=objectives)
+    options = SimpleNamespace(compile=False, clip=1.0, graphs=True)
+    run = SimpleNamespace(
+        learner=None, options=options, processes=ranks, device=device, task=task, optimiser=told, precision="fp32"
+    )
+    assert trainer.Trainer._step(run) == made and told == [device if made == "captured" else None]
 
 
 def weights_after(task, device, kind, wrap, updates=24):

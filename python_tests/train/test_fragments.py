@@ -1,15 +1,21 @@
 """Fragments: joined to a base recipe they are the published configurations, whose shares stand here by hand."""
 
+import re
 from fractions import Fraction
 
 import pytest
 import torch
+from every_objective import corpus_of_every_objective
 from runs import first_updates, here, pretrain, small_corpus
 
 from memofast import objectives
+from memofast.data import Corpus
 from memofast.data.conditions import CONDITIONS, modalities_of
+from memofast.data.corpus import replace_store
 from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
+from memofast.objectives.words import MaskedWords
+from memofast.store.text_copy import fields_of, writer_like
 from memofast.train.dry_run import describe
 from memofast.train.plan import make_plan
 from memofast.train.pre_training import PreTraining
@@ -124,19 +130,54 @@ def test_a_fragment_changes_a_base_as_published(base, fragment):
     assert (recipe.train, recipe.model, recipe.validate_) == (unchanged, plain.model, plain.validate_)
 
 
-@pytest.mark.parametrize("fragment", ["seven-cases", "seven-tasks", "one-modality", "swapped-contrast"])
-def test_a_run_of_the_demo_can_be_planned(tmp_path, fragment):
-    plan = make_plan(read(["demo", fragment], [f"corpora.0.path={small_corpus(tmp_path)}", "train.samples=6"]))
-    assert set(plan.parts[0].shares) == set(SHARES[fragment])
-    (update,) = first_updates(PreTraining(plan), 1)
-    assert sum(read.count for view in update.micro_batches[0].views for read in view.reads.values()) > 0
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory):
+    """One with everything that objectives need, and one with words, their emotions, labels, faces and speech alone."""
+    full, plain = (corpus_of_every_objective(tmp_path_factory.mktemp(name)) for name in ("full", "plain"))
+    text = Corpus.open(plain).stores["text"]
+    with writer_like(text, plain / "text-alone", emotions=(), with_parts_of_speech=False) as writer:
+        for id in text.ids:
+            lacking = ("emotions", "part_of_speech", "polarity")
+            writer.put(id, **{name: value for name, value in fields_of(text, id).items() if name not in lacking})
+    replace_store(plain, "text", plain / "text-alone", {})
+    return full, plain
+
+
+# what follows objectives. of the demo in the one line
+REFUSED = {
+    "emotional-matching": "matching: no corpus can serve it, none has text rows and .* and known emotions;",
+    "emotions": "utterance_emotion: no corpus has emotions; run memofast pseudo-label on one$",
+    "sure-emotions": "utterance_emotion: no corpus has emotions; run memofast pseudo-label on one$",
+    "lare": "lare: no corpus can serve it, none has .*part_of_speech and polarity",
+    "prompts": "prompt_lva: 'neutral' is no word of the corpora's vocabulary; choose another one$",
+}
+PROMPTS = "template: 'i feel [MASK] .', words: {neutral: calm, fear: afraid, contempt: smug}"
+NEEDS = {  # of the demo, whose eight emotions are not all words of it
+    "lare": ["objectives.lare.sentence_classes=8"],
+    "prompts": [f"objectives.{name}={{{PROMPTS}}}" for name in SHARES["prompts"]],
+}
+
+
+@pytest.mark.parametrize("fragment", fragments())
+def test_a_dry_run_says_what_would_be_drawn_or_what_the_corpus_lacks(corpora, tmp_path, fragment):
+    full, plain = corpora
+    line = ["demo", "+", fragment, "--dry-run", "train.samples=24"]
+    if fragment in REFUSED:
+        refused = pretrain(tmp_path, *line, f"corpora.0.path={plain}")
+        (said,) = refused.stderr.splitlines()
+        assert refused.returncode == 2 and re.search(f"pretrain: objectives.{REFUSED[fragment]}", said), said
+    given = NEEDS.get(fragment, [])
+    told = pretrain(tmp_path, *line, f"corpora.0.path={full if fragment in REFUSED else plain}", *given)
+    assert told.returncode == 0 and not told.stderr, told.stderr
+    (drawn,) = re.findall(r"^  draws (.*)$", told.stdout, re.MULTILINE)
+    shares = {name: f"{part / whole:.0%}" for name, (part, whole) in SHARES[fragment].items()}
+    assert dict(one.split() for one in drawn.split(", ")) == shares
+    assert re.search(r"^demo: token_ids .* targets \{", told.stdout, re.MULTILINE) and not list(tmp_path.iterdir())
 
 
 def test_prompts_of_the_demo_show_what_their_case_says(tmp_path):
-    words = "template: 'i feel [MASK] .', words: {neutral: calm, fear: afraid, contempt: smug}"
-    asked = [f"objectives.{name}={{{words}}}" for name in SHARES["prompts"]]
     plan = make_plan(
-        read(["demo", "prompts"], [f"corpora.0.path={small_corpus(tmp_path)}", "train.samples=30", *asked])
+        read(["demo", "prompts"], [f"corpora.0.path={small_corpus(tmp_path)}", "train.samples=30", *NEEDS["prompts"]])
     )
     (update,) = first_updates(PreTraining(plan), 1)
     (view,) = update.micro_batches[0].views
@@ -161,6 +202,26 @@ def test_fragments_join_one_another():
     assert sixth.objective_options[S] == {"policy": "single_span"}
 
 
+@pytest.mark.parametrize(
+    ("others", "policies"),
+    [
+        (["token-words"], {"token_mlm": "token"}),
+        (["emotion-words"], {"emotion_words": "whole_word_emotion"}),
+        (["emotion-tasks"], {"token_mlm": "token", "emotion_words": "emotion_word"}),
+        (["two-and-three"], dict.fromkeys((W, "words_lv", "words_la"), "whole_word")),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_more_words_are_hidden_by_every_objective_of_words(others, policies, first):
+    names = ["memobert-base", "words-50", *others] if first else ["memobert-base", *others, "words-50"]
+    recipe = read(names, ["corpora.0.path=demo"])
+    assert recipe.shares == read(["memobert-base", *others], ["corpora.0.path=demo"]).shares and not recipe.each
+    built = objectives.build(recipe.objective_options)
+    words = {name: one.policy for name, one in built.items() if isinstance(one, MaskedWords)}
+    assert {name: policy.kind for name, policy in words.items()} == policies
+    assert {policy.probability for policy in words.values()} == {(1, 2)}
+
+
 def test_an_objective_left_out_reaches_neither_plan_nor_heads(tmp_path):
     corpus = [f"corpora.0.path={small_corpus(tmp_path)}", "train.samples=8"]
     names = ["demo", "without-faces", "emotion-words", "order"]
@@ -183,6 +244,12 @@ def test_an_objective_left_out_reaches_neither_plan_nor_heads(tmp_path):
         (["demo"], [f"objectives.{name}.share=0" for name in MAIN], "names no objective"),
         (["demo"], [f"objectives.{S}.share=0.00001"], "the share must be positive, .* 0 leaves the objective out"),
         (["demo"], [f"objectives.{S}.share=false"], "the share must be a number"),
+        (["demo", "words-30", "words-50"], ["each.matchin.share=1"], "each.matchin: unknown objective 'matchin'; did"),
+        (["demo", "words-30"], ["each.whole_word_mlm.share=1"], "each.whole_word_mlm.share: is of one objective"),
+        (["demo", "prompts", "words-30"], [], "each.whole_word_mlm: the recipe has no objective of this kind"),
+        (["demo", "words-30"], [f"objectives.{W}.probability=0.2"],
+         f"each.{W}.probability is 0.3, objectives.{W}.probability is 0.2; leave one of them out$"),
+        (["demo", "words-30"], ["each.whole_word_mlm.policies=token"], "unknown key policies; did you mean policy"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_joined_is_one_line(names, overrides, message):
