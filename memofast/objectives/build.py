@@ -13,6 +13,7 @@ from memofast.objectives.contrast import ViewContrast
 from memofast.objectives.emotional import EmotionalEmotion, EmotionalRegression
 from memofast.objectives.face_emotions import VisualEmotion
 from memofast.objectives.features import SpeechRegression, VisualRegression
+from memofast.objectives.frame_contrast import SpeechContrast, VisualContrast
 from memofast.objectives.lare import Lare
 from memofast.objectives.matching import Matching
 from memofast.objectives.naming import Language, Naming, Vocabulary
@@ -29,6 +30,8 @@ KINDS: dict[str, type[Objective]] = {
     "span_visual_regression": VisualRegression,
     "span_visual_emotion": VisualEmotion,
     "span_speech_regression": SpeechRegression,
+    "span_visual_contrast": VisualContrast,
+    "span_speech_contrast": SpeechContrast,
     "emotional_visual_regression": EmotionalRegression,
     "emotional_visual_emotion": EmotionalEmotion,
     "visual_order": VisualOrder,

@@ -126,6 +126,7 @@ def test_options_of_the_model_are_captured(corpus, tmp_path):
 FURTHER = {
     "whole_word_mlm": {}, "matching": {"share": 2}, "visual_order": {}, "speech_order": {"shows": ["speech"]},
     "view_contrast": {"share": 2}, "tuple_contrast": {"share": 2}, "utterance_emotion": {"targets": "label"},
+    "span_visual_contrast": {"share": 2},
 }  # fmt: skip
 
 
