@@ -19,7 +19,9 @@ from memofast.objectives.matching import Matching
 from memofast.objectives.naming import Language, Naming, Vocabulary
 from memofast.objectives.objective import Objective
 from memofast.objectives.order import SpeechOrder, VisualOrder
+from memofast.objectives.prompted import Prompted
 from memofast.objectives.prompts import LabelPrompt
+from memofast.objectives.sentence_prompts import SentencePrompt
 from memofast.objectives.tuple_contrast import TupleContrast
 from memofast.objectives.utterance_emotion import UtteranceEmotion
 from memofast.objectives.words import MaskedWords
@@ -41,6 +43,7 @@ KINDS: dict[str, type[Objective]] = {
     "tuple_contrast": TupleContrast,
     "utterance_emotion": UtteranceEmotion,
     "label_prompt": LabelPrompt,
+    "sentence_prompt": SentencePrompt,
     "lare": Lare,
 }
 
@@ -89,9 +92,9 @@ def _objective(
             built = objective(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
         elif objective is UtteranceEmotion:
             built = UtteranceEmotion(name, options, classes)
-        elif objective is LabelPrompt:
-            named = [*options.words] if classes is None else classes.get("label", ())
-            built = LabelPrompt(name, options, vocabulary, Naming(named, language or _no_language))
+        elif issubclass(objective, Prompted):
+            named = [*options.words] if classes is None else classes.get(options.labels, ())
+            built = objective(name, options, vocabulary, Naming(named, language or _no_language))
         else:
             built = objective(name, options)
         built.check_shows()

@@ -81,6 +81,7 @@ SHARES = {
         "face_emotions_lv": (3, 36), "words_la": (6, 36), "speech_la": (3, 36),
     },
     "prompts": dict.fromkeys([f"prompt_{case}" for case in ("lva", "lv", "la", "l", "va", "v", "a")], (1, 7)),
+    "sentence-prompts": {"sentence_prompt": (1, 1)},
 }  # fmt: skip
 
 CLASSES = {"label": ("anger", "happy", "neutral", "sad"), "emotions": ("neutral", "happy", "sad")}
