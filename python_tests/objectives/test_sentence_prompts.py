@@ -133,16 +133,16 @@ def test_there_is_room_for_a_sentence_in_every_sample():
 
 def test_the_loss_and_the_guess_by_hand():
     views = objectives.views_for(batch_of(), built(), RNG)
-    views[0].reads["mine"].labels = torch.tensor([1, 0, 0, 1])
+    views[0].reads["mine"].labels = torch.tensor([1, 0, 0, 0])
     scores = torch.tensor([[0.5, 1.0], [2.0, -1.0], [0.0, 0.25], [3.0, 1.0]])
     loss = built().loss([scores], views)
-    expected = -sum(float(F.log_softmax(row, -1)[label]) for row, label in zip(scores, [1, 0, 0, 1], strict=True))
+    expected = -sum(float(F.log_softmax(row, -1)[label]) for row, label in zip(scores, [1, 0, 0, 0], strict=True))
     assert float(loss.total) == pytest.approx(expected, rel=1e-5) and loss.count == 4
-    assert float(loss.metrics["accuracy"]) == 2
+    assert float(loss.metrics["accuracy"]) == 3
     guess = built().trivial(Statistics(9, {}), views)
-    assert float(guess.total) == pytest.approx(-2 * math.log(1 / 3) - 2 * math.log(2 / 3), rel=1e-5)
+    assert float(guess.total) == pytest.approx(-math.log(1 / 3) - 3 * math.log(2 / 3), rel=1e-5)
     guess = built(negatives="1/4").trivial(Statistics(9, {}), views)
-    assert float(guess.total) == pytest.approx(-2 * math.log(3 / 4) - 2 * math.log(1 / 4), rel=1e-5)
+    assert float(guess.total) == pytest.approx(-math.log(3 / 4) - 3 * math.log(1 / 4), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["sentence_prompt", "label_prompt"])
