@@ -27,6 +27,11 @@ def coupled(objectives: Mapping[str, Objective]) -> list[str]:
     return [name for name, objective in objectives.items() if objective.couples]
 
 
+def feature_lines(plan: Plan) -> list[str]:
+    """Which feature set each modality reads."""
+    return [f"{modality} rows: {own}, {own.width} wide" for modality, own in plan.features.items()]
+
+
 def title(plan: Plan, state: State) -> str:
     return f"split {plan.recipe.validate_.split!r}, update {state.best}"
 
@@ -49,6 +54,7 @@ def write_report(folder: Path, plan: Plan, state: State, environment: dict) -> N
         ),
         "",
     ]
+    lines += [f"- {line}" for line in (*feature_lines(plan), *plan.said)]
     lines += [f"- {name}: its loss compares the samples of a micro-batch" for name in coupled(plan.objectives)]
     lines += [""]
     if state.best_value is not None:
