@@ -22,6 +22,13 @@ def main(
         str | None,
         typer.Option(help="modalities that the model is shown, as lva; default: all that corpus and model share"),
     ] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODALITY=STREAM",
+            help="rows of the corpus that are read in place of its visual or speech store; repeat it",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
 ) -> None:
     """Write the last layer's rows of words, faces and speech, and the pooled vector, of every sample, with labels and
@@ -41,7 +48,7 @@ def main(
 
     logging.disable_progress_bar()
     with lock_file(out):
-        line = extract_into(out, model, corpus, split, condition, device)
+        line = extract_into(out, model, corpus, split, condition, device, features or ())
     Console(highlight=False, soft_wrap=True).print(line, markup=False)
 
 

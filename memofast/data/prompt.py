@@ -85,13 +85,14 @@ class Marks:
 @dataclass(frozen=True)
 class Prompt:
     """template: word pieces, one of them [MASK]. position: `before` the sentence or `after` it. prefix: letters l, v, s
-    for the modalities a sample has, then a colon, before the template. Where the text is [CLS] alone the prompt is all
-    there is (the cross-modal form)."""
+    for the modalities a sample has, then a colon, before the template. apart: [SEP] stands between sentence and prompt.
+    Where the text is [CLS] alone the prompt is all there is (the cross-modal form)."""
 
     template: tuple[int, ...]
     position: str = "before"
     prefix: bool = False
     marks: Marks = Marks()
+    apart: bool = False
 
     def __post_init__(self):
         mask = self.marks.mask
@@ -103,7 +104,7 @@ class Prompt:
     @property
     def longest(self) -> int:
         """Most rows that it adds to a sample."""
-        return len(self.template) + (len(self.marks.letters) + 1) * self.prefix + 2
+        return len(self.template) + (len(self.marks.letters) + 1) * self.prefix + 2 + self.apart
 
     def applied(self, batch: PackedBatch, selected: Tensor | None = None) -> tuple[PackedBatch, Tensor]:
         """The batch with the prompt in the text of each selected sample, and the rows [k] int64 of the joint sequence
@@ -127,12 +128,13 @@ class Prompt:
         last = old[(begins[1:] - 2).clamp(min=0)]
         bare = ~torch.isin(last, torch.tensor(self.marks.ends, dtype=old.dtype, device=device))
         stops = (bare & (bodies > 0) & chosen & torch.tensor(self.position == "after", device=device)).to(torch.int64)
+        gaps = ((bodies > 0) & chosen).to(torch.int64) * self.apart  # filled with [SEP], as what is not written below
         prompts = (prefixes + len(self.template)) * changed
         offsets = torch.zeros_like(begins)
-        offsets[1:] = (1 + kept + stops + prompts + changed).cumsum(0)
+        offsets[1:] = (1 + kept + stops + gaps + prompts + changed).cumsum(0)
         first = offsets[:-1]
-        prompt_at = first + 1 + (0 if self.position == "before" else kept + stops)
-        kept_at = first + 1 + (prompts if self.position == "before" else 0)
+        prompt_at = first + 1 + (0 if self.position == "before" else kept + stops + gaps)
+        kept_at = first + 1 + (prompts + gaps if self.position == "before" else 0)
 
         tokens = old.new_full((int(offsets[-1]),), self.marks.separator)
         words = batch.word_ids.new_full(tokens.shape, -1)

@@ -10,6 +10,7 @@ from memofast.errors import MemofastError
 _CORPUS = (
     "corpus to evaluate on; repeat it, or give several models, for a matrix; none: the predictions that the run kept"
 )
+_FEATURES = "rows of the corpus that are read in place of its visual or speech store, as speech=compare; repeat it"
 _MAP = "what a label of the corpus is to the model: LABEL=CLASS, or LABEL=null to leave its samples out; repeat it"
 _MAPS = "YAML file of label maps for a matrix: MODEL: {CORPUS: {class of the model: label of the corpus, or null}}"
 
@@ -19,6 +20,7 @@ def main(
         list[Path], typer.Argument(metavar="RUN_OR_MODEL...", help="runs of memofast finetune, or models")
     ],
     corpus: Annotated[list[Path] | None, typer.Option(metavar="FOLDER", help=_CORPUS)] = None,
+    features: Annotated[list[str] | None, typer.Option(metavar="MODALITY=STREAM", help=_FEATURES)] = None,
     split: Annotated[str, typer.Option(help="what is tested; SCHEME-NN/PART is a part of a fold")] = "test",
     conditions: Annotated[
         str | None, typer.Option(help="modalities shown, as l,v,lva; default: all that corpus and model share")
@@ -55,6 +57,8 @@ def main(
         raise MemofastError(
             f"{'--map' if map else '--compare'} is for one model on one corpus; a matrix takes --maps FILE"
         )
+    if features and (many or not corpus):
+        raise MemofastError("--features is for one model on one corpus; add --corpus FOLDER, or leave it out")
     if not corpus and (many or map):
         raise MemofastError(
             f"{'several models' if many else '--map'} without a corpus to evaluate on; add --corpus FOLDER"
@@ -63,7 +67,7 @@ def main(
     if many:
         evaluation, folder = of_matrix(models, corpus, split, asked, maps, metric, device)
     elif corpus:
-        evaluation, folder = of_corpus(models[0], corpus[0], split, asked, map or (), compare, device)
+        evaluation, folder = of_corpus(models[0], corpus[0], split, asked, map or (), compare, device, features or ())
     else:
         evaluation, folder = of_kept(models[0], split, asked, compare)
     folder = out or folder

@@ -9,6 +9,7 @@ from typing import Any
 
 from memofast.data import Corpus, Split
 from memofast.data.conditions import CONDITIONS
+from memofast.data.feature_choice import parse_features, reading
 from memofast.data.folds import open_split
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
@@ -27,6 +28,7 @@ from memofast.evaluate.report import Evaluation, calibrations, file_name
 from memofast.evaluate.results import Run, results_of
 from memofast.inference.split_predictions import truth_of
 from memofast.model.compatibility import conditions_for
+from memofast.model.feature_sets import unknown_feature_sets
 from memofast.objectives.label_space import LabelSpace
 from memofast.train.fine_tuning_runs import CHOOSES
 from memofast.train.fold_parts import make_folds, trivial_answers
@@ -76,15 +78,17 @@ def of_corpus(
     labels: Sequence[str],
     other: Path | None,
     device: str,
+    features: Sequence[str] = (),
 ) -> Found:
     """A model on one split of a corpus, under every condition; with `other` beside that of another model.
 
-    labels: LABEL=CLASS each. Raises: `MemofastError` as the steps in `on_corpus`.
+    labels: LABEL=CLASS each; features: MODALITY=STREAM each. Raises: `MemofastError` as the steps in `on_corpus`.
     """
-    tested = open_split(Corpus.open(corpus), split)
+    tested = open_split(reading(Corpus.open(corpus), parse_features(features)), split)
     opened, mapping = open_model(path, choose_device(device)), _parsed(labels)
     first = _runs_on(opened, tested, asked, mapping)
-    about = [_data_line(opened, tested, mapping), opened.origin.describe(), *opened.origin.overlap(tested)]
+    about = [_data_line(opened, tested, mapping), *unknown_feature_sets(path, tested.corpus)]
+    about += [opened.origin.describe(), *opened.origin.overlap(tested)]
     name = f"{file_name(tested.corpus.name)}-{file_name(tested.name)}"
     title = f"{opened.origin.name} on {tested.corpus.name}, {tested.name}"
     folder = (opened.origin.run or (path.with_suffix("") if path.is_file() else path)) / "evaluation" / name
@@ -96,6 +100,7 @@ def of_corpus(
         ), folder
     second = open_model(other, choose_device(device))
     beside = _runs_on(second, tested, asked, mapping)
+    about += unknown_feature_sets(other, tested.corpus)
     about += [second.origin.describe(), *second.origin.overlap(tested)]
     names, selected = names_of(path, other), (first[0].selected_on, beside[0].selected_on)
     said = [{run.condition: run.predictions for run in runs} for runs in (first, beside)]
@@ -129,6 +134,7 @@ def of_matrix(
     ]
     for name, one in models.items():
         about += [f"{name}: {one.path}", one.origin.describe()]
+        about += [line for part in tested for line in unknown_feature_sets(one.path, part.corpus)]
         about += [line for part in tested for line in one.origin.overlap(part)]
     evaluation = Evaluation("Across corpora", "", about + lines, matrices=found, predictions=predictions)
     return evaluation, Path("runs") / f"across-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from memofast.data import Corpus, Split
 from memofast.data.demo import open_corpus
+from memofast.data.feature_choice import reading
 from memofast.errors import MemofastError
 from memofast.evaluate.finished_runs import finished, recipe_of_run, run_of
 from memofast.files import read_json
@@ -115,7 +116,7 @@ def origin_of(folder: Path) -> Origin:
         return _origin_of_texts(folder) or Origin(folder.resolve().name)
     recipe, done = recipe_of_run(run), best_of(finished(run))
     try:
-        corpus = open_corpus(recipe.corpus)
+        corpus = reading(open_corpus(recipe.corpus), recipe.features)
         fold = next(fold for fold in make_folds(recipe, corpus) if fold.name == done["fold"])
     except (MemofastError, StopIteration):
         lost = "; what it learnt from is no longer there, so that samples tested here may be among it"

@@ -18,6 +18,7 @@ from memofast.data.modality import MODALITIES
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.files import write_json
+from memofast.model.feature_sets import feature_sets_of, keep_feature_sets
 from memofast.prepare.faces.extractors import FaceChoice
 from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.extraction import Extraction, ExtractionOptions
@@ -103,9 +104,10 @@ class Preparation:
 
 
 def keep_preparation(corpus: Corpus, conditions: Iterable[str], folder: Path, init: str | None) -> None:
-    """Write `preparation.json` into the folder of a model just saved, and the vocabulary of its corpus where that lies
-    there or in the model's start."""
+    """Write `preparation.json` and `features.json` into the folder of a model just saved, and the vocabulary of its
+    corpus where that lies there or in the model's start."""
     write_json(folder / PREPARATION, asdict(Preparation.of(corpus, conditions)))
+    keep_feature_sets(feature_sets_of(corpus), folder)
     if vocabulary := vocabulary_of([corpus], init):
         copy_vocabulary(vocabulary, folder)
 

@@ -12,6 +12,7 @@ from memofast.data.loading import epoch
 from memofast.data.modality import FEATURES, LETTERS, MODALITIES
 from memofast.errors import MemofastError
 from memofast.model.family import Reader
+from memofast.model.feature_sets import check_feature_sets
 
 _SAMPLES = 4096  # of a batch of words
 
@@ -52,7 +53,8 @@ def conditions_for(model: Reader, corpus: Corpus, asked: Sequence[str] | None = 
 
 
 def check_widths(model: Reader, origin: str | Path, corpus: Corpus) -> None:
-    """Raises: `MemofastError` for feature rows of another width than the model from `origin` reads."""
+    """Raises: `MemofastError` for feature rows of another width than the model from `origin` reads, or of another
+    extractor, as far as its folder names those."""
     for modality in (*FEATURES, *model.streams):
         own, given = model.reads.get(modality), corpus.width(modality)
         if own and given and own != given:
@@ -60,6 +62,7 @@ def check_widths(model: Reader, origin: str | Path, corpus: Corpus) -> None:
                 f"{origin} reads {modality} rows {own} wide, corpus {corpus.path} has {given}; "
                 "prepare it with the same extractor"
             )
+    check_feature_sets(origin, corpus)
 
 
 def check_words(model: Reader, split: Split) -> None:

@@ -13,12 +13,15 @@ from memofast.objectives.contrast import ViewContrast
 from memofast.objectives.emotional import EmotionalEmotion, EmotionalRegression
 from memofast.objectives.face_emotions import VisualEmotion
 from memofast.objectives.features import SpeechRegression, VisualRegression
+from memofast.objectives.frame_contrast import SpeechContrast, VisualContrast
 from memofast.objectives.lare import Lare
 from memofast.objectives.matching import Matching
 from memofast.objectives.naming import Language, Naming, Vocabulary
 from memofast.objectives.objective import Objective
 from memofast.objectives.order import SpeechOrder, VisualOrder
+from memofast.objectives.prompted import Prompted
 from memofast.objectives.prompts import LabelPrompt
+from memofast.objectives.sentence_prompts import SentencePrompt
 from memofast.objectives.tuple_contrast import TupleContrast
 from memofast.objectives.utterance_emotion import UtteranceEmotion
 from memofast.objectives.words import MaskedWords
@@ -29,6 +32,8 @@ KINDS: dict[str, type[Objective]] = {
     "span_visual_regression": VisualRegression,
     "span_visual_emotion": VisualEmotion,
     "span_speech_regression": SpeechRegression,
+    "span_visual_contrast": VisualContrast,
+    "span_speech_contrast": SpeechContrast,
     "emotional_visual_regression": EmotionalRegression,
     "emotional_visual_emotion": EmotionalEmotion,
     "visual_order": VisualOrder,
@@ -38,6 +43,7 @@ KINDS: dict[str, type[Objective]] = {
     "tuple_contrast": TupleContrast,
     "utterance_emotion": UtteranceEmotion,
     "label_prompt": LabelPrompt,
+    "sentence_prompt": SentencePrompt,
     "lare": Lare,
 }
 
@@ -86,9 +92,9 @@ def _objective(
             built = objective(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
         elif objective is UtteranceEmotion:
             built = UtteranceEmotion(name, options, classes)
-        elif objective is LabelPrompt:
-            named = [*options.words] if classes is None else classes.get("label", ())
-            built = LabelPrompt(name, options, vocabulary, Naming(named, language or _no_language))
+        elif issubclass(objective, Prompted):
+            named = [*options.words] if classes is None else classes.get(options.labels, ())
+            built = objective(name, options, vocabulary, Naming(named, language or _no_language))
         else:
             built = objective(name, options)
         built.check_shows()

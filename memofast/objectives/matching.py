@@ -19,6 +19,7 @@ from memofast.model.heads import Head
 from memofast.objectives.matching_options import MatchingOptions
 from memofast.objectives.objective import LossSum, Objective, Room
 from memofast.objectives.partners import Candidates, candidate_words, cosines, most_alike
+from memofast.objectives.pooled_rows import pooled_rows
 from memofast.objectives.statistics import Statistics
 from memofast.objectives.words import FEWEST_PIECES
 from memofast.ops.philox import Purpose, sample_words
@@ -37,6 +38,10 @@ class Matching(Objective):
     metrics = ("accuracy",)
     predictor = "share of matches"
     partners = True
+
+    def __init__(self, name: str, options: MatchingOptions):
+        super().__init__(name, options)
+        self._pooled: dict[Split, np.ndarray] = {}
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -72,9 +77,11 @@ class Matching(Objective):
             drawn = near.inside(words[:, 3])
             match = np.where(negative | (drawn < 0), indices, drawn)
         other = dict.fromkeys(replaced, near.outside(words[:, 1]))
+        if options.candidates > 1 and (options.pooled or len(indices)):  # what is wrong with a file is said early
+            rows = {modality: self._rows(split, modality) for modality in replaced}
         if options.candidates > 1 and len(indices):
             drawn = near.outside(candidate_words(rng, purpose, self.site, keys, options.candidates))
-            alike = {modality: cosines(split, modality, near.order, indices, drawn) for modality in replaced}
+            alike = {modality: cosines(rows[modality], near.order, indices, drawn) for modality in replaced}
             if not options.one_modality:
                 alike = dict.fromkeys(replaced, sum(alike.values()))
             other = {modality: most_alike(split.keys, drawn, alike[modality]) for modality in replaced}
@@ -82,6 +89,14 @@ class Matching(Objective):
         if options.any_of_class:
             shown["match"] = np.where(negative, next(iter(other.values())), indices)
         return shown
+
+    def _rows(self, split: Split, modality: str) -> np.ndarray:
+        """What says which samples of a split are alike [n, width]."""
+        if self.options.pooled is None:
+            return split.mean_rows(modality)
+        if split not in self._pooled:
+            self._pooled[split] = pooled_rows(self.options.pooled, split, f"objective {self.name}")
+        return self._pooled[split]
 
     def _candidates(self, split: Split, pool: np.ndarray, indices: np.ndarray) -> Candidates:
         """Raises: `MemofastError` where no other sample could be shown."""

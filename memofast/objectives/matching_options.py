@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from memofast.objectives.objective import ObjectiveOptions
 from memofast.objectives.ratios import Ratio
+from memofast.sections import FilePath
 
 
 class MatchingOptions(ObjectiveOptions):
@@ -16,7 +17,9 @@ class MatchingOptions(ObjectiveOptions):
     None: half.
     other_class: the other sample is of another class, by its likeliest pseudo label (`emotions`) or its `label`;
     any_of_class: those that match may then show the rows of any sample of their class. candidates: that many others are
-    drawn, and shown is the one whose mean rows are most like the sample's own: a hard negative."""
+    drawn, and shown is the one whose mean rows are most like the sample's own: a hard negative. pooled: file of
+    `memofast extract`, whose pooled vectors say in place of mean rows which samples are alike: as the model sees them
+    that made it, and under the condition it was shown."""
 
     negatives: Ratio = (1, 2)
     replaced: list[Literal["visual", "speech"]] = Field(["visual", "speech"], min_length=1)
@@ -25,6 +28,7 @@ class MatchingOptions(ObjectiveOptions):
     other_class: Literal["emotions", "label"] | None = None
     any_of_class: bool = False
     candidates: int = Field(1, ge=1, le=64)
+    pooled: FilePath | None = None
 
     @field_validator("negatives")
     @classmethod
@@ -48,4 +52,6 @@ class MatchingOptions(ObjectiveOptions):
             raise ValueError("faces has no effect without one_modality; leave it out")
         if self.any_of_class and self.other_class is None:
             raise ValueError("any_of_class needs other_class; name emotions or label there")
+        if self.pooled is not None and self.candidates < 2:
+            raise ValueError("pooled has no effect with one candidate; raise candidates")
         return self

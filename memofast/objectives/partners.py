@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from memofast.data.corpus import Split
 from memofast.ops.philox import below, draw, stream_key
 
 _AT_ONCE = 1024  # samples whose candidates are compared
@@ -64,12 +63,12 @@ def candidate_words(rng: Tensor, purpose: int, site: int, keys: Tensor, count: i
     ]
 
 
-def cosines(split: Split, modality: str, pool: np.ndarray, indices: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """How alike the mean rows of each sample and of its candidates [k, N] are, less their mean over the pool: [k, N].
+def cosines(rows: np.ndarray, pool: np.ndarray, indices: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """How alike the rows of each sample and of its candidates [k, N] are, less their mean over the pool: [k, N]. rows
+    [n, width]: of all samples of the split.
 
     Rounded, so that the order in which a processor adds does not matter.
     """
-    rows = split.mean_rows(modality)
     rows = rows - rows[pool].mean(0)
     found = np.empty(candidates.shape)
     for start in range(0, len(indices), _AT_ONCE):

@@ -17,7 +17,7 @@ from memofast.objectives.objective import Objective, ObjectiveOptions, Room
 from memofast.objectives.ratios import Ratio
 from memofast.ops.philox import Purpose
 
-_OURS = {"policy", "shows", "loss"}  # options that are no fields of `ops.SpanPolicy`
+_OF_POLICY = {"ratio", "length", "dice", "original"}  # options that are fields of `ops.SpanPolicy`
 _LONGEST_MIXED_SPAN = {"visual": 5, "speech": 6}
 
 
@@ -51,7 +51,7 @@ class SpanOptions(ObjectiveOptions):
             found["ratio"] = (3, 20)
         if self.policy == "mixed":
             found["length"] = _LONGEST_MIXED_SPAN[modality]
-        given = self.model_dump(exclude=_OURS, exclude_none=True)
+        given = self.model_dump(include=_OF_POLICY, exclude_none=True)
         return ops.SpanPolicy(kind=self.policy, **{**found, **given})
 
 

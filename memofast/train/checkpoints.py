@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import nn
 
 from memofast.errors import MemofastError
 from memofast.files import refuse_pointer
+from memofast.model.feature_sets import FeatureSet, keep_feature_sets
 from memofast.ops import faults
 from memofast.prepare.text.word_pieces import copy_vocabulary
 from memofast.train.optimiser_state import read_state, state_to_save
@@ -37,9 +38,16 @@ class Checkpoints:
     """The folder `checkpoints` of a run, with `step-00000500/{config.json, model.safetensors, objectives.safetensors
     where objectives have a state, optimizer.pt, trainer.json}`."""
 
-    def __init__(self, folder: Path, go_on: str = "", vocabulary: Path | None = None):
-        """vocabulary: file or folder that goes into every checkpoint, see `copy_vocabulary`."""
-        self.vocabulary = vocabulary
+    def __init__(
+        self,
+        folder: Path,
+        go_on: str = "",
+        vocabulary: Path | None = None,
+        features: Mapping[str, FeatureSet] | None = None,
+    ):
+        """vocabulary: file or folder that goes into every checkpoint, see `copy_vocabulary`. features: what made the
+        rows that are learnt from, by modality, see `keep_feature_sets`."""
+        self.vocabulary, self.features = vocabulary, features
         self.folder, self.go_on = folder, go_on or f"continue with --resume {folder.parent}"
 
     def steps(self) -> list[int]:
@@ -68,6 +76,8 @@ class Checkpoints:
                 learner.model.save_pretrained(temporary)
                 if self.vocabulary:
                     copy_vocabulary(self.vocabulary, temporary)
+                if self.features:
+                    keep_feature_sets(self.features, temporary)
                 if state := objectives_state(learner):
                     save_file(state, temporary / OBJECTIVES)
                 with open(temporary / "optimizer.pt", "wb") as file:

@@ -13,6 +13,7 @@ from memofast.train.folder import resolved
 from memofast.train.plan import Plan, make_model
 from memofast.train.pre_training import PreTraining
 from memofast.train.recipe_text import to_yaml
+from memofast.train.report import feature_lines
 
 _SHOWN = 8  # micro-batches
 _STATE_BYTES = 16  # per parameter: weight, gradient, two moments of AdamW, fp32
@@ -42,6 +43,7 @@ def describe(plan: Plan) -> str:
             f"text {mean[0]:.1f}, visual {mean[1]:.1f}, speech {mean[2]:.1f}"
         )
         lines.append(f"  draws {', '.join(f'{name} {share:.0%}' for name, share in part.shares.items())}")
+    lines += [*feature_lines(plan), *plan.said]
     lines += [
         "",
         f"# first of {train.updates:,} updates: {train.accumulate} micro-batches of up to "

@@ -75,7 +75,7 @@ class FineTuning:
 
     title = "fine-tune"
     partial = True  # modalities that a condition does not show
-    vocabulary = None  # the finished model gets it with its preparation
+    vocabulary = features = None  # the finished model gets them with its preparation
 
     def __init__(
         self,

@@ -140,9 +140,11 @@ class Tuning(Training):
 class FineTuneRecipe(Section):
     """protocol `clean` chooses checkpoints on validation data; `last` trains on train and validation for all epochs and
     keeps the last update, for corpora too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and
-    validation and chooses on test, and every number says so."""
+    validation and chooses on test, and every number says so. features: modality -> stream of the corpus whose rows are
+    read as that modality's, in place of its store."""
 
     corpus: FilePath = ""
+    features: dict[Literal["visual", "speech"], str] = Field({})
     folds: FoldChoice = FoldChoice()
     model: EmotionSection = MemoBertEmotionSection()
     target: AskedFor = AskedFor()

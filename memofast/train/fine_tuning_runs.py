@@ -23,6 +23,7 @@ from memofast.cpu import limit_compiled_products
 from memofast.data import Corpus, Split, Stream
 from memofast.data.conditions import modalities_of
 from memofast.data.demo import DEMO, open_corpus
+from memofast.data.feature_choice import reading
 from memofast.data.folds import read_groups
 from memofast.devices import device_of_rank
 from memofast.errors import MemofastError, nearest
@@ -33,6 +34,7 @@ from memofast.metrics.sample_statistics import LOWER_IS_BETTER, METRICS
 from memofast.model.compatibility import check_longest, check_words, conditions_for, shared_modalities
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
+from memofast.model.feature_sets import feature_sets_of, unknown_feature_sets
 from memofast.objectives.label_space import LabelSpace
 from memofast.sections import Section, checked
 from memofast.train import device_faults
@@ -117,6 +119,9 @@ class FineTuningPlan:
         dealt = len(read_groups(self.corpus, choice.by)) if choice.count is not None else None
         if dealt is not None and (left := len(self.corpus.stores["text"]) - dealt):
             lines.append(f"{left:,} samples of the corpus have no {choice.by} and are in no fold")
+        lines += [f"{modality} rows: {own}, {own.width} wide" for modality, own in feature_sets_of(self.corpus).items()]
+        if init := self.recipe.model.init:
+            lines += unknown_feature_sets(init, self.corpus)
         if first.selected_on == "test":
             lines.append("protocol paper: every number of this run is selected on test")
         return "\n".join(lines)
@@ -135,7 +140,7 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         fold, a condition of modalities that corpus or model lack, a starting checkpoint of another architecture.
     """
     logging.disable_progress_bar()  # of loading and saving, which are quick
-    corpus = open_corpus(recipe.corpus)
+    corpus = reading(open_corpus(recipe.corpus), recipe.features)
     target = LabelSpace.of_corpus(corpus, recipe.target.kind, recipe.target.map)
     target.within(corpus)
     folds = make_folds(recipe, corpus)

@@ -15,10 +15,12 @@ from memofast import objectives
 from memofast.data import Capacity, Corpus, Split
 from memofast.data.batch import rounded_length
 from memofast.data.demo import open_corpus
+from memofast.data.feature_choice import reading
 from memofast.data.modality import FEATURES
 from memofast.data.sampling import Stream
 from memofast.errors import MemofastError
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
+from memofast.model.feature_sets import FeatureSet, check_feature_sets, joined, unknown_feature_sets
 from memofast.model.memobert.sizes import check_sizes, configuration, heads_of, sizes_of, tables_of
 from memofast.objectives import Objective
 from memofast.ops.philox import Purpose
@@ -46,8 +48,8 @@ class Part:
 
 @dataclass
 class Plan:
-    """A recipe with everything opened. capacity: of a training micro-batch; validation_capacity: of a validation
-    batch."""
+    """A recipe with everything opened. capacity: of a training micro-batch; validation_capacity: of a validation batch.
+    features: what made the rows of each modality; said: lines where that is not known."""
 
     recipe: Recipe
     parts: list[Part]
@@ -55,6 +57,8 @@ class Plan:
     objectives: dict[str, Objective]
     capacity: Capacity
     validation_capacity: Capacity
+    features: dict[str, FeatureSet]
+    said: list[str]
 
     def streams(self) -> list[Stream]:
         """A stream per corpus, in `update` mixing per objective and corpus, by weight."""
@@ -69,12 +73,13 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """Open everything a recipe names.
 
-    Raises: `MemofastError` for a missing corpus or split, no sample left, feature widths that differ, an objective that
-        no corpus can serve, a checkpoint of another architecture.
+    Raises: `MemofastError` for a missing corpus or split, no sample left, feature widths or extractors that differ, an
+        objective that no corpus can serve, a checkpoint of another architecture.
     """
     corpora = [_open(entry) for entry in recipe.corpora]
     _check_names(corpora)
     config = make_config(recipe, corpora)
+    features, said = _feature_sets(recipe, corpora)
     classes = {target: names for corpus in reversed(corpora) for target, names in corpus.classes.items()}
     built = objectives.build(recipe.objective_options, config, classes, _language(recipe, corpora))
     _check_classes(recipe, corpora, built)
@@ -89,7 +94,7 @@ def make_plan(recipe: Recipe) -> Plan:
     validation_capacity = _capacity(
         [part.validation for part in parts], train.samples, any(one.partners for one in built.values())
     )
-    return Plan(recipe, parts, config, built, capacity, validation_capacity)
+    return Plan(recipe, parts, config, built, capacity, validation_capacity, features, said)
 
 
 def make_config(recipe: Recipe, corpora: list[Corpus]) -> MemoBertConfig:
@@ -184,7 +189,18 @@ def _present(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _open(entry: CorpusEntry) -> Corpus:
-    return open_corpus(entry.path, entry.weight)
+    return reading(open_corpus(entry.path, entry.weight), entry.features)
+
+
+def _feature_sets(recipe: Recipe, corpora: list[Corpus]) -> tuple[dict[str, FeatureSet], list[str]]:
+    """What made the rows of each modality, and lines where that is not known. Raises: `MemofastError` where those of
+    two corpora, or of one and the checkpoint to start from, were made by different extractors."""
+    found, said = joined(corpora)
+    if init := recipe.model.init:
+        for corpus in corpora:
+            check_feature_sets(init, corpus)
+            said += unknown_feature_sets(init, corpus)
+    return found, said
 
 
 def _check_names(corpora: list[Corpus]) -> None:

@@ -32,7 +32,7 @@ class PreTraining:
     def __init__(self, plan: Plan):
         self.plan, self.options = plan, plan.recipe.train
         self.every, self.split = plan.recipe.validate_.every, plan.recipe.validate_.split
-        self.capacity, self.objectives = plan.capacity, plan.objectives
+        self.capacity, self.objectives, self.features = plan.capacity, plan.objectives, plan.features
         self.keys = [(part.corpus.name, name) for part in plan.parts for name in plan.objectives]
         self.held_out = [
             HeldOut(part.validation, part.checked, plan.validation_capacity, plan.recipe.validate_.samples)

@@ -26,12 +26,13 @@ class CorpusEntry(Section):
     """path: corpus folder, `demo` for the embedded synthetic one (write `./demo` for a folder of that name).
 
     weight: how often the corpus is drawn, relative to the others. objectives: names of those it serves; None: all it
-    can.
+    can. features: modality -> stream of the corpus whose rows are read as that modality's, in place of its store.
     """
 
     path: FilePath = Field(min_length=1)
     weight: Weight = 1.0
     objectives: list[str] | None = Field(None, min_length=1)
+    features: dict[Literal["visual", "speech"], str] = Field({})
 
 
 class Rows(Section):

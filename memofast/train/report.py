@@ -31,6 +31,11 @@ def coupled(objectives: Mapping[str, Objective]) -> dict[str, str]:
     }
 
 
+def feature_lines(plan: Plan) -> list[str]:
+    """Which feature set each modality reads."""
+    return [f"{modality} rows: {own}, {own.width} wide" for modality, own in plan.features.items()]
+
+
 def title(plan: Plan, state: State) -> str:
     return f"split {plan.recipe.validate_.split!r}, update {state.best}"
 
@@ -53,6 +58,7 @@ def write_report(folder: Path, plan: Plan, state: State, environment: dict) -> N
         ),
         "",
     ]
+    lines += [f"- {line}" for line in (*feature_lines(plan), *plan.said)]
     lines += [f"- {name}: its loss compares the samples of {of}" for name, of in coupled(plan.objectives).items()]
     lines += [""]
     if state.best_value is not None:

@@ -17,7 +17,7 @@ from memofast.train.folder import CONFIG, resolved, write_recipe
 from memofast.train.plan import Plan
 from memofast.train.pre_training import PreTraining
 from memofast.train.processes import Processes
-from memofast.train.report import cells, coupled, title, write_report
+from memofast.train.report import cells, coupled, feature_lines, title, write_report
 from memofast.train.trainer import Trainer
 
 
@@ -50,6 +50,8 @@ def train(plan: Plan, folder: Path, processes: Processes) -> None:
     parameters = sum(parameter.numel() for parameter in trainer.learner.parameters())
     begin = f"goes on after update {trainer.state.step}" if trainer.state.step else "begins"
     console.print(f"{folder} {begin}: {parameters:,} parameters, {trainer.precision} on {trainer.device.type}")
+    for line in (*feature_lines(plan), *plan.said):
+        console.print(line)
     for name, of in coupled(plan.objectives).items():
         console.print(f"{name} compares the samples of {of} with one another: its loss depends on train.samples")
         if plan.objectives[name].gathers:

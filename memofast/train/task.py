@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from memofast.data import Capacity, Draw, MicroBatch, Stream, View
+from memofast.model.feature_sets import FeatureSet
 from memofast.objectives import Objective
 from memofast.train.processes import Processes
 from memofast.train.recipe import Train
@@ -37,7 +38,8 @@ class Task(Protocol):
     without a better one that end the training; None: none do. split: that chooses the checkpoint. capacity: of a
     micro-batch. objectives: by name; keys: the (corpus, objective) pairs that are logged. partial: parameters of the
     learner may take no part in an update, and then are not stepped. vocabulary: file or folder of the word pieces,
-    which every checkpoint carries; None: none is known, or somebody else keeps it beside the model.
+    which every checkpoint carries; None: none is known, or somebody else keeps it beside the model. features: what made
+    the rows of each modality, likewise.
     """
 
     title: str
@@ -50,6 +52,7 @@ class Task(Protocol):
     keys: list[Key]
     partial: bool
     vocabulary: Path | None
+    features: Mapping[str, FeatureSet] | None
 
     def learner(self) -> nn.Module:
         """Model and objectives at update 0: called as `learner(views, rng)`, it gives sums of losses by objective;

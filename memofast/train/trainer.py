@@ -51,7 +51,7 @@ class Trainer:
         self.options, self.go_on = task.options, go_on or f"continue with --resume {folder}"
         self.device = device_of_rank(self.options.device, processes.local_rank)
         self.precision = precision_on(self.options.precision, self.device)
-        self.checkpoints = Checkpoints(folder / "checkpoints", self.go_on, task.vocabulary)
+        self.checkpoints = Checkpoints(folder / "checkpoints", self.go_on, task.vocabulary, task.features)
         self.environment = environment(self.device, self.precision, processes.world)
         self.recipe = recipe
         self.learner = task.learner().to(self.device).train()

@@ -63,7 +63,7 @@ def test_labels_are_read_where_they_are_asked_for_and_once(partly_labelled, monk
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize(("modalities", "served"), [(("visual", "speech"), 13), (("speech",), 7), ((), 4)])
+@pytest.mark.parametrize(("modalities", "served"), [(("visual", "speech"), 16), (("speech",), 9), ((), 5)])
 def test_before_packing_and_after(make_corpus, modalities, served):
     split = make_corpus(modalities=modalities, streams=True).split("train").reading(["raw", "glove"])
     before, indices = split.facts, np.array(EVERY)
@@ -75,7 +75,7 @@ def test_before_packing_and_after(make_corpus, modalities, served):
     for name, lengths in before.streams.items():
         np.testing.assert_array_equal(after.streams[name], lengths[indices])
     options = {**dict.fromkeys(objectives.KINDS), "emotion": {"kind": "whole_word_mlm", "policy": "emotion_word"}}
-    options["label_prompt"] = {"words": {"neutral": None}}
+    options["label_prompt"] = options["sentence_prompt"] = {"words": {"neutral": None}}
     built = objectives.build(options, None, split.corpus.classes)
     able = objectives.eligible(before, built)
     assert able.any(0).sum() == served

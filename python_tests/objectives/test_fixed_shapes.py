@@ -15,7 +15,8 @@ RNG = torch.tensor([5, 17])
 PROMPT = {"template": [110, 103, 111], "words": {"a": 120, "b": 130, "c": 140}}
 ONES = {
     "whole_word_mlm": {"at_least_one": True, "emotion_rate": 0.5}, "lare": {"late_supervision": "1/2"},
-    "label_prompt": PROMPT, "emotional_visual_regression": {"neutral": 0}, "emotional_visual_emotion": {"neutral": 7},
+    "label_prompt": PROMPT, "sentence_prompt": PROMPT | {"position": "before"},
+    "emotional_visual_regression": {"neutral": 0}, "emotional_visual_emotion": {"neutral": 7},
 }  # fmt: skip
 BUILT = objectives.build({**dict.fromkeys(KINDS), **ONES}, small_config(), {"emotions": "nhs", "label": "abc"})
 ROOMY = Capacity(53, text=385, visual=510, speech=540, longest=64)

@@ -65,6 +65,9 @@ SHARES = {
     "emotion-tasks": {"token_mlm": (1, 6), "emotion_words": (1, 6), VR: (1, 6), VE: (1, 6), "matching": (2, 6)},
     "lare": {"token_mlm": (2, 9), VR: (1, 9), VE: (1, 9), S: (1, 9), "matching": (2, 9), "lare": (2, 9)},
     "swapped-contrast": {W: (2, 6), VR: (1, 6), VE: (1, 6), S: (1, 6), "tuple_contrast": (1, 6)},
+    "frame-contrast": {
+        W: (2, 7), VR: (1, 7), VE: (1, 7), S: (1, 7), "span_visual_contrast": (1, 7), "span_speech_contrast": (1, 7)
+    },
     "words-and-faces": {W: (2, 4), VR: (1, 4), VE: (1, 4)},
     "words-and-speech": {W: (2, 3), S: (1, 3)},
     "seven-cases": {  # 6 + 3 + 3 + 3, 6 + 3 + 3, 6 + 3, 3, 3, 3 + 3, 3 + 3 + 3
@@ -84,6 +87,7 @@ SHARES = {
         "face_emotions_lv": (3, 36), "words_la": (6, 36), "speech_la": (3, 36),
     },
     "prompts": dict.fromkeys([f"prompt_{case}" for case in ("lva", "lv", "la", "l", "va", "v", "a")], (1, 7)),
+    "sentence-prompts": {"sentence_prompt": (1, 1)},
 }  # fmt: skip
 
 CLASSES = {"label": ("anger", "happy", "neutral", "sad"), "emotions": ("neutral", "happy", "sad")}

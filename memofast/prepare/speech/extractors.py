@@ -33,7 +33,8 @@ class SpeechExtractor(Protocol):
 
 @dataclass(frozen=True)
 class SpeechChoice:
-    """kind: a key of `KINDS` or none; path: a model's folder; layer: of a model, `last`, `conv` or a number from 1.
+    """kind: a key of `KINDS` or none; path: a model's folder; layer: of a model, `last`, `conv` or a number from 1, or
+    several side by side, as `last+conv`.
 
     mean: frames averaged into a row. parts: not empty for `functionals` in place of means. normalise: openSMILE's
     descriptors z-normed within the `clip`, or as they are (`none`).
@@ -81,7 +82,8 @@ class SpeechChoice:
 
 _AS_THEY_ARE = " as they are"
 _OPENSMILE = Kind(settings={"normalise": "clip or none"})
-_MODEL = Kind("FOLDER", {"layer": "last, conv or a number from 1"})
+_LAYERS = "last, conv or a number from 1, or several as last+conv"
+_MODEL = Kind("FOLDER", {"layer": _LAYERS})
 KINDS = {
     "logmel": Kind(),
     "compare": _OPENSMILE,
@@ -102,8 +104,9 @@ def parse_speech(text: str, mean: int | None, parts: str | None = None) -> Speec
     one."""
     kind, path, settings = parse_choice(text, "--speech", KINDS)
     layer = settings.get("layer", "last")
-    if layer not in {"last", "conv"} and not (layer.isascii() and layer.isdigit() and int(layer) > 0):
-        raise MemofastError(f"--speech {kind}: layer is last, conv or a number from 1, not {layer!r}")
+    layers = layer.split("+")
+    if len(set(layers)) < len(layers) or not all(re.fullmatch("last|conv|[1-9][0-9]{0,3}", one) for one in layers):
+        raise MemofastError(f"--speech {kind}: layer is {_LAYERS}, not {layer!r}")
     if (normalise := settings.get("normalise", "clip")) not in {"clip", "none"}:
         raise MemofastError(f"--speech {kind}: normalise is clip or none, not {normalise!r}")
     if parts is None:

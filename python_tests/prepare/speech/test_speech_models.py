@@ -6,7 +6,7 @@ import torch
 from tiny_models import save_speech_model
 
 from memofast.errors import MemofastError
-from memofast.prepare.speech.extractors import open_speech, parse_speech
+from memofast.prepare.speech.extractors import SpeechChoice, open_speech, parse_speech
 from memofast.prepare.speech.rows import row_times
 
 KINDS = ("wav2vec2", "hubert", "wavlm", "data2vec")
@@ -44,6 +44,23 @@ def test_rows_are_those_of_transformers(kind, tmp_path):
     assert names == [kind, f"{kind} layer 2", f"{kind} layer conv"]
     assert len({extractor.fingerprint for extractor in (last, second, conv)}) == 3
     assert (last.hop, last.window) == (0.02, 0.025) and last(sound(0.02)).shape == (0, 16)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_stand_side_by_side_in_the_order_given(kind, tmp_path):
+    folder = save_speech_model(tmp_path / "m", kind)
+    expected, convolved = by_transformers(folder, sound())
+    both, several = (opened(f"{kind}={folder},layer={layer}") for layer in ("last+conv", "conv+3+1"))
+    rows = [expected.last_hidden_state[0], convolved[0].T]
+    np.testing.assert_allclose(both(sound()), np.concatenate(rows, 1), atol=1e-5)
+    rows = [convolved[0].T, expected.hidden_states[3][0], expected.hidden_states[1][0]]
+    if kind != "wavlm":  # whose third layer is its last, after which transformers has no other rows
+        np.testing.assert_allclose(several(sound()), np.concatenate(rows, 1), atol=1e-5)
+    assert (both.width, several.width) == (24, 40) and several(sound(0.02)).shape == (0, 40)
+    assert (both.name, several.name) == (f"{kind} layer last+conv", f"{kind} layer conv+3+1")
+    assert both.fingerprint != several.fingerprint
+    choice = parse_speech(f"{kind}={folder},layer=last+conv", None)
+    assert SpeechChoice.described(str(choice), folder, choice.mean) == choice
 
 
 def test_a_layer_before_the_final_norm(tmp_path):

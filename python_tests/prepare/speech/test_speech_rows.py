@@ -93,7 +93,7 @@ def test_choices():
     for wrong in ("mfcc", "wav2vec2", "logmel=x", "=", ""):
         with pytest.raises(MemofastError, match="--speech is"):
             speech.parse_speech(wrong, None)
-    for wrong in ("0", "-1", "x", ""):
+    for wrong in ("0", "-1", "x", "", "last+last", "conv+", "1+x", "99999"):
         with pytest.raises(MemofastError, match="layer is last, conv or a number"):
             speech.parse_speech(f"wavlm=m,layer={wrong}", None)
     with pytest.raises(MemofastError, match="no setting 'row'; it takes layer=last"):
