@@ -13,10 +13,10 @@ from memofast.store.text_copy import fields_of, writer_like
 from memofast.store.text_writer import PARTS_OF_SPEECH, POLARITIES
 
 # the label's names are not all words of the demo, and it has more classes than LARE asks for
+_WORDS = {"neutral": "calm", "fear": "afraid", "contempt": "smug"}
 _OPTIONS = {
-    "label_prompt": {
-        "template": "i feel [MASK] .", "words": {"neutral": "calm", "fear": "afraid", "contempt": "smug"}
-    },
+    "label_prompt": {"template": "i feel [MASK] .", "words": _WORDS},
+    "sentence_prompt": {"template": "i feel [MASK] .", "words": _WORDS},
     "lare": {"sentence_classes": 8},
 }  # fmt: skip
 KINDS = list(objectives.KINDS)
