@@ -18,6 +18,9 @@ _OPTIONS = {
     "label_prompt": {"template": "i feel [MASK] .", "words": _WORDS},
     "sentence_prompt": {"template": "i feel [MASK] .", "words": _WORDS},
     "lare": {"sentence_classes": 8},
+    "masked_autoencoder": {
+        "decoder": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40}
+    },
 }  # fmt: skip
 KINDS = list(objectives.KINDS)
 EVERY = {kind: _OPTIONS.get(kind, {}) for kind in KINDS}

@@ -208,6 +208,29 @@ class PackedBatch:
             streams=streams,
         )
 
+    def rows_as_stream(self, modality: str, selected: Tensor) -> StreamRows:
+        """The rows of one modality of the selected samples [B] bool, the others have none; of text its ids [n, 1]."""
+        offsets, rows = self.offsets_of(modality), self.rows_of(modality)
+        lengths = torch.where(selected, offsets.diff(), 0)
+        own = torch.repeat_interleave(selected, offsets.diff().to(torch.int64))
+        values = rows[: own.numel()][own]
+        return StreamRows(values[:, None] if values.dim() == 1 else values, _offsets(lengths), modality)
+
+    def keeping(self, kept: Mapping[str, Tensor], streams: Mapping[str, StreamRows]) -> PackedBatch:
+        """The same samples with some rows alone, and further streams. kept: by modality ascending rows [n] int64; none:
+        all."""
+        changed, targets = {}, dict(self.targets)
+        for modality, rows in kept.items():
+            changed[modality] = self.rows_of(modality)[rows]
+            own = torch.searchsorted(rows, self.offsets_of(modality).to(torch.int64))
+            changed[f"{modality}_offsets"] = own.to(torch.int32)
+        for name in targets:
+            if name in _TARGET_ROWS and _TARGET_ROWS[name][0] in kept:
+                targets[name] = targets[name][kept[_TARGET_ROWS[name][0]]]
+        offsets = [changed.get(f"{modality}_offsets", self.offsets_of(modality)) for modality in MODALITIES]
+        joint = torch.stack(offsets).sum(0).to(torch.int32)
+        return replace(self, **changed, offsets=joint, targets=targets, streams={**self.streams, **streams})
+
     def joint_rows(self, modality: str, rows: Tensor) -> Tensor:
         """Where rows of one modality lie in the joint sequence.
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-KINDS = ("words", "rows", "soft_labels", "classes", "table", "pooled_classes", "pooled")
+KINDS = ("words", "rows", "soft_labels", "classes", "table", "pooled_classes", "pooled", "hidden")
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Head:
     logits over the classes of the soft labels of `modality`; `classes`: logits over `outputs` classes of a row;
     `table`: logits over the `outputs` entries of the input table of the head's name, see `View.tables`; `pooled`: of a
     sample's pooled first row, logits over `outputs` classes, or with 0 outputs the pooled row itself; `pooled_classes`:
-    logits over `outputs` classes of that row by way of a layer twice as wide.
+    logits over `outputs` classes of that row by way of a layer twice as wide; `hidden`: the row as it is.
     """
 
     kind: str

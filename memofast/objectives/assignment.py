@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -112,7 +113,7 @@ def views_of(
     """
     chosen = {name: selected.to(batch.sample_keys.device) for name, selected in chosen.items()}
     for name, selected in chosen.items():
-        batch = objectives[name].rewritten(batch, selected)
+        batch = objectives[name].rewritten(batch, selected, rng, purpose)
     first = View(batch)
     further = [
         view for name, selected in chosen.items() for view in objectives[name].views(first, selected, rng, purpose)
@@ -147,12 +148,14 @@ def padding_of(
         for room in further:
             capacities.append(room.capacity)
             rooms.append(room.by_name(name))
-    return capacities, rooms
+    streams = capacities[0].streams  # a further view may be of some of the first one's samples, with all they have
+    return [replace(own, streams={**streams, **own.streams}) for own in capacities], rooms
 
 
 def _wider(one: Capacity, other: Capacity) -> Capacity:
     """Room for what fits either."""
-    streams = {name: max(rows, other.streams.get(name, 0)) for name, rows in one.streams.items()}
+    names = {**one.streams, **other.streams}
+    streams = {name: max(one.streams.get(name, 0), other.streams.get(name, 0)) for name in names}
     most = {name: max(getattr(one, name), getattr(other, name)) for name in ("samples", *MODALITIES, "longest")}
     return Capacity(**most, streams=streams)
 

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from memofast.errors import MemofastError, nearest
+from memofast.objectives.autoencoding import MaskedAutoencoder
 from memofast.objectives.contrast import ViewContrast
 from memofast.objectives.emotional import EmotionalEmotion, EmotionalRegression
 from memofast.objectives.face_emotions import VisualEmotion
@@ -45,6 +46,7 @@ KINDS: dict[str, type[Objective]] = {
     "label_prompt": LabelPrompt,
     "sentence_prompt": SentencePrompt,
     "lare": Lare,
+    "masked_autoencoder": MaskedAutoencoder,
 }
 
 
@@ -90,6 +92,8 @@ def _objective(
     try:
         if objective.of_words and vocabulary is not None:
             built = objective(name, options, vocabulary.vocab_size, vocabulary.mask_token_id)
+        elif objective is MaskedAutoencoder:
+            built = MaskedAutoencoder(name, options, vocabulary)
         elif objective is UtteranceEmotion:
             built = UtteranceEmotion(name, options, classes)
         elif issubclass(objective, Prompted):

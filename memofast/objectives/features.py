@@ -37,7 +37,7 @@ class FeatureRegression(MaskedFeatures):
     def scored(self, outputs: Sequence[Tensor], views: Sequence[View]) -> LossSum:
         (prediction,), read = outputs, views[0].reads[self.name]
         wanted = views[0].batch.rows_of(self.modality)[read.labels, : prediction.shape[1]].float()
-        return LossSum(read.sum(_LOSSES[self.options.loss](prediction.float(), wanted)), read.count)
+        return LossSum(read.sum(ROW_LOSSES[self.options.loss](prediction.float(), wanted)), read.count)
 
     def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum:
         read = views[0].reads[self.name]
@@ -45,7 +45,7 @@ class FeatureRegression(MaskedFeatures):
         return self.loss([mean.expand(read.count, -1)], views)
 
 
-_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {  # [n, width] twice -> [n]
+ROW_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {  # [n, width] twice -> [n]
     "mse": lambda prediction, wanted: (prediction - wanted).square().mean(-1),
     "l1": lambda prediction, wanted: (prediction - wanted).abs().mean(-1),
     "cosine": lambda prediction, wanted: 1 - F.cosine_similarity(prediction, wanted, dim=-1),

@@ -159,9 +159,9 @@ class Objective:
         """
         return None
 
-    def rewritten(self, batch: PackedBatch, selected: Tensor) -> PackedBatch:
+    def rewritten(self, batch: PackedBatch, selected: Tensor, rng: Tensor, purpose: Purpose) -> PackedBatch:
         """The batch that the first view is of, with what the objective shows of the selected samples [B] bool: the same
-        samples in the same order, the others as they were."""
+        samples in the same order, the others as they were. Args: rng, purpose: as of `views`."""
         return batch
 
     def views(self, first: View, selected: Tensor, rng: Tensor, purpose: Purpose) -> list[View]:

@@ -18,6 +18,7 @@ from memofast.data.facts import Facts
 from memofast.data.prompt import BERT, MASK_PIECE, TEXTS, Marks, Prompt
 from memofast.objectives.naming import BertSizes, Naming, Vocabulary
 from memofast.objectives.objective import Objective, ObjectiveOptions, Room
+from memofast.ops.philox import Purpose
 
 Piece = Annotated[int, Field(ge=0, lt=2**20)]
 
@@ -75,7 +76,7 @@ class Prompted(Objective):
     def can_be_of(self, batch: PackedBatch) -> bool:
         return self.options.labels in batch.targets
 
-    def rewritten(self, batch: PackedBatch, selected: Tensor) -> PackedBatch:
+    def rewritten(self, batch: PackedBatch, selected: Tensor, rng: Tensor, purpose: Purpose) -> PackedBatch:
         return self.prompt.applied(batch, selected)[0] if bool(selected.any()) else batch
 
     def masked(self, batch: PackedBatch, selected: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """Every objective in tensors of fixed shape, as a captured step has them, gives the losses and gradients of without."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from packed_batches import random_batch, small_config, with_parts_of_speech
@@ -115,9 +117,11 @@ def test_a_batch_may_fill_its_capacity_to_the_last_row(name):
     rows = {modality: int(views[0].batch.offsets_of(modality)[-1]) for modality in ("text", "visual", "speech")}
     exact = Capacity(len(LARGE) + 2, **rows, longest=64)
     capacities, rooms = objectives.padding_of(views, BUILT, exact)
-    full = padded(views, [exact, *capacities[1:]], rooms)
+    streams = {name: len(stream.values) for name, stream in views[0].batch.streams.items()}
+    full = padded(views, [replace(one, streams=streams) for one in (exact, *capacities[1:])], rooms)
     assert full[0].batch.rows == int(full[0].batch.offsets[-1])
-    assert any(len(read.rows) > read.count for view in full for read in view.reads.values())
+    spare = any(len(read.rows) > read.count for view in full for read in view.reads.values())
+    assert spare or name == "masked_autoencoder"  # which reads all there is
     assert_same(result(learner, full), result(learner, views))
 
 

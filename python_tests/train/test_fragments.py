@@ -158,6 +158,7 @@ REFUSED = {
 PROMPTS = "template: 'i feel [MASK] .', words: {neutral: calm, fear: afraid, contempt: smug}"
 NEEDS = {  # of the demo, whose eight emotions are not all words of it
     "lare": ["objectives.lare.sentence_classes=8"],
+    "sentence-prompts": [f"objectives.sentence_prompt={{{PROMPTS}}}"],
     "prompts": [f"objectives.{name}={{{PROMPTS}}}" for name in SHARES["prompts"]],
 }
 

@@ -256,6 +256,8 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
 
     def _predict(self, head: str, hidden: Tensor) -> Tensor:
         kind, embeddings = self.heads.kinds[head], self.memobert.embeddings
+        if kind.kind == "hidden":
+            return hidden
         if kind.kind in _OF_POOLED:
             pooled = self.memobert.pooled(hidden)
             return getattr(self.heads, head)(pooled) if kind.outputs else pooled
