@@ -210,11 +210,14 @@ class PackedBatch:
 
     def rows_as_stream(self, modality: str, selected: Tensor) -> StreamRows:
         """The rows of one modality of the selected samples [B] bool, the others have none; of text its ids [n, 1]."""
-        offsets, rows = self.offsets_of(modality), self.rows_of(modality)
-        lengths = torch.where(selected, offsets.diff(), 0)
-        own = torch.repeat_interleave(selected, offsets.diff().to(torch.int64))
-        values = rows[: own.numel()][own]
+        values = self.rows_of(modality)[self.rows_of_samples(modality, selected)]
+        lengths = torch.where(selected, self.offsets_of(modality).diff(), 0)
         return StreamRows(values[:, None] if values.dim() == 1 else values, _offsets(lengths), modality)
+
+    def rows_of_samples(self, modality: str, selected: Tensor) -> Tensor:
+        """Rows [n] int64 of one modality of the selected samples [B] bool, ascending."""
+        lengths = self.offsets_of(modality).diff().to(torch.int64)
+        return torch.repeat_interleave(selected, lengths).nonzero().flatten()
 
     def keeping(self, kept: Mapping[str, Tensor], streams: Mapping[str, StreamRows]) -> PackedBatch:
         """The same samples with some rows alone, and further streams. kept: by modality ascending rows [n] int64; none:

@@ -87,7 +87,7 @@ def of_corpus(
     tested = open_split(reading(Corpus.open(corpus), parse_features(features)), split)
     opened, mapping = open_model(path, choose_device(device)), _parsed(labels)
     first = _runs_on(opened, tested, asked, mapping)
-    about = [_data_line(opened, tested, mapping), *unknown_feature_sets(path, tested.corpus)]
+    about = [_data_line(opened, tested, mapping), *unknown_feature_sets(path, tested.corpus, opened.model.reads)]
     about += [opened.origin.describe(), *opened.origin.overlap(tested)]
     name = f"{file_name(tested.corpus.name)}-{file_name(tested.name)}"
     title = f"{opened.origin.name} on {tested.corpus.name}, {tested.name}"
@@ -100,7 +100,7 @@ def of_corpus(
         ), folder
     second = open_model(other, choose_device(device))
     beside = _runs_on(second, tested, asked, mapping)
-    about += unknown_feature_sets(other, tested.corpus)
+    about += unknown_feature_sets(other, tested.corpus, second.model.reads)
     about += [second.origin.describe(), *second.origin.overlap(tested)]
     names, selected = names_of(path, other), (first[0].selected_on, beside[0].selected_on)
     said = [{run.condition: run.predictions for run in runs} for runs in (first, beside)]
@@ -134,7 +134,7 @@ def of_matrix(
     ]
     for name, one in models.items():
         about += [f"{name}: {one.path}", one.origin.describe()]
-        about += [line for part in tested for line in unknown_feature_sets(one.path, part.corpus)]
+        about += [line for part in tested for line in unknown_feature_sets(one.path, part.corpus, one.model.reads)]
         about += [line for part in tested for line in one.origin.overlap(part)]
     evaluation = Evaluation("Across corpora", "", about + lines, matrices=found, predictions=predictions)
     return evaluation, Path("runs") / f"across-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -116,7 +116,7 @@ def origin_of(folder: Path) -> Origin:
         return _origin_of_texts(folder) or Origin(folder.resolve().name)
     recipe, done = recipe_of_run(run), best_of(finished(run))
     try:
-        corpus = reading(open_corpus(recipe.corpus), recipe.features)
+        corpus = reading(open_corpus(recipe.corpus), recipe.modalities.features)
         fold = next(fold for fold in make_folds(recipe, corpus) if fold.name == done["fold"])
     except (MemofastError, StopIteration):
         lost = "; what it learnt from is no longer there, so that samples tested here may be among it"

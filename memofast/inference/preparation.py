@@ -106,8 +106,10 @@ class Preparation:
 def keep_preparation(corpus: Corpus, conditions: Iterable[str], folder: Path, init: str | None) -> None:
     """Write `preparation.json` and `features.json` into the folder of a model just saved, and the vocabulary of its
     corpus where that lies there or in the model's start."""
-    write_json(folder / PREPARATION, asdict(Preparation.of(corpus, conditions)))
-    keep_feature_sets(feature_sets_of(corpus), folder)
+    preparation = Preparation.of(corpus, conditions)
+    write_json(folder / PREPARATION, asdict(preparation))
+    sets = feature_sets_of(corpus)
+    keep_feature_sets({name: own for name, own in sets.items() if name in preparation.modalities}, folder)
     if vocabulary := vocabulary_of([corpus], init):
         copy_vocabulary(vocabulary, folder)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -85,8 +85,9 @@ def joined(corpora: Sequence[Corpus]) -> tuple[dict[str, FeatureSet], list[str]]
 
 
 def keep_feature_sets(sets: Mapping[str, FeatureSet], folder: Path) -> None:
-    """Write `features.json` into the folder of a model."""
-    write_json(folder / FEATURE_SETS, {modality: asdict(own) for modality, own in sets.items()})
+    """Write `features.json` into the folder of a model; nothing for one of words alone."""
+    if sets:
+        write_json(folder / FEATURE_SETS, {modality: asdict(own) for modality, own in sets.items()})
 
 
 class _FeatureSet(Schema):
@@ -127,16 +128,16 @@ def check_feature_sets(origin: str | Path, corpus: Corpus) -> None:
             )
 
 
-def unknown_feature_sets(origin: str | Path, corpus: Corpus) -> list[str]:
+def unknown_feature_sets(origin: str | Path, corpus: Corpus, reads: Container[str] = FEATURES) -> list[str]:
     """Lines on modalities of which nobody can say whether a corpus has what the model from `origin` was trained on;
-    none where that is a BERT, which was trained on words alone."""
+    none where that is a BERT, which was trained on words alone. reads: modalities that the model reads."""
     folder = model_folder(Path(origin))
     if folder.is_dir() and model_type(folder) == "bert":
         return []
     trained, lines = feature_sets_in(origin), []
     for modality, own in feature_sets_of(corpus).items():
         theirs = trained.get(modality)
-        if theirs and (own.like(theirs) or own.other_than(theirs)):
+        if modality not in reads or (theirs and (own.like(theirs) or own.other_than(theirs))):
             continue
         lines.append(
             f"{modality} rows of corpus {corpus.path} are of {own}, {origin} was trained on "

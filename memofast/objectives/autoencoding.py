@@ -22,9 +22,10 @@ from memofast.model.heads import Head
 from memofast.model.memobert.decoder import RowDecoder
 from memofast.objectives.autoencoding_options import AutoencodingOptions, Sizes
 from memofast.objectives.features import ROW_LOSSES
+from memofast.objectives.left_out_rows import draws, seen_rows
 from memofast.objectives.objective import LossSum, Objective, Room
 from memofast.objectives.statistics import Statistics
-from memofast.ops.philox import Purpose, below, rows_of, sample_words
+from memofast.ops.philox import Purpose, rows_of
 
 
 class MaskedAutoencoder(Objective):
@@ -64,39 +65,24 @@ class MaskedAutoencoder(Objective):
             whole = batch.rows_as_stream(modality, selected)
             streams[f"{self.name}.{modality}"] = whole
             if modality in FEATURES:
-                own = _rows_of_samples(batch.offsets_of(modality), len(batch.rows_of(modality)), selected)
+                own = batch.rows_of_samples(modality, selected)
                 left = torch.ones(len(batch.rows_of(modality)), dtype=torch.bool, device=own.device)
-                left[own] = self._seen(whole, batch.sample_keys, rng, purpose)
+                left[own] = self._seen(whole, batch, rng, purpose)
                 kept[modality] = left.nonzero().flatten()
         return batch.keeping(kept, streams)
 
-    def _seen(self, whole: StreamRows, keys: Tensor, rng: Tensor, purpose: Purpose) -> Tensor:
+    def _seen(self, whole: StreamRows, batch: PackedBatch, rng: Tensor, purpose: Purpose) -> Tensor:
         """Which rows of one modality the encoder sees: [rows] bool."""
-        rows = len(whole.values)
-        seen = torch.ones(rows, dtype=torch.bool, device=keys.device)
-        for mask, selected in self._masks(keys, rng, purpose):
-            found = ops.span_mask(
-                whole.offsets, keys, mask, self.policy, rows=rows, site=self.site, purpose=purpose, selected=selected,
-                capacity=None if keys.is_cpu else rows,
-            )  # fmt: skip
-            seen[found.indices[: int(found.count)].to(torch.int64)] = False
-        return seen
-
-    def _masks(self, keys: Tensor, rng: Tensor, purpose: Purpose) -> list[tuple[Tensor, Tensor | None]]:
-        """What masks are drawn from, and for which samples [B] bool: an update, or one of few that a sample draws."""
-        if (masks := self.options.masks) is None:
-            return [(rng, None)]
-        words = sample_words(rng.cpu(), purpose, self.site, keys.cpu())[:, 0]
-        drawn = below(words, torch.full_like(words, masks)).to(keys.device)
-        return [(torch.stack((rng[0], rng.new_tensor(mask))), drawn == mask) for mask in range(masks)]
+        drawn = draws(self.options.masks, batch.sample_keys, rng, purpose, self.site)
+        return seen_rows(whole, batch.sample_keys, self.policy, drawn, purpose, self.site)
 
     def views(self, first: View, selected: Tensor, rng: Tensor, purpose: Purpose) -> list[View]:
         batch, joint, labels, hidden = first.batch, [], [], 0
         for number, (modality, whole) in enumerate(self._whole(batch).items()):
-            own = _rows_of_samples(batch.offsets_of(modality), len(batch.rows_of(modality)), selected)
+            own = batch.rows_of_samples(modality, selected)
             kept = torch.arange(len(whole.values), device=own.device)
             if modality in FEATURES:
-                kept = self._seen(whole, batch.sample_keys, rng, purpose).nonzero().flatten()
+                kept = self._seen(whole, batch, rng, purpose).nonzero().flatten()
                 hidden += len(whole.values) - len(kept)
                 before = first.positions.get(modality)
                 if before is None:
@@ -155,9 +141,3 @@ class MaskedAutoencoder(Objective):
                 there = torch.arange(len(loss), device=loss.device) < of.offsets[-1]
                 total = total + torch.where(there, loss * own, 0).sum()
         return LossSum(total, view.reads[self.name].targets)
-
-
-def _rows_of_samples(offsets: Tensor, rows: int, selected: Tensor) -> Tensor:
-    """Rows [n] int64 of the selected samples [B] bool, ascending."""
-    sample = rows_of(offsets, rows)[0]
-    return torch.cat((selected, selected.new_zeros(1)))[sample].nonzero().flatten()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,3 +22,16 @@ def cross_entropy(prediction: Tensor, read: Read) -> tuple[Tensor, Tensor, Tenso
     total = read.sum(F.cross_entropy(prediction.float(), read.labels, reduction="none"))
     correct = read.sum(prediction.detach().argmax(-1) == read.labels)
     return total, correct, read.sum(torch.ones_like(read.labels))
+
+
+def recall_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Names of the metrics of `recalls`."""
+    return tuple(f"{metric}.{name}" for name in classes for metric in ("recall", "targets"))
+
+
+def recalls(right: Tensor, true: Tensor, read: Read, classes: Sequence[str]) -> dict[str, Tensor]:
+    """Of each class how often it was found where it is true, and how often that is: what its recall is made of, and the
+    mean of them all, the unweighted accuracy. right [n] bool; true [n] int64."""
+    of_class = [true == number for number in range(len(classes))]
+    sums = [read.sum(which) for own in of_class for which in (right & own, own)]
+    return dict(zip(recall_names(classes), sums, strict=True))

@@ -19,6 +19,7 @@ from memofast.data.facts import Facts
 from memofast.data.view import Read, View
 from memofast.errors import MemofastError
 from memofast.model.heads import Head
+from memofast.objectives.class_losses import recall_names, recalls
 from memofast.objectives.face_emotions import divergence
 from memofast.objectives.objective import LossSum, Objective, ObjectiveOptions, Room
 from memofast.objectives.statistics import Statistics
@@ -61,7 +62,6 @@ class UtteranceEmotion(Objective):
     """
 
     Options = UtteranceEmotionOptions
-    metrics = ("accuracy",)
     predictor = "mean label"
 
     def __init__(self, name: str, options: UtteranceEmotionOptions, classes: Mapping[str, Sequence[str]] | None = None):
@@ -69,6 +69,7 @@ class UtteranceEmotion(Objective):
         self.column = "label" if options.targets == "label" else "emotions"
         self.temperature = (options.temperature or 2.0) if options.targets == "logits" else 1.0
         self.emotions = tuple((classes or {}).get(self.column, ()))
+        self.metrics = ("accuracy", *recall_names(self.emotions))
         if options.neutral_at_least is not None and self.emotions and _NEUTRAL not in self.emotions:
             raise ValueError(f"neutral_at_least: the corpora have no emotion {_NEUTRAL}; leave it out")
 
@@ -122,8 +123,10 @@ class UtteranceEmotion(Objective):
             losses = divergence(wanted, logs).sum(-1) / len(self.emotions)
         else:
             losses = -(wanted * logs).sum(-1)
-        agrees = prediction.detach().argmax(-1) == wanted.argmax(-1)
-        return LossSum(read.sum(losses), read.count, {"accuracy": read.sum(agrees)})
+        true = wanted.argmax(-1)
+        agrees = prediction.detach().argmax(-1) == true
+        found = {"accuracy": read.sum(agrees), **recalls(agrees, true, read, self.emotions)}
+        return LossSum(read.sum(losses), read.count, found)
 
     def _wanted(self, given: Tensor) -> Tensor:
         """Probabilities [n, classes] fp32 from a target of samples."""

@@ -76,8 +76,7 @@ class Checkpoints:
                 learner.model.save_pretrained(temporary)
                 if self.vocabulary:
                     copy_vocabulary(self.vocabulary, temporary)
-                if self.features:
-                    keep_feature_sets(self.features, temporary)
+                keep_feature_sets(self.features or {}, temporary)
                 if state := objectives_state(learner):
                     save_file(state, temporary / OBJECTIVES)
                 with open(temporary / "optimizer.pt", "wb") as file:

@@ -73,11 +73,13 @@ class Modalities(Section):
     score chooses the checkpoint.
 
     evaluate: those in the table. None: what the corpus and the model have; for evaluate every condition made of that.
+    features: visual or speech -> stream of the corpus whose rows are read as that modality's, in place of its store.
     """
 
     train: list[str] | None = Field(None, min_length=1)
     select: list[str] | None = Field(None, min_length=1)
     evaluate: list[str] | None = Field(None, min_length=1)
+    features: dict[Literal["visual", "speech"], str] = Field({})
 
     @field_validator("train", "select", "evaluate")
     @classmethod
@@ -140,11 +142,9 @@ class Tuning(Training):
 class FineTuneRecipe(Section):
     """protocol `clean` chooses checkpoints on validation data; `last` trains on train and validation for all epochs and
     keeps the last update, for corpora too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and
-    validation and chooses on test, and every number says so. features: modality -> stream of the corpus whose rows are
-    read as that modality's, in place of its store."""
+    validation and chooses on test, and every number says so."""
 
     corpus: FilePath = ""
-    features: dict[Literal["visual", "speech"], str] = Field({})
     folds: FoldChoice = FoldChoice()
     model: EmotionSection = MemoBertEmotionSection()
     target: AskedFor = AskedFor()

@@ -140,7 +140,7 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         fold, a condition of modalities that corpus or model lack, a starting checkpoint of another architecture.
     """
     logging.disable_progress_bar()  # of loading and saving, which are quick
-    corpus = reading(open_corpus(recipe.corpus), recipe.features)
+    corpus = reading(open_corpus(recipe.corpus), recipe.modalities.features)
     target = LabelSpace.of_corpus(corpus, recipe.target.kind, recipe.target.map)
     target.within(corpus)
     folds = make_folds(recipe, corpus)

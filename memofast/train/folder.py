@@ -49,6 +49,9 @@ def resolved(plan: Plan) -> Recipe:
             setattr(recipe.model, name, getattr(plan.config, name))
     if recipe.model.init:
         recipe.model.init = str(Path(recipe.model.init).resolve())
+    for name, objective in plan.objectives.items():
+        if pooled := getattr(objective.options, "pooled", None):
+            recipe.objectives[name]["pooled"] = str(Path(pooled).resolve())
     return recipe
 
 

@@ -81,4 +81,6 @@ def _means(values: Mapping[str, float]) -> dict[str, float]:
             found[name] = int(value)
         elif values[of]:
             found[name] = value / values[of]
+    if recalls := [value for name, value in found.items() if name.startswith("recall.")]:
+        found["ua"] = sum(recalls) / len(recalls)  # over the classes that there are
     return found

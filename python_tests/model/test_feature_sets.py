@@ -11,6 +11,7 @@ from memofast.data import Corpus
 from memofast.data.demo import SPEECH_WIDTH, VISUAL_WIDTH, vocabulary
 from memofast.data.feature_choice import parse_features, reading
 from memofast.errors import MemofastError
+from memofast.inference.preparation import keep_preparation
 from memofast.model import MemoBertConfig, MemoBertForEmotion
 from memofast.model.feature_sets import (
     FeatureSet,
@@ -100,13 +101,21 @@ def test_a_checkpoint_knows_what_it_was_trained_on(made, tmp_path):
     asked = [f"corpus={made}", *again]
     tuned = here(tmp_path, "finetune", *asked)
     assert tuned.returncode == 0 and "speech rows: wav2vec2, mean of 3 (w1)" in tuned.stdout
-    tuned = here(tmp_path, "finetune", *asked, "features.speech=conv")
+    tuned = here(tmp_path, "finetune", *asked, "modalities.features.speech=conv")
     assert tuned.returncode == 2 and "was trained on speech rows of wav2vec2, mean of 3 (w1)" in tuned.stderr
     for old in run.glob("checkpoints/*/features.json"):  # as an older one lacks it
         old.unlink()
     for program, line in (("pretrain", [recipe]), ("finetune", [f"corpus={made}"])):
         said = here(tmp_path, program, *line, *again)
         assert said.returncode == 0 and said.stdout.count("an extractor that its folder does not name") == 2
+
+
+def test_a_fine_tuned_model_keeps_those_that_it_was_shown(made, tmp_path):
+    keep_preparation(Corpus.open(made), ("lv", "l"), tmp_path, None)
+    assert feature_sets_in(tmp_path) == {"visual": FACES}
+    (tmp_path / "features.json").unlink()
+    keep_preparation(Corpus.open(made), ("l",), tmp_path, None)
+    assert not (tmp_path / "features.json").exists()
 
 
 def test_a_model_is_evaluated_on_its_own_rows(made, tmp_path):

@@ -17,6 +17,9 @@ from memofast.inference.hidden_states.extraction import extract_into
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.objectives.pooled_rows import pooled_rows
 from memofast.ops.philox import Purpose
+from memofast.train.folder import resolved
+from memofast.train.plan import make_plan
+from memofast.train.recipe import read
 
 
 class Samples:
@@ -55,7 +58,7 @@ def test_the_most_alike_by_pooled_vectors_are_shown(tmp_path):
     )
 
 
-def test_files_of_extract_are_read(tmp_path):
+def test_files_of_extract_are_read(tmp_path, monkeypatch):
     """By a model that is shown faces and speech alone."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
     widths = {"visual_width": VISUAL_WIDTH, "speech_width": SPEECH_WIDTH}
@@ -69,8 +72,11 @@ def test_files_of_extract_are_read(tmp_path):
     rows = pooled_rows(str(tmp_path / "va.npz"), split, "objective m")
     with np.load(tmp_path / "va.npz") as told:
         assert rows.shape == (48, 32) and rows[5].tolist() == told["pooled"][16:][5].tolist()
-    objective = objectives.build({"matching": {"candidates": 8, "pooled": str(tmp_path / "va.npz")}})["matching"]
-    shown = objective.places(split, np.arange(48), np.arange(48), 1, 0, Purpose.PARTNER)
+    monkeypatch.chdir(tmp_path)
+    asked = ["objectives={matching: {candidates: 8, pooled: va.npz}}", "train.samples=8"]
+    plan = make_plan(read("demo", [f"corpora.0.path={corpus.path}", *asked]))
+    assert resolved(plan).objectives["matching"]["pooled"] == str(tmp_path / "va.npz")
+    shown = plan.objectives["matching"].places(split, np.arange(48), np.arange(48), 1, 0, Purpose.PARTNER)
     assert 8 < (shown["visual"] != np.arange(48)).sum() < 40
 
 

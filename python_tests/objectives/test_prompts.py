@@ -154,7 +154,9 @@ def test_the_loss_by_hand():
     right = (scores[:, words].argmax(1) == torch.tensor(labels)).sum(), (scores.argmax(1) == wanted).sum()
     assert right[0] > right[1] > 0
     for restricted, expected in zip((True, False), right, strict=True):
-        assert built(restricted=restricted).loss([scores], [read]).metrics["accuracy"] == expected
+        metrics = built(restricted=restricted).loss([scores], [read]).metrics
+        assert metrics["accuracy"] == expected and sum(metrics[f"recall.{name}"] for name in IDS["words"]) == expected
+        assert [float(metrics[f"targets.{name}"]) for name in IDS["words"]] == [1, 1, 2]
 
 
 def test_the_guess_is_by_shares_of_the_labels():

@@ -104,6 +104,8 @@ def test_the_losses_by_hand():
     own = loss_of({"label": torch.tensor([2, 1, 0])}, targets="label", classes={"label": "abc"})
     assert float(own.total) == pytest.approx(-sum(math.log(softmax(SCORES[row].tolist())[2 - row]) for row in range(3)))
     assert float(own.metrics["accuracy"]) == 2
+    told = [[float(own.metrics[f"{kind}.{name}"]) for name in "abc"] for kind in ("recall", "targets")]
+    assert told == [[float(SCORES[2 - k].argmax() == k) for k in range(3)], [1, 1, 1]] and sum(told[0]) == 2
 
 
 @pytest.mark.parametrize("options", [{}, {"targets": "hard"}, {"targets": "logits"}, {"at_least": 0.5}], ids=str)

@@ -16,6 +16,19 @@ def test_means_over_targets():
     assert means(tally.sums()) == {("a", "whole_word_mlm"): {"loss": 2.0, "targets": 5, "accuracy": 0.6}}
 
 
+def test_unweighted_accuracy_is_the_mean_recall_of_the_classes_there_are():
+    built = objectives.build({"utterance_emotion": {"targets": "label"}}, None, {"label": ("a.b", "c", "d")})
+    tally = Tally([("x", "utterance_emotion")], built, torch.device("cpu"))
+    for right, there in (((1, 0, 0), (2, 3, 0)), ((2, 1, 0), (2, 1, 0))):
+        found = {f"recall.{name}": torch.tensor(count) for name, count in zip(("a.b", "c", "d"), right, strict=True)}
+        found |= {f"targets.{name}": torch.tensor(count) for name, count in zip(("a.b", "c", "d"), there, strict=True)}
+        loss = LossSum(torch.tensor(1.0), sum(there), {"accuracy": torch.tensor(sum(right)), **found})
+        tally.add("x", {"utterance_emotion": loss})
+    (values,) = means(tally.sums()).values()
+    assert values["recall.a.b"] == 3 / 4 and values["recall.c"] == 1 / 4 and "recall.d" not in values
+    assert values["ua"] == 1 / 2 and values["accuracy"] == 4 / 8 and values["targets.c"] == 4
+
+
 def test_sums_survive_a_checkpoint():
     sums = Sums()
     sums.add({("a", "x"): {"loss": 0.1, "targets": 2.0}})

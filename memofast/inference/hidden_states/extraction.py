@@ -69,7 +69,7 @@ def extract_into(
             remove(scratch)
     rows = ", ".join(f"{len(own):,} {name}" for name, own in states.rows.items())
     told = f"{len(ids):,} samples of {opened.name}, condition {shown}, rows {states.pooled.shape[1]} wide: {rows}"
-    return "\n".join([f"wrote {out}: {told}; {said}", *unknown_feature_sets(model, opened)])
+    return "\n".join([f"wrote {out}: {told}; {said}", *unknown_feature_sets(model, opened, encoder.reads)])
 
 
 def _written(states: HiddenStates, path: Path, scratch: Path) -> str:
