@@ -53,6 +53,10 @@ class MaskedAutoencoder(Objective):
     def needs(self) -> tuple[str, ...]:
         return ("visual or speech rows",)
 
+    def check_shows(self) -> None:
+        if self.options.shows == ["text"]:
+            raise ValueError("shows: visual or speech rows are what it is about; add one of them")
+
     def eligible(self, facts: Facts) -> np.ndarray:
         return (self.rows_shown(facts)[:, 1:] >= 1).any(1)
 

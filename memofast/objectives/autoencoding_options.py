@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from pydantic import Field, model_validator
 
+from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.objectives.objective import ObjectiveOptions
 from memofast.objectives.ratios import Ratio
 from memofast.sections import Section
@@ -19,6 +20,11 @@ class DecoderSizes(Section):
     num_hidden_layers: int = Field(8, ge=1, le=100)
     num_attention_heads: int = Field(8, ge=1, le=1000)
     intermediate_size: int = Field(2048, ge=1, le=2**16)
+
+    @model_validator(mode="after")
+    def _layers_can_be(self) -> DecoderSizes:
+        MemoBertConfig(**self.model_dump())
+        return self
 
 
 class AutoencodingOptions(ObjectiveOptions):
