@@ -68,6 +68,7 @@ SHARES = {
     "frame-contrast": {
         W: (2, 7), VR: (1, 7), VE: (1, 7), S: (1, 7), "span_visual_contrast": (1, 7), "span_speech_contrast": (1, 7)
     },
+    "autoencoder": {W: (2, 5), "masked_autoencoder": (3, 5)},
     "words-and-faces": {W: (2, 4), VR: (1, 4), VE: (1, 4)},
     "words-and-speech": {W: (2, 3), S: (1, 3)},
     "seven-cases": {  # 6 + 3 + 3 + 3, 6 + 3 + 3, 6 + 3, 3, 3, 3 + 3, 3 + 3 + 3
