@@ -1,9 +1,9 @@
 """An update step of the masked auto-encoder, which leaves nine tenths of the face and speech rows out before the
 encoder, beside hiding as many in place.
 
-Rules: bert-base's sizes from random weights, 32 samples of MEmoBERT's lengths, bf16 autocast where the CPU has units for
-it, dropout 0.1 in the encoder, forward, loss, backward and AdamW. In place: of half of the samples nine tenths of the
-faces are the mask vector and are predicted, of the other half so much of the speech. `floor` is the ratio of the
+Rules: bert-base's sizes from random weights, 32 samples of MEmoBERT's lengths, bf16 autocast where the CPU has units
+for it, dropout 0.1 in the encoder, forward, loss, backward and AdamW. In place: of half of the samples nine tenths of
+the faces are the mask vector and are predicted, of the other half so much of the speech. `floor` is the ratio of the
 operations of both steps, decoder and all, which is what the time's ratio would be at equal speed; 2.5 is aimed at.
 """
 

@@ -18,6 +18,7 @@ from safetensors.torch import save
 from memofast.errors import MemofastError
 from memofast.files import parse_json, refuse_pointer, replace_file
 from memofast.prepare.faces.densenet import FEATURE_WIDTH, LAYER_WIDTHS, SIDE, DenseNet
+from memofast.prepare.faces.picture_schedule import SIDES, shrink
 from memofast.prepare.fingerprint import fingerprint
 from memofast.schemas import Name, Schema, fault_of
 
@@ -27,7 +28,7 @@ _KIND = "memofast.denseface"
 @dataclass(frozen=True)
 class DenseFaceMeta:
     """mean and std of the pixels on the 0..255 scale; classes in the order of the soft label; validation: how well it
-    does."""
+    does; side: of the pictures that the network sees, to which crops are shrunk."""
 
     classes: tuple[str, ...]
     mean: float
@@ -35,6 +36,7 @@ class DenseFaceMeta:
     feature_width: int = FEATURE_WIDTH
     training: dict = field(default_factory=dict)
     validation: dict = field(default_factory=dict)
+    side: int = SIDE
 
 
 def save_denseface(path: Path, weights: dict[str, torch.Tensor], meta: DenseFaceMeta) -> None:
@@ -66,7 +68,7 @@ class DenseFace:
         self.batch = batch or (16 if self.device.type == "cpu" else 256)
         self.mean, self.std = pixels or (self.meta.mean, self.meta.std)
         self.width = sum(LAYER_WIDTHS[layer] for layer in layers)
-        self.fingerprint = fingerprint(weights)
+        self.fingerprint = fingerprint(weights, None if self.meta.side == SIDE else {"side": self.meta.side})
         self._net = DenseNet(len(self.meta.classes)).eval()
         self._net.load_state_dict(weights)
         self._net.to(device)
@@ -78,7 +80,7 @@ class DenseFace:
         features, labels = [], []
         for first in range(0, len(crops), self.batch):
             pixels = torch.from_numpy(crops[first : first + self.batch]).to(self.device)[:, None].float()
-            found = self._net.activations((pixels - self.mean) / self.std)
+            found = self._net.activations((shrink(pixels, self.meta.side) - self.mean) / self.std)
             features.append(torch.cat([found[layer] for layer in self.layers], 1).cpu().numpy())
             labels.append(found["logits"].softmax(1).cpu().numpy())
         if not features:
@@ -96,6 +98,7 @@ class _Described(Schema):
     std: Annotated[float, Field(gt=0, le=255)]
     training: dict
     validation: dict
+    side: Literal[SIDES] = SIDE
 
 
 def _load(path: Path) -> tuple[DenseFaceMeta, dict[str, torch.Tensor]]:
@@ -120,6 +123,7 @@ def _load(path: Path) -> tuple[DenseFaceMeta, dict[str, torch.Tensor]]:
         if not weights[name].isfinite().all():
             raise MemofastError(f"{path} is damaged: its {name} holds numbers that are none; {advice}")
     known = {name: meta[name] for name in ("mean", "std", "feature_width", "training", "validation")}
+    known["side"] = meta.get("side", SIDE)  # older files have none
     return DenseFaceMeta(classes=tuple(meta["classes"]), **known), weights
 
 

@@ -23,7 +23,7 @@ from memofast.cpu import bf16_units
 from memofast.errors import MemofastError
 from memofast.files import replace_file
 from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
-from memofast.prepare.faces.densenet import DenseNet
+from memofast.prepare.faces.densenet import SIDE, DenseNet
 from memofast.prepare.faces.labelled_faces import FaceData, read_faces, stratified_parts
 from memofast.prepare.faces.picture_schedule import augment, averaging_decay, fullness, shrink, side_at
 
@@ -214,7 +214,12 @@ class _Training:
         training = {**asdict(self.options), "images": len(self.train_part), "kept_epoch": self.best["epoch"]}
         training["curve"] = {"columns": ["loss", "validation accuracy", "validation recall"], "epochs": self.curve}
         meta = DenseFaceMeta(
-            self.faces.classes, self.mean, self.std, training=training, validation=self.best["validation"]
+            self.faces.classes,
+            self.mean,
+            self.std,
+            training=training,
+            validation=self.best["validation"],
+            side=side_at(1.0, self.full) if self.options.recipe == "one-cycle" else SIDE,
         )
         save_denseface(self.out, self.best["weights"], meta)
         self.state_path.unlink(missing_ok=True)

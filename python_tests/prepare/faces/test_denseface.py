@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -178,11 +180,15 @@ def test_a_cycle_learns_what_is_easy_and_keeps_its_last_average(faces, tmp_path)
 
 def test_pictures_grow_to_full_size():
     assert [picture_schedule.side_at(done) for done in (0.0, 0.59, 0.61, 0.81, 0.83, 1.0)] == [32, 32, 48, 48, 64, 64]
-    short = picture_schedule.fullness(6 / 34)
-    assert short == pytest.approx((6 / 34) ** 0.5)
-    assert picture_schedule.fullness(50 / 34) == 1
-    shares = [picture_schedule.side_at(step / 1000, short) for step in range(1001)]
-    assert [shares.count(side) for side in (24, 32, 48, 64)] == [242, 590, 93, 76] and shares == sorted(shares)
+
+    def shares(epochs):
+        full = picture_schedule.fullness(epochs / 34)
+        sides = [picture_schedule.side_at(step / 1000, full) for step in range(1001)]
+        assert sides == sorted(sides)
+        return [sides.count(side) for side in (24, 32, 48, 64)]
+
+    assert shares(8) == [258, 743, 0, 0] and shares(12) == [177, 693, 131, 0] and shares(50) == [0, 601, 220, 180]
+    assert shares(17)[3] == 128
     pixels = torch.full((2, 1, 64, 64), 9.0)
     assert picture_schedule.shrink(pixels, 64) is pixels
     torch.testing.assert_close(picture_schedule.shrink(pixels, 32), torch.full((2, 1, 32, 32), 9.0))
@@ -219,6 +225,20 @@ def test_weights_are_the_same_on_any_number_of_threads(tmp_path):
     finally:
         torch.set_num_threads(threads)
     assert found[0] == found[1]
+
+
+def test_crops_are_shrunk_to_the_side_that_was_learned(faces, tmp_path):
+    meta = training.train_denseface(faces, tmp_path / "short", options(epochs=1))
+    face = DenseFace(tmp_path / "short")
+    assert meta.side == face.meta.side == 32
+    crops = resize_faces(np.load(faces)["images"][:3])
+    pixels = picture_schedule.shrink(torch.from_numpy(crops)[:, None].float(), 32)
+    with torch.inference_mode():
+        expected = face._net((pixels - meta.mean) / meta.std)[0].numpy()
+    np.testing.assert_allclose(face(crops)[0], expected, rtol=1e-5, atol=1e-6)
+    save_denseface(tmp_path / "other", face._net.state_dict(), replace(meta, side=48))
+    other = DenseFace(tmp_path / "other")
+    assert other.fingerprint != face.fingerprint and not np.allclose(other(crops)[0], expected)
 
 
 def test_copies_of_a_picture_are_left_out(tmp_path, capsys):
