@@ -10,7 +10,7 @@ from typing import NamedTuple
 _DTYPES = ("fp32", "bf16", "fp16")
 # The tests of what a benchmark measures, where they are not of its own name.
 _VOUCHING = {"loader": "loading", "prepare": "decoding", "predict": "predictor"}
-_STEPS = ("ladder", "step", "learning", "fed_step")
+_STEPS = ("ladder", "step", "learning", "fed_step", "objectives")
 _OF_A_STEP = ("attention", "cross_attention", "embed", "dropout_add_norm", "bias_gelu", "losses")
 _WITHOUT_GPU_TESTS = {"losses"}
 

@@ -3,7 +3,7 @@
 OLD: folder of another checkout, made by `git worktree add OLD COMMIT`, in which the extension was built by
 `MEMOFAST_CUDA=0 python setup.py build_ext --inplace`. Each side runs in processes, a cache and a home of its own, by
 commands and by names of packages alone, as modules move. Equal to the bit must be draws, masks, orders, packed batches,
-store digests, and logs and weights of pre-training in fp32 on OLD's demo corpus, in both mixings and with each
+columns of stores, and logs and weights of pre-training in fp32 on OLD's demo corpus, in both mixings and with each
 objective alone; fine-tuning of OLD's pre-trained model may differ by 1e-6 of an array's largest value. Where a line
 says `differs` it names the first difference, and the exit code is 1.
 """
@@ -33,7 +33,7 @@ GROUPS = {
     "orders": "orders of streams, both mixings",
     "batches": "packed batches",
     "passes": "passes by length",
-    "stores": "digests of the demo's stores",
+    "stores": "columns of the demo's stores",
 }
 CLOCK = ("samples_per_s", "rows_per_s", "peak_memory_gib")
 TOLERANCE = 1e-6  # of fine-tuning

@@ -16,6 +16,7 @@ from runs import losses, small_corpus, small_recipe, the_run
 from memofast import finetune, pretrain
 from memofast.data import Capacity, Corpus, Loader, Stream
 from memofast.ops import SpanPolicy, TokenPolicy, span_mask, token_mask
+from memofast.store.text_copy import fields_of, writer_like
 
 MODEL = {"hidden_size": 24, "num_attention_heads": 3, "intermediate_size": 40}
 LENGTHS = [7, 0, 1, 12, 5]
@@ -69,10 +70,11 @@ ORDERS = {
     ],
 }
 DIGESTS = {
-    "text": "a72f99e3896da50811351a1667c0e745f90286fc92f0ecf67a9bf4d82758519e",
+    "text": "106daa325b6655bb99422ff0ecd318e00a7044d3ca2d1a014a7c6f9f8d3ed427",
     "visual": "4c0801580aebca8efe578f7ac7aed749efdc83c3838682c3975d899b1b304a02",
     "speech": "7a887fe58196eb00fe7495e17944a78c5f41640e8ad0bdf3b8a8ecbc04e60967",
 }
+TEXT_OF_VERSION_2 = "a72f99e3896da50811351a1667c0e745f90286fc92f0ecf67a9bf4d82758519e"
 # update, objective, targets, loss, gradient norm
 PRETRAINING = {
     "update": [
@@ -179,6 +181,17 @@ def test_order_of_streams(corpus, mixing):
 def test_digests_of_the_demo(corpus):
     stores = {name: json.loads((corpus / name / "meta.json").read_text())["digest"] for name in DIGESTS}
     assert stores == DIGESTS
+
+
+def test_version_3_of_the_demo_added_columns_alone(corpus, tmp_path):
+    text = Corpus.open(corpus).stores["text"]
+    with writer_like(text, tmp_path, emotions=(), labeller=None, with_parts_of_speech=False) as writer:
+        for id in text.ids:
+            kept = fields_of(text, id) | {"emotions": None}
+            writer.put(
+                id, **{name: value for name, value in kept.items() if name not in ("part_of_speech", "polarity")}
+            )
+    assert json.loads((tmp_path / "meta.json").read_text())["digest"] == TEXT_OF_VERSION_2
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,8 @@ def test_a_corpus_that_lacks_what_an_objective_needs_is_one_line(tmp_path):
         return ended.stderr
 
     lacking = "objectives.lare: no corpus can serve it, none has text rows and part_of_speech and polarity and "
-    assert f"{lacking}label; leave it out" in told("said", lare={}) and lacking in told("corpus", lare={})
+    assert f"{lacking}label; leave it out" in told("said", lare={})
+    assert "label of corpus" in (few := told("corpus", lare={})) and few.endswith("lare.sentence_classes=8\n")
     assert here(tmp_path, "parts-of-speech", tmp_path / "said", given).returncode == 0
     assert f"{lacking}emotions; leave it out" in told("said", lare={"sentence": "emotions"})
     few = told("corpus", whole_word_mlm={"emotion_rate": 1})

@@ -376,5 +376,5 @@ def test_not_finite_loss_names_objective_update_and_samples(corpus, tmp_path):
 def test_demo_corpus_goes_to_the_cache(tmp_path):
     result = pretrain(tmp_path, "--dry-run", MEMOFAST_CACHE=str(tmp_path / "cache"))
     assert result.returncode == 0, result.stderr
-    assert [f.name for f in (tmp_path / "cache").iterdir()] == ["demo-2"]
+    assert [f.name for f in (tmp_path / "cache").iterdir()] == ["demo-3"]
     assert os.listdir(tmp_path) == ["cache"]

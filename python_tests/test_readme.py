@@ -143,7 +143,7 @@ class Bright:
 def test_every_command_and_snippet_runs_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "find_faces", lambda *_: Bright())
     monkeypatch.setenv("MEMOFAST_CACHE", str(tmp_path / "cache"))
-    demo_corpus(tmp_path / "cache" / "demo-2", {"train": 64, "validation": 24, "test": 24})
+    demo_corpus(tmp_path / "cache" / "demo-3", {"train": 64, "validation": 24, "test": 24})
     make_sources(tmp_path)
     walk = Walk(tmp_path)
     monkeypatch.chdir(tmp_path)

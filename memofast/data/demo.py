@@ -3,7 +3,9 @@
 Nothing here was recorded. Every clip draws an emotion, a speaker and a course of intensity over time; the sentence
 takes its words from the emotion and its topic from the speaker's favourites (a stream has a vector for each word, as
 GloVe would), face rows (10 a second) and speech rows (5 for 3 of those) are noisy projections of the same emotion, its
-intensity, the speaker's identity and smooth motions. So each modality helps to predict the others.
+intensity, the speaker's identity and smooth motions. So each modality helps to predict the others. Every word has a
+part of speech and a polarity, and most sentences have pseudo labels, as of a text model that is surer of a word for a
+mood than of one for a deed.
 """
 
 from __future__ import annotations
@@ -18,21 +20,23 @@ from memofast.data.corpus import CORPUS, Corpus, write_corpus
 from memofast.errors import MemofastError
 from memofast.files import remove, replace_file, sweep, temporary_of
 from memofast.store import FeatureWriter, TextWriter
+from memofast.store.text_writer import PARTS_OF_SPEECH, POLARITIES
 
 EMOTIONS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
 SPLITS = {"train": 1600, "validation": 200, "test": 200}
 VISUAL_WIDTH, SPEECH_WIDTH, GLOVE_WIDTH = 342, 96, 50
 GLOVE = "glove"  # the stream of word vectors
 DEMO = "demo"  # the path of the embedded corpus in a recipe
-_VERSION = 2  # of the rules below; a change of them makes a new folder
+_VERSION = 3  # of the rules below; a change of them makes a new folder
 _SEED = 20211127
 _SPEAKERS = 24
 _IDENTITY = 6
 _MOTIONS = 3
 _NOISE = 0.3
 _EXPRESSION = 3.0  # how far an emotion at full intensity moves a face or voice; identities have standard deviation 1
-_WORD_VECTORS = 2**40  # stream of random numbers, apart from those of clips
-_WITHOUT = 0.05  # share of clips without faces, and of clips without speech
+_WORD_VECTORS, _PSEUDO_LABELS = 2**40, 2**41  # streams of random numbers, apart from those of clips
+_WITHOUT = 0.05  # share of clips without faces, of clips without speech, and of sentences without pseudo labels
+_SURE, _UNSURE, _DOUBT = 4.0, 2.0, 0.5  # scores of a text model: what mood and deed add, and their deviation
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _MOODS = (
@@ -58,6 +62,8 @@ _SENTENCES = (
     "they {deed} and feel {mood} , the {topic} again .",
     "this {topic} makes me {mood} , i {deed} .",
 )
+_VERBS, _ADVERBS = "feel is are was wasn't see makes", "so today again"  # of the sentences
+_POLARITIES = {"happy": "positive", "surprise": "neutral"}  # of emotions; that of others is negative
 
 
 def vocabulary() -> list[str]:
@@ -106,7 +112,15 @@ def _generate(folder: Path, splits: dict[str, int]) -> Corpus:
     about = {"source": "memofast.data.demo (synthetic)", "licence": "Apache-2.0", "extractor": "memofast.data.demo"}
     with (
         TextWriter(
-            folder / "text", cls_id=2, sep_id=3, classes=EMOTIONS, lexicon_classes=EMOTIONS[1:], **about
+            folder / "text",
+            cls_id=2,
+            sep_id=3,
+            classes=EMOTIONS,
+            lexicon_classes=EMOTIONS[1:],
+            emotions=EMOTIONS,
+            labeller={"name": "memofast.data.demo"},
+            with_parts_of_speech=True,
+            **about,
         ) as text,
         FeatureWriter(folder / "visual", VISUAL_WIDTH, columns=("soft_labels",), classes=EMOTIONS, **about) as visual,
         FeatureWriter(folder / "speech", SPEECH_WIDTH, **about) as speech,
@@ -114,7 +128,10 @@ def _generate(folder: Path, splits: dict[str, int]) -> Corpus:
     ):
         for number, id in enumerate(id for split in ids.values() for id in split):
             clip = _Clip(world, number)
-            text.put(id, clip.tokens, clip.words, lexicon=clip.lexicon, utf8=clip.sentence, label=clip.emotion)
+            text.put(
+                id, clip.tokens, clip.words, lexicon=clip.lexicon, part_of_speech=clip.part_of_speech,
+                polarity=clip.polarity, utf8=clip.sentence, label=clip.emotion, emotions=clip.pseudo_label,
+            )  # fmt: skip
             glove.put(id, world.vectors[[world.words[word] for word in clip.sentence.split()]])
             if clip.has_faces:
                 visual.put(id, clip.faces, soft_labels=clip.soft_labels)
@@ -136,6 +153,12 @@ def _words() -> list[str]:
     return sorted({word.replace("|", "") for word in words if not word.startswith("{")})
 
 
+def _parts_of_speech() -> dict[str, int]:
+    """Of each word that is not of another one; as `_MOODS` writes it."""
+    words = {"verb": (_VERBS, *_DEEDS), "adjective": _MOODS, "adverb": (_ADVERBS,), "noun": (_TOPICS,)}
+    return {word: PARTS_OF_SPEECH.index(part) for part, rows in words.items() for word in " ".join(rows).split()}
+
+
 def _pieces(word: str) -> list[str]:
     first, *rest = word.split("|")
     return [first, *(f"##{piece}" for piece in rest)]
@@ -155,6 +178,11 @@ class _World:
         self.emotional = {
             word: emotion - 1 for emotion in range(1, 8) for word in self.moods[emotion] + self.deeds[emotion]
         }
+        self.part_of_speech = _parts_of_speech()
+        self.polarity = {
+            word: POLARITIES.index(_POLARITIES.get(EMOTIONS[1 + emotion], "negative"))
+            for word, emotion in self.emotional.items()
+        }
         self.favourites = [random.choice(_TOPICS.split(), 2, replace=False) for _ in range(_SPEAKERS)]
         self.looks = random.standard_normal((_SPEAKERS, _IDENTITY))
         self.voices = random.standard_normal((_SPEAKERS, _IDENTITY))
@@ -164,10 +192,11 @@ class _World:
 
 
 class _Clip:
-    """One synthetic clip. tokens, words, lexicon: per piece; faces [V, 342], soft_labels [V, 8], speech [S, 96]."""
+    """One synthetic clip. tokens, words, lexicon, part_of_speech, polarity: per piece; pseudo_label [8], or None; faces
+    [V, 342], soft_labels [V, 8], speech [S, 96]."""
 
     def __init__(self, world: _World, number: int):
-        random = _random(1 + number)
+        random, self.number = _random(1 + number), number
         self.emotion = int(random.integers(len(EMOTIONS)))
         speaker = int(random.integers(_SPEAKERS))
         self._say(world, speaker, random)
@@ -187,11 +216,20 @@ class _Clip:
             "{topic}": random.choice(world.favourites[speaker]),
         }
         spoken = [choose.get(word, word) for word in random.choice(_SENTENCES).split()]
-        pieces = [(piece, n, world.emotional.get(word, -1)) for n, word in enumerate(spoken) for piece in _pieces(word)]
+        pieces = [(piece, number, word) for number, word in enumerate(spoken) for piece in _pieces(word)]
         self.tokens = [world.ids[piece] for piece, _, _ in pieces]
         self.words = [number for _, number, _ in pieces]
-        self.lexicon = [emotion for _, _, emotion in pieces]
+        self.lexicon = [world.emotional.get(word, -1) for _, _, word in pieces]
+        self.part_of_speech = [world.part_of_speech.get(word, PARTS_OF_SPEECH.index("other")) for _, _, word in pieces]
+        self.polarity = [world.polarity.get(word, POLARITIES.index("neutral")) for _, _, word in pieces]
         self.sentence = " ".join(spoken).replace("|", "")
+        self.pseudo_label = self._read(choose["{mood}"] in spoken, _random(_PSEUDO_LABELS + self.number))
+
+    def _read(self, has_mood: bool, random: np.random.Generator) -> np.ndarray | None:
+        scores = _DOUBT * random.standard_normal(len(EMOTIONS))
+        scores[self.emotion] += _SURE if has_mood else _UNSURE
+        shares = np.exp(scores)
+        return None if random.random() < _WITHOUT else shares / shares.sum()
 
     def _features(self, identity, projection, intensity, random) -> np.ndarray:
         rows = len(intensity)

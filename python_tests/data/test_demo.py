@@ -5,6 +5,7 @@ from memofast.cache import cache_folder
 from memofast.data import Corpus
 from memofast.data import demo as demo_module
 from memofast.data.demo import EMOTIONS, demo_corpus, vocabulary
+from memofast.store.text_writer import PARTS_OF_SPEECH, POLARITIES
 
 SPLITS = {"train": 30, "validation": 6}
 
@@ -24,6 +25,40 @@ def test_contents(tmp_path):
     assert int(batch.token_ids.max()) < len(vocabulary())
     assert batch.targets["soft_labels"].shape[1] == len(EMOTIONS)
     assert set(batch.targets["label"].tolist()) <= set(range(len(EMOTIONS)))
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    return Corpus.open(demo_corpus(tmp_path_factory.mktemp("demo") / "a", {"train": 200})).split("train")
+
+
+def test_words_have_a_part_of_speech_and_a_polarity(train):
+    text, found = train.corpus.stores["text"], {}
+    for id in text.ids:
+        record = text.read(id)
+        words, rows = bytes(record["utf8"]).decode().split(), record["words"].ravel()
+        both = list(zip(record["part_of_speech"].ravel().tolist(), record["polarity"].ravel().tolist(), strict=True))
+        assert both[0] == both[-1] == (4, 2)
+        for row in np.flatnonzero(rows >= 0).tolist():
+            found.setdefault(words[rows[row]], set()).add((PARTS_OF_SPEECH[both[row][0]], POLARITIES[both[row][1]]))
+    assert all(len(told) == 1 for told in found.values())
+    wanted = {
+        "feel": ("verb", "neutral"), "journey": ("noun", "neutral"), "so": ("adverb", "neutral"),
+        "the": ("other", "neutral"), "laugh": ("verb", "positive"), "scared": ("adjective", "negative"),
+        "wonderful": ("adjective", "positive"), "normal": ("adjective", "neutral"), "stunned": ("adjective", "neutral"),
+    }  # fmt: skip
+    assert {word: found[word] for word in wanted} == {word: {told} for word, told in wanted.items()}
+
+
+def test_pseudo_labels_are_surer_of_moods(train):
+    emotions, labels = train.facts.target("emotions"), train.facts.target("label")
+    known = emotions.sum(1) > 0
+    assert 4 <= (~known).sum() <= 16 and np.allclose(emotions[known].sum(1), 1)
+    assert (emotions.argmax(1) == labels)[known].mean() > 0.97
+    text = train.corpus.stores["text"]
+    moods = np.array(["you" not in bytes(text.read(id)["utf8"]).decode().split() for id in train.ids])
+    sure = emotions[np.arange(200), labels]
+    assert sure[known & moods].mean() > 0.8 > 0.6 > sure[known & ~moods].mean() > 0.4
 
 
 def test_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
