@@ -75,7 +75,7 @@ def test_a_resumed_run_of_every_objective_equals_an_uninterrupted_one(whole, tmp
 
 @pytest.mark.campaign
 def test_so_does_one_of_an_objective_an_update(corpus, tmp_path):
-    """So long that each kind is drawn in either half, about a minute."""
+    """So long that each kind is drawn in either half, about 15 seconds of a core."""
     options = {"mixing": "update", "samples": 12, "updates": 240, "save_every": 120}
     check_resumes(run_of(tmp_path, recipe_of(tmp_path, corpus, EVERY, **options)), tmp_path)
 
