@@ -47,14 +47,14 @@ RUNS = {
         )
         | {"lare": {"sentence_classes": 8}, "lare-original": {"kind": "lare", "sentence_classes": 8, "original": True}}
         | {"lare-emotions": {"kind": "lare", "sentence": "emotions", "sentence_classes": 8}},
-        800, ("train.samples=64",),
+        300,
     ),
     "rows": Learned(
         of("span_visual_regression", mixed={"policy": "mixed"}, cosine={"loss": "cosine"}, l1={"loss": "l1"})
         | of("span_speech_regression", independent={"policy": "independent"}, single={"policy": "single_span"})
         | of("span_visual_emotion", independent={"policy": "independent"})
         | {"emotional_visual_regression": {}, "emotional_visual_emotion": {}},
-        800, ("train.samples=64",),
+        300,
     ),
     "pooled": Learned(
         of(
