@@ -113,7 +113,7 @@ def test_the_loss_is_that_of_rows_left_out(loss):
             difference = predicted[modality][row] - whole[modality].values[row, :width]
             total += float((difference.square() if loss == "mse" else difference.abs()).mean().detach())
     assert found.count == len(gone["visual"]) + len(gone["speech"])
-    assert float(found.total) == pytest.approx(total, rel=1e-5)
+    assert float(found.total.detach()) == pytest.approx(total, rel=1e-5)
 
 
 def test_the_decoder_answers_a_sample_alone_as_in_a_batch():
