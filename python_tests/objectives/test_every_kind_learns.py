@@ -18,6 +18,8 @@ from memofast.objectives import KINDS
 WANTED = 0.95
 SEEDS = (7, 8)
 NAMED = {"template": "i feel [MASK] .", "words": {"neutral": "calm", "fear": "afraid", "contempt": "smug"}}
+# what a kind needs to be told of the demo
+NEEDED = {"lare": {"sentence_classes": 8}, "label_prompt": NAMED, "sentence_prompt": NAMED}
 SMALL = ("model.hidden_size=64", "model.num_hidden_layers=1", "model.intermediate_size=64", "train.lr=3e-3")
 # matching asks for products of words' and faces' emotions: weights begin large enough for them, and decay fast enough
 # that 1,600 clips are not learned by heart first
@@ -36,7 +38,8 @@ class Learned(NamedTuple):
 
 def of(kind: str, **variants: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The kind itself and further ones of it by name."""
-    return {kind: {}} | {f"{kind}-{name}": {"kind": kind, **options} for name, options in variants.items()}
+    needed = NEEDED.get(kind, {})
+    return {kind: needed} | {f"{kind}-{name}": {"kind": kind, **needed, **one} for name, one in variants.items()}
 
 
 RUNS = {
@@ -45,15 +48,14 @@ RUNS = {
             "whole_word_mlm", token={"policy": "token", "probability": 0.3}, emotion_word={"policy": "emotion_word"},
             classes={"policy": "whole_word_emotion", "emotion_rate": 1, "emotion_classes": 7},
         )
-        | {"lare": {"sentence_classes": 8}, "lare-original": {"kind": "lare", "sentence_classes": 8, "original": True}}
-        | {"lare-emotions": {"kind": "lare", "sentence": "emotions", "sentence_classes": 8}},
+        | of("lare", original={"original": True}, emotions={"sentence": "emotions"}),
         300,
     ),
     "rows": Learned(
         of("span_visual_regression", mixed={"policy": "mixed"}, cosine={"loss": "cosine"}, l1={"loss": "l1"})
         | of("span_speech_regression", independent={"policy": "independent"}, single={"policy": "single_span"})
         | of("span_visual_emotion", independent={"policy": "independent"})
-        | {"emotional_visual_regression": {}, "emotional_visual_emotion": {}},
+        | of("emotional_visual_regression") | of("emotional_visual_emotion"),
         300,
     ),
     "pooled": Learned(
@@ -61,8 +63,7 @@ RUNS = {
             "utterance_emotion", hard={"targets": "hard"}, logits={"targets": "logits"}, label={"targets": "label"},
             sure={"at_least": 0.4, "neutral_at_least": 0.8},
         )
-        | {"label_prompt": NAMED, "label_prompt-faces": {"kind": "label_prompt", "shows": ["visual"], **NAMED}}
-        | {"label_prompt-after": {"kind": "label_prompt", "position": "after", "restricted": True, **NAMED}},
+        | of("label_prompt", faces={"shows": ["visual"]}, after={"position": "after", "restricted": True}),
         500,
     ),
     "visual_order": Learned(of("visual_order"), 400, SMALL),
@@ -75,7 +76,7 @@ RUNS = {
     "tuple_contrast": Learned(of("tuple_contrast"), 60),
 }  # fmt: skip
 _KINDS_THERE = {options.get("kind", name) for run in RUNS.values() for name, options in run.objectives.items()}
-RUNS |= {kind: Learned({kind: {}}, 500) for kind in KINDS if kind not in _KINDS_THERE}
+RUNS |= {kind: Learned(of(kind), 500) for kind in KINDS if kind not in _KINDS_THERE}
 
 
 @pytest.fixture(scope="module")
