@@ -3,10 +3,10 @@ TRIPLES --out FOLDER`, then `... sequences GRID --out FOLDER`.
 
 triples: one pre-training by the published four and one with each of emotion words, utterance emotions, contrast and the
 seven cases, on the corpus that `bench/matched_triples.py --only-corpus` composes of a MELD with lexicon and `memofast
-pseudo-label` labels; each is fine-tuned on all three modalities and on the mixture of seven conditions, with 10 % and
-100 % of the labels. sequences: matching and order, which need clips whose rows and modalities belong together: one
-pre-training a seed on the demo corpus, fine-tuned with 10 % of the labels, and on GRID, judged by what the published
-four reach beside them.
+pseudo-label` labels; each is fine-tuned on all three modalities with 10 % and 100 % of the labels, and on the mixture
+of seven conditions with 10 %. sequences: matching and order, which need clips whose rows and modalities belong
+together: one pre-training a seed on the demo corpus, fine-tuned with 10 % of the labels, and on GRID, judged by what
+the published four reach beside them.
 
 Differences are paired by seed; none is called one that is not twice its deviation over seeds. `--only` runs one
 variant, so that several can run at once; finished parts are kept, and the command without it writes the tables.
@@ -34,12 +34,12 @@ TRIPLES = {
     "+ contrast": ("contrast",), "+ seven cases": ("seven-cases",),
 }  # fmt: skip
 SEQUENCES = {PUBLISHED: (), "+ matching": ("matching",), "+ order": ("order",)}
-SHARES = (0.1, 1.0)
 SEVEN = f"[{','.join(CONDITIONS)}]"
 MIXTURES = {
-    "trained on all three": ["modalities.train=[lva]"],
-    "trained on seven conditions": [f"modalities.train={SEVEN}", f"modalities.evaluate={SEVEN}"],
+    "all three": ["modalities.train=[lva]"],
+    "seven conditions": [f"modalities.train={SEVEN}", f"modalities.evaluate={SEVEN}"],
 }
+CELLS = ((0.1, "all three"), (1.0, "all three"), (0.1, "seven conditions"))  # share of the labels, trained on
 # what the original's authors noted: of which variant, under which conditions, and whether it helped
 FINDINGS = (
     ("emotion classification helps with two modalities", "+ utterance emotions", ("lv", "la"), 1),
@@ -54,13 +54,12 @@ def score_triples(corpus: Path, out: Path, seeds: list[int], updates: int, varia
     found: Scores = {}
     for variant in variants:
         begun = pre_train(corpus, out / "pre-training" / file_name(variant), updates, TRIPLES[variant])
-        for share in SHARES:
-            for mixture, overrides in MIXTURES.items():
-                setting = f"{share:.0%} of the labels, {mixture}"
-                wanted = [f"model.init={begun}", "model.head=emocls", f"train.share={share}", *overrides]
-                folder = out / "fine-tuning" / file_name(variant) / file_name(setting)
-                for condition, uas in run_cell(str(corpus), folder, wanted, seeds).items():
-                    found[variant, setting, condition] = uas
+        for share, mixture in CELLS:
+            setting = f"{share:.0%} of the labels, trained on {mixture}"
+            wanted = [f"model.init={begun}", "model.head=emocls", f"train.share={share}", *MIXTURES[mixture]]
+            folder = out / "fine-tuning" / file_name(variant) / file_name(setting)
+            for condition, uas in run_cell(str(corpus), folder, wanted, seeds).items():
+                found[variant, setting, condition] = uas
     return found
 
 
@@ -74,7 +73,7 @@ def score_sequences(grid: Path, out: Path, seeds: list[int], variants: Iterable[
             folder = out / "demo" / f"{file_name(variant)}-{seed}"
             pre_train_by(("demo", *SEQUENCES[variant]), folder / "pre-training", [f"train.seed={seed}"])
             wanted = [f"model.init={folder / 'pre-training'}", "model.head=emocls", "train.share=0.1"]
-            wanted += MIXTURES["trained on seven conditions"]
+            wanted += MIXTURES["seven conditions"]
             for condition, found in run_cell("demo", folder / "fine-tuning", wanted, [seed]).items():
                 uas.setdefault((variant, "demo, 10% of the labels", condition), []).extend(found)
             folder = out / "grid" / f"{file_name(variant)}-{seed}"

@@ -63,7 +63,7 @@ def test_labels_are_read_where_they_are_asked_for_and_once(partly_labelled, monk
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize(("modalities", "served"), [(("visual", "speech"), 16), (("speech",), 9), ((), 5)])
+@pytest.mark.parametrize(("modalities", "served"), [(("visual", "speech"), 17), (("speech",), 10), ((), 5)])
 def test_before_packing_and_after(make_corpus, modalities, served):
     split = make_corpus(modalities=modalities, streams=True).split("train").reading(["raw", "glove"])
     before, indices = split.facts, np.array(EVERY)

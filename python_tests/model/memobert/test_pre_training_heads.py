@@ -37,7 +37,7 @@ def build(**overrides):
 def test_a_head_says_what_it_is():
     assert Head(**FURTHER["order"].described()) == FURTHER["order"]
     assert json.loads(json.dumps(FURTHER["match"].described())) == {"kind": "pooled", "modality": "", "outputs": 2}
-    with pytest.raises(ValueError, match=r"a head is of kind words, rows, .*pooled, not 'row'"):
+    with pytest.raises(ValueError, match=r"a head is of kind words, rows, .*pooled, hidden, not 'row'"):
         Head("row")
 
 
