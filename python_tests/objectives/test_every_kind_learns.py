@@ -19,7 +19,9 @@ WANTED = 0.95
 SEEDS = (7, 8)
 NAMED = {"template": "i feel [MASK] .", "words": {"neutral": "calm", "fear": "afraid", "contempt": "smug"}}
 # what a kind needs to be told of the demo
-NEEDED = {"lare": {"sentence_classes": 8}, "label_prompt": NAMED, "sentence_prompt": NAMED}
+NEEDED = {
+    "lare": {"sentence_classes": 8}, "label_prompt": NAMED, "sentence_prompt": {**NAMED, "negatives": "1/2"},
+}  # fmt: skip
 SMALL = ("model.hidden_size=64", "model.num_hidden_layers=1", "model.intermediate_size=64", "train.lr=3e-3")
 # matching asks for products of words' and faces' emotions: weights begin large enough for them, and decay fast enough
 # that 1,600 clips are not learned by heart first
@@ -76,7 +78,8 @@ RUNS = {
     "tuple_contrast": Learned(of("tuple_contrast"), 60),
 }  # fmt: skip
 _KINDS_THERE = {options.get("kind", name) for run in RUNS.values() for name, options in run.objectives.items()}
-RUNS |= {kind: Learned(of(kind), 500) for kind in KINDS if kind not in _KINDS_THERE}
+SIZES = {"sentence_prompt": PRODUCTS}
+RUNS |= {kind: Learned(of(kind), 500, SIZES.get(kind, ())) for kind in KINDS if kind not in _KINDS_THERE}
 
 
 @pytest.fixture(scope="module")
