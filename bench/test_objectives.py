@@ -39,6 +39,7 @@ CASES = ("lva", "lv", "la", "l", "va", "v", "a")
 # what a fragment needs beside itself, and what is no fragment
 FURTHER = {
     "lare": ["objectives.lare.sentence_classes=8"],
+    "sentence-prompts": [f"objectives.sentence_prompt.{WORDS}"],
     "prompts": [f"objectives.prompt_{case}.{WORDS}" for case in CASES],
 }
 OPTIONS = {

@@ -17,6 +17,7 @@ from memofast.objectives import KINDS
 
 WANTED = 0.95
 SEEDS = (7, 8)
+DECODER = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 256}
 NAMED = {"template": "i feel [MASK] .", "words": {"neutral": "calm", "fear": "afraid", "contempt": "smug"}}
 # what a kind needs to be told of the demo
 NEEDED = {
@@ -74,6 +75,7 @@ RUNS = {
         {f"{kind}-original": {"kind": kind, "original": True} for kind in ("visual_order", "speech_order")}, 400, SMALL,
     ),
     "matching": Learned(of("matching"), 500, PRODUCTS),
+    "masked_autoencoder": Learned({"masked_autoencoder": {"decoder": DECODER}}, 300),
     "view_contrast": Learned(of("view_contrast"), 30),
     "tuple_contrast": Learned(of("tuple_contrast"), 60),
 }  # fmt: skip
