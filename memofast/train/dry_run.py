@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import fields
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from memofast.data import Loader, PackedBatch
 from memofast.devices import device_of_rank, precision_on
+from memofast.objectives import Learner
 from memofast.train.folder import resolved
 from memofast.train.plan import Plan, make_model
 from memofast.train.pre_training import PreTraining
@@ -30,7 +31,8 @@ def describe(plan: Plan) -> str:
         first = next(updates)
     device = device_of_rank(train.device)
     precision = precision_on(train.precision, device)
-    parameters = sum(parameter.numel() for parameter in make_model(plan).parameters())
+    learner = Learner(make_model(plan), plan.objectives)
+    parameters, apart = _numbers(learner), {name: _numbers(module) for name, module in learner.objectives.items()}
     batch = first.micro_batches[0].batch
     activations = _activation_bytes(plan, batch, 2 if precision == "bf16" else 4)
     lines = ["# recipe", to_yaml(resolved(plan).plain()), "# corpora"]
@@ -58,10 +60,15 @@ def describe(plan: Plan) -> str:
         "",
         "# model",
         f"{parameters:,} parameters, {precision} on {device.type}",
+        *(f"  {count:,} of them are of {name}, which the model does without" for name, count in apart.items()),
         f"memory: {parameters * _STATE_BYTES / 1e6:,.0f} MB for weights, gradients and optimiser, "
         f"about {activations / 1e6:,.0f} MB for the activations of a micro-batch",
     ]
     return "\n".join(lines)
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _shapes(batch: PackedBatch) -> str:

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 from packed_batches import random_batch, small_config
+from runs import pretrain
 
 from memofast import objectives
 from memofast.errors import MemofastError
@@ -179,3 +180,13 @@ def test_masks_of_validation_never_change():
     rng = objectives.validation_rng(5)
     first, again = (objectives.views_for(batch, objective, rng, Purpose.VALIDATION_MASK)[0] for _ in range(2))
     assert left_out(first) == left_out(again) != left_out(view_of(objective, batch, rng))
+
+
+def test_a_dry_run_counts_the_decoder_apart(tmp_path):
+    words = {f"objectives.{name}.share=0" for name in ("span_visual_regression", "span_visual_emotion")}
+    given = [*words, f"objectives.masked_autoencoder.decoder={DECODER}".replace("'", "")]
+    told = pretrain(tmp_path, "demo", "--dry-run", "train.samples=8", *given)
+    decoder = learner_of(built()).objectives["mine"]
+    inner = sum(parameter.numel() for parameter in decoder.encoder.parameters())
+    outer = 16 * 128 + 16 + 16 + 3 * 16 + 3 * 64 * 16 + 2 * 16 + 17 * (342 + 96)
+    assert f"\n  {inner + outer:,} of them are of masked_autoencoder, which the model does without\n" in told.stdout
