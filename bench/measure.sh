@@ -38,7 +38,7 @@ if [ "$quick" ]; then
     done
     [ "$mark" ] && rows="$rows or all_masks or gpu_ladder or gpu_fed_step or gpu_learning"
 fi
-steps=$(ls bench/test_step.py bench/test_objectives.py bench/test_ladder.py bench/test_fed_step.py bench/test_l[eo]*.py bench/test_pre*.py)
+steps=$(ls bench/test_step.py bench/test_objectives.py bench/test_autoencoding.py bench/test_ladder.py bench/test_fed_step.py bench/test_l[eo]*.py bench/test_pre*.py)
 operators=$(ls bench/test_*.py | grep -vxF "$steps" | grep -v test_ceilings)
 
 wanted() { [ -z "$only" ] || [ "$only" = "$1" ]; }
