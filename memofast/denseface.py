@@ -24,7 +24,13 @@ def train(
     recipe: Annotated[
         str, typer.Option(help="one-cycle: 34 epochs over growing pictures; original: MEmoBERT's, up to 200 epochs")
     ] = "one-cycle",
-    epochs: Annotated[int, typer.Option(min=0, help="0: the recipe's, 34 or at most 200")] = 0,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="0: the recipe's, 34 or at most 200; fewer than 17 of 34 end on pictures of 48 pixels, than 9 of 32",
+        ),
+    ] = 0,
     limit: Annotated[int, typer.Option(min=0, help="use this many images, drawn evenly; 0: all")] = 0,
     batch: Annotated[int, typer.Option(min=2)] = 64,
     lr: Annotated[float, typer.Option(min=0, help="highest learning rate; 0: the recipe's")] = 0.0,
@@ -75,6 +81,7 @@ def show(file: Annotated[Path, typer.Argument(help="DenseFace file")]) -> None:
 
     model = DenseFace(file)
     print(f"{file}: {len(model.meta.classes)} classes, feature {FEATURE_WIDTH}, fingerprint {model.fingerprint}")
+    print(f"faces as {model.meta.side} x {model.meta.side} pixels")
     print(json.dumps({"training": model.meta.training, "mean": model.meta.mean, "std": model.meta.std}, indent=1))
     if model.meta.validation:
         print_confusion(model.meta.classes, model.meta.validation)

@@ -68,6 +68,7 @@ class RowDecoder(nn.Module):
         """Position and modality of every row [rows, inner]."""
         found = []
         for modality, of in whole.items():
+            # those of no sample lie anywhere; a sample that is too long was refused before
             position = rows_of(of.offsets, len(of.values))[1].clamp(max=self.positions[modality].num_embeddings - 1)
             found.append(self.positions[modality](position) + self.types.weight[MODALITIES.index(modality)])
         return torch.cat(found)

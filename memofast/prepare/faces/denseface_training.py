@@ -117,7 +117,7 @@ def train_denseface(data: Path, out: Path, options: TrainingOptions, restart: bo
     run.resume(restart)
     meta = run.run()
     print_confusion(faces.classes, meta.validation)
-    print(f"wrote {out}")
+    print(f"wrote {out}, which sees faces as {meta.side} x {meta.side} pixels")
     return meta
 
 
@@ -292,8 +292,9 @@ class _Training:
             torch.set_num_threads(threads)
 
     def _gradients(self, pixels: Tensor, labels: Tensor, smoothing: float) -> float:
-        """Give the network the gradients of a batch, part by part, and return its loss. The parts are the same on any
-        number of threads, so that the weights are too; running statistics are those of the first part."""
+        """Give the network the gradients of a batch, part by part, and return its loss. The parts are the same whether
+        they take turns or have a thread each, so that the weights are too; running statistics are those of the first
+        part."""
         nets = (self.net, *self.others)
         own = list(self.net.parameters())
         with torch.no_grad():

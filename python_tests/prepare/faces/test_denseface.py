@@ -227,10 +227,10 @@ def test_weights_are_the_same_on_any_number_of_threads(tmp_path):
     assert found[0] == found[1]
 
 
-def test_crops_are_shrunk_to_the_side_that_was_learned(faces, tmp_path):
+def test_crops_are_shrunk_to_the_side_that_was_learned(faces, tmp_path, capsys):
     meta = training.train_denseface(faces, tmp_path / "short", options(epochs=1))
     face = DenseFace(tmp_path / "short")
-    assert meta.side == face.meta.side == 32
+    assert meta.side == face.meta.side == 32 and "sees faces as 32 x 32 pixels" in capsys.readouterr().out
     crops = resize_faces(np.load(faces)["images"][:3])
     pixels = picture_schedule.shrink(torch.from_numpy(crops)[:, None].float(), 32)
     with torch.inference_mode():
