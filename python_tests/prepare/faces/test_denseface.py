@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -209,6 +210,24 @@ def test_the_average_reaches_back_a_fifth_of_the_steps_on_full_size_pictures():
     reached = [1 / (1 - picture_schedule.averaging_decay(full, steps)) for full, steps in ((0.5, 700), (1.0, 1400))]
     assert reached == pytest.approx([0.2 * 0.18 * 0.5 * 700, 0.2 * 0.18 * 1400])
     assert picture_schedule.averaging_decay(0.1, 3) == 0
+
+
+def test_parts_of_a_batch_weigh_what_they_hold(tmp_path):
+    random = np.random.default_rng(1)
+    images, labels = random.integers(0, 255, (75, 64, 64), dtype=np.uint8), np.arange(75) % 3
+    data = labelled_faces.FaceData(images, labels, ("a", "b", "c"))
+    run = training._Training(data, tmp_path / "o", options(batch=65, epochs=1))
+    pixels, labels = torch.from_numpy(images[:65, None]).float(), torch.from_numpy(labels[:65])
+    plain, total = copy.deepcopy(run.net).train(), 0.0
+    for part in (slice(0, 33), slice(33, 65)):
+        logits = plain((pixels[part] - run.mean) / run.std)[1]
+        total = total + torch.nn.functional.cross_entropy(logits, labels[part], reduction="sum") / 65
+    total.backward()
+    with run._threads() as run.pool:
+        loss = run._gradients(pixels, labels, 0.0)
+    assert len(run.others) == 1 and loss == pytest.approx(float(total.detach()), rel=1e-5)
+    for (name, ours), theirs in zip(run.net.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_weights_are_the_same_on_any_number_of_threads(tmp_path):
