@@ -212,7 +212,16 @@ def test_the_average_reaches_back_a_fifth_of_the_steps_on_full_size_pictures():
     assert picture_schedule.averaging_decay(0.1, 3) == 0
 
 
-def test_parts_of_a_batch_weigh_what_they_hold(tmp_path):
+@pytest.fixture
+def one_thread():
+    """More add up in another order, which a hundred norms enlarge to 2 % of a gradient."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_parts_of_a_batch_weigh_what_they_hold(one_thread, tmp_path):
     random = np.random.default_rng(1)
     images, labels = random.integers(0, 255, (75, 64, 64), dtype=np.uint8), np.arange(75) % 3
     data = labelled_faces.FaceData(images, labels, ("a", "b", "c"))
@@ -226,8 +235,11 @@ def test_parts_of_a_batch_weigh_what_they_hold(tmp_path):
     with run._threads() as run.pool:
         loss = run._gradients(pixels, labels, 0.0)
     assert len(run.others) == 1 and loss == pytest.approx(float(total.detach()), rel=1e-5)
-    for (name, ours), theirs in zip(run.net.named_parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=name)
+    far = [
+        float((ours.grad - theirs.grad).norm() / theirs.grad.norm())
+        for ours, theirs in zip(run.net.parameters(), plain.parameters(), strict=True)
+    ]
+    assert max(far) < 1e-4
 
 
 def test_weights_are_the_same_on_any_number_of_threads(tmp_path):
