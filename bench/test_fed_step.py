@@ -56,7 +56,7 @@ def contest(side_by_side, until_returned, benchmark, trainer: Trainer, device: s
         factors = {name: 1 / max(count, 1) for name, count in micro_batch.views[0].counts.items()}
         step.add_gradients(micro_batch.views, factors, torch.tensor([1, update.step]), True)
         step.clip()
-        step.apply(1e-6)
+        step.apply(lambda _: 1e-6)
 
     rate = alone(trainer)
     with closing(iter(trainer._loader())) as updates:

@@ -134,7 +134,7 @@ class Rungs:
         def run():
             step.add_gradients(views, factors, RNG, True)
             step.clip()
-            step.apply(1e-6)
+            step.apply(lambda _: 1e-6)
 
         for _ in range(_UNTIL_CAPTURED):
             run()

@@ -75,7 +75,7 @@ def learn(plan: Plan, learner: Learner, found: list[Batch], device: torch.device
         factors = {name: 1 / count for name, count in view.counts.items()}
         values.append(step.add_gradients([view], factors, rng, True)[0])
         step.clip()
-        step.apply(rate_of(plan, update))
+        step.apply(lambda _, rate=rate_of(plan, update): rate)
     return [float(value) for value in values]
 
 

@@ -107,7 +107,7 @@ class Side:
             factors = {name: self.task.share(update, name) / max(counts[name], 1) for name in update.views[0].readers}
             step.add_gradients(update.views, factors, torch.tensor([SEED, number]), True)
             step.clip()
-            step.apply(1e-6)
+            step.apply(lambda _: 1e-6)
 
     def drawing(self) -> float:
         """Seconds that a loader's thread takes for partners, masks and further views of a row."""

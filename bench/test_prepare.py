@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from memofast.prepare.faces.denseface import DenseFace, DenseFaceMeta, save_denseface
-from memofast.prepare.faces.densenet import DenseNet
+from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
+from memofast.model.face_networks.densenet import DenseNet
+from memofast.prepare.faces.denseface import DenseFace
 from memofast.prepare.media import decoding
 
 RATE, SECONDS = 30, 4

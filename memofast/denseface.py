@@ -75,9 +75,9 @@ def train(
 @main.command()
 def show(file: Annotated[Path, typer.Argument(help="DenseFace file")]) -> None:
     """Print what a DenseFace file holds, with its confusion matrix."""
+    from memofast.model.face_networks.densenet import FEATURE_WIDTH
     from memofast.prepare.faces.denseface import DenseFace
     from memofast.prepare.faces.denseface_training import print_confusion
-    from memofast.prepare.faces.densenet import FEATURE_WIDTH
 
     model = DenseFace(file)
     print(f"{file}: {len(model.meta.classes)} classes, feature {FEATURE_WIDTH}, fingerprint {model.fingerprint}")

@@ -125,7 +125,7 @@ bool find_column(const uint8_t* record, const Header& header, const GatherColumn
     for (int i = 0; i < header.columns; ++i) {
         std::memcpy(found, record + sizeof(Header) + i * sizeof(Column), sizeof(Column));
         if (found->name != wanted.name) continue;
-        if (found->type > uint16_t(RecordType::uint8)) return false;
+        if (found->type > uint16_t(RecordType::int16)) return false;
         const RecordType type = RecordType(found->type);
         if (found->width != wanted.width) return false;
         const __int128 values = wanted.width == 0 ? wanted.padded : __int128{rows} * wanted.width;

@@ -5,7 +5,7 @@
 
 namespace memofast {
 
-enum class RecordType : int { float32 = 0, bfloat16 = 1, float16 = 2, int32 = 3, int64 = 4, uint8 = 5 };
+enum class RecordType : int { float32 = 0, bfloat16 = 1, float16 = 2, int32 = 3, int64 = 4, uint8 = 5, int16 = 6 };
 
 // One column to gather, and where it goes.
 struct GatherColumn {

@@ -29,10 +29,10 @@ from memofast.data import packing
 from memofast.data.batch import PackedBatch
 from memofast.data.corpus_description import CORPUS, FORMAT, check_description, read_description, read_lines
 from memofast.data.facts import Facts, all_labelled
-from memofast.data.modality import MODALITIES
+from memofast.data.modality import FEATURES, MODALITIES
 from memofast.errors import MemofastError
 from memofast.files import replace_file, write_json
-from memofast.store import FeatureStore, Store, TextStore
+from memofast.store import RAW, FeatureStore, Store, TextStore
 
 _LABELS_AT_ONCE = 4096  # samples
 
@@ -215,6 +215,13 @@ class Corpus:
         multiple of 8."""
         store = self.streams[modality][0] if modality in self.streams else self.stores.get(modality)
         return store.columns["rows"][1] if store is not None else 0
+
+    @cached_property
+    def raw(self) -> frozenset[str]:
+        """The modalities and streams whose rows are raw: pixels of a face, or samples of sound."""
+        stores = {name: self.stores[name] for name in FEATURES if name in self.stores}
+        stores |= {name: store for name, (store, _) in self.streams.items()}
+        return frozenset(name for name, store in stores.items() if store.columns["rows"][0] in RAW)
 
     @property
     def splits(self) -> tuple[str, ...]:

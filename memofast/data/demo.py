@@ -5,12 +5,14 @@ takes its words from the emotion and its topic from the speaker's favourites (a 
 GloVe would), face rows (10 a second) and speech rows (5 for 3 of those) are noisy projections of the same emotion, its
 intensity, the speaker's identity and smooth motions. So each modality helps to predict the others. Every word has a
 part of speech and a polarity, and most sentences have pseudo labels, as of a text model that is surer of a word for a
-mood than of one for a deed.
+mood than of one for a deed. A corpus of its own holds the same clips with raw rows, small pictures and stretches of
+sound that show emotion, speaker and motion in patterns.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +27,10 @@ from memofast.store.text_writer import PARTS_OF_SPEECH, POLARITIES
 EMOTIONS = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
 SPLITS = {"train": 1600, "validation": 200, "test": 200}
 VISUAL_WIDTH, SPEECH_WIDTH, GLOVE_WIDTH = 342, 96, 50
-GLOVE = "glove"  # the stream of word vectors
-DEMO = "demo"  # the path of the embedded corpus in a recipe
+GLOVE, SOUND = "glove", "sound"  # the streams of word vectors and, beside raw faces, of waveforms
+PICTURE, STRETCH = 24, 320  # side of a raw face in pixels, samples of a raw row of speech
+DEMO, RAW_DEMO = "demo", "demo-raw"  # the paths of the embedded corpora in a recipe
+EMBEDDED = (DEMO, RAW_DEMO)
 _VERSION = 3  # of the rules below; a change of them makes a new folder
 _SEED = 20211127
 _SPEAKERS = 24
@@ -34,7 +38,10 @@ _IDENTITY = 6
 _MOTIONS = 3
 _NOISE = 0.3
 _EXPRESSION = 3.0  # how far an emotion at full intensity moves a face or voice; identities have standard deviation 1
-_WORD_VECTORS, _PSEUDO_LABELS = 2**40, 2**41  # streams of random numbers, apart from those of clips
+# streams of random numbers, apart from those of clips
+_WORD_VECTORS, _PSEUDO_LABELS, _PATTERNS, _GRAIN = 2**40, 2**41, 2**42, 2**43
+_FACES_RAW = 3  # of so many faces one is raw
+_CONTRAST, _LOUDNESS = 16.0, 1500.0  # grey levels and sample values of a latent of 1
 _WITHOUT = 0.05  # share of clips without faces, of clips without speech, and of sentences without pseudo labels
 _SURE, _UNSURE, _DOUBT = 4.0, 2.0, 0.5  # scores of a text model: what mood and deed add, and their deviation
 
@@ -74,18 +81,20 @@ def vocabulary() -> list[str]:
 
 
 def open_corpus(path: str, weight: float = 1.0) -> Corpus:
-    """The corpus of a recipe: that in a folder, or for the path `demo` the embedded one. Raises: `MemofastError` as
-    `Corpus.open`."""
-    return Corpus.open(demo_corpus() if path == DEMO else path, weight)
+    """The corpus of a recipe: that in a folder, or for the paths `demo` and `demo-raw` an embedded one. Raises:
+    `MemofastError` as `Corpus.open`."""
+    return Corpus.open(demo_corpus(raw=path == RAW_DEMO) if path in EMBEDDED else path, weight)
 
 
-def demo_corpus(folder: Path | None = None, splits: dict[str, int] | None = None) -> Path:
+def demo_corpus(folder: Path | None = None, splits: dict[str, int] | None = None, *, raw: bool = False) -> Path:
     """The folder of the demo corpus, generated at the first call, always with the same contents.
 
-    Args: folder: where to keep it, by default below `cache_folder`; splits: number of clips by split.
+    Args: folder: where to keep it, by default below `cache_folder`; splits: number of clips by split; raw: with
+        pictures [24 * 24] uint8 of every third face in place of feature rows, and a stream of stretches of sound
+        [320] int16.
     Raises: `MemofastError` where the folder cannot be written. Interrupted work leaves nothing under the final name.
     """
-    folder = folder or cache_folder() / f"demo-{_VERSION}"
+    folder = folder or cache_folder() / f"{RAW_DEMO if raw else DEMO}-{_VERSION}"
     if (folder / CORPUS).is_file():
         return folder
     temporary = temporary_of(folder)
@@ -93,7 +102,7 @@ def demo_corpus(folder: Path | None = None, splits: dict[str, int] | None = None
         folder.parent.mkdir(parents=True, exist_ok=True)
         sweep(folder.parent, folder.name)
         temporary.mkdir()
-        _generate(temporary, splits or SPLITS)
+        _generate(temporary, splits or SPLITS, raw)
         os.replace(temporary, folder)
     except OSError as error:
         if not (folder / CORPUS).is_file():  # another process may have been faster
@@ -106,7 +115,7 @@ def demo_corpus(folder: Path | None = None, splits: dict[str, int] | None = None
     return folder
 
 
-def _generate(folder: Path, splits: dict[str, int]) -> Corpus:
+def _generate(folder: Path, splits: dict[str, int], raw: bool) -> Corpus:
     ids = {split: [f"{split}-{number:05}" for number in range(count)] for split, count in splits.items()}
     world = _World()
     about = {"source": "memofast.data.demo (synthetic)", "licence": "Apache-2.0", "extractor": "memofast.data.demo"}
@@ -122,12 +131,20 @@ def _generate(folder: Path, splits: dict[str, int]) -> Corpus:
             with_parts_of_speech=True,
             **about,
         ) as text,
-        FeatureWriter(folder / "visual", VISUAL_WIDTH, columns=("soft_labels",), classes=EMOTIONS, **about) as visual,
+        FeatureWriter(
+            folder / "visual",
+            PICTURE**2 if raw else VISUAL_WIDTH,
+            dtype="uint8" if raw else "float16",
+            columns=("soft_labels",),
+            classes=EMOTIONS,
+            **about,
+        ) as visual,
         FeatureWriter(folder / "speech", SPEECH_WIDTH, **about) as speech,
         FeatureWriter(folder / GLOVE, GLOVE_WIDTH, **about) as glove,
+        FeatureWriter(folder / SOUND, STRETCH, dtype="int16", **about) if raw else nullcontext() as sound,
     ):
         for number, id in enumerate(id for split in ids.values() for id in split):
-            clip = _Clip(world, number)
+            clip = (_RawClip if raw else _Clip)(world, number)
             text.put(
                 id, clip.tokens, clip.words, lexicon=clip.lexicon, part_of_speech=clip.part_of_speech,
                 polarity=clip.polarity, utf8=clip.sentence, label=clip.emotion, emotions=clip.pseudo_label,
@@ -137,10 +154,13 @@ def _generate(folder: Path, splits: dict[str, int]) -> Corpus:
                 visual.put(id, clip.faces, soft_labels=clip.soft_labels)
             if clip.has_speech:
                 speech.put(id, clip.speech)
+                if raw:
+                    sound.put(id, clip.sound)
     replace_file(folder / "vocab.txt", ("\n".join(world.vocabulary) + "\n").encode())
     stores = {modality: folder / modality for modality in ("text", "visual", "speech")}
     facts = {"synthetic": True, "speakers": _SPEAKERS}
-    return write_corpus(folder, "demo", stores, ids, facts, streams={GLOVE: (folder / GLOVE, "text")})
+    streams = {GLOVE: (folder / GLOVE, "text")} | ({SOUND: (folder / SOUND, "speech")} if raw else {})
+    return write_corpus(folder, "demo", stores, ids, facts, streams=streams)
 
 
 def _random(stream: int) -> np.random.Generator:
@@ -189,6 +209,19 @@ class _World:
         latents = len(EMOTIONS) + _IDENTITY + _MOTIONS
         self.to_faces = random.standard_normal((latents, VISUAL_WIDTH)) / np.sqrt(_IDENTITY)
         self.to_speech = random.standard_normal((latents, SPEECH_WIDTH)) / np.sqrt(_IDENTITY)
+        self.pictures, self.sounds = _patterns(latents)
+
+
+def _patterns(latents: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a latent of 1 adds to a raw face [latents, 576], waves across it, and to a stretch of sound [latents, 320],
+    tones of 100 to 4,000 Hz."""
+    random = _random(_PATTERNS)
+    y, x = np.mgrid[:PICTURE, :PICTURE].reshape(2, -1) / PICTURE
+    across, down = random.uniform(-2.5, 2.5, (2, latents, 1))
+    pictures = np.cos(2 * np.pi * (across * x + down * y + random.random((latents, 1))))
+    tones = random.uniform(100, 4000, (latents, 1))
+    sounds = np.sin(2 * np.pi * tones * np.arange(STRETCH) / 16_000)
+    return _CONTRAST * pictures, _LOUDNESS * sounds
 
 
 class _Clip:
@@ -204,6 +237,9 @@ class _Clip:
         course = np.sin(np.pi * (random.uniform(0, 0.4) + random.uniform(0.4, 0.6) * np.linspace(0, 1, 5 * frames)))
         self.has_faces = random.random() >= _WITHOUT
         self.has_speech = random.random() >= _WITHOUT
+        self._show(world, speaker, course, random)
+
+    def _show(self, world: _World, speaker: int, course: np.ndarray, random: np.random.Generator) -> None:
         intensity = course[::5]
         self.faces = self._features(world.looks[speaker], world.to_faces, intensity, random)
         self.soft_labels = self._labels(intensity, random)
@@ -232,13 +268,16 @@ class _Clip:
         return None if random.random() < _WITHOUT else shares / shares.sum()
 
     def _features(self, identity, projection, intensity, random) -> np.ndarray:
+        latents = self._latents(identity, intensity, random)
+        return latents @ projection + _NOISE * random.standard_normal((len(latents), projection.shape[1]))
+
+    def _latents(self, identity, intensity, random) -> np.ndarray:
         rows = len(intensity)
         shown = np.zeros((rows, len(EMOTIONS)))
         shown[:, self.emotion] = _EXPRESSION * intensity
         times = np.arange(rows)[:, None] / 10
         motion = np.sin(times * random.uniform(1, 4, _MOTIONS) + random.uniform(0, 2 * np.pi, _MOTIONS))
-        latents = np.concatenate((shown, np.tile(identity, (rows, 1)), motion), axis=1)
-        return latents @ projection + _NOISE * random.standard_normal((rows, projection.shape[1]))
+        return np.concatenate((shown, np.tile(identity, (rows, 1)), motion), axis=1)
 
     def _labels(self, intensity, random) -> np.ndarray:
         scores = 0.3 * random.standard_normal((len(intensity), len(EMOTIONS)))
@@ -246,3 +285,22 @@ class _Clip:
         scores[:, self.emotion] += 3 * intensity
         shares = np.exp(scores)
         return shares / shares.sum(1, keepdims=True)
+
+
+class _RawClip(_Clip):
+    """The same clip with raw rows: faces [V / 3, 576] uint8, soft_labels [V / 3, 8], sound [V, 320] int16, a stretch
+    for each face of the clip."""
+
+    def _show(self, world: _World, speaker: int, course: np.ndarray, random: np.random.Generator) -> None:
+        super()._show(world, speaker, course, random)
+        self.soft_labels = self.soft_labels[::_FACES_RAW]
+        intensity, grain = course[::5], _random(_GRAIN + self.number)
+        shown = self._latents(world.looks[speaker], intensity, grain)[::_FACES_RAW] @ world.pictures
+        self.faces = _rounded(128 + shown + _NOISE * _CONTRAST * grain.standard_normal(shown.shape), np.uint8)
+        heard = self._latents(world.voices[speaker], intensity, grain) @ world.sounds
+        self.sound = _rounded(heard + _NOISE * _LOUDNESS * grain.standard_normal(heard.shape), np.int16)
+
+
+def _rounded(values: np.ndarray, dtype: type) -> np.ndarray:
+    limits = np.iinfo(dtype)
+    return values.round().clip(limits.min, limits.max).astype(dtype)

@@ -11,7 +11,7 @@ from torch import Tensor
 from memofast.data.batch import PackedBatch, StreamRows, rounded_length
 from memofast.data.conditions import cls_alone
 from memofast.data.modality import FEATURES, MODALITIES
-from memofast.store import Store
+from memofast.store import RAW, Store
 from memofast.store.memory import TYPE_IDS, allocate
 
 TARGETS = {
@@ -65,7 +65,7 @@ def pack(
         targets `visual_of` and `speech_of`.
         hidden: samples [B] bool whose text is [CLS] alone; their labels stay.
         dtype: type of the feature rows, fp16, bf16 or fp32; None keeps the stored type (fp16 as a rule), which is the
-        fastest.
+        fastest. Raw rows keep theirs.
         pin: page-locked memory, for asynchronous copies to a GPU.
     Returns: a batch with targets `label` [B] int64 (-1: unknown), `emotions` [B, classes] float32 (zero: unknown),
         `value` [B] float32 (NaN: unknown), `lexicon`, `part_of_speech` and `polarity` [sum T] int32 and `soft_labels`
@@ -135,7 +135,8 @@ def _columns(modality: str, store: Store, dtype: torch.dtype | None) -> dict[str
 
 def _rows(store: Store, dtype: torch.dtype | None) -> dict[str, tuple[int, torch.dtype]]:
     stored, width = store.columns["rows"]
-    return {"rows": ((width + 7) // 8 * 8, dtype or getattr(torch, stored))}
+    kept = dtype is None or stored in RAW
+    return {"rows": ((width + 7) // 8 * 8, getattr(torch, stored) if kept else dtype)}
 
 
 def _shape(store: Store, name: str, rows: int, samples: int, padded: int) -> tuple[int, ...]:

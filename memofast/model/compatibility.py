@@ -57,6 +57,13 @@ def check_widths(model: Reader, origin: str | Path, corpus: Corpus) -> None:
     extractor, as far as its folder names those."""
     for modality in (*FEATURES, *model.streams):
         own, given = model.reads.get(modality), corpus.width(modality)
+        if own and given and (modality in model.raw) != (modality in corpus.raw):
+            what = ("raw rows", "feature rows")
+            reads, has = what if modality in model.raw else what[::-1]
+            raise MemofastError(
+                f"{origin} reads {reads} of {modality}, corpus {corpus.path} has {has}; prepare it as the corpus that "
+                "the model was trained on"
+            )
         if own and given and own != given:
             raise MemofastError(
                 f"{origin} reads {modality} rows {own} wide, corpus {corpus.path} has {given}; "

@@ -20,6 +20,7 @@ class Reader(Protocol):
     reads: width of a row of each modality or stream that the model reads, as it is stored; of `text` the number of word
     pieces that it knows.
     streams: names of the streams among them, and the modality that each is made of.
+    raw: modalities whose rows it reads raw, pixels of a face or samples of sound.
     longest: most rows of a sample, of those modalities for which there is a bound; of `text` with [CLS] and [SEP].
     """
 
@@ -28,6 +29,9 @@ class Reader(Protocol):
 
     @property
     def streams(self) -> Mapping[str, str]: ...
+
+    @property
+    def raw(self) -> frozenset[str]: ...
 
     @property
     def longest(self) -> Mapping[str, int]: ...

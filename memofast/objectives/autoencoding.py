@@ -53,6 +53,10 @@ class MaskedAutoencoder(Objective):
     def needs(self) -> tuple[str, ...]:
         return ("visual or speech rows",)
 
+    @property
+    def rebuilds(self) -> tuple[str, ...]:
+        return tuple(modality for modality in FEATURES if modality not in self.hides)
+
     def check_shows(self) -> None:
         if self.options.shows == ["text"]:
             raise ValueError("shows: visual or speech rows are what it is about; add one of them")

@@ -34,6 +34,10 @@ class FeatureRegression(MaskedFeatures):
     def heads(self) -> Mapping[str, Head]:
         return {self.head: Head("rows", self.modality)}
 
+    @property
+    def rebuilds(self) -> tuple[str, ...]:
+        return (self.modality,)
+
     def scored(self, outputs: Sequence[Tensor], views: Sequence[View]) -> LossSum:
         (prediction,), read = outputs, views[0].reads[self.name]
         wanted = views[0].batch.rows_of(self.modality)[read.labels, : prediction.shape[1]].float()

@@ -13,8 +13,8 @@ from memofast.objectives.objective import LossSum, Objective, zero_of
 class Learner(nn.Module):
     """Runs a model over views and sums each objective's loss over what it reads.
 
-    Args: model: called as `model(view, rng=rng)`, it gives predictions by objective. objectives: by name; their modules
-        are owned here.
+    Args: model: called as `model(view, rng=rng)`, it gives predictions by objective, and `perceived(views, rng)` the
+        views with feature rows in place of raw ones. objectives: by name; their modules are owned here.
     """
 
     def __init__(self, model: nn.Module, objectives: Mapping[str, Objective]):
@@ -31,6 +31,7 @@ class Learner(nn.Module):
 
         Args: views: on the model's device; rng [2] int64, needed in training mode with dropout.
         """
+        views = self.model.perceived(views, rng)  # once for all, and the rows that objectives compare with
         outputs = [self.model(view, rng=rng) for view in views]
         losses = {name: self._loss(name, views, outputs) for name in views[0].readers}
         idle = [module for name, module in self.objectives.items() if name not in losses]

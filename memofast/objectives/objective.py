@@ -115,6 +115,11 @@ class Objective:
         return {}
 
     @property
+    def rebuilds(self) -> tuple[str, ...]:
+        """Modalities whose feature rows are its targets, so that nothing that is trained may make them."""
+        return ()
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """What a corpus must have for it, in words, for messages."""
         raise NotImplementedError

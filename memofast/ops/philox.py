@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     DEMO = 8
     PARTNER = 9
     VALIDATION_PARTNER = 10
+    AUGMENTATION = 11
 
 
 class Place(IntEnum):

@@ -23,11 +23,12 @@ FORMAT = 1
 LONGEST_ID = 511  # bytes of a key that LMDB takes
 _REMEDY = "restore it or write the store anew"
 _FLOATS = ("float16", "float32")
+RAW = ("uint8", "int16")  # pixels of faces, samples of sound: what a model's own networks make features of
 _WIDEST = 1 << 24  # values of a row
 # kind -> column -> its types and its width; None: any from 1
 _COLUMNS = {
     "features": {
-        "rows": (_FLOATS, None),
+        "rows": ((*_FLOATS, *RAW), None),
         "times": (("float32",), 1),
         "confidence": (_FLOATS, 1),
         "soft_labels": (_FLOATS, None),

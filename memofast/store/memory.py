@@ -8,7 +8,10 @@ from torch import Tensor
 
 from memofast import _C
 
-TYPE_IDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int32: 3, torch.int64: 4}
+TYPE_IDS = {
+    torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int32: 3, torch.int64: 4, torch.uint8: 5,
+    torch.int16: 6,
+}  # fmt: skip
 _ALIGNMENT = 256
 
 

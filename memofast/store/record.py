@@ -34,7 +34,7 @@ NAMES = {
     "polarity": 13,
 }
 WITHOUT_ROWS = ("utf8", "label", "emotions", "value")
-DTYPES = {"float32": 0, "float16": 2, "int32": 3, "int64": 4, "uint8": 5}
+DTYPES = {"float32": 0, "float16": 2, "int32": 3, "int64": 4, "uint8": 5, "int16": 6}
 _HEADER = struct.Struct("<4sHHII")
 _COLUMN = struct.Struct("<HHIII")
 _NAME_OF = {number: name for name, number in NAMES.items()}

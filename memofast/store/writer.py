@@ -195,6 +195,7 @@ class FeatureWriter(StoreWriter):
         columns: which of `times`, `confidence` and `soft_labels` every record has beside `rows`.
         classes: names of the soft labels' classes; needed for `soft_labels`.
         dtype: `float16` or `float32`, the stored type of rows, confidence and soft labels; times are float32 seconds.
+        `uint8` or `int16` for raw rows, pixels of a face or samples of sound, beside which the rest is float16.
         extractor, fingerprint, normalisation, source, licence: where the rows come from, kept in `meta.json`.
     """
 
@@ -217,10 +218,14 @@ class FeatureWriter(StoreWriter):
             raise MemofastError(f"store {path}: a feature store has no column {sorted(wrong)[0]!r}")
         if ("soft_labels" in columns) != bool(classes):
             raise MemofastError(f"store {path}: soft_labels and the names of their classes go together")
-        if dtype not in ("float16", "float32") or width < 1:
-            raise MemofastError(f"store {path}: rows need a width of at least 1 and dtype float16 or float32")
-        types = {"rows": [dtype, width], "times": ["float32", 1], "confidence": [dtype, 1]}
-        types["soft_labels"] = [dtype, len(classes)]
+        if dtype not in ("float16", "float32", *description.RAW) or width < 1:
+            raise MemofastError(
+                f"store {path}: rows need a width of at least 1 and dtype float16 or float32, or as raw ones uint8 or "
+                "int16"
+            )
+        beside = "float16" if dtype in description.RAW else dtype
+        types = {"rows": [dtype, width], "times": ["float32", 1], "confidence": [beside, 1]}
+        types["soft_labels"] = [beside, len(classes)]
         self.columns = {name: types[name] for name in types if name == "rows" or name in columns}
         super().__init__(
             path,
@@ -247,9 +252,10 @@ class FeatureWriter(StoreWriter):
     ) -> None:
         """Add one sample.
 
-        Args: rows [n, width] float, n may be 0; times [n] seconds; confidence [n]; soft_labels [n, classes].
+        Args: rows [n, width] float, or of raw rows whole numbers of the stored type, n may be 0; times [n] seconds;
+            confidence [n]; soft_labels [n, classes].
         Raises: `MemofastError` for another width, a column too many or too few, an id that is there, values that are
-            not finite.
+            not finite or beyond the stored type.
         """
         given = {"rows": rows, "times": times, "confidence": confidence, "soft_labels": soft_labels}
         given = {name: np.asarray(value) for name, value in given.items() if value is not None}
@@ -265,7 +271,8 @@ class FeatureWriter(StoreWriter):
                 raise MemofastError(
                     f"id {id!r}: {name} of store {self.path} must be {list(shape)}, got {list(given[name].shape)}"
                 )
-            columns[name] = _finite(given[name], dtype, f"id {id!r}: {name} of store {self.path}")
+            exact = _whole if dtype in description.RAW else _finite
+            columns[name] = exact(given[name], dtype, f"id {id!r}: {name} of store {self.path}")
         self._put(id, count, columns)
 
 
@@ -277,3 +284,14 @@ def _finite(values: np.ndarray, dtype: str, what: str) -> np.ndarray:
             f"{what}: some values are not finite in {dtype}: repair the features or store them as float32"
         )
     return values
+
+
+def _whole(values: np.ndarray, dtype: str, what: str) -> np.ndarray:
+    """Whole numbers as they are, in a narrower type."""
+    limits = np.iinfo(dtype)
+    if values.dtype.kind not in "iu" or (values.size and not limits.min <= values.min() <= values.max() <= limits.max):
+        raise MemofastError(
+            f"{what} are kept as {dtype}, and must be whole numbers from {limits.min} to {limits.max}: scale and round "
+            "them"
+        )
+    return values.astype(dtype)

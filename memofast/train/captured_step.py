@@ -3,7 +3,7 @@ backward."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -161,8 +161,8 @@ class CapturedStep(Step):
         self._clip.graph.replay()
         return self._norm.clone()
 
-    def apply(self, rate: float) -> None:
-        optimisation.set_rate(self.optimiser, rate)
+    def apply(self, rate_of: Callable[[int | None], float]) -> None:
+        optimisation.set_rates(self.optimiser, rate_of)
         reached, self._reached = frozenset(self._reached), set()
         own = self._applies.setdefault(reached, _Apply())
         own.seen += 1

@@ -22,7 +22,7 @@ from transformers.utils import logging
 from memofast.cpu import limit_compiled_products
 from memofast.data import Corpus, Split, Stream
 from memofast.data.conditions import modalities_of
-from memofast.data.demo import DEMO, open_corpus
+from memofast.data.demo import EMBEDDED, open_corpus
 from memofast.data.feature_choice import reading
 from memofast.data.folds import read_groups
 from memofast.devices import device_of_rank
@@ -94,10 +94,12 @@ class FineTuningPlan:
     def resolved(self) -> FineTuneRecipe:
         """The recipe with its paths spelt out."""
         recipe = self.recipe.model_copy(deep=True)
-        if recipe.corpus != DEMO:
+        if recipe.corpus not in EMBEDDED:
             recipe.corpus = str(Path(recipe.corpus).resolve())
         if recipe.model.init:
             recipe.model.init = str(Path(recipe.model.init).resolve())
+        if (face := getattr(recipe.model, "face", None)) is not None and face.init:
+            face.init = str(Path(face.init).resolve())
         return recipe
 
     def describe(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 import torch
@@ -11,27 +12,30 @@ from memofast.errors import MemofastError
 from memofast.train.recipe import Group, Train
 
 _LOWEST_RATE = 1e-8
+_NORMS = (nn.LayerNorm, nn.BatchNorm2d)
 
 
 def parameter_groups(learner: nn.Module, train: Train) -> list[dict]:
     """Parameters of the model with weight decay, biases and LayerNorms without, then those of `train.groups` and of
     objectives.
 
-    A group's `factor` is what the learning rate of an update is multiplied with. Raises: `MemofastError` for a pattern
-    that no parameter has.
+    A group's `factor` is what the learning rate of an update is multiplied with, `warmup` over how many updates it
+    rises, `clip` whether its gradients are clipped. Raises: `MemofastError` for a pattern that no parameter
+    has.
     """
-    norms = {id(p) for module in learner.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
-    found = {("", True): _group("", 1.0, train.weight_decay), ("", False): _group("", 1.0, 0.0)}
+    norms = {id(p) for module in learner.modules() if isinstance(module, _NORMS) for p in module.parameters()}
+    everything = Group()
+    found = {("", decayed): _group("", everything, train.weight_decay * decayed) for decayed in (True, False)}
     named = [(name, name.removeprefix("model."), parameter) for name, parameter in learner.named_parameters()]
     for name, own, parameter in named:
         pattern = next((pattern for pattern in train.groups if fnmatchcase(own, pattern)), "")
-        chosen = train.groups.get(pattern, Group())
+        chosen = train.groups.get(pattern, everything)
         of_objective = name.startswith("objectives.")
         decayed = not of_objective and id(parameter) not in norms and not name.endswith("bias")
         asked = train.weight_decay if chosen.weight_decay is None else chosen.weight_decay
         decay = asked if decayed else 0.0
         key = pattern or ("objectives" if of_objective else ""), decayed
-        group = found.setdefault(key, _group(key[0], chosen.lr, decay))
+        group = found.setdefault(key, _group(key[0], chosen, decay))
         group["params"].append(parameter)
     for pattern, chosen in train.groups.items():
         if chosen.weight_decay and (pattern, False) in found and (pattern, True) not in found:
@@ -46,8 +50,9 @@ def parameter_groups(learner: nn.Module, train: Train) -> list[dict]:
     return list(found.values())
 
 
-def _group(name: str, factor: float, weight_decay: float) -> dict:
-    return {"params": [], "weight_decay": weight_decay, "name": name, "factor": factor}
+def _group(name: str, chosen: Group, weight_decay: float) -> dict:
+    own = {"factor": chosen.lr, "warmup": chosen.warmup, "clip": chosen.clip}
+    return {"params": [], "weight_decay": weight_decay, "name": name, **own}
 
 
 def adamw(learner: nn.Module, train: Train) -> torch.optim.AdamW:
@@ -56,25 +61,26 @@ def adamw(learner: nn.Module, train: Train) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=train.lr, betas=tuple(train.betas), eps=train.eps, fused=True)
 
 
-def learning_rate(step: int, train: Train) -> float:
-    """The rate of one update, counted from 1.
+def learning_rate(step: int, train: Train, warmup: int | None = None) -> float:
+    """The rate of one update, counted from 1; warmup: in updates; None: the training's.
 
     Linear warm-up to `lr`; then `linear` decay to 0 at the last update, or `constant`; never below 1e-8. Source:
     MEmoBERT's `linear`.
     """
-    if step < train.warmup:
-        rate = train.lr * step / train.warmup
-    elif train.schedule == "constant" or train.updates <= train.warmup:
+    warmup = train.warmup if warmup is None else warmup
+    if step < warmup:
+        rate = train.lr * step / warmup
+    elif train.schedule == "constant" or train.updates <= warmup:
         rate = train.lr
     else:
-        rate = train.lr * (train.updates - step) / (train.updates - train.warmup)
+        rate = train.lr * (train.updates - step) / (train.updates - warmup)
     return max(rate, _LOWEST_RATE)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group this rate times its own factor."""
+def set_rates(optimiser: torch.optim.Optimizer, rate_of: Callable[[int | None], float]) -> None:
+    """Give every group the rate that its warm-up has, times its own factor."""
     for group in optimiser.param_groups:
-        own = rate * group.get("factor", 1.0)
+        own = rate_of(group.get("warmup")) * group.get("factor", 1.0)
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(own)
         else:
@@ -89,7 +95,13 @@ def set_capturable(optimiser: torch.optim.Optimizer, device: torch.device | None
         group["lr"] = rate if device is None else torch.tensor(rate, device=device)
 
 
-def clip(model: nn.Module, largest: float) -> Tensor:
-    """Scale the gradients down to a global norm of at most `largest`. Returns: the norm before, scalar on the
-    device."""
-    return nn.utils.clip_grad_norm_(model.parameters(), largest)
+def clip(model: nn.Module, largest: float, optimiser: torch.optim.Optimizer | None = None) -> Tensor:
+    """Scale the gradients down to a global norm of at most `largest`, but for those of the optimiser's groups that are
+    not clipped. Returns: the norm of all gradients before, scalar on the device."""
+    groups = [] if optimiser is None else optimiser.param_groups
+    spared = {id(one) for group in groups if not group.get("clip", True) for one in group["params"]}
+    norm = nn.utils.clip_grad_norm_([one for one in model.parameters() if id(one) not in spared], largest)
+    if not spared:
+        return norm
+    others = [one.grad for one in model.parameters() if id(one) in spared and one.grad is not None]
+    return torch.linalg.vector_norm(torch.stack([norm, nn.utils.get_total_norm(others)]))

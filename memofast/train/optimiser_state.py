@@ -95,9 +95,14 @@ def _check_moments(found: Any, names: list[str], parameters: list[nn.Parameter],
 
 def _check_tensor(tensor: Any, what: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     dense = type(tensor) is Tensor and tensor.layout == torch.strided and tensor.device.type == "cpu"
-    if not dense or not tensor.is_contiguous():
+    if not dense or not (tensor.is_contiguous() or _has_channels_last(tensor)):
         raise ValueError(f"{what} is no dense tensor")
     if tuple(tensor.shape) != shape or tensor.dtype != dtype:
         raise ValueError(f"{what} is {list(tensor.shape)} {tensor.dtype}, the parameter's {list(shape)} {dtype}")
     if not torch.isfinite(tensor).all():
         raise ValueError(f"{what} is not finite")
+
+
+def _has_channels_last(tensor: Tensor) -> bool:
+    """Whether these are numbers of a convolution's weights, as a face network keeps them."""
+    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)

@@ -20,8 +20,10 @@ from memofast.data.modality import FEATURES
 from memofast.data.sampling import Stream
 from memofast.errors import MemofastError
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
+from memofast.model.face_networks.network import WIDTHS
 from memofast.model.feature_sets import FeatureSet, check_feature_sets, joined, unknown_feature_sets
 from memofast.model.memobert.sizes import check_sizes, configuration, heads_of, sizes_of, tables_of
+from memofast.model.memobert.starting_faces import begin_faces, face_entries
 from memofast.objectives import Objective
 from memofast.ops.philox import Purpose
 from memofast.prepare.text.vocabulary import vocabulary_of
@@ -66,8 +68,9 @@ class Plan:
 
     @property
     def feature_widths(self) -> dict[str, int]:
-        """True width of a row by feature modality that the model has."""
-        return {name: width for name in FEATURES if (width := self.config.feature_width(name))}
+        """True width of a row by feature modality whose rows the model has ready."""
+        widths = {name: width for name in FEATURES if (width := self.config.feature_width(name))}
+        return {name: width for name, width in widths.items() if name not in self.config.raw}
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -101,8 +104,14 @@ def make_config(recipe: Recipe, corpora: list[Corpus]) -> MemoBertConfig:
     """The model's sizes: the recipe's, else the starting checkpoint's, else the default; feature widths and classes
     from the corpora."""
     found: dict[str, Any] = {}
+    init, heads = recipe.model.init, recipe.model.entries().get("num_attention_heads")
+    before = sizes_of(init, heads)
+    face = face_entries(recipe.model.face, before.get("face"), corpora)
     for modality in FEATURES:
         widths = {corpus.width(modality): corpus for corpus in corpora if corpus.width(modality)}
+        if _are_raw(modality, corpora, recipe):
+            found[f"{modality}_width"] = WIDTHS[face["network"]]
+            continue
         if len(widths) > 1:
             (one, first), (two, second) = list(widths.items())[:2]
             raise MemofastError(
@@ -116,9 +125,26 @@ def make_config(recipe: Recipe, corpora: list[Corpus]) -> MemoBertConfig:
     for name, value in found.items():
         if value and given.get(name, value) != value:
             raise MemofastError(f"model.{name} is {given[name]}, but the corpora have {value}; leave it out")
-    init, heads = recipe.model.init, given.get("num_attention_heads")
-    sizes = {"heads": heads_of(init, heads), "tables": tables_of(init, heads), **sizes_of(init, heads)}
-    return configuration({**found, **sizes, **given, **_present(found)})
+    sizes = {"heads": heads_of(init, heads), "tables": tables_of(init, heads), **before}
+    return configuration({**found, **sizes, **given, **_present(found), "face": face})
+
+
+def _are_raw(modality: str, corpora: list[Corpus], recipe: Recipe) -> bool:
+    """Whether the rows of a modality are raw in all corpora that have them. Raises: `MemofastError` where only some
+    are, and for raw speech, of which this family makes no rows."""
+    having = [corpus for corpus in corpora if corpus.width(modality)]
+    raw = [corpus for corpus in having if modality in corpus.raw]
+    if raw and len(raw) < len(having):
+        ready = next(corpus for corpus in having if corpus not in raw)
+        raise MemofastError(
+            f"{modality} rows are raw in corpus {raw[0].path} and ready in {ready.path}; prepare both alike"
+        )
+    if raw and modality != "visual":
+        raise MemofastError(
+            f"corpus {raw[0].path} has raw {modality}, of which model.family {recipe.model.family} makes no rows; "
+            "prepare rows, or read others of the corpus by corpora.N.features"
+        )
+    return bool(raw)
 
 
 def make_model(plan: Plan) -> MemoBertForPreTraining:
@@ -127,10 +153,19 @@ def make_model(plan: Plan) -> MemoBertForPreTraining:
     Raises: `MemofastError` where the checkpoint's sizes are not the recipe's.
     """
     torch.manual_seed(plan.recipe.train.seed)
-    init = plan.recipe.model.init
+    init, section = plan.recipe.model.init, plan.recipe.model
+    before = sizes_of(init, section.entries().get("num_attention_heads"))
+    model = _with_weights(plan, init)
+    if plan.config.face and not before.get("face"):
+        fresh = not before.get("visual_width")
+        begin_faces(model.memobert, section.face, [part.train for part in plan.parts], fresh)
+    return model
+
+
+def _with_weights(plan: Plan, init: str | None) -> MemoBertForPreTraining:
     if init is None:
         return MemoBertForPreTraining(plan.config)
-    check_sizes(init, plan.config.to_dict())
+    check_sizes(init, plan.config.to_dict(), may_begin=("face",))
     overrides = {name: value for name, value in plan.config.to_dict().items() if name in _CHOSEN}
     if heads := plan.recipe.model.entries().get("num_attention_heads"):
         overrides["num_attention_heads"] = heads  # of a file that does not say them
@@ -141,7 +176,7 @@ def make_model(plan: Plan) -> MemoBertForPreTraining:
 
 _CHOSEN = (
     "visual_width", "speech_width", "visual_positions", "speech_positions", "position_encoding", "projection_block",
-    "shared_types", "visual_classes", "heads", "tables", "mask_token_id", "hidden_dropout_prob",
+    "shared_types", "face", "visual_classes", "heads", "tables", "mask_token_id", "hidden_dropout_prob",
     "attention_probs_dropout_prob",
 )  # fmt: skip
 
@@ -311,6 +346,11 @@ def _check_objectives(parts: list[Part], built: dict[str, Objective], config: Me
             raise MemofastError(
                 f"objectives.{name}: no validation sample has {' and '.join(objective.needs)}, so that nobody would "
                 "see how it goes; leave it out, or choose another validate.split"
+            )
+        if moving := [modality for modality in objective.rebuilds if modality in config.raw]:
+            raise MemofastError(
+                f"objectives.{name} gives rows of {moving[0]} back, which a network that is trained along makes, so "
+                "that they would move; set its share to 0"
             )
         if objective.couples and train.samples < 2:
             raise MemofastError(f"objectives.{name} compares the samples of a micro-batch; raise train.samples above 1")

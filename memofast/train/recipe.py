@@ -45,10 +45,13 @@ class Rows(Section):
 
 class Group(Section):
     """Parameters that are trained otherwise. lr: what the learning rate is multiplied with; weight_decay: None: that of
-    all; biases, LayerNorms and parameters of objectives have none."""
+    all; biases, norms and parameters of objectives have none. warmup: updates over which its rate rises; None: those of
+    all. clip: whether its gradients count in the norm that is clipped, and are clipped."""
 
     lr: float = Field(1.0, ge=0, le=1e4)
     weight_decay: float | None = Field(None, ge=0, le=1e4)
+    warmup: int | None = Field(None, ge=0, le=10**9)
+    clip: bool = True
 
 
 class Training(Section):
@@ -80,7 +83,9 @@ class Training(Section):
     def _last_changes_something(cls, groups: dict[str, Group]) -> dict[str, Group]:
         if groups and [*groups.values()][-1] == Group():  # an earlier one takes its parameters from those after it
             pattern = [*groups][-1]
-            raise ValueError(f"{pattern} names nothing that is otherwise; give lr or weight_decay, or leave it out")
+            raise ValueError(
+                f"{pattern} names nothing that is otherwise; give lr, weight_decay, warmup or clip, or leave it out"
+            )
         return groups
 
 

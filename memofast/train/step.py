@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -62,10 +62,11 @@ class Step:
 
     def clip(self) -> Tensor:
         """Scale the gradients down to the largest norm. Returns: their norm before, a scalar on the device."""
-        return optimisation.clip(self.learner, self.largest)
+        return optimisation.clip(self.learner, self.largest, self.optimiser)
 
-    def apply(self, rate: float) -> None:
-        """One step of the optimiser at this learning rate; gradients start anew."""
-        optimisation.set_rate(self.optimiser, rate)
+    def apply(self, rate_of: Callable[[int | None], float]) -> None:
+        """One step of the optimiser at the learning rates of an update, see `optimisation.set_rates`; gradients start
+        anew."""
+        optimisation.set_rates(self.optimiser, rate_of)
         self.optimiser.step()
         self.optimiser.zero_grad()

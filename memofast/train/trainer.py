@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -200,7 +201,7 @@ class Trainer:
         self._rows += rows
         if self.device.type == "cpu":
             self._settle()
-        self.step.apply(optimisation.learning_rate(update.step, self.options))
+        self.step.apply(partial(optimisation.learning_rate, update.step, self.options))
 
     def _counts(self, update: Update) -> tuple[dict[str, int], int, int]:
         """Targets by objective, samples and rows of the whole update, over all ranks."""

@@ -108,8 +108,8 @@ def faces(folder: Path) -> None:
     """Labelled faces, and a DenseFace of random weights."""
     import torch
 
-    from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
-    from memofast.prepare.faces.densenet import DenseNet
+    from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
+    from memofast.model.face_networks.densenet import DenseNet
 
     random, labels = np.random.default_rng(0), np.arange(21) % 2
     images = (random.integers(0, 60, (21, 48, 48)) + 120 * labels[:, None, None]).astype(np.uint8)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from memofast.cache import cache_folder
 from memofast.data import Corpus
@@ -77,3 +78,24 @@ def test_cache_folder(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / "memofast"
     monkeypatch.setenv("MEMOFAST_CACHE", str(tmp_path / "own"))
     assert cache_folder() == tmp_path / "own"
+
+
+def test_the_raw_corpus_holds_the_same_clips(tmp_path):
+    ready = Corpus.open(demo_corpus(tmp_path / "ready", SPLITS))
+    raw = Corpus.open(demo_corpus(tmp_path / "raw", SPLITS, raw=True))
+    assert raw.raw == {"visual", "sound"} and not ready.raw
+    for name in ("text", "speech"):
+        assert raw.stores[name].meta["digest"] == ready.stores[name].meta["digest"]
+    split = raw.split("train").reading(["sound"])
+    assert np.array_equal(split.keys, ready.split("train").keys)
+    batch = split.pack(np.arange(len(split)), dtype=torch.bfloat16)
+    assert batch.visual.dtype == torch.uint8 and batch.visual.shape[1] == 24 * 24
+    assert batch.speech.dtype == torch.bfloat16
+    sound = batch.streams["sound"]
+    assert sound.values.dtype == torch.int16 and sound.values.shape[1] == 320
+    id = split.ids[int(np.flatnonzero(split.lengths[:, 1])[0])]
+    own, theirs = raw.stores["visual"].read(id), ready.stores["visual"].read(id)
+    assert np.array_equal(own["soft_labels"], theirs["soft_labels"][::3])
+    everything = batch.visual.float()
+    assert np.array_equal(batch.visual[: len(own["rows"])].numpy(), own["rows"]) and 110 < everything.mean() < 146
+    assert 20 < everything.std() < 70 and 1000 < sound.values.float().std() < 9000

@@ -15,9 +15,9 @@ from memofast.cli import run
 from memofast.data import Corpus
 from memofast.inference.preparation import keep_preparation
 from memofast.model import MemoBertConfig, MemoBertForEmotion
+from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
+from memofast.model.face_networks.densenet import DenseNet
 from memofast.prepare.command import main
-from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
-from memofast.prepare.faces.densenet import DenseNet
 from memofast.prepare.faces.detection import Face
 from memofast.prepare.run import extraction
 

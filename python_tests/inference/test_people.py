@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from memofast.inference.watching import watch
+from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
+from memofast.model.face_networks.densenet import DenseNet
 from memofast.prepare.faces import detection as faces
-from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
-from memofast.prepare.faces.densenet import DenseNet
 from memofast.prepare.faces.extractors import FaceChoice
 from memofast.prepare.run import extraction
 from memofast.prepare.run.extraction import Extraction, ExtractionOptions

@@ -17,8 +17,8 @@ from runs import here
 
 from memofast.data.corpus import Corpus
 from memofast.errors import MemofastError
-from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
-from memofast.prepare.faces.densenet import DenseNet
+from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
+from memofast.model.face_networks.densenet import DenseNet
 from memofast.prepare.faces.detection import Face
 from memofast.prepare.run import extraction, shards
 from memofast.prepare.run.report import Journal, Outcome

@@ -237,3 +237,18 @@ def test_records_of_another_kind_are_not_copied(tmp_path):
         pytest.raises(MemofastError, match="holds columns"),
     ):
         out.copy(source, ["x"])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16"])
+def test_raw_rows_come_back_as_they_were(tmp_path, dtype):
+    limits = np.iinfo(dtype)
+    rows = np.array([[limits.min, 7, limits.max], [1, 2, 3]], np.int64)
+    with FeatureWriter(tmp_path, 3, dtype=dtype, columns=("confidence",)) as out:
+        out.put("clip", rows, confidence=np.array([0.25, 1.0]))
+        for wrong in (rows + 1, rows - 1, rows.astype(float)):
+            with pytest.raises(MemofastError, match=f"whole numbers from {limits.min} to {limits.max}"):
+                out.put("other", wrong, confidence=np.array([0.25, 1.0]))
+    store = FeatureStore.open(tmp_path)
+    found = store.read("clip")
+    assert store.dtype == dtype and found["rows"].dtype == dtype and np.array_equal(found["rows"], rows)
+    assert found["confidence"].dtype == np.float16 and found["confidence"].tolist() == [0.25, 1.0]

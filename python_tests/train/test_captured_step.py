@@ -200,7 +200,7 @@ def weights_after(task, device, kind, wrap, updates=24):
         views = pinned(micro_batch.views) if device.type == "cuda" else micro_batch.views
         step.add_gradients(views, factors, torch.tensor([1, update.step]), True)
         step.clip()
-        step.apply(1e-4)
+        step.apply(lambda _: 1e-4)
     return [parameter.detach().cpu() for parameter in learner.parameters()]
 
 

@@ -5,7 +5,7 @@ from runs import tiny_model
 from memofast import objectives
 from memofast.errors import MemofastError
 from memofast.objectives import Learner
-from memofast.train.optimisation import adamw, learning_rate, parameter_groups, set_capturable, set_rate
+from memofast.train.optimisation import adamw, learning_rate, parameter_groups, set_capturable, set_rates
 from memofast.train.recipe import Train
 
 PUBLISHED = Train(lr=5e-5, updates=40_000, warmup=4_000)
@@ -132,7 +132,7 @@ def test_a_group_steps_by_its_rate():
     before = {name: parameter.detach().clone() for name, parameter in learner.named_parameters()}
     for parameter in learner.parameters():
         parameter.grad = torch.ones_like(parameter)
-    set_rate(optimiser, 0.02)
+    set_rates(optimiser, lambda _: 0.02)
     optimiser.step()
     decays = {
         "memobert.embeddings.word.weight": (0.002, 0.5), "memobert.embeddings.position.weight": (0.01, 0.2),
@@ -148,18 +148,18 @@ def test_a_group_steps_by_its_rate():
 def test_rates_keep_their_factors_through_tensors_and_checkpoints():
     optimiser = adamw(learner_of(), Train(groups=GROUPS))
     wanted = {"": 3e-3, "memobert.embeddings.word.*": 3e-4, "memobert.embeddings.*": 1.5e-3, "heads.visual*": 3e-3}
-    set_rate(optimiser, 7.0)
+    set_rates(optimiser, lambda _: 7.0)
     set_capturable(optimiser, torch.device("cpu"))
-    set_rate(optimiser, 3e-3)
+    set_rates(optimiser, lambda _: 3e-3)
     assert all(isinstance(group["lr"], torch.Tensor) for group in optimiser.param_groups)
     assert [float(group["lr"]) for group in optimiser.param_groups] == pytest.approx(
         [wanted[group["name"]] for group in optimiser.param_groups]
     )
     restored = adamw(learner_of(), Train(groups=GROUPS))
-    set_rate(restored, 1.0)
+    set_rates(restored, lambda _: 1.0)
     restored.load_state_dict(optimiser.state_dict())
     set_capturable(restored, None)
-    set_rate(restored, 2 * 3e-3)
+    set_rates(restored, lambda _: 2 * 3e-3)
     assert [group["lr"] for group in restored.param_groups] == pytest.approx(
         [2 * wanted[group["name"]] for group in restored.param_groups]
     )

@@ -81,6 +81,11 @@ class LstmFusionForEmotion(EmotionOutputs, PreTrainedModel):
         return {entry["name"]: entry["of"] for entry in self.config.inputs if entry["name"] not in FEATURES}
 
     @property
+    def raw(self) -> frozenset[str]:
+        """As `family.Reader.raw`; it reads none."""
+        return frozenset()
+
+    @property
     def longest(self) -> Mapping[str, int]:
         """As `family.Reader.longest`; there is no bound."""
         return {}

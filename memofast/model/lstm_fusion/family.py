@@ -65,6 +65,11 @@ def _inputs(names: Sequence[str] | None, corpus: Corpus) -> list[dict]:
                 f"corpus {corpus.path} names rows {name!r}, which no model can call a part of its own; rename them in "
                 "its corpus.json, or name others in model.inputs"
             )
+    if raw := [name for name in names or known if name in corpus.raw]:
+        raise MemofastError(
+            f"corpus {corpus.path} keeps {raw[0]} as raw rows, of which model.family lstm_fusion makes no features; "
+            "name other rows in model.inputs, or choose memobert with model.face"
+        )
     return [{"name": name, "width": corpus.width(name), "of": known[name]} for name in names or known]
 
 

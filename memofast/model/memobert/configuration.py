@@ -1,8 +1,11 @@
 """The configuration of every MemoBert model."""
 
+from typing import Any
+
 from transformers import PretrainedConfig
 
 from memofast.data.modality import FEATURES
+from memofast.model.face_networks.network import WIDTHS
 from memofast.model.heads import Head
 
 EMOTION_HEADS = ("emocls", "vqa", "small_vqa", "emocls_inner")
@@ -26,6 +29,8 @@ class MemoBertConfig(PretrainedConfig):
     BERT.
     visual_width, speech_width: true width of a feature row (batches pad it to a multiple of 8); 0: a model without that
     modality.
+    face: entries of `FaceNetwork`, which makes the rows of faces out of raw crops and sets visual_width; None: rows
+    come ready.
     visual_positions, speech_positions: most rows of one sample, the sizes of the two position tables.
     position_encoding: of face and speech rows: `learned` tables, or a fixed `sinusoid` that is never trained.
     projection_block: whether face and speech rows pass through a further layer after the projection's norm.
@@ -62,6 +67,7 @@ class MemoBertConfig(PretrainedConfig):
         position_encoding: str = "learned",
         projection_block: bool = False,
         shared_types: bool = False,
+        face: dict[str, Any] | None = None,
         visual_classes: int = 8,
         heads: dict[str, dict] | None = None,
         tables: dict[str, int] | None = None,
@@ -94,7 +100,8 @@ class MemoBertConfig(PretrainedConfig):
         self.hidden_dropout_prob = hidden_dropout_prob
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
         self.max_position_embeddings = max_position_embeddings
-        self.visual_width = visual_width
+        self.visual_width = WIDTHS[face["network"]] if face and visual_width else visual_width
+        self.face = face if visual_width else None
         self.speech_width = speech_width
         self.visual_positions = visual_positions
         self.speech_positions = speech_positions
@@ -131,7 +138,13 @@ class MemoBertConfig(PretrainedConfig):
     @property
     def reads(self) -> dict[str, int]:
         """As `family.Reader.reads`."""
-        return {"text": self.vocab_size} | {m: width for m in FEATURES if (width := self.feature_width(m))}
+        widths = {m: width for m in FEATURES if (width := self.feature_width(m))}
+        return {"text": self.vocab_size} | widths | ({"visual": self.face["crop"] ** 2} if self.face else {})
+
+    @property
+    def raw(self) -> frozenset[str]:
+        """As `family.Reader.raw`."""
+        return frozenset(["visual"] if self.face else [])
 
     @property
     def longest(self) -> dict[str, int]:

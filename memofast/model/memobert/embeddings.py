@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memofast import ops
+from memofast.data.batch import PackedBatch
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
+from memofast.model.face_networks.network import FaceNetwork
 from memofast.model.memobert.configuration import MemoBertConfig, padded_width
 from memofast.model.memobert.linear import is_plain, linear_gelu
 from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
@@ -38,7 +41,7 @@ class SinusoidPositions(nn.Module):
 
 
 class FeatureEmbeddings(nn.Module):
-    """What one feature modality adds: projection, mask vector in raw feature width, inner norm, with
+    """What one feature modality adds: network of raw rows, projection, mask vector in feature width, norm, with
     `config.projection_block` LN(gelu(W dropout(x) + b)) of that, positions, outer norm.
 
     Source of the block: MEmoBERT's use_projs_av_modality; its dropout behind the norm is left to that of all rows.
@@ -47,6 +50,7 @@ class FeatureEmbeddings(nn.Module):
     def __init__(self, config: MemoBertConfig, modality: str):
         super().__init__()
         self.width = config.feature_width(modality)
+        self.network = FaceNetwork(**config.face) if modality in config.raw else None
         self.projection = nn.Linear(self.width, config.hidden_size)
         self.mask = nn.Parameter(torch.empty(self.width))
         self.projection_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -146,6 +150,7 @@ class MemoBertEmbeddings(nn.Module):
 
     def forward(self, view: View, rng: Tensor | None) -> Tensor:
         """Returns: [N, C] packed rows, sample by sample text, visual, speech, in the compute type."""
+        (view,) = self.perceived([view], rng)
         batch = view.batch
         text = ops.TextRows(
             batch.token_ids if view.token_ids is None else view.token_ids,
@@ -171,6 +176,25 @@ class MemoBertEmbeddings(nn.Module):
             site=site(0, Place.EMBEDDING, view.draw),
             dtype=compute_type(self.word.weight),
         )
+
+    def perceived(self, views: Sequence[View], rng: Tensor | None) -> list[View]:
+        """The views, with feature rows in place of raw ones, which are made once for all views of a batch."""
+        if not any(own is not None and own.network is not None for own in (self.visual, self.speech)):
+            return list(views)
+        batches: dict[int, PackedBatch] = {}
+        for view in views:
+            if id(view.batch) not in batches:
+                batches[id(view.batch)] = self._perceived(view.batch, rng)
+        return [replace(view, batch=batches[id(view.batch)]) for view in views]
+
+    def _perceived(self, batch: PackedBatch, rng: Tensor | None) -> PackedBatch:
+        for modality in FEATURES:
+            own, rows = getattr(self, modality), batch.rows_of(modality)
+            if own is not None and own.network is not None and rows is not None and not rows.is_floating_point():
+                made = own.network(rows, batch.offsets_of(modality), batch.sample_keys, rng)
+                made = F.pad(made.float(), (0, padded_width(own.width) - own.width))
+                batch = replace(batch, **{modality: made})
+        return batch
 
     def _added(self, view: View) -> Tensor | None:
         """What tokens add to their embeddings [sum T, C]: entries of tables, and what the view itself gives.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from memofast.model.face_networks.network import PARTS, WIDTHS
 from memofast.model.folder import ConfigFile, read_checked
 from memofast.model.heads import Head
 from memofast.model.memobert.configuration import EMOTION_HEADS, POSITION_ENCODINGS
@@ -18,6 +19,7 @@ Rows = Annotated[int, Field(ge=1, le=2**16)]
 Width = Annotated[int, Field(ge=0, le=2**18)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Token = Annotated[int, Field(ge=0, lt=2**21)]
+Side = Annotated[int, Field(ge=16, le=512)]
 Classes = Annotated[int, Field(ge=1, le=2**16)]
 
 
@@ -48,6 +50,21 @@ class BertFile(ConfigFile):
         return self
 
 
+class FaceFile(ConfigFile):
+    """Entries of a `FaceNetwork`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    network: Literal[tuple(WIDTHS)]
+    crop: Side
+    side: Side
+    mean: Annotated[float, Field(ge=0, le=255, allow_inf_nan=False)]
+    std: Annotated[float, Field(gt=0, le=255, allow_inf_nan=False)]
+    frozen: Annotated[int, Field(ge=0, le=max(PARTS.values()))] = 0
+    augment: bool = True
+    noise: Annotated[float, Field(ge=0, le=128, allow_inf_nan=False)] = 0.0
+
+
 class MemoBertFile(BertFile):
     """What is read of a MemoBert."""
 
@@ -58,6 +75,7 @@ class MemoBertFile(BertFile):
     position_encoding: Literal[POSITION_ENCODINGS] = "learned"
     projection_block: bool = False
     shared_types: bool = False
+    face: FaceFile | None = None
     visual_classes: Classes = 8
     heads: dict[str, dict[str, str | int]] | None = None
     tables: dict[str, Annotated[int, Field(ge=1, le=2**16)]] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _OF_POOLED = ("pooled", "pooled_classes")  # heads that read a sample's pooled row
+_OF_FACE_NETWORK = r"(memobert\.)?embeddings\.visual\.network\."
 
 
 @dataclass
@@ -65,11 +66,24 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         return {}
 
     @property
+    def raw(self) -> frozenset[str]:
+        """As `family.Reader.raw`."""
+        return self.config.raw
+
+    @property
     def longest(self) -> Mapping[str, int]:
         """As `family.Reader.longest`."""
         return self.config.longest
 
     def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight)
+            return
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, fill in ((module.weight, 1.0), (module.bias, 0.0), (module.running_mean, 0.0)):
+                init.constant_(tensor, fill)
+            init.constant_(module.running_var, 1.0)
+            return
         super()._init_weights(module)
         if isinstance(module, FeatureEmbeddings):
             init.normal_(module.mask, mean=0.0, std=self.config.initializer_range)
@@ -94,9 +108,10 @@ class MemoBertPreTrainedModel(PreTrainedModel):
             cls.check_weights(Path(path), options.get("config"))
         told = options.pop("output_loading_info", False)
         options.pop("trust_remote_code", None)  # never; see load_whole
-        model, found = load_whole(
-            partial(super().from_pretrained, path, *arguments, **options), str(path), cls._may_begin_anew
-        )
+        anew = cls._may_begin_anew
+        if path is not None and Path(path).is_dir() and not read_config(Path(path)).get("face"):
+            anew += "|" + _OF_FACE_NETWORK  # as of a model of feature rows that is trained on with a network
+        model, found = load_whole(partial(super().from_pretrained, path, *arguments, **options), str(path), anew)
         return (model, found) if told else model
 
     @classmethod
@@ -106,7 +121,7 @@ class MemoBertPreTrainedModel(PreTrainedModel):
             config = in_one_line(folder, lambda: MemoBertConfig.from_pretrained(folder, local_files_only=True))
         with torch.device("meta"):
             model = in_one_line(folder, lambda: cls(config))
-        wanted = {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+        wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
         check_stored(folder, wanted, "memobert.", r"(heads|emotion|embeddings\.tables)\.")
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *arguments, **options) -> nn.Embedding:
@@ -195,7 +210,8 @@ class MemoBertModel(MemoBertPreTrainedModel):
         return MemoBertOutput(hidden=hidden, pooled=self.pooled(hidden[first_rows(view.batch)]))
 
     def encode(self, view: View, rng: Tensor | None = None, read: ReadRows | None = None) -> Tensor:
-        """`forward` without the pooler. Returns: [N, C]; with `read` [n, C], the rows read."""
+        """`forward` without the pooler; raw rows may have been perceived before. Returns: [N, C]; with `read` [n, C],
+        the rows read."""
         if (
             rng is None
             and self.training
@@ -253,6 +269,10 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
                 selected, idle = selected + idle.to(selected.dtype), None
             predictions[name] = self._predict(read.head, selected)
         return predictions
+
+    def perceived(self, views: Sequence[View], rng: Tensor | None = None) -> list[View]:
+        """The views with feature rows in place of raw ones, as `forward` makes them too where nobody did before."""
+        return self.memobert.embeddings.perceived(views, rng)
 
     def _predict(self, head: str, hidden: Tensor) -> Tensor:
         kind, embeddings = self.heads.kinds[head], self.memobert.embeddings

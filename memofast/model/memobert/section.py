@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from memofast.model.bounds import Dropout, Layers, Rows, Width, Words
+from memofast.model.face_networks.network import PARTS, WIDTHS
 from memofast.model.folder import model_folder
 from memofast.model.memobert.configuration import EMOTION_HEADS, POSITION_ENCODINGS, SIZES
 from memofast.sections import FilePath, Section
@@ -16,8 +17,27 @@ Token = Annotated[int, Field(ge=0, lt=2**20)]
 FeatureWidth = Annotated[int, Field(ge=0, le=2**16)]
 
 
+class FaceSection(Section):
+    """A network that makes rows of raw face crops, trained along.
+
+    network: `denseface` or `resnet3d`, of clips; None: that of model.init. init: a DenseFace file to begin with; None:
+    random weights, or those of model.init. side: to which crops are shrunk; None: as the file says, else as they are.
+    frozen: first parts that keep their weights: of `denseface` stem and first block, two further blocks with the
+    transitions before them, and the last norm; of `resnet3d` the stem and eight blocks. augment: whether to shift, turn
+    and mirror the crops of a clip in training, with `noise` of up to so many grey levels.
+    """
+
+    network: Literal[tuple(WIDTHS)] | None = None
+    init: FilePath | None = None
+    side: Annotated[int, Field(ge=16, le=512)] | None = None
+    frozen: Annotated[int, Field(ge=0, le=max(PARTS.values()))] | None = None
+    augment: bool | None = None
+    noise: Annotated[float, Field(ge=0, le=128)] | None = None
+
+
 class MemoBertSection(Section):
     """Entries of `MemoBertConfig`; None: its default, the checkpoint's value, or for feature widths the corpora's.
+    face: how raw faces become rows; None: they come ready, or as model.init makes them.
 
     init: folder of a BERT or memofast checkpoint, of a run (its best one), or a state dict of the original MEmoBERT;
     None: random weights. size: hidden_size, num_hidden_layers, num_attention_heads and intermediate_size of one of the
@@ -42,6 +62,7 @@ class MemoBertSection(Section):
     position_encoding: Literal[POSITION_ENCODINGS] | None = None
     projection_block: bool | None = None
     shared_types: bool | None = None
+    face: FaceSection | None = None
     visual_classes: Annotated[int, Field(ge=1, le=4096)] | None = None
     mask_token_id: Token | None = None
     initializer_range: Annotated[float, Field(gt=0, le=10)] | None = None
@@ -53,7 +74,8 @@ class MemoBertSection(Section):
 
     def entries(self) -> dict[str, Any]:
         """What the recipe says about `MemoBertConfig`."""
-        return SIZES.get(self.size, {}) | self.model_dump(exclude_none=True, exclude={"family", "init", "size"})
+        left_out = {"family", "init", "size", "face"}  # face: see `starting_faces`
+        return SIZES.get(self.size, {}) | self.model_dump(exclude_none=True, exclude=left_out)
 
 
 class MemoBertEmotionSection(MemoBertSection):

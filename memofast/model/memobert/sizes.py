@@ -18,7 +18,7 @@ _OF_CORPORA = ("visual_width", "speech_width", "visual_classes")
 _SIZES = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
     "max_position_embeddings", "visual_width", "speech_width", "visual_positions", "speech_positions",
-    "position_encoding", "projection_block", "shared_types", "visual_classes",
+    "position_encoding", "projection_block", "shared_types", "visual_classes", "face",
 )  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def configuration(entries: Mapping[str, Any]) -> MemoBertConfig:
 
 def _parameters(config: MemoBertConfig) -> int:
     """At least how many parameters there are: tables, projections and layers."""
-    there = [name for name in FEATURES if config.feature_width(name)]
+    there = [name for name in FEATURES if config.feature_width(name)]  # a face network is small beside them
     rows = config.vocab_size + config.max_position_embeddings + sum(config.feature_width(name) for name in there)
     if config.position_encoding == "learned":
         rows += sum(config.feature_positions(name) for name in there)
@@ -105,11 +105,15 @@ def _lacks_features(sizes: Mapping[str, Any]) -> bool:
     return not sizes["visual_width"] and not sizes["speech_width"]
 
 
-def check_sizes(init: str, asked: Mapping[str, Any], may_lack: Sequence[str] = ()) -> None:
+def check_sizes(
+    init: str, asked: Mapping[str, Any], may_lack: Sequence[str] = (), may_begin: Sequence[str] = ()
+) -> None:
     """Raises: `MemofastError` for a checkpoint of other sizes than asked for. may_lack: sizes that may be 0 where the
-    checkpoint has more."""
+    checkpoint has more; may_begin: entries that are asked for where the checkpoint may have none."""
     for name, size in sizes_of(init, asked.get("num_attention_heads")).items():
         wanted = asked.get(name, size)
+        if name in may_begin:
+            continue
         if wanted != size and not (name in may_lack and wanted == 0):
             other, remedy = "recipe", f"set model.{name}={size}"
             if name in _OF_CORPORA:

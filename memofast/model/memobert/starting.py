@@ -11,11 +11,13 @@ from memofast.data.modality import FEATURES
 from memofast.data.prompt import TEMPLATES, WORDS, Prompt
 from memofast.errors import MemofastError, nearest
 from memofast.model.compatibility import check_widths
+from memofast.model.face_networks.network import WIDTHS
 from memofast.model.memobert.emotion import MemoBertForEmotion
 from memofast.model.memobert.pre_training import MemoBertModel
 from memofast.model.memobert.prompt import MemoBertForPrompt
 from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
 from memofast.model.memobert.sizes import begins_features_anew, check_sizes, configuration, sizes_of
+from memofast.model.memobert.starting_faces import begin_faces, face_entries
 from memofast.model.problems import PROBLEMS
 
 
@@ -31,9 +33,14 @@ def start(
     Raises: `MemofastError` for a checkpoint of another architecture, or whose feature rows have another width than the
         corpus.
     """
-    widths = {f"{modality}_width": train.corpus.width(modality) if train is not None else 0 for modality in FEATURES}
     entries = {name: value for name, value in section.entries().items() if name not in ("head", "freeze")}
     heads = entries.get("num_attention_heads")
+    before = sizes_of(section.init, heads)
+    face = face_entries(section.face, before.get("face"), [train.corpus] if train is not None else [])
+    widths = {f"{modality}_width": train.corpus.width(modality) if train is not None else 0 for modality in FEATURES}
+    if train is not None and "visual" in train.corpus.raw:
+        widths["visual_width"] = WIDTHS[face["network"]]
+    entries |= {"face": face} if face else {}
     fresh = section.init is None or begins_features_anew(section.init, heads)
     asked = {"problem_type": PROBLEMS[kind], "emotion_head": section.head}
     if section.init is None:
@@ -42,7 +49,7 @@ def start(
         named = {"id2label": dict(enumerate(classes)), "label2id": {name: n for n, name in enumerate(classes)}}
         model = MemoBertForEmotion(configuration(widths | entries | named | asked))
     else:
-        check_sizes(section.init, entries, may_lack=list(widths))
+        check_sizes(section.init, entries, may_lack=list(widths), may_begin=("face",))
         entries = (widths if fresh else {}) | entries
         if prompt:
             model = _start_prompt(prompt, section.init, classes, entries)
@@ -52,14 +59,18 @@ def start(
             check_widths(model, section.init, train.corpus)
     if train is not None and fresh:
         _standardise(model.memobert, train)
+    if train is not None and model.config.face and not before.get("face"):
+        begin_faces(model.memobert, section.face, [train], fresh)
     model.memobert.freeze(None if section.freeze == "all" else section.freeze)
     return model
 
 
 def _standardise(encoder: MemoBertModel, train: Split) -> None:
     for modality in FEATURES:
-        embeddings, found = getattr(encoder.embeddings, modality), feature_statistics(train, modality)
-        if embeddings is not None and found is not None:
+        embeddings = getattr(encoder.embeddings, modality)
+        if embeddings is None or modality in train.corpus.raw:
+            continue
+        if (found := feature_statistics(train, modality)) is not None:
             embeddings.standardise(*found)
 
 

@@ -22,10 +22,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from memofast.cpu import bf16_units
 from memofast.errors import MemofastError
 from memofast.files import replace_file
-from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
-from memofast.prepare.faces.densenet import SIDE, DenseNet
+from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
+from memofast.model.face_networks.densenet import SIDE, DenseNet, shrink
 from memofast.prepare.faces.labelled_faces import FaceData, read_faces, stratified_parts
-from memofast.prepare.faces.picture_schedule import augment, averaging_decay, fullness, shrink, side_at
+from memofast.prepare.faces.picture_schedule import augment, averaging_decay, fullness, side_at
 
 _HALVE_EVERY = 40  # epochs
 _RISE = 0.2  # share of a one-cycle training in which the rate rises

@@ -8,9 +8,9 @@ import numpy as np
 
 from memofast.devices import open_device
 from memofast.errors import MemofastError
+from memofast.model.face_networks.densenet import LAYER_WIDTHS
 from memofast.prepare.choices import Kind, parse_choice
 from memofast.prepare.faces.denseface import DenseFace
-from memofast.prepare.faces.densenet import LAYER_WIDTHS
 from memofast.prepare.faces.detection import Face
 
 SQUARES = 4096

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from memofast.prepare.faces.densenet import SIDE
+from memofast.model.face_networks.densenet import SIDE
 
 _SHIFT = 8  # pixels, as padding by 8 and a random crop
 _TURN = (-15.0, 16.0)  # degrees
 _LARGE = {48: 0.22, SIDE: 0.18}  # share of a full one-cycle training on pictures of this side
 _LEAST = {48: 0.5, SIDE: 0.7}  # fullness from which these sides pay: 9 of 34 epochs, 17 of 34
 _TINY, _SMALL = 24, 32  # sides before
-SIDES = (_TINY, _SMALL, *_LARGE)
 _AVERAGED = 0.2 * _LARGE[SIDE]  # share of the steps of a full training that the average of weights reaches back
 
 
@@ -48,13 +47,6 @@ def side_at(done: float, full: float = 1.0) -> int:
     if done <= small or not large:
         return _TINY if done < small * (1 - full) / 2 else _SMALL
     return SIDE if done > 1 - large.get(SIDE, 0) else 48
-
-
-def shrink(pixels: Tensor, side: int) -> Tensor:
-    """[n, 1, 64, 64] pixels to [n, 1, side, side]."""
-    if side == SIDE:
-        return pixels
-    return F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
 
 
 def averaging_decay(full: float, steps: float) -> float:

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, Field, FiniteFloat
 
 from memofast.errors import MemofastError
 from memofast.files import write_json
+from memofast.model.face_networks.densenet import LAYER_WIDTHS
 from memofast.prepare.faces import extractors as faces
-from memofast.prepare.faces.densenet import LAYER_WIDTHS
 from memofast.prepare.speech import extractors as speech
 from memofast.schemas import Count, Name, Schema, read_described
 

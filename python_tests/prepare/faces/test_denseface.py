@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from memofast.errors import MemofastError
+from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
+from memofast.model.face_networks.densenet import FEATURE_WIDTH, DenseNet, shrink
 from memofast.prepare.faces import denseface_training as training
 from memofast.prepare.faces import labelled_faces, picture_schedule
-from memofast.prepare.faces.denseface import DenseFace, DenseFaceMeta, resize_faces, save_denseface
-from memofast.prepare.faces.densenet import FEATURE_WIDTH, DenseNet
+from memofast.prepare.faces.denseface import DenseFace, resize_faces
 
 
 @pytest.fixture
@@ -191,8 +192,8 @@ def test_pictures_grow_to_full_size():
     assert shares(8) == [258, 743, 0, 0] and shares(12) == [177, 693, 131, 0] and shares(50) == [0, 601, 220, 180]
     assert shares(17)[3] == 128
     pixels = torch.full((2, 1, 64, 64), 9.0)
-    assert picture_schedule.shrink(pixels, 64) is pixels
-    torch.testing.assert_close(picture_schedule.shrink(pixels, 32), torch.full((2, 1, 32, 32), 9.0))
+    assert shrink(pixels, 64) is pixels
+    torch.testing.assert_close(shrink(pixels, 32), torch.full((2, 1, 32, 32), 9.0))
 
 
 def test_short_trainings_change_pictures_less():
@@ -263,7 +264,7 @@ def test_crops_are_shrunk_to_the_side_that_was_learned(faces, tmp_path, capsys):
     face = DenseFace(tmp_path / "short")
     assert meta.side == face.meta.side == 32 and "sees faces as 32 x 32 pixels" in capsys.readouterr().out
     crops = resize_faces(np.load(faces)["images"][:3])
-    pixels = picture_schedule.shrink(torch.from_numpy(crops)[:, None].float(), 32)
+    pixels = shrink(torch.from_numpy(crops)[:, None].float(), 32)
     with torch.inference_mode():
         expected = face._net((pixels - meta.mean) / meta.std)[0].numpy()
     np.testing.assert_allclose(face(crops)[0], expected, rtol=1e-5, atol=1e-6)

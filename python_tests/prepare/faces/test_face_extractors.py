@@ -6,8 +6,8 @@ import torch
 from tiny_models import save_speech_model, save_vit
 
 from memofast.errors import MemofastError
-from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
-from memofast.prepare.faces.densenet import DenseNet
+from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
+from memofast.model.face_networks.densenet import DenseNet
 from memofast.prepare.faces.detection import Face, align, load_opencv
 from memofast.prepare.faces.extractors import FaceChoice, open_face, parse_face
 from memofast.prepare.faces.vision_model import FaceInput

@@ -12,8 +12,8 @@ from media import write_clip
 from tiny_models import save_bert, save_speech_model, save_vit
 
 from memofast.data.corpus import Corpus
-from memofast.prepare.faces.denseface import DenseFaceMeta, save_denseface
-from memofast.prepare.faces.densenet import DenseNet
+from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
+from memofast.model.face_networks.densenet import DenseNet
 from memofast.prepare.faces.detection import Face
 from memofast.prepare.run import extraction, pipeline, pixel_normalisation
 from memofast.store import FeatureStore

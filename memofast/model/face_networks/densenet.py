@@ -10,9 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIDE = 64
+SIDES = (24, 32, 48, SIDE)  # of the pictures that a network may have been trained on
 LAYER_WIDTHS = {"trans1": 216, "trans2": 300, "last": 342}
 FEATURE_WIDTH = LAYER_WIDTHS["last"]
 _STEM, _GROWTH, _BOTTLENECK, _LAYERS, _BLOCKS = 24, 12, 48, 16, 3
+
+
+def shrink(pixels: Tensor, side: int) -> Tensor:
+    """[n, 1, height, width] pixels to [n, 1, side, side]."""
+    if pixels.shape[-2:] == (side, side):
+        return pixels
+    return F.interpolate(pixels, (side, side), mode="bilinear", align_corners=False, antialias=True)
 
 
 class _Layer(nn.Module):
@@ -59,7 +67,8 @@ class _Transition(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """Faces [n, 1, 64, 64] float, normalised -> feature [n, 342] and logits [n, classes].
+    """Faces [n, 1, 64, 64] float, normalised -> feature [n, 342] and logits [n, classes]; without classes features
+    alone.
 
     Channels lie last in memory: with few channels oneDNN's convolutions and batch norms are faster there than on
     planes.
@@ -78,7 +87,7 @@ class DenseNet(nn.Module):
                 channels //= 2
         self.stages = nn.Sequential(*stages)
         self.norm = nn.BatchNorm2d(channels)
-        self.head = nn.Linear(channels, classes)
+        self.head = nn.Linear(channels, classes) if classes else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
@@ -99,4 +108,4 @@ class DenseNet(nn.Module):
             else:
                 x = stage(x)
         found["last"] = F.relu(self.norm(x)).mean((2, 3))
-        return found | {"logits": self.head(found["last"])}
+        return found | ({"logits": self.head(found["last"])} if self.head else {})

@@ -1,0 +1,1 @@
+"""Networks that make feature rows of faces: as extractors, and trained along with a model."""

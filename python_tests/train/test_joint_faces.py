@@ -1,0 +1,235 @@
+"""A face network trained along: a run of raw faces, its resumption, two ranks, what is refused, and what follows it."""
+
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+from runs import (
+    final_weights,
+    finetune,
+    first_updates,
+    here,
+    losses,
+    pretrain,
+    small_corpus,
+    small_recipe,
+    the_run,
+    two_ranks,
+    without_curves,
+)
+
+from memofast.data.demo import demo_corpus
+from memofast.errors import MemofastError
+from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
+from memofast.model.face_networks.densenet import DenseNet
+from memofast.train.optimisation import parameter_groups
+from memofast.train.plan import make_plan
+from memofast.train.pre_training import PreTraining
+from memofast.train.recipe import read
+
+NETWORK = "memobert.embeddings.visual.network."
+GROUPS = {f"{NETWORK}*": {"lr": 20, "weight_decay": 5e-4, "warmup": 2, "clip": False}}
+OBJECTIVES = {
+    "whole_word_mlm": {"share": 1}, "matching": {"share": 1}, "span_visual_contrast": {"share": 1},
+    "span_visual_emotion": {"share": 1}, "visual_order": {"share": 1},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_curves():
+    with without_curves():
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw") / "corpus"
+    return demo_corpus(folder, {"train": 40, "validation": 10, "test": 6}, raw=True)
+
+
+@pytest.fixture(scope="module")
+def denseface(tmp_path_factory):
+    path = tmp_path_factory.mktemp("file") / "denseface.safetensors"
+    torch.manual_seed(2)
+    save_denseface(path, DenseNet(3).state_dict(), DenseFaceMeta(("a", "b", "c"), 110.0, 50.0, side=24))
+    return path
+
+
+def recipe_of(folder, corpus, face=None, objectives=OBJECTIVES, **train):
+    folder.mkdir(parents=True, exist_ok=True)
+    train = {"samples": 4, "updates": 4, "save_every": 2, "log_every": 1, "precision": "fp32", "groups": GROUPS} | train
+    path = small_recipe(folder, corpus, train=train, validate={"every": 4})
+    values = yaml.safe_load(path.read_text())
+    values["objectives"] = objectives
+    values["model"] |= {"face": {"network": "denseface"} if face is None else face}
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def run_of(folder, *line):
+    result = pretrain(folder, *line)
+    assert result.returncode == 0, result.stderr
+    return the_run(folder)
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """A run of two micro-batches an update."""
+    folder = tmp_path_factory.mktemp("whole")
+    return run_of(folder, recipe_of(folder, corpus), "train.accumulate=2")
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "step-00000004")
+    resumed = pretrain(tmp_path, "--resume", run)
+    assert resumed.returncode == 0 and "warning" not in resumed.stderr, resumed.stderr
+    assert losses(run) == losses(whole)
+    one, other = final_weights(whole), final_weights(run)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_network_learns_and_its_norms_keep_their_statistics(whole):
+    before, after = (
+        torch.load(path, weights_only=True) if path.suffix == ".pt" else final_weights_of(path)
+        for path in sorted((whole / "checkpoints").glob("step-*"))
+    )
+    own = [name for name in after if name.startswith(NETWORK)]
+    assert {name for name in own if torch.equal(before[name], after[name])} == {
+        name for name in own if name.endswith(("running_mean", "running_var"))
+    }
+
+
+def final_weights_of(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_two_ranks_equal_one_process(corpus, whole, tmp_path):
+    path = recipe_of(tmp_path, corpus)
+    result = two_ranks("pretrain", {tmp_path: [path]})
+    assert result.returncode == 0, result.stderr
+    one, two = losses(whole), losses(the_run(tmp_path))
+    assert [entry["objective"] for entry in one] == [entry["objective"] for entry in two]
+    first = [(a["loss"], b["loss"]) for a, b in zip(one, two, strict=True) if a["step"] == 1]
+    assert first and all(a == pytest.approx(b, rel=1e-5) for a, b in first)
+    assert all(a["loss"] == pytest.approx(b["loss"], rel=2e-3) for a, b in zip(one, two, strict=True))
+
+
+def test_every_parameter_is_in_exactly_one_group_and_the_network_in_its_own(corpus, tmp_path):
+    plan = make_plan(read(str(recipe_of(tmp_path, corpus))))
+    learner = PreTraining(plan).learner()
+    groups = parameter_groups(learner, plan.recipe.train)
+    members = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(members) == sorted(id(parameter) for parameter in learner.parameters())
+    own = {id(parameter) for name, parameter in learner.named_parameters() if NETWORK in name}
+    of_network = [group for group in groups if group["name"] == f"{NETWORK}*"]
+    assert own == {id(parameter) for group in of_network for parameter in group["params"]}
+    assert {(group["factor"], group["warmup"], group["clip"]) for group in of_network} == {(20, 2, False)}
+    assert sorted(group["weight_decay"] for group in of_network) == [0.0, 5e-4]
+
+
+def test_all_of_a_step_but_frozen_parts_gets_gradients(corpus, tmp_path):
+    plan = make_plan(read(str(recipe_of(tmp_path, corpus, face={"network": "resnet3d", "frozen": 2}))))
+    task = PreTraining(plan)
+    learner = task.learner().train()
+    (update,) = first_updates(task, 1)
+    rng = torch.tensor([1, 1])
+    sum(loss.total for loss in learner(update.micro_batches[0].views, rng).values()).backward()
+    idle = {name for name, parameter in learner.named_parameters() if parameter.grad is None}
+    assert {name.split("network.body.")[1].split(".")[0] for name in idle} == {"stem", "norm", "blocks"}
+    assert all("blocks.0" in name for name in idle if "blocks" in name)
+
+
+def test_a_denseface_file_begins_the_network(corpus, denseface, tmp_path):
+    path = recipe_of(tmp_path, corpus, face={"network": "denseface", "init": str(denseface), "augment": False})
+    plan = make_plan(read(str(path)))
+    assert plan.config.face | {"augment": False} == {
+        "network": "denseface", "crop": 24, "side": 24, "mean": 110.0, "std": 50.0, "frozen": 0, "augment": False,
+        "noise": 0.0,
+    }  # fmt: skip
+    weights = PreTraining(plan).learner().model.state_dict()
+    torch.manual_seed(2)
+    trained = DenseNet(3).state_dict()
+    names = [name for name in trained if not name.startswith("head.") and "num_batches" not in name]
+    assert all(torch.equal(weights[f"{NETWORK}body.{name}"], trained[name]) for name in names)
+
+
+def test_a_model_of_feature_rows_is_trained_on_with_a_network(corpus, denseface, tmp_path):
+    """From a run on DenseFace rows its encoder and projection go on, the network begins with the file."""
+    first = tmp_path / "first"
+    first.mkdir()
+    run = run_of(first, small_recipe(first, small_corpus(tmp_path), train={"updates": 2, "save_every": 2}))
+    path = recipe_of(tmp_path, corpus, face={"network": "denseface", "init": str(denseface)})
+    plan = make_plan(read(str(path), [f"model.init={run}"]))
+    ours, theirs = PreTraining(plan).learner().model.state_dict(), final_weights(run)
+    assert torch.equal(
+        ours["memobert.embeddings.visual.projection.weight"], theirs["memobert.embeddings.visual.projection.weight"]
+    )
+
+
+def test_what_follows_a_run(whole, corpus, tmp_path):
+    """Fine-tuned, evaluated and its rows extracted; what reads ready rows is refused."""
+    asked = ["finetune", f"model.init={whole}", f"corpus={corpus}", "model.head=emocls", "train.epochs=1"]
+    asked += ["train.seeds=[1]", "train.precision=fp32"]
+    tuned = finetune(tmp_path, *asked)
+    assert tuned.returncode == 0, tuned.stderr
+    (run,) = (tmp_path / "runs").glob("finetune-*")
+    again = here(tmp_path, "evaluate", run, "--corpus", corpus, "--split", "test")
+    assert again.returncode == 0, again.stderr
+    drawn = here(tmp_path, "extract", whole, corpus, "--split", "test", "--out", tmp_path / "rows.npz")
+    assert drawn.returncode == 0, drawn.stderr
+    ready = small_corpus(tmp_path / "ready")
+    refused = here(tmp_path, "evaluate", run, "--corpus", ready, "--split", "test")
+    assert refused.returncode == 2 and "raw rows of visual" in refused.stderr
+
+
+def refusal(folder, corpus, *overrides, **changed):
+    with pytest.raises(MemofastError) as error:
+        make_plan(read(str(recipe_of(folder, corpus, **changed)), list(overrides)))
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_objectives_whose_targets_would_move_are_refused(corpus, tmp_path):
+    for name in ("span_visual_regression", "masked_autoencoder"):
+        said = refusal(tmp_path, corpus, objectives={"whole_word_mlm": {}, name: {}})
+        assert said.startswith(f"objectives.{name} gives rows of visual back") and "share to 0" in said
+    spared = {"whole_word_mlm": {}, "masked_autoencoder": {"shows": ["text", "speech"]}}
+    make_plan(read(str(recipe_of(tmp_path, corpus, objectives=spared))))
+
+
+def test_networks_and_corpora_that_do_not_go_together_are_refused(corpus, denseface, whole, tmp_path):
+    ready = small_corpus(tmp_path / "other")
+    assert "no raw faces" in refusal(tmp_path, ready)
+    assert "raw faces, of which something must make rows" in refusal(tmp_path, corpus, face={})
+    assert "4 parts, not 5" in refusal(tmp_path, corpus, face={"network": "denseface", "frozen": 5})
+    assert "model.face.side" in refusal(tmp_path, corpus, face={"network": "denseface", "side": 25})
+    given = {"network": "resnet3d", "init": str(denseface)}
+    assert "leave one out" in refusal(tmp_path, corpus, face=given)
+    said = refusal(tmp_path, corpus, f"corpora.1.path={ready}")
+    assert "raw in corpus" in said or "both named" in said
+    assert "model.face.network is resnet3d" in refusal(
+        tmp_path, corpus, f"model.init={whole}", face={"network": "resnet3d"}
+    )
+    assert "raw speech" in refusal(tmp_path, corpus, "corpora.0.features.speech=sound")
+
+
+def test_a_damaged_network_is_no_partial_load(whole, corpus, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(max((whole / "checkpoints").glob("step-*")), tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    lost = next(name for name in weights if name.startswith(NETWORK))
+    save_file({name: weight for name, weight in weights.items() if name != lost}, folder / "model.safetensors")
+    result = pretrain(tmp_path, recipe_of(tmp_path, corpus, face={}), f"model.init={folder}")
+    assert result.returncode == 2 and lost in result.stderr and result.stderr.count("\n") == 1
+    config = json.loads((folder / "config.json").read_text())
+    for entry, value in (("crop", 10**6), ("network", "vgg"), ("frozen", -1), ("std", 0)):
+        (folder / "config.json").write_text(json.dumps(config | {"face": config["face"] | {entry: value}}))
+        result = pretrain(tmp_path, recipe_of(tmp_path, corpus, face={}), f"model.init={folder}")
+        assert result.returncode == 2 and f"face.{entry}" in result.stderr, result.stderr
