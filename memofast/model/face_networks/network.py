@@ -66,6 +66,10 @@ class FaceNetwork(nn.Module):
     def norms(self) -> list[FrozenNorm]:
         return [module for module in self.modules() if isinstance(module, FrozenNorm)]
 
+    def takes(self, rows: Tensor) -> bool:
+        """Whether rows are what it makes feature rows of."""
+        return not rows.is_floating_point()
+
     def forward(self, crops: Tensor, offsets: Tensor, sample_keys: Tensor, rng: Tensor | None) -> Tensor:
         """Feature rows [n, width] of crops.
 

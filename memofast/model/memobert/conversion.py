@@ -40,7 +40,7 @@ class Checkpoint:
 
     type_rows [types given, C]: the first rows of our type table (text, visual, speech). left: their names of weights
     that we have no place for. names: theirs of weights under our names, where all that a model does not take is told.
-    notes: what was assumed.
+    notes: what was assumed. anew: patterns of our names that begin with random weights.
     """
 
     sizes: dict
@@ -49,6 +49,7 @@ class Checkpoint:
     left: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    anew: list[str] = field(default_factory=list)
 
 
 def read_bert(folder: Path) -> Checkpoint:
@@ -132,7 +133,7 @@ def check_shapes(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
             f"{origin}: its token types are {list(checkpoint.type_rows.shape)}, not {width} wide; give another"
         )
     new = [re.escape(f"embeddings.{m}.") for m in MODALITIES if not checkpoint.sizes.get(f"{m}_width")]
-    begins_anew = re.compile("|".join([r"heads\.|emotion\.|pooler\.|embeddings\.(types|tables)\.", *new]))
+    begins_anew = re.compile("|".join([r"heads\.|emotion\.|pooler\.|embeddings\.(types|tables)\.", *new, *checkpoint.anew]))
     names = {name.removeprefix(prefix) for name in own}
     if lacking := [name for name in names - checkpoint.weights.keys() if not begins_anew.match(name)]:
         raise MemofastError(f"{origin}: lacks {first_of(lacking)}, which the model has; drop the override of its size")

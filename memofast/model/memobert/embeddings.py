@@ -50,7 +50,7 @@ class FeatureEmbeddings(nn.Module):
     def __init__(self, config: MemoBertConfig, modality: str):
         super().__init__()
         self.width = config.feature_width(modality)
-        self.network = FaceNetwork(**config.face) if modality in config.raw else None
+        self.network = self.network_of(config, modality)
         self.projection = nn.Linear(self.width, config.hidden_size)
         self.mask = nn.Parameter(torch.empty(self.width))
         self.projection_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -62,6 +62,11 @@ class FeatureEmbeddings(nn.Module):
             self.block = nn.Linear(config.hidden_size, config.hidden_size)
             self.block_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.place = Place.VISUAL_BLOCK if modality == "visual" else Place.SPEECH_BLOCK
+
+    @staticmethod
+    def network_of(config: MemoBertConfig, modality: str) -> nn.Module | None:
+        """What makes feature rows of raw ones; None: rows come ready."""
+        return FaceNetwork(**config.face) if config.face and modality == "visual" else None
 
     @torch.no_grad()
     def standardise(self, mean: Tensor, std: Tensor) -> None:
@@ -133,6 +138,8 @@ class FeatureEmbeddings(nn.Module):
 class MemoBertEmbeddings(nn.Module):
     """Text rows as in BERT; feature rows as LN(LN(projection or mask vector) + position + type); then dropout."""
 
+    features_class = FeatureEmbeddings
+
     def __init__(self, config: MemoBertConfig):
         super().__init__()
         self.eps = config.layer_norm_eps
@@ -146,7 +153,7 @@ class MemoBertEmbeddings(nn.Module):
         )
         for modality in FEATURES:
             present = config.feature_width(modality) > 0
-            setattr(self, modality, FeatureEmbeddings(config, modality) if present else None)
+            setattr(self, modality, self.features_class(config, modality) if present else None)
 
     def forward(self, view: View, rng: Tensor | None) -> Tensor:
         """Returns: [N, C] packed rows, sample by sample text, visual, speech, in the compute type."""
@@ -190,7 +197,7 @@ class MemoBertEmbeddings(nn.Module):
     def _perceived(self, batch: PackedBatch, rng: Tensor | None) -> PackedBatch:
         for modality in FEATURES:
             own, rows = getattr(self, modality), batch.rows_of(modality)
-            if own is not None and own.network is not None and rows is not None and not rows.is_floating_point():
+            if own is not None and own.network is not None and rows is not None and own.network.takes(rows):
                 made = own.network(rows, batch.offsets_of(modality), batch.sample_keys, rng)
                 made = F.pad(made.float(), (0, padded_width(own.width) - own.width))
                 batch = replace(batch, **{modality: made})

@@ -29,9 +29,11 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
     """Logits of emotion classes, or a value, from each sample's pooled [CLS] row. Source: MEmoBERT, arXiv 2111.00865,
     fine-tuning."""
 
+    encoder_class = MemoBertModel
+
     def __init__(self, config: MemoBertConfig):
         super().__init__(config)
-        self.memobert = MemoBertModel(config)
+        self.memobert = self.encoder_class(config)
         self.emotion = EmotionHead(config)
         self.post_init()
 
@@ -46,8 +48,8 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
         named["tables"] = {}  # which objectives of a pre-training read alone
         if (foreign := super().from_foreign(path, **named, **overrides)) is not None:
             return foreign
-        encoder = MemoBertModel.from_pretrained(path)
-        model = cls(MemoBertConfig(**{**encoder.config.to_dict(), **named, **overrides}))
+        encoder = cls.encoder_class.from_pretrained(path)
+        model = cls(cls.config_class(**{**encoder.config.to_dict(), **named, **overrides}))
         model.memobert.load_state_dict(encoder.state_dict(), strict=False)  # a modality may be left out
         return model.eval()
 

@@ -48,11 +48,11 @@ class MemoBertLayer(nn.Module):
     The four linear maps may be replaced, hooked or parametrised (LoRA); see `memofast.model.linear`.
     """
 
-    def __init__(self, config: MemoBertConfig, index: int):
+    def __init__(self, config: MemoBertConfig, index: int, heads: int | None = None):
         super().__init__()
         width = config.hidden_size
         self.index = index
-        self.heads = config.num_attention_heads
+        self.heads = heads or config.num_attention_heads
         self.hidden_dropout = config.hidden_dropout_prob
         self.attention_dropout = config.attention_probs_dropout_prob
         self.qkv = nn.Linear(width, 3 * width)

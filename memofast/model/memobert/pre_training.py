@@ -101,24 +101,41 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         missing or holds another architecture, or its weights are not those of its configuration.
         """
         if path is not None and options.setdefault("local_files_only", True):
-            _require_memobert(Path(path))
+            stored = cls._stored_config(Path(path))
             older = options.pop("torch_dtype", None)
-            if (dtype := _computed_type(Path(path), options.pop("dtype", older))) is not None:
+            if (dtype := _computed_type(Path(path), stored, options.pop("dtype", older))) is not None:
                 options["dtype"] = dtype
             cls.check_weights(Path(path), options.get("config"))
         told = options.pop("output_loading_info", False)
         options.pop("trust_remote_code", None)  # never; see load_whole
         anew = cls._may_begin_anew
-        if path is not None and Path(path).is_dir() and not read_config(Path(path)).get("face"):
+        if path is not None and Path(path).is_dir() and not cls.read_config(Path(path)).get("face"):
             anew += "|" + _OF_FACE_NETWORK  # as of a model of feature rows that is trained on with a network
         model, found = load_whole(partial(super().from_pretrained, path, *arguments, **options), str(path), anew)
         return (model, found) if told else model
 
     @classmethod
+    def read_config(cls, folder: Path) -> dict[str, Any]:
+        """The `config.json` of a BERT or a model of this family. Raises: as `folder_config.read_config`."""
+        return read_config(folder)
+
+    @classmethod
+    def _stored_config(cls, folder: Path) -> dict[str, Any]:
+        """That of a model of this family. Raises: `MemofastError` where the folder holds none."""
+        if not folder.is_dir():
+            raise MemofastError(f"{folder}: no such checkpoint folder; give the folder that holds config.json")
+        if not (found := cls.read_config(folder)):
+            raise MemofastError(f"{folder}: no config.json; give the folder that save_pretrained wrote")
+        if (kind := found.get("model_type")) != (own := cls.config_class.model_type):
+            remedy = "; start from it with from_bert" if kind == "bert" else "; give a memofast checkpoint"
+            raise MemofastError(f"{folder}: holds a {kind!r} model, not {own!r}{remedy}")
+        return found
+
+    @classmethod
     def check_weights(cls, folder: Path, config: MemoBertConfig | None = None) -> None:
         """Raises: `MemofastError`, before memory is taken for them, where the weights are not the configuration's."""
         if config is None:
-            config = in_one_line(folder, lambda: MemoBertConfig.from_pretrained(folder, local_files_only=True))
+            config = in_one_line(folder, lambda: cls.config_class.from_pretrained(folder, local_files_only=True))
         with torch.device("meta"):
             model = in_one_line(folder, lambda: cls(config))
         wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
@@ -173,7 +190,7 @@ class MemoBertPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _from_foreign(cls, checkpoint: conversion.Checkpoint, overrides: dict, origin: str) -> Self:
-        config = MemoBertConfig(**{**checkpoint.sizes, **overrides})
+        config = cls.config_class(**{**checkpoint.sizes, **overrides})
         with torch.device("meta"):
             conversion.check_shapes(cls(config), checkpoint, origin)  # before memory is taken
         model = cls(config)
@@ -186,10 +203,11 @@ class MemoBertModel(MemoBertPreTrainedModel):
 
     # heads of the model that a checkpoint is of, and tables
     _keys_to_ignore_on_load_unexpected = (r"^heads\.", r"^emotion\.", r"embeddings\.tables\.")
+    embeddings_class = MemoBertEmbeddings
 
     def __init__(self, config: MemoBertConfig):
         super().__init__(config)
-        self.embeddings = MemoBertEmbeddings(config)
+        self.embeddings = self.embeddings_class(config)
         self.encoder = MemoBertEncoder(config)
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
         self.post_init()
@@ -242,9 +260,11 @@ class MemoBertModel(MemoBertPreTrainedModel):
 class MemoBertForPreTraining(MemoBertPreTrainedModel):
     """The encoder with the heads of masked modelling; a head runs on its target rows only."""
 
+    encoder_class = MemoBertModel
+
     def __init__(self, config: MemoBertConfig):
         super().__init__(config)
-        self.memobert = MemoBertModel(config)
+        self.memobert = self.encoder_class(config)
         self.heads = PreTrainingHeads(config)
         self.post_init()
 
@@ -332,31 +352,18 @@ def _without_emotion(checkpoint: conversion.Checkpoint) -> conversion.Checkpoint
     return replace(checkpoint, weights=weights, names=names, left=sorted([*checkpoint.left, *left]))
 
 
-def _computed_type(folder: Path, asked: Any) -> Any:
+def _computed_type(folder: Path, stored: Mapping[str, Any], asked: Any) -> Any:
     """The dtype to load in. Raises: `MemofastError` for fp16 where there is only a CPU, which does not compute in
     it."""
     if torch.cuda.is_available():
         return asked
     if asked in (None, "auto"):
-        stored = read_config(folder)
         return torch.float32 if (stored.get("dtype") or stored.get("torch_dtype")) == "float16" else asked
     if str(asked).removeprefix("torch.") == "float16":
         raise MemofastError(
             f"{folder}: no operator of a CPU computes in float16; load it with dtype=torch.bfloat16 or torch.float32"
         )
     return asked
-
-
-def _require_memobert(folder: Path) -> None:
-    if not folder.is_dir():
-        raise MemofastError(f"{folder}: no such checkpoint folder; give the folder that holds config.json")
-    found = read_config(folder)
-    if not found:
-        raise MemofastError(f"{folder}: no config.json; give the folder that save_pretrained wrote")
-    kind = found.get("model_type")
-    if kind != MemoBertConfig.model_type:
-        remedy = "; start from it with from_bert" if kind == "bert" else "; give a memofast checkpoint"
-        raise MemofastError(f"{folder}: holds a {kind!r} model, not {MemoBertConfig.model_type!r}{remedy}")
 
 
 AutoConfig.register(MemoBertConfig.model_type, MemoBertConfig)

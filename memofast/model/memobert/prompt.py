@@ -41,11 +41,13 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
     word is sought among all words, as the original did, where it may be no class at all, or among the classes' words.
     """
 
+    encoder_class, pre_training_class = MemoBertModel, MemoBertForPreTraining
+
     def __init__(self, config: MemoBertConfig):
         super().__init__(config)
         given = config.prompt
         self.prompt = Prompt(tuple(given["template"]), given["position"], given["prefix"])
-        self.memobert = MemoBertModel(config)
+        self.memobert = self.encoder_class(config)
         self.heads = _WordHead(config)
         self.post_init()
 
@@ -101,11 +103,11 @@ class MemoBertForPrompt(MemoBertPreTrainedModel):
             model = cls._of_original(Path(path), named_pieces, overrides | asked)
         else:
             if is_bert(path):
-                start = MemoBertForPreTraining.from_bert(path, **overrides)
+                start = cls.pre_training_class.from_bert(path, **overrides)
             else:
-                start = MemoBertForPreTraining.from_pretrained(path)
+                start = cls.pre_training_class.from_pretrained(path)
             _check_vocabulary(path, start.config.vocab_size, named_pieces)
-            model = cls(MemoBertConfig(**{**start.config.to_dict(), **overrides, **asked}))
+            model = cls(cls.config_class(**{**start.config.to_dict(), **overrides, **asked}))
             model.load_state_dict(start.state_dict(), strict=False)  # other heads are left behind
         if soft_from_words:
             _begin_soft(model, prompt, words)
