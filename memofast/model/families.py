@@ -14,6 +14,7 @@ from memofast.model.folder import model_folder, model_type
 from memofast.model.lstm_fusion.family import LSTM_FUSION
 from memofast.model.memobert.converting import to_folder
 from memofast.model.memobert.family import MEMOBERT
+from memofast.sections import Section
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (MEMOBERT, LSTM_FUSION)}
 
@@ -91,8 +92,14 @@ def _family_named(values: Any) -> str:
     return getattr(values, "family", MEMOBERT.name)  # what is no section is refused as one of it
 
 
+def _union(sections: dict[str, type[Section]]) -> Any:
+    return Annotated[
+        Union[*(Annotated[section, Tag(name)] for name, section in sections.items())], Discriminator(_family_named)
+    ]
+
+
 # a recipe's section on the model, of whichever family it names
-EmotionSection = Annotated[
-    Union[*(Annotated[family.section, Tag(family.name)] for family in FAMILIES.values())],
-    Discriminator(_family_named),
-]
+EmotionSection = _union({family.name: family.section for family in FAMILIES.values()})
+PreTrainingSection = _union(
+    {family.name: family.pre_training.section for family in FAMILIES.values() if family.pre_training}
+)

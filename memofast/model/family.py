@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from memofast.data import PackedBatch, Split, View
+from memofast.data import Corpus, PackedBatch, Split, View
 from memofast.sections import Section
 
 
@@ -108,15 +108,36 @@ class Start(Protocol):
 
 
 @dataclass(frozen=True)
+class PreTraining:
+    """How a family is pre-trained.
+
+    section: of a recipe. model: class of the encoder with its heads, made of a configuration. capturable: as of
+    `Family`, of a configuration.
+    configured: the configuration for corpora that are read together; raises `MemofastError` where section, checkpoint
+    and corpora do not go together. begun: the model at update 0, whose fresh parts suit the rows of the splits, of
+    training data; what is random in it comes from torch's generator. notes: lines on what begins anew beside a
+    checkpoint.
+    """
+
+    section: type[Section]
+    model: Callable[[Any], nn.Module]
+    configured: Callable[[Section, Sequence[Corpus]], Any]
+    begun: Callable[[Section, Any, Sequence[Split]], nn.Module]
+    notes: Callable[[Section, Any], list[str]]
+    capturable: Callable[[Any, str, torch.device], bool]
+
+
+@dataclass(frozen=True)
 class Family:
     """A kind of model and how to reach it. A family is a folder beside this file, and a line in `families.py`.
 
     name: `model_type` in `config.json`. section: of a recipe. start: see `Start`. open: a trained emotion model from
     its own folder, in evaluation mode. capturable: whether its training step, at a precision on a device, can become
     CUDA graphs.
-    open_encoder: an encoder from a model's folder, for `memofast extract`; export: writes an emotion model for other
-    runtimes and returns the names of the program's inputs; to_file: writes a model's folder as a file of the system
-    that the family is of, and returns lines on it; None for a family that has no such thing.
+    pre_training: how it is pre-trained; open_encoder: an encoder from a model's folder, for `memofast extract`;
+    export: writes an emotion model for other runtimes and returns the names of the program's inputs; to_file: writes a
+    model's folder as a file of the system that the family is of, and returns lines on it; None for a family that has no
+    such thing.
     """
 
     name: str
@@ -124,6 +145,7 @@ class Family:
     start: Start
     open: Callable[[Path], EmotionModel]
     capturable: Callable[[EmotionModel, str, torch.device], bool]
+    pre_training: PreTraining | None = None
     open_encoder: Callable[[Path], Encoder] | None = None
     export: Callable[[EmotionModel, Path], list[str]] | None = None
     to_file: Callable[[Path, Path], list[str]] | None = None

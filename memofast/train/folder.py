@@ -11,7 +11,6 @@ from memofast.data.demo import EMBEDDED
 from memofast.errors import MemofastError
 from memofast.files import replace_file
 from memofast.locks import sweep_folders
-from memofast.model.memobert.section import FaceSection
 from memofast.sections import Section
 from memofast.train.plan import Plan
 from memofast.train.recipe import Recipe
@@ -45,15 +44,7 @@ def resolved(plan: Plan) -> Recipe:
     for entry in recipe.corpora:
         if entry.path not in EMBEDDED:
             entry.path = str(Path(entry.path).resolve())
-    for name in type(recipe.model).model_fields:
-        if name not in ("family", "init", "size", "face"):
-            setattr(recipe.model, name, getattr(plan.config, name))
-    if (face := plan.config.face) is not None:
-        own = {name: face[name] for name in ("network", "side", "frozen", "augment", "noise")}
-        begun = recipe.model.face.init if recipe.model.face else None
-        recipe.model.face = FaceSection(**own, init=begun and str(Path(begun).resolve()))
-    if recipe.model.init:
-        recipe.model.init = str(Path(recipe.model.init).resolve())
+    recipe.model = recipe.model.spelt_out(plan.config)
     for name, objective in plan.objectives.items():
         if pooled := getattr(objective.options, "pooled", None):
             recipe.objectives[name]["pooled"] = str(Path(pooled).resolve())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from memofast import objectives
 from memofast.data import Capacity, Corpus, Split
@@ -19,11 +19,10 @@ from memofast.data.feature_choice import reading
 from memofast.data.modality import FEATURES
 from memofast.data.sampling import Stream
 from memofast.errors import MemofastError
-from memofast.model import MemoBertConfig, MemoBertForPreTraining
-from memofast.model.face_networks.network import WIDTHS
+from memofast.model import MemoBertConfig
+from memofast.model.families import FAMILIES
+from memofast.model.family import PreTraining
 from memofast.model.feature_sets import FeatureSet, check_feature_sets, joined, unknown_feature_sets
-from memofast.model.memobert.sizes import check_sizes, configuration, heads_of, sizes_of, tables_of
-from memofast.model.memobert.starting_faces import begin_faces, face_entries
 from memofast.objectives import Objective
 from memofast.ops.philox import Purpose
 from memofast.prepare.text.vocabulary import vocabulary_of
@@ -67,6 +66,11 @@ class Plan:
         return _streams(self.recipe.train, self.parts, self.objectives)
 
     @property
+    def family(self) -> PreTraining:
+        """How the recipe's family of models is pre-trained."""
+        return FAMILIES[self.recipe.model.family].pre_training
+
+    @property
     def feature_widths(self) -> dict[str, int]:
         """True width of a row by feature modality whose rows the model has ready."""
         widths = {name: width for name in FEATURES if (width := self.config.feature_width(name))}
@@ -81,11 +85,10 @@ def make_plan(recipe: Recipe) -> Plan:
     """
     corpora = [_open(entry) for entry in recipe.corpora]
     _check_names(corpora)
-    config = make_config(recipe, corpora)
+    family = FAMILIES[recipe.model.family].pre_training
+    config = family.configured(recipe.model, corpora)
     features, said = _feature_sets(recipe, corpora)
-    if config.face and recipe.model.init and not sizes_of(recipe.model.init).get("face"):
-        begun = recipe.model.face.init or "random weights"
-        said.append(f"{recipe.model.init} has no face network: it begins with {begun}")
+    said += family.notes(recipe.model, config)
     classes = {target: names for corpus in reversed(corpora) for target, names in corpus.classes.items()}
     built = objectives.build(recipe.objective_options, config, classes, _language(recipe, corpora))
     _check_classes(recipe, corpora, built)
@@ -95,7 +98,7 @@ def make_plan(recipe: Recipe) -> Plan:
     _check_objectives(parts, built, config, train)
     if train.groups:
         with torch.device("meta"):  # names alone
-            parameter_groups(objectives.Learner(MemoBertForPreTraining(config), built), train)
+            parameter_groups(objectives.Learner(family.model(config), built), train)
     capacity = _training_capacity(_streams(train, parts, built), train.samples, train.rows)
     validation_capacity = _capacity(
         [part.validation for part in parts], train.samples, any(one.partners for one in built.values())
@@ -103,85 +106,13 @@ def make_plan(recipe: Recipe) -> Plan:
     return Plan(recipe, parts, config, built, capacity, validation_capacity, features, said)
 
 
-def make_config(recipe: Recipe, corpora: list[Corpus]) -> MemoBertConfig:
-    """The model's sizes: the recipe's, else the starting checkpoint's, else the default; feature widths and classes
-    from the corpora."""
-    found: dict[str, Any] = {}
-    init, heads = recipe.model.init, recipe.model.entries().get("num_attention_heads")
-    before = sizes_of(init, heads)
-    face = face_entries(recipe.model.face, before.get("face"), corpora)
-    for modality in FEATURES:
-        widths = {corpus.width(modality): corpus for corpus in corpora if corpus.width(modality)}
-        if _are_raw(modality, corpora, recipe):
-            found[f"{modality}_width"] = WIDTHS[face["network"]]
-            continue
-        if len(widths) > 1:
-            (one, first), (two, second) = list(widths.items())[:2]
-            raise MemofastError(
-                f"{modality} rows are {one} wide in corpus {first.path} and {two} wide in {second.path}; "
-                "prepare them with the same extractor"
-            )
-        found[f"{modality}_width"] = next(iter(widths), 0)
-    if labels := [corpus.classes["soft_labels"] for corpus in corpora if "soft_labels" in corpus.targets]:
-        found["visual_classes"] = max(map(len, labels))
-    given = recipe.model.entries()
-    for name, value in found.items():
-        if value and given.get(name, value) != value:
-            raise MemofastError(f"model.{name} is {given[name]}, but the corpora have {value}; leave it out")
-    sizes = {"heads": heads_of(init, heads), "tables": tables_of(init, heads), **before}
-    return configuration({**found, **sizes, **given, **_present(found), "face": face})
-
-
-def _are_raw(modality: str, corpora: list[Corpus], recipe: Recipe) -> bool:
-    """Whether the rows of a modality are raw in all corpora that have them. Raises: `MemofastError` where only some
-    are, and for raw speech, of which this family makes no rows."""
-    having = [corpus for corpus in corpora if corpus.width(modality)]
-    raw = [corpus for corpus in having if modality in corpus.raw]
-    if raw and len(raw) < len(having):
-        ready = next(corpus for corpus in having if corpus not in raw)
-        raise MemofastError(
-            f"{modality} rows are raw in corpus {raw[0].path} and ready in {ready.path}; prepare both alike"
-        )
-    if raw and modality != "visual":
-        raise MemofastError(
-            f"corpus {raw[0].path} has raw {modality}, of which model.family {recipe.model.family} makes no rows; "
-            "prepare rows, or read others of the corpus by corpora.N.features"
-        )
-    return bool(raw)
-
-
-def make_model(plan: Plan) -> MemoBertForPreTraining:
+def make_model(plan: Plan) -> nn.Module:
     """The model at update 0: random weights from the run's seed, or those of `model.init`.
 
     Raises: `MemofastError` where the checkpoint's sizes are not the recipe's.
     """
     torch.manual_seed(plan.recipe.train.seed)
-    init, section = plan.recipe.model.init, plan.recipe.model
-    before = sizes_of(init, section.entries().get("num_attention_heads"))
-    model = _with_weights(plan, init)
-    if plan.config.face and not before.get("face"):
-        fresh = not before.get("visual_width")
-        begin_faces(model.memobert, section.face, [part.train for part in plan.parts], fresh)
-    return model
-
-
-def _with_weights(plan: Plan, init: str | None) -> MemoBertForPreTraining:
-    if init is None:
-        return MemoBertForPreTraining(plan.config)
-    check_sizes(init, plan.config.to_dict(), may_begin=("face",))
-    overrides = {name: value for name, value in plan.config.to_dict().items() if name in _CHOSEN}
-    if heads := plan.recipe.model.entries().get("num_attention_heads"):
-        overrides["num_attention_heads"] = heads  # of a file that does not say them
-    if (foreign := MemoBertForPreTraining.from_foreign(init, **overrides)) is not None:
-        return foreign
-    return MemoBertForPreTraining.from_pretrained(Path(init), config=plan.config, dtype=torch.float32)
-
-
-_CHOSEN = (
-    "visual_width", "speech_width", "visual_positions", "speech_positions", "position_encoding", "projection_block",
-    "shared_types", "face", "visual_classes", "heads", "tables", "mask_token_id", "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-)  # fmt: skip
+    return plan.family.begun(plan.recipe.model, plan.config, [part.train for part in plan.parts])
 
 
 def _language(recipe: Recipe, corpora: list[Corpus]) -> Callable[[], WordPieces | None]:
@@ -220,10 +151,6 @@ def _tables(config: MemoBertConfig, built: dict[str, Objective]) -> dict[str, in
                     f"model.init for one of {asked[table]}; give both the same options"
                 )
     return asked
-
-
-def _present(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if value}
 
 
 def _open(entry: CorpusEntry) -> Corpus:

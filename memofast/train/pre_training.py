@@ -11,7 +11,6 @@ from memofast import objectives
 from memofast.data import Draw, MicroBatch, Stream, View
 from memofast.data.view import moved
 from memofast.devices import autocast
-from memofast.model.memobert.capturing import can_be_captured
 from memofast.objectives import Learner
 from memofast.prepare.text.vocabulary import vocabulary_of
 from memofast.train import validation
@@ -125,4 +124,4 @@ class PreTraining:
         return Verdict(scores, validation.relative_loss(scores, self._weights)) if scores else None
 
     def capturable(self, precision: str, device: torch.device) -> bool:
-        return can_be_captured(self.plan.config, precision, device)
+        return self.plan.family.capturable(self.plan.config, precision, device)

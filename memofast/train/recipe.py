@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from memofast.errors import MemofastError, nearest
-from memofast.model.memobert.section import MemoBertSection as Model
+from memofast.model.families import PreTrainingSection
+from memofast.model.memobert.section import MemoBertSection
 from memofast.objectives.build import KINDS
 from memofast.sections import FilePath, Section, checked, shown
 from memofast.train.recipe_file import fragments, read_values, shipped
@@ -128,7 +129,7 @@ class Recipe(Section):
     options of all objectives of that kind, whatever their names; `read` brings them there."""
 
     corpora: list[CorpusEntry] = Field([])
-    model: Model = Model()
+    model: PreTrainingSection = MemoBertSection()
     objectives: dict[str, dict[str, Any] | None] = Field({})
     each: dict[str, dict[str, Any]] = Field({}, exclude=True)
     train: Train = Train()

@@ -133,7 +133,9 @@ def check_shapes(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
             f"{origin}: its token types are {list(checkpoint.type_rows.shape)}, not {width} wide; give another"
         )
     new = [re.escape(f"embeddings.{m}.") for m in MODALITIES if not checkpoint.sizes.get(f"{m}_width")]
-    begins_anew = re.compile("|".join([r"heads\.|emotion\.|pooler\.|embeddings\.(types|tables)\.", *new, *checkpoint.anew]))
+    begins_anew = re.compile(
+        "|".join([r"heads\.|emotion\.|pooler\.|embeddings\.(types|tables)\.", *new, *checkpoint.anew])
+    )
     names = {name.removeprefix(prefix) for name in own}
     if lacking := [name for name in names - checkpoint.weights.keys() if not begins_anew.match(name)]:
         raise MemofastError(f"{origin}: lacks {first_of(lacking)}, which the model has; drop the override of its size")

@@ -2,14 +2,16 @@
 
 import torch
 
-from memofast.model.family import EmotionModel, Family
+from memofast.model.family import EmotionModel, Family, PreTraining
+from memofast.model.memobert.beginning import begun, configured, notes
 from memofast.model.memobert.capturing import can_be_captured
 from memofast.model.memobert.converting import to_file
 from memofast.model.memobert.emotion import open_emotion_model
 from memofast.model.memobert.export import write_program
 from memofast.model.memobert.hidden_states import open_encoder
+from memofast.model.memobert.pre_training import MemoBertForPreTraining
 from memofast.model.memobert.prompt import MemoBertForPrompt
-from memofast.model.memobert.section import MemoBertEmotionSection
+from memofast.model.memobert.section import MemoBertEmotionSection, MemoBertSection
 from memofast.model.memobert.starting import start
 
 
@@ -24,6 +26,7 @@ MEMOBERT = Family(
     start=start,
     open=open_emotion_model,
     capturable=_capturable,
+    pre_training=PreTraining(MemoBertSection, MemoBertForPreTraining, configured, begun, notes, can_be_captured),
     open_encoder=open_encoder,
     export=write_program,
     to_file=to_file,

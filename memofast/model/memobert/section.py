@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from memofast.model.bounds import Dropout, Layers, Rows, Width, Words
 from memofast.model.face_networks.network import PARTS, WIDTHS
 from memofast.model.folder import model_folder
-from memofast.model.memobert.configuration import EMOTION_HEADS, POSITION_ENCODINGS, SIZES
+from memofast.model.memobert.configuration import EMOTION_HEADS, POSITION_ENCODINGS, SIZES, MemoBertConfig
 from memofast.sections import FilePath, Section
+
+if TYPE_CHECKING:
+    from typing import Self
 
 Token = Annotated[int, Field(ge=0, lt=2**20)]
 FeatureWidth = Annotated[int, Field(ge=0, le=2**16)]
@@ -44,6 +47,8 @@ class MemoBertSection(Section):
     original's configurations, where they are not given.
     """
 
+    _no_entries: ClassVar[set[str]] = {"family", "init", "size", "face"}  # face: see `starting_faces`
+
     family: Literal["memobert"] = "memobert"
     init: FilePath | None = None
     size: Literal[tuple(SIZES)] | None = None
@@ -74,8 +79,20 @@ class MemoBertSection(Section):
 
     def entries(self) -> dict[str, Any]:
         """What the recipe says about `MemoBertConfig`."""
-        left_out = {"family", "init", "size", "face"}  # face: see `starting_faces`
-        return SIZES.get(self.size, {}) | self.model_dump(exclude_none=True, exclude=left_out)
+        return SIZES.get(self.size, {}) | self.model_dump(exclude_none=True, exclude=self._no_entries)
+
+    def spelt_out(self, config: MemoBertConfig) -> Self:
+        """The section with every size of a model and every path."""
+        found = self.model_copy(deep=True)
+        for name in type(self).model_fields.keys() - self._no_entries:
+            setattr(found, name, getattr(config, name))
+        if (face := config.face) is not None:
+            own = {name: face[name] for name in ("network", "side", "frozen", "augment", "noise")}
+            begun = self.face.init if self.face else None
+            found.face = FaceSection(**own, init=begun and str(Path(begun).resolve()))
+        if self.init:
+            found.init = str(Path(self.init).resolve())
+        return found
 
 
 class MemoBertEmotionSection(MemoBertSection):
