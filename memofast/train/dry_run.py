@@ -81,8 +81,8 @@ def _shapes(batch: PackedBatch) -> str:
 
 
 def _activation_bytes(plan: Plan, batch: PackedBatch, element: int) -> int:
-    """What backward needs of each row: per layer QKV, attention in and out, two sums and norms, the inner layer before
-    and after GELU."""
+    """At most what backward needs of the rows: per layer QKV, attention in and out, two sums and norms, the inner layer
+    before and after GELU."""
     config = plan.config
     per_layer = 8 * config.hidden_size + 2 * config.intermediate_size
-    return batch.rows * (config.num_hidden_layers * per_layer + 3 * config.hidden_size) * element
+    return batch.rows * (config.layers * per_layer + 3 * config.hidden_size) * element

@@ -74,7 +74,7 @@ class Plan:
     def feature_widths(self) -> dict[str, int]:
         """True width of a row by feature modality whose rows the model has ready."""
         widths = {name: width for name in FEATURES if (width := self.config.feature_width(name))}
-        return {name: width for name, width in widths.items() if name not in self.config.raw}
+        return {name: width for name, width in widths.items() if name not in self.config.made}
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -277,10 +277,16 @@ def _check_objectives(parts: list[Part], built: dict[str, Objective], config: Me
                 f"objectives.{name}: no validation sample has {' and '.join(objective.needs)}, so that nobody would "
                 "see how it goes; leave it out, or choose another validate.split"
             )
-        if moving := [modality for modality in objective.rebuilds if modality in config.raw]:
+        if moving := [modality for modality in objective.rebuilds if modality in config.made]:
             raise MemofastError(
                 f"objectives.{name} gives rows of {moving[0]} back, which a network that is trained along makes, so "
                 "that they would move; set its share to 0"
+            )
+        hidden = [head.modality for head in objective.heads.values() if head.kind == "rows"]
+        if told := [modality for modality in hidden if modality in config.told_by_neighbours]:
+            raise MemofastError(
+                f"objectives.{name} hides rows of {told[0]}, whose network makes the rows beside out of them too, so "
+                "that those would tell; set its share to 0"
             )
         if objective.couples and train.samples < 2:
             raise MemofastError(f"objectives.{name} compares the samples of a micro-batch; raise train.samples above 1")

@@ -110,9 +110,9 @@ def test_folders_that_hold_no_model_of_any_family(folder, tmp_path):
     BertConfig().save_pretrained(tmp_path / "bert")
     for name, message in {
         "nowhere": "no such checkpoint folder", "empty": "no config.json", "broken": "not valid JSON",
-        "untyped": "holds a None model, not 'memobert' or 'lstm_fusion' or 'means'; give a memofast checkpoint",
+        "untyped": "holds a None model, not 'memobert' or 'lstm_fusion' or 'memobert-flow' or 'means'; give a memofast checkpoint",
         "list": "holds a None model",
-        "bert": "holds a 'bert' model, not 'memobert' or 'lstm_fusion' or 'means'; start from it with from_bert",
+        "bert": "holds a 'bert' model, not 'memobert' or 'lstm_fusion' or 'memobert-flow' or 'means'; start from it with from_bert",
     }.items():  # fmt: skip
         for opens in (open_emotion_model, open_encoder, lambda place: export_model(place, tmp_path / "x.pt2")):
             with pytest.raises(MemofastError) as refused:

@@ -147,6 +147,26 @@ class MemoBertConfig(PretrainedConfig):
         return frozenset(["visual"] if self.face else [])
 
     @property
+    def made(self) -> frozenset[str]:
+        """Modalities whose rows a network of the model makes."""
+        return self.raw
+
+    @property
+    def told_by_neighbours(self) -> frozenset[str]:
+        """Modalities whose network makes a row of its neighbours too, which then tell of one that is hidden."""
+        return frozenset()
+
+    @property
+    def layers(self) -> int:
+        """Layers of all encoders."""
+        return self.num_hidden_layers
+
+    @property
+    def head_counts(self) -> tuple[int, ...]:
+        """Attention heads that layers have."""
+        return (self.num_attention_heads,)
+
+    @property
     def longest(self) -> dict[str, int]:
         """As `family.Reader.longest`."""
         features = {m: self.feature_positions(m) for m in FEATURES if self.feature_width(m)}

@@ -22,14 +22,14 @@ _SIZES = (
 )  # fmt: skip
 
 
-def configuration(entries: Mapping[str, Any]) -> MemoBertConfig:
-    """The configuration with these entries.
+def configuration(entries: Mapping[str, Any], kind: type[MemoBertConfig] = MemoBertConfig) -> MemoBertConfig:
+    """The configuration with these entries, of MemoBert or a family made of it.
 
     Raises: `MemofastError` for sizes that do not go together, a mask token that is no word, and a model that is too
         large for this machine's memory.
     """
     try:
-        config = MemoBertConfig(**entries)
+        config = kind(**entries)
     except ValueError as error:
         raise MemofastError(f"model: {error}") from None
     if config.mask_token_id >= config.vocab_size:
@@ -50,7 +50,7 @@ def _parameters(config: MemoBertConfig) -> int:
     if config.projection_block:
         rows += len(there) * config.hidden_size
     layer = 4 * config.hidden_size + 2 * config.intermediate_size
-    return config.hidden_size * (rows + config.num_hidden_layers * layer)
+    return config.hidden_size * (rows + config.layers * layer)
 
 
 def sizes_of(init: str | None, heads: int | None = None) -> dict[str, Any]:

@@ -52,31 +52,40 @@ def start(
         check_sizes(section.init, entries, may_lack=list(widths), may_begin=("face",))
         entries = (widths if fresh else {}) | entries
         if prompt:
-            model = _start_prompt(prompt, section.init, classes, entries)
+            vocabulary = sizes_of(section.init, heads)["vocab_size"]
+            model = start_prompt(MemoBertForPrompt, prompt, section.init, classes, entries, vocabulary)
         else:
             model = MemoBertForEmotion.start(section.init, classes, **entries, **asked)
         if train is not None:
             check_widths(model, section.init, train.corpus)
     if train is not None and fresh:
-        _standardise(model.memobert, train)
+        standardise(model.memobert, train)
     if train is not None and model.config.face and not before.get("face"):
         begin_faces(model.memobert, section.face, [train], fresh)
     model.memobert.freeze(None if section.freeze == "all" else section.freeze)
     return model
 
 
-def _standardise(encoder: MemoBertModel, train: Split) -> None:
+def standardise(encoder: MemoBertModel, train: Split) -> None:
+    """Suit fresh projections to the rows of a split, as far as those come ready."""
     for modality in FEATURES:
         embeddings = getattr(encoder.embeddings, modality)
-        if embeddings is None or modality in train.corpus.raw:
+        if embeddings is None or modality in encoder.config.made:
             continue
         if (found := feature_statistics(train, modality)) is not None:
             embeddings.standardise(*found)
 
 
-def _start_prompt(
-    choice: PromptSection, init: str, classes: Sequence[str], entries: dict[str, Any]
+def start_prompt(
+    kind: type[MemoBertForPrompt],
+    choice: PromptSection,
+    init: str,
+    classes: Sequence[str],
+    entries: dict[str, Any],
+    vocabulary: int,
 ) -> MemoBertForPrompt:
+    """A model that is asked by the prompt of a recipe. entries: of its configuration. vocabulary: word pieces that the
+    checkpoint knows. Raises: `MemofastError` for a prompt that the checkpoint or the classes have no words for."""
     template = choice.template
     if isinstance(template, str):
         if template not in TEMPLATES:
@@ -86,11 +95,10 @@ def _start_prompt(
     for name in classes:
         if name not in words:
             raise MemofastError(f"no word is known for class {name!r}; add prompt.words.{name}=WORD_PIECE")
-    vocabulary = sizes_of(init, entries.get("num_attention_heads"))["vocab_size"]
     beyond = [piece for piece in (*template, *(words[name] for name in classes)) if piece >= vocabulary]
     if beyond:
         raise MemofastError(f"prompt: word piece {beyond[0]} is beyond the vocabulary of {init}; choose another one")
-    return MemoBertForPrompt.start(
+    return kind.start(
         init, classes, Prompt(tuple(template), choice.position, choice.prefix), [words[name] for name in classes],
         whole_vocabulary=choice.answers == "vocabulary", soft_from_words=choice.soft_from_words, **entries,
     )  # fmt: skip
