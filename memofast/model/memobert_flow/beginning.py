@@ -53,8 +53,8 @@ def sizes_of(init: str | None) -> dict[str, Any]:
         return sizes_of_bert(conversion.read_bert(path).sizes)
     if found.get("model_type") != MemoBertFlowConfig.model_type:
         raise MemofastError(
-            f"model.init: {init} holds a {found.get('model_type')!r} model; give a BERT or a memobert-flow, or leave it "
-            "out"
+            f"model.init: {init} holds a {found.get('model_type')!r} model; give a BERT or a memobert-flow, or leave "
+            "it out"
         )
     return in_one_line(path, lambda: MemoBertFlowConfig(**found)).entries
 
