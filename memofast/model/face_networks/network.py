@@ -79,11 +79,14 @@ class FaceNetwork(nn.Module):
         pictures = crops.view(-1, 1, self.crop, self.crop).float()
         if self.training and self.augment:
             pictures = augmented(pictures, rng, sample_keys, offsets, self.noise)
+        return self.features(pictures, rows_of(offsets, len(pictures))[0])
+
+    def features(self, pictures: Tensor, sample: Tensor) -> Tensor:
+        """Feature rows [n, width] of pictures [n, 1, crop, crop] float of grey levels; sample [n] int64: the clip of
+        each."""
         pictures = (densenet.shrink(pictures, self.side) - self.mean) / self.std
         pictures = pictures.to(self.body.stem.weight.dtype)
-        if self.kind == "denseface":
-            return self.body.activations(pictures)["last"]
-        return self.body(pictures, rows_of(offsets, len(pictures))[0])
+        return self.body.activations(pictures)["last"] if self.kind == "denseface" else self.body(pictures, sample)
 
     @torch.no_grad()
     def settle(self, crops: Tensor, offsets: Tensor, sample_keys: Tensor) -> None:
