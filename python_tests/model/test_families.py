@@ -108,11 +108,12 @@ def test_folders_that_hold_no_model_of_any_family(folder, tmp_path):
         if text:
             (tmp_path / name / "config.json").write_text(text)
     BertConfig().save_pretrained(tmp_path / "bert")
+    kinds = "'memobert' or 'lstm_fusion' or 'memobert-flow' or 'means'"
     for name, message in {
         "nowhere": "no such checkpoint folder", "empty": "no config.json", "broken": "not valid JSON",
-        "untyped": "holds a None model, not 'memobert' or 'lstm_fusion' or 'memobert-flow' or 'means'; give a memofast checkpoint",
+        "untyped": f"holds a None model, not {kinds}; give a memofast checkpoint",
         "list": "holds a None model",
-        "bert": "holds a 'bert' model, not 'memobert' or 'lstm_fusion' or 'memobert-flow' or 'means'; start from it with from_bert",
+        "bert": f"holds a 'bert' model, not {kinds}; start from it with from_bert",
     }.items():  # fmt: skip
         for opens in (open_emotion_model, open_encoder, lambda place: export_model(place, tmp_path / "x.pt2")):
             with pytest.raises(MemofastError) as refused:
