@@ -50,6 +50,10 @@ class MeansModel(PreTrainedModel):
         return {}
 
     @property
+    def raw(self):
+        return frozenset()
+
+    @property
     def longest(self):
         return {"visual": 2}
 
