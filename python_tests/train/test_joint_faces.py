@@ -155,6 +155,16 @@ def test_what_follows_a_run(whole, corpus, tmp_path):
     assert refused.returncode == 2 and "raw rows of visual" in refused.stderr
 
 
+def test_a_fine_tuning_begins_with_a_network_of_its_own(corpus, denseface, tmp_path):
+    sizes = ["model.hidden_size=16", "model.num_hidden_layers=1", "model.num_attention_heads=2"]
+    sizes += ["model.intermediate_size=32", "model.vocab_size=124", "model.face.network=denseface", "train.epochs=1"]
+    line = ["finetune", f"corpus={corpus}", *sizes, f"model.face.init={denseface}", "train.precision=fp32"]
+    tuned = finetune(tmp_path, *line, "modalities.train=[v]", "modalities.evaluate=[v]")
+    assert tuned.returncode == 0, tuned.stderr
+    config = json.loads((the_run(tmp_path) / "model" / "config.json").read_text())
+    assert config["face"]["mean"] == 110.0 and config["visual_width"] == 342
+
+
 def refusal(folder, corpus, *overrides, **changed):
     with pytest.raises(MemofastError) as error:
         make_plan(read(str(joint_recipe(folder, corpus, **changed)), list(overrides)))
@@ -168,7 +178,8 @@ def test_objectives_whose_targets_would_move_are_refused(corpus, tmp_path):
         said = refusal(tmp_path, corpus, objectives={"whole_word_mlm": {}, name: {}})
         assert said.startswith(f"objectives.{name} gives rows of visual back") and "share to 0" in said
     spared = {"whole_word_mlm": {}, "masked_autoencoder": {"shows": ["text", "speech"]}}
-    make_plan(read(str(joint_recipe(tmp_path, corpus, objectives=spared))))
+    result = pretrain(tmp_path, joint_recipe(tmp_path, corpus, objectives=spared, updates=1), "validate.every=1")
+    assert result.returncode == 0 and "masked_autoencoder" in result.stdout, result.stderr
 
 
 def test_networks_and_corpora_that_do_not_go_together_are_refused(corpus, denseface, whole, tmp_path):
@@ -184,6 +195,9 @@ def test_networks_and_corpora_that_do_not_go_together_are_refused(corpus, densef
     assert "model.face.network is resnet3d" in refusal(
         tmp_path, corpus, f"model.init={whole}", face={"network": "resnet3d"}
     )
+    plain = small_recipe(tmp_path, ready)
+    with pytest.raises(MemofastError, match="has them ready"):
+        make_plan(read(str(plain), [f"model.init={whole}"]))
     assert "raw speech" in refusal(tmp_path, corpus, "corpora.0.features.speech=sound")
 
 
