@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from flow_recipes import FACE, flow_recipe, without_faces
@@ -9,9 +10,15 @@ from joint_faces import raw_corpus
 from runs import final_weights, finetune, first_updates, here, losses, pretrain, the_run, without_curves
 from tiny_models import save_bert, save_speech_model
 
+from memofast.data import Corpus
 from memofast.data.demo import vocabulary
+from memofast.data.feature_choice import reading
 from memofast.errors import MemofastError
+from memofast.inference.sample_predictions import predict_samples
+from memofast.inference.samples import Sample
 from memofast.model.face_networks.frozen_norm import FrozenNorm
+from memofast.model.families import open_emotion_model
+from memofast.model.folder import model_folder
 from memofast.train.optimisation import parameter_groups
 from memofast.train.plan import make_plan
 from memofast.train.pre_training import PreTraining
@@ -97,7 +104,7 @@ def test_wav2vec2_begins_with_its_folder(heard, tmp_path):
 
 
 def test_what_follows_a_run(whole, heard, tmp_path):
-    """Fine-tuned, evaluated, its rows extracted; it cannot be exported."""
+    """Fine-tuned, evaluated, asked of samples in no store, its rows extracted; what hears sound is not exported."""
     asked = ["finetune", "model.family=memobert-flow", f"model.init={whole}", f"corpus={heard}", "model.head=emocls"]
     asked += ["modalities.features.speech=sound", "train.epochs=1", "train.seeds=[1]", "train.precision=fp32"]
     tuned = finetune(tmp_path, *asked, "model.freeze=[text]", "train.samples=8")
@@ -105,11 +112,22 @@ def test_what_follows_a_run(whole, heard, tmp_path):
     (run,) = (tmp_path / "runs").glob("finetune-*")
     again = here(tmp_path, "evaluate", run, "--corpus", heard, "--split", "test", "--features", "speech=sound")
     assert again.returncode == 0, again.stderr
+    split = reading(Corpus.open(heard), {"speech": "sound"}).split("test")
+    samples = []
+    for number in range(len(split)):
+        one = split.pack(np.array([number]))
+        rows = {} if one.speech is None else {"speech": one.speech.numpy()}
+        samples.append(Sample(one.token_ids.numpy(), one.word_ids.numpy(), rows))
+    model = open_emotion_model(model_folder(run))
+    with torch.no_grad():
+        stored = model.probabilities(split.pack(np.arange(len(split))))
+    found = predict_samples(model, samples, list(split.ids))[0]
+    np.testing.assert_allclose(found, stored.numpy(), atol=1e-5)
     asked = ["--split", "test", "--features", "speech=sound", "--out", tmp_path / "rows.npz"]
     drawn = here(tmp_path, "extract", whole, "--corpus", heard, *asked)
     assert drawn.returncode == 0, drawn.stderr
     refused = here(tmp_path, "export", run, "--out", tmp_path / "x.pt2")
-    assert refused.returncode == 2 and "cannot be exported" in refused.stderr, refused.stderr
+    assert refused.returncode == 2 and "makes its rows of speech" in refused.stderr, refused.stderr
 
 
 def refusal(folder, heard, *overrides, **changed):

@@ -22,13 +22,15 @@ KINDS = (".pt2", ".onnx")
 MOST_SAMPLES = 4096
 
 
-def write_program(model: MemoBertForEmotion, path: Path) -> list[str]:
+def write_program(
+    model: MemoBertForEmotion, path: Path, padded: type[PaddedEmotionModel] = PaddedEmotionModel
+) -> list[str]:
     """Write `model` as FILE.pt2 (`torch.export`) or FILE.onnx, whole or not at all. Returns: the names of its inputs,
     in their order.
 
     A file of either kind also holds the names of the classes, and what the outputs are: `classes` and `kind`, in the
     first as extra files, in the second as metadata. Raises: `MemofastError` for another suffix, a folder that is not
-    there, a prompt, and ONNX where its extra is not installed.
+    there, a prompt, a network of raw rows, and ONNX where its extra is not installed.
     """
     if path.suffix not in KINDS:
         raise MemofastError(f"{path} is neither {' nor '.join(KINDS)}; the suffix chooses what is written")
@@ -36,7 +38,7 @@ def write_program(model: MemoBertForEmotion, path: Path) -> list[str]:
         raise MemofastError(
             f"{path} cannot be written: there is no folder {path.parent}; make it or choose another place"
         )
-    program, names = export_emotion_model(model), input_names(model)
+    program, names = export_emotion_model(model, padded), input_names(model)
     about = {"classes": json.dumps(model.classes), "kind": model.kind}
     if path.suffix == ".onnx":
         replace_file(path, _onnx(program, names, about))
@@ -53,20 +55,23 @@ def input_names(model: MemoBertForEmotion) -> list[str]:
     return ["token_ids", "text_lengths", *(name for m in features for name in (m, f"{m}_lengths"))]
 
 
-def export_emotion_model(model: MemoBertForEmotion) -> torch.export.ExportedProgram:
+def export_emotion_model(
+    model: MemoBertForEmotion, kind: type[PaddedEmotionModel] = PaddedEmotionModel
+) -> torch.export.ExportedProgram:
     """The padded form as a program of any number of samples and rows; its arguments are those of
     `PaddedEmotionModel.forward`.
 
-    Raises: `MemofastError` for a model that names emotions by a prompt or has a face network, which have no such form.
+    Raises: `MemofastError` for a model that names emotions by a prompt or has a network of raw rows, which have no such
+        form.
     """
     if not isinstance(model, MemoBertForEmotion):
         raise MemofastError("only a model with an emotion head can be exported; this one has a prompt")
-    if model.config.raw:
+    if model.config.made:
         raise MemofastError(
-            "this model makes its rows of raw faces by a network of its own, which no program takes along; only one of "
-            "ready rows can be exported"
+            f"this model makes its rows of {' and '.join(sorted(model.config.made))} by a network of its own, which no "
+            "program takes along; only one of ready rows can be exported"
         )
-    padded = PaddedEmotionModel(model.cpu().float())
+    padded = kind(model.cpu().float())
     # a tensor of its own for every argument: one given twice would be one argument of the program
     given = [torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 2])]
     samples = torch.export.Dim("samples", max=MOST_SAMPLES)

@@ -32,16 +32,22 @@ class PaddedEmotionModel(nn.Module):
         """
         embeddings = self.embeddings
         words = embeddings.word(token_ids) + embeddings.position.weight[: token_ids.shape[1]] + embeddings.type_rows[0]
-        hidden, inside = [embeddings.norm(words)], [_inside(token_ids, text_lengths)]
+        inside = [_inside(token_ids, text_lengths)]
+        hidden = [self._read("text", embeddings.norm(words), inside[0])]
         for modality, rows, lengths in zip(self.modalities, features[::2], features[1::2], strict=True):
             kind = 1 + FEATURES.index(modality)
-            hidden.append(_feature_rows(getattr(embeddings, modality), rows, embeddings.type_rows[kind]))
             inside.append(_inside(rows, lengths))
+            begun = _feature_rows(getattr(embeddings, modality), rows, embeddings.type_rows[kind])
+            hidden.append(self._read(modality, begun, inside[-1]))
         joint, mask = torch.cat(hidden, 1), torch.cat(inside, 1)[:, None, None]
         for layer in self.layers:
-            joint = _layer(layer, joint, mask)
+            joint = padded_layer(layer, joint, mask)
         pooled = torch.tanh(self.pooler(joint[:, 0]))
         return self.head.classifier(pooled if self.head.widen is None else self.head.widen(pooled))
+
+    def _read(self, modality: str, rows: Tensor, inside: Tensor) -> Tensor:
+        """Rows [B, R, C] of a modality as the joint layers take them. inside [B, R] bool."""
+        return rows
 
 
 def _inside(rows: Tensor, lengths: Tensor) -> Tensor:
@@ -55,7 +61,8 @@ def _feature_rows(own: FeatureEmbeddings, rows: Tensor, type_row: Tensor) -> Ten
     return own.norm(content + own.position.weight[: rows.shape[1]] + type_row)
 
 
-def _layer(layer: MemoBertLayer, hidden: Tensor, mask: Tensor) -> Tensor:
+def padded_layer(layer: MemoBertLayer, hidden: Tensor, mask: Tensor) -> Tensor:
+    """One layer of padded rows [B, R, C]; mask [B, 1, 1, R] bool: rows that are there."""
     batch, length, width = hidden.shape
     query, key, value = layer.qkv(hidden).view(batch, length, 3, layer.heads, -1).permute(2, 0, 3, 1, 4)
     attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)

@@ -11,6 +11,7 @@ from memofast.model.memobert_flow.models import (
     open_emotion_model,
     open_encoder,
 )
+from memofast.model.memobert_flow.padded import export
 from memofast.model.memobert_flow.section import MemoBertFlowEmotionSection, MemoBertFlowSection
 
 
@@ -29,4 +30,5 @@ MEMOBERT_FLOW = Family(
         MemoBertFlowSection, MemoBertFlowForPreTraining, configured, begun, notes, can_be_captured
     ),
     open_encoder=open_encoder,
+    export=export,
 )

@@ -15,8 +15,10 @@ from memofast.data.batch import Capacity
 from memofast.data.view import padded
 from memofast.errors import MemofastError, MemofastWarning
 from memofast.model.families import family_of, open_encoder
+from memofast.model.memobert.export import export_emotion_model
 from memofast.model.memobert_flow import MemoBertFlowForEmotion, MemoBertFlowForPreTraining, MemoBertFlowModel
 from memofast.model.memobert_flow.models import evenly_spaced
+from memofast.model.memobert_flow.padded import PaddedFlowEmotionModel
 
 RNG = torch.tensor([11, 3])
 ONE_MODALITY_LESS = [(5, 0, 3), (9, 0, 1), (2, 0, 0)]
@@ -185,6 +187,19 @@ def test_a_folder_gives_the_same_model_back(tmp_path):
     assert emotion.config.speech_width == 0 and emotion.classes == classes
     ours = emotion.state_dict()["memobert.embeddings.visual.layers.0.qkv.weight"]
     assert torch.equal(ours, model.state_dict()["memobert.embeddings.visual.layers.0.qkv.weight"])
+
+
+def test_the_padded_form_says_the_same():
+    """What `memofast export` writes; a sample without rows of a modality has NaN in none of its outputs."""
+    model = flow_model(MemoBertFlowForEmotion, num_labels=3, emotion_head="emocls")
+    batch = random_batch(model.config)
+    rows = batch.to_padded()
+    features = [rows.visual[..., :21], rows.visual_lengths, rows.speech, rows.speech_lengths]
+    ours = PaddedFlowEmotionModel(model)(rows.token_ids.long(), rows.text_lengths, *features)
+    torch.testing.assert_close(ours, model(batch), rtol=1e-4, atol=2e-5)
+    wordless = flow_model(MemoBertFlowForEmotion, sound={"network": "waveform"})
+    with pytest.raises(MemofastError, match="makes its rows of speech"):
+        export_emotion_model(wordless, PaddedFlowEmotionModel)
 
 
 @pytest.mark.parametrize(
