@@ -122,7 +122,7 @@ def check_ratios(run, seed):
 @pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("recipe", ["demo-joint"])
+@pytest.mark.parametrize("recipe", ["demo-joint", "demo-flow"])
 def test_so_does_a_recipe_of_raw_rows(raw_corpus, tmp_path, recipe, seed):
     ended = here(tmp_path, "pretrain", recipe, f"corpora.0.path={raw_corpus}", f"train.seed={seed}", "train.device=cpu")
     assert ended.returncode == 0, ended.stderr

@@ -90,6 +90,10 @@ def test_ready_rows_and_a_bert(heard, tmp_path):
     assert model.config.speech_width == 96 and not model.config.made
 
 
+def _holds(group, parameter):
+    return any(one is parameter for one in group["params"])
+
+
 def test_wav2vec2_begins_with_its_folder(heard, tmp_path):
     folder = save_speech_model(tmp_path / "sound", "wav2vec2", normalise=False)
     sound = {"network": "wav2vec2", "init": str(folder)}
@@ -97,7 +101,12 @@ def test_wav2vec2_begins_with_its_folder(heard, tmp_path):
     assert (plan.config.speech_width, plan.config.sound["normalise"]) == (16, False)
     from transformers import Wav2Vec2Model
 
-    ours = PreTraining(plan).learner().model.memobert.embeddings.speech.network.body.state_dict()
+    learner = PreTraining(plan).learner()
+    body = learner.model.memobert.embeddings.speech.network.body
+    ours = body.state_dict()
+    over_time = body.feature_extractor.conv_layers[0].layer_norm.weight
+    decays = {g["weight_decay"] for g in parameter_groups(learner, plan.recipe.train) if _holds(g, over_time)}
+    assert decays == {0.0}
     theirs = Wav2Vec2Model.from_pretrained(folder).state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert plan.recipe.model.spelt_out(plan.config).sound.init == str(folder)
