@@ -59,8 +59,9 @@ def test_wav2vec2_is_that_of_transformers_clip_by_clip(settings, normalise):
 
 
 def test_wav2vec2_draws_nothing_at_random_in_training():
-    network, before = shaken(Wav2Vec2Network(BASE, False)).train(), torch.get_rng_state()
-    one, other = (network(random_sound(), offsets_of(LENGTHS), KEYS, None) for _ in range(2))
+    network, sound = shaken(Wav2Vec2Network(BASE, False)).train(), random_sound()
+    before = torch.get_rng_state()
+    one, other = (network(sound, offsets_of(LENGTHS), KEYS, None) for _ in range(2))
     assert torch.equal(one, other) and torch.equal(torch.get_rng_state(), before)
     one.sum().backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
