@@ -12,14 +12,13 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import Pipeline
 from sklearn.svm import LinearSVC, LinearSVR
 
 from memofast.data import Corpus
 from memofast.data.conditions import modalities_of
 from memofast.data.folds import read_groups
 from memofast.evaluate.results import Run
-from memofast.evaluate.simple_inputs import Design, inputs_of
+from memofast.evaluate.simple_inputs import Design, Matrix, inputs_of
 from memofast.inference.split_predictions import truth_of
 from memofast.metrics.predictions import Predictions, is_known
 from memofast.objectives.label_space import LabelSpace
@@ -27,23 +26,23 @@ from memofast.train.fold_parts import Fold, share_of_classes
 
 PENALTIES = tuple(10.0**power for power in range(-4, 3))  # C of classifiers and of linear SVR; of ridge 1 / C
 INNER_FOLDS = 3
-_STEPS = 2000
+_STEPS, _NEAR = 1000, 1e-3  # of the solvers: iterations, and how near the best they stop
 SCORES = {"single": "balanced_accuracy", "multi": "f1_macro", "regression": "neg_mean_absolute_error"}
 
 
 class Model(NamedTuple):
-    """make: a fresh estimator of sklearn; settings: what is tried of it; scores: of a fitted search, from places."""
+    """make: a fresh estimator of sklearn; settings: what is tried of it; scores: of a fitted search, from samples."""
 
     make: Callable[[], Any]
     settings: Mapping[str, Sequence[Any]]
-    scores: Callable[[Any, np.ndarray], np.ndarray]
+    scores: Callable[[Any, Matrix], np.ndarray]
 
 
 def models_of(kind: str) -> dict[str, Model]:
     """The baselines of a kind of target, by name."""
 
     def logistic() -> LogisticRegression:
-        return LogisticRegression(max_iter=_STEPS)
+        return LogisticRegression(max_iter=_STEPS, tol=_NEAR)
 
     if kind == "regression":
         return {
@@ -69,7 +68,7 @@ def simple_baselines(
     by: str | None = None,
 ) -> Iterator[tuple[str, Run, dict[str, Any]]]:
     """What every baseline says of the test part of every fold, by condition: its name, the run, and the settings that
-    were chosen.
+    were chosen. What scales words and rows is of the whole training part.
 
     Args: seeds, share: as of the fine-tuning, whose training samples are learned from; with all of them one seed is as
         good as another, and only the first runs. by: groups that inner folds keep whole; None: there are none.
@@ -87,43 +86,39 @@ def simple_baselines(
             if (chosen := share_of_classes(fold.train, target, share, seed)) is not None:
                 taken &= chosen
             for condition in conditions:
-                design = Design(inputs, modalities_of(condition))
+                design = Design(inputs, modalities_of(condition)).fit(places[0][taken])
+                seen, tested = design.transform(places[0][taken]), design.transform(places[1])
                 for name, model in models_of(target.kind).items():
-                    search = fitted(design, model, target.kind, places[0][taken], truth[0][taken], groups[taken])
-                    scores = model.scores(search, places[1]).astype(np.float32)
+                    search = fitted(model, target.kind, seen, truth[0][taken], groups[taken])
+                    scores = model.scores(search, tested).astype(np.float32)
                     classes = () if target.kind == "regression" else target.classes
                     said = Predictions(target.kind, tuple(fold.test.ids), truth[1], scores, classes)
-                    settings = {of.removeprefix("model__"): value for of, value in search.best_params_.items()}
-                    yield name, Run(fold.name, seed, condition, "test", "validation", said), settings
+                    yield name, Run(fold.name, seed, condition, "test", "validation", said), search.best_params_
 
 
-def fitted(
-    design: Design, model: Model, kind: str, places: np.ndarray, truth: np.ndarray, groups: np.ndarray
-) -> GridSearchCV:
-    """A model of all samples at these places [n, 1], with the setting that did best on inner folds of them: of whole
-    groups [n] where there are enough, else of equal shares of every class."""
+def fitted(model: Model, kind: str, seen: Matrix, truth: np.ndarray, groups: np.ndarray) -> GridSearchCV:
+    """A model of samples [n, columns], with the setting that did best on inner folds of them: of whole groups [n] where
+    there are enough, else of equal shares of every class."""
     by_group = len(np.unique(groups)) >= INNER_FOLDS
     if by_group:
         inner: Any = GroupKFold(INNER_FOLDS)
     else:
         alike = kind == "single" and np.bincount(truth).min() >= INNER_FOLDS
-        inner = (StratifiedKFold if alike else KFold)(min(INNER_FOLDS, len(places)), shuffle=True, random_state=0)
-    steps = Pipeline([("design", design), ("model", model.make())])
-    settings = {f"model__{name}": list(values) for name, values in model.settings.items()}
-    search = GridSearchCV(steps, settings, scoring=SCORES[kind], cv=inner)
+        inner = (StratifiedKFold if alike else KFold)(min(INNER_FOLDS, len(truth)), shuffle=True, random_state=0)
+    search = GridSearchCV(model.make(), dict(model.settings), scoring=SCORES[kind], cv=inner)
     with warnings.catch_warnings(action="ignore"):  # of penalties that lose, and of inner folds without a class
-        return search.fit(places, truth, groups=groups if by_group else None)
+        return search.fit(seen, truth, groups=groups if by_group else None)
 
 
-def _probabilities(fitted: Any, places: np.ndarray) -> np.ndarray:
-    return fitted.predict_proba(places)
+def _probabilities(fitted: Any, seen: Matrix) -> np.ndarray:
+    return fitted.predict_proba(seen)
 
 
-def _margins(fitted: Any, places: np.ndarray) -> np.ndarray:
+def _margins(fitted: Any, seen: Matrix) -> np.ndarray:
     """Margins of a linear SVM as numbers of sum 1, the largest where it is."""
-    margins = fitted.decision_function(places)
+    margins = fitted.decision_function(seen)
     return softmax(np.stack((-margins, margins), 1) if margins.ndim == 1 else margins, axis=1)
 
 
-def _values(fitted: Any, places: np.ndarray) -> np.ndarray:
-    return fitted.predict(places)
+def _values(fitted: Any, seen: Matrix) -> np.ndarray:
+    return fitted.predict(seen)
