@@ -190,7 +190,7 @@ def test_another_finder_is_said_on_the_page(prepared, monkeypatch):
         def __call__(self, picture):
             return []
 
-    monkeypatch.setattr(extraction, "find_faces", lambda yunet, colour: Other())
+    monkeypatch.setattr(extraction, "find_faces", lambda *_: Other())
     page = Page(render(gather(Corpus.open(prepared), 10, 0, None)))
     assert "Faces were found again by other, the rows came from bright" in page.words
     assert not page.all("img") and "were found again as they were" not in page.words

@@ -17,6 +17,7 @@ from memofast.files import remove
 from memofast.store import FeatureStore, FeatureWriter, environments
 
 WITHIN_GROUP = "z-norm over each "  # begins the normalisation of such rows, then the group's name
+_RAW = {"uint8": "pixels", "int16": "samples of sound"}
 _NEVER_CHANGES = 1e-6  # of the mean; such a column becomes 0
 
 
@@ -53,7 +54,7 @@ def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
     store that was prepared stays.
 
     Returns: samples by group. Raises: `MemofastError` where the corpus lacks the modality or the groups, a sample its
-        group, or rows are normed so already.
+        group, or rows are normed so already or raw.
     """
     corpus = Corpus.open(path)
     if modality == "text" or modality not in corpus.stores:
@@ -61,6 +62,11 @@ def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
         raise MemofastError(
             f"corpus {path} has no {modality} rows; it has {has}: prepare it with --face or --speech, or name "
             "other rows by --modality"
+        )
+    if modality in corpus.raw:
+        raise MemofastError(
+            f"the {modality} rows of corpus {path} are raw, {_RAW[corpus.stores[modality].columns['rows'][0]]}, of which "
+            "a model's own network makes features; z-norm features only"
         )
     store, group_of = corpus.stores[modality], read_groups(corpus, by)
     within = WITHIN_GROUP + by
