@@ -17,7 +17,6 @@ from memofast.files import remove
 from memofast.store import FeatureStore, FeatureWriter, environments
 
 WITHIN_GROUP = "z-norm over each "  # begins the normalisation of such rows, then the group's name
-_RAW = {"uint8": "pixels", "int16": "samples of sound"}
 _NEVER_CHANGES = 1e-6  # of the mean; such a column becomes 0
 
 
@@ -65,7 +64,7 @@ def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
         )
     if modality in corpus.raw:
         raise MemofastError(
-            f"the {modality} rows of corpus {path} are raw, {_RAW[corpus.stores[modality].columns['rows'][0]]}, of which "
+            f"the {modality} rows of corpus {path} are raw ({corpus.stores[modality].columns['rows'][0]}), of which "
             "a model's own network makes features; z-norm features only"
         )
     store, group_of = corpus.stores[modality], read_groups(corpus, by)
