@@ -118,10 +118,11 @@ def feature_sets_in(origin: str | Path) -> dict[str, FeatureSet]:
 
 def check_feature_sets(origin: str | Path, corpus: Corpus) -> None:
     """Raises: `MemofastError` where the rows of a corpus are of another extractor than those that the model from
-    `origin` was trained on."""
+    `origin` was trained on; those of another width are for others to refuse, or for a network to make rows of."""
     trained = feature_sets_in(origin)
     for modality, own in feature_sets_of(corpus).items():
-        if modality in trained and own.other_than(trained[modality]):
+        alike = modality in trained and own.width == trained[modality].width
+        if alike and own.other_than(trained[modality]):
             raise MemofastError(
                 f"{origin} was trained on {modality} rows of {trained[modality]}, those of corpus {corpus.path} are of "
                 f"{own}; prepare it with the same extractor"
@@ -138,6 +139,8 @@ def unknown_feature_sets(origin: str | Path, corpus: Corpus, reads: Container[st
     for modality, own in feature_sets_of(corpus).items():
         theirs = trained.get(modality)
         if modality not in reads or (theirs and (own.like(theirs) or own.other_than(theirs))):
+            continue
+        if theirs and own.width != theirs.width:
             continue
         lines.append(
             f"{modality} rows of corpus {corpus.path} are of {own}, {origin} was trained on "

@@ -62,7 +62,8 @@ def describe(plan: Plan) -> str:
         f"{parameters:,} parameters, {precision} on {device.type}",
         *(f"  {count:,} of them are of {name}, which the model does without" for name, count in apart.items()),
         f"memory: {parameters * _STATE_BYTES / 1e6:,.0f} MB for weights, gradients and optimiser, "
-        f"about {activations / 1e6:,.0f} MB for the activations of a micro-batch",
+        f"about {activations / 1e6:,.0f} MB for the activations of a micro-batch"
+        + (", and those of the face network" if plan.config.face else ""),
     ]
     return "\n".join(lines)
 

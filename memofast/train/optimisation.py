@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from memofast.errors import MemofastError
+from memofast.model.face_networks.frozen_norm import FrozenNorm
 from memofast.train.recipe import Group, Train
 
 _LOWEST_RATE = 1e-8
-_NORMS = (nn.LayerNorm, nn.BatchNorm2d)
+_NORMS = (nn.LayerNorm, FrozenNorm)
 
 
 def parameter_groups(learner: nn.Module, train: Train) -> list[dict]:

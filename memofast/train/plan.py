@@ -83,6 +83,9 @@ def make_plan(recipe: Recipe) -> Plan:
     _check_names(corpora)
     config = make_config(recipe, corpora)
     features, said = _feature_sets(recipe, corpora)
+    if config.face and recipe.model.init and not sizes_of(recipe.model.init).get("face"):
+        begun = recipe.model.face.init or "random weights"
+        said.append(f"{recipe.model.init} has no face network: it begins with {begun}")
     classes = {target: names for corpus in reversed(corpora) for target, names in corpus.classes.items()}
     built = objectives.build(recipe.objective_options, config, classes, _language(recipe, corpora))
     _check_classes(recipe, corpora, built)

@@ -46,7 +46,7 @@ def _without_curves():
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw") / "corpus"
-    return demo_corpus(folder, {"train": 40, "validation": 10, "test": 6}, raw=True)
+    return demo_corpus(folder, {"train": 24, "validation": 6, "test": 3}, raw=True)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_what_follows_a_run(whole, corpus, tmp_path):
     (run,) = (tmp_path / "runs").glob("finetune-*")
     again = here(tmp_path, "evaluate", run, "--corpus", corpus, "--split", "test")
     assert again.returncode == 0, again.stderr
-    drawn = here(tmp_path, "extract", whole, corpus, "--split", "test", "--out", tmp_path / "rows.npz")
+    drawn = here(tmp_path, "extract", whole, "--corpus", corpus, "--split", "test", "--out", tmp_path / "rows.npz")
     assert drawn.returncode == 0, drawn.stderr
     ready = small_corpus(tmp_path / "ready")
     refused = here(tmp_path, "evaluate", run, "--corpus", ready, "--split", "test")

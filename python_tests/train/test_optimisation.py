@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from runs import tiny_model
@@ -5,7 +7,7 @@ from runs import tiny_model
 from memofast import objectives
 from memofast.errors import MemofastError
 from memofast.objectives import Learner
-from memofast.train.optimisation import adamw, learning_rate, parameter_groups, set_capturable, set_rates
+from memofast.train.optimisation import adamw, clip, learning_rate, parameter_groups, set_capturable, set_rates
 from memofast.train.recipe import Train
 
 PUBLISHED = Train(lr=5e-5, updates=40_000, warmup=4_000)
@@ -163,3 +165,30 @@ def test_rates_keep_their_factors_through_tensors_and_checkpoints():
     assert [group["lr"] for group in restored.param_groups] == pytest.approx(
         [2 * wanted[group["name"]] for group in restored.param_groups]
     )
+
+
+def test_a_group_rises_over_a_warmup_of_its_own():
+    word, rest = "memobert.embeddings.word.*", ""
+    train = Train(lr=0.8, warmup=10, updates=110, groups={word: {"lr": 3, "warmup": 4}})
+    optimiser = adamw(learner_of(), train)
+    rates = {}
+    for step in (2, 4, 10, 57):
+        set_rates(optimiser, partial(learning_rate, step, train))
+        rates[step] = {group["name"]: group["lr"] for group in optimiser.param_groups}
+    assert [rates[step][rest] for step in (2, 4, 10)] == pytest.approx([0.16, 0.32, 0.8])
+    assert [rates[step][word] for step in (2, 4)] == pytest.approx([1.2, 2.4])
+    assert rates[57][word] == pytest.approx(2.4 * 53 / 106) and rates[57][rest] == pytest.approx(0.8 * 53 / 100)
+
+
+def test_gradients_of_a_group_may_be_spared_from_clipping():
+    """Neither are they scaled, nor do they count for what the others are scaled by; the norm told is that of all."""
+    learner = learner_of()
+    optimiser = adamw(learner, Train(groups={"memobert.embeddings.word.*": {"clip": False}}))
+    for parameter in learner.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    spared, other = (learner.model.memobert.embeddings.word.weight, learner.model.memobert.pooler.weight)
+    spared.grad[0, 0], other.grad[0, 0], other.grad[1, 1] = 40.0, 6.0, -8.0
+    norm = clip(learner, 5.0, optimiser)
+    assert float(norm) == pytest.approx((40**2 + 10**2) ** 0.5)
+    assert float(spared.grad[0, 0]) == 40.0
+    assert [float(other.grad[0, 0]), float(other.grad[1, 1])] == pytest.approx([3.0, -4.0], rel=1e-5)

@@ -27,6 +27,7 @@ def unknown_keys(schema, part, value, path=""):
         )
     for name, entry in value.items() if isinstance(value, dict) else ():
         parts = [one["properties"][name] for one in of if name in one.get("properties", ())]
+        parts += [one["additionalProperties"] for one in of if isinstance(one.get("additionalProperties"), dict)]
         found += unknown_keys(schema, {"anyOf": parts}, entry, f"{path}.{name}") if parts else [f"{path}.{name}"]
     return found
 
@@ -60,7 +61,7 @@ def test_the_command_lists_recipes_and_prints_schemas(tmp_path):
     names = [f"memofast pretrain {name}: {described(name)}" for name in shipped()]
     names += [f"memofast pretrain RECIPE + {name}: {described(name)}" for name in fragments()]
     names += [f"memofast finetune {name}: {described(name)}" for name in shipped(fine_tuning=True)]
-    assert listed.stdout.splitlines() == names and len(names) == 7 + len(fragments())
+    assert listed.stdout.splitlines() == names and len(names) == 10 + len(fragments())
     assert all(20 < len(described(name)) < 110 for name in shipped() + shipped(fine_tuning=True))
     assert here(tmp_path, "recipe", "pretrain", "--list").stdout.splitlines() == names[: len(shipped() + fragments())]
     assert json.loads(here(tmp_path, "recipe", "finetune", "--schema").stdout) == recipe_schema("finetune")

@@ -11,6 +11,7 @@ from memofast.errors import MemofastError
 from memofast.model.face_networks import densenet, resnet3d
 from memofast.model.face_networks.augmentation import augmented
 from memofast.model.face_networks.denseface_file import load_denseface
+from memofast.model.face_networks.frozen_norm import FrozenNorm, freeze_norms
 from memofast.ops.philox import rows_of
 
 WIDTHS = {"denseface": densenet.FEATURE_WIDTH, "resnet3d": resnet3d.FEATURE_WIDTH}
@@ -45,8 +46,7 @@ class FaceNetwork(nn.Module):
         self.kind, self.crop, self.side, self.mean, self.std = network, crop, side, mean, std
         self.augment, self.noise = augment, noise
         self.body = densenet.DenseNet(0) if network == "denseface" else resnet3d.ResNet3d()
-        for norm in self.norms():
-            norm.num_batches_tracked = None  # which nobody counts, and no checkpoint keeps
+        freeze_norms(self.body)
         for part in self._parts()[:frozen]:
             part.requires_grad_(False)
 
@@ -63,14 +63,8 @@ class FaceNetwork(nn.Module):
             return [nn.ModuleList(part) for part in ((body.stem, first), *pairs, (body.norm,))]
         return [nn.ModuleList(part) for part in ((body.stem, body.norm), *((block,) for block in body.blocks))]
 
-    def norms(self) -> list[nn.BatchNorm2d]:
-        return [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
-
-    def train(self, mode: bool = True) -> FaceNetwork:
-        super().train(mode)
-        for norm in self.norms():
-            norm.eval()
-        return self
+    def norms(self) -> list[FrozenNorm]:
+        return [module for module in self.modules() if isinstance(module, FrozenNorm)]
 
     def forward(self, crops: Tensor, offsets: Tensor, sample_keys: Tensor, rng: Tensor | None) -> Tensor:
         """Feature rows [n, width] of crops.
@@ -81,23 +75,25 @@ class FaceNetwork(nn.Module):
         pictures = crops.view(-1, 1, self.crop, self.crop).float()
         if self.training and self.augment:
             pictures = augmented(pictures, rng, sample_keys, offsets, self.noise)
+        return self.features(pictures, rows_of(offsets, len(pictures))[0])
+
+    def features(self, pictures: Tensor, sample: Tensor) -> Tensor:
+        """Feature rows [n, width] of pictures [n, 1, crop, crop] float of grey levels; sample [n] int64: the clip of
+        each."""
         pictures = (densenet.shrink(pictures, self.side) - self.mean) / self.std
         pictures = pictures.to(self.body.stem.weight.dtype)
-        if self.kind == "denseface":
-            return self.body.activations(pictures)["last"]
-        return self.body(pictures, rows_of(offsets, len(pictures))[0])
+        return self.body.activations(pictures)["last"] if self.kind == "denseface" else self.body(pictures, sample)
 
     @torch.no_grad()
     def settle(self, crops: Tensor, offsets: Tensor, sample_keys: Tensor) -> None:
-        """Let the batch norms begin with the statistics of these clips."""
-        training, momenta = self.training, [norm.momentum for norm in self.norms()]
+        """Let the norms begin with the statistics of these clips."""
+        training = self.training
         self.eval()
         for norm in self.norms():
-            norm.momentum = 1.0
-            norm.train()
+            norm.settling = True
         self(crops, offsets, sample_keys, None)
-        for norm, momentum in zip(self.norms(), momenta, strict=True):
-            norm.momentum = momentum
+        for norm in self.norms():
+            norm.settling = False
         self.train(training)
 
 
@@ -110,5 +106,5 @@ def denseface_weights(path: str | Path, network: str) -> tuple[dict[str, Tensor]
     if network != "denseface":
         raise MemofastError(f"model.face.init: {path} is a DenseFace, model.face.network {network}; leave one out")
     meta, weights = load_denseface(Path(path))
-    own = {name: weight for name, weight in weights.items() if not name.startswith("head.")}
+    own = {n: weight for n, weight in weights.items() if not n.startswith("head.") and "num_batches" not in n}
     return own, {"side": meta.side, "mean": meta.mean, "std": meta.std}

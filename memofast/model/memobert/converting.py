@@ -120,7 +120,8 @@ def to_file(folder: Path, out: Path) -> list[str]:
     if wider := [name for name, tensor in rebuilt.items() if names.get(name, _name(tensor)) != _name(tensor)]:
         lines.append(f"in the model's own type, as they are no longer those of the file: {', '.join(wider)}")
     if left:
-        lines.append(f"left out, as the original has no name for them: {', '.join(left)}")
+        told = dict.fromkeys(name.partition(".network.")[0] + ".network" * (".network." in name) for name in left)
+        lines.append(f"left out, as the original has no name for them: {', '.join(told)}")
     if getattr(config, "prompt", None):
         lines.append("left out: the prompt and its words for classes, which are no weights")
     tables = {config.max_position_embeddings, config.visual_positions, config.speech_positions}

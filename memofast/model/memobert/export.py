@@ -57,10 +57,15 @@ def export_emotion_model(model: MemoBertForEmotion) -> torch.export.ExportedProg
     """The padded form as a program of any number of samples and rows; its arguments are those of
     `PaddedEmotionModel.forward`.
 
-    Raises: `MemofastError` for a model that names emotions by a prompt, which has no such form.
+    Raises: `MemofastError` for a model that names emotions by a prompt or has a face network, which have no such form.
     """
     if not isinstance(model, MemoBertForEmotion):
         raise MemofastError("only a model with an emotion head can be exported; this one has a prompt")
+    if model.config.raw:
+        raise MemofastError(
+            "this model makes its rows of raw faces by a network of its own, which no program takes along; only one of "
+            "ready rows can be exported"
+        )
     padded = PaddedEmotionModel(model.cpu().float())
     # a tensor of its own for every argument: one given twice would be one argument of the program
     given = [torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 2])]

@@ -19,6 +19,7 @@ from memofast.data.batch import PackedBatch
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
 from memofast.errors import MemofastError
+from memofast.model.face_networks.frozen_norm import FrozenNorm
 from memofast.model.folder import in_one_line, load_whole
 from memofast.model.memobert import conversion, original
 from memofast.model.memobert.configuration import MemoBertConfig
@@ -79,10 +80,9 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight)
             return
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor, fill in ((module.weight, 1.0), (module.bias, 0.0), (module.running_mean, 0.0)):
+        if isinstance(module, FrozenNorm):
+            for tensor, fill in zip((*module.parameters(), *module.buffers()), (1.0, 0.0, 0.0, 1.0), strict=True):
                 init.constant_(tensor, fill)
-            init.constant_(module.running_var, 1.0)
             return
         super()._init_weights(module)
         if isinstance(module, FeatureEmbeddings):
