@@ -162,9 +162,7 @@ def test_a_failing_extractor_is_a_problem_of_its_clips(clips, vocabulary, densef
     def fail(*_):
         raise RuntimeError("odd picture")
 
-    monkeypatch.setattr(
-        extraction, "find_faces", lambda *_: type("Bad", (), {"name": "bad", "__call__": fail})()
-    )
+    monkeypatch.setattr(extraction, "find_faces", lambda *_: type("Bad", (), {"name": "bad", "__call__": fail})())
     out = tmp_path / "corpus"
     run_here(
         monkeypatch, clips, "--out", out, "--vocab", vocabulary, "--face", f"denseface={denseface}", "--workers", 1
