@@ -62,7 +62,9 @@ def folder(tmp_path_factory):
     (folder / "vocab.txt").write_text("\n".join(WORDS))
     for seed, name in enumerate("de"):
         torch.manual_seed(seed)
-        save_denseface(folder / name, DenseNet(3).state_dict(), DenseFaceMeta(("calm", "glad", "sad"), 120.0, 60.0))
+        save_denseface(
+            folder / name, DenseNet(3).state_dict(), DenseFaceMeta(("calm", "glad", "sad"), 120.0, 60.0, side=24)
+        )
     return folder
 
 
