@@ -116,14 +116,22 @@ def test_pixels_are_those_of_the_aligned_crops(corpora, folder, id):
     assert np.abs(large[0].reshape(112, 112).astype(int) - enlarged).mean() > 3  # finer than that
 
 
-def test_soft_labels_and_pixels_are_those_of_denseface(corpora, folder, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def ready(folder, tmp_path_factory):
+    """The corpus of a DenseFace's rows, and the crops that it saw, by film."""
     seen, called = [], DenseFaceExtractor.__call__
-    monkeypatch.setattr(
-        DenseFaceExtractor,
-        "__call__",
-        lambda self, faces: seen.append([face.crop for face in faces]) or called(self, faces),
-    )
-    ready = done(folder, tmp_path / "ready", face="denseface=d", speech="none").stores["visual"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extraction, "find_faces", SamePlace)
+        patch.setattr(
+            DenseFaceExtractor,
+            "__call__",
+            lambda self, faces: seen.append([face.crop for face in faces]) or called(self, faces),
+        )
+        return done(folder, tmp_path_factory.mktemp("ready") / "ready", face="denseface=d", speech="none"), seen
+
+
+def test_soft_labels_and_pixels_are_those_of_denseface(corpora, ready):
+    ready, seen = ready[0].stores["visual"], ready[1]
     raw = corpora[0].stores["visual"]
     for id, crops in zip("ab", seen, strict=True):
         one, other = raw.read(id), ready.read(id)
@@ -225,3 +233,13 @@ def test_what_raw_rows_cannot_be_is_refused_before_anything_is_written(folder, c
         told = refusal(here(folder, "normalise", small.path, "--modality", modality))
         assert f"{modality} rows of corpus {small.path} are raw ({dtype})" in told
     assert not list(small.path.glob("*-by-*"))
+
+
+def test_raw_rows_are_not_mixed_with_ready_ones_nor_read_as_such(corpora, ready, folder):
+    (small, _), (ready, _) = corpora, ready
+    told = refusal(
+        here(folder, "pretrain", "memobert-joint", f"corpora.0.path={small.path}", f"corpora.1.path={ready.path}")
+    )
+    assert f"visual rows are raw in corpus {small.path} and ready in {ready.path}; prepare both alike" in told
+    told = refusal(here(folder, "finetune", f"corpus={small.path}", "model.face.network=denseface"))
+    assert f"corpus {small.path} has raw speech, of which model.family memobert makes no rows" in told
