@@ -1,8 +1,6 @@
 """The masked auto-encoder: most rows of faces and speech are left out before the encoder, and a decoder, which is no
-part of the model, gives them back.
-
-Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022; MEmoBERT's unfinished `uniter3m_mae`.
-"""
+part of the model, gives them back. Source: He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022;
+MEmoBERT's unfinished `uniter3m_mae`."""
 
 from __future__ import annotations
 
@@ -32,8 +30,8 @@ class MaskedAutoencoder(Objective):
     """Loss of the decoder's rows beside the original ones, over those that were left out; the encoder reads the others
     at their own positions.
 
-    Streams `NAME.modality` of the rewritten batch hold all rows of its samples. Labels of its reads, which are all rows
-    that the encoder sees of them, are their places there: row * 3 + number of the stream.
+    Streams `NAME.modality` of the rewritten batch hold all rows of its samples. Labels of its reads, all rows that the
+    encoder sees of them, are their places there: row * 3 + number of the stream.
     """
 
     Options = AutoencodingOptions
@@ -65,7 +63,7 @@ class MaskedAutoencoder(Objective):
         return (self.rows_shown(facts)[:, 1:] >= 1).any(1)
 
     def can_be_of(self, batch: PackedBatch) -> bool:
-        return any(batch.rows_of(modality) is not None for modality in FEATURES)
+        return any(batch.rows_of(modality) is not None for modality in self.rebuilds)
 
     def rewritten(self, batch: PackedBatch, selected: Tensor, rng: Tensor, purpose: Purpose) -> PackedBatch:
         kept, streams = {}, {}
@@ -115,7 +113,7 @@ class MaskedAutoencoder(Objective):
     def module(self) -> RowDecoder:
         if self.sizes is None:
             raise ValueError(f"objective {self.name} was built for no model")
-        widths = {modality: self.sizes.feature_width(modality) for modality in FEATURES}
+        widths = {modality: self.sizes.feature_width(modality) for modality in self.rebuilds}
         return RowDecoder(self.sizes.hidden_size, widths, self.sizes.longest, self.options.decoder.model_dump())
 
     def scored(self, outputs: Sequence[Tensor], views: Sequence[View], module: RowDecoder) -> LossSum:
@@ -123,7 +121,7 @@ class MaskedAutoencoder(Objective):
         return self._summed(module(outputs[0], places, whole, views[0].batch.sample_keys), views[0])
 
     def trivial(self, statistics: Statistics, views: Sequence[View]) -> LossSum:
-        whole = {name: of for name, of in self._whole(views[0].batch).items() if name in FEATURES}
+        whole = {name: of for name, of in self._whole(views[0].batch).items() if name in self.rebuilds}
         means = {name: statistics.mean_row(name).to(of.values.device) for name, of in whole.items()}
         return self._summed({name: mean.expand(len(whole[name].values), -1) for name, mean in means.items()}, views[0])
 

@@ -89,6 +89,11 @@ def corpus(tmp_path_factory):
     return demo_corpus(tmp_path_factory.mktemp("demo") / "corpus")
 
 
+@pytest.fixture(scope="module")
+def raw_corpus(tmp_path_factory):
+    return demo_corpus(tmp_path_factory.mktemp("raw") / "corpus", raw=True)
+
+
 @pytest.mark.campaign
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
@@ -101,9 +106,24 @@ def test_it_beats_its_trivial_predictor(corpus, tmp_path, run, seed):
         f"validate.every={updates}", "train.device=cpu",
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    told = [entry for entry in losses(the_run(tmp_path)) if entry["split"] == "validation"]
-    ratios = {entry["objective"]: entry["loss"] / entry["trivial"] for entry in told}
+    assert check_ratios(the_run(tmp_path), seed) == objectives.keys()
+
+
+def check_ratios(run, seed):
+    """Objectives that were validated, all of which came below their trivial predictors."""
+    told = [entry for entry in losses(run) if entry["split"] == "validation"]
+    ratios = {entry["objective"]: entry["loss"] / entry["trivial"] for entry in told}  # later ones go over earlier ones
     for name, ratio in ratios.items():
-        print(f"{name} | {updates} updates | seed {seed} | {ratio:.3f}")
-    assert ratios.keys() == objectives.keys()
+        print(f"{name} | {told[-1]['step']} updates | seed {seed} | {ratio:.3f}")
     assert all(ratio <= WANTED for ratio in ratios.values()), ratios
+    return ratios.keys()
+
+
+@pytest.mark.campaign
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("recipe", ["demo-joint"])
+def test_so_does_a_recipe_of_raw_rows(raw_corpus, tmp_path, recipe, seed):
+    ended = here(tmp_path, "pretrain", recipe, f"corpora.0.path={raw_corpus}", f"train.seed={seed}", "train.device=cpu")
+    assert ended.returncode == 0, ended.stderr
+    assert len(check_ratios(the_run(tmp_path), seed)) > 1

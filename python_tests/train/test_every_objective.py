@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from every_objective import EVERY, KINDS, corpus_of_every_objective
+from joint_faces import joint_recipe, raw_corpus
 from runs import final_weights, first_updates, losses, pretrain, small_recipe, the_run, two_ranks, without_curves
 from safetensors.torch import load_file
 
@@ -39,6 +40,7 @@ def recipe_of(folder, corpus, objectives, **train):
 
 
 def run_of(folder, *line):
+    folder.mkdir(parents=True, exist_ok=True)
     result = pretrain(folder, *line)
     assert result.returncode == 0, result.stderr
     return the_run(folder)
@@ -95,9 +97,9 @@ def check_same(ours, theirs, split=None):
 
 @pytest.mark.slow
 def test_two_ranks_equal_one_process(corpus, whole, tmp_path):
-    """With mixings of the published four, with all kinds, and where contrast gathers its rows over the ranks, one
-    process has twice as large micro-batches in place of twice as many."""
-    folders = {name: tmp_path / "two" / name for name in ("sample", "update", "every", "gather")}
+    """With mixings of the published four, with all kinds, with a face network, and where contrast gathers its rows over
+    the ranks, one process has twice as large micro-batches in place of twice as many."""
+    folders = {name: tmp_path / "two" / name for name in ("sample", "update", "every", "joint", "gather")}
     for folder in folders.values():
         folder.mkdir(parents=True)
     options = {"updates": 20, "save_every": 20, "samples": 8}
@@ -106,13 +108,13 @@ def test_two_ranks_equal_one_process(corpus, whole, tmp_path):
     gather = [recipe_of(tmp_path / "gather", corpus, GATHER, updates=6), room]
     lines = {mixing: [published, f"train.mixing={mixing}"] for mixing in ("sample", "update")}
     lines |= {"every": [recipe_of(tmp_path / "every", corpus, EVERY)], "gather": [*gather, "train.samples=4"]}
+    lines["joint"] = [joint_recipe(tmp_path / "joint", raw_corpus(tmp_path))]
     together = two_ranks("pretrain", {folders[name]: line for name, line in lines.items()})
     assert together.returncode == 0, together.stderr
     assert "view_contrast: gathers rows of 2 ranks, in validation those of a batch alone" in together.stderr
     two = {name: losses(the_run(folder)) for name, folder in folders.items()}
-    for mixing in ("sample", "update"):
-        (tmp_path / mixing).mkdir()
-        check_same(losses(run_of(tmp_path / mixing, *lines[mixing], "train.accumulate=2")), two[mixing])
+    for name in ("sample", "update", "joint"):
+        check_same(losses(run_of(tmp_path / "one" / name, *lines[name], "train.accumulate=2")), two[name])
     check_same(losses(whole), two["every"])
 
     alone = pretrain(tmp_path / "gather", *gather, "train.samples=8")

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-import yaml
+from joint_faces import NETWORK, joint_recipe, raw_corpus
 from runs import (
     final_weights,
     finetune,
@@ -16,11 +16,9 @@ from runs import (
     small_corpus,
     small_recipe,
     the_run,
-    two_ranks,
     without_curves,
 )
 
-from memofast.data.demo import demo_corpus
 from memofast.errors import MemofastError
 from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
 from memofast.model.face_networks.densenet import DenseNet
@@ -28,13 +26,6 @@ from memofast.train.optimisation import parameter_groups
 from memofast.train.plan import make_plan
 from memofast.train.pre_training import PreTraining
 from memofast.train.recipe import read
-
-NETWORK = "memobert.embeddings.visual.network."
-GROUPS = {f"{NETWORK}*": {"lr": 20, "weight_decay": 5e-4, "warmup": 2, "clip": False}}
-OBJECTIVES = {
-    "whole_word_mlm": {"share": 1}, "matching": {"share": 1}, "span_visual_contrast": {"share": 1},
-    "span_visual_emotion": {"share": 1}, "visual_order": {"share": 1},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,8 +36,7 @@ def _without_curves():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("raw") / "corpus"
-    return demo_corpus(folder, {"train": 24, "validation": 6, "test": 3}, raw=True)
+    return raw_corpus(tmp_path_factory.mktemp("raw"))
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +44,6 @@ def denseface(tmp_path_factory):
     path = tmp_path_factory.mktemp("file") / "denseface.safetensors"
     torch.manual_seed(2)
     save_denseface(path, DenseNet(3).state_dict(), DenseFaceMeta(("a", "b", "c"), 110.0, 50.0, side=24))
-    return path
-
-
-def recipe_of(folder, corpus, face=None, objectives=OBJECTIVES, **train):
-    folder.mkdir(parents=True, exist_ok=True)
-    train = {"samples": 4, "updates": 4, "save_every": 2, "log_every": 1, "precision": "fp32", "groups": GROUPS} | train
-    path = small_recipe(folder, corpus, train=train, validate={"every": 4})
-    values = yaml.safe_load(path.read_text())
-    values["objectives"] = objectives
-    values["model"] |= {"face": {"network": "denseface"} if face is None else face}
-    path.write_text(yaml.safe_dump(values))
     return path
 
 
@@ -78,7 +57,7 @@ def run_of(folder, *line):
 def whole(corpus, tmp_path_factory):
     """A run of two micro-batches an update."""
     folder = tmp_path_factory.mktemp("whole")
-    return run_of(folder, recipe_of(folder, corpus), "train.accumulate=2")
+    return run_of(folder, joint_recipe(folder, corpus), "train.accumulate=2")
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(whole, tmp_path):
@@ -108,19 +87,8 @@ def final_weights_of(folder):
     return load_file(folder / "model.safetensors")
 
 
-def test_two_ranks_equal_one_process(corpus, whole, tmp_path):
-    path = recipe_of(tmp_path, corpus)
-    result = two_ranks("pretrain", {tmp_path: [path]})
-    assert result.returncode == 0, result.stderr
-    one, two = losses(whole), losses(the_run(tmp_path))
-    assert [entry["objective"] for entry in one] == [entry["objective"] for entry in two]
-    first = [(a["loss"], b["loss"]) for a, b in zip(one, two, strict=True) if a["step"] == 1]
-    assert first and all(a == pytest.approx(b, rel=1e-5) for a, b in first)
-    assert all(a["loss"] == pytest.approx(b["loss"], rel=2e-3) for a, b in zip(one, two, strict=True))
-
-
 def test_every_parameter_is_in_exactly_one_group_and_the_network_in_its_own(corpus, tmp_path):
-    plan = make_plan(read(str(recipe_of(tmp_path, corpus))))
+    plan = make_plan(read(str(joint_recipe(tmp_path, corpus))))
     learner = PreTraining(plan).learner()
     groups = parameter_groups(learner, plan.recipe.train)
     members = [id(parameter) for group in groups for parameter in group["params"]]
@@ -133,7 +101,7 @@ def test_every_parameter_is_in_exactly_one_group_and_the_network_in_its_own(corp
 
 
 def test_all_of_a_step_but_frozen_parts_gets_gradients(corpus, tmp_path):
-    plan = make_plan(read(str(recipe_of(tmp_path, corpus, face={"network": "resnet3d", "frozen": 2}))))
+    plan = make_plan(read(str(joint_recipe(tmp_path, corpus, face={"network": "resnet3d", "frozen": 2}))))
     task = PreTraining(plan)
     learner = task.learner().train()
     (update,) = first_updates(task, 1)
@@ -145,7 +113,7 @@ def test_all_of_a_step_but_frozen_parts_gets_gradients(corpus, tmp_path):
 
 
 def test_a_denseface_file_begins_the_network(corpus, denseface, tmp_path):
-    path = recipe_of(tmp_path, corpus, face={"network": "denseface", "init": str(denseface), "augment": False})
+    path = joint_recipe(tmp_path, corpus, face={"network": "denseface", "init": str(denseface), "augment": False})
     plan = make_plan(read(str(path)))
     assert plan.config.face | {"augment": False} == {
         "network": "denseface", "crop": 24, "side": 24, "mean": 110.0, "std": 50.0, "frozen": 0, "augment": False,
@@ -163,7 +131,7 @@ def test_a_model_of_feature_rows_is_trained_on_with_a_network(corpus, denseface,
     first = tmp_path / "first"
     first.mkdir()
     run = run_of(first, small_recipe(first, small_corpus(tmp_path), train={"updates": 2, "save_every": 2}))
-    path = recipe_of(tmp_path, corpus, face={"network": "denseface", "init": str(denseface)})
+    path = joint_recipe(tmp_path, corpus, face={"network": "denseface", "init": str(denseface)})
     plan = make_plan(read(str(path), [f"model.init={run}"]))
     ours, theirs = PreTraining(plan).learner().model.state_dict(), final_weights(run)
     assert torch.equal(
@@ -187,9 +155,19 @@ def test_what_follows_a_run(whole, corpus, tmp_path):
     assert refused.returncode == 2 and "raw rows of visual" in refused.stderr
 
 
+def test_a_fine_tuning_begins_with_a_network_of_its_own(corpus, denseface, tmp_path):
+    sizes = ["model.hidden_size=16", "model.num_hidden_layers=1", "model.num_attention_heads=2"]
+    sizes += ["model.intermediate_size=32", "model.vocab_size=124", "model.face.network=denseface", "train.epochs=1"]
+    line = ["finetune", f"corpus={corpus}", *sizes, f"model.face.init={denseface}", "train.precision=fp32"]
+    tuned = finetune(tmp_path, *line, "modalities.train=[v]", "modalities.evaluate=[v]")
+    assert tuned.returncode == 0, tuned.stderr
+    config = json.loads((the_run(tmp_path) / "model" / "config.json").read_text())
+    assert config["face"]["mean"] == 110.0 and config["visual_width"] == 342
+
+
 def refusal(folder, corpus, *overrides, **changed):
     with pytest.raises(MemofastError) as error:
-        make_plan(read(str(recipe_of(folder, corpus, **changed)), list(overrides)))
+        make_plan(read(str(joint_recipe(folder, corpus, **changed)), list(overrides)))
     message = str(error.value)
     assert "\n" not in message
     return message
@@ -200,7 +178,8 @@ def test_objectives_whose_targets_would_move_are_refused(corpus, tmp_path):
         said = refusal(tmp_path, corpus, objectives={"whole_word_mlm": {}, name: {}})
         assert said.startswith(f"objectives.{name} gives rows of visual back") and "share to 0" in said
     spared = {"whole_word_mlm": {}, "masked_autoencoder": {"shows": ["text", "speech"]}}
-    make_plan(read(str(recipe_of(tmp_path, corpus, objectives=spared))))
+    result = pretrain(tmp_path, joint_recipe(tmp_path, corpus, objectives=spared, updates=1), "validate.every=1")
+    assert result.returncode == 0 and "masked_autoencoder" in result.stdout, result.stderr
 
 
 def test_networks_and_corpora_that_do_not_go_together_are_refused(corpus, denseface, whole, tmp_path):
@@ -216,6 +195,9 @@ def test_networks_and_corpora_that_do_not_go_together_are_refused(corpus, densef
     assert "model.face.network is resnet3d" in refusal(
         tmp_path, corpus, f"model.init={whole}", face={"network": "resnet3d"}
     )
+    plain = small_recipe(tmp_path, ready)
+    with pytest.raises(MemofastError, match="has them ready"):
+        make_plan(read(str(plain), [f"model.init={whole}"]))
     assert "raw speech" in refusal(tmp_path, corpus, "corpora.0.features.speech=sound")
 
 
@@ -226,10 +208,10 @@ def test_a_damaged_network_is_no_partial_load(whole, corpus, tmp_path):
     weights = load_file(folder / "model.safetensors")
     lost = next(name for name in weights if name.startswith(NETWORK))
     save_file({name: weight for name, weight in weights.items() if name != lost}, folder / "model.safetensors")
-    result = pretrain(tmp_path, recipe_of(tmp_path, corpus, face={}), f"model.init={folder}")
+    result = pretrain(tmp_path, joint_recipe(tmp_path, corpus, face={}), f"model.init={folder}")
     assert result.returncode == 2 and lost in result.stderr and result.stderr.count("\n") == 1
     config = json.loads((folder / "config.json").read_text())
     for entry, value in (("crop", 10**6), ("network", "vgg"), ("frozen", -1), ("std", 0)):
         (folder / "config.json").write_text(json.dumps(config | {"face": config["face"] | {entry: value}}))
-        result = pretrain(tmp_path, recipe_of(tmp_path, corpus, face={}), f"model.init={folder}")
+        result = pretrain(tmp_path, joint_recipe(tmp_path, corpus, face={}), f"model.init={folder}")
         assert result.returncode == 2 and f"face.{entry}" in result.stderr, result.stderr

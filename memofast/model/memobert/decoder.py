@@ -35,7 +35,9 @@ class RowDecoder(nn.Module):
         self.positions = nn.ModuleDict({name: nn.Embedding(positions[name], inner) for name in MODALITIES})
         self.norm = nn.LayerNorm(inner, eps=config.layer_norm_eps)
         self.encoder = MemoBertEncoder(config)
-        self.features = nn.ModuleDict({name: nn.Linear(inner, features[name]) for name in FEATURES if features[name]})
+        self.features = nn.ModuleDict(
+            {name: nn.Linear(inner, features[name]) for name in FEATURES if features.get(name)}
+        )
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=config.initializer_range)

@@ -32,6 +32,11 @@ def face_entries(
     raw = {corpus.width("visual"): corpus for corpus in corpora if "visual" in corpus.raw}
     if not raw:
         if section is None:
+            if before and (ready := next((one for one in corpora if one.width("visual")), None)):
+                raise MemofastError(
+                    f"model.init makes rows of raw faces, corpus {ready.path} has them ready; prepare it with --face "
+                    "raw, or leave its faces out"
+                )
             return dict(before) if before else None
         where = ", ".join(str(corpus.path) for corpus in corpora)
         raise MemofastError(
