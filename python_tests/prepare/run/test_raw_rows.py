@@ -178,10 +178,10 @@ def test_interrupted_work_goes_on_to_the_same_stores(corpora, folder, tmp_path, 
     assert "was begun with face 'raw side 64, labels denseface', not 'raw side 112'" in refusal(
         prepare(folder, tmp_path / "o", face="raw,side=112")
     )
+    assert "holds labeller {'name': 'denseface'" in refusal(prepare(folder, tmp_path / "o", face="raw,labels=e"))
     done(folder, tmp_path / "o", face="raw,labels=d")
     digests = [json.loads((out / "report.json").read_text())["digests"] for out in (tmp_path / "o", corpora[0].path)]
     assert digests[0] == digests[1]
-    assert "holds labeller {'name': 'denseface'" in refusal(prepare(folder, tmp_path / "o", face="raw,labels=e"))
 
 
 def test_samples_beyond_16_bits_are_told(folder, tmp_path, monkeypatch):
