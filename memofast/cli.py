@@ -31,6 +31,7 @@ COMMANDS = {
     "finetune": "Fine-tune an emotion model and print one table.",
     "recipe": "List the shipped recipes, or say what one may hold.",
     "evaluate": "Say how good a fine-tuned model is, on which data.",
+    "baseline": "Say how far simple models come on a corpus.",
     "predict": "Say what a film expresses, utterance by utterance.",
     "extract": "Write a model's hidden states of every sample.",
     "export": "Write an emotion model for other runtimes.",

@@ -24,7 +24,9 @@ def main(
     ] = True,
     audio_stream: Annotated[str | None, typer.Option(help=f"sound track of films, {TRACK}; default: {HEARD}")] = None,
     video_stream: Annotated[str | None, typer.Option(help=f"picture track of films, {TRACK}; default: {SEEN}")] = None,
-    face: Annotated[Path | None, typer.Option(help="DenseFace file or model folder that the training used")] = None,
+    face: Annotated[
+        Path | None, typer.Option(help="DenseFace file or model folder that the training used; raw faces need none")
+    ] = None,
     speech: Annotated[Path | None, typer.Option(help="speech model folder that the training used, if any")] = None,
     vocab: Annotated[Path | None, typer.Option(help="vocabulary of the training; default: the model's own")] = None,
     yunet: Annotated[Path | None, typer.Option(help="YuNet model; default: the downloaded one")] = None,

@@ -24,7 +24,7 @@ class MeansConfig(PretrainedConfig):
 
 class MeansModel(PreTrainedModel):
     config_class = MeansConfig
-    kind = "single"
+    kind, raw = "single", frozenset()
 
     def __init__(self, config: MeansConfig):
         super().__init__(config)

@@ -34,6 +34,7 @@ SUBTITLES = "".join(
 def make_sources(folder: Path) -> None:
     """Everything by the name that README gives it."""
     _bert(folder / "MINILM")
+    (folder / "BERT").symlink_to(folder / "MINILM")
     legacy_set(folder / "LEGACY", folder / "MINILM/vocab.txt")
     _checkpoint(folder / "MEMOBERT/ckpt/model_step_40000.pt", 104 + len(_WORDS))
     save_speech_model(folder / "WAV2VEC2", "wav2vec2")

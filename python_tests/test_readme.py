@@ -40,6 +40,15 @@ TINY = "model.hidden_size=32 model.num_hidden_layers=1 model.num_attention_heads
 SMALLER = {
     "pretrain memobert-mini": f"{TINY} train.updates=2 train.warmup=1 train.samples=8 train.save_every=2 "
     "validate.every=2 train.longest.text=60",
+    "pretrain memobert-joint": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 train.accumulate=1 "
+    "objectives.matching.share=0 validate.every=2",  # a validation part of one sample has no partner
+    "pretrain memobert-mae": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 train.accumulate=1 "
+    "validate.every=2 "
+    + " ".join(
+        f"objectives.masked_autoencoder.decoder.{size}"
+        for size in ("hidden_size=16", "num_attention_heads=2", "num_hidden_layers=1")
+    ),
+    "pretrain demo-joint": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 validate.every=2 validate.samples=8",
     "pretrain": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 validate.every=2",
     "finetune corpus=corpora/ravdess": "train.epochs=1 train.samples=16 train.precision=fp32 folds.only=[1,3]",
     "finetune corpus=corpora/iemocap-legacy": "folds.only=[2] train.epochs=1 train.samples=8 train.precision=fp32",

@@ -100,7 +100,7 @@ def _pooled(results: dict[str, Any], rows: Sequence[dict], where: str) -> Sectio
     cells = []
     for row in rows:
         pooled = numbers(row)["pooled"] or {}
-        scores = (_interval(pooled.get(name)) for name in METRICS[results["kind"]])
+        scores = (interval_text(pooled.get(name)) for name in METRICS[results["kind"]])
         cells.append((marked(row["condition"], row), f"{row['samples']:,}", *scores))
     title = f"{where}: folds pooled, mean over seeds [95 % bootstrap interval over samples]"
     return Section(title, ("condition", "samples", *(NAMES[name] for name in METRICS[results["kind"]])), cells)
@@ -157,7 +157,8 @@ def _spread(value: dict[str, Any], counted: bool = True) -> str:
     return f"{text} ({value['undefined']} undefined)" if counted and value["undefined"] else text
 
 
-def _interval(value: dict[str, Any] | None) -> str:
+def interval_text(value: dict[str, Any] | None) -> str:
+    """A pooled score with its interval, - for none."""
     if value is None or value["mean"] is None:
         return "-"
     ends = "" if value["interval"] is None else " [{:.3f}, {:.3f}]".format(*value["interval"])

@@ -28,6 +28,7 @@ from memofast.prepare.text.word_pieces import WordPieces
 _AT_ONCE = 8  # utterances of a film in memory
 _CLS, _SEP = 101, 102
 _NO_WORDS = "no words: what the model says of nothing"
+_RAW_DTYPES = {"visual": "uint8", "speech": "int16"}  # pixels and samples
 _SPECIAL = 2  # rows of a sentence: [CLS], [SEP]
 
 
@@ -278,11 +279,10 @@ class Predictor:
             if not self.widths.get(modality):
                 raise MemofastError(f"{self.folder} reads no {modality} rows; it reads {', '.join(self.modalities)}")
             if modality in self.model.streams:
-                kept = stored(given, "float32", self.widths[modality], f"{modality} {what}")
+                kept = stored(given, self._dtype_of(modality), self.widths[modality], f"{modality} {what}")
                 streams[modality] = kept, self.model.streams[modality]
             elif modality in self.modalities:
-                dtype = self.preparation.of_store(modality, "dtype", "float32") if self.preparation else "float32"
-                kept = stored(given, dtype, self.widths[modality], f"{modality} {what}")
+                kept = stored(given, self._dtype_of(modality), self.widths[modality], f"{modality} {what}")
                 rows[modality] = kept[: self.model.longest.get(modality)]
                 if len(kept) > len(rows[modality]):
                     cut.append(f"the first {len(rows[modality])} of {len(kept)} {modality} rows are read")
@@ -297,10 +297,16 @@ class Predictor:
                 cut.append(f"the first {read} of {len(set(tokens.words)) + tokens.cut} words are read")
         if self.model.streams:  # a batch carries every stream that the model reads
             streams = {
-                name: streams.get(name, (np.zeros((0, self.widths[name]), np.float32), modality))
+                name: streams.get(name, (np.zeros((0, self.widths[name]), self._dtype_of(name)), modality))
                 for name, modality in self.model.streams.items()
             }
         return Sample(*text_columns(ids, words, cls, sep), rows, streams, tuple(cut))
+
+    def _dtype_of(self, name: str) -> str:
+        """In which the rows of a modality or stream are packed."""
+        if name in self.model.raw:
+            return _RAW_DTYPES[self.model.streams.get(name, name)]
+        return self.preparation.of_store(name, "dtype", "float32") if self.preparation else "float32"
 
     def _text_room(self) -> int | None:
         """Most word pieces of a sentence."""

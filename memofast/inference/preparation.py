@@ -19,7 +19,7 @@ from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.files import write_json
 from memofast.model.feature_sets import feature_sets_of, keep_feature_sets
-from memofast.prepare.faces.extractors import FaceChoice
+from memofast.prepare.faces.extractors import RAW, FaceChoice
 from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.extraction import Extraction, ExtractionOptions
 from memofast.prepare.run.group_normalisation import WITHIN_GROUP
@@ -56,7 +56,7 @@ class _Rows(Schema):
     fingerprint: Name = ""
     normalisation: Name = ""
     special_tokens: dict[Name, Count] = Field(default_factory=dict)
-    dtype: Literal["float16", "float32"] | None = None
+    dtype: Literal["float16", "float32", "uint8", "int16"] | None = None
     width: Count | None = None
 
 
@@ -148,14 +148,15 @@ def extraction_options(
         raise MemofastError(f"{folder} does not say how its face and speech rows were made ({why}); give features")
     face = speech = yunet = None
     if "visual" in modalities:
-        if files.face is None:
+        raw = RAW.fullmatch(settings["face"]) is not None  # whose soft labels, targets of a training, nobody reads here
+        if files.face is None and not raw:
             raise MemofastError(
                 f"{folder} reads faces by {settings['face']}; give {files.named('face')}, the "
                 f"{_kind_of(settings['face'])} its corpus was prepared with"
             )
         pixels = settings.get("face_pixels") if settings.get("face_normalisation") == "corpus" else None
         pixels = (pixels["mean"], pixels["std"]) if pixels and pixels["faces"] else None
-        face = FaceChoice.described(settings["face"], files.face, pixels)
+        face = FaceChoice.described(settings["face"], None if raw else files.face, pixels)
         yunet = _yunet(files, folder) if preparation.of_store("visual", "extractor", "").endswith("yunet") else None
     if "speech" in modalities:
         if " layer " in settings["speech"] and files.speech is None:

@@ -9,6 +9,8 @@ import torch
 from memofast.data.batch import PackedBatch, StreamRows, rounded_length
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.errors import MemofastError
+from memofast.store import RAW
+from memofast.store.writer import whole
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,13 @@ def text_columns(ids: Sequence[int], words: Sequence[int], cls: int, sep: int) -
 
 
 def stored(rows: np.ndarray, dtype: str, width: int, what: str) -> np.ndarray:
-    """Rows as a store keeps them. Raises: `MemofastError`, beginning with `what`, for another width and values that are
-    not finite."""
+    """Rows as a store keeps them. Raises: `MemofastError`, beginning with `what`, for another width, values that are
+    not finite, and of raw rows what are no whole numbers of their type."""
     rows = np.asarray(rows)
     if rows.ndim != 2 or rows.shape[1] != width:
         raise MemofastError(f"{what} must be [rows, {width}], got {list(rows.shape)}; make them by the same extractor")
+    if dtype in RAW:
+        return whole(rows, dtype, what)
     with np.errstate(over="ignore"):
         rows = rows.astype(dtype)
     if not np.isfinite(rows).all():

@@ -14,12 +14,15 @@ _SOURCES = (
     "table (.csv, .tsv, .json, .jsonl); SPLIT=PATH names its split"
 )
 _FACE = (
-    "denseface=FILE, model=FOLDER (any transformers model of pictures) or none; settings follow: "
-    "denseface=FILE,layer=trans1+last or model=FOLDER,row=cls,labels=no"
+    "denseface=FILE, model=FOLDER (any transformers model of pictures), raw (the crops themselves, for a face network "
+    "trained along) or none; 10 rows a second; settings follow: denseface=FILE,layer=trans1+last or "
+    "model=FOLDER,row=cls,labels=no or raw,side=112,labels=DENSEFACE (64 pixels and no soft labels otherwise)"
 )
 _SPEECH = (
     "logmel, compare, egemaps or compare+egemaps (openSMILE, non-commercial licence), wav2vec2=FOLDER, hubert=, "
-    "wavlm=, data2vec=, or none; of a model also FOLDER,layer=6 or layer=conv"
+    "wavlm=, data2vec=, raw (the samples, 320 to a row: 50 rows a second, which count where recipes bound rows), or "
+    "none; of a model also FOLDER,layer=6 or layer=conv; of openSMILE and logmel also compare,stack=8: frames side by "
+    "side, 12.5 rows a second"
 )
 _TEXT = (
     "model=FOLDER (any transformers text encoder), a row per word piece, or one with ,rows=sentence; kept in the "
@@ -55,7 +58,9 @@ def main(
     speech: Annotated[str, typer.Option(help=_SPEECH)] = "logmel",
     speech_mean: Annotated[
         int | None,
-        typer.Option(min=1, help="frames averaged into a row; default: logmel 6, compare and egemaps 5, models 3"),
+        typer.Option(
+            min=1, help="frames averaged into a row; default: logmel 6, compare and egemaps 5, models 3; not of raw"
+        ),
     ] = None,
     speech_functionals: Annotated[
         str | None,

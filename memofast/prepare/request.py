@@ -165,7 +165,8 @@ def check(request: Request, choices: Choices) -> None:
     _one_of("--face-normalisation", request.face_normalisation, ("model", "corpus"))
     if request.face_normalisation == "corpus" and (choices.face is None or choices.face.kind != "denseface"):
         raise MemofastError(
-            "--face-normalisation corpus is for --face denseface=FILE; other models have numbers of their own"
+            "--face-normalisation corpus is for --face denseface=FILE; other models have numbers of their own, and raw "
+            "faces stay as they are"
         )
     _ = request.streams
     _one_of("--subtitles", request.subtitles, ("auto", "sidecar", "none"))

@@ -196,7 +196,8 @@ class FeatureWriter(StoreWriter):
         classes: names of the soft labels' classes; needed for `soft_labels`.
         dtype: `float16` or `float32`, the stored type of rows, confidence and soft labels; times are float32 seconds.
         `uint8` or `int16` for raw rows, pixels of a face or samples of sound, beside which the rest is float16.
-        extractor, fingerprint, normalisation, source, licence: where the rows come from, kept in `meta.json`.
+        extractor, fingerprint, normalisation, source, licence: where the rows come from, kept in `meta.json`; labeller:
+            what gave the soft labels, where that is something else: its name and fingerprint.
     """
 
     def __init__(
@@ -212,6 +213,7 @@ class FeatureWriter(StoreWriter):
         normalisation: str = "",
         source: str = "",
         licence: str = "",
+        labeller: Mapping[str, str] | None = None,
     ):
         columns = set(columns)
         if wrong := columns - {"times", "confidence", "soft_labels"}:
@@ -238,7 +240,8 @@ class FeatureWriter(StoreWriter):
                 "normalisation": normalisation,
                 "source": source,
                 "licence": licence,
-            },
+            }
+            | ({"labeller": dict(labeller)} if labeller else {}),
         )
 
     def put(
@@ -271,7 +274,7 @@ class FeatureWriter(StoreWriter):
                 raise MemofastError(
                     f"id {id!r}: {name} of store {self.path} must be {list(shape)}, got {list(given[name].shape)}"
                 )
-            exact = _whole if dtype in description.RAW else _finite
+            exact = whole if dtype in description.RAW else _finite
             columns[name] = exact(given[name], dtype, f"id {id!r}: {name} of store {self.path}")
         self._put(id, count, columns)
 
@@ -286,8 +289,9 @@ def _finite(values: np.ndarray, dtype: str, what: str) -> np.ndarray:
     return values
 
 
-def _whole(values: np.ndarray, dtype: str, what: str) -> np.ndarray:
-    """Whole numbers as they are, in a narrower type."""
+def whole(values: np.ndarray, dtype: str, what: str) -> np.ndarray:
+    """Whole numbers as they are, in a narrower type. Raises: `MemofastError`, beginning with `what`, for others, and
+    beyond that type."""
     limits = np.iinfo(dtype)
     if values.dtype.kind not in "iu" or (values.size and not limits.min <= values.min() <= values.max() <= limits.max):
         raise MemofastError(

@@ -69,7 +69,7 @@ def as_record(arrays) -> bytes:
     [
         (b"\xc1", "that are no msgpack"),
         (as_record({"confidence": np.zeros(2, np.float16)}), "without features"),
-        (as_record(features(2) | {"features": np.zeros((2, 6), np.int16)}), "with features not a table of numbers"),
+        (as_record(features(2) | {"features": np.zeros((2, 6), np.int16)}), "with features of whole numbers, as raw"),
         (as_record(features(2) | {"confidence": np.zeros(3, np.float16)}), "with columns of different lengths"),
         (as_record(features(2) | {"features": np.full((2, 6), np.nan, np.float16)}), "with values that are not finite"),
         (as_record(features(2, faces=False)), "without the columns rows, confidence, soft_labels, times, or"),

@@ -19,7 +19,7 @@ from memofast.pages.inspect.page import clock, duration, gather, percent, render
 from memofast.pages.inspect.utterances import found_again
 from memofast.prepare.run.report import Journal
 from memofast.prepare.speech.voice import runs
-from memofast.store import TextWriter
+from memofast.store import FeatureWriter, TextWriter
 
 VOID = {"meta", "link", "img", "br"}
 EVIL = """<script>alert("1")</script> & <img src=x onerror='alert(2)'>"""
@@ -161,6 +161,34 @@ def test_everything_from_a_corpus_is_escaped(tmp_path):
     assert EVIL not in html
 
 
+def test_raw_rows_are_shown_as_they_are_stored(tmp_path):
+    """A face as a picture and sound as a wave, without the media."""
+    crops = (np.arange(3 * 64 * 64).reshape(3, 64, 64) // 48).astype(np.uint8)  # brighter from row to row
+    sound = np.zeros((16, 320), np.int16)
+    sound[8] = 8000
+    about = {"times": np.array([0.0, 0.1, 0.2])}
+    with (
+        TextWriter(tmp_path / "text") as text,
+        FeatureWriter(tmp_path / "visual", 4096, dtype="uint8", columns=("times",)) as visual,
+        FeatureWriter(tmp_path / "speech", 320, dtype="int16") as speech,
+    ):
+        text.put("one", [5, 6], [0, 1], utf8="red now")
+        visual.put("one", crops.reshape(3, -1), **about)
+        speech.put("one", sound)
+    stores = {name: tmp_path / name for name in ("text", "visual", "speech")}
+    gathered = gather(write_corpus(tmp_path, "c", stores, {"train": ["one"]}), 1, 0, None)
+    (one,) = gathered["chosen"]["train"]
+    assert np.array_equal([tile.crop for tile in one.tiles], crops) and [t.time for t in one.tiles] == pytest.approx(
+        [0.0, 0.1, 0.2]
+    )
+    assert np.flatnonzero(one.heard.wave).tolist() == list(range(2560, 2880)) and one.heard.wave.max() == 8000 / 32768
+    page = Page(html := render(gathered))
+    refuse_what_is_outside(page, html)
+    np.testing.assert_allclose([face_of(img).mean() for img in page.all("img")], crops.mean((1, 2)), atol=2)
+    assert 'class="waveform"' in html
+    assert "No faces and no sound are shown but what raw rows hold: it keeps no record of where" in page.words
+
+
 def test_media_that_went_away_are_said_to_have(prepared, media_folder, tmp_path):
     journal = prepared / "progress.jsonl"
     journal.write_text(journal.read_text().replace(str(media_folder), "/nowhere"))
@@ -190,7 +218,7 @@ def test_another_finder_is_said_on_the_page(prepared, monkeypatch):
         def __call__(self, picture):
             return []
 
-    monkeypatch.setattr(extraction, "find_faces", lambda yunet, colour: Other())
+    monkeypatch.setattr(extraction, "find_faces", lambda *_: Other())
     page = Page(render(gather(Corpus.open(prepared), 10, 0, None)))
     assert "Faces were found again by other, the rows came from bright" in page.words
     assert not page.all("img") and "were found again as they were" not in page.words

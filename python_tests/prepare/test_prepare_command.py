@@ -88,7 +88,7 @@ def bright_faces(monkeypatch):
             eyes = np.array([12.0, 14.0]), np.array([28.0, 14.0])
             return [Face(crop, 0.75, box, eyes)] if picture.mean() > 50 else []
 
-    monkeypatch.setattr(extraction, "find_faces", lambda yunet, colour: Bright())
+    monkeypatch.setattr(extraction, "find_faces", lambda *_: Bright())
 
 
 def run_here(monkeypatch, *arguments):
@@ -148,7 +148,7 @@ def test_no_face_is_counted(clips, vocabulary, denseface, monkeypatch, tmp_path)
     monkeypatch.setattr(
         extraction,
         "find_faces",
-        lambda yunet, colour: type("Blind", (), {"name": "blind", "__call__": lambda *_: []})(),
+        lambda *_: type("Blind", (), {"name": "blind", "__call__": lambda *_: []})(),
     )
     out = tmp_path / "corpus"
     assert (
@@ -162,9 +162,7 @@ def test_a_failing_extractor_is_a_problem_of_its_clips(clips, vocabulary, densef
     def fail(*_):
         raise RuntimeError("odd picture")
 
-    monkeypatch.setattr(
-        extraction, "find_faces", lambda yunet, colour: type("Bad", (), {"name": "bad", "__call__": fail})()
-    )
+    monkeypatch.setattr(extraction, "find_faces", lambda *_: type("Bad", (), {"name": "bad", "__call__": fail})())
     out = tmp_path / "corpus"
     run_here(
         monkeypatch, clips, "--out", out, "--vocab", vocabulary, "--face", f"denseface={denseface}", "--workers", 1

@@ -31,11 +31,16 @@ def start(
     """The model a run starts from, see `family.Start`; fresh projections suit the rows of `train`.
 
     Raises: `MemofastError` for a checkpoint of another architecture, or whose feature rows have another width than the
-        corpus.
+        corpus, and for raw speech.
     """
     entries = {name: value for name, value in section.entries().items() if name not in ("head", "freeze")}
     heads = entries.get("num_attention_heads")
     before = sizes_of(section.init, heads)
+    if train is not None and "speech" in train.corpus.raw:
+        raise MemofastError(
+            f"corpus {train.corpus.path} has raw speech, of which model.family memobert makes no rows; prepare rows, "
+            "or read others of the corpus by modalities.features.speech"
+        )
     face = face_entries(section.face, before.get("face"), [train.corpus] if train is not None else [])
     widths = {f"{modality}_width": train.corpus.width(modality) if train is not None else 0 for modality in FEATURES}
     if train is not None and "visual" in train.corpus.raw:

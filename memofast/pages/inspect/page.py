@@ -59,6 +59,7 @@ def gather(corpus: Corpus, samples: int, seed: int, yunet: Path | None) -> dict:
         "dropped": some_dropped(outcomes),
         "dropped_count": sum(not outcome.kept for outcome in outcomes.values()),
         "replayed": any(utterance.replayed for found in chosen.values() for utterance in found),
+        "faces": any(utterance.replayed or utterance.tiles for found in chosen.values() for utterance in found),
         "notes": notes,
         "sources": source_accounts(corpus.path),
         "settings": read_settings(corpus.path),
@@ -73,16 +74,18 @@ def _replay(corpus: Corpus, chosen: dict, yunet: Path | None) -> list[str]:
         return []
     if not any(source.picture or source.sound for source in sources):
         why = "its clips have no media" if sources else "it keeps no record of where its utterances came from"
-        return [f"No faces and no sound are shown: {why}."]
+        beside = " but what raw rows hold" if any(one.tiles or one.heard for one in utterances) else ""
+        return [f"No faces and no sound are shown{beside}: {why}."]
     made_by = corpus.stores["visual"].meta.get("extractor", "") if "visual" in corpus.stores else ""
     detector = made_by.partition(_FACES_BY)[2]
     extraction, notes = open_replay(corpus.path, yunet, detector)
     same_finder = extraction.finder is not None and extraction.finder.name == detector
     replay_into(utterances, extraction, corpus.classes.get("soft_labels", []), same_finder)
     if missing := missing_media(sources):
+        beside = " but what raw rows hold" if corpus.raw else ""
         notes.append(
             f"{len(missing)} media files are not where they were when the corpus was prepared; "
-            f"what came from them has no pictures and no sound here. The first: {missing[0]}"
+            f"what came from them has no pictures and no sound here{beside}. The first: {missing[0]}"
         )
     return notes
 
@@ -126,7 +129,7 @@ def render(gathered: dict) -> str:
 
 
 def _waveform(utterance: Utterance) -> str:
-    heard = utterance.replayed.heard
+    heard = utterance.heard
     return drawing.waveform(heard.wave, heard.activity, heard.hop, SAMPLE_RATE, _shown_seconds(utterance))
 
 

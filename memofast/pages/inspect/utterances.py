@@ -3,13 +3,14 @@ like."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
 
 from memofast.data.corpus import Corpus
 from memofast.data.summary import sentences
-from memofast.prepare.run.extraction import Extracted, Extraction
+from memofast.prepare.run.extraction import Extracted, Extraction, Heard
 from memofast.prepare.run.replay import missing_media, replay
 from memofast.prepare.run.report import Outcome, Source
 
@@ -17,13 +18,14 @@ MOST_TILES = 24
 _TILES_A_SECOND = 10
 _SAME_TIME = 2e-3  # seconds
 _SAME_CONFIDENCE = 5e-3
+_FULL_SCALE = 32768  # of 16 bit samples
 _MOST_DROPPED = 12
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One place of a face strip. time: seconds from the clip's start; crop [64, 64] uint8, None where no face was taken
-    or none was found again."""
+    """One place of a face strip. time: seconds from the clip's start; crop [side, side] uint8, None where no face was
+    taken or none was found again."""
 
     time: float
     crop: np.ndarray | None = None
@@ -36,8 +38,8 @@ class Utterance:
     """One utterance. rows by modality; seconds of its media; tiles over all of them, equally spaced; soft [n, classes]
     labels at `times` [n].
 
-    notes: what could not be replayed. outcome, replayed: None where the corpus keeps no journal, and where there was
-    nothing to replay.
+    crops [n, side, side] uint8 and wave [samples] float32: what raw rows hold, None of others. notes: what could not be
+    replayed. outcome, replayed: None where the corpus keeps no journal, and where there was nothing to replay.
     """
 
     id: str
@@ -50,6 +52,8 @@ class Utterance:
     times: np.ndarray = field(default_factory=lambda: np.zeros(0))
     confidence: np.ndarray = field(default_factory=lambda: np.zeros(0))
     soft: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    crops: np.ndarray | None = None
+    wave: np.ndarray | None = None
     emotions: list[tuple[str, float]] = field(default_factory=list)
     tiles: list[Tile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -57,6 +61,13 @@ class Utterance:
     @property
     def source(self) -> Source | None:
         return self.outcome.source if self.outcome else None
+
+    @property
+    def heard(self) -> Heard | None:
+        """Sound, with voice activity where it was replayed."""
+        if self.replayed and self.replayed.heard:
+            return self.replayed.heard
+        return None if self.wave is None else Heard(self.wave, None, 0.0)
 
 
 def sample(corpus: Corpus, outcomes: Mapping[str, Outcome], count: int, seed: int) -> dict[str, list[Utterance]]:
@@ -79,8 +90,16 @@ def _read(corpus: Corpus, outcome: Outcome | None, found: dict) -> Utterance:
         utterance.times = record.get("times", utterance.times).astype(np.float64)
         utterance.confidence = record.get("confidence", utterance.confidence).astype(np.float64)
         utterance.soft = record.get("soft_labels", utterance.soft).astype(np.float64)
+        side = isqrt(visual.width)
+        if "visual" in corpus.raw and side * side == visual.width:
+            utterance.crops = record["rows"].reshape(-1, side, side)
+    if "speech" in corpus.raw and utterance.rows["speech"]:
+        rows = corpus.stores["speech"].read(utterance.id)["rows"]
+        utterance.wave = rows.reshape(-1).astype(np.float32) / _FULL_SCALE
     source = utterance.source
     utterance.seconds = (source and source.seconds) or float(utterance.times.max(initial=0.0))
+    if utterance.crops is not None and len(utterance.times):
+        utterance.tiles = tiles_of(utterance, corpus.classes.get("soft_labels", []))
     return utterance
 
 
@@ -107,7 +126,7 @@ def replay_into(utterances: Iterable[Utterance], extraction: Extraction, classes
             continue
         utterance.replayed = found
         if len(utterance.times) and extraction.finder:
-            utterance.tiles = tiles_of(utterance, classes)
+            utterance.tiles = utterance.tiles or tiles_of(utterance, classes)
             if same_finder:
                 _note_differences(utterance)
 
@@ -128,7 +147,9 @@ def tiles_of(utterance: Utterance, classes: list[str]) -> list[Tile]:
 def _tile(utterance: Utterance, row: int, classes: list[str]) -> Tile:
     time, replayed = float(utterance.times[row]), utterance.replayed
     crop = None
-    if replayed.person:
+    if utterance.crops is not None:
+        crop = utterance.crops[row]
+    elif replayed.person:
         times = replayed.faces.times
         nearest = int(np.argmin(np.abs(times - time)))
         crop = replayed.person.track.faces[nearest].crop if abs(times[nearest] - time) <= _SAME_TIME else None

@@ -1,4 +1,5 @@
-"""The faces of a picture as grey 64 x 64 crops, in colour too where wanted, turned so that the eyes lie level."""
+"""The faces of a picture as grey 64 x 64 crops, in colour and finer too where wanted, turned so that the eyes lie
+level."""
 
 import math
 from dataclasses import dataclass, field
@@ -60,7 +61,8 @@ class Face:
     width and height in pixels.
 
     eyes: the person's right and left eye, each [2] in pixels. mouth: filled where somebody watches it.
-    colour: the same piece of the picture, [128, 128, 3] uint8 RGB, where it was asked for.
+    colour: the same piece of the picture, [128, 128, 3] uint8 RGB; fine: the same, [side, side] uint8 grey, of another
+    side than 64; where they were asked for.
     """
 
     crop: np.ndarray
@@ -69,6 +71,7 @@ class Face:
     eyes: tuple[np.ndarray, np.ndarray]
     mouth: MouthSamples = field(default_factory=MouthSamples)
     colour: np.ndarray | None = None
+    fine: np.ndarray | None = None
 
 
 class FaceFinder(Protocol):
@@ -102,9 +105,10 @@ def check_finder(yunet: Path | None) -> list[str]:
     ]
 
 
-def find_faces(yunet: Path | None, colour: bool = False) -> FaceFinder:
-    """YuNet from the ONNX file `yunet`, or OpenCV's Haar cascades where that is None; `colour`: crops in colour too."""
-    return Haar(colour) if yunet is None else YuNet(yunet, colour)
+def find_faces(yunet: Path | None, colour: bool = False, side: int = CROP) -> FaceFinder:
+    """YuNet from the ONNX file `yunet`, or OpenCV's Haar cascades where that is None; `colour`: crops in colour too;
+    `side`: where it is not 64, grey crops of that side too."""
+    return Haar(colour, side) if yunet is None else YuNet(yunet, colour, side)
 
 
 def main_faces(boxes: np.ndarray, confidences: np.ndarray) -> np.ndarray:
@@ -118,8 +122,8 @@ class YuNet:
 
     name = "yunet"
 
-    def __init__(self, model: Path, colour: bool = False):
-        self._cv2, self._colour = load_opencv(), colour
+    def __init__(self, model: Path, colour: bool = False, side: int = CROP):
+        self._cv2, self._asked = load_opencv(), (colour, side)
         if not Path(model).is_file():
             raise MemofastError(f"no YuNet model at {model}; fetch it with `memofast download yunet`")
         refuse_pointer(Path(model))
@@ -152,7 +156,7 @@ class YuNet:
         return found
 
     def _face(self, picture: np.ndarray, found: np.ndarray) -> Face:
-        return _face(self._cv2, picture, (found[4:6], found[6:8]), float(found[14]), found[:4], self._colour)
+        return _face(self._cv2, picture, (found[4:6], found[6:8]), float(found[14]), found[:4], *self._asked)
 
 
 class Haar:
@@ -160,8 +164,8 @@ class Haar:
 
     name = "haar"
 
-    def __init__(self, colour: bool = False):
-        self._cv2, self._colour = load_opencv(), colour
+    def __init__(self, colour: bool = False, side: int = CROP):
+        self._cv2, self._asked = load_opencv(), (colour, side)
         if not hasattr(self._cv2, "CascadeClassifier"):
             raise MemofastError(f"this OpenCV has no Haar cascades (version 5?): {_INSTALL}, or give --yunet PATH")
         folder = Path(self._cv2.data.haarcascades)
@@ -184,7 +188,7 @@ class Haar:
         left, top, width, height = box.astype(int)
         right_eye, left_eye = self._find_eyes(grey[top : top + height, left : left + width])
         eyes = right_eye + box[:2], left_eye + box[:2]
-        return _face(self._cv2, picture, eyes, confidence, box, self._colour)
+        return _face(self._cv2, picture, eyes, confidence, box, *self._asked)
 
     def _find_eyes(self, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centres of the two eyes within the face box; where they usually are when the cascade does not find them."""
@@ -200,9 +204,10 @@ class Haar:
         return np.array([0.31 * width, 0.39 * height]), np.array([0.69 * width, 0.39 * height])
 
 
-def _face(cv2, picture: np.ndarray, eyes: tuple, confidence: float, box: np.ndarray, colour: bool) -> Face:
+def _face(cv2, picture: np.ndarray, eyes: tuple, confidence: float, box: np.ndarray, colour: bool, side: int) -> Face:
     larger = align(cv2, picture, *eyes, COLOUR_CROP, True) if colour else None
-    return Face(align(cv2, picture, *eyes), confidence, box, eyes, colour=larger)
+    fine = align(cv2, picture, *eyes, side) if side != CROP else None
+    return Face(align(cv2, picture, *eyes), confidence, box, eyes, colour=larger, fine=fine)
 
 
 def align(

@@ -1,5 +1,7 @@
 """Face rows: which extractor `--face` names, and what it gives for the faces of one person."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,25 +11,31 @@ import numpy as np
 from memofast.devices import open_device
 from memofast.errors import MemofastError
 from memofast.model.face_networks.densenet import LAYER_WIDTHS
+from memofast.model.face_networks.network import CROPS
 from memofast.prepare.choices import Kind, parse_choice
 from memofast.prepare.faces.denseface import DenseFace
-from memofast.prepare.faces.detection import Face
+from memofast.prepare.faces.detection import CROP, EYE_DISTANCE, EYE_HEIGHT, Face
 
 SQUARES = 4096
 _LAYERS = "last, trans1, trans2, or several as trans1+last"
 _ROWS = ("pooled", "cls", "mean")
+_SIDES = " or ".join(map(str, CROPS))
 KINDS = {
     "denseface": Kind("FILE", {"layer": _LAYERS}),
     "model": Kind("FOLDER", {"row": "pooled, cls or mean", "labels": "yes or no"}),
+    "raw": Kind(settings={"side": _SIDES, "labels": "FILE of a DenseFace"}),
     "none": Kind(),
 }
+RAW = re.compile(rf"raw side ({'|'.join(map(str, CROPS))})(, labels denseface)?")  # a choice of raw faces in words
 
 
 class FaceExtractor(Protocol):
     """Called with the faces of one clip; gives rows [n, width] and soft labels [n, classes], float32, None where there
-    are no classes.
+    are no classes; of raw faces the rows are pixels, uint8.
 
-    colour: whether it looks at `Face.colour`.
+    dtype: in which a store keeps the rows. colour: whether it looks at `Face.colour`. side: of the grey crops that it
+    looks at, in `Face.fine` where it is not 64. labeller: what gave the soft labels, where something else made the
+    rows: its name and fingerprint.
     """
 
     name: str
@@ -35,17 +43,21 @@ class FaceExtractor(Protocol):
     classes: tuple[str, ...]
     fingerprint: str
     normalisation: str
+    dtype: str
     colour: bool
+    side: int
+    labeller: Mapping[str, str]
 
     def __call__(self, faces: list[Face]) -> tuple[np.ndarray, np.ndarray | None]: ...
 
 
 @dataclass(frozen=True)
 class FaceChoice:
-    """kind: `denseface`, `model` (of transformers) `pixels` (sums for their mean and standard deviation) or `crops`
-    (faces alone, no rows); path: its file or folder.
+    """kind: `denseface`, `model` (of transformers), `raw` (the crops themselves), `pixels` (sums for their mean and
+    standard deviation) or `crops` (faces alone, no rows); path: its file or folder; of `raw` a DenseFace for soft
+    labels, if any.
 
-    layers, pixels: see `DenseFace`. row, labels: see `VisionModel`.
+    layers, pixels: see `DenseFace`. row, labels: see `VisionModel`. side: of raw crops.
     """
 
     kind: str
@@ -54,15 +66,20 @@ class FaceChoice:
     pixels: tuple[float, float] | None = None
     row: str | None = None
     labels: bool = True
+    side: int = CROP
 
     def __str__(self) -> str:
         if self.kind == "denseface":
             return f"denseface layer {'+'.join(self.layers)}"
+        if self.kind == "raw":
+            return f"raw side {self.side}{', labels denseface' if self.path else ''}"
         return f"{self.kind} row {self.row or 'default'}, labels {'yes' if self.labels else 'no'}"
 
     @classmethod
-    def described(cls, text: str, path: Path, pixels: tuple[float, float] | None = None) -> "FaceChoice":
-        """The choice that `str` describes, with its file or folder."""
+    def described(cls, text: str, path: Path | None, pixels: tuple[float, float] | None = None) -> "FaceChoice":
+        """The choice that `str` describes, with its file or folder; of raw faces without one, without soft labels."""
+        if raw := RAW.fullmatch(text):
+            return cls("raw", path if raw[2] else None, side=int(raw[1]))
         kind, _, rest = text.partition(" ")
         if kind == "denseface":
             return cls(kind, path, tuple(rest.removeprefix("layer ").split("+")), pixels)
@@ -78,6 +95,12 @@ def parse_face(text: str) -> FaceChoice | None:
     layers = tuple(settings.get("layer", "last").split("+"))
     if len(set(layers)) < len(layers) or not set(layers) <= set(LAYER_WIDTHS):
         raise MemofastError(f"--face denseface: layer is {_LAYERS}, not {settings['layer']!r}")
+    if kind == "raw":
+        if (side := settings.get("side", str(CROP))) not in map(str, CROPS):
+            raise MemofastError(f"--face raw: side is {_SIDES}, not {side!r}")
+        if (labels := settings.get("labels")) == "":
+            raise MemofastError("--face raw: labels is a DenseFace file, and empty; name one, or leave labels out")
+        return FaceChoice(kind, Path(labels) if labels else None, side=int(side))
     row, labels = settings.get("row"), settings.get("labels", "yes")
     if row not in {None, *_ROWS}:
         raise MemofastError(f"--face model: row is {', '.join(_ROWS)}, not {row!r}")
@@ -94,6 +117,8 @@ def open_face(choice: FaceChoice, device: str = "cpu") -> FaceExtractor:
         return NoRows()
     if choice.kind == "denseface":
         return DenseFaceExtractor(choice, device)
+    if choice.kind == "raw":
+        return RawFaces(choice, device)
     from memofast.prepare.faces.vision_model import VisionModel
 
     return VisionModel(choice.path, choice.row, choice.labels, open_device(device))
@@ -102,7 +127,7 @@ def open_face(choice: FaceChoice, device: str = "cpu") -> FaceExtractor:
 class DenseFaceExtractor:
     """Rows and soft labels of a DenseFace."""
 
-    colour = False
+    dtype, colour, side, labeller = "float16", False, CROP, {}
 
     def __init__(self, choice: FaceChoice, device: str):
         self._net = DenseFace(choice.path, layers=choice.layers, pixels=choice.pixels, device=open_device(device))
@@ -115,11 +140,29 @@ class DenseFaceExtractor:
         return self._net(np.stack([face.crop for face in faces]))
 
 
+class RawFaces:
+    """The crops themselves as rows, [n, side * side] uint8 grey, for a network that is trained along; soft labels of a
+    DenseFace where the choice names one."""
+
+    dtype, normalisation, colour = "uint8", "none", False
+
+    def __init__(self, choice: FaceChoice, device: str):
+        self.side, self.width, self.name = choice.side, choice.side**2, f"raw side {choice.side}"
+        self.fingerprint = f"raw-1-eyes-{EYE_HEIGHT}-{EYE_DISTANCE}-side-{choice.side}"
+        self._labels = DenseFaceExtractor(FaceChoice("denseface", choice.path), device) if choice.path else None
+        self.classes = self._labels.classes if self._labels else ()
+        self.labeller = {"name": "denseface", "fingerprint": self._labels.fingerprint} if self._labels else {}
+
+    def __call__(self, faces: list[Face]) -> tuple[np.ndarray, np.ndarray | None]:
+        crops = np.stack([face.crop if self.side == CROP else face.fine for face in faces])
+        return crops.reshape(len(faces), -1), self._labels(faces)[1] if self._labels else None
+
+
 class NoRows:
     """Faces to be looked at: rows of no columns."""
 
-    name, width, classes, colour = "crops", 0, (), False
-    fingerprint, normalisation = "crops", "none"
+    name, width, classes, colour, side, labeller = "crops", 0, (), False, CROP, {}
+    fingerprint, normalisation, dtype = "crops", "none", "float16"
 
     def __call__(self, faces: list[Face]) -> tuple[np.ndarray, None]:
         return np.empty((len(faces), 0), np.float32), None
@@ -129,8 +172,8 @@ class PixelSums:
     """Per face the sum of its crop's pixels, and of their squares the quotient by 4096 and the remainder: whole numbers
     that float32 holds, so that they add up to the same in any order."""
 
-    name, width, classes, colour = "pixels", 3, (), False
-    fingerprint, normalisation = "pixels-1", "none"
+    name, width, classes, colour, side, labeller = "pixels", 3, (), False, CROP, {}
+    fingerprint, normalisation, dtype = "pixels-1", "none", "float32"
 
     def __call__(self, faces: list[Face]) -> tuple[np.ndarray, None]:
         crops = np.stack([face.crop for face in faces]).astype(np.int64).reshape(len(faces), -1)

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from memofast.errors import MemofastError
-from memofast.prepare.faces.detection import COLOUR_CROP, Face
+from memofast.prepare.faces.detection import COLOUR_CROP, CROP, Face
 from memofast.prepare.pretrained import Pretrained, load_pretrained, preprocessing, read_config
 
 _BATCH = 32  # faces at once
@@ -27,7 +27,7 @@ class VisionModel:
         labels: False leaves soft labels out.
     """
 
-    colour = True
+    dtype, colour, side, labeller = "float16", True, CROP, {}
 
     def __init__(self, path: Path, row: str | None, labels: bool, device: torch.device):
         self._path, self._device = path, device

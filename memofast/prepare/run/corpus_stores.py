@@ -1,6 +1,7 @@
 """The stores of one corpus being prepared, or of one shard of it, and the journal of what became of each clip."""
 
 import shutil
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,14 @@ class CorpusStores:
 
     def __init__(self, folder: Path, plan: StorePlan, pieces: WordPieces | None):
         self.plan, self.pieces, self.folder = plan, pieces, folder
-        self.text = TextWriter(folder / "text", **plan.text)
-        self.visual = FeatureWriter(folder / "visual", **plan.visual) if plan.visual else None
-        self.speech = FeatureWriter(folder / "speech", **plan.speech) if plan.speech else None
+        self.visual = self.speech = None
+        with ExitStack() as opened:  # a writer that is refused leaves none of the others open
+            self.text = opened.enter_context(closing(TextWriter(folder / "text", **plan.text)))
+            if plan.visual:
+                self.visual = opened.enter_context(closing(FeatureWriter(folder / "visual", **plan.visual)))
+            if plan.speech:
+                self.speech = opened.enter_context(closing(FeatureWriter(folder / "speech", **plan.speech)))
+            opened.pop_all()
         self.journal = Journal(folder / JOURNAL)
 
     @property

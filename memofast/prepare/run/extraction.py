@@ -24,6 +24,7 @@ from memofast.prepare.run.stopwatch import Stopwatch
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.speech.beginning import first_speech, speech_after
 from memofast.prepare.speech.extractors import SpeechChoice, open_speech
+from memofast.prepare.speech.raw import beyond_16_bits
 from memofast.prepare.speech.rows import SHORTEST
 from memofast.prepare.speech.voice import EnergyVoice, open_voice
 from memofast.prepare.subtitles.offset import FEWEST_CUES, estimate_offset
@@ -54,7 +55,7 @@ class ExtractionOptions:
 @dataclass
 class FaceRows:
     """rows [n, width], soft_labels [n, classes] (None without classes), confidence [n], times [n] seconds from the
-    clip's start, all float32."""
+    clip's start, all float32; raw rows are uint8."""
 
     rows: np.ndarray
     soft_labels: np.ndarray | None
@@ -64,7 +65,7 @@ class FaceRows:
 
 @dataclass
 class SoundRows:
-    """rows [n, width], times [n] seconds at the middle of what a row covers, both float32."""
+    """rows [n, width], times [n] seconds at the middle of what a row covers, both float32; raw rows are int16."""
 
     rows: np.ndarray
     times: np.ndarray
@@ -134,7 +135,7 @@ class Extraction:
     def __init__(self, options: ExtractionOptions):
         self.options = options
         self.face = open_face(options.face, options.device) if options.face else None
-        self.finder = find_faces(options.yunet, self.face.colour) if self.face else None
+        self.finder = find_faces(options.yunet, self.face.colour, self.face.side) if self.face else None
         self.speech = open_speech(options.speech, options.device)
         self.voice = None if options.voice == "none" else open_voice(options.voice)
         self.mouths = MouthWatch() if self.finder and options.speaker == "active" else None
@@ -331,6 +332,8 @@ class Extraction:
         elif np.abs(sound).max() < QUIET:
             extracted.problems.append(Problem("silent", where))
         else:
+            if self.options.speech.kind == "raw" and (clipped := beyond_16_bits(sound)):
+                extracted.problems.append(Problem("clipped", f"{clipped:,} of {len(sound):,} samples, in {where}"))
             with self.watch("speech features"):
                 frames = self.speech(sound)
                 rows = self.options.speech.rows(frames)

@@ -53,7 +53,7 @@ def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
     store that was prepared stays.
 
     Returns: samples by group. Raises: `MemofastError` where the corpus lacks the modality or the groups, a sample its
-        group, or rows are normed so already.
+        group, or rows are normed so already or raw.
     """
     corpus = Corpus.open(path)
     if modality == "text" or modality not in corpus.stores:
@@ -61,6 +61,11 @@ def normalise(path: Path, modality: str, by: str) -> dict[str, int]:
         raise MemofastError(
             f"corpus {path} has no {modality} rows; it has {has}: prepare it with --face or --speech, or name "
             "other rows by --modality"
+        )
+    if modality in corpus.raw:
+        raise MemofastError(
+            f"the {modality} rows of corpus {path} are raw ({corpus.stores[modality].columns['rows'][0]}), of which "
+            "a model's own network makes features; z-norm features only"
         )
     store, group_of = corpus.stores[modality], read_groups(corpus, by)
     within = WITHIN_GROUP + by

@@ -138,6 +138,8 @@ def _plan(
             "extractor": f"{face.name}, faces by {extractors.finder.name}",
             "fingerprint": face.fingerprint,
             "normalisation": face.normalisation,
+            "dtype": face.dtype,
+            "labeller": face.labeller,
             **about,
         }
     if extractors.speech and any(clip.sound for clip in clips):

@@ -50,6 +50,7 @@ REASONS = {
     "silent": "the sound never exceeds -60 dB",
     "words cut": "the sentence is longer than 100 words; the rest of it is left out",
     "out of phase": "the channels of the sound cancel each other; the loudest one is used",
+    "clipped": "samples of the sound lie beyond 16 bits; the largest that these hold stands in their place",
     "over full scale": "the sound was written on another scale; brought to a peak of 1",
     "sound mended": "samples of the sound are no numbers; they are silent now",
     "no text": "no words; kept for its faces or speech",

@@ -18,13 +18,14 @@ SETTINGS = "prepare.json"
 
 def _face(text: str) -> str:
     kind, _, layers = text.partition(" layer ")
-    if kind.split(" ")[0] not in faces.KINDS or (layers and not set(layers.split("+")) <= set(LAYER_WIDTHS)):
+    wrong = kind.startswith("raw") and not faces.RAW.fullmatch(text)
+    if kind.split(" ")[0] not in faces.KINDS or wrong or (layers and not set(layers.split("+")) <= set(LAYER_WIDTHS)):
         raise ValueError("must be faces that there are")
     return text
 
 
 def _speech(text: str) -> str:
-    if text.split(" ")[0] not in speech.KINDS:
+    if text.split(" ")[0] not in speech.KINDS or (" stack " in text and not speech.STACKED.search(text)):
         raise ValueError("must be a kind of speech rows")
     return text
 

@@ -89,6 +89,8 @@ def check_columns(values: Mapping[str, np.ndarray]) -> None:
     if "features" not in values:
         raise ValueError("without features")
     rows = values["features"]
+    if rows.dtype.kind in "iu":
+        raise ValueError("features of whole numbers, as raw pixels are, which memofast prepare --face raw keeps")
     if rows.ndim != 2 or rows.dtype.kind != "f":
         raise ValueError("features not a table of numbers")
     if any(value.shape[:1] != rows.shape[:1] for value in values.values()):

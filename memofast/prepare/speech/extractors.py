@@ -10,12 +10,12 @@ import numpy as np
 
 from memofast.errors import MemofastError
 from memofast.prepare.choices import Kind, parse_choice
-from memofast.prepare.speech.rows import functionals, mean_rows, parts_of, row_times
+from memofast.prepare.speech.rows import functionals, mean_rows, parts_of, row_times, stacked_rows
 
 
 class SpeechExtractor(Protocol):
-    """Called with sound [samples] float32 at 16 kHz; gives rows [n, width] float32, row i made of `window` seconds from
-    i * `hop` seconds on.
+    """Called with sound [samples] float32 at 16 kHz; gives rows [n, width] float32, raw ones int16, row i made of
+    `window` seconds from i * `hop` seconds on.
 
     dtype: in which a store keeps them.
     """
@@ -36,8 +36,9 @@ class SpeechChoice:
     """kind: a key of `KINDS` or none; path: a model's folder; layer: of a model, `last`, `conv` or a number from 1, or
     several side by side, as `last+conv`.
 
-    mean: frames averaged into a row. parts: not empty for `functionals` in place of means. normalise: openSMILE's
-    descriptors z-normed within the `clip`, or as they are (`none`).
+    mean: frames averaged into a row. parts: not empty for `functionals` in place of means; stack: above 1, so many
+    frames side by side in their place. normalise: openSMILE's descriptors z-normed within the `clip`, or as they are
+    (`none`).
     """
 
     kind: str
@@ -46,46 +47,60 @@ class SpeechChoice:
     layer: str = "last"
     normalise: str = "clip"
     parts: tuple[int, ...] = ()
+    stack: int = 1
 
     @property
     def summary(self) -> str:
         """What a row is made of."""
+        if self.kind == "raw":
+            return "16 bit samples"
+        if self.stack > 1:
+            return f"stack of {self.stack}"
         return f"functionals of {functionals_name(self.parts)}" if self.parts else f"mean of {self.mean}"
 
     def width(self, frame: int) -> int:
         """Width of a row, given that of a frame."""
-        return 2 * frame if self.parts else frame
+        return 2 * frame if self.parts else self.stack * frame
 
     def rows(self, frames: np.ndarray) -> np.ndarray:
         """Rows [m, width] of frames [n, frame width]."""
+        if self.stack > 1:
+            return stacked_rows(frames, self.stack)
         return functionals(frames, self.parts) if self.parts else mean_rows(frames, self.mean)
 
     def times(self, frames: int, hop: float, window: float) -> np.ndarray:
         """Middles of what the rows of so many frames cover, in seconds from the sound's start: [m] float32."""
         if not self.parts:
-            return row_times(frames, self.mean, hop, window)
+            return row_times(frames, max(self.mean, self.stack), hop, window)  # of which one is 1
         middles = [(first + last - 1) * (hop / 2) + window / 2 for first, last in parts_of(frames, self.parts)]
         return np.array(middles, np.float32)
 
     def __str__(self) -> str:
         if self.path:
             return f"{self.kind} layer {self.layer}"
-        return self.kind + _AS_THEY_ARE if self.normalise == "none" else self.kind
+        stack = f" stack {self.stack}" if self.stack > 1 else ""
+        return self.kind + (_AS_THEY_ARE if self.normalise == "none" else "") + stack
 
     @classmethod
     def described(cls, text: str, path: Path | None, mean: int, parts: tuple[int, ...] = ()) -> "SpeechChoice":
         """The choice that `str` describes, with its folder where it has one."""
+        stacked = STACKED.search(text)
+        text = STACKED.sub("", text)
         kind, _, layer = text.removesuffix(_AS_THEY_ARE).partition(" layer ")
         normalise = "none" if text.endswith(_AS_THEY_ARE) else "clip"
-        return cls(kind, path if layer else None, mean, layer or "last", normalise, parts)
+        return cls(
+            kind, path if layer else None, mean, layer or "last", normalise, parts, int(stacked[1]) if stacked else 1
+        )
 
 
 _AS_THEY_ARE = " as they are"
-_OPENSMILE = Kind(settings={"normalise": "clip or none"})
+STACKED = re.compile(r" stack ([2-9]|[1-9][0-9]|100)$")  # how many frames, at the end of a choice in words
+_STACK = "2 to 100"
+_OPENSMILE = Kind(settings={"normalise": "clip or none", "stack": _STACK})
 _LAYERS = "last, conv or a number from 1, or several as last+conv"
 _MODEL = Kind("FOLDER", {"layer": _LAYERS})
 KINDS = {
-    "logmel": Kind(),
+    "logmel": Kind(settings={"stack": _STACK}),
     "compare": _OPENSMILE,
     "egemaps": _OPENSMILE,
     "compare+egemaps": _OPENSMILE,
@@ -93,9 +108,10 @@ KINDS = {
     "hubert": _MODEL,
     "wavlm": _MODEL,
     "data2vec": _MODEL,
+    "raw": Kind(),
     "none": Kind(),
 }
-_DEFAULT_MEAN = {"logmel": 6, "compare": 5, "egemaps": 5, "compare+egemaps": 5, "none": 1}
+_DEFAULT_MEAN = {"logmel": 6, "compare": 5, "egemaps": 5, "compare+egemaps": 5, "raw": 1, "none": 1}
 _DEFAULT_MEAN_OF_MODELS = 3  # 60 ms; this and the 50 ms of ComParE as in MEmoBERT
 
 
@@ -109,6 +125,17 @@ def parse_speech(text: str, mean: int | None, parts: str | None = None) -> Speec
         raise MemofastError(f"--speech {kind}: layer is {_LAYERS}, not {layer!r}")
     if (normalise := settings.get("normalise", "clip")) not in {"clip", "none"}:
         raise MemofastError(f"--speech {kind}: normalise is clip or none, not {normalise!r}")
+    given = "--speech-mean" if mean else "--speech-functionals"
+    if kind == "raw" and (mean or parts is not None):
+        raise MemofastError(f"--speech raw keeps the samples themselves, a row for 20 ms of them; leave {given} out")
+    if (stack := settings.get("stack")) is not None:
+        if not STACKED.fullmatch(f" stack {stack}"):
+            raise MemofastError(f"--speech {kind}: stack is {_STACK}, not {stack!r}")
+        if mean or parts is not None:
+            raise MemofastError(
+                f"--speech {kind},stack={stack} puts frames side by side in a row; leave {given} out, or stack"
+            )
+        return SpeechChoice(kind, path, 1, layer, normalise, stack=int(stack))
     if parts is None:
         return SpeechChoice(kind, path, mean or _DEFAULT_MEAN.get(kind, _DEFAULT_MEAN_OF_MODELS), layer, normalise)
     if mean:
@@ -146,6 +173,10 @@ def open_speech(choice: SpeechChoice, device: str = "cpu") -> SpeechExtractor | 
         from memofast.prepare.speech.logmel import LogMel
 
         return LogMel()
+    if choice.kind == "raw":
+        from memofast.prepare.speech.raw import RawSpeech
+
+        return RawSpeech()
     if choice.path is None:
         from memofast.prepare.speech.opensmile_rows import OPENSMILE_ROWS
 

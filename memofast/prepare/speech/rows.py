@@ -1,4 +1,5 @@
-"""Rows of speech out of frames: means of some, or functionals of parts of an utterance, and when each row is."""
+"""Rows of speech out of frames: means of some, some side by side, or functionals of parts of an utterance, and when
+each row is."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -15,6 +16,13 @@ def mean_rows(rows: np.ndarray, k: int) -> np.ndarray:
     starts = np.arange(0, len(rows), k)
     counts = np.diff(np.append(starts, len(rows)))
     return (np.add.reduceat(rows, starts, axis=0, dtype=np.float64) / counts[:, None]).astype(np.float32)
+
+
+def stacked_rows(frames: np.ndarray, k: int) -> np.ndarray:
+    """k consecutive frames side by side, the last row filled with zeros: [n, width] -> [ceil(n / k), k * width]."""
+    rows = np.zeros((-(-len(frames) // k) * k, frames.shape[1]), frames.dtype)
+    rows[: len(frames)] = frames
+    return rows.reshape(-1, k * frames.shape[1])
 
 
 def functionals(frames: np.ndarray, parts: Sequence[int]) -> np.ndarray:
@@ -34,8 +42,7 @@ def parts_of(frames: int, parts: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def row_times(count: int, k: int, hop: float, window: float) -> np.ndarray:
-    """Middles of what the means of k of `count` rows cover, in seconds from the sound's start: [ceil(count / k)]
-    float32."""
+    """Middles of what each k of `count` rows cover, in seconds from the sound's start: [ceil(count / k)] float32."""
     first = np.arange(0, count, k)
     last = np.minimum(first + k, count) - 1
     return ((first + last) * (hop / 2) + window / 2).astype(np.float32)

@@ -56,7 +56,7 @@ def test_haar_is_chosen_with_a_warning():
 
 @pytest.mark.real
 def test_real_faces(real_data):
-    yunet = faces.YuNet(real_data / "models" / "yunet_n_640_640.onnx")
+    yunet = faces.YuNet(real_data / "models" / "yunet_n_640_640.onnx", side=112)
     haar = faces.Haar()
     clip = real_data / "video" / "grid_s1" / "bbal8p.mpg"
     ((_, excerpt),) = decode(
@@ -67,6 +67,9 @@ def test_real_faces(real_data):
         assert 0.6 < by_yunet.confidence <= 1 and 0 < by_haar.confidence <= 1
         likeness = np.corrcoef(by_yunet.crop.ravel(), by_haar.crop.ravel())[0, 1]
         assert likeness > 0.4  # both crops show the same face at about the same place
+        assert by_yunet.fine.shape == (112, 112) and by_haar.fine is None
+        smaller = cv2.resize(by_yunet.fine, (64, 64), interpolation=cv2.INTER_AREA)
+        assert np.abs(smaller.astype(int) - by_yunet.crop).mean() < 4  # the same piece of the picture, finer
     cartoon = real_data / "video" / "pyfeat_tests" / "no_face.mp4"
     ((_, excerpt),) = decode(cartoon, [Span(0, 1)], see=lambda frame: yunet(frame.picture()), sound=False)
     assert not any(excerpt.seen)

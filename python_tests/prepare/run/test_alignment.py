@@ -49,7 +49,7 @@ def a_face_everywhere(monkeypatch):
             crop = np.tile(np.arange(32, dtype=np.uint8), (64, 2)) + np.uint8(picture.mean())  # alike in dark and light
             return [Face(crop, 0.9, np.array([0.0, 0.0, 40.0, 40.0]), EYES)]
 
-    monkeypatch.setattr(extraction, "find_faces", lambda yunet, colour: Everywhere())
+    monkeypatch.setattr(extraction, "find_faces", lambda *_: Everywhere())
 
 
 def onset(values, times):

@@ -31,7 +31,7 @@ class TwoPeople:
 
 @pytest.fixture
 def film(tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "find_faces", lambda yunet, colour: TwoPeople())
+    monkeypatch.setattr(extraction, "find_faces", lambda *_: TwoPeople())
     write_clip(tmp_path / "film.mp4", 1.5)
     return Clip("film", tmp_path / "film.mp4", tmp_path / "film.mp4", start=0.5)
 

@@ -60,7 +60,7 @@ def a_face_everywhere(request, monkeypatch):
             colour = np.tile(crop[:, :, None], (2, 2, 3)) if self.colour else None
             return [Face(crop, 0.75, np.array([0.0, 0.0, 40.0, 40.0]), EYES, colour=colour)]
 
-    monkeypatch.setattr(extraction, "find_faces", lambda yunet, colour: Everywhere(colour))
+    monkeypatch.setattr(extraction, "find_faces", lambda yunet, colour, side: Everywhere(colour))
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_interrupted_while_measuring_or_after(prepare, models, tmp_path, monkeyp
 
 def test_a_corpus_without_faces_keeps_the_numbers_of_the_model(prepare, models, tmp_path, monkeypatch, capsys):
     blind = type("Blind", (), {"name": "blind", "__call__": lambda *_: []})
-    monkeypatch.setattr(extraction, "find_faces", lambda yunet, colour: blind())
+    monkeypatch.setattr(extraction, "find_faces", lambda *_: blind())
     assert prepare(tmp_path / "o", "--face", f"denseface={models / 'd'}", "--face-normalisation", "corpus") == 0
     assert "no face in 4 sampled clips" in " ".join(capsys.readouterr().err.split())
     assert "of this corpus" not in FeatureStore.open(tmp_path / "o" / "visual").meta["normalisation"]
@@ -210,7 +210,7 @@ def test_text_features_by_sentence_and_by_more_workers(models, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--face", "haar"], "--face is denseface=FILE, model=FOLDER or none"),
+        (["--face", "haar"], "--face is denseface=FILE, model=FOLDER, raw or none"),
         (["--face", "model={models}"], "no model at"),
         (["--face", "model={models}/h"], "sees no pictures"),
         (["--face", "denseface={models}/d,layer=4"], "layer is last, trans1, trans2"),

@@ -1,0 +1,183 @@
+"""Simple baselines equal scikit-learn written by hand, choose inside the training part, and keep groups whole."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from runs import here, the_run
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import recall_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+
+from memofast.data import Corpus
+from memofast.data.demo import demo_corpus
+from memofast.data.folds import write_groups
+from memofast.evaluate import simple_baselines as module
+from memofast.evaluate.simple_baselines import PENALTIES, fitted, models_of, simple_baselines
+from memofast.evaluate.simple_inputs import Design, inputs_of, summary
+from memofast.objectives.label_space import LabelSpace
+from memofast.train.fold_parts import Fold
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = demo_corpus(tmp_path_factory.mktemp("demo") / "corpus", {"train": 70, "validation": 10, "test": 30})
+    ids = Corpus.open(folder).stores["text"].ids
+    write_groups(folder, "speaker", {id: f"s{number % 5}" for number, id in enumerate(ids)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def opened(corpus):
+    return Corpus.open(corpus)
+
+
+@pytest.fixture(scope="module")
+def fold(opened):
+    return Fold("fixed", *(opened.split(name) for name in ("train", "validation", "test")), "validation")
+
+
+def answers(opened, fold, conditions, **options):
+    target = LabelSpace.of_corpus(opened)
+    found = simple_baselines(opened, [fold], target, conditions, [1], **options)
+    return {(name, run.condition): (run.predictions, settings) for name, run, settings in found}
+
+
+def test_five_numbers_of_a_column():
+    rows = np.array([[1.0, 10], [2, 10], [4, 40], [9, 0]], np.float16)
+    assert summary(rows).tolist() == pytest.approx([4, 15, 9.5**0.5, 225**0.5, 1.75, 7.5, 3, 10, 5.25, 17.5])
+
+
+def labels(split):
+    return split.pack(np.arange(len(split))).targets["label"].numpy()
+
+
+def searched(seen, truth):
+    """A search written by hand, with the inner folds that the baselines have."""
+    inner = StratifiedKFold(3, shuffle=True, random_state=0)
+    model = LogisticRegression(max_iter=1000, tol=1e-3)
+    return GridSearchCV(model, {"C": PENALTIES}, scoring="balanced_accuracy", cv=inner).fit(seen, truth)
+
+
+def test_rows_and_words_equal_scikit_learn_by_hand(opened, fold):
+    found, truth, store = answers(opened, fold, ["l", "a"]), labels(fold.train), opened.stores["speech"]
+    sentences, sounds = [], []
+    for split in (fold.train, fold.test):
+        sentences.append([bytes(opened.stores["text"].read(id)["utf8"]).decode() for id in split.ids])
+        nothing = np.full((1, store.width), np.nan)
+        rows = [store.read(id)["rows"].astype(float) if id in store.rows_of else nothing for id in split.ids]
+        quartiles = [np.percentile(one, (25, 50, 75), axis=0).ravel() for one in rows]
+        sounds.append(np.array([np.r_[one.mean(0), one.std(0), q] for one, q in zip(rows, quartiles, strict=True)]))
+    words = TfidfVectorizer(token_pattern=r"\S+", sublinear_tf=True).fit(sentences[0])
+    mean = np.nanmean(sounds[0], 0)
+    filled = [np.where(np.isnan(own), mean, own) for own in sounds]
+    scale = StandardScaler().fit(filled[0])
+    by_hand = {
+        "l": [words.transform(own).astype(np.float32) for own in sentences],
+        "a": [scale.transform(own).astype(np.float32) for own in filled],
+    }
+    for condition, (seen, tested) in by_hand.items():
+        search = searched(seen, truth)
+        said, settings = found["logistic regression", condition]
+        assert settings == search.best_params_
+        np.testing.assert_allclose(said.scores, search.predict_proba(tested), atol=5e-3)
+        assert said.ids == tuple(fold.test.ids) and np.array_equal(said.truth, labels(fold.test))
+    assert recall_score(said.truth, said.named, average="macro") > 0.7
+
+
+def test_nothing_of_the_outer_part_is_seen(opened, fold, monkeypatch):
+    """With other labels there, settings and scores stay as they are."""
+    before = answers(opened, fold, ["a"])
+    original = module.truth_of
+
+    def spoilt(split, target):
+        truth = original(split, target)
+        return truth if split is fold.train else (truth + 3) % len(target.classes)
+
+    monkeypatch.setattr(module, "truth_of", spoilt)
+    after = answers(opened, fold, ["a"])
+    for key, (said, settings) in before.items():
+        assert settings == after[key][1] and np.array_equal(said.scores, after[key][0].scores)
+        assert not np.array_equal(said.truth, after[key][0].truth)
+
+
+def test_inner_folds_keep_groups_whole(opened, fold, monkeypatch):
+    seen = []
+
+    class Told(module.GroupKFold):
+        def split(self, places, truth=None, groups=None):
+            for learned, held in super().split(places, truth, groups):
+                seen.append((set(groups[learned]), set(groups[held])))
+                yield learned, held
+
+    monkeypatch.setattr(module, "GroupKFold", Told)
+    answers(opened, fold, ["a"], by="speaker")
+    assert len(seen) == 6 and all(not learned & held for learned, held in seen)
+    assert {group for _, held in seen for group in held} == {f"s{n}" for n in range(5)}
+
+
+def test_values_and_sets_of_labels(opened, fold):
+    inputs = inputs_of(opened, fold.train.ids)
+    places, nobody = np.arange(70)[:, None], np.full(70, "")
+    seen = {name: Design(inputs, (name,)).fit(places).transform(places) for name in ("text", "speech")}
+    values = seen["speech"][:, 1:9].sum(1)
+    model = models_of("regression")["ridge regression"]
+    search = fitted(model, "regression", seen["speech"], values, nobody)
+    assert isinstance(search.best_estimator_, Ridge)
+    assert np.corrcoef(model.scores(search, seen["speech"]), values)[0, 1] > 0.9
+    sets = np.stack((labels(fold.train) % 2, labels(fold.train) // 4), 1).astype(float)
+    model = models_of("multi")["logistic regression"]
+    search = fitted(model, "multi", seen["text"], sets, nobody)
+    assert ((model.scores(search, seen["text"]) >= 0.5) == sets).mean() > 0.9
+
+
+def test_samples_without_rows_are_the_training_mean(opened, fold):
+    inputs = inputs_of(opened, fold.train.ids)
+    lacking = int(np.flatnonzero(np.isnan(inputs.numbers["visual"][:, 0]))[0])
+    design = Design(inputs, ("visual",)).fit(np.arange(70)[:, None])
+    np.testing.assert_allclose(design.transform(np.array([[lacking]])), 0, atol=1e-9)
+    assert not np.isnan(design.transform(np.arange(70)[:, None])).any()
+
+
+def test_a_share_of_the_labels_is_drawn_by_seed(opened, fold):
+    target = LabelSpace.of_corpus(opened)
+    found = list(simple_baselines(opened, [fold], target, ["a"], [1, 2], share=0.3))
+    assert [(name, run.seed) for name, run, _ in found] == [
+        (name, seed) for seed in (1, 2) for name in ("logistic regression", "linear SVM")
+    ]
+    assert not np.array_equal(found[0][1].predictions.scores, found[2][1].predictions.scores)
+    assert not list(simple_baselines(opened, [replace(fold, test=None)], target, ["v"], [1]))
+
+
+def test_the_command_prints_and_keeps_a_table(corpus, tmp_path):
+    told = here(tmp_path, "baseline", corpus, "modalities.evaluate=[l,a]", "folds.by=speaker")
+    assert told.returncode == 0, told.stderr
+    assert "a, linear SVM" in told.stdout and "l, logistic regression" in told.stdout and "majority" in told.stdout
+    kept = json.loads((the_run(tmp_path) / "results.json").read_text())
+    assert kept["settings"].keys() == {"logistic regression", "linear SVM"}
+    assert [row["condition"] for row in kept["baselines"]["linear SVM"]["rows"]] == ["l", "a"]
+    assert (the_run(tmp_path) / "results.md").read_text().startswith("# Simple baselines of ")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (["model.head=vqa"], "model.head=vqa: baselines have no such setting; they take folds, target"),
+        (["train.epochs=3"], "train.epochs=3: baselines have no such setting"),
+        (["folds.test=null"], "no fold has a test part"),
+        (["target.kind=regression"], "has no values to learn"),
+    ],
+)
+def test_what_baselines_do_not_take(corpus, tmp_path, line, says):
+    refused = here(tmp_path, "baseline", corpus, *line)
+    assert refused.returncode == 2 and says in refused.stderr and refused.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_raw_rows_are_refused(tmp_path):
+    raw = demo_corpus(tmp_path / "raw", {"train": 30, "test": 9}, raw=True)
+    refused = here(tmp_path, "baseline", raw, "folds.validation=null")
+    assert refused.returncode == 2 and "raw rows of visual" in refused.stderr
