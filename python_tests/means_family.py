@@ -50,10 +50,6 @@ class MeansModel(PreTrainedModel):
         return {}
 
     @property
-    def raw(self):
-        return frozenset()
-
-    @property
     def longest(self):
         return {"visual": 2}
 

@@ -19,6 +19,9 @@ from memofast.inference.samples import Sample
 from memofast.model.face_networks.frozen_norm import FrozenNorm
 from memofast.model.families import open_emotion_model
 from memofast.model.folder import model_folder
+from memofast.model.memobert.section import PromptSection
+from memofast.model.memobert_flow.beginning import start
+from memofast.model.memobert_flow.section import MemoBertFlowEmotionSection
 from memofast.train.optimisation import parameter_groups
 from memofast.train.plan import make_plan
 from memofast.train.pre_training import PreTraining
@@ -88,6 +91,25 @@ def test_ready_rows_and_a_bert(heard, tmp_path):
     with pytest.warns(Warning, match="pooler|no place"):
         model = PreTraining(make_plan(read(str(path)))).learner().model
     assert model.config.speech_width == 96 and not model.config.made
+
+
+def test_a_second_stage_goes_on_with_all_of_the_first(whole, heard, tmp_path):
+    plan = make_plan(read(str(flow_recipe(tmp_path, heard, sound=None, init=str(whole)))))
+    model = PreTraining(plan).learner().model
+    assert plan.config.sound == {"network": "waveform"} and all(p.requires_grad for p in model.parameters())
+    ours, theirs = model.state_dict(), final_weights(whole)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_prompt_asks_it_too(whole, heard):
+    split = reading(Corpus.open(heard), {"speech": "sound"}).split("train")
+    section = MemoBertFlowEmotionSection(family="memobert-flow", init=str(model_folder(whole)))
+    words = {"calm": vocabulary().index("happy"), "glad": vocabulary().index("sad")}
+    prompt = PromptSection(template=[5, 103, 6], words=words)
+    model = start(section, "single", ("calm", "glad"), split, prompt)
+    found = model.probabilities(split.pack(np.arange(5)))
+    assert found.shape == (5, 2) and model.config.speech_width == 128
+    torch.testing.assert_close(found.sum(1), torch.ones(5))
 
 
 def _holds(group, parameter):
