@@ -1,5 +1,6 @@
 """MemoBert-flow trained on raw rows and ready ones: its resumption, what is refused, and what follows it."""
 
+import json
 import shutil
 
 import numpy as np
@@ -118,8 +119,11 @@ def _holds(group, parameter):
 def test_wav2vec2_begins_with_its_folder(heard, tmp_path):
     folder = save_speech_model(tmp_path / "sound", "wav2vec2", normalise=False)
     sound = {"network": "wav2vec2", "init": str(folder)}
-    plan = make_plan(read(str(flow_recipe(tmp_path, heard, sound=sound, speech_layers=0))))
+    plan = make_plan(read(str(flow_recipe(tmp_path, heard, sound=sound, speech_layers=0, freeze=["speech", "text"]))))
     assert (plan.config.speech_width, plan.config.sound["normalise"]) == (16, False)
+    assert [line for line in plan.said if "freeze" in line] == [
+        "model.freeze: the text encoder begins with random weights, which it keeps"
+    ]
     from transformers import Wav2Vec2Model
 
     learner = PreTraining(plan).learner()
@@ -179,6 +183,16 @@ def test_what_does_not_go_together_is_refused(heard, whole, tmp_path):
     assert "reads rows of 320" in refusal(tmp_path, heard, features={})
     assert "reads rows of 1040" in refusal(tmp_path, heard, sound={"network": "compare"})
     assert "add model.sound.init=FOLDER" in refusal(tmp_path, heard, sound={"network": "wav2vec2"})
+    for entries, told in (
+        ({"num_hidden_layers": 200}, "numbers, its config.json is of"),
+        ({"conv_stride": [5, 2, 2, 2, 2, 2, 1]}, "samples every 160"),
+        ({"hidden_size": 10**9}, "hidden_size"),
+        ({"hidden_act": "relu"}, "hidden_act"),
+    ):
+        damaged = shutil.copytree(folder, tmp_path / f"damaged {next(iter(entries))}")
+        values = json.loads((damaged / "config.json").read_text())
+        (damaged / "config.json").write_text(json.dumps(values | entries))
+        assert told in refusal(tmp_path, heard, sound=wav2vec2 | {"init": str(damaged)})
     hubert = save_speech_model(tmp_path / "hubert", "hubert")
     assert "'hubert' model" in refusal(tmp_path, heard, sound={"network": "wav2vec2", "init": str(hubert)})
     assert "model.sound.init: waveform" in refusal(tmp_path, heard, sound={"network": "waveform", "init": str(folder)})

@@ -119,10 +119,22 @@ def notes(section: MemoBertFlowSection, config: MemoBertFlowConfig) -> list[str]
         for name in missing:
             own = getattr(section, name)
             said.append(f"{section.init} has no {name} network: it begins with {own.init or 'random weights'}")
-    untrained = [name for name in section.freeze if not before.get(f"{name}_width", name == "text" and section.init)]
-    for name in untrained:
-        said.append(f"model.freeze: the {name} encoder begins with random weights, which it keeps")
+    for name in section.freeze:
+        if _begins_at_random(name, section, config, before):
+            said.append(f"model.freeze: the {name} encoder begins with random weights, which it keeps")
     return said
+
+
+def _begins_at_random(
+    modality: str, section: MemoBertFlowSection, config: MemoBertFlowConfig, before: dict[str, Any]
+) -> bool:
+    if modality == "text":
+        return section.init is None
+    name = {"visual": "face", "speech": "sound"}[modality]
+    given = getattr(section, name)
+    of_network = getattr(config, name) and not before.get(name) and not (given and given.init)
+    of_layers = config.layers_of(modality) and not before.get(f"{modality}_width")
+    return bool(of_network or of_layers)
 
 
 def start(

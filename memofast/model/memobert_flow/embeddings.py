@@ -86,11 +86,12 @@ class FlowEmbeddings(MemoBertEmbeddings):
         return self.text_layers if modality == "text" else getattr(self, modality).layers
 
     def parts_of(self, modality: str) -> list[nn.Module]:
-        """All that makes the rows of one modality."""
+        """The encoder of one modality, with the embeddings of text, and the network of raw rows; what projects rows to
+        the model's width is not of it."""
         if modality == "text":
             return [self.word, self.position, self.types, self.norm, self.tables, self.text_layers]
         own = getattr(self, modality)
-        return [] if own is None else [own]
+        return [] if own is None else [part for part in (own.network, own.layers) if part is not None]
 
 
 def _at_the_input(view: View) -> tuple[View, dict[str, Tensor]]:

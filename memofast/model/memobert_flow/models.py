@@ -66,7 +66,7 @@ class MemoBertFlowModel(MemoBertFlowPreTrainedModel, MemoBertModel):
     embeddings_class = FlowEmbeddings
 
     def freeze(self, encoders: Sequence[str] | None) -> None:
-        """Take the encoders of these modalities out of training, with their embeddings; with None everything."""
+        """Take the encoders of these modalities out of training, see `FlowEmbeddings.parts_of`; with None all."""
         parts = [self] if encoders is None else [part for name in encoders for part in self.embeddings.parts_of(name)]
         for part in parts:
             part.requires_grad_(False)

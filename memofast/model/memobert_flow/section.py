@@ -38,7 +38,8 @@ class MemoBertFlowSection(MemoBertSection):
     MemoBert-flow or a run of one; None: random weights.
 
     sound: how stored sound becomes rows; None: they come ready, or as model.init makes them. freeze: encoders of
-    modalities that keep their weights, with their embeddings and networks.
+    modalities that keep their weights, with the embeddings of text, and the networks of raw rows; rows are still
+    projected to the model's width by weights that learn.
     """
 
     _no_entries: ClassVar[set[str]] = MemoBertSection._no_entries | {"sound", "freeze"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from memofast.model.folder import load_whole
 from memofast.model.memobert_flow.folder_config import read_wav2vec2
 from memofast.model.memobert_flow.models import MemoBertFlowModel
 from memofast.model.memobert_flow.section import SoundSection
-from memofast.model.memobert_flow.sound_networks import HEARS_SOUND, stored_width
+from memofast.model.memobert_flow.sound_networks import HEARS_SOUND, sound_network, stored_width
+from memofast.model.weights import stored_weights
 
 _SETTLED = 2048  # stored rows whose statistics a network begins with
 _PREPARE = {"compare": "--speech compare,stack=8"} | dict.fromkeys(HEARS_SOUND, "--speech raw")
@@ -67,7 +68,15 @@ def _described(network: str, section: SoundSection) -> dict[str, Any]:
     if not section.init:
         raise MemofastError("model.sound.network wav2vec2 begins with a trained one; add model.sound.init=FOLDER")
     folder = Path(section.init)
-    return {"network": network, "settings": read_wav2vec2(folder), "normalise": _normalises(folder)}
+    found = {"network": network, "settings": read_wav2vec2(folder), "normalise": _normalises(folder)}
+    with torch.device("meta"):
+        wanted = sum(weight.numel() for weight in sound_network(found).parameters())
+    if (stored := sum(prod(weight.shape) for weight in stored_weights(folder).values())) < wanted:
+        raise MemofastError(  # before memory is taken for them
+            f"model.sound.init: the weights of {folder} are {stored:,} numbers, its config.json is of {wanted:,}; give "
+            "the folder of a whole model"
+        )
+    return found
 
 
 def _normalises(folder: Path) -> bool:

@@ -130,7 +130,9 @@ def test_frozen_encoders_keep_their_weights_and_the_rest_does_not():
     model.freeze(["text", "speech"])
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     own = ("embeddings.word", "embeddings.position", "embeddings.types", "embeddings.norm", "embeddings.text_layers")
-    assert frozen == {name for name, _ in model.named_parameters() if name.startswith((*own, "embeddings.speech."))}
+    assert frozen == {
+        name for name, _ in model.named_parameters() if name.startswith((*own, "embeddings.speech.layers."))
+    }
     model.freeze(None)
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
