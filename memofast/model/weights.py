@@ -47,16 +47,30 @@ def stored_weights(folder: Path) -> dict[str, Stored]:
     return {name: tensor for file in _files(folder) for name, tensor in _described(file).items()}
 
 
-def check_stored(folder: Path, wanted: Mapping[str, tuple[int, ...]], prefix: str, may_be_left: str = "$^") -> None:
+def check_stored(
+    folder: Path,
+    wanted: Mapping[str, tuple[int, ...]],
+    prefix: str,
+    may_be_left: str = "$^",
+    may_begin_anew: str = "",
+) -> None:
     """Look at a folder's weights before a model takes memory for them.
 
     Args: wanted: shapes of the model's weights by name; prefix: what names of the folder or the model may begin with.
-        may_be_left: pattern of names that the model need not have.
-    Raises: `MemofastError` for a weight of another shape, of no floating type, or that the model does not have, and as
-        `read_weights`.
+        may_be_left: pattern of names that the model need not have; may_begin_anew: of those that the folder need not.
+    Raises: `MemofastError` for a weight of another shape, of no floating type, or that the model or the folder does not
+        have, and as `read_weights`.
     """
     shapes = {name.removeprefix(prefix): tuple(shape) for name, shape in wanted.items()}
-    for name, (shape, dtype) in stored_weights(folder).items():
+    stored = stored_weights(folder)
+    there = {name.removeprefix(prefix) for name in stored}
+    missing = [name for name in wanted if name.removeprefix(prefix) not in there]
+    if lacking := [name for name in missing if not re.match(may_begin_anew, name)]:
+        raise MemofastError(
+            f"{folder}: its weights lack {first_of(lacking)}, unlike the configuration; give the folder of a whole "
+            "model"
+        )
+    for name, (shape, dtype) in stored.items():
         own = name.removeprefix(prefix)
         if own not in shapes:
             if re.match(may_be_left, own):

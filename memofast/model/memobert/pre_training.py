@@ -100,17 +100,19 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         they are stored, or fp32 where that is fp16 and there is no GPU. Raises `MemofastError` where the folder is
         missing or holds another architecture, or its weights are not those of its configuration.
         """
-        if path is not None and options.setdefault("local_files_only", True):
+        local = path is not None and options.setdefault("local_files_only", True)
+        if local:
             stored = cls._stored_config(Path(path))
             older = options.pop("torch_dtype", None)
             if (dtype := _computed_type(Path(path), stored, options.pop("dtype", older))) is not None:
                 options["dtype"] = dtype
-            cls.check_weights(Path(path), options.get("config"))
         told = options.pop("output_loading_info", False)
         options.pop("trust_remote_code", None)  # never; see load_whole
         anew = cls._may_begin_anew
         if path is not None and Path(path).is_dir() and not cls.read_config(Path(path)).get("face"):
             anew += "|" + _OF_FACE_NETWORK  # as of a model of feature rows that is trained on with a network
+        if local:
+            cls.check_weights(Path(path), options.get("config"), anew)
         model, found = load_whole(partial(super().from_pretrained, path, *arguments, **options), str(path), anew)
         return (model, found) if told else model
 
@@ -132,14 +134,15 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         return found
 
     @classmethod
-    def check_weights(cls, folder: Path, config: MemoBertConfig | None = None) -> None:
-        """Raises: `MemofastError`, before memory is taken for them, where the weights are not the configuration's."""
+    def check_weights(cls, folder: Path, config: MemoBertConfig | None = None, anew: str = "") -> None:
+        """Raises: `MemofastError`, before memory is taken for them, where the weights are not the configuration's.
+        anew: pattern of those that may be missing; empty: any."""
         if config is None:
             config = in_one_line(folder, lambda: cls.config_class.from_pretrained(folder, local_files_only=True))
         with torch.device("meta"):
             model = in_one_line(folder, lambda: cls(config))
         wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-        check_stored(folder, wanted, "memobert.", r"(heads|emotion|embeddings\.tables)\.")
+        check_stored(folder, wanted, "memobert.", r"(heads|emotion|embeddings\.tables)\.", anew)
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *arguments, **options) -> nn.Embedding:
         """Change the number of word pieces, of the table and of what the word head adds to each; see transformers.

@@ -209,6 +209,7 @@ def test_the_padded_form_says_the_same():
     [
         ("unimodal_heads", 5, "unimodal_heads 5"),
         ("text_layers", -1, "text_layers"),
+        ("text_layers", 90, "lack embeddings.text_layers.10"),
         ("visual_layers", 10**9, "visual_layers"),
         ("flow_types", "yes", "flow_types"),
         ("sound", {"network": "vggish"}, "sound.network"),
