@@ -3,10 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from flow_reference import flow_config
+from flow_reference import flow_config, flow_model
+from packed_batches import random_batch
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from memofast.data import View
 from memofast.model.memobert_flow import MemoBertFlowModel
 from memofast.model.memobert_flow.sound_networks import STRETCH, CompareNetwork, Wav2Vec2Network, WaveformNetwork
 
@@ -112,3 +114,15 @@ def test_a_saved_network_comes_back(tmp_path):
     again = MemoBertFlowModel.from_pretrained(tmp_path)
     ours, theirs = model.state_dict(), again.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_frames_of_compare_are_perceived_once_for_all_views():
+    model = flow_model(sound={"network": "compare"})
+    batch = random_batch(flow_config(speech_width=1040))
+    with torch.no_grad():
+        one, other = model.embeddings.perceived([View(batch), View(batch, draw=1)], None)
+        assert one.batch is other.batch and one.batch.speech.shape == (len(batch.speech), 512)
+        made = model.embeddings.speech.network(batch.speech, batch.speech_offsets, batch.sample_keys, None)
+        assert torch.equal(one.batch.speech, made) and made.abs().max() > 0
+        assert torch.equal(model(one).hidden, model(batch).hidden)
+    assert (model.reads["speech"], model.raw, model.config.made) == (1040, frozenset(), {"speech"})
