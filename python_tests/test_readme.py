@@ -25,6 +25,7 @@ pytestmark = [
 
 # what a placeholder stands for: the run that the command before made, by the words it was started with
 PLACEHOLDERS = {
+    "FLOW_RUN": "pretrain memobert-flow-1",
     "RUN_OR_CHECKPOINT": "pretrain memobert-mini",
     "runs/finetune-TIME": "finetune corpus=corpora/meld ",
     "MELD_RUN": "finetune corpus=corpora/meld ",
@@ -48,6 +49,10 @@ SMALLER = {
         f"objectives.masked_autoencoder.decoder.{size}"
         for size in ("hidden_size=16", "num_attention_heads=2", "num_hidden_layers=1")
     ),
+    "pretrain memobert-flow": f"{TINY} model.text_layers=1 model.visual_layers=1 model.speech_layers=1 "
+    "model.unimodal_heads=2 train.updates=2 train.warmup=1 train.samples=4 train.accumulate=1 "
+    "objectives.matching.share=0 validate.every=2",
+    "pretrain demo-flow": "train.updates=2 train.warmup=1 train.samples=4 validate.every=2 validate.samples=8",
     "pretrain demo-joint": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 validate.every=2 validate.samples=8",
     "pretrain": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 validate.every=2",
     "finetune corpus=corpora/ravdess": "train.epochs=1 train.samples=16 train.precision=fp32 folds.only=[1,3]",

@@ -282,7 +282,7 @@ def _check_objectives(parts: list[Part], built: dict[str, Objective], config: Me
                 f"objectives.{name} gives rows of {moving[0]} back, which a network that is trained along makes, so "
                 "that they would move; set its share to 0"
             )
-        hidden = [head.modality for head in objective.heads.values() if head.kind == "rows"]
+        hidden = [head.modality for head in objective.heads.values() if head.kind in ("rows", "soft_labels")]
         if told := [modality for modality in hidden if modality in config.told_by_neighbours]:
             raise MemofastError(
                 f"objectives.{name} hides rows of {told[0]}, whose network makes the rows beside out of them too, so "

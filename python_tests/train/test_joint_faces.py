@@ -101,7 +101,8 @@ def test_every_parameter_is_in_exactly_one_group_and_the_network_in_its_own(corp
 
 
 def test_all_of_a_step_but_frozen_parts_gets_gradients(corpus, tmp_path):
-    plan = make_plan(read(str(joint_recipe(tmp_path, corpus, face={"network": "resnet3d", "frozen": 2}))))
+    face, objectives = {"network": "resnet3d", "frozen": 2}, {"whole_word_mlm": {}, "matching": {}}
+    plan = make_plan(read(str(joint_recipe(tmp_path, corpus, face=face, objectives=objectives))))
     task = PreTraining(plan)
     learner = task.learner().train()
     (update,) = first_updates(task, 1)
@@ -177,6 +178,9 @@ def test_objectives_whose_targets_would_move_are_refused(corpus, tmp_path):
     for name in ("span_visual_regression", "masked_autoencoder"):
         said = refusal(tmp_path, corpus, objectives={"whole_word_mlm": {}, name: {}})
         assert said.startswith(f"objectives.{name} gives rows of visual back") and "share to 0" in said
+    for name in ("span_visual_contrast", "span_visual_emotion"):  # a face's neighbours show it to resnet3d
+        said = refusal(tmp_path, corpus, face={"network": "resnet3d"}, objectives={"whole_word_mlm": {}, name: {}})
+        assert said.startswith(f"objectives.{name} hides rows of visual, whose network makes the rows beside")
     spared = {"whole_word_mlm": {}, "masked_autoencoder": {"shows": ["text", "speech"]}}
     result = pretrain(tmp_path, joint_recipe(tmp_path, corpus, objectives=spared, updates=1), "validate.every=1")
     assert result.returncode == 0 and "masked_autoencoder" in result.stdout, result.stderr

@@ -154,7 +154,7 @@ class MemoBertConfig(PretrainedConfig):
     @property
     def told_by_neighbours(self) -> frozenset[str]:
         """Modalities whose network makes a row of its neighbours too, which then tell of one that is hidden."""
-        return frozenset()
+        return frozenset(["visual"] if self.face and self.face["network"] == "resnet3d" else [])
 
     @property
     def layers(self) -> int:

@@ -91,4 +91,4 @@ class MemoBertFlowConfig(MemoBertConfig):
     @property
     def told_by_neighbours(self) -> frozenset[str]:
         wide = bool(self.sound) and self.sound["network"] != "waveform"
-        return frozenset(["speech"] if wide else [])
+        return super().told_by_neighbours | frozenset(["speech"] if wide else [])
