@@ -19,6 +19,7 @@ from text_emotion import FILLERS, GIVEN_AWAY, sentences
 from tiny_models import save_speech_model
 from transformers import BertConfig, BertModel
 
+from memofast.data.demo import demo_corpus
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.memobert.conversion import to_original
 
@@ -35,6 +36,7 @@ def make_sources(folder: Path) -> None:
     """Everything by the name that README gives it."""
     _bert(folder / "MINILM")
     (folder / "BERT").symlink_to(folder / "MINILM")
+    demo_corpus(folder / "raw", {"train": 16, "validation": 4, "test": 3}, raw=True)
     legacy_set(folder / "LEGACY", folder / "MINILM/vocab.txt")
     _checkpoint(folder / "MEMOBERT/ckpt/model_step_40000.pt", 104 + len(_WORDS))
     save_speech_model(folder / "WAV2VEC2", "wav2vec2")

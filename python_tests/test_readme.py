@@ -52,8 +52,8 @@ SMALLER = {
     "pretrain memobert-flow": f"{TINY} model.text_layers=1 model.visual_layers=1 model.speech_layers=1 "
     "model.unimodal_heads=2 train.updates=2 train.warmup=1 train.samples=4 train.accumulate=1 "
     "objectives.matching.share=0 validate.every=2",
-    "pretrain demo-flow": "train.updates=2 train.warmup=1 train.samples=4 validate.every=2 validate.samples=8",
-    "pretrain demo-joint": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 validate.every=2 validate.samples=8",
+    "pretrain demo-flow": "corpora.0.path=raw train.updates=2 train.warmup=1 train.samples=4 validate.every=2",
+    "pretrain demo-joint": f"corpora.0.path=raw {TINY} train.updates=2 train.warmup=1 train.samples=4 validate.every=2",
     "pretrain": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 validate.every=2",
     "finetune corpus=corpora/ravdess": "train.epochs=1 train.samples=16 train.precision=fp32 folds.only=[1,3]",
     "finetune corpus=corpora/iemocap-legacy": "folds.only=[2] train.epochs=1 train.samples=8 train.precision=fp32",
