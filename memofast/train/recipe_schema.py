@@ -41,7 +41,9 @@ def _objectives(definitions: dict[str, Any]) -> dict[str, Any]:
     share = (Annotated[float, Field(ge=SHARES[0], le=SHARES[1])] | Literal[0], 1.0)
     for name, objective in KINDS.items():
         model = create_model(name, __base__=objective.Options, share=share, kind=(Literal[name], name))
-        definitions[name] = model.model_json_schema()
+        own = model.model_json_schema()
+        definitions |= own.pop("$defs", {})  # which references seek at the root
+        definitions[name] = own
     options = {name: {"$ref": f"#/$defs/{name}"} for name in KINDS}
     return {
         "properties": {name: {"anyOf": [of, {"type": "null"}]} for name, of in options.items()},

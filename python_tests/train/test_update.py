@@ -70,7 +70,7 @@ def factors_of(trainer, objective=None):
         return torch.tensor(0.0), {name: LossSum(torch.tensor(0.0), n) for name, n in views[0].counts.items()}
 
     trainer.step = SimpleNamespace(
-        add_gradients=add_gradients, clip=lambda: torch.tensor(0.0), apply=lambda rate: told.append(rate)
+        add_gradients=add_gradients, clip=lambda: torch.tensor(0.0), apply=lambda rate_of: told.append(rate_of(None))
     )
     trainer._update(Update(1, parts))
     return told
@@ -99,7 +99,7 @@ def test_gradients_are_those_of_the_sum_over_objectives_of_share_times_mean(corp
     trainer = trainer_of(tmp_path, corpus, samples=6)
     trainer.learner.eval()  # no dropout
     (update,) = first_updates(trainer.task, 1)
-    trainer.step.apply = lambda rate: None
+    trainer.step.apply = lambda rate_of: None
     trainer.step.clip = lambda: torch.tensor(0.0)
     trainer._update(update)
     found = [parameter.grad.clone() for parameter in trainer.learner.parameters()]

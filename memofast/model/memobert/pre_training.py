@@ -138,7 +138,8 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         """Raises: `MemofastError`, before memory is taken for them, where the weights are not the configuration's.
         anew: pattern of those that may be missing; empty: any."""
         if config is None:
-            config = in_one_line(folder, lambda: cls.config_class.from_pretrained(folder, local_files_only=True))
+            open_config = cls.config_class.from_pretrained
+            config = in_one_line(folder, lambda: open_config(folder, local_files_only=True, trust_remote_code=False))
         with torch.device("meta"):
             model = in_one_line(folder, lambda: cls(config))
         wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}

@@ -121,8 +121,10 @@ def _wav2vec2_weights(folder: Path) -> dict[str, torch.Tensor]:
     from transformers import Wav2Vec2Model
     from transformers.utils import logging
 
-    def load(**options: Any) -> Any:
-        return Wav2Vec2Model.from_pretrained(folder, local_files_only=True, dtype=torch.float32, **options)
+    def load(trust_remote_code: bool = False, **options: Any) -> Any:  # never; see load_whole
+        return Wav2Vec2Model.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32, **options
+        )
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # what is missing is told in one line
