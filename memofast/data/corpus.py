@@ -29,7 +29,7 @@ from memofast.data import packing
 from memofast.data.batch import PackedBatch
 from memofast.data.corpus_description import CORPUS, FORMAT, check_description, read_description, read_lines
 from memofast.data.facts import Facts, all_labelled
-from memofast.data.modality import FEATURES, MODALITIES
+from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
 from memofast.files import replace_file, write_json
 from memofast.store import RAW, FeatureStore, Store, TextStore
@@ -219,9 +219,8 @@ class Corpus:
     @cached_property
     def raw(self) -> frozenset[str]:
         """The modalities and streams whose rows are raw: pixels of a face, or samples of sound."""
-        stores = {name: self.stores[name] for name in FEATURES if name in self.stores}
-        stores |= {name: store for name, (store, _) in self.streams.items()}
-        return frozenset(name for name, store in stores.items() if store.columns["rows"][0] in RAW)
+        stores = {name: store for name, (store, _) in self.streams.items()} | self.stores
+        return frozenset(name for name, store in stores.items() if store.columns.get("rows", ("",))[0] in RAW)
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from sklearn.svm import LinearSVC, LinearSVR
 from memofast.data import Corpus
 from memofast.data.conditions import modalities_of
 from memofast.data.folds import read_groups
+from memofast.errors import MemofastWarning
 from memofast.evaluate.results import Run
 from memofast.evaluate.simple_inputs import Design, Matrix, inputs_of
 from memofast.inference.split_predictions import truth_of
@@ -107,7 +108,13 @@ def fitted(model: Model, kind: str, seen: Matrix, truth: np.ndarray, groups: np.
         inner = (StratifiedKFold if alike else KFold)(min(INNER_FOLDS, len(truth)), shuffle=True, random_state=0)
     search = GridSearchCV(model.make(), dict(model.settings), scoring=SCORES[kind], cv=inner)
     with warnings.catch_warnings(action="ignore"):  # of penalties that lose, and of inner folds without a class
-        return search.fit(seen, truth, groups=groups if by_group else None)
+        search.fit(seen, truth, groups=groups if by_group else None)
+    best = search.best_estimator_
+    parts = getattr(best, "estimators_", [best])
+    steps = [part.n_iter_ for part in parts if getattr(part, "n_iter_", None) is not None]
+    if any(np.max(number) >= _STEPS for number in steps):
+        warnings.warn(f"a baseline with {search.best_params_} had not converged", MemofastWarning, stacklevel=2)
+    return search
 
 
 def _probabilities(fitted: Any, seen: Matrix) -> np.ndarray:

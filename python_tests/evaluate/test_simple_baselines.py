@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from memofast.data import Corpus
 from memofast.data.demo import demo_corpus
 from memofast.data.folds import write_groups
+from memofast.errors import MemofastWarning
 from memofast.evaluate import simple_baselines as module
 from memofast.evaluate.simple_baselines import PENALTIES, fitted, models_of, simple_baselines
 from memofast.evaluate.simple_inputs import Design, inputs_of, summary
@@ -132,6 +133,12 @@ def test_values_and_sets_of_labels(opened, fold):
     model = models_of("multi")["logistic regression"]
     search = fitted(model, "multi", seen["text"], sets, nobody)
     assert ((model.scores(search, seen["text"]) >= 0.5) == sets).mean() > 0.9
+
+
+def test_a_fit_that_did_not_converge_is_told(opened, fold, monkeypatch):
+    monkeypatch.setattr(module, "_STEPS", 2)
+    with pytest.warns(MemofastWarning, match="had not converged"):
+        answers(opened, fold, ["l"])
 
 
 def test_samples_without_rows_are_the_training_mean(opened, fold):

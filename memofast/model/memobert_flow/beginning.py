@@ -30,7 +30,7 @@ from memofast.model.memobert_flow.models import (
 )
 from memofast.model.memobert_flow.section import MemoBertFlowEmotionSection, MemoBertFlowSection
 from memofast.model.memobert_flow.sound_networks import width_of
-from memofast.model.memobert_flow.starting_sound import begin_sound, sound_entries
+from memofast.model.memobert_flow.starting_sound import begin_sound, says_whether_to_normalise, sound_entries
 from memofast.model.problems import PROBLEMS
 
 _OF_BERT = ("text_layers",)  # of which fewer may be taken
@@ -119,6 +119,10 @@ def notes(section: MemoBertFlowSection, config: MemoBertFlowConfig) -> list[str]
         for name in missing:
             own = getattr(section, name)
             said.append(f"{section.init} has no {name} network: it begins with {own.init or 'random weights'}")
+    if section.sound and section.sound.init and not says_whether_to_normalise(Path(section.sound.init)):
+        said.append(
+            f"{section.sound.init} does not say whether its clips were normalised: they are, as transformers would"
+        )
     for name in section.freeze:
         if _begins_at_random(name, section, config, before):
             said.append(f"model.freeze: the {name} encoder begins with random weights, which it keeps")

@@ -20,6 +20,7 @@ from memofast.model.memobert_flow.section import SoundSection
 from memofast.model.memobert_flow.sound_networks import HEARS_SOUND, sound_network, stored_width
 from memofast.model.weights import stored_weights
 
+_PREPROCESSOR = "preprocessor_config.json"
 _SETTLED = 2048  # stored rows whose statistics a network begins with
 _PREPARE = {"compare": "--speech compare,stack=8"} | dict.fromkeys(HEARS_SOUND, "--speech raw")
 
@@ -79,11 +80,15 @@ def _described(network: str, section: SoundSection) -> dict[str, Any]:
     return found
 
 
+def says_whether_to_normalise(folder: Path) -> bool:
+    return (folder / _PREPROCESSOR).is_file()
+
+
 def _normalises(folder: Path) -> bool:
     """Whether a wav2vec 2.0 was trained on clips of mean 0 and variance 1; yes where its folder does not say, as in
     transformers."""
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
+    path = folder / _PREPROCESSOR
+    if not says_whether_to_normalise(folder):
         return True
     try:
         found = read_json(path)

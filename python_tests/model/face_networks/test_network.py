@@ -1,9 +1,12 @@
 """FaceNetwork: crops to rows, whatever the batch; random changes by clip; frozen parts and norms."""
 
+import math
+
 import pytest
 import torch
 
 from memofast.errors import MemofastError
+from memofast.model.face_networks import augmentation
 from memofast.model.face_networks.augmentation import augmented
 from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
 from memofast.model.face_networks.densenet import DenseNet
@@ -65,19 +68,26 @@ def test_crops_of_a_clip_change_alike_and_otherwise_at_every_step():
     assert not torch.equal(noisy[0], noisy[1])
 
 
-def test_changes_are_of_the_published_size():
-    """Of many clips: the mean of a bright dot's place, its spread, and how often a picture is mirrored."""
-    keys, side = torch.arange(4000), 25
-    dot = torch.zeros(4000, 1, side, side)
-    dot[:, 0, 12, 18] = 1.0  # right of the centre
-    offsets = torch.arange(4001, dtype=torch.int32)
-    found = augmented(dot, RNG, keys, offsets, noise=0.0)[:, 0]
-    weight = found.sum((1, 2)).clamp(min=1e-6)
-    across = (found.sum(1) * torch.arange(side)).sum(1) / weight
-    mirrored = across < 12
-    assert 0.45 < mirrored.float().mean() < 0.55
-    spread = torch.where(mirrored, 6 - across, across - 18)  # -2 to 2 pixels of shift, less by turning
-    assert (-2.6 < spread.min() < -1.9 and 1.9 < spread.max() < 2.6) or spread.abs().max() < 3
+def where_dots_go() -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a dot 6 pixels right of the centre of 25 lies after the changes of 4,000 clips, from the centre."""
+    dot = torch.zeros(4000, 1, 25, 25)
+    dot[:, 0, 12, 18] = 1.0
+    found = augmented(dot, RNG, torch.arange(4000), torch.arange(4001, dtype=torch.int32), noise=0.0)[:, 0]
+    weight, places = found.sum((1, 2)), torch.arange(25) - 12.0
+    return (found.sum(1) * places).sum(1) / weight, (found.sum(2) * places).sum(1) / weight
+
+
+def test_changes_are_of_the_published_size(monkeypatch):
+    """Up to 8 of 112 pixels of shift are 2 of 25; -15 to 16 degrees; half are mirrored."""
+    across, down = where_dots_go()
+    assert 0.47 < (across < 0).float().mean() < 0.53
+    assert 3.1 < across.abs().min() < 3.5 and 8.0 < across.abs().max() < 8.3
+    assert -4.2 < down.min() < -3.5 and 3.5 < down.max() < 4.2
+    monkeypatch.setattr(augmentation, "SHIFT", 0.0)
+    across, down = where_dots_go()
+    assert down.min() == pytest.approx(-6 * math.sin(math.radians(16)), abs=0.03)
+    assert down.max() == pytest.approx(6 * math.sin(math.radians(15)), abs=0.03)
+    assert across.abs().min() == pytest.approx(6 * math.cos(math.radians(16)), abs=0.03)
 
 
 @pytest.mark.parametrize("kind", WIDTHS)
