@@ -108,6 +108,12 @@ class View:
         return seen if isinstance(seen, cls) else cls(seen)
 
     @property
+    def keys(self) -> Tensor:
+        """[B] int64: the samples' names for random numbers of the model, which are others for another `draw`."""
+        keys, mask = self.batch.sample_keys, self.draw * 0x9E3779B97F4A7C15 % 2**64
+        return keys ^ (mask - 2**64 if mask >= 2**63 else mask) if self.draw else keys
+
+    @property
     def readers(self) -> list[str]:
         """The objectives that read the view, in order."""
         return [name for name in self.reads if "." not in name]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from memofast.data.joined import joined
 from memofast.data.view import View
 from memofast.objectives.objective import LossSum, Objective, zero_of
 
@@ -32,13 +33,25 @@ class Learner(nn.Module):
         Args: views: on the model's device; rng [2] int64, needed in training mode with dropout.
         """
         views = self.model.perceived(views, rng)  # once for all, and the rows that objectives compare with
-        outputs = [self.model(view, rng=rng) for view in views]
+        outputs = self._outputs(views, rng)
         losses = {name: self._loss(name, views, outputs) for name in views[0].readers}
         idle = [module for name, module in self.objectives.items() if name not in losses]
         if idle and losses:
             first = next(iter(losses.values()))
             first.total = first.total + sum(zero_of(module) for module in idle)
         return losses
+
+    def _outputs(self, views: Sequence[View], rng: Tensor | None) -> list[dict[str, Tensor]]:
+        """Predictions of each view by what reads it; of views without fixed shapes in one pass, as few rows cost more
+        each."""
+        reads = [view.reads for view in views]
+        if len(views) == 1 or any(read.weights is not None for own in reads for read in own.values()):
+            return [self.model(view, rng=rng) for view in views]
+        outputs = self.model(joined(views), rng=rng)
+        parts = {
+            name: iter(rows.split([own[name].count for own in reads if name in own])) for name, rows in outputs.items()
+        }
+        return [{name: next(parts[name]) for name in own} for own in reads]
 
     def _loss(self, name: str, views: Sequence[View], outputs: Sequence[dict[str, Tensor]]) -> LossSum:
         read = [number for number, view in enumerate(views) if name in view.reads]

@@ -43,10 +43,9 @@ class Place(IntEnum):
     SPEECH_BLOCK = 6
 
 
-def site(layer: int, place: int, draw: int = 0) -> int:
-    """The site number of one place in one layer: `layer * 256 + place + 16 * draw`. draw below 16: of several views of
-    the same samples."""
-    return layer * 256 + int(place) + 16 * draw
+def site(layer: int, place: int) -> int:
+    """The site number of one place in one layer: `layer * 256 + place`."""
+    return layer * 256 + int(place)
 
 
 def philox(key: tuple[Tensor, Tensor], counter: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:

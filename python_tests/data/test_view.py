@@ -195,3 +195,10 @@ def test_there_are_sixteen_draws(draw, make_corpus):
     assert View(batch, draw=15).draw == 15
     with pytest.raises(ValueError, match="16"):
         View(batch, draw=draw)
+
+
+def test_keys_of_a_draw():
+    batch = random_batch(CONFIG)
+    assert View(batch).keys is batch.sample_keys
+    masks = [int((View(batch, draw=draw).keys ^ batch.sample_keys).unique()) for draw in range(1, 16)]
+    assert len(set(masks)) == 15 and masks[:2] == [0x9E3779B97F4A7C15 - 2**64, 2 * 0x9E3779B97F4A7C15 - 2**64]

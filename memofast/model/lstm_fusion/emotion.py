@@ -123,8 +123,7 @@ class LstmFusionForEmotion(EmotionOutputs, PreTrainedModel):
                 "a model in training mode needs rng [2] int64 (seed, step) for its dropout; or call eval()"
             )
         samples = torch.arange(len(values) + 1, device=values.device, dtype=torch.int32)
-        place = site(layer, Place.HEAD, view.draw)
-        keep = hidden_keep_mask(rng, place, view.batch.sample_keys, samples, *values.shape, p)
+        keep = hidden_keep_mask(rng, site(layer, Place.HEAD), view.keys, samples, *values.shape, p)
         return values * keep * keep_scale(p)
 
 

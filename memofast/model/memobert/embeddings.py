@@ -179,8 +179,8 @@ class MemoBertEmbeddings(nn.Module):
             p=self.dropout if self.training else 0.0,
             eps=self.eps,
             rng=rng,
-            sample_keys=batch.sample_keys,
-            site=site(0, Place.EMBEDDING, view.draw),
+            sample_keys=view.keys,
+            site=site(0, Place.EMBEDDING),
             dtype=compute_type(self.word.weight),
         )
 
@@ -239,8 +239,7 @@ class MemoBertEmbeddings(nn.Module):
         def drop(inner: Tensor) -> Tensor:
             if not self.training or not drop_threshold(self.dropout):
                 return inner
-            place, keys = site(0, own.place, view.draw), view.batch.sample_keys
-            keep = hidden_keep_mask(rng, place, keys, offsets, *inner.shape, self.dropout)
+            keep = hidden_keep_mask(rng, site(0, own.place), view.keys, offsets, *inner.shape, self.dropout)
             return inner * keep * keep_scale(self.dropout)
 
         return own(rows, view.sources.get(modality), offsets, view.positions.get(modality), drop)

@@ -69,7 +69,7 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
         half."""
         view = View.of(seen)
         hidden = self.memobert.encode(view, rng, ReadRows.of(view.batch, [first_rows(view.batch)]))
-        return self.emotion(self.memobert.pooled(hidden), view.batch.sample_keys, rng)
+        return self.emotion(self.memobert.pooled(hidden), view.keys, rng)
 
 
 def open_emotion_model(folder: Path) -> MemoBertForEmotion | MemoBertForPrompt:

@@ -70,9 +70,9 @@ class MemoBertLayer(nn.Module):
         """
         asked = hidden if read is None else hidden.index_select(0, read.rows)
         attended = without_bias(self.attention_output, self._attended(hidden, asked, view, rng, read))
-        sequences = view.batch.sample_keys, (view.batch if read is None else read).offsets
+        sequences = view.keys, (view.batch if read is None else read).offsets
         places = (Place.ATTENTION_OUTPUT, Place.FEED_FORWARD_OUTPUT)
-        first, second = (site(self.index + 1, place, view.draw) for place in places)
+        first, second = (site(self.index + 1, place) for place in places)
         asked = self._add_norm(*attended, asked, self.attention_norm, first, *sequences, rng)
         inner = without_bias(self.output, linear_gelu(self.intermediate, asked))
         return self._add_norm(*inner, asked, self.output_norm, second, *sequences, rng)
@@ -83,8 +83,8 @@ class MemoBertLayer(nn.Module):
         options = {
             "p": self.attention_dropout if self.training else 0.0,
             "rng": rng,
-            "sample_keys": batch.sample_keys,
-            "site": site(self.index + 1, Place.ATTENTION, view.draw),
+            "sample_keys": view.keys,
+            "site": site(self.index + 1, Place.ATTENTION),
             "longest": batch.longest,
         }
         if read is None:

@@ -19,20 +19,16 @@ def build(kind=MemoBertModel, **overrides):
     return model
 
 
-@pytest.mark.parametrize(
-    ("draw", "numbers"), [(0, (0, 513, 258, 771)), (1, (16, 529, 274, 787)), (15, (240, 753, 498, 1011))]
-)
-def test_numbers_of_sites(draw, numbers):
-    """Fixed: draw 0 is what a model without views drew."""
+def test_numbers_of_sites():
     places = ((0, Place.EMBEDDING), (2, Place.ATTENTION), (1, Place.ATTENTION_OUTPUT), (3, Place.FEED_FORWARD_OUTPUT))
-    assert tuple(site(layer, place, draw) for layer, place in places) == numbers
+    assert tuple(site(layer, place) for layer, place in places) == (0, 513, 258, 771)
 
 
 @pytest.mark.parametrize("draw", [0, 1, 5])
-def test_embeddings_drop_what_their_site_says(draw):
+def test_embeddings_drop_what_their_view_says(draw):
     model = build(hidden_dropout_prob=0.3).train()
     batch = random_batch(model.config)
-    kept = hidden_keep_mask(RNG, 16 * draw, batch.sample_keys, batch.offsets, batch.rows, 32, 0.3)
+    kept = hidden_keep_mask(RNG, 0, View(batch, draw=draw).keys, batch.offsets, batch.rows, 32, 0.3)
     got = model.embeddings(View(batch, draw=draw), RNG)
     whole = model.eval().embeddings(View(batch), None)
     torch.testing.assert_close(got, whole * kept * keep_scale(0.3))

@@ -1,0 +1,57 @@
+"""The settings that a search tries: every combination of the values it gives, and the recipe with each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from memofast.errors import MemofastError
+from memofast.sections import checked
+from memofast.train.fine_tuning_recipe import FineTuneRecipe
+
+_LARGEST = 1000  # combinations
+_MAY_CHANGE = ("model.", "train.", "prompt.", "modalities.train", "modalities.features")
+_MEASURES = ("train.seeds", "train.metric", "train.share", "model.family")  # what is compared, not how it is learnt
+
+
+def settings_of(search: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination, by dotted name of the recipe's options; the last option changes fastest.
+
+    Raises: `MemofastError` for an option that decides what is measured, for one without values or with one twice, and
+        for too many combinations.
+    """
+    count = 1
+    for name, values in search.items():
+        if not name.startswith(_MAY_CHANGE) or name in _MEASURES:
+            raise MemofastError(
+                f"search: {name} is not searched; it takes options of model, train and prompt, as train.lr, "
+                "modalities.train and modalities.features"
+            )
+        if not values:
+            raise MemofastError(f"search: {name} has no values; give some, as [1e-4, 1e-3]")
+        if any(value in values[:number] for number, value in enumerate(values)):
+            raise MemofastError(f"search: {name} has a value twice")
+        count *= len(values)
+    if count > _LARGEST:
+        raise MemofastError(f"search: {count:,} combinations are more than {_LARGEST:,}; give fewer values")
+    return [dict(zip(search, values, strict=True)) for values in product(*search.values())]
+
+
+def with_settings(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTuneRecipe:
+    """The recipe with some options changed. Raises: `MemofastError` for an option that there is not, or a wrong
+    value."""
+    values = recipe.plain()
+    for name, value in settings.items():
+        *sections, last = name.split(".")
+        place = values
+        for section in sections:
+            place[section] = place.get(section) or {}
+            place = place[section]
+        place[last] = value
+    return checked(values, f"search ({told(settings)})", FineTuneRecipe)
+
+
+def told(settings: Mapping[str, Any]) -> str:
+    """Settings for people: `train.lr=0.001, model.hidden_size=64`."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
