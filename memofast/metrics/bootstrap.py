@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from memofast.metrics.predictions import Predictions
@@ -38,12 +40,15 @@ def interval(values: np.ndarray, level: float = 0.95) -> list[float] | None:
 
 def resampled_sums(statistics: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Sums [draws, statistics] over n samples drawn with replacement from statistics [n, statistics]."""
-    samples, rng = len(statistics), np.random.default_rng(seed)
-    found = np.empty((draws, statistics.shape[1]))
+    return np.concatenate([times @ statistics for times in resamples(len(statistics), draws, seed)])
+
+
+def resamples(samples: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each sample is drawn [some draws, samples] int64, for all draws in turn; the same seed draws the
+    same."""
+    rng = np.random.default_rng(seed)
     step = max(1, _CELLS // samples)
     for begin in range(0, draws, step):
         rows = min(step, draws - begin)
         chosen = rng.integers(samples, size=(rows, samples)) + samples * np.arange(rows)[:, None]
-        times = np.bincount(chosen.ravel(), minlength=rows * samples).reshape(rows, samples)
-        found[begin : begin + rows] = times @ statistics
-    return found
+        yield np.bincount(chosen.ravel(), minlength=rows * samples).reshape(rows, samples)
