@@ -29,6 +29,7 @@ COMMANDS = {
     "normalise": "Z-norm feature rows within each speaker or group.",
     "pretrain": "Pre-train a model on one or more corpora.",
     "finetune": "Fine-tune an emotion model and print one table.",
+    "sweep": "Fine-tune over a grid and name the best by validation.",
     "recipe": "List the shipped recipes, or say what one may hold.",
     "evaluate": "Say how good a fine-tuned model is, on which data.",
     "baseline": "Say how far simple models come on a corpus.",

@@ -87,8 +87,46 @@ def read_values(
         values = _joined(values, found)
         sources.append(source)
     for override in overrides:
-        _apply(values, override, model)
+        apply_override(values, override, model)
     return values, " + ".join(sources)
+
+
+def read_mapping(path: str, what: str) -> dict[str, Any]:
+    """The plain values of a YAML or TOML file of another kind, a `what`. Raises: as `read_values`."""
+    text, source = _text(path, (), (), what)
+    values = read_toml(text, source) if path.endswith(".toml") else read_yaml(text, source)
+    if not isinstance(values, dict):
+        raise MemofastError(f"{source}: a {what} is a mapping of entries; memofast {what} --help shows one")
+    return values
+
+
+def apply_override(values: dict[str, Any], override: str, model: type[BaseModel]) -> None:
+    """Change plain values by `dotted.key=value`. Raises: as `read_values`."""
+    path, equals, text = override.partition("=")
+    said = shown(override)
+    if not equals or not path:
+        raise MemofastError(
+            f"{said} is no override; write key=value, such as train.lr=3e-5, or + before another recipe"
+        )
+    put(values, path, read_yaml(text, said, path, lines=False), said, model)
+
+
+def put(values: dict[str, Any], path: str, value: Any, said: str, model: type[BaseModel]) -> None:
+    """Change plain values as an override does. path: dotted; said: what to call it in messages.
+
+    Raises: `MemofastError` where the path leads through a value, or past the end of a list.
+    """
+    names = path.split(".")
+    place: Any = values
+    for name, following in pairwise(names):
+        key = _key(place, name, said)
+        if place[key] is None:
+            place[key] = [] if _is_index(following) else {}
+        place = place[key]
+        if not isinstance(place, (dict, list)):
+            raise MemofastError(f"{said}: {name} is a value and has no entries")
+    key = _key(place, names[-1], said)
+    place[key] = value if has_own_names(model, names) else _joined(place[key], value)
 
 
 def _folder():
@@ -109,7 +147,7 @@ def _document(name: str, known: Sequence[str], joined: Sequence[str]) -> tuple[d
     return values, source
 
 
-def _text(name: str, known: Sequence[str], joined: Sequence[str]) -> tuple[str, str]:
+def _text(name: str, known: Sequence[str], joined: Sequence[str], what: str = "recipe") -> tuple[str, str]:
     if name in (*known, *joined):
         return _shipped_text(name), f"recipe {name}"
     try:
@@ -118,13 +156,14 @@ def _text(name: str, known: Sequence[str], joined: Sequence[str]) -> tuple[str, 
         with open(name, "rb") as file:
             data = file.read(_LARGEST + 1)
         if len(data) > _LARGEST:
-            raise OSError(0, f"longer than any recipe ({_LARGEST:,} bytes)")
+            raise OSError(0, f"longer than any {what} ({_LARGEST:,} bytes)")
         return data.decode("utf-8-sig"), name
     except (OSError, ValueError) as error:
         near = difflib.get_close_matches(name[:200], [*known, *joined], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"give a YAML or TOML file or one of {', '.join(known)}"
+        shipped_ones = f" or one of {', '.join(known)}" if known else ""
+        hint = f"did you mean {near[0]}?" if near else f"give a YAML or TOML file{shipped_ones}"
         reason = getattr(error, "strerror", None) or "not a text file in UTF-8"
-        raise MemofastError(f"recipe {name[:200]}: {reason}; {hint}") from None
+        raise MemofastError(f"{what} {name[:200]}: {reason}; {hint}") from None
 
 
 def _joined(below: Any, above: Any) -> Any:
@@ -132,27 +171,6 @@ def _joined(below: Any, above: Any) -> Any:
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     return below | {name: _joined(below.get(name), value) for name, value in above.items()}
-
-
-def _apply(values: dict[str, Any], override: str, model: type[BaseModel]) -> None:
-    path, equals, text = override.partition("=")
-    said = shown(override)
-    if not equals or not path:
-        raise MemofastError(
-            f"{said} is no override; write key=value, such as train.lr=3e-5, or + before another recipe"
-        )
-    value = read_yaml(text, said, path, lines=False)
-    names = path.split(".")
-    place: Any = values
-    for name, following in pairwise(names):
-        key = _key(place, name, said)
-        if place[key] is None:
-            place[key] = [] if _is_index(following) else {}
-        place = place[key]
-        if not isinstance(place, (dict, list)):
-            raise MemofastError(f"{said}: {name} is a value and has no entries")
-    key = _key(place, names[-1], said)
-    place[key] = value if has_own_names(model, names) else _joined(place[key], value)
 
 
 def _is_index(name: str) -> bool:

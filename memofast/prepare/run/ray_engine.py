@@ -5,6 +5,8 @@ import pickle
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from memofast.errors import MemofastError
 from memofast.prepare.run.shards import Task, Worker, WorkOrder
@@ -30,11 +32,7 @@ def run_ray(tasks: Iterable[Task], order: WorkOrder, workers: int) -> Iterator[t
     Raises: `MemofastError` where there is no such cluster, and where a shard that was written elsewhere is not seen
         here.
     """
-    ray = load_ray()
-    begun = not ray.is_initialized()
-    if begun:
-        _connect(ray, workers)
-    try:
+    with connected(workers) as ray:
         shared = ray.put(order)
         work = ray.remote(num_cpus=1, max_retries=0)(_work)
         most = _IN_FLIGHT * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -45,6 +43,20 @@ def run_ray(tasks: Iterable[Task], order: WorkOrder, workers: int) -> Iterator[t
                 guilty = yield from _run(ray, work, deque([single]), shared, 1)
                 for one in guilty:
                     yield one, False
+
+
+@contextmanager
+def connected(workers: int) -> Iterator[Any]:
+    """The `ray` module, connected to the cluster that RAY_ADDRESS names, else to `workers` processors of this machine.
+
+    Raises: `MemofastError` where Ray is not installed, or there is no such cluster.
+    """
+    ray = load_ray()
+    begun = not ray.is_initialized()
+    if begun:
+        _connect(ray, workers)
+    try:
+        yield ray
     finally:
         if begun:
             ray.shutdown()

@@ -1,0 +1,160 @@
+"""The file of a sweep: a recipe, what is fixed of it, and what is searched; every setting is opened before any is
+run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from memofast.errors import MemofastError
+from memofast.files import replace_file
+from memofast.sections import Section, checked, leaves, shown
+from memofast.train.fine_tuning_recipe import FineTuneRecipe
+from memofast.train.fine_tuning_runs import FineTuningPlan, make_fine_tuning_plan
+from memofast.train.recipe_file import apply_override, put, read_mapping, read_values, shipped
+from memofast.train.recipe_text import to_yaml
+from memofast.train.search_grid import settings_of, told, with_settings
+
+SWEEP = "sweep.yaml"
+_REFUSED = {"paper": "chooses on test data", "last": "has no validation data"}
+
+
+class SweepFile(Section):
+    """recipe: of a fine-tuning, shipped or a file, or several to be joined; None: the defaults alone. set: its options,
+    nested or dotted. search: by option the values that are tried, every combination of them."""
+
+    recipe: str | list[str] | None = "finetune"
+    set_: dict[str, Any] = Field({}, alias="set")
+    search: dict[str, Any] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One combination. name: of its folder; options: searched ones by dotted name; recipe: with its paths spelt out."""
+
+    name: str
+    options: dict[str, Any]
+    recipe: FineTuneRecipe
+
+    def __str__(self) -> str:
+        return f"{self.name} ({told(self.options)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """plan: of the first setting, whose folds, target, metric and conditions that choose are those of all."""
+
+    settings: list[Setting]
+    search: dict[str, list[Any]]
+    plan: FineTuningPlan
+
+    def runs(self) -> list[tuple[str, int]]:
+        """The fold and seed of every run of a setting."""
+        return [(fold.name, seed) for fold, seed in self.plan.runs()]
+
+    def describe(self) -> str:
+        """What will be run, in a few lines."""
+        count, runs = len(self.settings), len(self.runs())
+        lines = [f"setting {setting}" for setting in self.settings]
+        whole = f"{count} settings x {runs} folds and seeds: {count * runs:,} runs"
+        return "\n".join([*lines, self.plan.describe(), whole])
+
+
+def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep's file and open every setting.
+
+    overrides: `dotted.key=value` of fixed options. Raises: `MemofastError` for a file, option or value that is wrong,
+        for an option both fixed and searched, for a protocol without validation data, and as `make_fine_tuning_plan`
+        for each setting.
+    """
+    source = str(path)
+    given = checked(read_mapping(source, "sweep"), source, SweepFile)
+    search = dict(_searched(given.search, source))
+    settings = settings_of(search)
+    names = [given.recipe] if isinstance(given.recipe, str) else given.recipe
+    values, _ = read_values(names, (), shipped(fine_tuning=True), FineTuneRecipe) if names else ({}, "")
+    for name, value in given.set_.items():
+        fixed = (".".join(filter(None, (name, below))) for below, _ in leaves(value))
+        _check_apart(fixed, search, f"{source}: set")
+        put(values, name, value, f"{source}: set.{name}", FineTuneRecipe)
+    for override in overrides:
+        _check_apart([override.partition("=")[0]], search, shown(override))
+        apply_override(values, override, FineTuneRecipe)
+    for name, value in settings[0].items():
+        put(values, name, value, f"{source}: search.{name}", FineTuneRecipe)
+    return _opened(checked(values, source, FineTuneRecipe), search, settings, source)
+
+
+def write_sweep(folder: Path, sweep: Sweep) -> None:
+    """Keep a sweep's resolved file, which `read_sweep` reads again as the same settings."""
+    fixed = sweep.settings[0].recipe.plain()
+    search = {}
+    for name, values in sweep.search.items():
+        with_it = [next(one for one in sweep.settings if one.options[name] == value) for value in values]
+        search[name] = [_at(setting.recipe.plain(), name) for setting in with_it]  # with its paths spelt out
+        *above, last = name.split(".")
+        _at(fixed, ".".join(above)).pop(last)
+    replace_file(folder / SWEEP, to_yaml({"recipe": None, "set": fixed, "search": search}).encode())
+
+
+def _searched(search: Mapping[str, Any], source: str, above: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """Lists of values by dotted name."""
+    for name, values in search.items():
+        path = f"{above}{name}"
+        if isinstance(values, Mapping):
+            yield from _searched(values, source, f"{path}.")
+        elif isinstance(values, list):
+            yield path, values
+        else:
+            raise MemofastError(f"{source}: search.{path}: must be a list of values, got {shown(values)}")
+
+
+def _check_apart(fixed: Sequence[str] | Iterator[str], search: Mapping[str, Any], where: str) -> None:
+    for name in fixed:
+        for other in search:
+            if f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}."):
+                raise MemofastError(
+                    f"{where}: {name} is fixed, but search tries values of {other}; leave one of them out"
+                )
+
+
+def _opened(
+    recipe: FineTuneRecipe, search: dict[str, list[Any]], settings: Sequence[dict[str, Any]], source: str
+) -> Sweep:
+    if recipe.protocol in _REFUSED:
+        raise MemofastError(
+            f"{source}: protocol {recipe.protocol} {_REFUSED[recipe.protocol]}, so that nothing may name a winner; "
+            "write protocol=clean, or search inside every training part with memofast finetune search=..."
+        )
+    found, first = [], None
+    for number, options in enumerate(settings, 1):
+        try:
+            plan = make_fine_tuning_plan(with_settings(recipe, options))
+        except MemofastError as error:
+            raise MemofastError(f"{source}: setting {told(options)}: {error}") from None
+        first = first or plan
+        _check_comparable(first, plan, options, source)
+        found.append(Setting(f"{number:0{max(2, len(str(len(settings))))}}", options, plan.resolved()))
+    return Sweep(found, search, replace(first, recipe=found[0].recipe))
+
+
+def _check_comparable(first: FineTuningPlan, plan: FineTuningPlan, options: Mapping[str, Any], source: str) -> None:
+    if plan.select != first.select:
+        raise MemofastError(
+            f"{source}: setting {told(options)} is chosen by {', '.join(plan.select)}, the first by "
+            f"{', '.join(first.select)}; fix modalities.select, so that validation scores mean the same"
+        )
+    if lacking := [condition for condition in plan.select if condition not in plan.evaluate]:
+        raise MemofastError(
+            f"{source}: modalities.evaluate lacks {lacking[0]}, which chooses and whose answers are compared; add it"
+        )
+
+
+def _at(values: dict[str, Any], path: str) -> Any:
+    for name in path.split("."):
+        values = values[name]
+    return values
