@@ -32,9 +32,9 @@ def sweep_results(sweep: Sweep, folder: Path, failed: Mapping[str, str]) -> dict
     """What is kept of a sweep, as JSON can hold it. failed: why, by name of a setting.
 
     Returns: `protocol` (lines), `metric`, `conditions` that choose, `settings`: `name`, `options`, `scores` (of every
-        fold and seed, on validation data), `score`, `sd`, `collapsed` (runs), `seconds`, `difference` to the first finished one and its
-        `interval` (see `against_first`), or `failed`; `first`; `winner`: a name, None where no setting has a score;
-        `test`: `results_of` its test answers, None where there are none; `warnings`.
+        fold and seed, on validation data), `score`, `sd`, `collapsed` (runs), `seconds`, `difference` to the first
+        finished one and its `interval` (see `against_first`), or `failed`; `first`; `winner`: a name, None where no
+        setting has a score; `test`: `results_of` its test answers, None where there are none; `warnings`.
     """
     runs, metric = sweep.runs(), sweep.plan.metric
     finished = [setting for setting in sweep.settings if is_finished(place_of(folder, setting), runs)]
