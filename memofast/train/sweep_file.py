@@ -29,7 +29,7 @@ class SweepFile(Section):
 
     recipe: str | list[str] | None = "finetune"
     set_: dict[str, Any] = Field({}, alias="set")
-    search: dict[str, Any] = Field(min_length=1)
+    search: dict[str, Any] = Field({})
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     source = str(path)
     given = checked(read_mapping(source, "sweep"), source, SweepFile)
     search = dict(_searched(given.search, source))
+    if not search:
+        raise MemofastError(f"{source}: search names no option; add one, as search: {{train.lr: [1e-4, 1e-3]}}")
     settings = settings_of(search)
     names = [given.recipe] if isinstance(given.recipe, str) else given.recipe
     values, _ = read_values(names, (), shipped(fine_tuning=True), FineTuneRecipe) if names else ({}, "")
@@ -117,9 +119,8 @@ def _check_apart(fixed: Sequence[str] | Iterator[str], search: Mapping[str, Any]
     for name in fixed:
         for other in search:
             if f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}."):
-                raise MemofastError(
-                    f"{where}: {name} is fixed, but search tries values of {other}; leave one of them out"
-                )
+                of = "it" if name == other else other
+                raise MemofastError(f"{where}: {name} is fixed, but search tries values of {of}; leave one out")
 
 
 def _opened(
@@ -132,8 +133,9 @@ def _opened(
         )
     found, first = [], None
     for number, options in enumerate(settings, 1):
+        chosen = with_settings(recipe, options)
         try:
-            plan = make_fine_tuning_plan(with_settings(recipe, options))
+            plan = make_fine_tuning_plan(chosen)
         except MemofastError as error:
             raise MemofastError(f"{source}: setting {told(options)}: {error}") from None
         first = first or plan
