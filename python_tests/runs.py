@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, chdir, closing, redirect_stderr, redirect_stdout
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from memofast.data import Loader, Update
 from memofast.data.demo import demo_corpus, vocabulary
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.train.metrics_log import read_metrics
+from memofast.train.sweep_processes import LOG
 from memofast.train.task import Task
 
 SMALL = {
@@ -129,6 +131,15 @@ def here(folder: Path, program: str, *arguments: object, **extra: str) -> subpro
         finally:
             torch.set_num_threads(threads)
     return subprocess.CompletedProcess(line, code, out.getvalue(), error.getvalue())
+
+
+def settings_here(folders: list[Path], resources: object = None) -> Iterator[tuple[Path, int | None]]:
+    """As `sweep_processes.run_local`, without starting Python again."""
+    for folder in folders:
+        yield folder, None
+        done = here(Path.cwd(), "finetune", "--resume", folder)
+        (folder / LOG).write_text(done.stdout + done.stderr)
+        yield folder, done.returncode
 
 
 def start(folder: Path, *arguments: object, program: str = "pretrain") -> subprocess.Popen:

@@ -16,6 +16,7 @@ from memofast.model.folder import model_folder
 from memofast.prepare.faces.detection import Face
 from memofast.prepare.run import extraction
 from memofast.prepare.text.word_pieces import WordPieces
+from memofast.train import sweep_processes
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 pytestmark = [
@@ -59,6 +60,7 @@ SMALLER = {
     "finetune corpus=corpora/iemocap-legacy": "folds.only=[2] train.epochs=1 train.samples=8 train.precision=fp32",
     "finetune corpus": "train.epochs=1 train.samples=8 train.precision=fp32",
     "finetune": "finetune-demo train.epochs=1 model.hidden_size=32",
+    "sweep": "train.epochs=1 train.samples=16 train.precision=fp32 folds.only=[1]",
     "prepare": "--workers 1 --speaker most-seen",
     "denseface train": "--epochs 1 --batch 8 --threads 1",
     "emotion-text train": "--epochs 1 --samples 8 --validation 0.4",
@@ -156,6 +158,7 @@ class Bright:
 
 def test_every_command_and_snippet_runs_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "find_faces", lambda *_: Bright())
+    monkeypatch.setattr(sweep_processes, "run_local", runs.settings_here)
     monkeypatch.setenv("MEMOFAST_CACHE", str(tmp_path / "cache"))
     demo_corpus(tmp_path / "cache" / "demo-3", {"train": 64, "validation": 24, "test": 24})
     make_sources(tmp_path)
@@ -179,7 +182,7 @@ def test_a_command_that_the_test_does_not_know_fails_it(tmp_path):
     with pytest.raises(AssertionError, match="does not know 'rm -r runs'"):
         Walk(tmp_path)("rm -r runs")
     assert commands("a --b \\\n    c   # why\n\nd && e 'f  #g'\n") == ["a --b  c", "d", "e 'f"]
-    assert {"prepare", "pretrain", "finetune", "evaluate", "extract", "predict"} <= {
+    assert {"prepare", "pretrain", "finetune", "sweep", "evaluate", "extract", "predict"} <= {
         command.split()[1] for block in blocks() if not is_python(block) for command in commands(block)
         if command.startswith("memofast ")
     }  # fmt: skip

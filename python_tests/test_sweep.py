@@ -9,13 +9,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
-from runs import command, environment, here, small_corpus, start, the_run, wait_for
+from runs import command, environment, here, settings_here, small_corpus, start, the_run, wait_for
 
 from memofast.evaluate.sweep_results import CHOSEN, seen_by_choice, sweep_results, winner_of
 from memofast.metrics.predictions import Predictions
@@ -35,20 +34,11 @@ GRID = {
 }  # fmt: skip
 
 
-def in_process(folders, resources=None):
-    """As `run_local`, without starting Python again."""
-    for folder in folders:
-        yield folder, None
-        done = here(Path.cwd(), "finetune", "--resume", folder)
-        (folder / LOG).write_text(done.stdout + done.stderr)
-        yield folder, done.returncode
-
-
 def nothing(folders, resources=None):
     raise AssertionError(f"runs {folders}")
 
 
-def sweep(folder, *arguments, engine=in_process, **changes):
+def sweep(folder, *arguments, engine=settings_here, **changes):
     """A sweep of `GRID`, changed; changes of `set` and `search` are added to it."""
     for name, value in changes.items():
         changes[name] = GRID[name] | value if name == "set" else value
