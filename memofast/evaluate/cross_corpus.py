@@ -7,7 +7,7 @@ model is, None for one that the corpus does not have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from rich.console import Console
 from memofast.errors import MemofastError
 from memofast.evaluate.results import check_selected_on
 from memofast.evaluate.results_table import Section, print_section, section_markdown
+from memofast.metrics.paired_variants import against_first, difference_text
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import METRICS, NAMES, scored
 from memofast.metrics.scores import scores_of
@@ -101,7 +102,8 @@ def cross_corpus(
 
     Returns: `metric`, `selected_on` (None where cells differ), `trained_on` and `tested_on` in their first order,
         `cells`: `trained_on`, `tested_on`, `samples`, `left_out` (see `with_labels_of`), `collapsed`, `selected_on` and
-        under `selected on ...` `value` and `majority`; `warnings` (lines).
+        under `selected on ...` `value`, `majority`, and less the first model on the same samples `difference` and its
+        `interval` (95 %, see `against_first`); `warnings` (lines).
     Raises: `MemofastError` for a missing map, an unknown metric, and as `with_labels_of`.
     """
     if not predictions:
@@ -109,7 +111,7 @@ def cross_corpus(
     by_pair = dict.fromkeys(predictions, selected_on) if isinstance(selected_on, str) else selected_on
     for pair in predictions:
         check_selected_on(by_pair[pair])
-    cells, warnings = [], []
+    cells, warnings, said = [], [], {}
     for (trained_on, tested_on), given in predictions.items():
         pair = f"{trained_on} on {tested_on}"
         try:
@@ -119,6 +121,7 @@ def cross_corpus(
             raise MemofastError(f"{pair}: {error}") from None
         if metric not in METRICS[mapped.kind]:
             raise MemofastError(f"{pair}: there is no metric {metric!r} of it, but {', '.join(METRICS[mapped.kind])}")
+        said[trained_on, tested_on] = mapped
         cells.append(
             {
                 "trained_on": trained_on,
@@ -131,10 +134,12 @@ def cross_corpus(
             }
         )
         warnings += _warnings(pair, cells[-1])
+    trained = list(dict.fromkeys(pair[0] for pair in predictions))
+    warnings += _compare(cells, said, trained[0], metric)
     return {
         "metric": metric,
         "selected_on": next(iter(set(by_pair.values()))) if len(set(by_pair.values())) == 1 else None,
-        "trained_on": list(dict.fromkeys(pair[0] for pair in predictions)),
+        "trained_on": trained,
         "tested_on": list(dict.fromkeys(pair[1] for pair in predictions)),
         "cells": cells,
         "warnings": warnings,
@@ -143,14 +148,16 @@ def cross_corpus(
 
 def print_cross_corpus(matrix: dict[str, Any], console: Console) -> None:
     """Print what `cross_corpus` found."""
-    print_section(_section(matrix), console)
+    for section in _sections(matrix):
+        print_section(section, console)
     for line in matrix["warnings"]:
         console.print(line, markup=False, highlight=False)
 
 
 def cross_corpus_markdown(matrix: dict[str, Any]) -> str:
     """The same in Markdown."""
-    return section_markdown(_section(matrix)) + "".join(["\n", *(f"- {line}\n" for line in matrix["warnings"])])
+    tables = "\n".join(map(section_markdown, _sections(matrix)))
+    return tables + "".join(["\n", *(f"- {line}\n" for line in matrix["warnings"])])
 
 
 def _cell_predictions(
@@ -162,6 +169,35 @@ def _cell_predictions(
         raise MemofastError("there is no label map; write which class of the corpus each class of the model is")
     known = scored(given)
     return known, {"unknown": len(given.ids) - len(known.ids), "samples": {}, "named": 0, "probability": 0.0}
+
+
+def _compare(cells: Sequence[dict[str, Any]], said: Mapping[Pair, Predictions], first: str, metric: str) -> list[str]:
+    """Put the difference to the first model into every cell. Returns: lines about cells that cannot be compared."""
+    lines, chosen_by = [], {(cell["trained_on"], cell["tested_on"]): cell["selected_on"] for cell in cells}
+    for cell in cells:
+        pair = cell["trained_on"], cell["tested_on"]
+        found = cell[f"selected on {cell['selected_on']}"]
+        found |= {"difference": None, "interval": None}
+        if pair[0] == first or (first, pair[1]) not in said:
+            continue
+        found["first_selected_on"] = chosen_by[first, pair[1]]
+        its = said[first, pair[1]]
+        both = {first: {pair[1]: [its]}, pair[0]: {pair[1]: [_with_classes_of(its, said[pair])]}}
+        try:
+            compared = against_first(both, metric)[pair[0]]
+        except MemofastError as error:
+            lines.append(f"no difference to the first model: {error}")
+        else:
+            found |= {name: compared[name] for name in ("difference", "interval")}
+    return lines
+
+
+def _with_classes_of(first: Predictions, other: Predictions) -> Predictions:
+    """The other predictions with the same classes in the order of the first; as they are where theirs are others."""
+    if first.kind != "single" or other.kind != "single" or {*first.classes} != {*other.classes}:
+        return other
+    order = [other.classes.index(name) for name in first.classes]
+    return Predictions("single", other.ids, np.argsort(order)[other.truth], other.scores[:, order], first.classes)
 
 
 def _left_out(kept: Predictions, labels: LabelMap) -> dict[str, Any]:
@@ -201,23 +237,43 @@ def _warnings(pair: str, cell: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _section(matrix: dict[str, Any]) -> Section:
-    cells = {(cell["trained_on"], cell["tested_on"]): cell for cell in matrix["cells"]}
-    # where all cells are selected on test, the name of the row says so once
-    mark = " (selected on test)" if matrix["selected_on"] == "test" else ""
-    rows = [
-        (f"{one}{mark}", *(_cell(cells.get((one, other)), not mark) for other in matrix["tested_on"]))
-        for one in matrix["trained_on"]
-    ]
+def _sections(matrix: dict[str, Any]) -> list[Section]:
+    """The scores, and where there are several models their differences to the first."""
+    mark = " (selected on test)" if matrix["selected_on"] == "test" else ""  # of all cells: said once in a row
     chosen = dict.fromkeys(cell["selected_on"] for cell in matrix["cells"])
-    selected = f"selected on {' or '.join(chosen)}"
-    title = f"{NAMES[matrix['metric']]} (the majority predictor's), {selected}; rows trained on, columns tested on"
+    name, selected = NAMES[matrix["metric"]], f"selected on {' or '.join(chosen)}"
+    title = f"{name} (the majority predictor's), {selected}; rows trained on, columns tested on"
+    first, *others = matrix["trained_on"]
+    tables = [_table(matrix, title, [first, *others], mark, _score)]
+    if others:
+        title = f"{name} less that of {first} on the same samples, {selected} [95 % bootstrap interval]"
+        tables.append(_table(matrix, title, others, mark, _difference))
+    return tables
+
+
+def _table(
+    matrix: dict[str, Any], title: str, models: Sequence[str], mark: str, text: Callable[[dict[str, Any]], str]
+) -> Section:
+    cells = {(cell["trained_on"], cell["tested_on"]): cell for cell in matrix["cells"]}
+    rows = [
+        (f"{one}{mark}", *(_cell(cells.get((one, other)), not mark, text) for other in matrix["tested_on"]))
+        for one in models
+    ]
     return Section(title, ("", *matrix["tested_on"]), rows)
 
 
-def _cell(cell: dict[str, Any] | None, marked: bool) -> str:
+def _cell(cell: dict[str, Any] | None, marked: bool, text: Callable[[dict[str, Any]], str]) -> str:
     if cell is None:
         return "-"
-    found = cell[f"selected on {cell['selected_on']}"]
+    told = text(cell[f"selected on {cell['selected_on']}"])
+    return told + (" selected on test" if marked and cell["selected_on"] == "test" and told != "-" else "")
+
+
+def _score(found: dict[str, Any]) -> str:
     value, majority = (("-" if one is None else f"{one:.3f}") for one in (found["value"], found["majority"]))
-    return f"{value} ({majority})" + (" selected on test" if marked and cell["selected_on"] == "test" else "")
+    return f"{value} ({majority})"
+
+
+def _difference(found: dict[str, Any]) -> str:
+    first_saw = found["difference"] is not None and found["first_selected_on"] == "test"
+    return difference_text(found) + (" (the first selected on test)" if first_saw else "")

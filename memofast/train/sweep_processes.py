@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,9 @@ import torch
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
 
+Ended = Generator[
+    tuple[Path, int | None], None, None
+]  # a folder with None when it begins, with its exit code at the end
 LOG = "log.txt"  # in the folder of a setting
 _LOOK_EVERY = 0.05  # seconds
 _RAY_LOOKS_EVERY = 0.5
@@ -48,7 +51,7 @@ class Resources:
         return f"{at_once} of {threads}, on {where}"
 
 
-def run_local(folders: Sequence[Path], resources: Resources) -> Iterator[tuple[Path, int | None]]:
+def run_local(folders: Sequence[Path], resources: Resources) -> Ended:
     """Run the fine-tunings of these folders, which hold their recipes, in their order.
 
     Yields: a folder with None when it begins, with its exit code when it ends, that of a signal negative. Where the
@@ -88,7 +91,7 @@ def start(folder: Path, threads: int, gpu: str | None = None) -> subprocess.Pope
         )
 
 
-def run_ray(folders: Sequence[Path], workers: int, device: str, threads: int) -> Iterator[tuple[Path, int | None]]:
+def run_ray(folders: Sequence[Path], workers: int, device: str, threads: int) -> Ended:
     """As `run_local`, on the cluster that RAY_ADDRESS names, else on `workers` processors of this machine (0: all). A
     setting takes `threads` processors, and a GPU where the cluster has some and `device` is not cpu.
 
@@ -97,6 +100,8 @@ def run_ray(folders: Sequence[Path], workers: int, device: str, threads: int) ->
     """
     from memofast.prepare.run.ray_engine import connected
 
+    if not folders:
+        return
     with connected(workers or os.cpu_count() or 1) as ray:
         machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
         gpus = int(device != "cpu" and any(machine.get("GPU", 0) for machine in machines))

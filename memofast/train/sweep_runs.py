@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from rich.console import Console
@@ -13,9 +14,9 @@ from memofast.train.fine_tuning_recipe import FineTuneRecipe, read
 from memofast.train.fine_tuning_runs import DONE
 from memofast.train.folder import CONFIG, recipe_of, write_config
 from memofast.train.sweep_file import Setting, Sweep, write_sweep
-from memofast.train.sweep_processes import LOG
+from memofast.train.sweep_processes import LOG, Ended
 
-Engine = Callable[[Sequence[Path]], Iterator[tuple[Path, int | None]]]  # folders -> see `run_local`
+Engine = Callable[[Sequence[Path]], Ended]  # folders -> see `run_local`
 _TABLE = "results.md"  # the last file that a fine-tuning writes
 _FAULT = 1  # exit code
 
@@ -55,17 +56,18 @@ def run_settings(sweep: Sweep, folder: Path, engine: Engine, console: Console) -
     if len(left) < len(settings):
         console.print(f"resuming: {len(settings) - len(left)} of {len(settings)} settings are finished")
     failed, ended = {}, len(settings) - len(left)
-    for place, code in engine(left) if left else ():
-        setting = settings[place]
-        if code is None:
-            console.print(f"setting {setting} begins")
-            continue
-        ended += 1
-        if code == 0 and is_finished(place, runs):
-            console.print(f"setting {setting} is finished; {ended} of {len(settings)} have ended")
-        else:
-            failed[setting.name] = why(place, code), code
-            console.print(f"setting {setting} failed: {failed[setting.name][0]}", style="bold yellow")
+    with closing(engine(left)) as running:  # so that Ctrl-C ends them wherever it comes
+        for place, code in running:
+            setting = settings[place]
+            if code is None:
+                console.print(f"setting {setting} begins")
+                continue
+            ended += 1
+            if code == 0 and is_finished(place, runs):
+                console.print(f"setting {setting} is finished; {ended} of {len(settings)} have ended")
+            else:
+                failed[setting.name] = why(place, code), code
+                console.print(f"setting {setting} failed: {failed[setting.name][0]}", style="bold yellow")
     return failed
 
 

@@ -15,6 +15,7 @@ from memofast.evaluate.cross_corpus import (
     print_cross_corpus,
     with_labels_of,
 )
+from memofast.metrics.comparison import compare
 from memofast.metrics.scores import scores_of
 
 MODEL, CORPUS = ("happy", "excited", "angry", "frustrated"), ("joy", "angry", "fear")
@@ -135,3 +136,25 @@ def test_each_cell_says_what_chose_its_checkpoint():
     assert [cell["selected_on"] for cell in matrix["cells"]] == ["test", "another corpus"]
     text = cross_corpus_markdown(matrix)
     assert "selected on test or another corpus" in text and text.count(") selected on test |") == 1
+
+
+def test_differences_to_the_first_model_are_of_the_same_samples():
+    """Classes in another order are brought into one; where classes differ, a line says that nothing was compared."""
+    first, other = single(skill=1), single(seed=1, skill=3)
+    turned = foreign_predictions(
+        other.ids, other.scores[:, ::-1], CLASSES[::-1], [CLASSES[number] for number in other.truth], CLASSES
+    )
+    given = {("a", "x"): first, ("b", "x"): turned, ("c", "x"): foreign()}
+    maps = {("a", "x"): {name: name for name in CLASSES}, ("b", "x"): {name: name for name in CLASSES}}
+    chosen = dict(zip(given, ("test", "validation", "validation"), strict=True))
+    found = cross_corpus(given, maps | {("c", "x"): LABELS}, metric="wa", selected_on=chosen)
+    own, better, none = (cell[f"selected on {cell['selected_on']}"] for cell in found["cells"])
+    expected = compare(first, other, draws=1000)["metrics"]["wa"]
+    assert better["difference"] == pytest.approx(expected["difference"]) and better["difference"] > 0.1
+    assert better["interval"] == pytest.approx(expected["interval"])
+    assert own["difference"] is None and none["difference"] is None
+    text = cross_corpus_markdown(found)
+    ends = "[{:+.3f}, {:+.3f}]".format(*better["interval"])
+    assert f"| b | {better['difference']:+.3f} {ends} (the first selected on test) |\n| c | - |\n" in text
+    assert "WA less that of a on the same samples, selected on test or validation [95 % bootstrap interval]" in text
+    assert "- no difference to the first model: c against a, x: predictions of other classes cannot be compared" in text
