@@ -159,27 +159,52 @@ def test_tested_samples_that_chose_in_another_fold_are_counted():
     assert seen_by_choice([fold("abc", "de")]) == (0, 2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_killed_sweep_loses_nothing(whole, corpus, tmp_path, number):
-    """Its child saves and ends; going on comes to the same results."""
+def wait_until(happened, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def interrupted(folders, resources):
+    """Starts the first setting, as `run_local`, and is gone once it has a checkpoint, as after kill -9."""
+    child = sweep_processes.start(folders[0], resources.threads)
+    yield folders[0], None
+    wait_until(lambda: child.poll() is not None or any(folders[0].glob("fixed/seed-1/checkpoints/step-*")))
+    child.stdin.close()
+    assert child.wait(timeout=60) == 143, (folders[0] / LOG).read_text()
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_sweep_loses_nothing(whole, corpus, tmp_path):
+    """What ran has saved; going on comes to the same results."""
+    done = sweep(tmp_path, f"corpus={corpus}", engine=interrupted)
+    run = the_run(tmp_path)
+    told = f"what runs is saved; continue with memofast sweep --resume runs/{run.name}"
+    assert done.returncode == 130 and told in done.stderr
+    assert "stopped at update" in (run / "settings/01" / LOG).read_text()
+    assert not (run / "settings/01/results.md").exists() and not (run / "results.md").exists()
+    done = sweep(tmp_path, "--resume", run)
+    assert done.returncode == 0 and "resuming" not in done.stdout, done.stderr
+    assert results_of_sweep(run) == results_of_sweep(whole.run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_sweep_ends_its_children_which_save(corpus, tmp_path, number):
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(GRID))
     process = start(tmp_path, "grid.yaml", f"corpus={corpus}", program="sweep")
     wait_for(tmp_path, "runs/*/settings/01/fixed/seed-1/checkpoints/step-*", process)
     process.send_signal(number)
     said = process.communicate(timeout=60)[0]
     run = the_run(tmp_path)
+    log = run / "settings/01" / LOG
     assert process.returncode == (-9 if number == signal.SIGKILL else 143), said
     if number == signal.SIGTERM:
         assert f"what runs is saved; continue with memofast sweep --resume runs/{run.name}" in said
-    log, deadline = run / "settings/01" / LOG, time.monotonic() + 30
-    while "saved; continue with" not in log.read_text() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert "stopped at update" in log.read_text() and not (run / "settings/01/results.md").exists()
-    while (run / "settings/01/.memofast.lock").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    done = sweep(tmp_path, "--resume", run)
-    assert done.returncode == 0, done.stderr
-    assert results_of_sweep(run) == results_of_sweep(whole.run)
+        assert "stopped at update" in log.read_text()  # it was waited for
+    wait_until(lambda: "saved; continue with" in log.read_text())
+    wait_until(lambda: not (run / "settings/01/.memofast.lock").exists())
 
 
 def test_a_setting_that_fails_is_told_and_the_others_go_on(corpus, tmp_path):
