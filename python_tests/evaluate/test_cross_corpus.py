@@ -141,9 +141,8 @@ def test_each_cell_says_what_chose_its_checkpoint():
 def test_differences_to_the_first_model_are_of_the_same_samples():
     """Classes in another order are brought into one; where classes differ, a line says that nothing was compared."""
     first, other = single(skill=1), single(seed=1, skill=3)
-    turned = foreign_predictions(
-        other.ids, other.scores[:, ::-1], CLASSES[::-1], [CLASSES[number] for number in other.truth], CLASSES
-    )
+    turned, names = np.roll(other.scores, 1, axis=1), CLASSES[-1:] + CLASSES[:-1]
+    turned = foreign_predictions(other.ids, turned, names, [CLASSES[number] for number in other.truth], CLASSES)
     given = {("a", "x"): first, ("b", "x"): turned, ("c", "x"): foreign()}
     maps = {("a", "x"): {name: name for name in CLASSES}, ("b", "x"): {name: name for name in CLASSES}}
     chosen = dict(zip(given, ("test", "validation", "validation"), strict=True))
