@@ -19,8 +19,8 @@ def gradients(learner, run):
     return total, sums, grads
 
 
-# relative, absolute, and of a gradient's largest value: bf16 differs by up to .02 of that from fp32 itself, and views in
-# one pass are rounded once where views apart are rounded each
+# relative, absolute, and of a gradient's largest value: bf16 itself differs by up to .02 of that from fp32, and views
+# in one pass are rounded once where views apart are rounded each
 CLOSE = {"fp32": (1e-4, 1e-6, 2e-5), "bf16": (2e-2, 2e-3, 1.5e-2)}
 
 
