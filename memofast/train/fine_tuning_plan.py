@@ -31,7 +31,7 @@ from memofast.train.fold_parts import (
     trivial_answers,
 )
 from memofast.train.optimisation import parameter_groups
-from memofast.train.search_grid import settings_of, with_settings
+from memofast.train.search_grid import settings_of, told, with_settings
 
 CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
 
@@ -140,7 +140,7 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         tried = settings_of(recipe.search)
         if "modalities.features" in recipe.search:
             raise MemofastError("search: modalities.features changes the corpus; compare them with memofast sweep")
-        plans = [make_fine_tuning_plan(with_settings(alone, settings)) for settings in tried]
+        plans = [_candidate(alone, settings) for settings in tried]
         pairs = zip(plans, tried, strict=True)
         return replace(plans[0], recipe=recipe, candidates=tuple(replace(p, settings=own) for p, own in pairs))
     model = start_model(recipe, target, folds[0].train)
@@ -153,6 +153,14 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         check_words(model, part)
         check_longest(model, part, modalities_of("".join((*train, *select, *evaluate))))
     return FineTuningPlan(recipe, corpus, target, folds, train, select, evaluate)
+
+
+def _candidate(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTuningPlan:
+    changed = with_settings(recipe, settings)
+    try:
+        return make_fine_tuning_plan(changed)
+    except MemofastError as error:
+        raise MemofastError(f"search ({told(settings)}): {error}") from None
 
 
 def start_model(recipe: FineTuneRecipe, target: LabelSpace, train: Split) -> EmotionModel:
