@@ -191,11 +191,11 @@ def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
     for number in range(1, 100):
         (folder / f"{number:03}.mkv").write_bytes(data)
         (folder / f"{number:03}.srt").write_text("00:00:00,100 --> 00:00:01,900\nred now\n")
-    arguments = [folder, "--vocab", vocabulary, "--workers", 2, "--voice", "none"]
+    arguments = [folder, "--vocab", vocabulary, "--voice", "none"]
     whole = command(*arguments, "--workers", 1, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     out = tmp_path / "killed"
-    line = [sys.executable, "-m", "memofast.prepare", *map(str, arguments), "--out", str(out)]
+    line = [sys.executable, "-m", "memofast.prepare", *map(str, arguments), "--workers", "2", "--out", str(out)]
     process = subprocess.Popen(line, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while records_on_disk(out / "text") == 0 and process.poll() is None and time.monotonic() < deadline:
@@ -203,7 +203,7 @@ def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "corpus.json").exists(), "the run ended before it could be killed"
-    again = command(*arguments, "--out", out)
+    again = command(*arguments, "--workers", 1, "--out", out)  # in this process, which has imported everything
     assert again.returncode == 0, again.stderr
     assert "resuming: " in again.stderr
     assert digests(out) == digests(tmp_path / "whole")
