@@ -346,7 +346,7 @@ def test_ray_writes_the_same(clips, vocabulary, whole, tmp_path):
 @pytest.mark.slow
 def test_odd_real_clips(real_data, vocabulary, tmp_path):
     folders = [real_data / "video" / name for name in ("pyfeat_tests", "video_retalking")]
-    done = command(*folders, "--out", tmp_path / "o", "--max-seconds", 2)
+    done = command(*folders, "--out", tmp_path / "o", "--max-seconds", 2, "--workers", 1)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "o" / "report.json").read_text())
     assert report["with"]["speech"] >= 3 and "unreadable" not in report["problems"]
