@@ -62,7 +62,7 @@ for object; do :; done
 {compiler} "$@" -O0 -E -P || exit
 kept="{folder}/${{object##*/}}"
 if cmp -s "$object" "$kept.ii"; then exec cp "$kept" "$object"; fi
-cp "$object" "$kept.ii" && {compiler} "$@" -O0 && cp "$object" "$kept"
+mv "$object" "$kept.new" && {compiler} "$@" -O0 && cp "$object" "$kept" && mv "$kept.new" "$kept.ii"
 """
 
 
