@@ -68,7 +68,8 @@ def step(recipe: str, folder: Path) -> Callable[[], object]:
     trainer = trainer_of(recipe, folder)
     with closing(iter(trainer._loader())) as updates:
         ready = itertools.cycle(list(itertools.islice(updates, READY)))
-    return lambda: trainer._update(next(ready))
+    update = getattr(trainer, "update", None) or trainer._update  # as older ones call it
+    return lambda: update(next(ready))
 
 
 def packing(folder: Path) -> Callable[[], object]:

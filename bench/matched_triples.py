@@ -29,8 +29,9 @@ from memofast.prepare.faces.labelled_faces import read_faces, stratified_parts
 from memofast.store import FeatureWriter
 from memofast.store.text_copy import fields_of, writer_like
 from memofast.train import recipe as recipes
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import read
-from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
+from memofast.train.fine_tuning_runs import answers, fine_tune
 from memofast.train.plan import make_plan
 from memofast.train.processes import Processes
 from memofast.train.session import train

@@ -22,8 +22,9 @@ from transformers import AutoTokenizer, BertForSequenceClassification, get_linea
 from memofast.data import Split
 from memofast.inference.split_predictions import truth_of
 from memofast.metrics.class_scores import class_scores
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import read
-from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
+from memofast.train.fine_tuning_runs import answers, fine_tune
 
 BATCH, RATE, WARMUP = 32, 1e-4, 0.1
 LONGEST = 128

@@ -26,8 +26,9 @@ from memofast.evaluate.results import results_of
 from memofast.evaluate.results_table import print_results, write_results
 from memofast.inference.split_predictions import truth_of
 from memofast.objectives.label_space import LabelSpace
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import read
-from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
+from memofast.train.fine_tuning_runs import answers, fine_tune
 
 RECIPE = Path(__file__).with_name("ravdess_speech.yaml")
 

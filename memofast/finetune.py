@@ -13,7 +13,7 @@ from memofast.cli import run
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from memofast.train.fine_tuning_runs import FineTuningPlan
+    from memofast.train.fine_tuning_plan import FineTuningPlan
 
 
 def main(
@@ -41,9 +41,11 @@ def main(
 
     from memofast.errors import MemofastError
     from memofast.locks import lock_folder
-    from memofast.train.fine_tuning_recipe import FineTuneRecipe, read
-    from memofast.train.fine_tuning_runs import fine_tune, make_fine_tuning_plan
+    from memofast.train.fine_tuning_plan import make_fine_tuning_plan
+    from memofast.train.fine_tuning_recipe import FineTuneRecipe, read, said_of_changes
+    from memofast.train.fine_tuning_runs import fine_tune
     from memofast.train.folder import make_folder, recipe_of, write_config
+    from memofast.train.nested_search import minutes_of
     from memofast.train.processes import Processes
     from memofast.train.recipe_file import split_arguments
 
@@ -57,8 +59,11 @@ def main(
     recipe = recipe_of(resume, FineTuneRecipe, read) if resume else read(names, overrides)
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
+    recipe = said_of_changes(recipe, overrides)
     plan = make_fine_tuning_plan(recipe)
     console.print(plan.describe())
+    if plan.candidates and not int(os.environ.get("RANK", 0)):
+        console.print(f"about {minutes_of(plan):.1f} minutes of updates on this machine, all runs together")
     if dry_run:
         return
     processes = Processes.join(recipe.train)
@@ -76,6 +81,7 @@ def main(
 
 def _conclude(plan: FineTuningPlan, folder: Path, console: Console) -> None:
     """Keep how the model's inputs were prepared, and write the table of all runs."""
+    from memofast.evaluate.how_chosen import how_chosen
     from memofast.evaluate.results import results_of
     from memofast.evaluate.results_table import print_results, write_results
     from memofast.inference.preparation import keep_preparation
@@ -87,6 +93,7 @@ def _conclude(plan: FineTuningPlan, folder: Path, console: Console) -> None:
         console.print(f"wrote {folder / 'model'}; no table, as no fold has a part that is not trained on")
         return
     results = results_of(predicted, trivial=plan.trivial())
+    results["chosen"] = how_chosen(plan.recipe, folder, [fold.name for fold in plan.folds])
     print_results(results, console)
     write_results(results, folder, f"{folder.name}: {plan.corpus.name}")
     console.print(f"wrote {folder / 'results.md'}, {folder / 'results.json'} and {folder / 'model'}")

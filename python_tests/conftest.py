@@ -51,6 +51,17 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(no_campaign)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each process gets a long run of neighbours, and half of what another has left when it is done: fixtures of a
+    module are made more than once only where a run is cut."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(autouse=True)
 def own_home(monkeypatch):
     """No test finds what the user or another test downloaded, generated or configured, and what it leaves there goes

@@ -15,8 +15,9 @@ from memofast import cli
 from memofast.data import write_corpus
 from memofast.model import MemoBertConfig, MemoBertForEmotion
 from memofast.store import FeatureWriter, TextWriter, record
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import read
-from memofast.train.fine_tuning_runs import fine_tune, make_fine_tuning_plan
+from memofast.train.fine_tuning_runs import fine_tune
 from memofast.train.folder import write_config
 
 CLASSES = ("calm", "glad")

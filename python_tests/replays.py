@@ -19,7 +19,9 @@ def gradients(learner, run):
     return total, sums, grads
 
 
-CLOSE = {"fp32": (1e-4, 1e-6), "bf16": (2e-2, 2e-3)}  # relative, absolute
+# relative, absolute, and of a gradient's largest value: bf16 itself differs by up to .02 of that from fp32, and views
+# in one pass are rounded once where views apart are rounded each
+CLOSE = {"fp32": (1e-4, 1e-6, 2e-5), "bf16": (2e-2, 2e-3, 1.5e-2)}
 
 
 def check_replays(task, batches, precision, kinds):
@@ -44,11 +46,11 @@ def check_replays(task, batches, precision, kinds):
     assert seen, "no batch was padded with samples"
 
 
-def _check_close(found, wanted, relative, absolute):
+def _check_close(found, wanted, relative, absolute, of_largest):
     """Sums of loss alike in each number; gradients too, but for rounding, which follows a tensor's largest values."""
     torch.testing.assert_close(found[:2], wanted[:2], rtol=relative, atol=absolute)
     for name, gradient in wanted[2].items():
-        around = max(absolute, relative / 5 * float(gradient.abs().max()))
+        around = max(absolute, of_largest * float(gradient.abs().max()))
         torch.testing.assert_close(
             found[2][name], gradient, rtol=relative, atol=around, msg=lambda m, n=name: f"{n}: {m}"
         )

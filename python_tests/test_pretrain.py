@@ -28,7 +28,7 @@ from memofast.model import MemoBertModel
 from memofast.pretrain import main
 from memofast.train import fine_tuning_recipe as finetune_recipe
 from memofast.train import recipe as recipes
-from memofast.train.fine_tuning_runs import make_fine_tuning_plan, start_model
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model
 from memofast.train.metrics_log import read_metrics
 
 

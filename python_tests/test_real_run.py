@@ -46,17 +46,18 @@ def corpora(tmp_path_factory, real_data) -> Path:
             voices.joinpath(path.parent.name).mkdir(parents=True, exist_ok=True)
             voices.joinpath(path.parent.name, path.name).symlink_to(path)
     yunet = real_data / "models" / "yunet_n_640_640.onnx"
-    parts = ["--vocab", vocab, "--split", "validation=0.4"]
+    alone = ["--workers", 1]  # further processes would take longer to start than their work
+    parts = ["--vocab", vocab, "--split", "validation=0.4", *alone]
     denseface = ["--face", "denseface=denseface.safetensors", "--yunet", yunet]
     run(folder, "prepare", films, "--out", "grid", *denseface, *parts)
-    run(folder, "prepare", voices, "--out", "ravdess", "--split-by", "folder", "--split", "validation=0.3")
+    run(folder, "prepare", voices, "--out", "ravdess", "--split-by", "folder", "--split", "validation=0.3", *alone)
     meld = []
     for split, name, most in (("train", "train", 1200), ("validation", "dev", 200)):
         lines = (real_data / "text" / "meld" / f"{name}_sent_emo.csv").read_text().splitlines(keepends=True)
         (folder / f"{name}.csv").write_text("".join(lines[: 1 + most]))
         meld.append(f"{split}={folder / name}.csv")
     columns = ["-c", "text=Utterance", "-c", "label=Emotion", "-c", "id=dia{Dialogue_ID}_utt{Utterance_ID}"]
-    run(folder, "prepare", *meld, "--out", "meld", *columns, "--vocab", vocab)
+    run(folder, "prepare", *meld, "--out", "meld", *columns, "--vocab", vocab, *alone)
     return folder
 
 

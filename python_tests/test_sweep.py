@@ -252,6 +252,8 @@ def test_why_a_setting_failed(tmp_path):
         ({"set": {"corpsu": "x"}}, [], "unknown key corpsu; did you mean corpus?"),
         ({"set": {"modalities.evaluate": ["l"]}}, [], "modalities.evaluate lacks lva, which chooses"),
         ({"serch": {}}, [], "unknown key serch; did you mean search?"),
+        ({"set": {"settings_chosen_on": ""}}, [], "the recipe does not say on what data its settings were chosen"),
+        ({"set": {"search": {"train.lr": [1e-3, 1e-2]}}}, [], "set.search chooses inside every training part"),
         ({}, ["train.lr=1"], "'train.lr=1': train.lr is fixed, but search tries values of it; leave one out"),
         ({}, ["corpus=nowhere"], "no corpus at nowhere"),
         ({}, ["--engine", "moon"], "--engine is local or ray, not 'moon'"),
@@ -274,6 +276,18 @@ def test_what_chooses_must_be_the_same_for_every_setting(corpus, tmp_path):
     assert done.returncode == 2 and "is chosen by lva, the first by l; fix modalities.select" in done.stderr
     done = here(tmp_path, "sweep", "grid.yaml", f"corpus={corpus}", "modalities.select=[lva]", "--dry-run")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_recipe_says_what_chose_its_settings(whole, corpus):
+    """What the shipped recipe says, what the sweep's file changes of how it learns, and the sweep, once."""
+    files = {whole.run / "sweep.yaml": [], whole.run.parents[1] / "grid.yaml": [f"corpus={corpus}"]}
+    said = {read_sweep(*given).settings[0].recipe.settings_chosen_on for given in files.items()}
+    own = yaml.safe_load((whole.run / "settings/02/config.yaml").read_text())["settings_chosen_on"]
+    assert own.startswith("the demo corpus; changed for this run, by what is not said: ")
+    assert own.endswith("; train.lr by a sweep of 2 settings, on validation data of this corpus")
+    assert "model.hidden_size=32" in own and "train.epochs=20" in own and "seeds" not in own
+    assert said == {own}
+    assert f"- settings: chosen elsewhere on: {own}\n" in (whole.run / "results.md").read_text()
 
 
 def test_a_dry_run_lists_settings_and_writes_nothing(corpus, tmp_path):

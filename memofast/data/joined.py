@@ -22,6 +22,11 @@ def joined(views: Sequence[View]) -> View:
     """
     if any(read.weights is not None for view in views for read in view.reads.values()):
         raise ValueError("views of fixed shape are not joined")
+    with torch.autocast(views[0].batch.offsets.device.type, enabled=False):  # which would cast rows, or refuse them
+        return _joined(views)
+
+
+def _joined(views: Sequence[View]) -> View:
     batch = _joined_batch([view.batch for view in views], torch.cat([view.keys for view in views]))
     changed = {}
     if any(view.token_ids is not None for view in views):

@@ -16,6 +16,7 @@ from memofast.errors import MemofastError
 from memofast.evaluate.baseline import compare_kept, compare_predictions, names_of
 from memofast.evaluate.cross_corpus_runs import matrices, names_of_models, read_maps
 from memofast.evaluate.finished_runs import finished, kept_predictions, recipe_of_run, run_of
+from memofast.evaluate.how_chosen import how_chosen
 from memofast.evaluate.model_on_corpus import (
     LabelMap,
     Opened,
@@ -30,7 +31,7 @@ from memofast.inference.split_predictions import truth_of
 from memofast.model.compatibility import conditions_for
 from memofast.model.feature_sets import unknown_feature_sets
 from memofast.objectives.label_space import LabelSpace
-from memofast.train.fine_tuning_runs import CHOOSES
+from memofast.train.fine_tuning_plan import CHOOSES
 from memofast.train.fold_parts import make_folds, trivial_answers
 
 Found = tuple[Evaluation, Path]
@@ -64,9 +65,9 @@ def of_kept(path: Path, split: str, asked: Sequence[str] | None, other: Path | N
         recipe = recipe_of_run(run)
         target = LabelSpace.of_corpus(origin.corpus, recipe.target.kind, recipe.target.map)
         trivial = trivial_answers(make_folds(recipe, origin.corpus), target)
-    evaluation = Evaluation(
-        f"{run.name}: kept predictions", run.name, about, results_of(kept, trivial), calibrations(kept)
-    )
+    results = results_of(kept, trivial)
+    results["chosen"] = how_chosen(recipe_of_run(run), run, list(dict.fromkeys(one["fold"] for one in finished(run))))
+    evaluation = Evaluation(f"{run.name}: kept predictions", run.name, about, results, calibrations(kept))
     return evaluation, run / "evaluation"
 
 

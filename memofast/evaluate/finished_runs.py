@@ -10,7 +10,7 @@ from memofast.errors import MemofastError
 from memofast.evaluate.results import Run
 from memofast.metrics.predictions import Predictions
 from memofast.train.fine_tuning_recipe import FineTuneRecipe, read
-from memofast.train.fine_tuning_runs import DONE, answers_file, read_done
+from memofast.train.fine_tuning_run import DONE, answers_file, read_done
 from memofast.train.folder import CONFIG
 
 PARTS = ("validation", "test")

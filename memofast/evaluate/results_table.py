@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from memofast.evaluate.how_chosen import lines_of_choice, section_of_search
 from memofast.evaluate.results import numbers
+from memofast.evaluate.table_section import Section, print_section, section_markdown
 from memofast.files import replace_file, write_json
 from memofast.metrics.sample_statistics import METRICS, NAMES
-
-
-class Section(NamedTuple):
-    """A table before it is drawn: the first cell of each row is its name."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
 
 
 def print_results(results: dict[str, Any], console: Console) -> None:
@@ -28,6 +20,8 @@ def print_results(results: dict[str, Any], console: Console) -> None:
     warnings."""
     for section in sections(results, every_confusion=False):
         print_section(section, console)
+    for line in _chosen(results):
+        console.print(line, markup=False, highlight=False)
     for line in results["warnings"]:
         console.print(f"warning: {line}", style="bold yellow", markup=False, highlight=False)
 
@@ -35,9 +29,16 @@ def print_results(results: dict[str, Any], console: Console) -> None:
 def results_markdown(results: dict[str, Any], title: str = "Results") -> str:
     """The same tables in Markdown, with the confusion of every condition."""
     parts = [f"# {title}\n", *map(section_markdown, sections(results, every_confusion=True))]
+    if lines := _chosen(results):
+        parts.append("".join(f"- {line}\n" for line in lines))
     if results["warnings"]:
         parts.append("".join(f"- warning: {line}\n" for line in results["warnings"]))
     return "\n".join(parts)
+
+
+def _chosen(results: dict[str, Any]) -> list[str]:
+    """Lines on what chose settings, update and seeds, where that is known."""
+    return lines_of_choice(results["chosen"]) if "chosen" in results else []
 
 
 def write_results(results: dict[str, Any], folder: Path, title: str = "Results") -> None:
@@ -59,6 +60,8 @@ def sections(results: dict[str, Any], every_confusion: bool) -> Iterable[Section
         if results["kind"] == "single":
             for row in rows if every_confusion else rows[-1:]:
                 yield _confusion(results, row, f"{split}, {chosen}")
+    if search := results.get("chosen", {}).get("search"):
+        yield section_of_search(search)
 
 
 def _scores(results: dict[str, Any], rows: Sequence[dict], where: str) -> Section:
@@ -132,24 +135,6 @@ def _confusion(results: dict[str, Any], row: dict, where: str) -> Section:
 def marked(name: str, row: dict) -> str:
     """A row's name, saying so where the checkpoint was chosen by the data it is tested on."""
     return f"{name} (selected on test)" if row["selected_on"] == "test" else name
-
-
-def print_section(section: Section, console: Console) -> None:
-    """Print a table, never cutting a number short."""
-    table = Table()
-    for number, heading in enumerate(section.headings):
-        table.add_column(escape(heading), justify="right" if number else "left", no_wrap=True)
-    for row in section.rows:
-        table.add_row(*map(escape, row))
-    console.width = max(console.width, Console(width=1000).measure(table).maximum, len(section.title))
-    console.print(section.title, markup=False, highlight=False)
-    console.print(table)
-
-
-def section_markdown(section: Section) -> str:
-    lines = [section.headings, ("---", *["---:"] * (len(section.headings) - 1)), *section.rows]
-    cells = (" | ".join(cell.replace("|", r"\|") for cell in line) for line in lines)
-    return f"**{section.title}**\n\n" + "".join(f"| {line} |\n" for line in cells)
 
 
 def _spread(value: dict[str, Any], counted: bool = True) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from memofast.evaluate.finished_runs import kept_predictions
+from memofast.evaluate.finished_runs import kept_predictions, recipe_of_run
+from memofast.evaluate.how_chosen import how_chosen, lines_of_choice
 from memofast.evaluate.results import results_of
 from memofast.evaluate.results_table import Section, print_results, print_section, section_markdown, sections
 from memofast.files import replace_file, write_json
@@ -19,7 +20,7 @@ from memofast.metrics.paired_variants import against_first, difference_text
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, NAMES
 from memofast.metrics.scores import collapsed
-from memofast.train.fine_tuning_runs import DONE, answers_file, read_done
+from memofast.train.fine_tuning_run import DONE, answers_file, read_done
 from memofast.train.fold_parts import Fold
 from memofast.train.search_grid import told
 from memofast.train.sweep_file import Setting, Sweep
@@ -56,6 +57,10 @@ def sweep_results(sweep: Sweep, folder: Path, failed: Mapping[str, str]) -> dict
     winner = winner_of(scores, metric)
     kept = kept_predictions(place_of(folder, _named(sweep, winner))) if winner else []
     tested = [run for run in kept if run.split == "test"]
+    test = results_of(tested, trivial=sweep.plan.trivial()) if tested else None
+    if winner and test:
+        place = place_of(folder, _named(sweep, winner))
+        test["chosen"] = how_chosen(recipe_of_run(place), place, [fold.name for fold in sweep.plan.folds])
     return {
         "protocol": _protocol(sweep, winner, len(finished)),
         "metric": metric,
@@ -63,7 +68,7 @@ def sweep_results(sweep: Sweep, folder: Path, failed: Mapping[str, str]) -> dict
         "settings": rows,
         "first": finished[0].name if finished else None,
         "winner": winner,
-        "test": results_of(tested, trivial=sweep.plan.trivial()) if tested else None,
+        "test": test,
         "warnings": [f"setting {row['name']} failed: {row['failed']}" for row in rows if "failed" in row],
     }
 
@@ -104,6 +109,7 @@ def write_sweep_results(results: dict[str, Any], folder: Path) -> None:
     parts.append("".join(f"- {line}\n" for line in [*results["protocol"], _winner_line(results, folder)]))
     if results["test"]:
         parts.append(f"## Setting {results['winner']} on test data ({CHOSEN})\n")
+        parts.append("".join(f"- {line}\n" for line in lines_of_choice(results["test"]["chosen"])))
         parts += map(section_markdown, sections(results["test"], every_confusion=True))
     if warnings := [*results["warnings"], *(results["test"] or {}).get("warnings", ())]:
         parts.append("".join(f"- warning: {line}\n" for line in warnings))

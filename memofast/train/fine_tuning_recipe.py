@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from memofast.data.conditions import CONDITIONS
+from memofast.errors import MemofastError
 from memofast.model.families import EmotionSection
 from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
 from memofast.sections import FilePath, Section, checked
@@ -142,7 +143,11 @@ class Tuning(Training):
 class FineTuneRecipe(Section):
     """protocol `clean` chooses checkpoints on validation data; `last` trains on train and validation for all epochs and
     keeps the last update, for corpora too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and
-    validation and chooses on test, and every number says so."""
+    validation and chooses on test, and every number says so.
+
+    settings_chosen_on: the data on which the recipe's settings were chosen, elsewhere, in words for the table. search:
+    by option, as `train.lr`, the values to choose from inside the training part of every fold. inner_folds: in how many
+    it is divided to choose, by `folds.by`, or `validation`: settings are chosen as the checkpoint is."""
 
     corpus: FilePath = ""
     folds: FoldChoice = FoldChoice()
@@ -152,6 +157,9 @@ class FineTuneRecipe(Section):
     train: Tuning = Tuning()
     prompt: PromptSection | None = None
     protocol: Literal["clean", "last", "paper"] = "clean"
+    settings_chosen_on: str = ""
+    search: dict[str, list[Any]] = Field({})
+    inner_folds: Annotated[int, Field(ge=2, le=100)] | Literal["validation"] = 3
 
     @model_validator(mode="after")
     def _whole(self) -> FineTuneRecipe:
@@ -165,7 +173,41 @@ class FineTuneRecipe(Section):
             raise ValueError("train.smoothing is of labels, which a regression has none of; leave it out")
         if self.prompt and (self.target.kind != "single" or not self.model.init):
             raise ValueError("a prompt names one class of several and starts from model.init; set both, or prompt=null")
+        if self.search and self.protocol == "paper":
+            raise ValueError("search chooses inside the training part, protocol paper on test data; leave one out")
+        if self.search and self.inner_folds == "validation" and self.protocol != "clean":
+            raise ValueError("inner_folds validation needs such data, which protocol last trains on; give a number")
+        if self.search and self.train.share < 1 and len(self.train.seeds) > 1:
+            raise ValueError("search with train.share below 1 takes one seed, as each has other samples; give one")
         return self
+
+
+_NOT_LEARNT_BY = ("seeds", "device", "threads", "loader_threads", "precision", "share", "metric")
+
+
+def said_of_changes(recipe: FineTuneRecipe, overrides: Sequence[str]) -> FineTuneRecipe:
+    """The recipe, whose `settings_chosen_on` also tells the settings that overrides change.
+
+    Raises: `MemofastError` where the recipe does not say what its settings were chosen on.
+    """
+    names = [override.partition("=")[0] for override in overrides]
+    if not recipe.settings_chosen_on:
+        raise MemofastError(
+            "the recipe does not say on what data its settings were chosen; add settings_chosen_on=... (validation of "
+            "which corpus, or nothing: usual values)"
+        )
+    if "settings_chosen_on" in names:
+        return recipe
+    aside = {f"train.{name}" for name in _NOT_LEARNT_BY} | {"model.init", "model.family"}
+    changed = [
+        override
+        for name, override in zip(names, overrides, strict=True)
+        if name.startswith(("model", "train", "prompt", "modalities.train")) and name not in aside
+    ]
+    if not changed:
+        return recipe
+    said = f"{recipe.settings_chosen_on}; changed for this run, by what is not said: {', '.join(changed)}"
+    return recipe.model_copy(update={"settings_chosen_on": said})
 
 
 def read(name: str | Sequence[str], overrides: Sequence[str] = ()) -> FineTuneRecipe:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from memofast.data import Corpus, Split
+from memofast.data.corpus import sample_key
 from memofast.data.folds import hold_out, leave_groups_out, read_fold, read_groups
 from memofast.data.sampling import shuffled
 from memofast.errors import MemofastError
@@ -58,6 +59,48 @@ def make_folds(recipe: FineTuneRecipe, corpus: Corpus) -> list[Fold]:
             raise MemofastError(f"folds.only names fold {number}; there are 1 to {len(names)}")
     chosen = [names[number - 1] for number in choice.only] if choice.only else names
     return [_fold(name, parts[name], recipe, corpus, group_of) for name in chosen]
+
+
+def inner_folds(fold: Fold, recipe: FineTuneRecipe, target: LabelSpace) -> list[Fold]:
+    """Folds of the training and validation parts of a fold, to choose settings by; see `FineTuneRecipe.inner_folds`.
+    Nothing of the fold's test part is looked at.
+
+    Groups of `folds.by`, or of the scheme, stay whole; without them every fold has its share of each class. With
+    `train.share` they are of the samples that the first seed learns from.
+    Raises: `MemofastError` where there are fewer groups than inner folds, or a class is in one of them alone.
+    """
+    if recipe.inner_folds == "validation":
+        return [replace(fold, name="validation", test=None)]
+    corpus, count = fold.train.corpus, recipe.inner_folds
+    eligible = share_of_classes(fold.train, target, recipe.train.share, recipe.train.seeds[0])
+    ids = [id for place, id in enumerate(fold.train.ids) if eligible is None or eligible[place]]
+    ids += fold.validation.ids if fold.validation is not None else []
+    by = group_name(recipe, corpus)
+    group_of = read_groups(corpus, by) if by else {}
+    pool = Split.of_ids(corpus, "training", ids)
+    truth = truth_of(pool, target)
+    labels = truth.tolist() if target.kind == "single" else [0] * len(ids)
+    of = {group_of.get(id, id): 0 if id in group_of else label for id, label in zip(ids, labels, strict=True)}
+    if len(of) < count:
+        raise MemofastError(
+            f"fold {fold.name} has {len(of)} {by or 'sample'}s to choose settings on; set inner_folds to that or less"
+        )
+    order = sorted(of, key=lambda group: (of[group], sample_key("inner fold", group)))
+    home = {group: place % count for place, group in enumerate(order)}
+    found = []
+    for number in range(count):
+        tested = [id for id in ids if home[group_of.get(id, id)] == number]
+        taught = [id for id in ids if home[group_of.get(id, id)] != number]
+        parts = {"train": Split.of_ids(corpus, "train", taught), "test": Split.of_ids(corpus, "test", tested)}
+        found.append(_fold(f"inner-{number + 1}", parts, recipe, corpus, group_of or None))
+        check_classes(found[-1], target, None)
+    return found
+
+
+def group_name(recipe: FineTuneRecipe, corpus: Corpus) -> str | None:
+    """What the folds of a recipe keep whole, as `speaker`; None where that is nothing."""
+    choice = recipe.folds
+    return choice.by or corpus.description.get("folds", {}).get(choice.scheme or "", {}).get("by")
 
 
 def _named_splits(choice: FoldChoice, corpus: Corpus) -> dict[str, Split]:

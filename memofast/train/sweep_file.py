@@ -12,9 +12,9 @@ from pydantic import Field
 
 from memofast.errors import MemofastError
 from memofast.files import replace_file
-from memofast.sections import Section, checked, leaves, shown
-from memofast.train.fine_tuning_recipe import FineTuneRecipe
-from memofast.train.fine_tuning_runs import FineTuningPlan, make_fine_tuning_plan
+from memofast.sections import Section, checked, shown
+from memofast.train.fine_tuning_plan import FineTuningPlan, make_fine_tuning_plan
+from memofast.train.fine_tuning_recipe import FineTuneRecipe, said_of_changes
 from memofast.train.recipe_file import apply_override, put, read_mapping, read_values, shipped
 from memofast.train.recipe_text import to_yaml
 from memofast.train.search_grid import settings_of, told, with_settings
@@ -79,16 +79,17 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     settings = settings_of(search)
     names = [given.recipe] if isinstance(given.recipe, str) else given.recipe
     values, _ = read_values(names, (), shipped(fine_tuning=True), FineTuneRecipe) if names else ({}, "")
+    changes = list(_changes(given.set_))
+    _check_apart(changes, search, f"{source}: set")
     for name, value in given.set_.items():
-        fixed = (".".join(filter(None, (name, below))) for below, _ in leaves(value))
-        _check_apart(fixed, search, f"{source}: set")
         put(values, name, value, f"{source}: set.{name}", FineTuneRecipe)
     for override in overrides:
-        _check_apart([override.partition("=")[0]], search, shown(override))
+        _check_apart([override], search, shown(override))
         apply_override(values, override, FineTuneRecipe)
     for name, value in settings[0].items():
         put(values, name, value, f"{source}: search.{name}", FineTuneRecipe)
-    return _opened(checked(values, source, FineTuneRecipe), search, settings, source)
+    recipe = said_of_changes(checked(values, source, FineTuneRecipe), [*changes, *overrides])
+    return _opened(_said_of_search(recipe, search, len(settings)), search, settings, source)
 
 
 def write_sweep(folder: Path, sweep: Sweep) -> None:
@@ -115,12 +116,29 @@ def _searched(search: Mapping[str, Any], source: str, above: str = "") -> Iterat
             raise MemofastError(f"{source}: search.{path}: must be a list of values, got {shown(values)}")
 
 
-def _check_apart(fixed: Sequence[str] | Iterator[str], search: Mapping[str, Any], where: str) -> None:
-    for name in fixed:
+def _changes(fixed: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """As overrides say them: `train.seeds=[1, 2]`."""
+    for name, value in fixed.items():
+        if isinstance(value, Mapping) and value:
+            yield from _changes(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}={value}"
+
+
+def _check_apart(changes: Sequence[str], search: Mapping[str, Any], where: str) -> None:
+    for name in (change.partition("=")[0] for change in changes):
         for other in search:
             if f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}."):
                 of = "it" if name == other else other
                 raise MemofastError(f"{where}: {name} is fixed, but search tries values of {of}; leave one out")
+
+
+def _said_of_search(recipe: FineTuneRecipe, search: Mapping[str, Any], settings: int) -> FineTuneRecipe:
+    """The recipe, whose `settings_chosen_on` also tells of the sweep, once."""
+    own = f"; {', '.join(search)} by a sweep of {settings} settings, on validation data of this corpus"
+    if recipe.settings_chosen_on.endswith(own):  # it was read from a sweep's folder
+        return recipe
+    return recipe.model_copy(update={"settings_chosen_on": recipe.settings_chosen_on + own})
 
 
 def _opened(
@@ -131,6 +149,8 @@ def _opened(
             f"{source}: protocol {recipe.protocol} {_REFUSED[recipe.protocol]}, so that nothing may name a winner; "
             "write protocol=clean, or search inside every training part with memofast finetune search=..."
         )
+    if recipe.search:
+        raise MemofastError(f"{source}: set.search chooses inside every training part, a sweep outside; leave one out")
     found, first = [], None
     for number, options in enumerate(settings, 1):
         chosen = with_settings(recipe, options)

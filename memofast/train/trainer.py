@@ -34,6 +34,11 @@ from memofast.train.step import Step
 from memofast.train.tally import Sums, Tally
 from memofast.train.task import Task, Verdict
 
+
+class Diverged(MemofastError):
+    """A loss or gradient that is not finite."""
+
+
 _MOST_THREADS = 4  # of the loader, where the recipe does not say
 
 
@@ -99,7 +104,7 @@ class Trainer:
         with Stop() as stop, progress, closing(self.step), closing(iter(self.loader)) as updates:
             mark = time.perf_counter()
             for update in islice(updates, left):
-                self._update(update)
+                self.update(update)
                 self.state.step = step = update.step
                 self.state.loader = self.loader.state_dict()
                 self._busy += time.perf_counter() - mark
@@ -174,7 +179,7 @@ class Trainer:
             state=self.state.loader,
         )
 
-    def _update(self, update: Update) -> None:
+    def update(self, update: Update) -> None:
         """Gradients of the whole global batch, one step of the optimiser.
 
         Each objective is divided by its targets in all micro-batches of all ranks; DDP averages over ranks, hence the
@@ -222,7 +227,7 @@ class Trainer:
             sums = done.tally.sums()
             self.norm = float(done.norm)
             if not all(math.isfinite(values["loss"]) for values in sums.values()) or not math.isfinite(self.norm):
-                raise MemofastError(_not_finite(done, sums))
+                raise Diverged(_not_finite(done, sums))
             self._sums.add(sums)
         self._pending.clear()
         if self.device.type != "cpu":

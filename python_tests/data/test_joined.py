@@ -78,6 +78,15 @@ def test_a_model_computes_of_joined_views_what_it_computes_of_each():
     assert (apart[0][:9] - apart[2][:9]).abs().max() > 0.1  # so the third's keys tell its draw
 
 
+def test_rows_keep_their_type_under_autocast():
+    views = three_views()
+    for view in views:
+        view.batch.visual = view.batch.visual.to(torch.float16)
+    with torch.autocast("cpu", torch.bfloat16):
+        batch = joined(views).batch
+    assert (batch.visual.dtype, batch.speech.dtype) == (torch.float16, torch.float32)
+
+
 def test_views_of_fixed_shape_are_not_joined():
     views = padded(three_views()[1:2] * 2, [Capacity(9, 30, 30, 30, 64, {"glove": 9})] * 2, [{"shared": 4}] * 2)
     with pytest.raises(ValueError, match="fixed shape"):

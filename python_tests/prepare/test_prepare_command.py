@@ -191,11 +191,11 @@ def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
     for number in range(1, 100):
         (folder / f"{number:03}.mkv").write_bytes(data)
         (folder / f"{number:03}.srt").write_text("00:00:00,100 --> 00:00:01,900\nred now\n")
-    arguments = [folder, "--vocab", vocabulary, "--workers", 2, "--voice", "none"]
+    arguments = [folder, "--vocab", vocabulary, "--voice", "none"]
     whole = command(*arguments, "--workers", 1, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     out = tmp_path / "killed"
-    line = [sys.executable, "-m", "memofast.prepare", *map(str, arguments), "--out", str(out)]
+    line = [sys.executable, "-m", "memofast.prepare", *map(str, arguments), "--workers", "2", "--out", str(out)]
     process = subprocess.Popen(line, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while records_on_disk(out / "text") == 0 and process.poll() is None and time.monotonic() < deadline:
@@ -203,7 +203,7 @@ def test_killed_and_run_again_gives_the_same_stores(tmp_path, vocabulary):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "corpus.json").exists(), "the run ended before it could be killed"
-    again = command(*arguments, "--out", out)
+    again = command(*arguments, "--workers", 1, "--out", out)  # in this process, which has imported everything
     assert again.returncode == 0, again.stderr
     assert "resuming: " in again.stderr
     assert digests(out) == digests(tmp_path / "whole")
@@ -346,7 +346,7 @@ def test_ray_writes_the_same(clips, vocabulary, whole, tmp_path):
 @pytest.mark.slow
 def test_odd_real_clips(real_data, vocabulary, tmp_path):
     folders = [real_data / "video" / name for name in ("pyfeat_tests", "video_retalking")]
-    done = command(*folders, "--out", tmp_path / "o", "--max-seconds", 2)
+    done = command(*folders, "--out", tmp_path / "o", "--max-seconds", 2, "--workers", 1)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "o" / "report.json").read_text())
     assert report["with"]["speech"] >= 3 and "unreadable" not in report["problems"]

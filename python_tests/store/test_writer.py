@@ -111,7 +111,13 @@ with FeatureWriter(sys.argv[1], 32) as out:
 """
 
 
-def test_killed_writer_resumes_to_the_same_digest(tmp_path):
+def run_here(monkeypatch, script, *arguments):
+    """In this process, which need not import everything again."""
+    monkeypatch.setattr(sys, "argv", ["-c", *map(str, arguments)])
+    exec(script, {})
+
+
+def test_killed_writer_resumes_to_the_same_digest(tmp_path, monkeypatch):
     command = [sys.executable, "-c", _WRITE]
     killed = subprocess.Popen([*command, tmp_path / "killed", "0.02"], stdout=subprocess.PIPE)
     while int(killed.stdout.readline()) < 99:
@@ -122,7 +128,7 @@ def test_killed_writer_resumes_to_the_same_digest(tmp_path):
     assert not half.complete
     assert 100 <= len(half) < 400
     for name in ("killed", "whole"):
-        subprocess.run([*command, tmp_path / name, "0"], check=True, stdout=subprocess.DEVNULL)
+        run_here(monkeypatch, _WRITE, tmp_path / name, 0)
     metas = [FeatureStore.open(tmp_path / name).meta for name in ("killed", "whole")]
     assert metas[0]["digest"] == metas[1]["digest"]
     assert metas[0]["counts"]["records"] == 400
@@ -145,7 +151,7 @@ except MemofastError as error:
 """
 
 
-def test_full_disk_keeps_what_was_committed(tmp_path):
+def test_full_disk_keeps_what_was_committed(tmp_path, monkeypatch):
     command = [sys.executable, "-c", _FILL, tmp_path]
     result = subprocess.run([*command, str(1 << 20)], capture_output=True, text=True)
     assert result.returncode == 1
@@ -159,7 +165,7 @@ def test_full_disk_keeps_what_was_committed(tmp_path):
     for i in range(len(half)):
         assert (half.read(f"clip{i:03}")["rows"] == i).all()
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
-    subprocess.run([*command, str(resource.RLIM_INFINITY)], check=True)
+    run_here(monkeypatch, _FILL, tmp_path, resource.RLIM_INFINITY)
     assert FeatureStore.open(tmp_path).meta["counts"]["records"] == 200
 
 

@@ -113,13 +113,13 @@ def test_an_interrupted_training_ends_with_the_same_model(folder, trained, tmp_p
     out, report = trained
     updates = iter(range(20))
 
-    def interrupted(self, update, whole=Trainer._update):
+    def interrupted(self, update, whole=Trainer.update):
         if next(updates, None) is None:
             raise KeyboardInterrupt
         return whole(self, update)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", interrupted)
+        patch.setattr(Trainer, "update", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_emotion_text(a_run(folder, tmp_path / "run"), Console(quiet=True))
     assert not (tmp_path / "run" / "model").exists()

@@ -22,8 +22,9 @@ from memofast.metrics.predictions import Predictions
 from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.families import open_emotion_model
 from memofast.store import FeatureWriter, TextWriter
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model
 from memofast.train.fine_tuning_recipe import read
-from memofast.train.fine_tuning_runs import answers, best_of, fine_tune, make_fine_tuning_plan, start_model
+from memofast.train.fine_tuning_runs import answers, best_of, fine_tune
 from memofast.train.fold_parts import share_of_classes
 from memofast.train.folder import write_config
 from memofast.train.trainer import Trainer
@@ -110,13 +111,13 @@ def test_an_interrupted_run_goes_on_to_the_same_answers(recipe, tmp_path, monkey
     plan, whole = run(chosen, tmp_path / "whole")
     updates = iter(range(9))
 
-    def interrupted(self, update, real=Trainer._update):
+    def interrupted(self, update, real=Trainer.update):
         if next(updates, None) is None:
             raise KeyboardInterrupt
         return real(self, update)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", interrupted)
+        patch.setattr(Trainer, "update", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(chosen, tmp_path / "cut")
     first = tmp_path / "cut" / "speaker-02" / "seed-42" / "done.json"

@@ -159,7 +159,7 @@ def test_targets_of_all_micro_batches_weigh_alike(corpus):
     trainer.step.apply = lambda rate: None
     trainer._pending, trainer._samples, trainer._rows = [], 0, 0
     trainer._settle = lambda: None
-    trainer._update(update)
+    trainer.update(update)
     for name, p in learner.named_parameters():
         assert (p.grad is None) == (name not in wanted), name
         if p.grad is not None:

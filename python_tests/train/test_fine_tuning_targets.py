@@ -9,8 +9,9 @@ from memofast.data import write_corpus
 from memofast.evaluate.results import numbers, results_of
 from memofast.model.families import open_emotion_model
 from memofast.store import FeatureWriter, TextWriter
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import read
-from memofast.train.fine_tuning_runs import answers, fine_tune, make_fine_tuning_plan
+from memofast.train.fine_tuning_runs import answers, fine_tune
 
 SMALL = {
     "vocab_size": 110, "mask_token_id": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,

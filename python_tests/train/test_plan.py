@@ -12,7 +12,7 @@ from memofast.data import Corpus, write_corpus
 from memofast.errors import MemofastError
 from memofast.store import FeatureWriter, TextWriter
 from memofast.train import fine_tuning_recipe
-from memofast.train.fine_tuning_runs import make_fine_tuning_plan
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.plan import make_model, make_plan
 from memofast.train.recipe import read
 

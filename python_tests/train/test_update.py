@@ -72,7 +72,7 @@ def factors_of(trainer, objective=None):
     trainer.step = SimpleNamespace(
         add_gradients=add_gradients, clip=lambda: torch.tensor(0.0), apply=lambda rate_of: told.append(rate_of(None))
     )
-    trainer._update(Update(1, parts))
+    trainer.update(Update(1, parts))
     return told
 
 
@@ -101,7 +101,7 @@ def test_gradients_are_those_of_the_sum_over_objectives_of_share_times_mean(corp
     (update,) = first_updates(trainer.task, 1)
     trainer.step.apply = lambda rate_of: None
     trainer.step.clip = lambda: torch.tensor(0.0)
-    trainer._update(update)
+    trainer.update(update)
     found = [parameter.grad.clone() for parameter in trainer.learner.parameters()]
     trainer.learner.zero_grad()
     totals, counts = dict.fromkeys(SHARES, 0.0), dict.fromkeys(SHARES, 0)

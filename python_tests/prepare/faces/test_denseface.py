@@ -224,14 +224,14 @@ def one_thread():
 
 def test_parts_of_a_batch_weigh_what_they_hold(one_thread, tmp_path):
     random = np.random.default_rng(1)
-    images, labels = random.integers(0, 255, (75, 64, 64), dtype=np.uint8), np.arange(75) % 3
+    images, labels = random.integers(0, 255, (57, 32, 32), dtype=np.uint8), np.arange(57) % 3
     data = labelled_faces.FaceData(images, labels, ("a", "b", "c"))
-    run = training._Training(data, tmp_path / "o", options(batch=65, epochs=1))
-    pixels, labels = torch.from_numpy(images[:65, None]).float(), torch.from_numpy(labels[:65])
+    run = training._Training(data, tmp_path / "o", options(batch=49, epochs=1))
+    pixels, labels = torch.from_numpy(images[:49, None]).float(), torch.from_numpy(labels[:49])
     plain, total = copy.deepcopy(run.net).train(), 0.0
-    for part in (slice(0, 33), slice(33, 65)):
+    for part in (slice(0, 25), slice(25, 49)):
         logits = plain((pixels[part] - run.mean) / run.std)[1]
-        total = total + torch.nn.functional.cross_entropy(logits, labels[part], reduction="sum") / 65
+        total = total + torch.nn.functional.cross_entropy(logits, labels[part], reduction="sum") / 49
     total.backward()
     with run._threads() as run.pool:
         loss = run._gradients(pixels, labels, 0.0)
@@ -245,13 +245,13 @@ def test_parts_of_a_batch_weigh_what_they_hold(one_thread, tmp_path):
 
 def test_weights_are_the_same_on_any_number_of_threads(tmp_path):
     random = np.random.default_rng(1)
-    images, labels = random.integers(0, 255, (90, 64, 64), dtype=np.uint8), np.arange(90) % 3
+    images, labels = random.integers(0, 255, (60, 64, 64), dtype=np.uint8), np.arange(60) % 3
     np.savez(tmp_path / "f.npz", images=images, labels=labels, classes=np.array(["a", "b", "c"]))
     threads, found = torch.get_num_threads(), []
     try:
         for number in (1, 2):
             torch.set_num_threads(number)
-            training.train_denseface(tmp_path / "f.npz", tmp_path / f"{number}", options(batch=64, limit=0))
+            training.train_denseface(tmp_path / "f.npz", tmp_path / f"{number}", options(batch=48, limit=0))
             assert torch.get_num_threads() == number
             found.append(DenseFace(tmp_path / f"{number}").fingerprint)
     finally:

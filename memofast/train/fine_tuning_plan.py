@@ -1,0 +1,168 @@
+"""A recipe of fine-tuning with everything opened: corpus, target, folds, conditions, and what a search tries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from memofast.data import Corpus, Split
+from memofast.data.conditions import modalities_of
+from memofast.data.demo import EMBEDDED, open_corpus
+from memofast.data.feature_choice import reading
+from memofast.data.folds import read_groups
+from memofast.errors import MemofastError, nearest
+from memofast.metrics.sample_statistics import METRICS
+from memofast.model.compatibility import check_longest, check_words, conditions_for, shared_modalities
+from memofast.model.families import FAMILIES
+from memofast.model.family import EmotionModel
+from memofast.model.feature_sets import feature_sets_of, unknown_feature_sets
+from memofast.objectives.label_space import LabelSpace
+from memofast.train.fine_tuning_recipe import FineTuneRecipe
+from memofast.train.fold_parts import (
+    Fold,
+    check_classes,
+    inner_folds,
+    make_folds,
+    share_of_classes,
+    trivial_answers,
+)
+from memofast.train.optimisation import parameter_groups
+from memofast.train.search_grid import settings_of, told, with_settings
+
+CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuningPlan:
+    """A recipe with everything opened. train, select, evaluate: conditions of modalities.
+
+    settings: by option what a search changed of the recipe; candidates: the plans that it tries, of the same folds.
+    """
+
+    recipe: FineTuneRecipe
+    corpus: Corpus
+    target: LabelSpace
+    folds: list[Fold]
+    train: tuple[str, ...]
+    select: tuple[str, ...]
+    evaluate: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    candidates: tuple[FineTuningPlan, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        return self.recipe.train.metric or CHOOSES[self.target.kind]
+
+    def trivial(self) -> dict[str, Any]:
+        """What the majority predictor says, by fold, see `trivial_answers`."""
+        return trivial_answers(self.folds, self.target)
+
+    def resolved(self) -> FineTuneRecipe:
+        """The recipe with its paths spelt out."""
+        recipe = self.recipe.model_copy(deep=True)
+        if recipe.corpus not in EMBEDDED:
+            recipe.corpus = str(Path(recipe.corpus).resolve())
+        if recipe.model.init:
+            recipe.model.init = str(Path(recipe.model.init).resolve())
+        if (face := getattr(recipe.model, "face", None)) is not None and face.init:
+            face.init = str(Path(face.init).resolve())
+        return recipe
+
+    def describe(self) -> str:
+        """What will be run, in a few lines."""
+        first, train = self.folds[0], self.recipe.train
+        sizes = (
+            f"{len(first.train):,} to train on, {len(first.validation or ()):,} to choose on, "
+            f"{len(first.test or ()):,} to test"
+        )
+        lines = [
+            f"corpus {self.corpus.name}: {', '.join(self.target.classes)}; fold {first.name} has {sizes}",
+            f"{len(self.folds)} folds x {len(train.seeds)} seeds, {train.epochs} epochs each; "
+            f"trained on {', '.join(self.train)}",
+            f"best by {self.metric} of {', '.join(self.select)} on {first.selected_on} data"
+            if first.selected_on != "nothing"
+            else "the last update is kept: every number of this run is selected on nothing",
+        ]
+        choice = self.recipe.folds
+        dealt = len(read_groups(self.corpus, choice.by)) if choice.count is not None else None
+        if dealt is not None and (left := len(self.corpus.stores["text"]) - dealt):
+            lines.append(f"{left:,} samples of the corpus have no {choice.by} and are in no fold")
+        if self.candidates:
+            lines.append(self._of_search())
+        lines += [f"{modality} rows: {own}, {own.width} wide" for modality, own in feature_sets_of(self.corpus).items()]
+        if init := self.recipe.model.init:
+            lines += unknown_feature_sets(init, self.corpus)
+        if first.selected_on == "test":
+            lines.append("protocol paper: every number of this run is selected on test")
+        return "\n".join(lines)
+
+    def _of_search(self) -> str:
+        inner = self.recipe.inner_folds
+        on, each = ("the validation part", 1) if inner == "validation" else (f"{inner} inner folds", inner)
+        count = len(self.candidates)
+        return (
+            f"each fold chooses among {count} settings of {', '.join(self.recipe.search)} on {on} of its training "
+            f"part: {count * each * len(self.folds)} further runs of one seed"
+        )
+
+    def runs(self) -> Iterator[tuple[Fold, int]]:
+        """Every fold with every seed."""
+        for fold in self.folds:
+            for seed in self.recipe.train.seeds:
+                yield fold, seed
+
+
+def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
+    """Open everything a recipe names.
+
+    Raises: `MemofastError` for a missing corpus, a label that is not in the map, a class without training samples in a
+        fold, a condition of modalities that corpus or model lack, a starting checkpoint of another architecture.
+    """
+    logging.disable_progress_bar()  # of loading and saving, which are quick
+    corpus = reading(open_corpus(recipe.corpus), recipe.modalities.features)
+    target = LabelSpace.of_corpus(corpus, recipe.target.kind, recipe.target.map)
+    target.within(corpus)
+    folds = make_folds(recipe, corpus)
+    for fold in folds:
+        for seed in recipe.train.seeds:
+            check_classes(fold, target, share_of_classes(fold.train, target, recipe.train.share, seed))
+    metric = recipe.train.metric
+    if metric and metric not in METRICS[target.kind]:
+        raise MemofastError(f"train.metric {metric!r}{nearest(metric, METRICS[target.kind])}")
+    if recipe.search:
+        for fold in folds:
+            inner_folds(fold, recipe, target)
+        alone = recipe.model_copy(update={"search": {}})
+        tried = settings_of(recipe.search)
+        if "modalities.features" in recipe.search:
+            raise MemofastError("search: modalities.features changes the corpus; compare them with memofast sweep")
+        plans = [_candidate(alone, settings) for settings in tried]
+        pairs = zip(plans, tried, strict=True)
+        return replace(plans[0], recipe=recipe, candidates=tuple(replace(p, settings=own) for p, own in pairs))
+    model = start_model(recipe, target, folds[0].train)
+    parameter_groups(model, recipe.train)
+    given = recipe.modalities
+    train = conditions_for(model, corpus, given.train or [shared_modalities(model, corpus)])
+    select = conditions_for(model, corpus, given.select or train)
+    evaluate = conditions_for(model, corpus, given.evaluate)
+    for part in filter(None, (folds[0].train, folds[0].validation, folds[0].test)):
+        check_words(model, part)
+        check_longest(model, part, modalities_of("".join((*train, *select, *evaluate))))
+    return FineTuningPlan(recipe, corpus, target, folds, train, select, evaluate)
+
+
+def _candidate(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTuningPlan:
+    changed = with_settings(recipe, settings)
+    try:
+        return make_fine_tuning_plan(changed)
+    except MemofastError as error:
+        raise MemofastError(f"search ({told(settings)}): {error}") from None
+
+
+def start_model(recipe: FineTuneRecipe, target: LabelSpace, train: Split) -> EmotionModel:
+    """The model a run starts from, see `family.Start`."""
+    return FAMILIES[recipe.model.family].start(recipe.model, target.kind, target.classes, train, recipe.prompt)

@@ -1,0 +1,143 @@
+"""One run of a fine-tuning, of one fold and seed, and what it keeps: `metrics.jsonl`, `answers/PART-CONDITION.npz`,
+`model` and `done.json`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from rich.console import Console
+
+from memofast.data import Stream
+from memofast.devices import device_of_rank
+from memofast.errors import MemofastError
+from memofast.files import read_json, write_json
+from memofast.inference.split_predictions import predict_split
+from memofast.model.families import FAMILIES
+from memofast.sections import Section, checked
+from memofast.train import device_faults
+from memofast.train.checkpoints import remove_checkpoints, writing
+from memofast.train.fine_tuning import OBJECTIVE, FineTuning
+from memofast.train.fine_tuning_plan import FineTuningPlan, start_model
+from memofast.train.fold_parts import Fold, share_of_classes
+from memofast.train.processes import Processes
+from memofast.train.trainer import Trainer
+
+DONE = "done.json"
+
+
+class Done(Section):
+    """What `done.json` says of a finished run."""
+
+    fold: Annotated[str, Field(pattern=r"^[^/\x00]{1,200}$")]  # a folder
+    seed: int
+    selected_on: str
+    best_update: int
+    updates: int
+    metric: str
+    score: float | None
+    train: int
+    seconds: float
+    precision: str
+    settings: dict[str, Any] = Field({})  # that a search chose
+
+
+@dataclass(frozen=True, eq=False)
+class FoldRun:
+    """One fold and seed to be run. place: its folder; root: that of all runs, for people who go on."""
+
+    plan: FineTuningPlan
+    fold: Fold
+    seed: int
+    place: Path
+    root: Path
+
+    def trained(self, processes: Processes) -> Trainer:
+        """Train, or go on, to the end; the best checkpoint is in the learner, and on disk until `remove_checkpoints`.
+
+        Raises: `MemofastError` as `Trainer`; `SystemExit` after Ctrl-C or SIGTERM, with everything saved.
+        """
+        recipe, go_on = self.plan.resolved().plain(), f"continue with --resume {self.root}"
+        tuning = self.plan.recipe.train
+        with writing(str(self.place), go_on):
+            self.place.mkdir(parents=True, exist_ok=True)
+        with device_faults.explained(self.place, device_of_rank(tuning.device, processes.local_rank), run=self.root):
+            trainer = Trainer(self.task(processes.world), self.place, processes, go_on, recipe)
+        with device_faults.explained(self.place, trainer.device, trainer.state, self.root):
+            trainer.run()
+            trainer.keep_best()
+            processes.wait()  # checkpoints go once every rank has read its own
+        return trainer
+
+    def task(self, world: int = 1) -> FineTuning:
+        """What a trainer trains, from the beginning."""
+        plan, fold, seed = self.plan, self.fold, self.seed
+        torch.manual_seed(seed)
+        model = start_model(plan.recipe, plan.target, fold.train)
+        eligible = share_of_classes(fold.train, plan.target, plan.recipe.train.share, seed)
+        streams = [Stream(fold.train, objective=condition, eligible=eligible) for condition in plan.train]
+        tuning = plan.recipe.train.model_copy(update={"metric": plan.metric})
+        family = FAMILIES[plan.recipe.model.family]
+        return FineTuning(model, streams, fold.validation, tuning, seed, plan.select, plan.target, world, family)
+
+    def run(self, console: Console, processes: Processes) -> None:
+        """Train, and keep answers, model and what the run came to."""
+        begun = time.monotonic()
+        trainer = self.trained(processes)
+        if processes.first:
+            with device_faults.explained(self.place, trainer.device, trainer.state, self.root):
+                _finish(self, trainer, begun, console)
+        processes.wait()
+
+
+def _finish(run: FoldRun, trainer: Trainer, begun: float, console: Console) -> None:
+    """Keep answers, model and what the run came to; checkpoints go."""
+    plan, fold, place = run.plan, run.fold, run.place
+    state, model = trainer.state, trainer.learner.model
+    parts = {"validation": fold.validation, "test": fold.test}
+    for part, split in parts.items():
+        # what chose on test data has no other validation part
+        for condition in plan.evaluate if split is not None and (part == "test" or split is not fold.test) else ():
+            found = predict_split(model, split, plan.target, trainer.precision, condition)
+            found.save(answers_file(place, part, condition))
+    with writing(str(place / "model"), trainer.go_on):
+        model.save_pretrained(place / "model")
+    scores = state.scores.get((plan.corpus.name, OBJECTIVE), {})
+    done = {
+        "fold": fold.name, "seed": run.seed, "selected_on": fold.selected_on,
+        "best_update": state.best, "updates": state.step,
+        "metric": plan.metric, "score": scores.get(plan.metric), "train": len(trainer.task.streams()[0].chosen),
+        "seconds": round(time.monotonic() - begun, 1), "precision": trainer.precision,
+        "settings": dict(plan.settings),
+    }  # fmt: skip
+    write_json(place / DONE, done)
+    remove_checkpoints(place)
+    chosen_by = (
+        f"{plan.metric} {done['score']:.4f} on {fold.selected_on} data"
+        if done["score"] is not None
+        else "kept the last"
+        if fold.validation is None
+        else f"{plan.metric} was never a number on {fold.selected_on} data; kept the first"
+    )
+    console.print(f"  {chosen_by} at update {state.best}, {done['seconds']} s")
+
+
+def read_done(path: Path) -> dict[str, Any]:
+    """What a finished run came to. Raises: `MemofastError` where the file is damaged."""
+    try:
+        values = read_json(path)
+    except (OSError, ValueError):
+        values = None
+    try:
+        checked(values, str(path), Done)
+    except MemofastError as error:
+        raise MemofastError(f"{error}; remove {path} to repeat this run") from None
+    return values
+
+
+def answers_file(place: Path, part: str, condition: str) -> Path:
+    return place / "answers" / f"{part}-{condition}.npz"
