@@ -9,7 +9,7 @@ from predictions_made import multi, named, regression, single
 
 from memofast.errors import MemofastError
 from memofast.metrics.paired_variants import against_first, difference_text
-from memofast.metrics.scores import scores_of
+from memofast.metrics.sample_statistics import metrics_of
 
 
 def variant(made=single, sizes=((1, 40), (2, 25)), seeds=(7, 8), first=0, **options):
@@ -43,7 +43,7 @@ def test_the_interval_is_that_of_a_loop_over_resamples(made, metric):
             place = {id: number for number, id in enumerate(said[0].ids)}
             rows = np.array([place[ids[number]] for number in drawn if ids[number] in place])
             taken = [replace(one.at(rows), ids=tuple(map(str, range(len(rows))))) for one in said]
-            by_pair.append(np.mean([scores_of(one)[metric] for one in taken]))
+            by_pair.append(np.mean([metrics_of(one)[metric] for one in taken]))
         return np.array(by_pair)
 
     random = np.random.default_rng(3)
