@@ -14,6 +14,7 @@ from memofast.data.folds import open_split
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.evaluate.baseline import compare_kept, compare_predictions, names_of
+from memofast.evaluate.baseline_report import kept_baselines, shown_beside
 from memofast.evaluate.cross_corpus_runs import matrices, names_of_models, read_maps
 from memofast.evaluate.finished_runs import finished, kept_predictions, recipe_of_run, run_of
 from memofast.evaluate.model_on_corpus import (
@@ -64,10 +65,10 @@ def of_kept(path: Path, split: str, asked: Sequence[str] | None, other: Path | N
         recipe = recipe_of_run(run)
         target = LabelSpace.of_corpus(origin.corpus, recipe.target.kind, recipe.target.map)
         trivial = trivial_answers(make_folds(recipe, origin.corpus), target)
-    evaluation = Evaluation(
-        f"{run.name}: kept predictions", run.name, about, results_of(kept, trivial), calibrations(kept)
-    )
-    return evaluation, run / "evaluation"
+    results = results_of(kept, trivial)
+    if baselines := kept_baselines(run):
+        results = shown_beside(results, baselines, asked)
+    return Evaluation(f"{run.name}: kept predictions", run.name, about, results, calibrations(kept)), run / "evaluation"
 
 
 def of_corpus(

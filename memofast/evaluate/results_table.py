@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from memofast.evaluate.baseline_table import baseline_sections
 from memofast.evaluate.results import numbers
+from memofast.evaluate.section import Section, interval_text, number_text, print_section, section_markdown
 from memofast.files import replace_file, write_json
 from memofast.metrics.sample_statistics import METRICS, NAMES
-
-
-class Section(NamedTuple):
-    """A table before it is drawn: the first cell of each row is its name."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
 
 
 def print_results(results: dict[str, Any], console: Console) -> None:
@@ -59,6 +51,7 @@ def sections(results: dict[str, Any], every_confusion: bool) -> Iterable[Section
         if results["kind"] == "single":
             for row in rows if every_confusion else rows[-1:]:
                 yield _confusion(results, row, f"{split}, {chosen}")
+    yield from baseline_sections(results)
 
 
 def _scores(results: dict[str, Any], rows: Sequence[dict], where: str) -> Section:
@@ -73,7 +66,7 @@ def _scores(results: dict[str, Any], rows: Sequence[dict], where: str) -> Sectio
     ]
     for conditions, majority in _majorities(rows):
         of = "" if len(conditions) == len(rows) else f" of {', '.join(conditions)}"
-        cells.append((f"{predictor}{of}", "", *(_number(majority[name]) for name in metrics)))
+        cells.append((f"{predictor}{of}", "", *(number_text(majority[name]) for name in metrics)))
     return Section(
         f"{where}: {over}", ("condition", "runs", *(NAMES[name] for name in METRICS[results["kind"]])), cells
     )
@@ -134,39 +127,9 @@ def marked(name: str, row: dict) -> str:
     return f"{name} (selected on test)" if row["selected_on"] == "test" else name
 
 
-def print_section(section: Section, console: Console) -> None:
-    """Print a table, never cutting a number short."""
-    table = Table()
-    for number, heading in enumerate(section.headings):
-        table.add_column(escape(heading), justify="right" if number else "left", no_wrap=True)
-    for row in section.rows:
-        table.add_row(*map(escape, row))
-    console.width = max(console.width, Console(width=1000).measure(table).maximum, len(section.title))
-    console.print(section.title, markup=False, highlight=False)
-    console.print(table)
-
-
-def section_markdown(section: Section) -> str:
-    lines = [section.headings, ("---", *["---:"] * (len(section.headings) - 1)), *section.rows]
-    cells = (" | ".join(cell.replace("|", r"\|") for cell in line) for line in lines)
-    return f"**{section.title}**\n\n" + "".join(f"| {line} |\n" for line in cells)
-
-
 def _spread(value: dict[str, Any], counted: bool = True) -> str:
-    text = _number(value["mean"]) + ("" if value["sd"] is None else f" ± {value['sd']:.3f}")
+    text = number_text(value["mean"]) + ("" if value["sd"] is None else f" ± {value['sd']:.3f}")
     return f"{text} ({value['undefined']} undefined)" if counted and value["undefined"] else text
-
-
-def interval_text(value: dict[str, Any] | None) -> str:
-    """A pooled score with its interval, - for none."""
-    if value is None or value["mean"] is None:
-        return "-"
-    ends = "" if value["interval"] is None else " [{:.3f}, {:.3f}]".format(*value["interval"])
-    return _number(value["mean"]) + ends
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _plural(word: str, count: int) -> str:

@@ -142,7 +142,7 @@ class Tuning(Training):
 class FineTuneRecipe(Section):
     """protocol `clean` chooses checkpoints on validation data; `last` trains on train and validation for all epochs and
     keeps the last update, for corpora too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and
-    validation and chooses on test, and every number says so."""
+    validation and chooses on test, and every number says so. baselines: whether simple ones stand in the table."""
 
     corpus: FilePath = ""
     folds: FoldChoice = FoldChoice()
@@ -152,6 +152,7 @@ class FineTuneRecipe(Section):
     train: Tuning = Tuning()
     prompt: PromptSection | None = None
     protocol: Literal["clean", "last", "paper"] = "clean"
+    baselines: bool = True
 
     @model_validator(mode="after")
     def _whole(self) -> FineTuneRecipe:

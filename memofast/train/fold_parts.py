@@ -60,6 +60,12 @@ def make_folds(recipe: FineTuneRecipe, corpus: Corpus) -> list[Fold]:
     return [_fold(name, parts[name], recipe, corpus, group_of) for name in chosen]
 
 
+def kept_whole(choice: FoldChoice, corpus: Corpus) -> str | None:
+    """The groups that folds keep whole: `folds.by`, or what the scheme was made by; None where there are none."""
+    schemes = corpus.description.get("folds", {})
+    return choice.by or (schemes.get(choice.scheme, {}).get("by") if choice.scheme else None)
+
+
 def _named_splits(choice: FoldChoice, corpus: Corpus) -> dict[str, Split]:
     """The corpus's own splits; a validation split that is not there is held out of the training part later."""
     parts = {"train": corpus.split(choice.train)}
