@@ -87,7 +87,7 @@ def _conclude(plan: FineTuningPlan, folder: Path, console: Console) -> None:
     if not predicted:
         console.print(f"wrote {folder / 'model'}; no table, as no fold has a part that is not trained on")
         return
-    results = with_baselines(results_of(predicted, trivial=plan.trivial()), plan, predicted, folder)
+    results = with_baselines(results_of(predicted, trivial=plan.trivial()), plan, predicted, folder, console)
     print_results(results, console)
     write_results(results, folder, f"{folder.name}: {plan.corpus.name}")
     console.print(f"wrote {folder / 'results.md'}, {folder / 'results.json'} and {folder / 'model'}")

@@ -62,7 +62,9 @@ def baseline_results(recipe: FineTuneRecipe) -> dict[str, Any]:
     return _of_runs(*_answers(recipe, corpus, folds, target, recipe.modalities.evaluate or there), folds, target)
 
 
-def with_baselines(results: dict[str, Any], plan: FineTuningPlan, runs: Sequence[Run], folder: Path) -> dict[str, Any]:
+def with_baselines(
+    results: dict[str, Any], plan: FineTuningPlan, runs: Sequence[Run], folder: Path, console: Console
+) -> dict[str, Any]:
     """The results of a fine-tuning with its baselines and the difference to the best of them, which is a warning where
     the model is not above; or with a line that says why there are none.
 
@@ -74,8 +76,9 @@ def with_baselines(results: dict[str, Any], plan: FineTuningPlan, runs: Sequence
         return results | {"warnings": [*results["warnings"], f"no simple baselines: {lacking}"]}
     found = kept_baselines(folder, results["rows"])
     if not found:
+        console.print("simple baselines on the same folds; baselines=false leaves them out")
         by_name, settings = _answers(plan.recipe, plan.corpus, plan.folds, plan.target, plan.evaluate)
-        if not by_name:
+        if not by_name:  # too few samples, which was told
             return results
         by = kept_whole(plan.recipe.folds, plan.corpus)
         group_of = read_groups(plan.corpus, by) if by else None

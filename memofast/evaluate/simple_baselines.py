@@ -82,7 +82,7 @@ def simple_baselines(
 ) -> Iterator[tuple[str, Run, dict[str, Any]]]:
     """What every baseline says of the test part of every fold, by condition: its name, the run, and the settings that
     were chosen. What scales words and rows is of the whole training part. Of more than `LARGEST` samples there is no
-    SVM.
+    SVM, of fewer than six no baseline at all; both are told.
 
     Args: seeds, share: as of the fine-tuning, whose training samples are learned from; with all of them one seed is as
         good as another, and only the first runs. by: groups that inner folds keep whole; None: there are none.
@@ -99,6 +99,12 @@ def simple_baselines(
             taken = is_known(target.kind, truth[0])
             if (chosen := share_of_classes(fold.train, target, share, seed)) is not None:
                 taken &= chosen
+            if taken.sum() < 2 * INNER_FOLDS:
+                told = (
+                    f"no simple baselines of fold {fold.name}: {taken.sum()} samples are too few to choose a penalty by"
+                )
+                warnings.warn(told, MemofastWarning, stacklevel=2)
+                continue
             blocks = Blocks(inputs, places[0][taken], places[1])
             for condition in conditions:
                 columns, products = blocks.of(modalities_of(condition))

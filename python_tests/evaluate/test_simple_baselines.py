@@ -203,6 +203,12 @@ def test_many_samples_have_no_inner_products(opened, fold, monkeypatch):
     assert (found["logistic regression", "la"][0].named == labels(fold.test)).mean() > 0.7
 
 
+def test_few_samples_have_no_baselines(opened, fold):
+    small = replace(fold, train=type(fold.train).of_ids(opened, "train", fold.train.ids[:5]))
+    with pytest.warns(MemofastWarning, match="of fold fixed: 5 samples are too few to choose a penalty by"):
+        assert answers(opened, small, ["l"]) == {}
+
+
 def test_words_without_a_word_are_a_column_of_zeros():
     inputs = Inputs(["", "", "12-7"], {})
     assert columns_of(inputs, "text", np.array([0, 1]), np.array([2])).tested.tolist() == [[0]]
