@@ -21,7 +21,7 @@ from rich.console import Console
 
 from memofast.data import Corpus, Split, write_corpus
 from memofast.data.folds import read_groups
-from memofast.evaluate.results_table import Section, print_section, section_markdown
+from memofast.evaluate.section import Section, print_section, section_markdown
 from memofast.metrics.sample_statistics import metrics_of
 from memofast.prepare.faces.denseface import DenseFace, resize_faces
 from memofast.prepare.faces.denseface_training import TrainingOptions

@@ -22,7 +22,7 @@ import torch
 from matched_triples import CONDITIONS, pre_train, run_cell
 from rich.console import Console
 
-from memofast.evaluate.results_table import Section, print_section, section_markdown
+from memofast.evaluate.section import Section, print_section, section_markdown
 from memofast.train import recipe as recipes
 from memofast.train.plan import make_plan
 from memofast.train.processes import Processes

@@ -81,18 +81,19 @@ def main(
 
 def _conclude(plan: FineTuningPlan, folder: Path, console: Console) -> None:
     """Keep how the model's inputs were prepared, and write the table of all runs."""
+    from memofast.evaluate.baseline_report import with_baselines
     from memofast.evaluate.how_chosen import how_chosen
-    from memofast.evaluate.results import results_of
+    from memofast.evaluate.results import Run, results_of
     from memofast.evaluate.results_table import print_results, write_results
     from memofast.inference.preparation import keep_preparation
     from memofast.train.fine_tuning_runs import answers
 
     keep_preparation(plan.corpus, plan.train, folder / "model", plan.recipe.model.init)
-    predicted = list(answers(plan, folder))
+    predicted = [Run(*one) for one in answers(plan, folder)]
     if not predicted:
         console.print(f"wrote {folder / 'model'}; no table, as no fold has a part that is not trained on")
         return
-    results = results_of(predicted, trivial=plan.trivial())
+    results = with_baselines(results_of(predicted, trivial=plan.trivial()), plan, predicted, folder, console)
     results["chosen"] = how_chosen(plan.recipe, folder, [fold.name for fold in plan.folds])
     print_results(results, console)
     write_results(results, folder, f"{folder.name}: {plan.corpus.name}")

@@ -78,7 +78,7 @@ def main(
         except (KeyboardInterrupt, SystemExit):
             print(f"what runs is saved; continue with memofast sweep --resume {folder}", file=sys.stderr)
             raise
-        results = sweep_results(sweep, folder, {name: line for name, (line, _) in failed.items()})
+        results = sweep_results(sweep, folder, {name: line for name, (line, _) in failed.items()}, console)
         write_sweep_results(results, folder)
     print_sweep(results, folder, console)
     if failed:

@@ -90,7 +90,7 @@ def test_a_file_starts_a_fine_tuning_and_is_evaluated_and_predicts(tmp_path, moo
     entries = {"emotion_head": "emocls_inner", "id2label": {0: "glad", 1: "calm"}}
     original(tmp_path / "tuned.pt", MemoBertForEmotion, **entries)
     (tmp_path / "tuned.json").write_text(json.dumps({"num_attention_heads": 2, "classes": ["glad", "calm"]}))
-    train = ("train.epochs=1", "train.samples=8", "train.lr=1e-9", "train.precision=fp32")
+    train = ("train.epochs=1", "train.samples=8", "train.lr=1e-9", "train.precision=fp32", "baselines=false")
     told = here(tmp_path, "finetune", f"corpus={moods}", "model.init=tuned.pt", "model.head=small_vqa", *train)
     assert told.returncode == 0, told.stderr
     notes = [line for line in told.stderr.splitlines() if "no place for output (4 tensors)" in line]

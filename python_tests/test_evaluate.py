@@ -178,6 +178,22 @@ def test_two_runs_on_the_same_samples(program, made, tmp_path):
     assert "12 of these 12 samples chose its checkpoint" in said
 
 
+def test_two_runs_by_speaker_are_compared_over_speakers(program, tmp_path):
+    """Where the folds of both keep the same groups whole; else over samples."""
+    moods = mood_corpus(tmp_path / "moods")
+    tested = Corpus.open(moods).split("test").ids
+    for name in ("speaker", "film"):
+        write_groups(moods, name, {id: f"{name}{number % 5}" for number, id in enumerate(tested)})
+    for name, by in (("one", "speaker"), ("other", "speaker"), ("third", "film")):
+        mood_run(tmp_path / name, moods, "train.epochs=1", "modalities.evaluate=[v]", f"folds.by={by}")
+    said = program("evaluate", tmp_path / "one", "--compare", tmp_path / "other")
+    assert "other against one, 12 samples, paired bootstrap over 5 groups (speaker)" in said
+    (found,) = results(tmp_path / "one" / "evaluation" / "against-other")["comparisons"]
+    assert (found["by"], found["groups"]) == ("speaker", 5)
+    said = program("evaluate", tmp_path / "one", "--compare", tmp_path / "third")
+    assert "12 samples, paired bootstrap over samples" in said
+
+
 @pytest.fixture(scope="module")
 def odd_corpora(tmp_path_factory):
     """Corpora that something is wrong with."""

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import environment, finetune, losses, small_corpus, start, the_run, two_ranks, wait_for
+from runs import environment, finetune, here, losses, small_corpus, start, the_run, two_ranks, wait_for
 from safetensors.torch import load_file
 
 from memofast import cli
 from memofast.data.demo import demo_corpus
+from memofast.evaluate import baseline_report
 from memofast.model.families import open_emotion_model
 
 LITTLE = ["finetune-demo", "train.epochs=3", "train.seeds=[1,2]", "train.samples=8", "modalities.evaluate=[l,lva]"]
@@ -53,7 +54,7 @@ MIXED = [
     "finetune-demo", "train.epochs=4", "train.seeds=[7]", "train.samples=7", "train.validations=3",
     "train.class_weights=balanced", "train.hide=0.3", "train.hide_columns=0.1", "modalities.train=[l,v,lva]",
     "modalities.evaluate=[l,v,lva]", "train.patience=100", "train.weight_decay=0.3",
-    "train.groups={memobert.embeddings.*: {lr: 0.3, weight_decay: 0.1}}",
+    "train.groups={memobert.embeddings.*: {lr: 0.3, weight_decay: 0.1}}", "baselines=false",
 ]  # fmt: skip
 
 
@@ -101,7 +102,7 @@ def test_two_ranks_equal_one_process(corpus, tmp_path):
     common = [
         "finetune-demo", f"corpus={corpus}", "train.seeds=[3]", "train.validations=1000", "train.warmup=0",
         "modalities.train=[l,v,lva]", "train.weight_decay=0.5", "train.class_weights=balanced", "train.eps=1e-4",
-        "train.lr=1e-3", "protocol=last", "modalities.evaluate=[lva]",
+        "train.lr=1e-3", "protocol=last", "modalities.evaluate=[lva]", "baselines=false",
     ]  # fmt: skip
     alone, together = {}, {}
     for name, (samples, per_rank, epochs, _) in RANKS.items():
@@ -134,7 +135,7 @@ def same_but_for_roundings(run, other, updates):
         assert apart <= (1e-6 if updates == 2 else 1e-4), (name, apart)
 
 
-def test_demo_is_interrupted_resumed_and_reported(tmp_path):
+def test_demo_is_interrupted_resumed_and_reported(tmp_path, monkeypatch):
     corpus = small_corpus(tmp_path)
     command = [sys.executable, "-m", "memofast.finetune", *LITTLE, f"corpus={corpus}"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -158,8 +159,39 @@ def test_demo_is_interrupted_resumed_and_reported(tmp_path):
     assert "| lva |" in (run / "results.md").read_text()
     assert len(open_emotion_model(run).classes) == 8
     assert json.loads((run / "model/preparation.json").read_text())["modalities"] == ["text", "visual", "speech"]
-    again = finetune(tmp_path, "--resume", str(run))
-    assert again.returncode == 0 and "run 1 of 2" not in again.stderr + again.stdout
+    has_baselines(run, results, ended.stdout)
+    with monkeypatch.context() as patched:
+        patched.setattr(baseline_report, "simple_baselines", lambda *_: pytest.fail("computed twice"))
+        again = finetune(tmp_path, "--resume", str(run))
+        assert again.returncode == 0 and "run 1 of 2" not in again.stderr + again.stdout
+        assert json.loads((run / "results.json").read_text()) == results
+        shown = here(tmp_path, "evaluate", run, "--conditions", "l")
+    assert shown.returncode == 0 and "l, linear SVM" in shown.stdout and "lva, linear SVM" not in shown.stdout
+    evaluated = json.loads((run / "evaluation" / "results.json").read_text())
+    assert evaluated["against_baselines"]["rows"] == results["against_baselines"]["rows"][:1]
+    (run / "results.json").write_text(json.dumps(results | {"rows": results["rows"][1:]}))
+    monkeypatch.setattr(baseline_report, "simple_baselines", lambda *_: iter(()))
+    assert finetune(tmp_path, "--resume", str(run)).returncode == 0  # other rows: baselines are asked for again
+    assert "baselines" not in json.loads((run / "results.json").read_text())
+
+
+def has_baselines(run, results, told):
+    """A row for each model and condition, the model's own first, and the difference to the best over the same samples
+    and seeds."""
+    assert results["baselines"].keys() == {"logistic regression", "linear SVM"}
+    lines = [line.split("|")[1].strip() for line in (run / "results.md").read_text().splitlines() if line[:1] == "|"]
+    at = lines.index("l, model")
+    names = ("model", "logistic regression", "linear SVM")
+    assert lines[at : at + 7] == [*(f"{c}, {name}" for c in ("l", "lva") for name in names), "majority predictor"]
+    against = results["against_baselines"]
+    assert (against["metric"], against["over"]) == ("ua", "samples")
+    for row in against["rows"]:
+        kept = {own["condition"]: own for own in results["rows"] if own["split"] == "test"}[row["condition"]]
+        best = {own["condition"]: own for own in results["baselines"][row["best"]]["rows"]}[row["condition"]]
+        scores = [own["selected on validation"]["pooled"]["ua"]["mean"] for own in (kept, best)]
+        assert [row["model"], row["baseline"]] == pytest.approx(scores)
+        warned = f"not above a simple baseline: condition {row['condition']}, UA"
+        assert (warned in told) == (row["interval"][0] <= 0) == any(warned in line for line in results["warnings"])
 
 
 def test_mistakes_take_one_line(tmp_path, monkeypatch, capsys):

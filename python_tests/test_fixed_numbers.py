@@ -232,7 +232,7 @@ def test_fine_tuning(run_of, corpus, tmp_path):
     options = [
         "train.epochs=1", "train.samples=7", "train.lr=1e-2", "train.validations=1", "train.class_weights=balanced",
         "train.hide=0.3", "train.hide_columns=0.2", "modalities.train=[l,va,lva]", "modalities.evaluate=[l,va]",
-        "train.precision=fp32", "train.device=cpu", "train.threads=1",
+        "train.precision=fp32", "train.device=cpu", "train.threads=1", "baselines=false",
     ]  # fmt: skip
     with contextlib.chdir(tmp_path):
         finetune.main(["finetune", f"corpus={corpus}", f"model.init={run_of('sample')}", *options])

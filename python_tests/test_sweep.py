@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 from runs import command, environment, here, settings_here, small_corpus, start, the_run, wait_for
 
 from memofast.evaluate.sweep_results import CHOSEN, seen_by_choice, sweep_results, winner_of
@@ -124,14 +125,14 @@ def test_the_winner_is_named_by_validation_though_test_says_otherwise(whole, tmp
             right = np.eye(len(kept.classes), dtype=np.float32)[(kept.truth + shift) % len(kept.classes)]
             replace(kept, scores=right).save(path)
     opened = read_sweep(run / "sweep.yaml")
-    found = sweep_results(opened, run, {})
+    found = sweep_results(opened, run, {}, Console(quiet=True))
     assert found["winner"] == "02"
     (row,) = found["test"]["rows"]
     assert row["selected on validation"]["runs"]["wa"]["mean"] == 0
     for seed in (1, 2):
         path = run / f"settings/01/fixed/seed-{seed}/done.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"score": 1.0}))
-    found = sweep_results(opened, run, {})
+    found = sweep_results(opened, run, {}, Console(quiet=True))
     (row,) = found["test"]["rows"]
     assert found["winner"] == "01" and row["selected on validation"]["runs"]["wa"]["mean"] == 1
 

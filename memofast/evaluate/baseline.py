@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from memofast.data.conditions import CONDITIONS
+from memofast.data.folds import read_groups
 from memofast.errors import MemofastError
-from memofast.evaluate.finished_runs import kept_predictions
+from memofast.evaluate.finished_runs import kept_predictions, recipe_of_run
+from memofast.evaluate.origin import origin_of
 from memofast.evaluate.results import Run, joined
 from memofast.metrics.comparison import compare
 from memofast.metrics.predictions import Predictions
+from memofast.train.fold_parts import kept_whole
 
 Said = Mapping[str, Predictions]  # by condition
 
@@ -20,12 +23,13 @@ def compare_kept(first: Path, second: Path, split: str, asked: Sequence[str] | N
     """Comparisons of what two runs kept of a split, all folds together, seed by seed.
 
     asked: conditions; None: the fullest that both have. Seeds of the same number are compared, or the only one of each.
+    Intervals are over groups where the folds of both keep the same ones whole, else over samples.
     Raises: `MemofastError` where they share no condition or seed, and as `compare`.
     """
     runs = [_by_seed(kept_predictions(run), run, split) for run in (first, second)]
     both = [condition for condition in CONDITIONS if all(condition in one for one in runs)]
     conditions = _chosen(both, asked, f"predictions of {first} and {second} on {split}")
-    found = []
+    found, (by, group_of) = [], _common_groups(first, second)
     for condition in conditions:
         one, other = (run[condition] for run in runs)
         pairs = [(seed, seed) for seed in one if seed in other]
@@ -43,7 +47,7 @@ def compare_kept(first: Path, second: Path, split: str, asked: Sequence[str] | N
             )
             selected = (a[0].selected_on, b[0].selected_on)
             predictions = [joined([run.predictions for run in runs]) for runs in (a, b)]
-            found.append(compared(title, names_of(first, second), selected, *predictions))
+            found.append(compared(title, names_of(first, second), selected, *predictions, by, group_of))
     return found
 
 
@@ -62,14 +66,33 @@ def compare_predictions(
 
 
 def compared(
-    title: str, names: tuple[str, str], selected_on: tuple[str, str], first: Predictions, second: Predictions
+    title: str,
+    names: tuple[str, str],
+    selected_on: tuple[str, str],
+    first: Predictions,
+    second: Predictions,
+    by: str | None = None,
+    group_of: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What `compare` found, with `title`, `names` (which say so where test data chose the checkpoint) and
-    `selected_on`."""
+    """What `compare` found, with `title`, `names` (which say so where test data chose the checkpoint), `selected_on`,
+    and `by`, the name of the groups, where there are such."""
     marked = [
         f"{name} (selected on test)" if on == "test" else name for name, on in zip(names, selected_on, strict=True)
     ]
-    return {"title": title, "names": marked, "selected_on": list(selected_on), **compare(first, second)}
+    found = compare(first, second, group_of=group_of)
+    about = {"title": title, "names": marked, "selected_on": list(selected_on)}
+    return {**about, **({} if group_of is None else {"by": by}), **found}
+
+
+def _common_groups(first: Path, second: Path) -> tuple[str | None, dict[str, str] | None]:
+    """The groups that the folds of both runs keep whole, and which sample is in which; None where they differ, there
+    are none, or a corpus is no longer there."""
+    names, corpora = [], [origin_of(run).corpus for run in (first, second)]
+    for run, corpus in zip((first, second), corpora, strict=True):
+        names.append(kept_whole(recipe_of_run(run).folds, corpus) if corpus is not None else None)
+    if names[0] is None or names[0] != names[1]:
+        return None, None
+    return names[0], read_groups(corpora[0], names[0])
 
 
 def names_of(first: Path, second: Path) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from memofast.evaluate.results_table import Section, print_section, section_markdown
+from memofast.evaluate.section import Section, print_section, section_markdown
 from memofast.metrics.sample_statistics import NAMES
 
 
@@ -30,7 +30,8 @@ def _section(found: dict[str, Any], first: str, second: str) -> Section:
         values = (_number(row[which]) for which in ("first", "second"))
         ends = "-" if row["interval"] is None else "[{:+.3f}, {:+.3f}]".format(*row["interval"])
         rows.append((NAMES[name], *values, _number(row["difference"], "+.3f"), ends, _p(row["p"])))
-    title = f"{second} against {first}, {found['samples']:,} samples, paired bootstrap"
+    over = f"{found['groups']:,} groups ({found['by']})" if "by" in found else "samples"
+    title = f"{second} against {first}, {found['samples']:,} samples, paired bootstrap over {over}"
     return Section(title, ("", first, second, "difference", "95 % interval", "p"), rows)
 
 

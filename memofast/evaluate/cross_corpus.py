@@ -15,7 +15,7 @@ from rich.console import Console
 
 from memofast.errors import MemofastError
 from memofast.evaluate.results import check_selected_on
-from memofast.evaluate.results_table import Section, print_section, section_markdown
+from memofast.evaluate.section import Section, print_section, section_markdown
 from memofast.metrics.paired_variants import against_first, difference_text
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import METRICS, NAMES, scored

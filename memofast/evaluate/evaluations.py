@@ -14,6 +14,7 @@ from memofast.data.folds import open_split
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.evaluate.baseline import compare_kept, compare_predictions, names_of
+from memofast.evaluate.baseline_report import kept_baselines, shown_beside
 from memofast.evaluate.cross_corpus_runs import matrices, names_of_models, read_maps
 from memofast.evaluate.finished_runs import finished, kept_predictions, recipe_of_run, run_of
 from memofast.evaluate.how_chosen import how_chosen
@@ -67,8 +68,9 @@ def of_kept(path: Path, split: str, asked: Sequence[str] | None, other: Path | N
         trivial = trivial_answers(make_folds(recipe, origin.corpus), target)
     results = results_of(kept, trivial)
     results["chosen"] = how_chosen(recipe_of_run(run), run, list(dict.fromkeys(one["fold"] for one in finished(run))))
-    evaluation = Evaluation(f"{run.name}: kept predictions", run.name, about, results, calibrations(kept))
-    return evaluation, run / "evaluation"
+    if baselines := kept_baselines(run):
+        results = shown_beside(results, baselines, asked)
+    return Evaluation(f"{run.name}: kept predictions", run.name, about, results, calibrations(kept)), run / "evaluation"
 
 
 def of_corpus(

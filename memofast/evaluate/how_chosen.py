@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from memofast.evaluate.table_section import Section
+from memofast.evaluate.section import Section
 from memofast.metrics.sample_statistics import NAMES
 from memofast.train.fine_tuning_plan import CHOOSES
 from memofast.train.fine_tuning_recipe import FineTuneRecipe

@@ -16,7 +16,8 @@ from memofast.evaluate.comparison_table import comparison_markdown, print_compar
 from memofast.evaluate.cross_corpus import cross_corpus_markdown, print_cross_corpus
 from memofast.evaluate.reliability_plot import draw_reliability
 from memofast.evaluate.results import Run, joined
-from memofast.evaluate.results_table import Section, marked, print_results, print_section, section_markdown, sections
+from memofast.evaluate.results_table import marked, print_results, sections
+from memofast.evaluate.section import Section, print_section, section_markdown
 from memofast.files import replace_file, write_json
 from memofast.metrics.calibration import calibration
 from memofast.metrics.predictions import Predictions

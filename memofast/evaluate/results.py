@@ -176,27 +176,35 @@ def _spread(values: np.ndarray) -> dict[str, float | int | None]:
     }
 
 
-def _pooled(group: list[Run], draws: int, seed: int) -> dict[str, dict[str, Any]] | None:
-    """Scores over all folds together, mean over seeds; every draw takes the same samples of each seed. None where seeds
-    saw other samples.
+def pooled_statistics(group: Sequence[Run]) -> tuple[tuple[str, ...], list[np.ndarray]] | None:
+    """Ids of the samples of all folds together, and of every seed the statistics [samples, statistics] of them, see
+    `sample_statistics`. None for no run, and where seeds saw other samples.
 
-    A sample that several folds hold is drawn with all its predictions.
+    A sample that several folds hold is one, with the sum of its statistics.
     """
-    kind = group[0].predictions.kind
     by_seed: dict[int, list[Predictions]] = {}
     for run in group:
         by_seed.setdefault(run.seed, []).append(run.predictions)
     pools = [scored(joined(parts)) for parts in by_seed.values()]
-    place = {id: number for number, id in enumerate(dict.fromkeys(pools[0].ids))}
-    if any(sorted(pool.ids) != sorted(pools[0].ids) for pool in pools):
+    if any(sorted(pool.ids) != sorted(pools[0].ids) for pool in pools) or not pools:
         return None
+    place = {id: number for number, id in enumerate(dict.fromkeys(pools[0].ids))}
     statistics = []
     for pool in pools:
         rows = sample_statistics(pool)
         statistics.append(np.zeros((len(place), rows.shape[1])))
         np.add.at(statistics[-1], [place[id] for id in pool.ids], rows)
+    return tuple(place), statistics
+
+
+def _pooled(group: list[Run], draws: int, seed: int) -> dict[str, dict[str, Any]] | None:
+    """Scores over all folds together, mean over seeds; every draw takes the same samples of each seed. None where seeds
+    saw other samples."""
+    if (found := pooled_statistics(group)) is None:
+        return None
+    kind, statistics = group[0].predictions.kind, found[1]
     observed = metrics_of_sums(kind, np.array([rows.sum(0) for rows in statistics]))
-    sums = np.split(resampled_sums(np.hstack(statistics), draws, seed), len(pools), axis=1)
+    sums = np.split(resampled_sums(np.hstack(statistics), draws, seed), len(statistics), axis=1)
     drawn = metrics_of_sums(kind, np.array(sums))
     return {
         name: {"mean": _finite(observed[name].mean()), "interval": interval(drawn[name].mean(0))}

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
+from memofast.evaluate.baseline_table import baseline_sections
 from memofast.evaluate.how_chosen import lines_of_choice, section_of_search
 from memofast.evaluate.results import numbers
-from memofast.evaluate.table_section import Section, print_section, section_markdown
+from memofast.evaluate.section import Section, interval_text, number_text, print_section, section_markdown
 from memofast.files import replace_file, write_json
 from memofast.metrics.sample_statistics import METRICS, NAMES
 
@@ -60,6 +61,7 @@ def sections(results: dict[str, Any], every_confusion: bool) -> Iterable[Section
         if results["kind"] == "single":
             for row in rows if every_confusion else rows[-1:]:
                 yield _confusion(results, row, f"{split}, {chosen}")
+    yield from baseline_sections(results)
     if search := results.get("chosen", {}).get("search"):
         yield section_of_search(search)
 
@@ -76,7 +78,7 @@ def _scores(results: dict[str, Any], rows: Sequence[dict], where: str) -> Sectio
     ]
     for conditions, majority in _majorities(rows):
         of = "" if len(conditions) == len(rows) else f" of {', '.join(conditions)}"
-        cells.append((f"{predictor}{of}", "", *(_number(majority[name]) for name in metrics)))
+        cells.append((f"{predictor}{of}", "", *(number_text(majority[name]) for name in metrics)))
     return Section(
         f"{where}: {over}", ("condition", "runs", *(NAMES[name] for name in METRICS[results["kind"]])), cells
     )
@@ -138,20 +140,8 @@ def marked(name: str, row: dict) -> str:
 
 
 def _spread(value: dict[str, Any], counted: bool = True) -> str:
-    text = _number(value["mean"]) + ("" if value["sd"] is None else f" ± {value['sd']:.3f}")
+    text = number_text(value["mean"]) + ("" if value["sd"] is None else f" ± {value['sd']:.3f}")
     return f"{text} ({value['undefined']} undefined)" if counted and value["undefined"] else text
-
-
-def interval_text(value: dict[str, Any] | None) -> str:
-    """A pooled score with its interval, - for none."""
-    if value is None or value["mean"] is None:
-        return "-"
-    ends = "" if value["interval"] is None else " [{:.3f}, {:.3f}]".format(*value["interval"])
-    return _number(value["mean"]) + ends
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _plural(word: str, count: int) -> str:

@@ -1,12 +1,20 @@
-"""What simple baselines see of a sample: its words, and five numbers of every column of its face and speech rows."""
+"""What simple baselines see of a sample: its words, and five numbers of every column of its face and speech rows.
+
+Linear models with a penalty on squared weights see their inputs by inner products alone. So every modality is a block
+of columns whose rows have a squared norm of about 1, which makes modalities weigh alike side by side and one grid of
+penalties suit them all; and where there are more columns than samples, as many columns as samples with the same inner
+products take their place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg import cholesky, solve_triangular
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
@@ -17,7 +25,8 @@ from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError
 
 QUARTILES = (25, 50, 75)
-Matrix = np.ndarray | sparse.csr_array  # [samples, columns] float32
+Matrix = np.ndarray | sparse.csr_array  # [samples, columns] float64
+_JITTER = 1e-10  # of the mean squared norm, added to each, so that alike samples have a Cholesky factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +39,9 @@ class Inputs:
 
 
 def inputs_of(corpus: Corpus, ids: Sequence[str]) -> Inputs:
-    """Of samples [n] of a corpus. Raises: `MemofastError` for raw rows, which say nothing by their mean."""
-    if raw := sorted(corpus.raw & {*FEATURES}):
-        raise MemofastError(
-            f"corpus {corpus.path} has raw rows of {raw[0]}, simple baselines need feature rows; prepare them, or read "
-            "a stream of them by modalities.features"
-        )
+    """Of samples [n] of a corpus. Raises: `MemofastError` for raw rows."""
+    if lacking := without_baselines(corpus):
+        raise MemofastError(lacking)
     words = [_words(corpus.stores["text"].read(id)) for id in ids]
     numbers = {}
     for modality in (name for name in FEATURES if name in corpus.stores):
@@ -45,6 +51,16 @@ def inputs_of(corpus: Corpus, ids: Sequence[str]) -> Inputs:
             if rows := store.rows_of.get(id):
                 numbers[modality][place] = summary(store.read(id)["rows"].reshape(rows, -1))
     return Inputs(words, numbers)
+
+
+def without_baselines(corpus: Corpus) -> str | None:
+    """Why a corpus has no simple baselines: its rows are raw, which say nothing by their mean. None where it has."""
+    if not (raw := sorted(corpus.raw & {*FEATURES})):
+        return None
+    return (
+        f"corpus {corpus.path} has raw rows of {raw[0]}, simple baselines need feature rows; prepare them, or read "
+        "a stream of them by modalities.features"
+    )
 
 
 def summary(rows: np.ndarray) -> np.ndarray:
@@ -61,37 +77,55 @@ def _words(record: Mapping[str, np.ndarray]) -> str:
     return " ".join("-".join(own) for own in pieces.values())
 
 
-class Design:
-    """Samples, by their places [n, 1] among `inputs`, to a matrix of TF-IDF of words and z-normed numbers; those of a
-    sample without rows are the training mean.
+class Pair(NamedTuple):
+    """What a model learns from, and what it is tested on: columns [n, columns] and [m, columns], or inner products with
+    the samples learnt from [n, n] and [m, n]."""
 
-    modalities: those that are looked at.
+    seen: Matrix
+    tested: Matrix
+
+
+def columns_of(inputs: Inputs, modality: str, seen: np.ndarray, tested: np.ndarray) -> Pair:
+    """Columns of one modality, scaled by the samples that are learnt from. seen, tested: places among `inputs`.
+
+    Words: TF-IDF, rows of norm 1. Numbers: z-normed and divided by the root of their number; a sample without rows is
+    the training mean. A modality that no sample has is a column of zeros.
     """
+    if modality == "text" and any(inputs.words[place] for place in seen):
+        words = TfidfVectorizer(token_pattern=r"\S+", sublinear_tf=True)
+        words.fit([inputs.words[place] for place in seen])
+        return Pair(*(words.transform([inputs.words[place] for place in places]) for places in (seen, tested)))
+    if modality in inputs.numbers:
+        numbers = inputs.numbers[modality]
+        scale = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler()).fit(numbers[seen])
+        return Pair(*(scale.transform(numbers[places]) / numbers.shape[1] ** 0.5 for places in (seen, tested)))
+    return Pair(*(np.zeros((len(places), 1)) for places in (seen, tested)))
 
-    def __init__(self, inputs: Inputs, modalities: Sequence[str]):
-        self.inputs, self.modalities = inputs, modalities
 
-    def fit(self, places: np.ndarray) -> Design:
-        at = places[:, 0]
-        self.words_ = None
-        if "text" in self.modalities:
-            words = TfidfVectorizer(token_pattern=r"\S+", sublinear_tf=True)
-            try:
-                self.words_ = words.fit([self.inputs.words[place] for place in at])
-            except ValueError:  # no sample has a word
-                self.words_ = None
-        self.scale_ = {}
-        for name in (name for name in self.modalities if name in self.inputs.numbers):
-            scale = make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler())
-            self.scale_[name] = scale.fit(self.inputs.numbers[name][at])
-        return self
+def products_of(columns: Pair) -> Pair:
+    """Inner products of samples learnt from, and of tested ones with them."""
+    return Pair(*(_dense(part @ columns.seen.T) for part in columns))
 
-    def transform(self, places: np.ndarray) -> Matrix:
-        at = places[:, 0]
-        numbers = [scale.transform(self.inputs.numbers[name][at]) for name, scale in self.scale_.items()]
-        # a column at least, whatever a sample has; fp32 halves the time of the solvers
-        dense = np.hstack([np.zeros((len(at), 1)), *numbers]).astype(np.float32)
-        if self.words_ is None:
-            return dense
-        words = self.words_.transform([self.inputs.words[place] for place in at])
-        return sparse.csr_array(sparse.hstack([dense, words]), dtype=np.float32)
+
+def side_by_side(blocks: Sequence[Pair], products: Pair | None) -> Pair:
+    """The columns of several modalities.
+
+    products: their inner products; where there are more columns than samples, the rows of their Cholesky factor are
+    given in place of the columns. None: the columns as they are. Words alone stay sparse.
+    """
+    if len(blocks) == 1 and sparse.issparse(blocks[0].seen):
+        return blocks[0]
+    parts = list(zip(*blocks, strict=True))  # those that are learnt from, those that are tested
+    if products is None:
+        stack = sparse.hstack if any(map(sparse.issparse, parts[0])) else np.hstack
+        return Pair(*(stack(part) for part in parts))
+    samples = len(products.seen)
+    if sum(part.shape[1] for part in parts[0]) <= samples:
+        return Pair(*(np.hstack([_dense(matrix) for matrix in part]) for part in parts))
+    near = max(_JITTER * float(np.trace(products.seen)) / samples, np.finfo(float).tiny)
+    factor = cholesky(products.seen + near * np.eye(samples), lower=True)
+    return Pair(factor, solve_triangular(factor, products.tested.T, lower=True).T)
+
+
+def _dense(matrix: Matrix) -> np.ndarray:
+    return matrix.toarray() if sparse.issparse(matrix) else matrix

@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from memofast.data.folds import read_groups
+from memofast.evaluate.baseline_report import with_baselines
 from memofast.evaluate.finished_runs import kept_predictions, recipe_of_run
 from memofast.evaluate.how_chosen import how_chosen, lines_of_choice
 from memofast.evaluate.results import results_of
-from memofast.evaluate.results_table import Section, print_results, print_section, section_markdown, sections
+from memofast.evaluate.results_table import print_results, sections
+from memofast.evaluate.section import Section, print_section, section_markdown
 from memofast.files import replace_file, write_json
 from memofast.metrics.paired_variants import against_first, difference_text
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, NAMES
 from memofast.metrics.scores import collapsed
 from memofast.train.fine_tuning_run import DONE, answers_file, read_done
-from memofast.train.fold_parts import Fold
+from memofast.train.fold_parts import Fold, kept_whole
 from memofast.train.search_grid import told
 from memofast.train.sweep_file import Setting, Sweep
 from memofast.train.sweep_runs import is_finished, place_of
@@ -29,20 +32,21 @@ from memofast.train.sweep_runs import is_finished, place_of
 CHOSEN = "settings chosen by this sweep on validation data of the same corpus"
 
 
-def sweep_results(sweep: Sweep, folder: Path, failed: Mapping[str, str]) -> dict[str, Any]:
+def sweep_results(sweep: Sweep, folder: Path, failed: Mapping[str, str], console: Console) -> dict[str, Any]:
     """What is kept of a sweep, as JSON can hold it. failed: why, by name of a setting.
 
-    Returns: `protocol` (lines), `metric`, `conditions` that choose, `settings`: `name`, `options`, `scores` (of every
-        fold and seed, on validation data), `score`, `sd`, `collapsed` (runs), `seconds`, `difference` to the first
-        finished one and its `interval` (see `against_first`), or `failed`; `first`; `winner`: a name, None where no
-        setting has a score; `test`: `results_of` its test answers, None where there are none; `warnings`.
+    Returns: `protocol` (lines), `metric`, `drawn` (of the bootstrap), `conditions` that choose, `settings`: `name`,
+        `options`, `scores` (of every fold and seed, on validation data), `score`, `sd`, `collapsed` (runs), `seconds`,
+        `difference` to the first finished one and its `interval` (see `against_first`), or `failed`; `first`; `winner`:
+        a name, None where no setting has a score; `test`: `results_of` its test answers, with baselines, None where
+        there are none; `warnings`.
     """
     runs, metric = sweep.runs(), sweep.plan.metric
     finished = [setting for setting in sweep.settings if is_finished(place_of(folder, setting), runs)]
     done = {setting.name: _done(place_of(folder, setting), runs) for setting in finished}
     scores = {name: [one["score"] for one in every] for name, every in done.items()}
     said = {setting.name: _validation(place_of(folder, setting), sweep) for setting in finished}
-    compared = against_first(said, metric) if said else {}
+    compared = against_first(said, metric, _groups(sweep)) if said else {}
     rows = []
     for setting in sweep.settings:
         row: dict[str, Any] = {"name": setting.name, "options": setting.options}
@@ -60,10 +64,12 @@ def sweep_results(sweep: Sweep, folder: Path, failed: Mapping[str, str]) -> dict
     test = results_of(tested, trivial=sweep.plan.trivial()) if tested else None
     if winner and test:
         place = place_of(folder, _named(sweep, winner))
+        test = with_baselines(test, sweep.plan, tested, place, console)
         test["chosen"] = how_chosen(recipe_of_run(place), place, [fold.name for fold in sweep.plan.folds])
     return {
         "protocol": _protocol(sweep, winner, len(finished)),
         "metric": metric,
+        "drawn": f"groups {by}" if (by := kept_whole(sweep.plan.recipe.folds, sweep.plan.corpus)) else "samples",
         "conditions": list(sweep.plan.select),
         "settings": rows,
         "first": finished[0].name if finished else None,
@@ -115,6 +121,11 @@ def write_sweep_results(results: dict[str, Any], folder: Path) -> None:
         parts.append("".join(f"- warning: {line}\n" for line in warnings))
     write_json(folder / "results.json", results)
     replace_file(folder / "results.md", "\n".join(parts).encode())
+
+
+def _groups(sweep: Sweep) -> Mapping[str, str] | None:
+    by = kept_whole(sweep.plan.recipe.folds, sweep.plan.corpus)
+    return read_groups(sweep.plan.corpus, by) if by else None
 
 
 def _done(place: Path, runs: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
@@ -188,7 +199,7 @@ def _table(results: dict[str, Any]) -> Section:
         rows.append((name, told(row["options"]), runs, score + spread, difference_text(row), f"{row['seconds']:.1f}"))
     title = (
         f"{NAMES[metric]} on validation data{better}, mean over folds and seeds; difference paired by fold and seed "
-        "[95 % bootstrap interval over samples]"
+        f"[95 % bootstrap interval over {results['drawn']}]"
     )
     return Section(title, headings, rows)
 

@@ -1,9 +1,9 @@
-"""Intervals by the bootstrap: samples drawn with replacement, the metric of each draw, percentiles of those (Efron
-1979)."""
+"""Intervals by the bootstrap: samples, or whole groups of them, drawn with replacement, the metric of each draw,
+percentiles of those (Efron 1979)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 
@@ -38,8 +38,16 @@ def interval(values: np.ndarray, level: float = 0.95) -> list[float] | None:
     return [float(end) for end in np.percentile(finite, [tail, 100 - tail])]
 
 
-def resampled_sums(statistics: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Sums [draws, statistics] over n samples drawn with replacement from statistics [n, statistics]."""
+def resampled_sums(
+    statistics: np.ndarray, draws: int, seed: int, groups: Sequence[Hashable] | None = None
+) -> np.ndarray:
+    """Sums [draws, statistics] over n samples drawn with replacement from statistics [n, statistics].
+
+    groups: of each sample; whole groups are drawn then, as many as there are, for samples of one speaker are no
+    independent ones.
+    """
+    if groups is not None:
+        statistics = sums_of_groups(statistics, groups)
     return np.concatenate([times @ statistics for times in resamples(len(statistics), draws, seed)])
 
 
@@ -52,3 +60,11 @@ def resamples(samples: int, draws: int, seed: int) -> Iterator[np.ndarray]:
         rows = min(step, draws - begin)
         chosen = rng.integers(samples, size=(rows, samples)) + samples * np.arange(rows)[:, None]
         yield np.bincount(chosen.ravel(), minlength=rows * samples).reshape(rows, samples)
+
+
+def sums_of_groups(statistics: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
+    """Sums [groups, statistics] over the samples of every group, in the order in which groups occur."""
+    place = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    found = np.zeros((len(place), statistics.shape[1]))
+    np.add.at(found, [place[group] for group in groups], statistics)
+    return found

@@ -3,6 +3,7 @@ bootstrap."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,22 +16,39 @@ from memofast.metrics.sample_statistics import METRICS, metrics_of_sums, sample_
 DRAWS = 10_000
 
 
-def compare(first: Predictions, second: Predictions, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
+def compare(
+    first: Predictions,
+    second: Predictions,
+    draws: int = DRAWS,
+    seed: int = 0,
+    group_of: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Differences between two sets of predictions of the same samples, in any order, as JSON can hold them.
 
-    Returns: `samples`; `metrics`: by name `first`, `second`, `difference` (second minus first), `interval` (95 %, over
-        samples) and `p` (see `paired_bootstrap`); for `single`, `mcnemar`: see `mcnemar`.
+    group_of: by id; intervals are over these groups then, and a sample without one is a group of its own.
+
+    Returns: `samples`; `groups` (number of them), where they are given; `metrics`: by name `first`, `second`,
+        `difference` (second minus first), `interval` (95 %, over samples or groups) and `p` (see `paired_bootstrap`);
+        for `single`, `mcnemar`: see `mcnemar`.
     Raises: `MemofastError` where kind, classes, ids or truth differ, where no truth is known or a score is not finite.
     """
     first, second = aligned(first, second)
+    groups = None if group_of is None else groups_of(first.ids, group_of)
+    statistics = ([sample_statistics(one)] for one in (first, second))
     found = {
         "kind": first.kind,
         "samples": len(first.ids),
-        "metrics": paired_bootstrap(first, second, draws, seed),
+        **({} if groups is None else {"groups": len(set(groups))}),
+        "metrics": paired_bootstrap(first.kind, *statistics, draws, seed, groups),
     }
     if first.kind == "single":
         found["mcnemar"] = mcnemar(first.named == first.truth, second.named == second.truth)
     return found
+
+
+def groups_of(ids: Sequence[str], group_of: Mapping[str, str]) -> list[Hashable]:
+    """The group of each sample; one without is a group of its own."""
+    return [group_of.get(id, (id,)) for id in ids]
 
 
 def aligned(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
@@ -82,23 +100,31 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict[str, floa
 
 
 def paired_bootstrap(
-    first: Predictions, second: Predictions, draws: int = DRAWS, seed: int = 0
+    kind: str,
+    first: Sequence[np.ndarray],
+    second: Sequence[np.ndarray],
+    draws: int = DRAWS,
+    seed: int = 0,
+    groups: Sequence[Hashable] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """By metric the difference second minus first, each draw taking the same samples of both; predictions are
-    `aligned`.
+    """By metric the difference second minus first, each draw taking the same samples, or groups of them, of both.
 
-    `interval`: 95 %, percentiles. `p`: two-sided, twice the share of draws on the rarer side of no difference, each
-    side counted with one draw more, so that p is never 0 (Davison and Hinkley 1997). None where a metric is undefined.
+    Args: first, second: of every seed the statistics [n, statistics] of the same samples in one order, see
+        `sample_statistics`; scores are means over seeds, in every draw. groups: of each sample; None: samples are
+        drawn.
+
+    Returns: by metric `first`, `second`, `difference`; `interval`: 95 %, percentiles. `p`: two-sided, twice the share
+        of draws on the rarer side of no difference, each side counted with one draw more, so that p is never 0
+        (Davison and Hinkley 1997). Both are None where a metric is undefined, and of a single group.
     """
-    statistics = [sample_statistics(one) for one in (first, second)]
-    sums = np.split(resampled_sums(np.hstack(statistics), draws, seed), 2, axis=1)
-    drawn = [metrics_of_sums(first.kind, one) for one in sums]
-    observed = [metrics_of_sums(first.kind, one.sum(0)) for one in statistics]
-    found = {}
-    for name in METRICS[first.kind]:
-        differences = drawn[1][name] - drawn[0][name]
-        ends = interval(differences)
-        values = {"first": observed[0][name], "second": observed[1][name]}
+    every = [*first, *second]
+    sums = np.split(resampled_sums(np.hstack(every), draws, seed, groups), len(every), axis=1)
+    drawn, observed = (metrics_of_sums(kind, np.array(one)) for one in (sums, [rows.sum(0) for rows in every]))
+    alone, found = groups is not None and len(set(groups)) == 1, {}
+    for name in METRICS[kind]:
+        differences = drawn[name][len(first) :].mean(0) - drawn[name][: len(first)].mean(0)
+        ends = None if alone else interval(differences)
+        values = {"first": observed[name][: len(first)].mean(), "second": observed[name][len(first) :].mean()}
         values["difference"] = values["second"] - values["first"]
         found[name] = {which: float(value) if np.isfinite(value) else None for which, value in values.items()}
         found[name] |= {"interval": ends, "p": None if ends is None else _two_sided(differences)}

@@ -18,35 +18,40 @@ Unit = tuple[np.ndarray, np.ndarray]  # of one pair and condition: places of its
 
 
 def against_first(
-    variants: Mapping[str, Variant], metric: str, draws: int = DRAWS, seed: int = 0
+    variants: Mapping[str, Variant],
+    metric: str,
+    groups: Mapping[str, Hashable] | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """The score of every variant, and by how much it differs from the first, as JSON can hold it.
 
     The score of a pair is the mean over its predictions, as of several conditions, that of a variant the mean over its
     pairs. Every draw takes the same samples of all variants, and a sample with all that folds, seeds and conditions
-    said of it, so that seeds are averaged inside a draw.
+    said of it, so that seeds are averaged inside a draw; with groups, by sample, whole groups are drawn.
 
     Returns: by variant `score`, `sd` over pairs (n - 1; None of one), `difference` (less the first) and its `interval`
-        (95 %, percentiles over samples). None where a metric is undefined; the first variant has no difference.
+        (95 %, percentiles over samples or groups). None where a metric is undefined, or there is one group alone; the
+        first variant has no difference.
     Raises: `MemofastError` for an unknown metric, a variant without predictions or with other pairs than the first, and
         for predictions of one pair that are of other samples, classes or truth.
     """
     (first, its), *others = variants.items()
     _check(first, its, metric)
     kind = next(iter(its.values()))[0].kind
-    place: dict[str, int] = {}
-    for said in its.values():
-        for id in (id for one in said for id in scored(one).ids):
-            place.setdefault(id, len(place))
+    ids = dict.fromkeys(id for said in its.values() for one in said for id in scored(one).ids)
+    drawn_by = {id: (groups or {}).get(id, id) for id in ids}
+    number = {unit: place for place, unit in enumerate(dict.fromkeys(drawn_by.values()))}
+    place = {id: number[unit] for id, unit in drawn_by.items()}
     found, drawn = {}, {}
     for name, variant in [(first, its), *((name, _aligned(first, its, name, other)) for name, other in others)]:
         units = [[_unit(one, place) for one in variant[pair]] for pair in its]
         scores = np.array([np.mean([_metric(kind, of.sum(0), metric) for _, of in unit]) for unit in units])
-        every = [(rows, of, len(units) * len(unit)) for unit in units for rows, of in unit]
-        drawn[name] = np.concatenate(
+        every = [one for unit in units for one in unit]
+        drawn[name] = np.hstack(
             [
-                sum(_metric(kind, times[:, rows] @ of, metric) / parts for rows, of, parts in every)
-                for times in resamples(len(place), draws, seed)
+                np.stack([_metric(kind, times[:, rows] @ of, metric) for rows, of in every])
+                for times in resamples(len(number), draws, seed)
             ]
         )
         found[name] = {
@@ -57,8 +62,16 @@ def against_first(
         }
         if name != first and found[name]["score"] is not None and found[first]["score"] is not None:
             found[name]["difference"] = found[name]["score"] - found[first]["score"]
-            found[name]["interval"] = interval(drawn.pop(name) - drawn[first])
+            if len(number) > 1:
+                found[name]["interval"] = interval(_mean_over_pairs(drawn.pop(name) - drawn[first]))
     return found
+
+
+def _mean_over_pairs(differences: np.ndarray) -> np.ndarray:
+    """Means [draws] of differences [pairs, draws], over the pairs of which a draw has samples."""
+    there = np.isfinite(differences)
+    with np.errstate(invalid="ignore"):
+        return np.where(there, differences, 0).sum(0) / there.sum(0)
 
 
 def difference_text(found: Mapping[str, Any]) -> str:

@@ -145,9 +145,10 @@ class FineTuneRecipe(Section):
     keeps the last update, for corpora too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and
     validation and chooses on test, and every number says so.
 
-    settings_chosen_on: the data on which the recipe's settings were chosen, elsewhere, in words for the table. search:
-    by option, as `train.lr`, the values to choose from inside the training part of every fold. inner_folds: in how many
-    it is divided to choose, by `folds.by`, or `validation`: settings are chosen as the checkpoint is."""
+    baselines: whether simple ones stand in the table. settings_chosen_on: the data on which the recipe's settings were
+    chosen, elsewhere, in words for the table. search: by option, as `train.lr`, the values to choose from inside the
+    training part of every fold. inner_folds: in how many it is divided to choose, by the groups that folds keep whole,
+    or `validation`: settings are chosen as the checkpoint is."""
 
     corpus: FilePath = ""
     folds: FoldChoice = FoldChoice()
@@ -160,6 +161,7 @@ class FineTuneRecipe(Section):
     settings_chosen_on: str = ""
     search: dict[str, list[Any]] = Field({})
     inner_folds: Annotated[int, Field(ge=2, le=100)] | Literal["validation"] = 3
+    baselines: bool = True
 
     @model_validator(mode="after")
     def _whole(self) -> FineTuneRecipe:

@@ -75,7 +75,7 @@ def inner_folds(fold: Fold, recipe: FineTuneRecipe, target: LabelSpace) -> list[
     eligible = share_of_classes(fold.train, target, recipe.train.share, recipe.train.seeds[0])
     ids = [id for place, id in enumerate(fold.train.ids) if eligible is None or eligible[place]]
     ids += fold.validation.ids if fold.validation is not None else []
-    by = group_name(recipe, corpus)
+    by = kept_whole(recipe.folds, corpus)
     group_of = read_groups(corpus, by) if by else {}
     pool = Split.of_ids(corpus, "training", ids)
     truth = truth_of(pool, target)
@@ -97,10 +97,10 @@ def inner_folds(fold: Fold, recipe: FineTuneRecipe, target: LabelSpace) -> list[
     return found
 
 
-def group_name(recipe: FineTuneRecipe, corpus: Corpus) -> str | None:
-    """What the folds of a recipe keep whole, as `speaker`; None where that is nothing."""
-    choice = recipe.folds
-    return choice.by or corpus.description.get("folds", {}).get(choice.scheme or "", {}).get("by")
+def kept_whole(choice: FoldChoice, corpus: Corpus) -> str | None:
+    """The groups that folds keep whole: `folds.by`, or what the scheme was made by; None where there are none."""
+    schemes = corpus.description.get("folds", {})
+    return choice.by or (schemes.get(choice.scheme, {}).get("by") if choice.scheme else None)
 
 
 def _named_splits(choice: FoldChoice, corpus: Corpus) -> dict[str, Split]:

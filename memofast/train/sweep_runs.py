@@ -32,11 +32,11 @@ def write_settings(folder: Path, sweep: Sweep) -> None:
     """
     write_sweep(folder, sweep)
     for setting in sweep.settings:
-        place = place_of(folder, setting)
+        place, recipe = place_of(folder, setting), setting.recipe.model_copy(update={"baselines": False})
         if not (place / CONFIG).exists():
             place.mkdir(parents=True, exist_ok=True)
-            write_config(place, setting.recipe)
-        elif recipe_of(place, FineTuneRecipe, read) != setting.recipe:
+            write_config(place, recipe)  # without baselines, which stand once beside the best
+        elif recipe_of(place, FineTuneRecipe, read) != recipe:
             raise MemofastError(
                 f"{place / CONFIG} is not the recipe of setting {setting}; remove {place} to run it again"
             )

@@ -11,14 +11,15 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import recall_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, SVR
 
 from memofast.data import Corpus
 from memofast.data.demo import demo_corpus
 from memofast.data.folds import write_groups
 from memofast.errors import MemofastWarning
 from memofast.evaluate import simple_baselines as module
-from memofast.evaluate.simple_baselines import PENALTIES, fitted, models_of, simple_baselines
-from memofast.evaluate.simple_inputs import Design, inputs_of, summary
+from memofast.evaluate.simple_baselines import PENALTIES, Blocks, fitted, models_of, simple_baselines
+from memofast.evaluate.simple_inputs import Inputs, columns_of, inputs_of, products_of, side_by_side, summary
 from memofast.objectives.label_space import LabelSpace
 from memofast.train.fold_parts import Fold
 
@@ -56,15 +57,21 @@ def labels(split):
     return split.pack(np.arange(len(split))).targets["label"].numpy()
 
 
-def searched(seen, truth):
+BY_HAND = {
+    "logistic regression": LogisticRegression(max_iter=1000),
+    "linear SVM": SVC(kernel="linear", break_ties=True),
+}
+
+
+def searched(model, seen, truth, scoring="balanced_accuracy"):
     """A search written by hand, with the inner folds that the baselines have."""
     inner = StratifiedKFold(3, shuffle=True, random_state=0)
-    model = LogisticRegression(max_iter=1000, tol=1e-3)
-    return GridSearchCV(model, {"C": PENALTIES}, scoring="balanced_accuracy", cv=inner).fit(seen, truth)
+    return GridSearchCV(model, {"C": PENALTIES}, scoring=scoring, cv=inner).fit(seen, truth)
 
 
 def test_rows_and_words_equal_scikit_learn_by_hand(opened, fold):
-    found, truth, store = answers(opened, fold, ["l", "a"]), labels(fold.train), opened.stores["speech"]
+    """Words alone, and beside 480 columns of rows of 70 samples."""
+    found, truth, store = answers(opened, fold, ["l", "la"]), labels(fold.train), opened.stores["speech"]
     sentences, sounds = [], []
     for split in (fold.train, fold.test):
         sentences.append([bytes(opened.stores["text"].read(id)["utf8"]).decode() for id in split.ids])
@@ -76,17 +83,54 @@ def test_rows_and_words_equal_scikit_learn_by_hand(opened, fold):
     mean = np.nanmean(sounds[0], 0)
     filled = [np.where(np.isnan(own), mean, own) for own in sounds]
     scale = StandardScaler().fit(filled[0])
-    by_hand = {
-        "l": [words.transform(own).astype(np.float32) for own in sentences],
-        "a": [scale.transform(own).astype(np.float32) for own in filled],
-    }
+    said_words, heard = ([words.transform(own).toarray() for own in sentences], [*map(scale.transform, filled)])
+    by_hand = {"l": said_words}
+    by_hand["la"] = [np.hstack((one, other / 480**0.5)) for one, other in zip(said_words, heard, strict=True)]
+    assert by_hand["la"][0].shape[1] > 480 > len(truth)
     for condition, (seen, tested) in by_hand.items():
-        search = searched(seen, truth)
-        said, settings = found["logistic regression", condition]
-        assert settings == search.best_params_
-        np.testing.assert_allclose(said.scores, search.predict_proba(tested), atol=5e-3)
-        assert said.ids == tuple(fold.test.ids) and np.array_equal(said.truth, labels(fold.test))
+        for name, model in BY_HAND.items():
+            search = searched(model, seen, truth)
+            said, settings = found[name, condition]
+            assert settings == search.best_params_, (name, condition)
+            assert (said.named == search.predict(tested)).mean() > 0.95
+            if name == "logistic regression":
+                np.testing.assert_allclose(said.scores, search.predict_proba(tested), atol=2e-3)
+            assert said.ids == tuple(fold.test.ids) and np.array_equal(said.truth, labels(fold.test))
     assert recall_score(said.truth, said.named, average="macro") > 0.7
+
+
+@pytest.mark.parametrize("width", [7, 90])
+def test_inner_products_are_all_that_models_see(width):
+    """Fewer columns than samples (2 * 7 < 40), and more (2 * 90), some samples alike: the models are those of the
+    columns themselves."""
+    random, truth = np.random.default_rng(width), np.arange(40) % 3
+    numbers = {name: random.normal(size=(55, width)) for name in ("visual", "speech")}
+    numbers["visual"][:40, 0] += truth
+    for values in numbers.values():
+        values[:6] = values[33:39]
+    blocks = Blocks(Inputs([""] * 55, numbers), np.arange(40), np.arange(40, 55))
+    columns, products = blocks.of(("visual", "speech"))
+    assert columns.seen.shape == (40, min(40, 2 * width)) and products.tested.shape == (15, 40)
+    scaled = []
+    for values in numbers.values():
+        scaled.append((values - values[:40].mean(0)) / values[:40].std(0) / width**0.5)
+    wide = np.hstack(scaled)
+    assert (wide[:40] ** 2).sum(1).mean() == pytest.approx(2)
+    np.testing.assert_allclose(columns.tested @ columns.seen.T, wide[40:] @ wide[:40].T, atol=1e-7)
+    svm = SVC(kernel="linear", C=3, break_ties=True)
+    classifiers = {"logistic regression": LogisticRegression(C=3), "linear SVM": svm}
+    regressions = {"ridge regression": Ridge(1 / 3), "linear SVR": SVR(kernel="linear", C=3, epsilon=0)}
+    for kind, target, own in (("single", truth, classifiers), ("regression", wide[:40, 0] * 3, regressions)):
+        for name, by_hand in own.items():
+            model = models_of(kind)[name]
+            pair = products if model.by_products else columns
+            ours = model.make().set_params(**{option: getattr(by_hand, option) for option in model.settings})
+            said, expected = ours.fit(pair.seen, target).predict(pair.tested), by_hand.fit(wide[:40], target)
+            np.testing.assert_allclose(said, expected.predict(wide[40:]), atol=5e-3)
+            if name == "logistic regression":
+                np.testing.assert_allclose(
+                    ours.predict_proba(pair.tested), expected.predict_proba(wide[40:]), atol=1e-3
+                )
 
 
 def test_nothing_of_the_outer_part_is_seen(opened, fold, monkeypatch):
@@ -121,18 +165,20 @@ def test_inner_folds_keep_groups_whole(opened, fold, monkeypatch):
 
 
 def test_values_and_sets_of_labels(opened, fold):
-    inputs = inputs_of(opened, fold.train.ids)
-    places, nobody = np.arange(70)[:, None], np.full(70, "")
-    seen = {name: Design(inputs, (name,)).fit(places).transform(places) for name in ("text", "speech")}
-    values = seen["speech"][:, 1:9].sum(1)
-    model = models_of("regression")["ridge regression"]
-    search = fitted(model, "regression", seen["speech"], values, nobody)
-    assert isinstance(search.best_estimator_, Ridge)
-    assert np.corrcoef(model.scores(search, seen["speech"]), values)[0, 1] > 0.9
+    inputs, every, nobody = inputs_of(opened, fold.train.ids), np.arange(70), np.full(70, "")
+    columns, products = Blocks(inputs, every, every).of(("speech",))
+    values = inputs.numbers["speech"][:, :8].sum(1)
+    values[np.isnan(values)] = np.nanmean(values)
+    for name, model in models_of("regression").items():
+        pair = products if model.by_products else columns
+        search = fitted(model, "regression", pair.seen, values, nobody)
+        assert isinstance(search.best_estimator_, Ridge if name == "ridge regression" else SVR)
+        assert np.corrcoef(model.scores(search, pair.tested), values)[0, 1] > 0.9
     sets = np.stack((labels(fold.train) % 2, labels(fold.train) // 4), 1).astype(float)
+    words = columns_of(inputs, "text", every, every)
     model = models_of("multi")["logistic regression"]
-    search = fitted(model, "multi", seen["text"], sets, nobody)
-    assert ((model.scores(search, seen["text"]) >= 0.5) == sets).mean() > 0.9
+    search = fitted(model, "multi", words.seen, sets, nobody)
+    assert ((model.scores(search, words.tested) >= 0.5) == sets).mean() > 0.9
 
 
 def test_a_fit_that_did_not_converge_is_told(opened, fold, monkeypatch):
@@ -142,11 +188,32 @@ def test_a_fit_that_did_not_converge_is_told(opened, fold, monkeypatch):
 
 
 def test_samples_without_rows_are_the_training_mean(opened, fold):
-    inputs = inputs_of(opened, fold.train.ids)
+    inputs, every = inputs_of(opened, fold.train.ids), np.arange(70)
     lacking = int(np.flatnonzero(np.isnan(inputs.numbers["visual"][:, 0]))[0])
-    design = Design(inputs, ("visual",)).fit(np.arange(70)[:, None])
-    np.testing.assert_allclose(design.transform(np.array([[lacking]])), 0, atol=1e-9)
-    assert not np.isnan(design.transform(np.arange(70)[:, None])).any()
+    columns = columns_of(inputs, "visual", every, np.array([lacking]))
+    np.testing.assert_allclose(columns.tested, 0, atol=1e-9)
+    assert not np.isnan(columns.seen).any()
+
+
+def test_many_samples_have_no_inner_products(opened, fold, monkeypatch):
+    monkeypatch.setattr(module, "LARGEST", 69)
+    with pytest.warns(MemofastWarning, match="no linear SVM: it takes 69 samples at most"):
+        found = answers(opened, fold, ["la"])
+    assert found.keys() == {("logistic regression", "la")}
+    assert (found["logistic regression", "la"][0].named == labels(fold.test)).mean() > 0.7
+
+
+def test_few_samples_have_no_baselines(opened, fold):
+    small = replace(fold, train=type(fold.train).of_ids(opened, "train", fold.train.ids[:5]))
+    with pytest.warns(MemofastWarning, match="of fold fixed: 5 samples are too few to choose a penalty by"):
+        assert answers(opened, small, ["l"]) == {}
+
+
+def test_words_without_a_word_are_a_column_of_zeros():
+    inputs = Inputs(["", "", "12-7"], {})
+    assert columns_of(inputs, "text", np.array([0, 1]), np.array([2])).tested.tolist() == [[0]]
+    pair = columns_of(inputs, "text", np.array([2, 0]), np.array([2]))
+    assert pair.seen.toarray().tolist() == [[1], [0]] and side_by_side([pair], products_of(pair)) is pair
 
 
 def test_a_share_of_the_labels_is_drawn_by_seed(opened, fold):
@@ -164,7 +231,7 @@ def test_the_command_prints_and_keeps_a_table(corpus, tmp_path):
     assert told.returncode == 0, told.stderr
     assert "a, linear SVM" in told.stdout and "l, logistic regression" in told.stdout and "majority" in told.stdout
     kept = json.loads((the_run(tmp_path) / "results.json").read_text())
-    assert kept["settings"].keys() == {"logistic regression", "linear SVM"}
+    assert kept["baseline_settings"].keys() == {"logistic regression", "linear SVM"}
     assert [row["condition"] for row in kept["baselines"]["linear SVM"]["rows"]] == ["l", "a"]
     assert (the_run(tmp_path) / "results.md").read_text().startswith("# Simple baselines of ")
 
@@ -176,6 +243,7 @@ def test_the_command_prints_and_keeps_a_table(corpus, tmp_path):
         (["train.epochs=3"], "train.epochs=3: baselines have no such setting"),
         (["folds.test=null"], "no fold has a test part"),
         (["target.kind=regression"], "has no values to learn"),
+        (["baselines=false"], "baselines=false: baselines have no such setting"),
     ],
 )
 def test_what_baselines_do_not_take(corpus, tmp_path, line, says):

@@ -6,7 +6,7 @@ from predictions_made import multi, named, regression, single
 from sklearn.metrics import f1_score, recall_score
 
 from memofast.metrics import bootstrap
-from memofast.metrics.bootstrap import interval, intervals, resampled_sums
+from memofast.metrics.bootstrap import interval, intervals, resampled_sums, sums_of_groups
 from memofast.metrics.sample_statistics import METRICS, metrics_of_sums, sample_statistics
 
 
@@ -75,3 +75,15 @@ def test_draws_of_one_sample_have_no_correlation(seed):
     varies = np.ptp(predictions.truth[chosen], axis=1) > 0
     assert 0 < varies.sum() < 200
     np.testing.assert_array_equal(np.isfinite(corr), varies)
+
+
+def test_whole_groups_are_drawn():
+    """Two groups have three possible draws: one twice, the other twice, or both (half of the draws)."""
+    statistics, groups = np.array([[1.0, 10], [2, 20], [4, 40], [8, 80]]), ["b", ("a",), "b", "b"]
+    assert sums_of_groups(statistics, groups).tolist() == [[13, 130], [2, 20]]
+    sums = resampled_sums(statistics, 4000, seed=0, groups=groups)
+    drawn, counts = np.unique(sums, axis=0, return_counts=True)
+    assert drawn.tolist() == [[4, 40], [15, 150], [26, 260]]
+    np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.03)
+    alone = resampled_sums(statistics, 50, seed=3, groups=range(4))
+    np.testing.assert_array_equal(alone, resampled_sums(statistics, 50, seed=3))

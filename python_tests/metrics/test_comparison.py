@@ -31,6 +31,20 @@ def test_mcnemar_is_the_formula(pairs):
     assert found["p_chi_square"] == pytest.approx(math.erfc(math.sqrt(chi_square / 2)))
 
 
+def test_intervals_over_groups():
+    """Of one group the second is right on 4 against 2, of the other on 0 against 1, and a sample without a group on 1
+    against 1: so 27 draws of three, WA from -1 to 2/4."""
+    truth = [0, 1, 2, 3, 0, 1]
+    first, second = named(truth, [0, 1, 0, 0, 0, 1]), named(truth, [0, 1, 2, 3, 1, 1])
+    group_of = dict(zip(first.ids, ["x"] * 4 + ["y"], strict=False))
+    found = compare(first, second, draws=4000, group_of=group_of)
+    assert found["groups"] == 3 and found["metrics"]["wa"]["difference"] == pytest.approx(1 / 6)
+    assert found["metrics"]["wa"]["interval"] == pytest.approx([-1, 2 / 4])
+    assert found["metrics"]["wa"]["p"] > 0.5 and "groups" not in compare(first, second, draws=9)
+    alone = compare(first, second, draws=9, group_of=dict.fromkeys(first.ids, "x"))["metrics"]["wa"]
+    assert alone["interval"] is None and alone["p"] is None and alone["difference"] == pytest.approx(1 / 6)
+
+
 def test_a_known_table():
     """b 121, c 59: chi-square (62 - 1)^2 / 180."""
     found = mcnemar(np.array([True] * 121 + [False] * 59), np.array([False] * 121 + [True] * 59))

@@ -59,6 +59,30 @@ def test_the_interval_is_that_of_a_loop_over_resamples(made, metric):
     assert found["a"]["difference"] is None and found["a"]["interval"] is None
 
 
+def test_groups_are_drawn_whole():
+    """Two of them: a draw is the one alone, of which the second fold has no sample, the other alone, or both."""
+    given = {"a": variant(seeds=(7,)), "b": variant(seeds=(7,), first=1000)}
+    ids = [id for said in given["a"].values() for id in said[0].ids]
+    groups = {id: "first" if number < 17 else "second" for number, id in enumerate(ids)}
+    found = against_first(given, "wa", groups, draws=400)["b"]
+
+    def difference(of):
+        parts = []
+        for pair, said in given["b"].items():
+            for one, other in zip(said, given["a"][pair], strict=True):
+                kept = np.array([groups[id] in of for id in one.ids])
+                right = [(x.named == x.truth)[kept] for x in (one, other)]
+                parts.append(np.nan if not kept.any() else right[0].mean() - right[1].mean())
+        return np.nanmean(parts)
+
+    both = difference(("first", "second"))
+    assert found["difference"] == pytest.approx(both)
+    ends = [both, *(difference((name,)) for name in ("first", "second"))]
+    assert found["interval"] == pytest.approx([min(ends), max(ends)])
+    alone = against_first(given, "wa", dict.fromkeys(ids, "all"), draws=20)["b"]
+    assert alone["difference"] == pytest.approx(both) and alone["interval"] is None
+
+
 def test_a_sample_of_two_folds_is_drawn_with_both():
     """Two folds that tested the same samples alike tell no more than one."""
     once = {"a": {1: [single(50)]}, "b": {1: [single(50, seed=1)]}}

@@ -146,6 +146,8 @@ def test_what_follows_a_run(whole, corpus, tmp_path):
     asked += ["train.seeds=[1]", "train.precision=fp32"]
     tuned = finetune(tmp_path, *asked)
     assert tuned.returncode == 0, tuned.stderr
+    (line,) = (line for line in tuned.stdout.splitlines() if "baselines" in line)
+    assert "no simple baselines: corpus" in line and "raw rows of visual" in line
     (run,) = (tmp_path / "runs").glob("finetune-*")
     again = here(tmp_path, "evaluate", run, "--corpus", corpus, "--split", "test")
     assert again.returncode == 0, again.stderr

@@ -1,8 +1,8 @@
-"""One table of results: printed, and in Markdown."""
+"""A table before it is drawn: printed, and in Markdown."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -33,3 +33,15 @@ def section_markdown(section: Section) -> str:
     lines = [section.headings, ("---", *["---:"] * (len(section.headings) - 1)), *section.rows]
     cells = (" | ".join(cell.replace("|", r"\|") for cell in line) for line in lines)
     return f"**{section.title}**\n\n" + "".join(f"| {line} |\n" for line in cells)
+
+
+def interval_text(value: dict[str, Any] | None) -> str:
+    """A pooled score with its interval, - for none."""
+    if value is None or value["mean"] is None:
+        return "-"
+    ends = "" if value["interval"] is None else " [{:.3f}, {:.3f}]".format(*value["interval"])
+    return number_text(value["mean"]) + ends
+
+
+def number_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
