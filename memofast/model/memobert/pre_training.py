@@ -286,13 +286,18 @@ class MemoBertForPreTraining(MemoBertPreTrainedModel):
         read = ReadRows.of(view.batch, [read.rows for read in reads.values()]) if reads else None
         hidden = self.memobert.encode(view, rng, read)
         idle = self._no_part_of(view) if torch.is_grad_enabled() else None
-        predictions = {}
+        if idle is not None and reads:
+            hidden = hidden + idle.to(hidden.dtype)
         parts = hidden.split([read.rows.shape[0] for read in reads.values()]) if reads else ()
+        of_head: dict[str, dict[str, Tensor]] = {}
         for (name, read), selected in zip(reads.items(), parts, strict=True):
-            if idle is not None:
-                selected, idle = selected + idle.to(selected.dtype), None
-            predictions[name] = self._predict(read.head, selected)
-        return predictions
+            of_head.setdefault(read.head, {})[name] = selected
+        found = {}
+        for head, own in of_head.items():  # once each, as the product with all words costs as much for a few rows
+            lengths = [selected.shape[0] for selected in own.values()]
+            selected = torch.cat(list(own.values())) if len(own) > 1 else next(iter(own.values()))
+            found |= zip(own, self._predict(head, selected).split(lengths), strict=True)
+        return {name: found[name] for name in reads}
 
     def perceived(self, views: Sequence[View], rng: Tensor | None = None) -> list[View]:
         """The views with feature rows in place of raw ones, as `forward` makes them too where nobody did before."""
