@@ -3,6 +3,7 @@ models."""
 
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -68,10 +69,8 @@ def make_sources(folder: Path) -> None:
     to_iemocap = dict.fromkeys(FEELINGS) | {"neutral": "neutral", "joy": "happy", "sadness": "sad", "anger": "anger"}
     back = {"frustrated": None, "excited": "joy"} | {iemocap: meld for meld, iemocap in to_iemocap.items() if iemocap}
     maps = {"meld": {"iemocap": to_iemocap, "meld": same}, "iemocap": {"meld": back}}
-    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    grid = {"recipe": "finetune", "set": {"folds.scheme": "speaker", "model": sizes}}
-    grid["search"] = {"train.lr": [1e-4, 1e-3], "model.hidden_size": [32, 64]}
-    (folder / "grid.yaml").write_text(yaml.safe_dump(grid))
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    (folder / "grid.yaml").write_text(re.search(r"\*\*A sweep\*\* reads a file such as `([^`]+)`", readme)[1])
     (folder / "maps.yaml").write_text(yaml.safe_dump(maps))
 
 
