@@ -35,6 +35,16 @@ _RESOLVERS = {None: [(tag, re.compile(f"^(?:{of})$", re.VERBOSE | re.DOTALL)) fo
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _RESOLVERS
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        """Raises: `RecursionError` for a node nested too deep, whatever limit Python has at the moment."""
+        self._depth += 1
+        if self._depth > 2 * _DEEPEST:
+            raise RecursionError
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 class _Dumper(yaml.SafeDumper):  # which quotes text that would be read as something else

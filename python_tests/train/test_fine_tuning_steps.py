@@ -209,4 +209,7 @@ def test_what_an_update_does_not_reach_is_left_alone(corpus, on_cpu, accumulate)
         assert left == {name for name in begun if name.endswith(".mask") or "encoder.layers.0." in name}
     assert moved[0] == moved[1] and len({frozenset(changed) for changed in moved[0]}) > 1
     for name, weight in after[0].items():
-        torch.testing.assert_close(after[1][name], weight, rtol=1e-4, atol=1e-4, msg=name)
+        replayed = after[1][name]
+        if name.endswith("qkv.bias"):  # of keys, whose gradient is rounding alone, AdamW makes whole steps
+            replayed, weight = (torch.cat((bias.chunk(3)[0], bias.chunk(3)[2])) for bias in (replayed, weight))
+        torch.testing.assert_close(replayed, weight, rtol=1e-4, atol=1e-4, msg=name)
