@@ -1,6 +1,7 @@
 """Text of recipes: every value is read in one way, or refused in a line that names it."""
 
 import math
+import sys
 
 import pytest
 
@@ -102,12 +103,22 @@ def test_what_is_written_is_read_again():
         ("a = 1979-05-27", "a: 1979-05-27 is a date or a time"),
         ("a = 1\na = 2\n", "not valid TOML"),
         ("a = " + "9" * 5000, "not valid TOML"),
-        ("a = " + "[" * 3000, "nested deeper"),
+        ("a = " + "[" * 3000 + "]" * 3000, "nested deeper"),
         ("a = " + "[" * 40 + "]" * 40, "nested deeper"),
     ],
 )
 def test_toml_that_is_no_recipe_is_one_line(text, message):
     assert message in refused(text, read_toml)
+
+
+def test_depth_is_refused_whatever_limit_python_has():
+    """Compilers raise it."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    try:
+        assert "nested deeper than 32 levels" in refused("[" * 800)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_toml_has_the_values_of_yaml():
