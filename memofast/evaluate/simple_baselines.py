@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC, SVR
+from threadpoolctl import threadpool_limits
 
 from memofast.data import Corpus
 from memofast.data.conditions import modalities_of
@@ -30,7 +31,7 @@ from memofast.metrics.predictions import Predictions, is_known
 from memofast.objectives.label_space import LabelSpace
 from memofast.train.fold_parts import Fold, share_of_classes
 
-PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # C of classifiers and of SVR; of ridge 1 / C
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # C of classifiers and of SVR; of ridge 1 / C
 INNER_FOLDS = 3
 LARGEST = 12_000  # samples whose inner products are held, 1.2 GB of them
 _STEPS, _SVM_STEPS = 1000, 10**6  # of the solvers
@@ -147,7 +148,9 @@ def fitted(model: Model, kind: str, seen: Matrix, truth: np.ndarray, groups: np.
         alike = kind == "single" and np.bincount(truth).min() >= INNER_FOLDS
         inner = (StratifiedKFold if alike else KFold)(min(INNER_FOLDS, len(truth)), shuffle=True, random_state=0)
     search = GridSearchCV(model.make(), dict(model.settings), scoring=SCORES[kind], cv=inner)
-    with warnings.catch_warnings(action="ignore"):  # of penalties that lose, and of inner folds without a class
+    # products are so small that threads mostly wait for one another; a warning is of penalties that lose, and of inner
+    # folds without a class
+    with threadpool_limits(1), warnings.catch_warnings(action="ignore"):
         search.fit(seen, truth, groups=groups if by_group else None)
     best = search.best_estimator_
     parts = getattr(best, "estimators_", [best])
