@@ -62,7 +62,8 @@ def main(
     recipe = said_of_changes(recipe, overrides)
     plan = make_fine_tuning_plan(recipe)
     console.print(plan.describe())
-    if plan.candidates and not int(os.environ.get("RANK", 0)):
+    if plan.candidates and not resume and not int(os.environ.get("RANK", 0)):
+        console.print(f"timing a few updates with each of {len(plan.candidates)} settings")
         console.print(f"about {minutes_of(plan):.1f} minutes of updates on this machine, all runs together")
     if dry_run:
         return

@@ -17,9 +17,10 @@ import yaml
 from rich.console import Console
 from runs import command, environment, here, settings_here, small_corpus, start, the_run, wait_for
 
-from memofast.evaluate.sweep_results import CHOSEN, seen_by_choice, sweep_results, winner_of
+from memofast.evaluate.sweep_results import CHOSEN, seen_by_choice, sweep_results
 from memofast.metrics.predictions import Predictions
 from memofast.train import sweep_processes
+from memofast.train.search_grid import winner_of
 from memofast.train.sweep_file import read_sweep
 from memofast.train.sweep_processes import LOG, Resources, run_local
 from memofast.train.sweep_runs import exit_code, why

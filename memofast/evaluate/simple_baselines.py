@@ -95,7 +95,7 @@ def simple_baselines(
     for fold in folds:
         places = [np.array([place_of[id] for id in split.ids]) for split in (fold.train, fold.test)]
         truth = [truth_of(split, target) for split in (fold.train, fold.test)]
-        groups = np.array([group_of.get(id, "") for id in fold.train.ids])
+        groups = np.array([group_of.get(id, id if by else "") for id in fold.train.ids])
         for seed in seeds if share < 1 else seeds[:1]:
             taken = is_known(target.kind, truth[0])
             if (chosen := share_of_classes(fold.train, target, share, seed)) is not None:

@@ -25,7 +25,7 @@ from memofast.metrics.sample_statistics import LOWER_IS_BETTER, NAMES
 from memofast.metrics.scores import collapsed
 from memofast.train.fine_tuning_run import DONE, answers_file, read_done
 from memofast.train.fold_parts import Fold, kept_whole
-from memofast.train.search_grid import told
+from memofast.train.search_grid import told, winner_of
 from memofast.train.sweep_file import Setting, Sweep
 from memofast.train.sweep_runs import is_finished, place_of
 
@@ -77,16 +77,6 @@ def sweep_results(sweep: Sweep, folder: Path, failed: Mapping[str, str], console
         "test": test,
         "warnings": [f"setting {row['name']} failed: {row['failed']}" for row in rows if "failed" in row],
     }
-
-
-def winner_of(scores: Mapping[str, Sequence[float | None]], metric: str) -> str | None:
-    """The setting with the best mean of its validation scores, the first of equal ones; None where there is none.
-
-    scores: by setting, of every fold and seed; a setting whose metric was not a number in one of them does not win.
-    """
-    means = {name: float(np.mean(every)) for name, every in scores.items() if every and None not in every}
-    sign = -1 if metric in LOWER_IS_BETTER else 1
-    return max(means, key=lambda name: sign * means[name], default=None)
 
 
 def seen_by_choice(folds: Sequence[Fold]) -> tuple[int, int]:

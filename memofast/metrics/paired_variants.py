@@ -9,7 +9,7 @@ import numpy as np
 
 from memofast.errors import MemofastError
 from memofast.metrics.bootstrap import DRAWS, interval, resamples
-from memofast.metrics.comparison import aligned
+from memofast.metrics.comparison import aligned, groups_of
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import METRICS, metrics_of_sums, sample_statistics, scored
 
@@ -40,7 +40,7 @@ def against_first(
     _check(first, its, metric)
     kind = next(iter(its.values()))[0].kind
     ids = dict.fromkeys(id for said in its.values() for one in said for id in scored(one).ids)
-    drawn_by = {id: (groups or {}).get(id, id) for id in ids}
+    drawn_by = dict(zip(ids, groups_of(list(ids), groups or {}), strict=True))
     number = {unit: place for place, unit in enumerate(dict.fromkeys(drawn_by.values()))}
     place = {id: number[unit] for id, unit in drawn_by.items()}
     found, drawn = {}, {}

@@ -141,6 +141,13 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         if "modalities.features" in recipe.search:
             raise MemofastError("search: modalities.features changes the corpus; compare them with memofast sweep")
         plans = [_candidate(alone, settings) for settings in tried]
+        for plan, settings in zip(plans, tried, strict=True):
+            check_comparable(plans[0], plan, f"search ({told(settings)})")
+            if plan.evaluate != plans[0].evaluate:
+                raise MemofastError(
+                    f"search ({told(settings)}): is evaluated on {', '.join(plan.evaluate)}, the first on "
+                    f"{', '.join(plans[0].evaluate)}; fix modalities.evaluate"
+                )
         pairs = zip(plans, tried, strict=True)
         return replace(plans[0], recipe=recipe, candidates=tuple(replace(p, settings=own) for p, own in pairs))
     model = start_model(recipe, target, folds[0].train)
@@ -161,6 +168,16 @@ def _candidate(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTunin
         return make_fine_tuning_plan(changed)
     except MemofastError as error:
         raise MemofastError(f"search ({told(settings)}): {error}") from None
+
+
+def check_comparable(first: FineTuningPlan, plan: FineTuningPlan, where: str) -> None:
+    """Raises: `MemofastError` where settings are chosen by other conditions than the first; `where`, for the
+    message."""
+    if plan.select != first.select:
+        raise MemofastError(
+            f"{where}: is chosen by {', '.join(plan.select)}, the first by {', '.join(first.select)}; fix "
+            "modalities.select, so that scores mean the same"
+        )
 
 
 def start_model(recipe: FineTuneRecipe, target: LabelSpace, train: Split) -> EmotionModel:

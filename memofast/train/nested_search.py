@@ -21,7 +21,7 @@ from rich.console import Console
 from memofast.errors import MemofastError
 from memofast.files import read_json, write_json
 from memofast.inference.split_predictions import predict_split
-from memofast.metrics.sample_statistics import LOWER_IS_BETTER, metrics_of
+from memofast.metrics.sample_statistics import metrics_of
 from memofast.sections import Section, checked
 from memofast.train.checkpoints import remove_checkpoints
 from memofast.train.fine_tuning import OBJECTIVE
@@ -29,7 +29,7 @@ from memofast.train.fine_tuning_plan import FineTuningPlan
 from memofast.train.fine_tuning_run import FoldRun
 from memofast.train.fold_parts import Fold, inner_folds
 from memofast.train.processes import Processes
-from memofast.train.search_grid import told
+from memofast.train.search_grid import told, winner_of
 from memofast.train.trainer import Diverged, Trainer
 
 FOLDER, CHOSEN = "search", "chosen.json"
@@ -37,9 +37,10 @@ _PROBED = 4  # updates that a run's time is told from
 
 
 class Score(Section):
-    """What an inner run came to. score: None where the training diverged or the metric is no number, which `why`
-    says."""
+    """What an inner run with these settings came to. score: None where the training diverged or the metric is no
+    number, which `why` says."""
 
+    settings: dict[str, Any]
     score: float | None
     why: str
     seconds: float
@@ -98,7 +99,7 @@ def choose(
             what = f"setting {count} of {len(plan.candidates)} ({told(candidate.settings)}), {inner.name}"
             scores.append(_scored(run, f"fold {fold.name}: {what}", console, processes))
         tried.append(Tried(settings=dict(candidate.settings), scores=scores))
-    best = best_of(tried, plan.metric)
+    best = winner_of({number: [one.score for one in own.scores] for number, own in enumerate(tried)}, plan.metric)
     if best is None:
         raise MemofastError(
             f"fold {fold.name}: no setting has a score on every inner fold ({tried[0].scores[0].why}); search others"
@@ -108,14 +109,6 @@ def choose(
         write_json(place / CHOSEN, choice.plain())
         console.print(f"fold {fold.name}: chose {told(choice.settings)}, {plan.metric} {tried[best].mean:.4f} inside")
     return plan.candidates[best], plan.candidates[best].folds[number]
-
-
-def best_of(tried: list[Tried], metric: str) -> int | None:
-    """Number of the settings with the best mean over inner folds, the first of equals; None where none has one."""
-    means = {number: one.mean for number, one in enumerate(tried) if one.mean is not None}
-    if not means:
-        return None
-    return min(means, key=lambda number: means[number] if metric in LOWER_IS_BETTER else -means[number])
 
 
 def read_choice(folder: Path, fold: str) -> Choice:
@@ -161,7 +154,7 @@ def _seconds(plan: FineTuningPlan, fold: Fold) -> float:
 
 def _scored(run: FoldRun, what: str, console: Console, processes: Processes) -> Score:
     path = run.place / "score.json"
-    if (found := processes.from_first(_read_score(path) if processes.first else None)) is not None:
+    if (found := processes.from_first(_read_score(path, run) if processes.first else None)) is not None:
         return found
     console.print(what)
     begun, why, score = time.monotonic(), "", None
@@ -172,7 +165,7 @@ def _scored(run: FoldRun, what: str, console: Console, processes: Processes) -> 
     else:
         score = processes.from_first(_score(run, trainer) if processes.first else None)
         why = "" if score is not None else f"{run.plan.metric} is no number"
-    found = Score(score=score, why=why, seconds=round(time.monotonic() - begun, 1))
+    found = Score(settings=dict(run.plan.settings), score=score, why=why, seconds=round(time.monotonic() - begun, 1))
     if processes.first:
         said = f"{run.plan.metric} {score:.4f}" if score is not None else f"no score: {why}"
         console.print(f"  {said}, {found.seconds} s")
@@ -193,10 +186,16 @@ def _score(run: FoldRun, trainer: Trainer) -> float | None:
     return mean if np.isfinite(mean) else None
 
 
-def _read_score(path: Path) -> Score | None:
+def _read_score(path: Path, run: FoldRun) -> Score | None:
     try:
-        return checked(read_json(path), str(path), Score)
+        found = checked(read_json(path), str(path), Score)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, MemofastError):
         raise MemofastError(f"{path}: damaged; remove it to repeat this run") from None
+    if found.settings != run.plan.settings:
+        raise MemofastError(
+            f"{path} is of {told(found.settings)}, not of {told(run.plan.settings)}; put search back as it was, or "
+            f"remove {run.place.parents[1]} to choose anew"
+        )
+    return found

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
+from statistics import fmean
+from typing import Any, TypeVar
 
 from memofast.errors import MemofastError
+from memofast.metrics.sample_statistics import LOWER_IS_BETTER
 from memofast.sections import checked
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
+from memofast.train.recipe_file import put
 
+Name = TypeVar("Name")
 _LARGEST = 1000  # combinations
 _MAY_CHANGE = ("model.", "train.", "prompt.", "modalities.train", "modalities.features")
 _MEASURES = ("train.seeds", "train.metric", "train.share", "model.family")  # what is compared, not how it is learnt
@@ -41,15 +45,20 @@ def settings_of(search: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 def with_settings(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTuneRecipe:
     """The recipe with some options changed. Raises: `MemofastError` for an option that there is not, or a wrong
     value."""
-    values = recipe.plain()
+    values, source = recipe.plain(), f"search ({told(settings)})"
     for name, value in settings.items():
-        *sections, last = name.split(".")
-        place = values
-        for section in sections:
-            place[section] = place.get(section) or {}
-            place = place[section]
-        place[last] = value
-    return checked(values, f"search ({told(settings)})", FineTuneRecipe)
+        put(values, name, value, source, FineTuneRecipe)
+    return checked(values, source, FineTuneRecipe)
+
+
+def winner_of(scores: Mapping[Name, Sequence[float | None]], metric: str) -> Name | None:
+    """The settings with the best mean of their scores, the first of equal ones; None where there are none.
+
+    Settings whose metric was not a number, None, in one of their runs do not win.
+    """
+    means = {name: fmean(every) for name, every in scores.items() if every and None not in every}
+    sign = -1 if metric in LOWER_IS_BETTER else 1
+    return max(means, key=lambda name: sign * means[name], default=None)
 
 
 def told(settings: Mapping[str, Any]) -> str:

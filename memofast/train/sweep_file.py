@@ -13,7 +13,7 @@ from pydantic import Field
 from memofast.errors import MemofastError
 from memofast.files import replace_file
 from memofast.sections import Section, checked, shown
-from memofast.train.fine_tuning_plan import FineTuningPlan, make_fine_tuning_plan
+from memofast.train.fine_tuning_plan import FineTuningPlan, check_comparable, make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import FineTuneRecipe, said_of_changes
 from memofast.train.recipe_file import apply_override, put, read_mapping, read_values, shipped
 from memofast.train.recipe_text import to_yaml
@@ -165,11 +165,7 @@ def _opened(
 
 
 def _check_comparable(first: FineTuningPlan, plan: FineTuningPlan, options: Mapping[str, Any], source: str) -> None:
-    if plan.select != first.select:
-        raise MemofastError(
-            f"{source}: setting {told(options)} is chosen by {', '.join(plan.select)}, the first by "
-            f"{', '.join(first.select)}; fix modalities.select, so that validation scores mean the same"
-        )
+    check_comparable(first, plan, f"{source}: setting {told(options)}")
     if lacking := [condition for condition in plan.select if condition not in plan.evaluate]:
         raise MemofastError(
             f"{source}: modalities.evaluate lacks {lacking[0]}, which chooses and whose answers are compared; add it"

@@ -21,7 +21,7 @@ from memofast.train.fine_tuning_recipe import read, said_of_changes
 from memofast.train.fine_tuning_run import FoldRun
 from memofast.train.fine_tuning_runs import fine_tune
 from memofast.train.fold_parts import inner_folds
-from memofast.train.nested_search import Score, Tried, best_of, minutes_of
+from memofast.train.nested_search import minutes_of
 from memofast.train.trainer import Trainer
 
 CLASSES = ("calm", "glad")
@@ -176,19 +176,27 @@ def test_settings_that_diverge_lose_and_say_why(recipe, tmp_path):
         fine_tune(plan, tmp_path / "run", QUIET)
         found = chosen_of(tmp_path / "run")
         assert found["number"] == 1
-        assert found["tried"][0]["scores"] == [{"score": None, "why": "loss of emotion is not finite"}] * 2
+        lost = {"settings": {"train.lr": 1e3}, "score": None, "why": "loss of emotion is not finite"}
+        assert found["tried"][0]["scores"] == [lost] * 2
         with pytest.raises(MemofastError, match=r"no setting has a score on every inner fold.*not finite"):
             fine_tune(make_fine_tuning_plan(recipe("search={train.lr: [1e3]}")), tmp_path / "other", QUIET)
 
 
-def tried(*scores):
-    return Tried(settings={}, scores=[Score(score=score, why="", seconds=1.0) for score in scores])
+def test_scores_of_other_settings_are_not_taken_over(recipe, tmp_path):
+    place = tmp_path / "run" / "speaker-02" / "search" / "001" / "inner-1"
+    place.mkdir(parents=True)
+    kept = {"settings": {"train.lr": 1e-5}, "score": 0.9, "why": "", "seconds": 1.0}
+    (place / "score.json").write_text(json.dumps(kept))
+    with pytest.raises(MemofastError, match=r"is of train.lr=1e-05, not of train.lr=0.02; put search back"):
+        fine_tune(make_fine_tuning_plan(recipe("search={train.lr: [2e-2, 1e-5]}")), tmp_path / "run", QUIET)
+    assert not (place / "checkpoints").exists()
 
 
-def test_the_best_mean_wins_and_the_first_of_equals():
-    some = [tried(0.9, None), tried(0.25, 0.5), tried(0.5, 0.25), tried(0.5, 0.125)]
-    assert best_of(some, "ua") == 1 and best_of(some, "mae") == 3 and best_of(some[:1], "ua") is None
-    assert best_of([tried(0.3), tried(0.1), tried(0.2)], "mae") == 1 and best_of([tried(0.3), tried(0.1)], "ua") == 0
+def test_inner_runs_learn_from_every_sample_of_the_share(recipe):
+    plan = make_fine_tuning_plan(recipe("train.share=0.5", "train.seeds=[3]"))
+    inner = inner_folds(plan.folds[0], plan.recipe, plan.target)[0]
+    run = FoldRun(nested_search._alone(plan.candidates[0]), inner, 3, None, None)
+    assert len(run.task().streams()[0].chosen) == len(inner.train)
 
 
 def test_what_the_table_says(recipe, tmp_path):
@@ -239,6 +247,10 @@ def test_a_run_is_timed_by_a_few_updates(recipe):
         (["search={model.hidden_size: [32, 8]}"], r"search \(model.hidden_size=8\): model: hidden_size 8"),
         (["search={modalities.features: [{}]}"], "memofast sweep"),
         (["search={train.lr: 3}"], "search.train.lr: must be a list"),
+        (
+            ["search={modalities.train: [[v], [l]]}"],
+            r"search \(modalities.train=\['l'\]\): is chosen by l, the first by v",
+        ),
     ],
 )
 def test_what_is_refused_before_anything_runs(recipe, overrides, message):

@@ -4,7 +4,7 @@ import pytest
 
 from memofast.errors import MemofastError
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
-from memofast.train.search_grid import settings_of, told, with_settings
+from memofast.train.search_grid import settings_of, told, winner_of, with_settings
 
 
 def test_every_combination_the_last_option_first():
@@ -30,6 +30,12 @@ def test_every_combination_the_last_option_first():
 def test_what_is_not_searched(search, message):
     with pytest.raises(MemofastError, match=message):
         settings_of(search)
+
+
+def test_the_best_mean_wins_and_the_first_of_equals():
+    some = {"a": [0.9, None], "b": [0.25, 0.5], "c": [0.5, 0.25], "d": [0.5, 0.125], "e": []}
+    assert winner_of(some, "ua") == "b" and winner_of(some, "mae") == "d"
+    assert winner_of({"a": [0.9, None]}, "ua") is None
 
 
 def test_a_recipe_with_settings():
