@@ -164,6 +164,24 @@ def test_inner_folds_keep_groups_whole(opened, fold, monkeypatch):
     assert {group for _, held in seen for group in held} == {f"s{n}" for n in range(5)}
 
 
+def test_a_sample_without_a_group_is_a_group_of_its_own(opened, fold, monkeypatch):
+    """As it is where folds are made and intervals drawn."""
+    seen, whole = [], module.fitted
+    few = {id: f"s{number % 2}" for number, id in enumerate(fold.train.ids[:10])}
+
+    def kept(*arguments):
+        seen.append(arguments[4])
+        return whole(*arguments)
+
+    monkeypatch.setattr(module, "fitted", kept)
+    monkeypatch.setattr(module, "read_groups", lambda *_: few)
+    answers(opened, fold, ["a"], by="speaker")
+    assert {len(set(groups)) for groups in seen} == {2 + len(fold.train) - 10}
+    seen.clear()
+    answers(opened, fold, ["a"])
+    assert {len(set(groups)) for groups in seen} == {1}
+
+
 def test_values_and_sets_of_labels(opened, fold):
     inputs, every, nobody = inputs_of(opened, fold.train.ids), np.arange(70), np.full(70, "")
     columns, products = Blocks(inputs, every, every).of(("speech",))
