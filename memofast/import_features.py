@@ -20,8 +20,8 @@ def main(
     """Import sentiment features of MOSI, MOSEI or SIMS as a corpus with splits, groups by video and a value per sample.
 
     The file is read by an unpickler that knows numpy arrays and plain values only. Padding is removed; infinities and
-    NaN are counted and set to 0. Rows of text (BERT, GloVe) are kept in the store text_features, which models do not
-    read.
+    NaN are counted and set to 0. Rows of text (BERT, GloVe) are the stream text_features, which model.family sequence
+    and lstm_fusion read.
 
     Example: memofast import-features MOSI/unaligned_50.pkl --out corpora/mosi --vocab vocab.txt
     """

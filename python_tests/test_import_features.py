@@ -120,7 +120,7 @@ def test_mmsa(imported, vocabulary, tmp_path):
         assert [rows[f"train$_${place}"] for place in (1, 2, 3)] == [3, 4, 5]
         assert (corpus.stores[store].read("train$_$3")["rows"] > 0).all()
     assert read_groups(corpus, "video")["test$_$1"] == "test"
-    assert corpus.description["text_features"] == "text_features"
+    assert corpus.streams["text_features"][1] == "text"
 
 
 def test_a_length_that_contradicts_its_rows_is_told(imported, vocabulary, tmp_path):

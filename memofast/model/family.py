@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +41,32 @@ class Reader(Protocol):
     def eval(self) -> Reader: ...
 
 
+@dataclass
+class Lesson:
+    """What a forward pass in training may learn from. wanted [B, outputs]: see `CorpusLabels.wanted`; known [n] int64:
+    samples of which it is known. modalities: by modality [B, outputs], what it alone says of each sample, NaN where
+    unknown. update: number, from 1. keys [B] int64 of the samples. state: module of what the network keeps over the
+    samples of a training, see `EmotionModel.learning_state`."""
+
+    wanted: Tensor
+    known: Tensor
+    modalities: Mapping[str, Tensor]
+    update: int
+    keys: Tensor
+    state: nn.Module | None = None
+
+
+@dataclass
+class Answers:
+    """outputs [B, outputs]: logits or values. losses: by name in `EmotionModel.losses`: of each sample [B], or one that
+    compares the samples of a batch, a scalar; only with a lesson. modalities: what is said from one modality alone
+    [B, outputs]."""
+
+    outputs: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    modalities: dict[str, Tensor] = field(default_factory=dict)
+
+
 class EmotionModel(Reader, Protocol):
     """A model that names the emotion of each sample, or emotions, or a value; also an `nn.Module` that
     `save_pretrained` keeps in a folder.
@@ -48,6 +74,8 @@ class EmotionModel(Reader, Protocol):
     classes: what it was trained to name, in order; `value` alone for a regression. outputs: names of all it gives out:
     the classes, then what is none of them, as `another word` of a prompt. kind: `single`, one class of several;
     `multi`, any number of them; `regression`, a value.
+    losses: weight of each loss that it learns by beside that of its answers, by name; a model that has any also has
+    `answer(view, rng=, lesson=)`, whose `Answers` carry them.
     """
 
     @property
@@ -58,6 +86,14 @@ class EmotionModel(Reader, Protocol):
 
     @property
     def kind(self) -> str: ...
+
+    @property
+    def losses(self) -> Mapping[str, float]: ...
+
+    def learning_state(self, keys: Tensor) -> nn.Module | None:
+        """What learning keeps of the training samples, keys [n] int64, from update to update, to be saved beside the
+        model; None: nothing."""
+        ...
 
     def __call__(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """Logits [B, outputs], or values [B, 1]. rng [2] int64: seed and update, needed in training mode with

@@ -1,7 +1,9 @@
 """What an emotion model's outputs are, as transformers names it, and what is made of them."""
 
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from memofast.data.batch import PackedBatch
 
@@ -35,6 +37,15 @@ class EmotionOutputs:
     @property
     def outputs(self) -> tuple[str, ...]:
         return self.classes
+
+    @property
+    def losses(self) -> Mapping[str, float]:
+        """As `family.EmotionModel.losses`; none."""
+        return {}
+
+    def learning_state(self, keys: Tensor) -> nn.Module | None:
+        """As `family.EmotionModel.learning_state`; none."""
+        return None
 
     @property
     def kind(self) -> str:

@@ -13,6 +13,7 @@ from memofast.data.corpus import Corpus
 from memofast.errors import MemofastError
 from memofast.objectives.classification import class_targets, classification_losses
 
+ERRORS = {"absolute": F.l1_loss, "squared": F.mse_loss, "smooth": F.smooth_l1_loss}  # of a value
 VALUE = "value"  # the class of a regression, which has but one output
 
 
@@ -117,12 +118,17 @@ def known(kind: str, wanted: Tensor) -> Tensor:
 
 
 def label_losses(
-    kind: str, outputs: Tensor, wanted: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
+    kind: str,
+    outputs: Tensor,
+    wanted: Tensor,
+    class_weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    error: str = "absolute",
 ) -> Tensor:
     """The loss of a model's outputs [B, classes], of each sample [B] fp32; 0 where nothing is known.
 
     `single`: cross-entropy, see `classification_losses`. `multi`: binary cross-entropy, mean over classes, each
-    weighted. `regression`: absolute error, as MMSA trains.
+    weighted. `regression`: the error that `ERRORS` names; absolute, as MMSA trains.
     """
     if kind == "single":
         return classification_losses(outputs, wanted, class_weights, smoothing)
@@ -131,7 +137,7 @@ def label_losses(
         soft = given * (1 - smoothing) + smoothing / 2
         losses = F.binary_cross_entropy_with_logits(outputs, soft, weight=class_weights, reduction="none")
     else:
-        losses = (outputs - given).abs()
+        losses = ERRORS[error](outputs, given, reduction="none")
     return torch.where(torch.isfinite(wanted), losses, 0.0).mean(-1)
 
 

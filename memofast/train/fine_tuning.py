@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from memofast.data import Capacity, Draw, MicroBatch, Read, Split, Stream, View
 from memofast.data.batch import PackedBatch, rounded_length
 from memofast.data.conditions import CONDITIONS, keep
+from memofast.data.modality import MODALITIES
 from memofast.inference.split_predictions import class_counts, label_space_of, predict_split, truth_of
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, metrics_of
 from memofast.model.families import FAMILIES
-from memofast.model.family import EmotionModel, Family
+from memofast.model.family import EmotionModel, Family, Lesson
 from memofast.objectives import LossSum, Room
 from memofast.objectives.classification import balanced_weights
 from memofast.objectives.label_space import LabelSpace, known, label_losses
@@ -43,23 +44,57 @@ class LabelObjective:
 
 
 class LabelLearner(nn.Module):
-    """An emotion model with the loss of its answers. class_weights [classes]: None: all alike; smoothing: of the
-    labels."""
+    """An emotion model with the loss of its answers and, where it has any, those that it learns by beside it.
 
-    def __init__(self, model: EmotionModel, kind: str, class_weights: Tensor | None, smoothing: float):
+    class_weights [classes]: None: all alike; tuning: smoothing of the labels, error of values. state: see
+    `EmotionModel.learning_state`.
+    """
+
+    def __init__(
+        self,
+        model: EmotionModel,
+        kind: str,
+        class_weights: Tensor | None,
+        tuning: Tuning,
+        state: nn.Module | None = None,
+    ):
         super().__init__()
-        self.model, self.objectives = model, nn.ModuleDict()
-        self._kind, self._smoothing = kind, smoothing
+        self.model = model
+        self.objectives = nn.ModuleDict({OBJECTIVE: state} if state is not None else {})
+        self._kind, self._smoothing, self._error = kind, tuning.smoothing, tuning.error
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, views: Sequence[View], rng: Tensor | None = None) -> dict[str, LossSum]:
         """Its read names, as labels, the samples of which something is known."""
         (view,), read = views, views[0].reads[OBJECTIVE]
-        outputs, wanted = self.model(view, rng=rng), view.batch.targets["wanted"]
+        wanted = view.batch.targets["wanted"]
+        further: dict[str, Tensor] = {}
+        if self.model.losses:
+            answers = self.model.answer(view, rng=rng, lesson=self._lesson(view, rng))
+            outputs, further = answers.outputs, answers.losses
+        else:
+            outputs = self.model(view, rng=rng)
         wanted = F.pad(wanted, (0, outputs.shape[1] - wanted.shape[1]))  # a prompt may answer with another word
         outputs, wanted = outputs[read.labels], wanted[read.labels]
-        losses = label_losses(self._kind, outputs, wanted, self.class_weights, self._smoothing)
-        return {OBJECTIVE: LossSum(read.sum(losses), read.count)}
+        losses = label_losses(self._kind, outputs, wanted, self.class_weights, self._smoothing, self._error)
+        return {OBJECTIVE: LossSum(read.sum(losses), read.count)} | {
+            name: LossSum(_over(values, read), read.count) for name, values in further.items()
+        }
+
+    def _lesson(self, view: View, rng: Tensor) -> Lesson:
+        batch, read = view.batch, view.reads[OBJECTIVE]
+        state = self.objectives[OBJECTIVE] if OBJECTIVE in self.objectives else None  # noqa: SIM401 (it is no dict)
+        alone = {
+            name: batch.targets[f"value_{name}"].reshape(-1, 1)
+            for name in MODALITIES
+            if f"value_{name}" in batch.targets
+        }
+        return Lesson(batch.targets["wanted"], read.labels, alone, int(rng[1]), batch.sample_keys, state)
+
+
+def _over(values: Tensor, read: Read) -> Tensor:
+    """A loss of each sample [B] summed over those read; one of the whole batch counts as much for each of them."""
+    return read.sum(values[read.labels]) if values.dim() else values.float() * read.count
 
 
 class FineTuning:
@@ -104,8 +139,8 @@ class FineTuning:
         self.options, self.per_epoch = tuning.options(seed, sum(len(stream.chosen) for stream in streams), world)
         self.every, self.patience = self.options.log_every, tuning.patience
         self.split = validation.name if validation is not None else ""
-        self.objectives = {OBJECTIVE: LabelObjective()}
-        self.keys = [(name, OBJECTIVE) for name in self._within]
+        self.objectives = dict.fromkeys((OBJECTIVE, *model.losses), LabelObjective())
+        self.keys = [(name, objective) for name in self._within for objective in self.objectives]
         self._augmentation = Augmentation(tuning.hide, tuning.hide_columns)
 
     @property
@@ -121,7 +156,9 @@ class FineTuning:
 
     def learner(self) -> LabelLearner:
         weights = self._class_weights() if self.tuning.class_weights == "balanced" else None
-        return LabelLearner(self.model, self.target.kind, weights, self.tuning.smoothing)
+        keys = [torch.from_numpy(stream.split.keys[stream.chosen]) for stream in self._streams]
+        state = self.model.learning_state(torch.cat(keys).unique())
+        return LabelLearner(self.model, self.target.kind, weights, self.tuning, state)
 
     def streams(self) -> list[Stream]:
         return self._streams
@@ -135,12 +172,14 @@ class FineTuning:
         samples = known(self.target.kind, wanted).nonzero().flatten()
         shown = keep(batch, condition) if condition in CONDITIONS else batch
         view = self._augmentation(shown, torch.tensor([self.options.seed, step], dtype=torch.int64))
-        view.batch = replace(view.batch, targets={"wanted": wanted})
-        view.reads[OBJECTIVE] = Read("", view.batch.offsets[:-1][samples].to(torch.int64), samples)
+        alone = {name: values for name, values in view.batch.targets.items() if name.startswith("value_")}
+        view.batch = replace(view.batch, targets={"wanted": wanted, **alone})
+        for name in self.objectives:
+            view.reads[name] = Read("", view.batch.offsets[:-1][samples].to(torch.int64), samples)
         return [view]
 
     def share(self, micro_batch: MicroBatch, name: str) -> float:
-        return 1.0
+        return self.model.losses.get(name, 1.0)
 
     def begin(self) -> None:
         """Everything was looked at when the plan was made."""

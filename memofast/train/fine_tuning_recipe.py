@@ -14,7 +14,7 @@ from memofast.errors import MemofastError
 from memofast.model.families import EmotionSection
 from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
 from memofast.sections import FilePath, Section, checked
-from memofast.train.recipe import Beta, Seed, Train, Training
+from memofast.train.recipe import Beta, Schedule, Seed, Train, Training
 from memofast.train.recipe_file import read_values, shipped
 
 
@@ -98,7 +98,8 @@ class Tuning(Training):
     validations: per epoch; patience: validations without a better one that end a run. metric: what chooses the
     checkpoint; None: ua, for several classes macro_f1, for values mae. seeds: one run of every fold for each. hide:
     share of the face and speech rows that each update hides, in spans, behind the model's mask vector; hide_columns:
-    share of their columns that it sets to 0 in each sample: against learning few samples by heart.
+    share of their columns that it sets to 0 in each sample: against learning few samples by heart. error: of values,
+    what is learnt by, the `absolute`, the `squared`, or the `smooth` L1 one.
     """
 
     epochs: int = Field(10, gt=0, le=10**6)
@@ -112,6 +113,8 @@ class Tuning(Training):
     metric: str | None = None
     class_weights: Literal["none", "balanced"] = "none"
     smoothing: float = Field(0.0, ge=0, lt=1)
+    error: Literal["absolute", "squared", "smooth"] = "absolute"
+    schedule: Schedule = "linear"
     hide: float = Field(0.0, ge=0, lt=1)
     hide_columns: float = Field(0.0, ge=0, lt=0.99)
     seeds: list[Seed] = Field([42], min_length=1)
@@ -136,7 +139,8 @@ class Tuning(Training):
         shared = {name: getattr(self, name) for name in Training.model_fields}
         warmup = round(self.warmup * updates)
         return Train(
-            **shared, mixing="sample", updates=updates, warmup=warmup, seed=seed, log_every=every, save_every=updates
+            **shared, mixing="sample", updates=updates, warmup=warmup, seed=seed, log_every=every, save_every=updates,
+            schedule=self.schedule,
         ), per_epoch  # fmt: skip
 
 
@@ -171,6 +175,8 @@ class FineTuneRecipe(Section):
             raise ValueError("protocol paper chooses on test data, but folds.test is null")
         if self.train.class_weights != "none" and self.target.kind == "regression":
             raise ValueError("train.class_weights weighs classes, of which a regression has none; leave it out")
+        if self.train.error != "absolute" and self.target.kind != "regression":
+            raise ValueError("train.error is of values, for target.kind regression; leave it out")
         if self.train.smoothing and self.target.kind == "regression":
             raise ValueError("train.smoothing is of labels, which a regression has none of; leave it out")
         if self.prompt and (self.target.kind != "single" or not self.model.init):

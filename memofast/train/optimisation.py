@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 
@@ -65,14 +66,16 @@ def adamw(learner: nn.Module, train: Train) -> torch.optim.AdamW:
 def learning_rate(step: int, train: Train, warmup: int | None = None) -> float:
     """The rate of one update, counted from 1; warmup: in updates; None: the training's.
 
-    Linear warm-up to `lr`; then `linear` decay to 0 at the last update, or `constant`; never below 1e-8. Source:
-    MEmoBERT's `linear`.
+    Linear warm-up to `lr`; then `linear` decay to 0 at the last update, `cosine` decay to there, or `constant`; never
+    below 1e-8. Source: MEmoBERT's `linear`; `cosine` is torch's CosineAnnealingLR stepped at every update.
     """
     warmup = train.warmup if warmup is None else warmup
     if step < warmup:
         rate = train.lr * step / warmup
     elif train.schedule == "constant" or train.updates <= warmup:
         rate = train.lr
+    elif train.schedule == "cosine":  # the first update has the whole rate
+        rate = train.lr * (1 + math.cos(math.pi * (step - 1 - warmup) / (train.updates - warmup))) / 2
     else:
         rate = train.lr * (train.updates - step) / (train.updates - warmup)
     return max(rate, _LOWEST_RATE)

@@ -20,6 +20,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Updates = Annotated[int, Field(gt=0, le=10**9)]
 Weight = Annotated[float, Field(ge=SHARES[0], le=SHARES[1])]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Schedule = Literal["linear", "constant", "cosine"]
 RowCount = Annotated[int, Field(gt=0, le=2**28)]
 
 
@@ -100,7 +101,7 @@ class Train(Training):
     mixing: Literal["update", "sample"] = "update"
     updates: Updates = 1000
     warmup: int = Field(0, ge=0, le=10**9)
-    schedule: Literal["linear", "constant"] = "linear"
+    schedule: Schedule = "linear"
     seed: Seed = 1234
     log_every: Updates = 20
     save_every: Updates = 500

@@ -248,14 +248,15 @@ def _finish(
     used = {name: out / name for name, meta in metas.items() if meta["counts"]["records"]}
     described = {"prepared_by": __version__, "licence": options.licence, **options.protocol.facts}
     described["rules"] = filter_rules(outcomes) + check.rules
+    streams: dict[str, tuple[Path, str]] = {}
     if options.text_features:
         console.print(f"encoding sentences into {out / TEXT_FEATURES}")
         sentences = ((clip.id, clip.text) for clip in kept if clip.text)
         about = _about(options)
         meta = write_text_features(out, sentences, options.text_features, device, options.workers, about)
         facts["digests"][TEXT_FEATURES] = meta["digest"]
-        described[TEXT_FEATURES] = TEXT_FEATURES
-    write_corpus(out, options.name, used, splits, described)
+        streams[TEXT_FEATURES] = out / TEXT_FEATURES, "text"
+    write_corpus(out, options.name, used, splits, described, streams)
     write_protocol(out, options.protocol, (clip.id for clip in kept))
     report = write_report(out / "report.json", outcomes, counts, facts)
     print_report(report, console)

@@ -35,11 +35,10 @@ def import_feature_pickle(pickle: Path, out: Path, name: str, vocab: Path | None
     for sample in samples:
         splits.setdefault(sample.split, []).append(sample.id)
     facts = {"licence": licence, "protocol_notes": cleaning.lines()}
-    if stores.pop("text_features", None):
-        facts["text_features"] = "text_features"
+    streams = {"text_features": (path, "text")} if (path := stores.pop("text_features", None)) else {}
     if spoken:
         copy_vocabulary(vocab, out)
-    write_corpus(out, name, stores, splits, facts)
+    write_corpus(out, name, stores, splits, facts, streams)
     write_protocol(out, protocol, protocol.groups["video"])
     write_json(out / "import.json", {"file": pickle.name, "found": cleaning.lines()})
     counts = ", ".join(f"{split} {len(ids)}" for split, ids in splits.items())

@@ -183,7 +183,7 @@ def test_text_features_lie_beside(prepare, models, tmp_path, monkeypatch):
         expected = model(torch.tensor([[2, 5, 6, 8, 3]])).last_hidden_state[0, 1:-1]
     np.testing.assert_allclose(store.read("a_0001")["rows"], expected, atol=2e-3)
     corpus = Corpus.open(out)
-    assert corpus.modalities == ("text", "speech") and corpus.description["text_features"] == "text_features"
+    assert corpus.modalities == ("text", "speech") and corpus.streams["text_features"][1] == "text"
     monkeypatch.setattr("memofast.prepare.text.features.TextEncoder.__call__", lambda *_: pytest.fail("encoded again"))
     assert prepare(out, "--text-features", f"model={models / 'b'}") == 0
     assert digests(out)["text_features"] == store.meta["digest"]

@@ -1,0 +1,35 @@
+"""Dropout of sequence networks: Philox numbers by sample and step, one site after another in the order of the forward
+pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
+
+
+class Draws:
+    """The random numbers of one forward pass. rng [2] int64: seed and update; None: nothing is dropped. keys [B]
+    int64: the samples' names."""
+
+    def __init__(self, rng: Tensor | None, keys: Tensor):
+        self._rng, self._keys, self._sites = rng, keys, 0
+
+    def dropped(self, values: Tensor, p: float) -> Tensor:
+        """Args: values [B, C], or [B, L, C] whose draws do not depend on L; p: share set to 0. The others are
+        scaled."""
+        mask = self.mask(values.shape, p)
+        return values if mask is None else values * mask.to(values.dtype)
+
+    def mask(self, shape: torch.Size | tuple[int, ...], p: float) -> Tensor | None:
+        """What values of this shape, [B, C] or [B, L, C], are multiplied with; None: nothing is dropped."""
+        number, self._sites = self._sites, self._sites + 1  # a site is counted whether or not it drops
+        if self._rng is None or not drop_threshold(p):
+            return None
+        steps = shape[1] if len(shape) == 3 else 1
+        offsets = torch.arange(shape[0] + 1, device=self._keys.device, dtype=torch.int32) * steps
+        keep = hidden_keep_mask(
+            self._rng, site(number, Place.HEAD), self._keys, offsets, shape[0] * steps, shape[-1], p
+        )
+        return keep.view(shape) * keep_scale(p)

@@ -1,0 +1,65 @@
+"""What every sequence network is given and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from memofast.model.family import Answers, Lesson
+from memofast.model.sequence.draws import Draws
+from memofast.model.sequence.rows import Rows
+from memofast.sections import Section
+
+
+class NetworkOptions(Section):
+    """Options of a network beside its `kind`.
+
+    compat: compute as the original does, padding and all, to repeat its numbers; without it every sample is read over
+    its true rows, and what it gives does not depend on the batch.
+    """
+
+    compat: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a network is made for. widths: of the rows of each modality that it reads, in the order text, visual,
+    speech. outputs: classes, or 1 value. kind: of the answer, as `EmotionModel.kind`. lengths: rows by modality that
+    samples are padded to, of the original's arrays; read by `compat` alone. text_encoder: width of the hidden states of
+    word pieces, [CLS] first, that stand for the rows of text; 0: text is rows of a store, or not read."""
+
+    widths: Mapping[str, int]
+    outputs: int
+    kind: str
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    text_encoder: int = 0
+
+
+class Network(nn.Module):
+    """A network over rows. A subclass is made as `Network(options, shape)`.
+
+    needs: modalities without which it cannot be made. adapts: whether it changes the text encoder's rows, see
+    `adapted`. losses: as of `EmotionModel`. state_names: patterns and replacements of the original's parameter names,
+    see `originals.renamed`.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    adapts: ClassVar[bool] = False
+    state_names: ClassVar[tuple[tuple[str, str], ...]] = ()
+    losses: Mapping[str, float] = {}
+
+    def forward(self, rows: Mapping[str, Rows], draws: Draws, lesson: Lesson | None = None) -> Answers:
+        """Args: rows: by modality, standardised. draws: for dropout. lesson: in training, where `losses` are asked
+        for."""
+        raise NotImplementedError
+
+    def learning_state(self, keys: Tensor) -> nn.Module | None:
+        """What it keeps of the training samples, keys [n] int64, over updates; None: nothing."""
+        return None
+
+    def adapted(self, words: Rows, rows: Mapping[str, Rows], draws: Draws) -> Rows:
+        """Rows of word pieces between the text encoder's embeddings and its layers, changed by other modalities."""
+        return words

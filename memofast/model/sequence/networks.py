@@ -1,0 +1,24 @@
+"""The networks there are, by kind."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Union
+
+from pydantic import Discriminator, Tag
+
+from memofast.model.sequence.network import Network, NetworkOptions
+from memofast.model.sequence.recurrent_fusion import RecurrentFusion, RecurrentFusionOptions
+
+NETWORKS: dict[str, tuple[type[NetworkOptions], type[Network]]] = {
+    "recurrent_fusion": (RecurrentFusionOptions, RecurrentFusion),
+}
+
+
+def _kind(values: Any) -> str:
+    """The kind that a section names; that of its first one where it names none."""
+    if isinstance(values, dict):
+        return str(values.get("kind", next(iter(NETWORKS))))
+    return getattr(values, "kind", next(iter(NETWORKS)))  # what is no section is refused as one of it
+
+
+Options = Annotated[Union[*(Annotated[o, Tag(kind)] for kind, (o, _) in NETWORKS.items())], Discriminator(_kind)]
