@@ -28,7 +28,7 @@ def main(
     import json
 
     from memofast.errors import MemofastError, nearest
-    from memofast.train.recipe_file import described, fragments, shipped
+    from memofast.train.recipe_file import described, fragments, shipped, sweeps
     from memofast.train.recipe_schema import RECIPES, recipe_schema, schema_of_all
 
     if list_ == schema:
@@ -43,6 +43,8 @@ def main(
             print(f"memofast {name} {recipe}: {described(recipe)}")
         for fragment in fragments() if name == "pretrain" else ():
             print(f"memofast {name} RECIPE + {fragment}: {described(fragment)}")
+        for sweep in sweeps() if name == "finetune" else ():
+            print(f"memofast sweep {sweep}: {described(sweep)}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 def main(
     file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="YAML or TOML with recipe, set and search", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="mosi-lab-ablations, or YAML or TOML with recipe, set and search", show_default=False
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -40,7 +43,9 @@ def main(
 
     set: {folds.by: speaker, folds.count: 5}
 
-    search: {train.lr: [1e-4, 1e-3], model.hidden_size: [32, 64]}
+    search: {train.lr: [1e-4, 1e-3], model.hidden_size: [32, 64]}, or in its place
+
+    variants: [{}, {train.lr: 1e-3}, {model.hidden_size: 64, train.lr: 1e-4}]
 
     A sweep is kept in runs/sweep-TIME/: sweep.yaml, settings/NN with a run of memofast finetune each, results.md and
     results.json. Test numbers are given of the best setting only.
@@ -65,7 +70,7 @@ def main(
     if resume and not (resume / SWEEP).is_file():
         raise MemofastError(f"{resume}: no sweep to resume ({SWEEP} is missing); give a folder such as runs/sweep-TIME")
     console = Console(highlight=False, soft_wrap=True)
-    sweep = read_sweep(resume / SWEEP if resume else file, overrides or ())
+    sweep = read_sweep(str(resume / SWEEP if resume else file), overrides or ())
     console.print(sweep.describe(), markup=False)
     chosen = _engine(engine, sweep, workers, console)
     if dry_run:

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from memofast.model.family import Family
+from memofast.model.problems import LearnsByAnswers
 from memofast.ops.philox import rows_of
 from memofast.sections import Section
 
@@ -22,7 +23,7 @@ class MeansConfig(PretrainedConfig):
         self.vocab_size, self.visual_width, self.hidden_size = vocab_size, visual_width, hidden_size
 
 
-class MeansModel(PreTrainedModel):
+class MeansModel(LearnsByAnswers, PreTrainedModel):
     config_class = MeansConfig
     kind, raw = "single", frozenset()
 

@@ -251,6 +251,9 @@ def test_why_a_setting_failed(tmp_path):
         ({"search": {"train.epochs": [1, 2]}}, [], "set: train.epochs is fixed, but search tries values of it"),
         ({"search": {"train.lr.x": [1]}}, [], "lr is a value and has no entries"),
         ({"search": {"model.num_attention_heads": [4, 3]}}, [], "setting model.num_attention_heads=3: model: "),
+        ({"variants": [{}, {"train.lr": 1}]}, [], "variants and search both say what is tried; leave one out"),
+        ({"search": {}, "variants": [{}, {"train.lrr": 1}]}, [], "unknown key train.lrr; did you mean train.lr?"),
+        ({"search": {}, "variants": [{}, {"modalities.select": ["l", "v"]}]}, [], "is chosen by l, v, the first by"),
         ({"set": {"corpsu": "x"}}, [], "unknown key corpsu; did you mean corpus?"),
         ({"set": {"modalities.evaluate": ["l"]}}, [], "modalities.evaluate lacks lva, which chooses"),
         ({"serch": {}}, [], "unknown key serch; did you mean search?"),
@@ -308,6 +311,34 @@ def test_a_changed_recipe_of_a_setting_is_refused(whole, tmp_path):
     done = sweep(tmp_path, "--resume", run, engine=nothing)
     assert done.returncode == 2
     assert "settings/02/config.yaml is not the recipe of setting 02 (train.lr=0.01); remove" in done.stderr
+
+
+def test_variants_are_compared_with_the_first_each_by_what_it_reads(corpus, tmp_path):
+    """In folds, seeds and samples alike; the sweep that is kept opens as the same variants."""
+    faces = {"modalities": {"train": ["v"], "select": ["v"], "evaluate": ["v"]}}
+    few = {"train": GRID["set"]["train"] | {"epochs": 2, "seeds": [5]}}
+    variants = [{}, {"train": {"lr": 1e-2, "clip": 2}}, faces]
+    done = sweep(tmp_path, f"corpus={corpus}", set=few, search={}, variants=variants)
+    assert done.returncode == 0, done.stderr
+    run = the_run(tmp_path)
+    results = results_of_sweep(run)
+    assert [row["options"] for row in results["settings"]] == [
+        {}, {"train.lr": 1e-2, "train.clip": 2}, {f"modalities.{name}": ["v"] for name in faces["modalities"]},
+    ]  # fmt: skip
+    kept = yaml.safe_load((run / "settings/03/config.yaml").read_text())
+    assert kept["modalities"]["select"] == ["v"] and kept["train"]["clip"] == 1
+    third = Predictions.load(run / "settings/03/fixed/seed-5/answers/validation-v.npz")
+    right = (third.scores.argmax(1) == third.truth)[third.truth >= 0]
+    ua = np.mean(
+        [right[third.truth[third.truth >= 0] == one].mean() for one in np.unique(third.truth[third.truth >= 0])]
+    )
+    assert results["settings"][2]["score"] == pytest.approx(ua)
+    assert results["settings"][2]["difference"] == pytest.approx(ua - results["settings"][0]["score"])
+    assert "by UA of lva, or what modalities.select of a setting names" in done.stdout
+    again = read_sweep(run / "sweep.yaml")
+    assert [one.recipe for one in again.settings] == [one.recipe for one in read_sweep(run / "sweep.yaml").settings]
+    done = sweep(tmp_path, "--resume", run, engine=nothing)
+    assert done.returncode == 0 and results_of_sweep(run) == results, done.stderr
 
 
 class Child:

@@ -45,7 +45,7 @@ def sweep_results(sweep: Sweep, folder: Path, failed: Mapping[str, str], console
     finished = [setting for setting in sweep.settings if is_finished(place_of(folder, setting), runs)]
     done = {setting.name: _done(place_of(folder, setting), runs) for setting in finished}
     scores = {name: [one["score"] for one in every] for name, every in done.items()}
-    said = {setting.name: _validation(place_of(folder, setting), sweep) for setting in finished}
+    said = {setting.name: _validation(place_of(folder, setting), setting, runs) for setting in finished}
     compared = against_first(said, metric, _groups(sweep)) if said else {}
     rows = []
     for setting in sweep.settings:
@@ -63,9 +63,10 @@ def sweep_results(sweep: Sweep, folder: Path, failed: Mapping[str, str], console
     tested = [run for run in kept if run.split == "test"]
     test = results_of(tested, trivial=sweep.plan.trivial()) if tested else None
     if winner and test:
-        place = place_of(folder, _named(sweep, winner))
-        test = with_baselines(test, sweep.plan, tested, place, console)
-        test["chosen"] = how_chosen(recipe_of_run(place), place, [fold.name for fold in sweep.plan.folds])
+        best = _named(sweep, winner)
+        place = place_of(folder, best)
+        test = with_baselines(test, best.plan, tested, place, console)
+        test["chosen"] = how_chosen(recipe_of_run(place), place, [fold.name for fold in best.plan.folds])
     return {
         "protocol": _protocol(sweep, winner, len(finished)),
         "metric": metric,
@@ -122,14 +123,16 @@ def _done(place: Path, runs: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
     return [read_done(place / fold / f"seed-{seed}" / DONE) for fold, seed in runs]
 
 
-def _validation(place: Path, sweep: Sweep) -> dict[tuple[str, int], list[Predictions]]:
+def _validation(
+    place: Path, setting: Setting, runs: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], list[Predictions]]:
     """What a setting said of validation data, by fold and seed, under the conditions that choose."""
     return {
         (fold, seed): [
             Predictions.load(answers_file(place / fold / f"seed-{seed}", "validation", condition))
-            for condition in sweep.plan.select
+            for condition in setting.plan.select
         ]
-        for fold, seed in sweep.runs()
+        for fold, seed in runs
     }
 
 
@@ -154,6 +157,8 @@ def _protocol(sweep: Sweep, winner: str | None, finished: int) -> list[str]:
         f"{len(sweep.settings)} settings; checkpoints and settings are selected on validation, by {metric} of "
         f"{', '.join(plan.select)}"
     ]
+    if any(setting.plan.select != plan.select for setting in sweep.settings):
+        lines[0] += ", or what modalities.select of a setting names"
     if winner is None:
         return lines
     lines.append(

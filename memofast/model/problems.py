@@ -26,7 +26,20 @@ def probabilities_of(logits: Tensor, kind: str) -> Tensor:
     return logits.sigmoid() if kind == "multi" else logits.softmax(-1)
 
 
-class EmotionOutputs:
+class LearnsByAnswers:
+    """An emotion model that learns by the loss of its answers alone; beside `PreTrainedModel`."""
+
+    @property
+    def losses(self) -> Mapping[str, float]:
+        """As `family.EmotionModel.losses`; none."""
+        return {}
+
+    def learning_state(self, keys: Tensor) -> nn.Module | None:
+        """As `family.EmotionModel.learning_state`; none."""
+        return None
+
+
+class EmotionOutputs(LearnsByAnswers):
     """What emotion models with an output per class, or for a value, have in common; beside `PreTrainedModel`."""
 
     @property
@@ -37,15 +50,6 @@ class EmotionOutputs:
     @property
     def outputs(self) -> tuple[str, ...]:
         return self.classes
-
-    @property
-    def losses(self) -> Mapping[str, float]:
-        """As `family.EmotionModel.losses`; none."""
-        return {}
-
-    def learning_state(self, keys: Tensor) -> nn.Module | None:
-        """As `family.EmotionModel.learning_state`; none."""
-        return None
 
     @property
     def kind(self) -> str:

@@ -16,6 +16,7 @@ from memofast.data.batch import PackedBatch, rounded_length
 from memofast.data.conditions import CONDITIONS, keep
 from memofast.data.modality import MODALITIES
 from memofast.inference.split_predictions import class_counts, label_space_of, predict_split, truth_of
+from memofast.metrics.mean_loss import mean_loss
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, metrics_of
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel, Family, Lesson
@@ -190,10 +191,11 @@ class FineTuning:
         """The mean over the conditions chosen by; every rank computes it, as all have the same weights."""
         if self.validation is None:
             return None
-        every = [
-            metrics_of(predict_split(learner.model, self.validation, self.target, precision, condition))
+        answers = [
+            predict_split(learner.model, self.validation, self.target, precision, condition)
             for condition in self.select or (None,)
         ]
+        every = [metrics_of(one) | {"loss": mean_loss(one, self.tuning.error)} for one in answers]
         scores = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
         metric = self.tuning.metric
         numbers = {name: value for name, value in scores.items() if math.isfinite(value)}

@@ -13,17 +13,20 @@ from pydantic import Field
 from rich.console import Console
 
 from memofast.data import Stream
+from memofast.data.conditions import keep
 from memofast.devices import device_of_rank
 from memofast.errors import MemofastError
 from memofast.files import read_json, write_json
 from memofast.inference.split_predictions import predict_split
 from memofast.model.families import FAMILIES
+from memofast.model.family import EmotionModel
 from memofast.sections import Section, checked
 from memofast.train import device_faults
 from memofast.train.checkpoints import remove_checkpoints, writing
 from memofast.train.fine_tuning import OBJECTIVE, FineTuning
 from memofast.train.fine_tuning_plan import FineTuningPlan, start_model
 from memofast.train.fold_parts import Fold, share_of_classes
+from memofast.train.model_graph import write_graph
 from memofast.train.processes import Processes
 from memofast.train.trainer import Trainer
 
@@ -106,6 +109,8 @@ def _finish(run: FoldRun, trainer: Trainer, begun: float, console: Console) -> N
             found.save(answers_file(place, part, condition))
     with writing(str(place / "model"), trainer.go_on):
         model.save_pretrained(place / "model")
+    if (fold.name, run.seed) == next((first.name, seed) for first, seed in plan.runs()):  # one graph serves all runs
+        _keep_graph(model.eval(), fold, plan.evaluate[-1], place, console)
     scores = state.scores.get((plan.corpus.name, OBJECTIVE), {})
     done = {
         "fold": fold.name, "seed": run.seed, "selected_on": fold.selected_on,
@@ -124,6 +129,16 @@ def _finish(run: FoldRun, trainer: Trainer, begun: float, console: Console) -> N
         else f"{plan.metric} was never a number on {fold.selected_on} data; kept the first"
     )
     console.print(f"  {chosen_by} at update {state.best}, {done['seconds']} s")
+
+
+def _keep_graph(model: EmotionModel, fold: Fold, condition: str, place: Path, console: Console) -> None:
+    """The model's graph beside the run's TensorBoard events, of its first two samples."""
+    batch = keep(fold.train.reading(model.streams).pack(range(min(2, len(fold.train)))), condition)
+    try:
+        write_graph(place / "tensorboard", model, batch.to(next(model.parameters()).device))
+    except Exception as error:  # what tracing cannot follow costs the picture, never the run
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        console.print(f"  no graph of the model for TensorBoard: {reason}", markup=False)
 
 
 def read_done(path: Path) -> dict[str, Any]:

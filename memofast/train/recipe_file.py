@@ -17,13 +17,20 @@ from memofast.sections import has_own_names, shown
 from memofast.train.recipe_text import read_toml, read_yaml
 
 _LARGEST = 2**18  # bytes
-_FRAGMENTS = "fragments"  # the folder beside the shipped recipes
+_FRAGMENTS, _SWEEPS = "fragments", "sweeps"  # folders beside the shipped recipes
+_OF_FINE_TUNING = "\nsettings_chosen_on:"  # which every recipe of fine-tuning says
 
 
 def shipped(fine_tuning: bool = False) -> list[str]:
     """Names of the recipes that come with memofast, for pre-training or for fine-tuning."""
     names = [entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml")]
-    return sorted(name for name in names if name.startswith("finetune") == fine_tuning)
+    return sorted(name for name in names if (_OF_FINE_TUNING in _shipped_text(name)) == fine_tuning)
+
+
+def sweeps() -> list[str]:
+    """Names of the sweeps that come with memofast."""
+    folder = _folder() / _SWEEPS
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
 def fragments() -> list[str]:
@@ -92,8 +99,9 @@ def read_values(
 
 
 def read_mapping(path: str, what: str) -> dict[str, Any]:
-    """The plain values of a YAML or TOML file of another kind, a `what`. Raises: as `read_values`."""
-    text, source = _text(path, (), (), what)
+    """The plain values of a shipped sweep, or of a YAML or TOML file of another kind, a `what`. Raises: as
+    `read_values`."""
+    text, source = _text(path, sweeps() if what == "sweep" else (), (), what)
     values = read_toml(text, source) if path.endswith(".toml") else read_yaml(text, source)
     if not isinstance(values, dict):
         raise MemofastError(f"{source}: a {what} is a mapping of entries; memofast {what} --help shows one")
@@ -135,8 +143,9 @@ def _folder():
 
 def _shipped_text(name: str) -> str:
     folder = _folder()
-    beside = folder / f"{name}.yaml"
-    return (beside if beside.is_file() else folder / _FRAGMENTS / f"{name}.yaml").read_text(encoding="utf-8")
+    places = (folder, folder / _FRAGMENTS, folder / _SWEEPS)
+    found = next(place for part in places if (place := part / f"{name}.yaml").is_file())
+    return found.read_text(encoding="utf-8")
 
 
 def _document(name: str, known: Sequence[str], joined: Sequence[str]) -> tuple[dict[str, Any], str]:
@@ -149,7 +158,7 @@ def _document(name: str, known: Sequence[str], joined: Sequence[str]) -> tuple[d
 
 def _text(name: str, known: Sequence[str], joined: Sequence[str], what: str = "recipe") -> tuple[str, str]:
     if name in (*known, *joined):
-        return _shipped_text(name), f"recipe {name}"
+        return _shipped_text(name), f"{what} {name}"
     try:
         if Path(name).exists() and not Path(name).is_file():
             raise OSError(0, "no file")

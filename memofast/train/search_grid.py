@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from statistics import fmean
 from typing import Any, TypeVar
@@ -42,6 +42,23 @@ def settings_of(search: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(search, values, strict=True)) for values in product(*search.values())]
 
 
+def variants_of(variants: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Settings of which each changes options of its own, by dotted name; the first changes none.
+
+    Raises: `MemofastError` for an option that decides what is measured, and for a first that changes something.
+    """
+    found = list(variants)
+    if found[0] or len(found) == 1 or not all(found[1:]):
+        raise MemofastError(
+            "variants: the first is the recipe as it is, write {}, and each further one changes something, as "
+            "{train.error: absolute}"
+        )
+    for name in (name for one in found for name in one):
+        if not name.startswith((*_MAY_CHANGE, "modalities.")) or name in _MEASURES:
+            raise MemofastError(f"variants: {name} decides what is measured; set it for all")
+    return found
+
+
 def with_settings(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTuneRecipe:
     """The recipe with some options changed. Raises: `MemofastError` for an option that there is not, or a wrong
     value."""
@@ -62,5 +79,5 @@ def winner_of(scores: Mapping[Name, Sequence[float | None]], metric: str) -> Nam
 
 
 def told(settings: Mapping[str, Any]) -> str:
-    """Settings for people: `train.lr=0.001, model.hidden_size=64`."""
-    return ", ".join(f"{name}={value}" for name, value in settings.items())
+    """Settings for people: `train.lr=0.001, model.hidden_size=64`; `as set` where they change nothing."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items()) or "as set"

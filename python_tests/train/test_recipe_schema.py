@@ -5,7 +5,7 @@ import json
 import pytest
 from runs import here
 
-from memofast.train.recipe_file import described, fragments, read_values, shipped
+from memofast.train.recipe_file import described, fragments, read_values, shipped, sweeps
 from memofast.train.recipe_schema import RECIPES, recipe_schema
 
 
@@ -61,8 +61,10 @@ def test_the_command_lists_recipes_and_prints_schemas(tmp_path):
     names = [f"memofast pretrain {name}: {described(name)}" for name in shipped()]
     names += [f"memofast pretrain RECIPE + {name}: {described(name)}" for name in fragments()]
     names += [f"memofast finetune {name}: {described(name)}" for name in shipped(fine_tuning=True)]
-    assert listed.stdout.splitlines() == names and len(names) == 13 + len(fragments())
-    assert all(20 < len(described(name)) < 110 for name in shipped() + shipped(fine_tuning=True))
+    names += [f"memofast sweep {name}: {described(name)}" for name in sweeps()]
+    assert listed.stdout.splitlines() == names and len(shipped()) == 9 and "mosi-lab-ablations" in sweeps()
+    assert {"finetune", "finetune-demo", "mosi-lab"} <= {*shipped(fine_tuning=True)}
+    assert all(20 < len(described(name)) < 110 for name in (*shipped(), *shipped(fine_tuning=True), *sweeps()))
     assert here(tmp_path, "recipe", "pretrain", "--list").stdout.splitlines() == names[: len(shipped() + fragments())]
     assert json.loads(here(tmp_path, "recipe", "finetune", "--schema").stdout) == recipe_schema("finetune")
     of_all = json.loads(here(tmp_path, "recipe", "--schema").stdout)

@@ -4,7 +4,7 @@ import pytest
 
 from memofast.errors import MemofastError
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
-from memofast.train.search_grid import settings_of, told, winner_of, with_settings
+from memofast.train.search_grid import settings_of, told, variants_of, winner_of, with_settings
 
 
 def test_every_combination_the_last_option_first():
@@ -30,6 +30,27 @@ def test_every_combination_the_last_option_first():
 def test_what_is_not_searched(search, message):
     with pytest.raises(MemofastError, match=message):
         settings_of(search)
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ([{}], "the first is the recipe as it is"),
+        ([{"train.lr": 1}, {}], "the first is the recipe as it is"),
+        ([{}, {"train.lr": 1}, {}], "each further one changes something"),
+        ([{}, {"train.seeds": [1]}], "train.seeds decides what is measured"),
+        ([{}, {"folds.count": 3}], "folds.count decides what is measured"),
+        ([{}, {"train.metric": "corr"}], "train.metric decides what is measured"),
+    ],
+)
+def test_variants_change_how_it_is_learnt_alone(variants, message):
+    with pytest.raises(MemofastError, match=message):
+        variants_of(variants)
+
+
+def test_variants_may_read_other_modalities():
+    variants = [{}, {"modalities.select": ["v"], "train.lr": 1}, {"model.hidden_size": 8}]
+    assert variants_of(iter(variants)) == variants and told({}) == "as set"
 
 
 def test_the_best_mean_wins_and_the_first_of_equals():

@@ -21,6 +21,7 @@ from memofast.model.memobert.encoder import ReadRows
 from memofast.model.memobert.heads import WordHead
 from memofast.model.memobert.original import describe
 from memofast.model.memobert.pre_training import MemoBertForPreTraining, MemoBertModel, MemoBertPreTrainedModel, is_bert
+from memofast.model.problems import LearnsByAnswers
 
 if TYPE_CHECKING:
     from typing import Self
@@ -34,7 +35,7 @@ class _WordHead(nn.Module):
         self.words = WordHead(config)
 
 
-class MemoBertForPrompt(MemoBertPreTrainedModel):
+class MemoBertForPrompt(LearnsByAnswers, MemoBertPreTrainedModel):
     """Names the emotion by the word at a prompt's [MASK]; its parameters are those of pre-training.
 
     config.prompt: `template`, `position`, `prefix`, `words` (a word piece for each class) and `vocabulary`: whether the
