@@ -149,12 +149,28 @@ def test_a_video_in_two_splits_leaks(imported, tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+def test_without_text_steps_are_those_of_all_rows(imported, tmp_path):
+    """As of features that were taken of films alone: a row of zeros at one modality's end is a row."""
+    contents = multibench()
+    for part in contents.values():
+        del part["text"]
+        part["audio"][:, -1] = 0
+    contents["test"]["vision"][1] = contents["test"]["audio"][1] = 0  # nothing at all
+    code, printed = imported(contents)
+    assert code == 0, printed
+    corpus = Corpus.open(tmp_path / "c")
+    assert not corpus.streams and corpus.stores["visual"].lengths.tolist() == corpus.stores["speech"].lengths.tolist()
+    assert corpus.stores["speech"].read("train0[1]")["rows"].tolist() == [[1.0] * 5, [2.0] * 5, [0.0] * 5]
+    assert "1 samples without any rows, kept" in printed
+    assert len(corpus.split("test")) == 2 and "test0[1]" not in corpus.stores["visual"].ids
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         (lambda c: c.clear(), "no pickle of MMSA or MultiBench"),
-        (lambda c: c["train"].pop("labels"), "f.pkl, train has no text or no labels"),
-        (lambda c: c.update(train=[1]), "f.pkl, train has no text or no labels"),
+        (lambda c: c["train"].pop("labels"), "f.pkl, train has no labels, or none of vision, audio, text"),
+        (lambda c: c.update(train=[1]), "f.pkl, train has no labels, or none of vision, audio, text"),
         (lambda c: c["train"].update(audio=c["train"]["audio"][:2]), "4 labels, but another number of audio"),
         (lambda c: c["train"].update(audio=["x"] * 4), "audio are not numbers of one shape"),
         (lambda c: c["train"].update(vision=np.zeros(4)), r"vision has shape [4], not [samples, rows, width]"),
@@ -228,7 +244,7 @@ def holds_itself():
         ("id", np.array("a"), "id is no list with an entry a sample"),
         ("regression_labels", np.zeros((4, 0)), "labels are empty"),
         ("regression_labels", [], "labels are empty"),
-        ("regression_labels", None, "no text or no labels"),
+        ("regression_labels", None, "no labels, or none of vision, audio, text"),
         ("regression_labels", [1 << 2000] * 4, "a number of"),
         ("regression_labels", ["a"] * 4, "labels are not numbers of one shape"),
     ],

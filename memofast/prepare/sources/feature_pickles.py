@@ -134,8 +134,10 @@ def _split(path: Path, name: str, part: Any, cleaning: Cleaning, taken: Counter)
     where = f"{path}, {name}"
     part = part if isinstance(part, dict) else {}
     labels = next((part[key] for key in ("regression_labels", "labels") if key in part), None)
-    if labels is None or "text" not in part:
-        raise MemofastError(f"{where} has no text or no labels; it must be as MMSA or MultiBench write it")
+    if labels is None or not set(FIELDS.values()) & set(part):
+        raise MemofastError(
+            f"{where} has no labels, or none of {', '.join(FIELDS.values())}; it must be as MMSA or MultiBench write it"
+        )
     values = _values(labels, f"{where}: labels", cleaning)
     tables = {store: _table(part[key], f"{where}: {key}") for store, key in FIELDS.items() if key in part}
     told = {key: column(part[key], f"{where}: {key}") for key in ("id", "raw_text") if key in part}
@@ -153,9 +155,11 @@ def _split(path: Path, name: str, part: Any, cleaning: Cleaning, taken: Counter)
         spans = _spans(used, bert, own_lengths, cleaning)
         here = f"{where}, sample {place}"
         text = _text(told["raw_text"][place], here) if "raw_text" in told else None
-        if spans["text_features"].start == spans["text_features"].stop or text == "":
+        if ((span := spans.get("text_features")) and span.start == span.stop) or text == "":
             cleaning.other["samples without text left out"] += 1
             continue
+        if all(span.start == span.stop for span in spans.values()):
+            cleaning.other["samples without any rows, kept"] += 1
         id, video = _identity(told["id"][place], here) if "id" in told else (f"{name}_{place:05}",) * 2
         rows = {store: Rows(table, place, spans[store]) for store, table in tables.items()}
         value = float(values[place]) if np.isfinite(values[place]) else None
@@ -206,20 +210,21 @@ def _used(store: str, rows: np.ndarray, cleaning: Cleaning) -> np.ndarray:
 def _spans(
     used: Mapping[str, np.ndarray], bert: np.ndarray | None, lengths: Mapping[str, int], cleaning: Cleaning
 ) -> dict[str, slice]:
-    """Which rows of a sample are no padding: by its lengths, by its words where all modalities go in the same steps,
-    else by its zeros. bert: [3, L], the second row 1 at words."""
-    words = used["text_features"]
-    if bert is not None and bert.shape == (3, len(words)):
+    """Which rows of a sample are no padding: by its lengths, where all modalities go in the same steps by its words,
+    or by all of them without words, else by its zeros. bert: [3, L], the second row 1 at words."""
+    words = used.get("text_features")
+    if words is not None and bert is not None and bert.shape == (3, len(words)):
         words = words & (bert[1] > 0)
-    spans = {"text_features": _reach(words)}
+    same_steps = len({len(rows) for rows in used.values()}) == 1
+    steps = _reach(np.logical_or.reduce([*used.values()]) if words is None else words) if same_steps else None
+    spans = {} if words is None else {"text_features": _reach(words)}
     for store in used.keys() - spans.keys():
         if not used[store].any():
             spans[store] = slice(0, 0)
         elif store in lengths:
             spans[store] = _by_length(used[store], lengths[store], cleaning)
         else:
-            same_steps = all(len(other) == len(words) for other in used.values())
-            spans[store] = spans["text_features"] if same_steps else _reach(used[store])
+            spans[store] = steps or _reach(used[store])
     return spans
 
 
