@@ -49,8 +49,9 @@ def write_pickle(path: Path, dataset: str, aligned: bool, samples: int, words: r
             ids[0, :length] = [101, *random.choice(words, length - 2), 102]
             ids[1, :length] = 1
         labels = random.uniform(-1, 1, count).astype(np.float32) * (3 if dataset == "mosi" else 1)
+        spoken = [" ".join(word_of(id) for id in ids[0] if id > 102) for ids in bert]
         found[part] = {
-            **rows, "text_bert": bert, "raw_text": np.array([" ".join(word_of(id) for id in ids[0] if id > 102) for ids in bert]), "regression_labels": labels,
+            **rows, "text_bert": bert, "raw_text": np.array(spoken), "regression_labels": labels,
             "id": np.array([f"{part}{n}$_${n}" for n in range(count)]),
             "audio_lengths": lengths["audio"].tolist(), "vision_lengths": lengths["vision"].tolist(),
             **{f"regression_labels_{name}": labels for name in "TAV"},
