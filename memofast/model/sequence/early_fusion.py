@@ -14,6 +14,7 @@ from torch import nn
 
 from memofast.model.bounds import Dropout, Layers, Width
 from memofast.model.family import Answers, Lesson
+from memofast.model.sequence.batch_norm import BatchNorm
 from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Network, NetworkOptions, Shape
 from memofast.model.sequence.recurrent import states
@@ -37,6 +38,7 @@ class EfLstm(Network):
     """
 
     state_names = (
+        (r"norm\.num_batches_tracked", ""),
         (r"norm\.(.+)", r"norm.\1"),
         (r"lstm\.(.+)", r"lstm.\1"),
         (r"linear\.(.+)", r"hidden.\1"),
@@ -48,7 +50,7 @@ class EfLstm(Network):
         self.options, width = options, options.width
         self.order = [name for name in ("text", "speech", "visual") if name in shape.widths]  # as the original joins
         if options.compat:
-            self.norm = nn.BatchNorm1d(shape.lengths[next(iter(shape.widths))])
+            self.norm = BatchNorm(shape.lengths[next(iter(shape.widths))])
         self.lstm = nn.LSTM(sum(shape.widths.values()), width, options.layers, batch_first=True)
         self.hidden = nn.Linear(width, width)
         self.output = nn.Linear(width, shape.outputs)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from memofast.data.modality import MODALITIES
 from memofast.model.bounds import Dropout, Width
+from memofast.model.sequence.batch_norm import BatchNorm
 from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import NetworkOptions, Shape
 from memofast.model.sequence.recurrent import states
@@ -41,7 +42,7 @@ class MeanEncoder(nn.Module):
     def __init__(self, rows: int, width: int, dropout: float):
         super().__init__()
         self.dropout = dropout
-        self.norm = nn.BatchNorm1d(rows)
+        self.norm = BatchNorm(rows)
         self.layers = nn.ModuleList(nn.Linear(inputs, width) for inputs in (rows, width, width))
 
     def forward(self, rows: Rows, draws: Draws) -> Tensor:
@@ -52,13 +53,10 @@ class MeanEncoder(nn.Module):
         return values
 
     def _normed(self, rows: Rows) -> Tensor:
-        means, present, norm = rows.mean(), rows.lengths > 0, self.norm
-        many = int(present.sum())
-        if not self.training or many < 2:
-            return F.batch_norm(means, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-        if many == len(means):
-            return norm(means)
-        own = norm(means[present])
+        means, present = rows.mean(), rows.lengths > 0
+        if not self.training or present.all():
+            return self.norm(means)
+        own = self.norm(means[present])
         return own.new_zeros(means.shape).masked_scatter(present[:, None], own)
 
 
@@ -81,11 +79,12 @@ class VectorEncoders(nn.ModuleDict):
     state_names = (
         (r"text_subnet\.rnn\.(.+)", r"encoders.text.lstm.\1"),
         (r"text_subnet\.linear_1\.(.+)", r"encoders.text.layer.\1"),
+        (r".+\.num_batches_tracked", ""),
         *(
             (rf"{theirs}_subnet\.{part}", rf"encoders.{own}.{own_part}")
             for own, theirs in (("visual", "video"), ("speech", "audio"))
             for part, own_part in (
-                (r"norm\.(.+)", r"norm.\1"),
+                (r"norm\.(weight|bias|running_.+)", r"norm.\1"),
                 (r"linear_1\.(.+)", r"layers.0.\1"),
                 (r"linear_2\.(.+)", r"layers.1.\1"),
                 (r"linear_3\.(.+)", r"layers.2.\1"),

@@ -53,7 +53,12 @@ def task_of(corpus, network, **options):
     tuning = {"samples": 8, "lr": 1e-2, "epochs": 12, "patience": 20, "precision": "fp32", "device": "cpu"}
     tuning |= {"metric": "mae", "schedule": "constant", "warmup": 0.0, "validations": 1, "threads": 1}
     return FineTuning(
-        model, [Stream(corpus.split("train"))], corpus.split("validation"), Tuning(**tuning | options), 0, family=SEQUENCE
+        model,
+        [Stream(corpus.split("train"))],
+        corpus.split("validation"),
+        Tuning(**tuning | options),
+        0,
+        family=SEQUENCE,
     )
 
 

@@ -85,7 +85,8 @@ def test_statistics_are_of_samples_that_have_rows():
     means = rows.values.sum(1)[[0, 1, 4]] / torch.tensor([[9.0], [5.0], [2.0]])
     torch.testing.assert_close(encoder.norm.running_mean, 0.1 * means.mean(0))
     before = encoder.norm.running_mean.clone()
-    encoder(random_rows({"visual": [3]})["visual"], NOTHING)  # of one sample there are none
+    for lengths in ([3], [0, 0], [0, 2]):  # of one sample, or none, there are no statistics
+        assert encoder(random_rows({"visual": lengths})["visual"], NOTHING).isfinite().all()
     assert torch.equal(encoder.norm.running_mean, before)
 
 
