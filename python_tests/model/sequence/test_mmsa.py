@@ -14,10 +14,17 @@ VECTORS = {"hidden_dims": (8, 4, 6), "text_out": 5, "post_fusion_dim": 7, "dropo
 OURS = {"text_hidden": 8, "text_width": 5, "visual_width": 6, "speech_width": 4}
 OURS |= {"visual_dropout": 0, "speech_dropout": 0}
 FUSION = OURS | {"fusion_width": 7, "fusion_dropout": 0}
+HEADS = {"post_text_dim": 5, "post_audio_dim": 4, "post_video_dim": 3, "post_dropouts": (0, 0, 0, 0)}
+MANY = VECTORS | HEADS | {"dropouts": (0, 0, 0)}
+OUR_HEADS = {"text_head": 5, "speech_head": 4, "visual_head": 3}
+OUR_HEADS |= {f"{name}_head_dropout": 0 for name in WIDTHS}
 CASES = {
     "tfn": (VECTORS, FUSION),
     "lf_dnn": (VECTORS, FUSION),
     "lmf": (VECTORS, OURS | {"text_width": 4}),
+    "mtfn": (MANY, FUSION | OUR_HEADS),
+    "mlf_dnn": (MANY, FUSION | OUR_HEADS),
+    "mlmf": (MANY, OURS | OUR_HEADS | {"text_width": 4}),
     "ef_lstm": (
         {"hidden_dims": 8, "num_layers": 3, "dropout": 0, "need_model_aligned": True},
         {"width": 8, "layers": 3, "dropout": 0},
@@ -53,8 +60,11 @@ def test_outputs_statistics_and_gradients(kind):
     given = [rows[name].values for name in ORDER]
     if kind != "ef_lstm":  # need_normalized: the loader's mean over the padded length
         given[1:] = [values.mean(1, keepdim=True) for values in given[1:]]
-    expected = original(*given)["M"]
-    outputs = network({name: padded(rows[name].values, rows[name].lengths) for name in ORDER}, NOTHING).outputs
+    theirs = original(*given)
+    answers = network({name: padded(rows[name].values, rows[name].lengths) for name in ORDER}, NOTHING)
+    ours = {"M": answers.outputs} | {"TAV"[ORDER.index(name)]: values for name, values in answers.modalities.items()}
+    assert ours.keys() == {"M", "T", "A", "V"} & theirs.keys()
+    outputs, expected = (torch.cat([every[name] for name in ours], 1) for every in (ours, theirs))
     torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-5)
     expected.square().sum().backward()
     outputs.square().sum().backward()

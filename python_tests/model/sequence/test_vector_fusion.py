@@ -17,6 +17,8 @@ from sequence_networks import (
     random_rows,
 )
 
+from memofast.errors import MemofastError
+from memofast.model.family import Lesson
 from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Shape
 from memofast.model.sequence.outer_product import OuterProductLayer
@@ -24,6 +26,8 @@ from memofast.model.sequence.vectors import MeanEncoder
 
 SMALL = {"text_hidden": 8, "text_width": 5, "visual_width": 6, "speech_width": 4}
 SIZES = {"lf_dnn": SMALL | {"fusion_width": 6}, "tfn": SMALL | {"fusion_width": 6}, "lmf": SMALL | {"text_width": 4}}
+HEADS = {"text_head": 5, "visual_head": 5, "speech_head": 4}
+ALONE = {f"m{kind}" if kind != "lf_dnn" else "mlf_dnn": sizes | HEADS for kind, sizes in SIZES.items()}
 LENGTHS = {"text": [4, 0, 1, 0, 6], "visual": [9, 5, 0, 0, 2], "speech": [2, 7, 3, 0, 6]}
 
 
@@ -32,17 +36,22 @@ def golden(real_data, kind):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize("kind", SIZES | ALONE)
 def test_the_originals_numbers(real_data, kind):
     parts = golden(real_data, kind)
     rows = {name: padded(parts[f"in/{place}"]) for place, name in enumerate(ORDER)}
     for compat in (True, False):  # nothing is padded
-        network = an_original(kind, parts, **SIZES[kind])
+        network = an_original(kind, parts, **(SIZES | ALONE)[kind])
         network.encoders._compat = compat
         vectors = network.encoders(rows, NOTHING)
         for name, letter in (("text", "t"), ("visual", "v"), ("speech", "a")):
             torch.testing.assert_close(vectors[name], parts[f"out/Feature_{letter}"], rtol=0, atol=1e-5)
-        torch.testing.assert_close(network(rows, NOTHING).outputs, parts["out/M"], rtol=0, atol=1e-5)
+        answers = network(rows, NOTHING)
+        torch.testing.assert_close(answers.outputs, parts["out/M"], rtol=0, atol=1e-5)
+        for name, values in answers.modalities.items():
+            letter = {"text": "T", "visual": "V", "speech": "A"}[name]
+            torch.testing.assert_close(values, parts[f"out/{letter}"], rtol=0, atol=1e-5)
+    assert len(answers.modalities) == (3 if kind in ALONE else 0)
 
 
 @pytest.mark.parametrize("kind", SIZES)
@@ -50,6 +59,36 @@ def test_the_originals_numbers(real_data, kind):
 def test_a_sample_is_the_same_alone(kind, modalities):
     network = a_network(kind, Shape({name: WIDTHS[name] for name in modalities}, 2, "single"), **SIZES[kind])
     assert_alone_as_in_a_batch(network, random_rows({name: LENGTHS[name] for name in modalities}, longer=2))
+
+
+def test_what_a_sample_lacks_says_nothing():
+    encoders = a_network("tfn", **SIZES["tfn"]).encoders
+    vectors = encoders(random_rows(LENGTHS), NOTHING)
+    for name, lengths in LENGTHS.items():
+        assert [bool(one.any()) for one in vectors[name]] == [length > 0 for length in lengths]
+
+
+@pytest.mark.parametrize("kind", ALONE)
+def test_losses_of_single_modalities(kind):
+    network = a_network(kind, weight=0.6, speech_weight=0.3, **ALONE[kind])
+    assert network.losses == {"emotion": 0.6, "text_alone": 1.0, "visual_alone": 1.0, "speech_alone": 0.3}
+    rows, unknown = random_rows(LENGTHS), float("nan")
+    wanted = {"text": torch.tensor([[1.0], [2], [unknown], [0], [-1]]), "speech": torch.full((5, 1), 0.5)}
+    lesson = Lesson(torch.zeros(5, 1), torch.arange(5), wanted, 1, torch.arange(5))
+    answers = network(rows, NOTHING, lesson)
+    said = answers.modalities
+    expected = (said["text"][:, 0] - wanted["text"][:, 0]).abs() * torch.tensor([1, 0, 1, 0, 1.0])
+    torch.testing.assert_close(answers.losses["text_alone"], expected.nan_to_num())
+    expected = (said["speech"][:, 0] - 0.5).abs() * torch.tensor([1, 1, 1, 0, 1.0])
+    torch.testing.assert_close(answers.losses["speech_alone"], expected)
+    assert not answers.losses["visual_alone"].any()  # of which nothing is known
+    sum(one.sum() for one in answers.losses.values()).backward()
+    assert network.heads["text"].layers[0].weight.grad.isfinite().all()
+    reached = {name: bool(head.layers[0].weight.grad.any()) for name, head in network.heads.items()}
+    assert reached == {"text": True, "speech": True, "visual": False}
+    assert network(rows, NOTHING).losses == {}
+    with pytest.raises(MemofastError, match="learns values of single"):
+        a_network(kind, Shape(WIDTHS, 3, "single"), **ALONE[kind])
 
 
 @pytest.mark.parametrize("kind", SIZES)
