@@ -9,12 +9,14 @@ import torch
 from memofast.data import Stream, write_corpus
 from memofast.errors import MemofastError
 from memofast.inference.split_predictions import predict_split
+from memofast.model.sequence.batch_norm import BatchNorm
 from memofast.model.sequence.emotion import open_sequence_model
 from memofast.model.sequence.family import SEQUENCE
 from memofast.model.sequence.section import SequenceSection
 from memofast.store import FeatureWriter, TextWriter
 from memofast.train.fine_tuning import FineTuning
-from memofast.train.fine_tuning_recipe import Tuning
+from memofast.train.fine_tuning_recipe import Tuning, read
+from memofast.train.optimisation import parameter_groups
 from memofast.train.processes import Processes
 from memofast.train.trainer import Trainer
 
@@ -106,3 +108,31 @@ def test_the_answers_own_loss_has_its_weight(corpus):
     task = task_of(corpus, {"kind": "mlmf", **SMALL, "weight": 0.25})
     assert task.share(None, "emotion") == 0.25 and task.share(None, "text_alone") == 1
     assert sorted(task.objectives) == ["emotion", "speech_alone", "text_alone", "visual_alone"]
+
+
+@pytest.mark.parametrize(
+    ("name", "decays"),
+    [
+        ("mosi-ef_lstm", {"": 0.005}),
+        ("mosi-lf_dnn", {"": 0.01}),
+        ("mosi-tfn", {"": 0.0}),
+        ("mosi-lmf", {"": 0.005}),
+        ("sims-mlf_dnn", {"": 0.0, "text": 0.0001, "speech": 0.001, "visual": 0.0001}),
+        ("sims-mtfn", {"": 0.0, "text": 0.001, "speech": 0.0001, "visual": 1e-5}),
+        ("sims-mlmf", {"": 0.005, "text": 0.0001, "speech": 0.0, "visual": 0.0001}),
+    ],
+)
+def test_recipes_make_what_they_name(corpus, name, decays):
+    recipe = read(name, [f"corpus={corpus.path}"])
+    model = SEQUENCE.start(recipe.model, recipe.target.kind, ("value",), corpus.split("train"))
+    assert model.network.state_names and name.endswith(recipe.model.network.kind)
+    train, _ = recipe.train.options(1, 40, 1)
+    learner = torch.nn.ModuleDict({"model": model})
+    groups = [group for group in parameter_groups(learner, train) if group["params"]]
+    found = {group["name"].removeprefix("network.encoders.").removesuffix(".*"): 0.0 for group in groups}
+    for group in groups:
+        place = group["name"].removeprefix("network.encoders.").removesuffix(".*")
+        found[place] = max(found[place], group["weight_decay"])
+    assert found == decays
+    norms = {id(p) for module in model.modules() if isinstance(module, BatchNorm) for p in module.parameters()}
+    assert norms <= {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
