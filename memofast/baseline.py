@@ -25,9 +25,9 @@ def main(
 ) -> None:
     """Say how far simple models come on the folds, conditions and targets of a fine-tuning.
 
-    Words by TF-IDF, face and speech rows by mean, deviation and quartiles of their columns, side by side where there
-    are several; logistic regression and a linear SVM, of values ridge regression and a linear SVR. Penalties are chosen
-    on three inner folds of the training part, of whole groups where folds.by names them.
+    Words by TF-IDF, rows of face, speech and streams of text by mean, deviation and quartiles of their columns, side by
+    side where there are several; logistic regression and a linear SVM, of values ridge regression and a linear SVR.
+    Penalties are chosen on three inner folds of the training part, of whole groups where folds.by names them.
 
     Example: python -m memofast.baseline corpora/ravdess folds.by=speaker folds.count=6
     """

@@ -280,11 +280,102 @@ def test_what_is_left_out_of_labels_and_lengths_is_told(imported, vocabulary, tm
     contents = mmsa()
     for part in contents.values():
         part["regression_labels"] = np.stack([part["regression_labels"], -part["regression_labels"]], 1)
-    contents["train"]["vision_lengths"][3] = 77
-    contents["test"]["vision_lengths"][1] = -1
     code, told = imported(contents, "--vocab", vocabulary)
     assert code == 0 and "8 samples with labels after the first, which are left out" in told
-    assert "2 lengths beyond their rows; taken as the nearest that there is" in told
+
+
+def in_every(part, key, columns, value):
+    """The same value in some columns of all true rows of a part."""
+    part[key][..., columns] = np.where(part[key].any(-1, keepdims=True), value, 0)
+
+
+def aligned(contents):
+    """MMSA's aligned layout: all modalities in the steps of text, and no lengths."""
+    for part in contents.values():
+        part |= {key: np.ones((len(part["id"]), 5, part[key].shape[2])) for key in ("audio", "vision")}
+        del part["audio_lengths"], part["vision_lengths"]
+    return contents
+
+
+LAYOUTS = {"unaligned": mmsa, "aligned": lambda: aligned(mmsa()), "multibench": multibench}
+
+
+@pytest.mark.parametrize(
+    ("split", "key", "place", "length", "told"),
+    [
+        ("train", "vision_lengths", 3, 77, "train: vision_lengths of sample 3 is 77, but vision has 0 to 9 rows"),
+        ("valid", "audio_lengths", 0, 9, "valid: audio_lengths of sample 0 is 9, but audio has 0 to 8 rows"),
+        ("test", "audio_lengths", 1, -1, "test: audio_lengths of sample 1 is -1, but audio has 0 to 8 rows"),
+        ("train", "audio_lengths", slice(1, 3), 50, "of 2 samples (1, 2) are as 50, but audio has 0 to 8 rows"),
+    ],
+)
+def test_lengths_beyond_their_arrays(imported, vocabulary, tmp_path, split, key, place, length, told):
+    contents = mmsa()
+    lengths = np.array(contents[split][key])
+    lengths[place] = length
+    contents[split][key] = lengths
+    code, printed = imported(contents, "--vocab", vocabulary)
+    assert code == 2 and told in printed and len(printed.strip().splitlines()) == 1
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("split", "key", "columns", "value", "told"),
+    [
+        ("train", "audio", [3], np.nan, "train: audio: column 3 is NaN or infinite in every sample"),
+        ("valid", "vision", [0, 1], -np.inf, "valid: vision: columns 0, 1 are NaN or infinite in every sample"),
+        ("test", "text", [2], np.inf, "test: text: column 2 is NaN or infinite in every sample"),
+    ],
+)
+def test_columns_without_any_number(imported, vocabulary, tmp_path, layout, split, key, columns, value, told):
+    contents = LAYOUTS[layout]()
+    in_every(contents[split], key, columns, value)
+    code, printed = imported(contents, "--vocab", vocabulary)
+    assert code == 2 and told in printed and len(printed.strip().splitlines()) == 1
+    assert not (tmp_path / "c").exists()
+    contents[split][key][0][contents[split][key][0].any(-1).nonzero()[0][-1]] = 0.5  # one number in one row
+    code, printed = imported(contents, "--vocab", vocabulary)
+    assert code == 0 and "are now 0" in printed
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("split", SPLITS)
+def test_classes_in_place_of_values(imported, vocabulary, tmp_path, layout, split):
+    contents, classes = LAYOUTS[layout](), {"train": [0, 2, 1, 1], "valid": [2, 0], "test": [1, 2]}[split]
+    labels = "labels" if layout == "multibench" else "regression_labels"
+    contents[split] |= {labels: np.array(classes, np.float32), "classification_labels": classes}
+    code, printed = imported(contents, "--vocab", vocabulary)
+    assert code == 2 and f"{split}: labels are {', '.join(map(str, sorted(set(classes))))} alone" in printed
+    assert len(printed.strip().splitlines()) == 1 and not (tmp_path / "c").exists()
+    del contents[split]["classification_labels"]
+    code, printed = imported(contents, "--vocab", vocabulary)
+    assert code == (2 if split == "train" else 0)  # two whole numbers may be values
+
+
+def test_values_of_single_modalities(imported, vocabulary, tmp_path):
+    contents = mmsa()
+    for part in contents.values():
+        for number, letter in enumerate("TAV", 1):
+            part[f"regression_labels_{letter}"] = np.linspace(-1, 1, len(part["id"])) / number
+    contents["valid"]["regression_labels_A"][1] = np.nan
+    code, told = imported(contents, "--vocab", vocabulary)
+    assert code == 0 and "1 labels that are no number" in told
+    corpus = Corpus.open(tmp_path / "c")
+    targets = corpus.split("validation").pack(np.arange(2)).targets
+    assert targets["value"].tolist() == [-1, 1] == targets["value_text"].tolist()
+    assert targets["value_speech"][0] == -0.5 and targets["value_speech"][1].isnan()
+    assert targets["value_visual"].tolist() == pytest.approx([-1 / 3, 1 / 3])
+    del contents["test"]["regression_labels_V"]
+    code, told = imported(contents, "--vocab", vocabulary, "--out", tmp_path / "other")
+    assert code == 2 and "train and test differ, one has no regression_labels_V" in told
+    contents["test"]["regression_labels_V"] = np.array([2, 1, 0])
+    code, told = imported(contents, "--vocab", vocabulary, "--out", tmp_path / "other")
+    assert code == 2 and "test: regression_labels_V are 0, 1, 2 alone" in told
+    contents["test"]["regression_labels_V"] = np.array([0.5])
+    code, told = imported(contents, "--vocab", vocabulary, "--out", tmp_path / "other")
+    assert code == 2 and "test: 2 labels, but another number of regression_labels_V" in told
+    assert not (tmp_path / "other").exists()
 
 
 def test_an_id_that_looks_like_a_repeated_one_is_kept(imported, tmp_path):

@@ -86,9 +86,9 @@ class PaddedBatch:
 
     token_ids, word_ids [B, T] int32, padded with 0 and -1; visual [B, V, Dv], speech [B, S, Ds], padded with 0, None
     where the corpus has none; text_lengths, visual_lengths, speech_lengths [B] int32; sample_keys [B] int64; targets:
-    `label` [B], `emotions` [B, classes], `value` [B], `lexicon` [B, T] padded with -1, `part_of_speech` with 4,
-    `polarity` with 2, `soft_labels` [B, V, classes] with 0. streams: by name rows [B, R, width] padded with 0, lengths
-    [B] int32, modality.
+    `label` [B], `emotions` [B, classes], `value` and `value_*` [B], `lexicon` [B, T] padded with -1, `part_of_speech`
+    with 4, `polarity` with 2, `soft_labels` [B, V, classes] with 0. streams: by name rows [B, R, width] padded with 0,
+    lengths [B] int32, modality.
     """
 
     token_ids: Tensor
@@ -108,7 +108,9 @@ _TARGET_ROWS = {  # whose rows a target follows, and its padding
     "soft_labels": ("visual", 0), "lexicon": ("text", -1), "part_of_speech": ("text", 4), "polarity": ("text", 2),
 }  # fmt: skip
 OF_TOKENS = {name: fill for name, (modality, fill) in _TARGET_ROWS.items() if modality == "text"}
-_SAMPLE_FILL = {"label": -1, "emotions": 0, "value": float("nan"), "wanted": 0}  # padding of what a sample has
+_NAN = float("nan")
+_SAMPLE_FILL = {"label": -1, "emotions": 0, "value": _NAN, "wanted": 0}  # padding of what a sample has
+_SAMPLE_FILL |= {f"value_{modality}": _NAN for modality in MODALITIES}
 
 
 @dataclass
@@ -120,8 +122,8 @@ class PackedBatch:
     where the corpus has none. text_offsets, visual_offsets, speech_offsets, offsets [B+1] int32: first row of each
     sample, per modality and jointly. sample_keys [B] int64: stable hash of the sample id, the random numbers' name for
     the sample.
-    targets: labels per sample (`label` [B] int64, `emotions` [B, classes], `value` [B] float32), soft labels per visual
-    row (`soft_labels`
+    targets: labels per sample (`label` [B] int64, `emotions` [B, classes], `value` [B] float32, and what one modality
+        alone says, `value_text`, `value_visual`, `value_speech` [B] float32), soft labels per visual row (`soft_labels`
         [sum V, classes]), lexicon classes, parts of speech and polarities per token (`lexicon`, `part_of_speech`,
         `polarity` [sum T] int32), what a fine-tuning asks for (`wanted` [B, classes] fp32); where samples may show the
         rows of others, or none, whose rows they are (`visual_of`, `speech_of` [B] int64, sample keys; their own where
@@ -303,8 +305,8 @@ class PackedBatch:
         """The same samples in tensors of fixed shape: rows are zero and samples empty (the last offset repeated) past
         the end.
 
-        Padding of targets: `label` and `lexicon` -1, `emotions` and `soft_labels` 0, `value` NaN. Raises: `ValueError`
-        where the batch exceeds the capacity.
+        Padding of targets: `label` and `lexicon` -1, `emotions` and `soft_labels` 0, `value` and `value_*` NaN.
+        Raises: `ValueError` where the batch exceeds the capacity.
         """
         rows = {modality: capacity.of(modality) for modality in MODALITIES}
         targets = {}

@@ -170,8 +170,8 @@ class Corpus:
     name: part of every sample's key. weight: how often its streams are drawn, relative to others. modalities: `text`
     and what else it has.
     stores: by modality. streams: by name the store of further rows, and the modality they were made of. targets: names
-    of the targets its batches carry (`label`, `emotions`, `value`, `lexicon`, `soft_labels`). classes: their class
-    names.
+    of the targets its batches carry (`label`, `emotions`, `value`, `value_*`, `lexicon`, `soft_labels`). classes: their
+    class names.
     """
 
     path: Path

@@ -13,6 +13,7 @@ from memofast.data.conditions import cls_alone
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.store import RAW, Store
 from memofast.store.memory import TYPE_IDS, allocate
+from memofast.store.record import MODALITY_VALUES
 
 TARGETS = {
     "text": {
@@ -22,6 +23,7 @@ TARGETS = {
         "label": torch.int64,
         "emotions": torch.float32,
         "value": torch.float32,
+        **dict.fromkeys(MODALITY_VALUES.values(), torch.float32),
     },
     "visual": {"soft_labels": torch.float32},
     "speech": {},
@@ -68,8 +70,9 @@ def pack(
         fastest. Raw rows keep theirs.
         pin: page-locked memory, for asynchronous copies to a GPU.
     Returns: a batch with targets `label` [B] int64 (-1: unknown), `emotions` [B, classes] float32 (zero: unknown),
-        `value` [B] float32 (NaN: unknown), `lexicon`, `part_of_speech` and `polarity` [sum T] int32 and `soft_labels`
-        [sum V, classes] float32, as far as the corpus has them.
+        `value`, `value_text`, `value_visual` and `value_speech` [B] float32 (NaN: unknown), `lexicon`,
+        `part_of_speech` and `polarity` [sum T] int32 and `soft_labels` [sum V, classes] float32, as far as the corpus
+        has them.
     Raises: `MemofastError` for a missing id or a corrupt record, naming id and store.
     """
     samples, streams, shown = len(keys), streams or {}, shown or {}

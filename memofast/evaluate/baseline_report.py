@@ -72,12 +72,12 @@ def with_baselines(
     """
     if not plan.recipe.baselines or not any(run.split == "test" for run in runs):
         return results
-    if lacking := without_baselines(plan.corpus):
+    if lacking := without_baselines(plan.corpus, plan.rows):
         return results | {"warnings": [*results["warnings"], f"no simple baselines: {lacking}"]}
     found = kept_baselines(folder, results["rows"])
     if not found:
         console.print("simple baselines on the same folds; baselines=false leaves them out")
-        by_name, settings = _answers(plan.recipe, plan.corpus, plan.folds, plan.target, plan.evaluate)
+        by_name, settings = _answers(plan.recipe, plan.corpus, plan.folds, plan.target, plan.evaluate, plan.rows)
         if not by_name:  # too few samples, which was told
             return results
         by = kept_whole(plan.recipe.folds, plan.corpus)
@@ -125,12 +125,17 @@ def _of_conditions(found: Mapping[str, Any], conditions: Sequence[str]) -> dict[
 
 
 def _answers(
-    recipe: FineTuneRecipe, corpus: Corpus, folds: Sequence[Fold], target: LabelSpace, conditions: Sequence[str]
+    recipe: FineTuneRecipe,
+    corpus: Corpus,
+    folds: Sequence[Fold],
+    target: LabelSpace,
+    conditions: Sequence[str],
+    rows: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, list[Run]], Settings]:
     runs: dict[str, list[Run]] = {}
     settings: Settings = {}
     by, train = kept_whole(recipe.folds, corpus), recipe.train
-    for name, run, chosen in simple_baselines(corpus, folds, target, conditions, train.seeds, train.share, by):
+    for name, run, chosen in simple_baselines(corpus, folds, target, conditions, train.seeds, train.share, by, rows):
         runs.setdefault(name, []).append(run)
         told = ", ".join(f"{of} {value:g}" for of, value in chosen.items())
         settings.setdefault(name, {}).setdefault(run.condition, Counter())[told] += 1
@@ -149,8 +154,9 @@ def _of_runs(
 
 
 def conditions_of(corpus: Corpus) -> list[str]:
-    """Every condition of what a corpus has."""
+    """Every condition of what a corpus has; text may be words, or rows of a stream."""
     there = {name for name in corpus.modalities if name != "text" or has_words(corpus)}
+    there |= {modality for _, modality in corpus.streams.values() if modality == "text"}
     return [condition for condition in CONDITIONS if set(modalities_of(condition)) <= there]
 
 

@@ -80,6 +80,7 @@ def simple_baselines(
     seeds: Sequence[int],
     share: float = 1.0,
     by: str | None = None,
+    rows: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[str, Run, dict[str, Any]]]:
     """What every baseline says of the test part of every fold, by condition: its name, the run, and the settings that
     were chosen. What scales words and rows is of the whole training part. Of more than `LARGEST` samples there is no
@@ -87,11 +88,12 @@ def simple_baselines(
 
     Args: seeds, share: as of the fine-tuning, whose training samples are learned from; with all of them one seed is as
         good as another, and only the first runs. by: groups that inner folds keep whole; None: there are none.
+        rows: stores and streams that are read, as of `inputs_of`.
     """
     group_of = read_groups(corpus, by) if by else {}
     folds = [fold for fold in folds if fold.test is not None]
     ids = list(dict.fromkeys(id for fold in folds for split in (fold.train, fold.test) for id in split.ids))
-    inputs, place_of = inputs_of(corpus, ids), {id: place for place, id in enumerate(ids)}
+    inputs, place_of = inputs_of(corpus, ids, rows), {id: place for place, id in enumerate(ids)}
     for fold in folds:
         places = [np.array([place_of[id] for id in split.ids]) for split in (fold.train, fold.test)]
         truth = [truth_of(split, target) for split in (fold.train, fold.test)]
@@ -121,20 +123,21 @@ def simple_baselines(
 
 
 class Blocks:
-    """What the modalities of a fold give: each is read once, whatever conditions show it. seen, tested: places among
+    """What words and rows of a fold give: each is read once, whatever conditions show it. seen, tested: places among
     `inputs`."""
 
     def __init__(self, inputs: Inputs, seen: np.ndarray, tested: np.ndarray):
-        self._few = len(seen) <= LARGEST
-        self._columns = cache(lambda modality: columns_of(inputs, modality, seen, tested))
-        self._products = cache(lambda modality: products_of(self._columns(modality)))
+        self._few, self._names_of = len(seen) <= LARGEST, inputs.names_of
+        self._columns = cache(lambda name: columns_of(inputs, name, seen, tested))
+        self._products = cache(lambda name: products_of(self._columns(name)))
 
     def of(self, modalities: Sequence[str]) -> tuple[Pair, Pair | None]:
         """Columns of these side by side, and their inner products; None for more than `LARGEST` samples."""
-        blocks = [self._columns(name) for name in modalities]
+        names = [name for modality in modalities for name in self._names_of(modality)]
+        blocks = [self._columns(name) for name in names]
         if not self._few:
             return side_by_side(blocks, None), None
-        products = Pair(*map(sum, zip(*map(self._products, modalities), strict=True)))
+        products = Pair(*map(sum, zip(*map(self._products, names), strict=True)))
         return side_by_side(blocks, products), products
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from memofast.data import Corpus, PackedBatch, Split, View
 from memofast.sections import Section
 
+ANSWERS = "emotion"  # name of the loss of a model's answers
+
 
 class Reader(Protocol):
     """A model over packed batches.
@@ -74,8 +76,8 @@ class EmotionModel(Reader, Protocol):
     classes: what it was trained to name, in order; `value` alone for a regression. outputs: names of all it gives out:
     the classes, then what is none of them, as `another word` of a prompt. kind: `single`, one class of several;
     `multi`, any number of them; `regression`, a value.
-    losses: weight of each loss that it learns by beside that of its answers, by name; a model that has any also has
-    `answer(view, rng=, lesson=)`, whose `Answers` carry them.
+    losses: weight of each loss that it learns by beside that of its answers, by name, and under `ANSWERS` of that one,
+    where it is not 1; a model that has any also has `answer(view, rng=, lesson=)`, whose `Answers` carry them.
     """
 
     @property

@@ -16,6 +16,7 @@ from memofast.files import replace_file
 from memofast.npz import npz_arrays
 from memofast.schemas import Count, Name, Schema, fault_of, read_described
 from memofast.store.pages import DATA
+from memofast.store.record import MODALITY_VALUES
 
 META = "meta.json"
 INDEX = "index.npz"
@@ -43,6 +44,7 @@ _COLUMNS = {
         "label": (("int64",), 0),
         "emotions": (("float32",), 0),
         "value": (("float32",), 0),
+        **{column: (("float32",), 0) for column in MODALITY_VALUES.values()},
     },
 }
 _ALWAYS = {"features": ("rows",), "text": ("tokens", "words")}

@@ -4,8 +4,8 @@
     columns  per column: name id u16, dtype id u16, width u32, offset u32, bytes u32
     values   each column at a multiple of 16 bytes from the start of the record, gaps zero
 
-Width is the number of values per row; width 0 marks a column without rows: `label` and `value` (one value each),
-`emotions` (one value per class) and `utf8` (any number of bytes).
+Width is the number of values per row; width 0 marks a column without rows: `label`, `value` and `value_*` (one value
+each), `emotions` (one value per class) and `utf8` (any number of bytes).
 `csrc/host/gather.cpp` reads the same layout.
 """
 
@@ -32,8 +32,12 @@ NAMES = {
     "value": 11,
     "part_of_speech": 12,
     "polarity": 13,
+    "value_text": 14,
+    "value_visual": 15,
+    "value_speech": 16,
 }
-WITHOUT_ROWS = ("utf8", "label", "emotions", "value")
+MODALITY_VALUES = {name: f"value_{name}" for name in ("text", "visual", "speech")}
+WITHOUT_ROWS = ("utf8", "label", "emotions", "value", *MODALITY_VALUES.values())
 DTYPES = {"float32": 0, "float16": 2, "int32": 3, "int64": 4, "uint8": 5, "int16": 6}
 _HEADER = struct.Struct("<4sHHII")
 _COLUMN = struct.Struct("<HHIII")

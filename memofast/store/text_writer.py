@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from memofast.errors import MemofastError
+from memofast.store.record import MODALITY_VALUES
 from memofast.store.writer import StoreWriter
 
 PARTS_OF_SPEECH = ("verb", "adjective", "adverb", "noun", "other")  # as the original MEmoBERT numbers them
@@ -23,6 +24,8 @@ class TextWriter(StoreWriter):
         emotions: names of the classes over which each sample has probabilities; where given, `put` takes `emotions`.
         labeller: what gave these probabilities, for `meta.json`: its name and fingerprint.
         value: what the number of each sample means, as "sentiment from -3 to 3"; where given, `put` takes `value`.
+        modality_values: modalities that have a number of the same meaning for themselves alone, as SIMS's labels of
+        text, face and speech; `put` takes them.
         lexicon_classes: names of the lexicon's classes; where given, `put` takes `lexicon`.
         with_parts_of_speech: whether each piece has a part of speech and a polarity; `put` takes both then.
         source, licence, extractor, fingerprint: as in `FeatureWriter`; the extractor is the tokenizer.
@@ -38,6 +41,7 @@ class TextWriter(StoreWriter):
         emotions: Sequence[str] = (),
         labeller: Mapping[str, str] | None = None,
         value: str = "",
+        modality_values: Sequence[str] = (),
         lexicon_classes: Sequence[str] = (),
         with_parts_of_speech: bool = False,
         extractor: str = "",
@@ -48,6 +52,10 @@ class TextWriter(StoreWriter):
         self._cls, self._sep = cls_id, sep_id
         self._classes, self._emotions, self._lexicon = list(classes), list(emotions), list(lexicon_classes)
         self._valued, self._of_words = bool(value), _OF_WORDS if with_parts_of_speech else {}
+        self._modality_values = [name for name in MODALITY_VALUES if name in modality_values]
+        if unknown := [name for name in modality_values if name not in MODALITY_VALUES or not value]:
+            reason = "what values mean is not said" if unknown[0] in MODALITY_VALUES else "there is no such modality"
+            raise MemofastError(f"store {path}: no values of {unknown[0]} alone, as {reason}")
         columns = {"tokens": ["int32", 1], "words": ["int32", 1]}
         if lexicon_classes:
             columns["lexicon"] = ["int32", 1]
@@ -59,6 +67,7 @@ class TextWriter(StoreWriter):
             columns["emotions"] = ["float32", 0]
         if value:
             columns["value"] = ["float32", 0]
+        columns |= {MODALITY_VALUES[name]: ["float32", 0] for name in self._modality_values}
         names = {"label": self._classes, "emotions": self._emotions, "lexicon": self._lexicon}
         names |= {name: list(classes) for name, classes in self._of_words.items()}
         super().__init__(
@@ -90,6 +99,7 @@ class TextWriter(StoreWriter):
         label: int | None = None,
         emotions: Sequence[float] | None = None,
         value: float | None = None,
+        modality_values: Mapping[str, float | None] | None = None,
     ) -> None:
         """Add one sample; without tokens it is [CLS] alone.
 
@@ -98,7 +108,7 @@ class TextWriter(StoreWriter):
             decreasing. lexicon [n]: class of each piece, -1 where none. part_of_speech, polarity [n]: index among
             `PARTS_OF_SPEECH` and `POLARITIES` of each piece; None: other, neutral. utf8: the text itself. label: class
             of the sample, None where unknown. emotions: probability of each class, None where unknown (kept as zeros).
-            value: None where unknown (kept as NaN).
+            value: None where unknown (kept as NaN). modality_values: by modality, None or left out where unknown.
         Raises: `MemofastError` for lengths that differ, a class that has no name, an id that is there.
         """
         tokens, words = np.asarray(tokens, np.int32), np.asarray(words, np.int32)
@@ -128,13 +138,13 @@ class TextWriter(StoreWriter):
         elif emotions is not None:
             raise MemofastError(f"id {id!r}: store {self.path} has no emotions; name them when it is opened")
         if self._valued:
-            columns["value"] = np.array([np.nan if value is None else value], np.float32)
-            if value is not None and not np.isfinite(columns["value"][0]):
-                raise MemofastError(
-                    f"id {id!r}: value {value} is not finite in float32; leave it out where it is unknown"
-                )
+            columns["value"] = self._value_of(id, value)
         elif value is not None:
             raise MemofastError(f"id {id!r}: store {self.path} has no values; say what they mean when it is opened")
+        alone = dict(modality_values or {})
+        columns |= {MODALITY_VALUES[name]: self._value_of(id, alone.pop(name, None)) for name in self._modality_values}
+        if other := [name for name, number in alone.items() if number is not None]:
+            raise MemofastError(f"id {id!r}: store {self.path} has no values of {other[0]} alone")
         self._put(id, len(columns["tokens"]), columns)
 
     def _lexicon_of(self, id: str, lexicon: Sequence[int] | None, count: int) -> np.ndarray:
@@ -151,6 +161,13 @@ class TextWriter(StoreWriter):
         if values.shape != (count,) or (count and not 0 <= values.min() <= values.max() <= last):
             raise MemofastError(f"id {id!r}: {name} needs {count} numbers from 0 to {last} in store {self.path}")
         return self._framed(values, last, last)
+
+    @staticmethod
+    def _value_of(id: str, value: float | None) -> np.ndarray:
+        found = np.array([np.nan if value is None else value], np.float32)
+        if value is not None and not np.isfinite(found[0]):
+            raise MemofastError(f"id {id!r}: value {value} is not finite in float32; leave it out where it is unknown")
+        return found
 
     def _emotions_of(self, id: str, emotions: Sequence[float] | None) -> np.ndarray:
         values = np.zeros(len(self._emotions)) if emotions is None else np.asarray(emotions, np.float32)

@@ -19,7 +19,7 @@ from memofast.inference.split_predictions import class_counts, label_space_of, p
 from memofast.metrics.mean_loss import mean_loss
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, metrics_of
 from memofast.model.families import FAMILIES
-from memofast.model.family import EmotionModel, Family, Lesson
+from memofast.model.family import ANSWERS, EmotionModel, Family, Lesson
 from memofast.objectives import LossSum, Room
 from memofast.objectives.classification import balanced_weights
 from memofast.objectives.label_space import LabelSpace, known, label_losses
@@ -28,7 +28,7 @@ from memofast.train.fine_tuning_recipe import Tuning
 from memofast.train.processes import Processes
 from memofast.train.task import Verdict
 
-OBJECTIVE = "emotion"
+OBJECTIVE = ANSWERS
 
 
 class LabelObjective:

@@ -14,6 +14,7 @@ from memofast.data.conditions import modalities_of
 from memofast.data.demo import EMBEDDED, open_corpus
 from memofast.data.feature_choice import reading
 from memofast.data.folds import read_groups
+from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError, nearest
 from memofast.metrics.sample_statistics import METRICS
 from memofast.model.compatibility import check_longest, check_words, conditions_for, shared_modalities
@@ -38,7 +39,8 @@ CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
 
 @dataclass(frozen=True, eq=False)
 class FineTuningPlan:
-    """A recipe with everything opened. train, select, evaluate: conditions of modalities.
+    """A recipe with everything opened. train, select, evaluate: conditions of modalities. rows: names of the stores
+    and streams whose rows the model reads, and the modality of each.
 
     settings: by option what a search changed of the recipe; candidates: the plans that it tries, of the same folds.
     """
@@ -50,6 +52,7 @@ class FineTuningPlan:
     train: tuple[str, ...]
     select: tuple[str, ...]
     evaluate: tuple[str, ...]
+    rows: Mapping[str, str]
     settings: Mapping[str, Any] = field(default_factory=dict)
     candidates: tuple[FineTuningPlan, ...] = ()
 
@@ -159,7 +162,8 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     for part in filter(None, (folds[0].train, folds[0].validation, folds[0].test)):
         check_words(model, part)
         check_longest(model, part, modalities_of("".join((*train, *select, *evaluate))))
-    return FineTuningPlan(recipe, corpus, target, folds, train, select, evaluate)
+    rows = {name: name for name in FEATURES if name in model.reads and name in corpus.stores} | dict(model.streams)
+    return FineTuningPlan(recipe, corpus, target, folds, train, select, evaluate, rows)
 
 
 def _candidate(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTuningPlan:

@@ -14,7 +14,7 @@ from memofast.model.face_networks.frozen_norm import FrozenNorm
 from memofast.train.recipe import Group, Train
 
 _LOWEST_RATE = 1e-8
-_NORMS = (nn.LayerNorm, nn.GroupNorm, FrozenNorm)
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, FrozenNorm)
 
 
 def parameter_groups(learner: nn.Module, train: Train) -> list[dict]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from runs import here, the_run
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -13,14 +14,21 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
-from memofast.data import Corpus
+from memofast.data import Corpus, write_corpus
 from memofast.data.demo import demo_corpus
 from memofast.data.folds import write_groups
 from memofast.errors import MemofastWarning
 from memofast.evaluate import simple_baselines as module
+from memofast.evaluate.baseline_report import with_baselines
+from memofast.evaluate.results import Run, numbers, results_of
 from memofast.evaluate.simple_baselines import PENALTIES, Blocks, fitted, models_of, simple_baselines
 from memofast.evaluate.simple_inputs import Inputs, columns_of, inputs_of, products_of, side_by_side, summary
+from memofast.inference.split_predictions import truth_of
+from memofast.metrics.predictions import Predictions
 from memofast.objectives.label_space import LabelSpace
+from memofast.store import FeatureWriter, TextWriter
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
+from memofast.train.fine_tuning_recipe import read as recipe_of
 from memofast.train.fold_parts import Fold
 
 
@@ -71,7 +79,8 @@ def searched(model, seen, truth, scoring="balanced_accuracy"):
 
 def test_rows_and_words_equal_scikit_learn_by_hand(opened, fold):
     """Words alone, and beside 480 columns of rows of 70 samples."""
-    found, truth, store = answers(opened, fold, ["l", "la"]), labels(fold.train), opened.stores["speech"]
+    found = answers(opened, fold, ["l", "la"], rows={"speech": "speech"})
+    truth, store = labels(fold.train), opened.stores["speech"]
     sentences, sounds = [], []
     for split in (fold.train, fold.test):
         sentences.append([bytes(opened.stores["text"].read(id)["utf8"]).decode() for id in split.ids])
@@ -232,6 +241,77 @@ def test_words_without_a_word_are_a_column_of_zeros():
     assert columns_of(inputs, "text", np.array([0, 1]), np.array([2])).tested.tolist() == [[0]]
     pair = columns_of(inputs, "text", np.array([2, 0]), np.array([2]))
     assert pair.seen.toarray().tolist() == [[1], [0]] and side_by_side([pair], products_of(pair)) is pair
+
+
+def test_rows_of_text_are_seen_beside_words_or_alone(opened, fold):
+    rows = {"visual": "visual", "glove": "text"}
+    inputs, places = inputs_of(opened, fold.train.ids, rows), np.arange(70)
+    assert inputs.numbers.keys() == rows.keys()
+    store = opened.streams["glove"][0]
+    expected = summary(store.read(fold.train.ids[3])["rows"].reshape(-1, store.width))
+    np.testing.assert_array_equal(inputs.numbers["glove"][3], expected)
+    assert inputs.names_of("text") == ["text", "glove"] and inputs.names_of("visual") == ["visual"]
+    assert inputs.names_of("speech") == ["speech"]  # of which there is nothing
+    seen = Blocks(inputs, places, places[:5]).of(("text",))[1].seen
+    apart = [columns_of(inputs, name, places, places[:5]).seen for name in ("text", "glove")]
+    words = apart[0].toarray()
+    np.testing.assert_allclose(seen, words @ words.T + apart[1] @ apart[1].T, atol=1e-9)
+    mute = replace(inputs, words=[""] * 70)
+    assert mute.names_of("text") == ["glove"] and Inputs([""], {}).names_of("text") == ["text"]
+    np.testing.assert_allclose(Blocks(mute, places, places[:5]).of(("text",))[1].seen, apart[1] @ apart[1].T)
+    whole = inputs_of(opened, fold.train.ids)
+    assert list(whole.numbers) == ["visual", "speech", "glove"]
+
+
+@pytest.fixture(scope="module")
+def mute(tmp_path_factory):
+    """A corpus of values without a word, which its rows of text say, and those of speech do not."""
+    folder, random = tmp_path_factory.mktemp("mute"), np.random.default_rng(3)
+    ids = [f"s{number:02}" for number in range(60)]
+    with (
+        TextWriter(folder / "text", value="sentiment") as text,
+        FeatureWriter(folder / "bert", 6) as rows,
+        FeatureWriter(folder / "speech", 4) as speech,
+    ):
+        for id in ids:
+            value = float(random.uniform(-2, 2))
+            text.put(id, [], [], value=value)
+            rows.put(id, value + random.normal(0, 0.5, (random.integers(2, 6), 6)))
+            speech.put(id, random.normal(size=(2, 4)))
+    stores, splits = {name: folder / name for name in ("text", "speech")}, (ids[:36], ids[36:44], ids[44:])
+    named = dict(zip(("train", "validation", "test"), splits, strict=True))
+    return write_corpus(folder, "mute", stores, named, {}, {"bert": (folder / "bert", "text")}).path
+
+
+def correlations(results):
+    rows = results["baselines"]["ridge regression"]["rows"]
+    return {row["condition"]: numbers(row)["runs"]["corr"]["mean"] for row in rows if row["split"] == "test"}
+
+
+def test_the_command_reads_rows_of_text_where_there_is_no_word(mute, tmp_path):
+    told = here(tmp_path, "baseline", mute, "target.kind=regression")
+    assert told.returncode == 0, told.stderr
+    found = correlations(json.loads((the_run(tmp_path) / "results.json").read_text()))
+    assert found.keys() == {"l", "a", "la"} and found["l"] > 0.9 and abs(found["a"]) < 0.6
+
+
+@pytest.mark.parametrize(("inputs", "read"), [(None, {"speech": "speech", "bert": "text"}), ("bert", {"bert": "text"})])
+def test_baselines_of_a_model_read_what_it_reads(mute, tmp_path, monkeypatch, inputs, read):
+    given = {"family": "sequence"} | ({"inputs": {"text": inputs}} if inputs else {})
+    train = {"epochs": 1, "precision": "fp32", "device": "cpu"}
+    told = {"settings_chosen_on": "nothing", "corpus": str(mute), "model": given, "target": {"kind": "regression"}}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(told | {"train": train}))
+    plan = make_fine_tuning_plan(recipe_of(str(tmp_path / "recipe.yaml")))
+    assert plan.rows == read
+    (test,) = [fold.test for fold in plan.folds]
+    truth = truth_of(test, plan.target)
+    said = Predictions("regression", tuple(test.ids), truth, np.zeros_like(truth), ())
+    runs = [Run(plan.folds[0].name, 42, condition, "test", "validation", said) for condition in plan.evaluate]
+    seen = []
+    original = module.inputs_of
+    monkeypatch.setattr(module, "inputs_of", lambda *given: seen.append(given[2]) or original(*given))
+    results = with_baselines(results_of(runs), plan, runs, tmp_path / "run", Console(quiet=True))
+    assert seen == [read] and correlations(results)["l"] > 0.9
 
 
 def test_a_share_of_the_labels_is_drawn_by_seed(opened, fold):

@@ -51,6 +51,11 @@ def start(
             f"model.network {section.network.kind} needs {lacking[0]} rows, which corpus {corpus.path} does not have "
             "or model.inputs does not name"
         )
+    if network.learns_of_modalities and not any(f"value_{modality}" in corpus.targets for modality in read):
+        raise MemofastError(
+            f"model.network {section.network.kind} learns from labels of single modalities, which corpus {corpus.path} "
+            "does not have; import one of SIMS, or choose a network without them"
+        )
     config = SequenceConfig(
         network=section.network.plain(),
         inputs=inputs,

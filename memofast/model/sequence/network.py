@@ -42,12 +42,14 @@ class Network(nn.Module):
     """A network over rows. A subclass is made as `Network(options, shape)`.
 
     needs: modalities without which it cannot be made. adapts: whether it changes the text encoder's rows, see
-    `adapted`. losses: as of `EmotionModel`. state_names: patterns and replacements of the original's parameter names,
+    `adapted`. learns_of_modalities: whether it learns from labels of single modalities, which a corpus must then have.
+    losses: as of `EmotionModel`. state_names: patterns and replacements of the original's parameter names,
     see `originals.renamed`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     adapts: ClassVar[bool] = False
+    learns_of_modalities: ClassVar[bool] = False
     state_names: ClassVar[tuple[tuple[str, str], ...]] = ()
     losses: Mapping[str, float] = {}
 

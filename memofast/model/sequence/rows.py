@@ -60,11 +60,28 @@ def aligned(rows: Mapping[str, Rows]) -> dict[str, Rows]:
     return {name: _in_steps(one, steps) for name, one in rows.items()}
 
 
+def averaged_as_padded(rows: Mapping[str, Rows]) -> dict[str, Rows]:
+    """All modalities in as many steps as the first one is padded to, padding read as rows: a step of a longer one is
+    the mean of every n-th row from it on, after its last row was repeated to a multiple of n.
+
+    Source: MMSA 2.2.1's alignment by `avg_pool`, which does this and not the mean of neighbours; a shorter modality is
+    its rows with the last repeated.
+    """
+    steps = next(iter(rows.values())).values.shape[1]
+    found = {}
+    for name, one in rows.items():
+        lacking = -one.values.shape[1] % steps
+        values = torch.cat((one.values, one.values[:, -1:].expand(-1, lacking, -1)), 1)
+        values = values.unflatten(1, (-1, steps)).mean(1)
+        found[name] = Rows(values, torch.full_like(one.lengths, steps))
+    return found
+
+
 def _in_steps(rows: Rows, steps: Tensor) -> Rows:
     """Rows averaged over `steps` [B] int64 parts of each sample."""
-    if torch.equal(rows.lengths, steps):
-        return rows
     length, most = max(int(steps.max()), 1), rows.values.shape[1]
+    if torch.equal(rows.lengths, steps):
+        return Rows(rows.values[:, :length], steps)
     step = torch.arange(length, device=steps.device)[None, :]
     divisor = steps.clamp(min=1)[:, None]
     begin = step * rows.lengths[:, None] // divisor

@@ -54,13 +54,19 @@ def _write_text(out: Path, samples: list, pieces: WordPieces | None, cleaning: C
     if pieces:
         about = about | {"cls_id": pieces.cls_id, "sep_id": pieces.sep_id}
         about |= {"extractor": pieces.name, "fingerprint": pieces.fingerprint}
-    with TextWriter(out / "text", value=f"sentiment, as {about['source']} labels it", **about) as writer:
+    with TextWriter(
+        out / "text",
+        value=f"sentiment, as {about['source']} labels it",
+        modality_values=list(samples[0].modality_values),
+        **about,
+    ) as writer:
         for sample in samples:
             tokens = pieces(sample.text) if pieces else Tokens()
             if tokens.cut:
                 cleaning.other[f"sentences of more than {LONGEST} words, kept without their end"] += 1
             if not writer.done(sample.id):
-                writer.put(sample.id, tokens.ids, tokens.words, utf8=sample.text or "", value=sample.value)
+                labels = {"value": sample.value, "modality_values": sample.modality_values}
+                writer.put(sample.id, tokens.ids, tokens.words, utf8=sample.text or "", **labels)
     return out / "text"
 
 

@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
+from memofast.prepare.sources.pickle_faults import LostColumns, refuse_classes, refuse_lengths
 from memofast.prepare.sources.pickled_arrays import let_go
 from memofast.prepare.sources.pickled_columns import column, numbers, rectangle, whole_numbers, words_of
 from memofast.prepare.sources.restricted_pickle import read_pickle
 
 SPLITS = {"train": "train", "valid": "validation", "dev": "validation", "test": "test"}
 FIELDS = {"visual": "vision", "speech": "audio", "text_features": "text"}
+MODALITY_LABELS = {name: f"regression_labels_{letter}" for name, letter in zip(MODALITIES, "TVA", strict=True)}
 _CLIP = re.compile(r"(.+?)(?:\$_\$.*|\[\d+\])")
 _LARGEST_SAMPLE = 1 << 28  # bytes of its rows as float32
 _READ_AT_ONCE = 1 << 26  # bytes of a table that stay in memory
@@ -72,14 +75,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class PickledSample:
-    """rows: by store, may be of length 0. value: None where it is no number. text: None where the pickle has no
-    sentences."""
+    """rows: by store, may be of length 0. value: None where it is no number; modality_values: those of one modality
+    alone, where the pickle has such. text: None where the pickle has no sentences."""
 
     id: str
     split: str
     video: str
     rows: Mapping[str, Rows]
     value: float | None
+    modality_values: Mapping[str, float | None]
     text: str | None
 
 
@@ -121,6 +125,10 @@ def read_feature_pickle(path: Path) -> tuple[list[PickledSample], Cleaning]:
     if other := next((sample for sample in samples if sample.rows.keys() != stores), None):
         missing = FIELDS[next(iter(stores ^ other.rows.keys()))]
         raise MemofastError(f"{path}: {samples[0].split} and {other.split} differ, one has no {missing}")
+    labels = samples[0].modality_values.keys()
+    if other := next((sample for sample in samples if sample.modality_values.keys() != labels), None):
+        missing = MODALITY_LABELS[next(iter(labels ^ other.modality_values.keys()))]
+        raise MemofastError(f"{path}: {samples[0].split} and {other.split} differ, one has no {missing}")
     for store, rows in samples[0].rows.items():
         if other := next((sample for sample in samples if sample.rows[store].width != rows.width), None):
             raise MemofastError(
@@ -139,17 +147,22 @@ def _split(path: Path, name: str, part: Any, cleaning: Cleaning, taken: Counter)
             f"{where} has no labels, or none of {', '.join(FIELDS.values())}; it must be as MMSA or MultiBench write it"
         )
     values = _values(labels, f"{where}: labels", cleaning)
+    refuse_classes(values, part.get("classification_labels"), f"{where}: labels")
+    alone = _of_modalities(part, where, cleaning)
     tables = {store: _table(part[key], f"{where}: {key}") for store, key in FIELDS.items() if key in part}
     told = {key: column(part[key], f"{where}: {key}") for key in ("id", "raw_text") if key in part}
     lengths = {key: whole_numbers(part[key], f"{where}: {key}") for key in _LENGTHS.values() if key in part}
     if "text_bert" in part:
         told["text_bert"] = rectangle(part["text_bert"], f"{where}: text_bert")
-    count = len(values)
-    if odd := next((key for key, given in (tables | told | lengths).items() if len(given) != count), None):
+    count, named = len(values), {MODALITY_LABELS[modality]: own for modality, own in alone.items()}
+    if odd := next((key for key, given in (tables | told | lengths | named).items() if len(given) != count), None):
         raise MemofastError(f"{where}: {count} labels, but another number of {FIELDS.get(odd, odd)}")
-    samples = []
+    for store, key in _LENGTHS.items():
+        if key in lengths and store in tables:
+            refuse_lengths(lengths[key], tables[store].values.shape[1], f"{where}: {key}", FIELDS[store])
+    samples, lost = [], {store: LostColumns(table.values.shape[2]) for store, table in tables.items()}
     for place in range(count):
-        used = {store: _used(store, table.rows(place), cleaning) for store, table in tables.items()}
+        used = {store: _used(store, table.rows(place), cleaning, lost[store]) for store, table in tables.items()}
         bert = told["text_bert"][place] if "text_bert" in told else None
         own_lengths = {store: int(lengths[key][place]) for store, key in _LENGTHS.items() if key in lengths}
         spans = _spans(used, bert, own_lengths, cleaning)
@@ -162,8 +175,11 @@ def _split(path: Path, name: str, part: Any, cleaning: Cleaning, taken: Counter)
             cleaning.other["samples without any rows, kept"] += 1
         id, video = _identity(told["id"][place], here) if "id" in told else (f"{name}_{place:05}",) * 2
         rows = {store: Rows(table, place, spans[store]) for store, table in tables.items()}
-        value = float(values[place]) if np.isfinite(values[place]) else None
-        samples.append(PickledSample(_unique(id, taken), SPLITS[name], video, rows, value, text))
+        own_values = {modality: _number(own[place]) for modality, own in alone.items()}
+        value = _number(values[place])
+        samples.append(PickledSample(_unique(id, taken), SPLITS[name], video, rows, value, own_values, text))
+    for store, columns in lost.items():
+        columns.refuse(f"{where}: {FIELDS[store]}")
     return samples
 
 
@@ -182,6 +198,20 @@ def _values(labels: Any, what: str, cleaning: Cleaning) -> np.ndarray:
     return values
 
 
+def _of_modalities(part: Mapping[str, Any], where: str, cleaning: Cleaning) -> dict[str, np.ndarray]:
+    """By modality the labels [N] float32 of it alone, where the file has such, as SIMS does."""
+    found = {}
+    for modality, key in MODALITY_LABELS.items():
+        if key in part:
+            found[modality] = _values(part[key], f"{where}: {key}", cleaning)
+            refuse_classes(found[modality], None, f"{where}: {key}")
+    return found
+
+
+def _number(value: np.floating) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
 def _table(values: Any, what: str) -> Table:
     """One row a sample where there is no L."""
     table = rectangle(values, what)
@@ -194,9 +224,10 @@ def _table(values: Any, what: str) -> Table:
     return Table(table)
 
 
-def _used(store: str, rows: np.ndarray, cleaning: Cleaning) -> np.ndarray:
+def _used(store: str, rows: np.ndarray, cleaning: Cleaning, lost: LostColumns) -> np.ndarray:
     """Which rows [L] of a sample are not zero; counts what is not finite, and sets it to 0."""
     bad = ~np.isfinite(rows)
+    lost.look(rows, bad)
     if bad.any():
         kinds = {"+inf": np.isposinf(rows), "-inf": np.isneginf(rows), "NaN": np.isnan(rows)}
         found = cleaning.not_finite.setdefault(store, Counter())
@@ -235,9 +266,6 @@ def _reach(used: np.ndarray) -> slice:
 
 def _by_length(used: np.ndarray, length: int, cleaning: Cleaning) -> slice:
     """The rows of this length, at the front or at the back, outside which all is zero."""
-    if not 0 <= length <= len(used):
-        cleaning.other["lengths beyond their rows; taken as the nearest that there is"] += 1
-        length = min(max(length, 0), len(used))
     if not used[length:].any():
         return slice(0, length)
     if not used[: len(used) - length].any():
