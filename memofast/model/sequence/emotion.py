@@ -62,8 +62,11 @@ class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
         options = config.options()
         self.columns = nn.ModuleDict({entry["of"]: Columns(entry["width"]) for entry in config.inputs})
         widths = {entry["of"]: entry["width"] for entry in config.inputs}
+        network = NETWORKS[config.network["kind"]][1]
         if config.text_encoder is not None:
             self.text_encoder = MemoBertModel(MemoBertConfig(**config.text_encoder))
+            if not network.pooled:
+                self.text_encoder.pooler = None  # nothing would train it
             widths["text"] = self.text_encoder.config.hidden_size
         elif config.embedding is not None:
             self.word_pieces = nn.Embedding(config.vocab_size, config.embedding)
@@ -75,8 +78,16 @@ class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
             config.lengths,
             widths["text"] if config.text_encoder is not None else 0,
         )
+        if lacking := [name for name in network.needs if name not in widths]:
+            raise ValueError(f"network {config.network['kind']} needs {lacking[0]} rows")
+        if network.encodes and not shape.text_encoder:
+            raise ValueError(f"network {config.network['kind']} needs a text encoder")
         self.compat = options.compat
-        self.network = NETWORKS[config.network["kind"]][1](options, shape)
+        self.network = network(options, shape)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: what a network and PyTorch begin a part with stays; a text encoder has its own rule."""
 
     @property
     def reads(self) -> Mapping[str, int]:
@@ -159,7 +170,11 @@ class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
         if self.network.adapts:
             changed = self.network.adapted(Rows.packed(hidden, offsets), rows, draws)
             hidden = changed.values[changed.inside]
-        return Rows.packed(encoder.encoder(hidden, words, rng), offsets, self._length("text"))
+        hidden = encoder.encoder(hidden, words, rng)
+        if self.network.pooled:
+            pooled = encoder.pooled(hidden[offsets[:-1].to(torch.int64)])
+            return Rows(pooled[:, None], torch.ones_like(words.keys))
+        return Rows.packed(hidden, offsets, self._length("text"))
 
     def _length(self, modality: str) -> int | None:
         return self.config.lengths[modality] if self.compat else None

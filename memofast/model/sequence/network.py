@@ -41,12 +41,15 @@ class Shape:
 class Network(nn.Module):
     """A network over rows. A subclass is made as `Network(options, shape)`.
 
-    needs: modalities without which it cannot be made. adapts: whether it changes the text encoder's rows, see
-    `adapted`. losses: as of `EmotionModel`. state_names: patterns and replacements of the original's parameter names,
+    needs: modalities without which it cannot be made. encodes: whether text has to be hidden states of a text encoder.
+    pooled: whether it reads one row of text a sample, tanh(W h + b) of the encoder's [CLS]. adapts: whether it changes
+    the text encoder's rows, see `adapted`. losses: as of `EmotionModel`. state_names: patterns and replacements of the original's parameter names,
     see `originals.renamed`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    encodes: ClassVar[bool] = False
+    pooled: ClassVar[bool] = False
     adapts: ClassVar[bool] = False
     state_names: ClassVar[tuple[tuple[str, str], ...]] = ()
     losses: Mapping[str, float] = {}
