@@ -43,8 +43,8 @@ class Network(nn.Module):
 
     needs: modalities without which it cannot be made. encodes: whether text has to be hidden states of a text encoder.
     pooled: whether it reads one row of text a sample, tanh(W h + b) of the encoder's [CLS]. adapts: whether it changes
-    the text encoder's rows, see `adapted`. losses: as of `EmotionModel`. state_names: patterns and replacements of the original's parameter names,
-    see `originals.renamed`.
+    the text encoder's rows, see `adapted`. losses: as of `EmotionModel`. state_names: patterns and replacements of the
+    original's parameter names, see `originals.renamed`.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()

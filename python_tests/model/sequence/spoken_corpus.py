@@ -57,9 +57,7 @@ def spoken_task(corpus, model, **options) -> FineTuning:
     tuning |= {"schedule": "constant", "warmup": 0.0, "validations": 1}
     streams = [Stream(corpus.split("train"))]
     family = FAMILIES["sequence"]
-    return FineTuning(
-        model, streams, corpus.split("validation"), Tuning(**tuning | options), 0, family=family
-    )
+    return FineTuning(model, streams, corpus.split("validation"), Tuning(**tuning | options), 0, family=family)
 
 
 def answers_of(model: nn.Module, split: Split, samples: list[int] | None = None) -> torch.Tensor:

@@ -154,7 +154,7 @@ def test_what_is_refused(corpus, bert, tmp_path, monkeypatch):
     with pytest.raises(MemofastError, match="text rows"):
         check_longest(model, corpus.split("train"), ["text"])
     small = spoken_model(corpus, {"embedding": 8, "vocab_size": 110})
-    with pytest.raises(MemofastError, match="word piece .* vocabulary ends at 109"):
+    with pytest.raises(MemofastError, match=r"word piece .* vocabulary ends at 109"):
         check_words(small, corpus.split("train"))
     with pytest.raises(MemofastError, match="parameters take"):
         spoken_model(corpus, {"embedding": 2**16, "vocab_size": 2**20})
