@@ -101,7 +101,7 @@ class Misa(Network):
 
     def forward(self, rows: Mapping[str, Rows], draws: Draws, lesson: Lesson | None = None) -> Answers:
         if self.options.compat:
-            rows = {name: _over(one, rows["text"].lengths) for name, one in rows.items()}
+            rows = {name: one.over(rows["text"].lengths) for name, one in rows.items()}
         whole = {name: self._summary(name, one) for name, one in rows.items()}
         own = {name: self.private[name](values).sigmoid() for name, values in whole.items()}
         common = {name: self.shared(values).sigmoid() for name, values in whole.items()}
@@ -182,11 +182,6 @@ class AttentionLayer(nn.Module):
         values = self.attention_norm(values + draws.dropped(self.attention_output(context), self.dropout))
         inner = draws.dropped(F.relu(self.intermediate(values)), self.dropout)
         return self.output_norm(values + draws.dropped(self.output(inner), self.dropout))
-
-
-def _over(rows: Rows, lengths: Tensor) -> Rows:
-    """Rows read over other lengths [B], padding and all."""
-    return Rows(rows.values, lengths.clamp(max=rows.values.shape[1]))
 
 
 def moment_discrepancy(one: Tensor, other: Tensor, moments: int) -> Tensor:

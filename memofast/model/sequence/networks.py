@@ -9,10 +9,12 @@ from pydantic import Discriminator, Tag
 from memofast.model.sequence.misa import Misa, MisaOptions
 from memofast.model.sequence.network import Network, NetworkOptions
 from memofast.model.sequence.recurrent_fusion import RecurrentFusion, RecurrentFusionOptions
+from memofast.model.sequence.self_mm import SelfMm, SelfMmOptions
 
 NETWORKS: dict[str, tuple[type[NetworkOptions], type[Network]]] = {
     "recurrent_fusion": (RecurrentFusionOptions, RecurrentFusion),
     "misa": (MisaOptions, Misa),
+    "self_mm": (SelfMmOptions, SelfMm),
 }
 
 

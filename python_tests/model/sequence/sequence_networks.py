@@ -82,7 +82,8 @@ def golden_of(real_data, case: str) -> dict[str, Tensor]:
     return parts_of(np.load(real_data.parent / "golden" / "companions" / "mmsa_models.npz"), case)
 
 
-def samples_lesson(samples: int, update: int = 1, state=None, values: Tensor | None = None) -> Lesson:
-    """Of samples whose values are known, without those of single modalities. values [B, 1]."""
+def samples_lesson(samples: int, epoch: int = 1, state=None, values: Tensor | None = None) -> Lesson:
+    """Of samples, of keys from 0, whose values [B, 1] are known, without those of single modalities; an update an
+    epoch."""
     wanted = torch.linspace(-2, 3, samples)[:, None] if values is None else values
-    return Lesson(wanted, torch.arange(samples), {}, update, torch.arange(samples), state)
+    return Lesson(wanted, torch.arange(samples), {}, epoch, epoch, torch.arange(samples), state)
