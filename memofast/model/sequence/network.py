@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from memofast.model.family import Answers, Lesson
@@ -22,6 +23,19 @@ class NetworkOptions(Section):
     """
 
     compat: bool = False
+
+
+class AlignedOptions(NetworkOptions):
+    """aligned: with compat, rows of faces and speech are read over the length of the text, as originals read aligned
+    corpora."""
+
+    aligned: bool = False
+
+    @model_validator(mode="after")
+    def _of_compat(self) -> AlignedOptions:
+        if self.aligned and not self.compat:
+            raise ValueError("aligned is how an original reads rows, with compat=true; leave it out")
+        return self
 
 
 @dataclass(frozen=True)

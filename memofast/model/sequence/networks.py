@@ -6,14 +6,18 @@ from typing import Annotated, Any, Union
 
 from pydantic import Discriminator, Tag
 
+from memofast.model.sequence.mag import Mag, MagOptions
 from memofast.model.sequence.misa import Misa, MisaOptions
+from memofast.model.sequence.mmim import Mmim, MmimOptions
 from memofast.model.sequence.network import Network, NetworkOptions
 from memofast.model.sequence.recurrent_fusion import RecurrentFusion, RecurrentFusionOptions
 from memofast.model.sequence.self_mm import SelfMm, SelfMmOptions
 
 NETWORKS: dict[str, tuple[type[NetworkOptions], type[Network]]] = {
     "recurrent_fusion": (RecurrentFusionOptions, RecurrentFusion),
+    "mag": (MagOptions, Mag),
     "misa": (MisaOptions, Misa),
+    "mmim": (MmimOptions, Mmim),
     "self_mm": (SelfMmOptions, SelfMm),
 }
 

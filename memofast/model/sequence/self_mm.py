@@ -11,14 +11,14 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from memofast.errors import MemofastError
 from memofast.model.bounds import Dropout, Width
 from memofast.model.family import Answers, Lesson
 from memofast.model.sequence.draws import Draws
-from memofast.model.sequence.network import Network, NetworkOptions, Shape
+from memofast.model.sequence.network import AlignedOptions, Network, Shape
 from memofast.model.sequence.recurrent import states
 from memofast.model.sequence.rows import Rows
 from memofast.model.sequence.unimodal_labels import UnimodalLabels
@@ -26,10 +26,10 @@ from memofast.model.sequence.unimodal_labels import UnimodalLabels
 _NAMES = {"text": "text", "visual": "video", "speech": "audio", "joint": "fusion"}
 
 
-class SelfMmOptions(NetworkOptions):
+class SelfMmOptions(AlignedOptions):
     """recurrent_*: width of the LSTM over rows; summary_*: of what is made of its last state; text is its [CLS].
     width_*: of the features of each answer. dropout_*: before them; encoder_dropout: of last states. limit: largest
-    label that is generated. aligned: with compat, rows of faces and speech are read over the text's length."""
+    label that is generated."""
 
     kind: Literal["self_mm"]
     recurrent_visual: Width = 32
@@ -46,13 +46,6 @@ class SelfMmOptions(NetworkOptions):
     dropout_speech: Dropout = 0.1
     encoder_dropout: Dropout = 0.0
     limit: Annotated[float, Field(gt=0, le=1e6)] = 3.0
-    aligned: bool = False
-
-    @model_validator(mode="after")
-    def _of_compat(self) -> SelfMmOptions:
-        if self.aligned and not self.compat:
-            raise ValueError("aligned is how the original reads rows, with compat=true; leave it out")
-        return self
 
 
 class SelfMm(Network):

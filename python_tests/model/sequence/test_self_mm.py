@@ -91,7 +91,7 @@ def test_compat_differs_where_it_reads_over_the_text():
         torch.testing.assert_close(plain(same, NOTHING).outputs, aligned(same, NOTHING).outputs)
     torch.testing.assert_close(outputs[0], outputs[1])
     assert (outputs[0] - outputs[2])[:3].abs().min() > 1e-6
-    with pytest.raises(MemofastError, match="aligned is how the original reads rows"):
+    with pytest.raises(MemofastError, match="aligned is how an original reads rows"):
         checked({"kind": "self_mm", "aligned": True}, "recipe", SelfMmOptions)
 
 
