@@ -6,7 +6,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
+from memofast import ops
+from memofast.ops.philox import (
+    Place,
+    Purpose,
+    draw,
+    drop_threshold,
+    keep_scale,
+    site,
+    stream_key,
+)
 
 
 class Draws:
@@ -22,6 +31,16 @@ class Draws:
         mask = self.mask(values.shape, p)
         return values if mask is None else values * mask.to(values.dtype)
 
+    def chosen(self, lengths: Tensor, most: int, share: float, part: int) -> Tensor:
+        """[B, most] bool: rows of samples of these lengths [B] int64, each with a probability; none where nothing is
+        dropped. part: draws of another differ; the same may be asked for again."""
+        if self._rng is None or not share:
+            return torch.zeros(len(lengths), most, dtype=torch.bool, device=lengths.device)
+        place = torch.arange(most, device=lengths.device)
+        key = stream_key(self._rng, Purpose.AUGMENTATION, site(part, Place.HEAD))
+        words = draw(key, self._keys[:, None], place, torch.zeros_like(place))[..., 0]
+        return (words < round(share * 2**32)) & (place < lengths[:, None])
+
     def mask(self, shape: torch.Size | tuple[int, ...], p: float) -> Tensor | None:
         """What values of this shape, [B, C] or [B, L, C], are multiplied with; None: nothing is dropped."""
         number, self._sites = self._sites, self._sites + 1  # a site is counted whether or not it drops
@@ -29,7 +48,16 @@ class Draws:
             return None
         steps = shape[1] if len(shape) == 3 else 1
         offsets = torch.arange(shape[0] + 1, device=self._keys.device, dtype=torch.int32) * steps
-        keep = hidden_keep_mask(
-            self._rng, site(number, Place.HEAD), self._keys, offsets, shape[0] * steps, shape[-1], p
-        )
-        return keep.view(shape) * keep_scale(p)
+        return _kept(self._rng, site(number, Place.HEAD), self._keys, offsets, shape[-1], p).view(shape) * keep_scale(p)
+
+
+@torch.no_grad()
+def _kept(rng: Tensor, number: int, keys: Tensor, offsets: Tensor, width: int, p: float) -> Tensor:
+    """`hidden_keep_mask` by the kernel of `dropout_add_norm`, ten times as fast: of ones and a last column of 0, what
+    is dropped is normed to what the last is, and what is kept to at least 2 more."""
+    ones = torch.ones(int(offsets[-1]), width + 1, device=keys.device)
+    ones[:, -1] = 0
+    weight, nothing = torch.ones(width + 1, device=keys.device), torch.zeros_like(ones)
+    options = {"p": p, "rng": rng, "sample_keys": keys, "offsets": offsets, "site": number}
+    normed = ops.dropout_add_norm(ones, nothing, weight, torch.zeros_like(weight), **options)
+    return normed[:, :-1] > normed[:, -1:] + 1

@@ -13,7 +13,6 @@ from memofast.data.conditions import keep
 from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.compatibility import check_longest, check_words
-from memofast.model.sequence import draws
 from memofast.model.sequence.emotion import open_sequence_model
 from memofast.model.sequence.rows import Rows
 from memofast.ops import philox
@@ -87,20 +86,18 @@ def test_dropout_of_encoder_and_network_are_of_other_sites(corpus, bert, monkeyp
     model, batch = spoken_model(corpus, with_words(bert, **network)), corpus.split("train").pack(np.arange(5))
     used = []
 
-    def noted(function, name):
+    def noted(function):
         def call(*arguments, **options):
-            used.append((name, arguments[1] if name == "own" else options["site"]))
+            used.append(options["site"])
             return function(*arguments, **options)
 
         return call
 
-    monkeypatch.setattr(draws, "hidden_keep_mask", noted(draws.hidden_keep_mask, "own"))
     for name in ("embed", "dropout_add_norm"):
-        monkeypatch.setattr(ops, name, noted(getattr(ops, name), name))
+        monkeypatch.setattr(ops, name, noted(getattr(ops, name)))
     model(batch, rng=torch.tensor([1, 2]))
-    places = [place for _, place in used]
-    assert len(places) == len(set(places)) == (1 + 2 * 2) + 3 * 3
-    assert {philox.site(0, place) for place in (philox.Place.HEAD, philox.Place.EMBEDDING)} <= set(places)
+    assert len(used) == len(set(used)) == (1 + 2 * 2) + 3 * 3
+    assert {philox.site(0, place) for place in (philox.Place.HEAD, philox.Place.EMBEDDING)} <= set(used)
 
 
 def test_draws_of_updates_and_samples(corpus, bert):
