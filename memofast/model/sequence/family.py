@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -57,7 +57,7 @@ def start(
     config = SequenceConfig(
         network=section.network.plain(),
         inputs=inputs,
-        lengths={modality: _longest(corpus, modality, inputs) for modality in read} if section.network.compat else {},
+        lengths=_lengths(corpus, read, inputs) if section.network.compat or network.sized else {},
         text_encoder=encoder.config.to_dict() if encoder is not None else None,
         embedding=section.embedding,
         vocab_size=section.vocab_size,
@@ -125,8 +125,12 @@ def _of_corpus(corpus: Corpus, words: bool) -> dict[str, str]:
     return {"text": of_text[0], **names}
 
 
+def _lengths(corpus: Corpus, read: Iterable[str], inputs: Sequence[dict]) -> dict[str, int]:
+    """Rows of the longest sample of a corpus by modality, to which an original pads all."""
+    return {modality: _longest(corpus, modality, inputs) for modality in read}
+
+
 def _longest(corpus: Corpus, modality: str, inputs: Sequence[dict]) -> int:
-    """Rows of the longest sample of a corpus, to which an original pads all."""
     name = next((entry["name"] for entry in inputs if entry["of"] == modality), "text")
     store = corpus.streams[name][0] if name in corpus.streams else corpus.stores[name]
     return max(1, int(store.lengths.max()))

@@ -12,6 +12,7 @@ from memofast.model.sequence.mmim import Mmim, MmimOptions
 from memofast.model.sequence.network import Network, NetworkOptions
 from memofast.model.sequence.recurrent_fusion import RecurrentFusion, RecurrentFusionOptions
 from memofast.model.sequence.self_mm import SelfMm, SelfMmOptions
+from memofast.model.sequence.tfr_net import TfrNet, TfrNetOptions
 
 NETWORKS: dict[str, tuple[type[NetworkOptions], type[Network]]] = {
     "recurrent_fusion": (RecurrentFusionOptions, RecurrentFusion),
@@ -19,6 +20,7 @@ NETWORKS: dict[str, tuple[type[NetworkOptions], type[Network]]] = {
     "misa": (MisaOptions, Misa),
     "mmim": (MmimOptions, Mmim),
     "self_mm": (SelfMmOptions, SelfMm),
+    "tfr_net": (TfrNetOptions, TfrNet),
 }
 
 
