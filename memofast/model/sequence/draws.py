@@ -6,12 +6,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from memofast import ops
 from memofast.ops.philox import (
     Place,
     Purpose,
     draw,
     drop_threshold,
+    hidden_keep_mask,
     keep_scale,
     site,
     stream_key,
@@ -48,16 +48,7 @@ class Draws:
             return None
         steps = shape[1] if len(shape) == 3 else 1
         offsets = torch.arange(shape[0] + 1, device=self._keys.device, dtype=torch.int32) * steps
-        return _kept(self._rng, site(number, Place.HEAD), self._keys, offsets, shape[-1], p).view(shape) * keep_scale(p)
-
-
-@torch.no_grad()
-def _kept(rng: Tensor, number: int, keys: Tensor, offsets: Tensor, width: int, p: float) -> Tensor:
-    """`hidden_keep_mask` by the kernel of `dropout_add_norm`, ten times as fast: of ones and a last column of 0, what
-    is dropped is normed to what the last is, and what is kept to at least 2 more."""
-    ones = torch.ones(int(offsets[-1]), width + 1, device=keys.device)
-    ones[:, -1] = 0
-    weight, nothing = torch.ones(width + 1, device=keys.device), torch.zeros_like(ones)
-    options = {"p": p, "rng": rng, "sample_keys": keys, "offsets": offsets, "site": number}
-    normed = ops.dropout_add_norm(ones, nothing, weight, torch.zeros_like(weight), **options)
-    return normed[:, :-1] > normed[:, -1:] + 1
+        keep = hidden_keep_mask(
+            self._rng, site(number, Place.HEAD), self._keys, offsets, shape[0] * steps, shape[-1], p
+        )
+        return keep.view(shape) * keep_scale(p)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from memofast.errors import MemofastError
 from memofast.model.bounds import Dropout, Layers, Width
 from memofast.model.family import Answers, Lesson
+from memofast.model.sequence.attending_layers import AttendingEncoder, LayerOptions
 from memofast.model.sequence.batch_norm import BatchNorm
-from memofast.model.sequence.crossmodal import CrossmodalEncoder, LayerOptions
 from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import COMPLETE_TEXT, Network, NetworkOptions, Shape
 from memofast.model.sequence.rows import Rows
@@ -156,17 +156,17 @@ class TfrNet(Network):
             }
         )
         own = max(options.layers, _LEAST)
-        self.memory = nn.ModuleDict({name: CrossmodalEncoder(self._layers("text"), own) for name in names})
+        self.memory = nn.ModuleDict({name: AttendingEncoder(self._layers("text"), own) for name in names})
         self.crossmodal = nn.ModuleDict(
             {
-                f"{one}_{other}": CrossmodalEncoder(self._layers(other), options.layers)
+                f"{one}_{other}": AttendingEncoder(self._layers(other), options.layers)
                 for one in names
                 for other in names
                 if one != other
             }
         )
         self.temporal = nn.ModuleDict(
-            {name: CrossmodalEncoder(self._over_samples(shape.lengths[name]), own) for name in names}
+            {name: AttendingEncoder(self._over_samples(shape.lengths[name]), own) for name in names}
         )
         size = len(names) * width
         self.generators = nn.ModuleDict({name: nn.Linear(size, shape.widths[name]) for name in names})

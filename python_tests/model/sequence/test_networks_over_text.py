@@ -58,6 +58,15 @@ def test_it_learns_logs_its_losses_and_is_opened_again(corpus, bert, tmp_path, k
     torch.testing.assert_close(answers_of(opened, split), wanted, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [*NETWORKS, "recurrent_fusion"])
+def test_it_learns_in_bf16(corpus, bert, tmp_path, kind):
+    """Of micro-batches of which one is a sample alone."""
+    model = spoken_model(corpus, {"init": str(bert), "network": {"kind": kind, **NETWORKS.get(kind, {})}})
+    task = spoken_task(corpus, model, epochs=2, precision="bf16", samples=7, accumulate=3)
+    trainer = Trainer(task, tmp_path, Processes())
+    assert trainer.run().step == 2 and trainer.state.scores["spoken", "emotion"]["mae"] < 2.5
+
+
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_any_modality_may_be_absent(corpus, bert, kind):
     model = spoken_model(corpus, {"init": str(bert), "network": {"kind": kind, **NETWORKS[kind]}}).eval()

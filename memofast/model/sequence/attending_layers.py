@@ -32,14 +32,14 @@ class LayerOptions:
     positions: bool = True
 
 
-class CrossmodalEncoder(nn.Module):
+class AttendingEncoder(nn.Module):
     """Layers whose queries are rows as they change, and whose keys are other rows as they came; LayerNorm after the
     last."""
 
     def __init__(self, options: LayerOptions, layers: int):
         super().__init__()
         self.options = options
-        self.layers = nn.ModuleList(CrossmodalLayer(options) for _ in range(layers))
+        self.layers = nn.ModuleList(AttendingLayer(options) for _ in range(layers))
         self.norm = nn.LayerNorm(options.width)
 
     def forward(self, rows: Rows, keys: Rows | None, draws: Draws) -> Tensor:
@@ -60,7 +60,7 @@ class CrossmodalEncoder(nn.Module):
         return draws.dropped(values, self.options.embedding)
 
 
-class CrossmodalLayer(nn.Module):
+class AttendingLayer(nn.Module):
     """x + Attn(LN(x), LN(keys)), then y + W relu(V LN(y))."""
 
     def __init__(self, options: LayerOptions):
