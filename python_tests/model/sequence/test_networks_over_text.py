@@ -8,6 +8,9 @@ from spoken_corpus import answers_of, spoken_bert, spoken_corpus, spoken_model, 
 from memofast.data.conditions import keep
 from memofast.errors import MemofastError
 from memofast.model.sequence.emotion import open_sequence_model
+from memofast.model.sequence.networks import NETWORKS as NETWORK_OPTIONS
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
+from memofast.train.fine_tuning_recipe import read
 from memofast.train.processes import Processes
 from memofast.train.trainer import Trainer
 
@@ -98,3 +101,15 @@ def test_compat_within_a_model_and_what_is_refused(corpus, bert, kind):
 def test_unknown_word_pieces_are_some_of_the_encoder(corpus, bert):
     with pytest.raises(MemofastError, match="unknown_piece 116 is none of the text encoder's 116 word pieces"):
         spoken_model(corpus, {"init": str(bert), "network": {"kind": "tfr_net", "unknown_piece": 116}})
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_its_recipe_makes_a_plan(corpus, bert, kind):
+    """Its options are the network's, its groups name parameters, and losses are weighted as published."""
+    given = [f"corpus={corpus.path}", f"model.init={bert}", "folds.test=null"]
+    recipe = read(f"mosi-{kind}", given)
+    plan = make_fine_tuning_plan(recipe)
+    assert (plan.metric, recipe.model.network.kind, recipe.train.schedule) == ("mae", kind, "constant")
+    assert recipe.model.network == NETWORK_OPTIONS[kind][0](kind=kind)  # the defaults are what is published
+    with pytest.raises(MemofastError, match=r"give its folder as model\.init"):
+        make_fine_tuning_plan(read(f"mosi-{kind}", [given[0], given[2]]))
