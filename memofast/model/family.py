@@ -47,13 +47,14 @@ class Reader(Protocol):
 class Lesson:
     """What a forward pass in training may learn from. wanted [B, outputs]: see `CorpusLabels.wanted`; known [n] int64:
     samples of which it is known. modalities: by modality [B, outputs], what it alone says of each sample, NaN where
-    unknown. update: number, from 1. keys [B] int64 of the samples. state: module of what the network keeps over the
-    samples of a training, see `EmotionModel.learning_state`."""
+    unknown. update, epoch: numbers, from 1. keys [B] int64 of the samples. state: module of what the network keeps over
+    the samples of a training, see `EmotionModel.learning_state`."""
 
     wanted: Tensor
     known: Tensor
     modalities: Mapping[str, Tensor]
     update: int
+    epoch: int
     keys: Tensor
     state: nn.Module | None = None
 

@@ -15,6 +15,7 @@ from memofast.data import Capacity, Draw, MicroBatch, Read, Split, Stream, View
 from memofast.data.batch import PackedBatch, rounded_length
 from memofast.data.conditions import CONDITIONS, keep
 from memofast.data.modality import MODALITIES
+from memofast.errors import MemofastError
 from memofast.inference.split_predictions import class_counts, label_space_of, predict_split, truth_of
 from memofast.metrics.mean_loss import mean_loss
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, metrics_of
@@ -47,8 +48,8 @@ class LabelObjective:
 class LabelLearner(nn.Module):
     """An emotion model with the loss of its answers and, where it has any, those that it learns by beside it.
 
-    class_weights [classes]: None: all alike; tuning: smoothing of the labels, error of values. state: see
-    `EmotionModel.learning_state`.
+    class_weights [classes]: None: all alike; tuning: smoothing of the labels, error of values. per_epoch: updates.
+    state: see `EmotionModel.learning_state`.
     """
 
     def __init__(
@@ -57,12 +58,14 @@ class LabelLearner(nn.Module):
         kind: str,
         class_weights: Tensor | None,
         tuning: Tuning,
+        per_epoch: int,
         state: nn.Module | None = None,
     ):
         super().__init__()
         self.model = model
         self.objectives = nn.ModuleDict({OBJECTIVE: state} if state is not None else {})
         self._kind, self._smoothing, self._error = kind, tuning.smoothing, tuning.error
+        self._per_epoch = per_epoch
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, views: Sequence[View], rng: Tensor | None = None) -> dict[str, LossSum]:
@@ -90,7 +93,9 @@ class LabelLearner(nn.Module):
             for name in MODALITIES
             if f"value_{name}" in batch.targets
         }
-        return Lesson(batch.targets["wanted"], read.labels, alone, int(rng[1]), batch.sample_keys, state)
+        update = int(rng[1])
+        epoch = (update - 1) // self._per_epoch + 1
+        return Lesson(batch.targets["wanted"], read.labels, alone, update, epoch, batch.sample_keys, state)
 
 
 def _over(values: Tensor, read: Read) -> Tensor:
@@ -106,7 +111,8 @@ class FineTuning:
         split; None: the last is kept. tuning: the options; its metric is one of `sample_statistics.metrics_of`. select:
         conditions of modalities under which validation scores the model, their mean counts; none: all modalities there
         are. target: None for the model's own classes. world: processes.
-    Raises: `MemofastError` for a corpus without labels or of other classes than the model's.
+    Raises: `MemofastError` for a corpus without labels or of other classes than the model's, and for several processes
+        where the model keeps something of the samples while it learns.
     """
 
     title = "fine-tune"
@@ -143,6 +149,11 @@ class FineTuning:
         self.objectives = dict.fromkeys((OBJECTIVE, *model.losses), LabelObjective())
         self.keys = [(name, objective) for name in self._within for objective in self.objectives]
         self._augmentation = Augmentation(tuning.hide, tuning.hide_columns)
+        if world > 1 and self._learning_state() is not None:
+            raise MemofastError(
+                f"the model learns from what it keeps of every sample, which {world} processes would not share; start "
+                "one process"
+            )
 
     @property
     def capacity(self) -> Capacity:
@@ -157,9 +168,11 @@ class FineTuning:
 
     def learner(self) -> LabelLearner:
         weights = self._class_weights() if self.tuning.class_weights == "balanced" else None
+        return LabelLearner(self.model, self.target.kind, weights, self.tuning, self.per_epoch, self._learning_state())
+
+    def _learning_state(self) -> nn.Module | None:
         keys = [torch.from_numpy(stream.split.keys[stream.chosen]) for stream in self._streams]
-        state = self.model.learning_state(torch.cat(keys).unique())
-        return LabelLearner(self.model, self.target.kind, weights, self.tuning, state)
+        return self.model.learning_state(torch.cat(keys).unique())
 
     def streams(self) -> list[Stream]:
         return self._streams

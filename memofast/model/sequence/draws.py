@@ -32,6 +32,16 @@ class Draws:
         mask = self.mask(values.shape, p)
         return values if mask is None else values * mask.to(values.dtype)
 
+    def chosen(self, lengths: Tensor, most: int, share: float, part: int) -> Tensor:
+        """[B, most] bool: rows of samples of these lengths [B] int64, each with a probability; none where nothing is
+        dropped. part: draws of another differ; the same may be asked for again."""
+        if self._rng is None or not share:
+            return torch.zeros(len(lengths), most, dtype=torch.bool, device=lengths.device)
+        place = torch.arange(most, device=lengths.device)
+        key = stream_key(self._rng, Purpose.AUGMENTATION, site(part, Place.HEAD))
+        words = draw(key, self._keys[:, None], place, torch.zeros_like(place))[..., 0]
+        return (words < round(share * 2**32)) & (place < lengths[:, None])
+
     def mask(self, shape: torch.Size | tuple[int, ...], p: float) -> Tensor | None:
         """What values of this shape, [B, C] or [B, L, C], are multiplied with; None: nothing is dropped."""
         number, self._sites = self._sites, self._sites + 1  # a site is counted whether or not it drops

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from memofast.data.batch import PackedBatch
 from memofast.data.conditions import keep
 from memofast.data.modality import FEATURES, MODALITIES
-from memofast.data.view import View
+from memofast.data.view import DRAWS, View
+from memofast.errors import MemofastError
 from memofast.model.family import Answers, Lesson
 from memofast.model.folder import in_one_line, load_whole, read_checked
 from memofast.model.memobert.configuration import MemoBertConfig
@@ -21,7 +23,7 @@ from memofast.model.memobert.pre_training import MemoBertModel
 from memofast.model.problems import EmotionOutputs
 from memofast.model.sequence.configuration import SequenceConfig, SequenceFile
 from memofast.model.sequence.draws import Draws
-from memofast.model.sequence.network import Shape
+from memofast.model.sequence.network import COMPLETE_TEXT, Shape
 from memofast.model.sequence.networks import NETWORKS
 from memofast.model.sequence.rows import Rows
 from memofast.model.weights import check_stored
@@ -62,8 +64,11 @@ class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
         options = config.options()
         self.columns = nn.ModuleDict({entry["of"]: Columns(entry["width"]) for entry in config.inputs})
         widths = {entry["of"]: entry["width"] for entry in config.inputs}
+        network = NETWORKS[config.network["kind"]][1]
         if config.text_encoder is not None:
             self.text_encoder = MemoBertModel(MemoBertConfig(**config.text_encoder))
+            if not network.pooled:
+                self.text_encoder.pooler = None  # nothing would train it
             widths["text"] = self.text_encoder.config.hidden_size
         elif config.embedding is not None:
             self.word_pieces = nn.Embedding(config.vocab_size, config.embedding)
@@ -75,8 +80,18 @@ class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
             config.lengths,
             widths["text"] if config.text_encoder is not None else 0,
         )
+        if lacking := [name for name in network.needs if name not in widths]:
+            raise ValueError(f"network {config.network['kind']} needs {lacking[0]} rows")
+        if network.encodes and not shape.text_encoder:
+            raise ValueError(f"network {config.network['kind']} needs a text encoder")
+        pieces = config.text_encoder["vocab_size"] if config.text_encoder is not None else config.vocab_size
+        if (piece := getattr(options, "unknown_piece", 0)) >= pieces:
+            raise MemofastError(
+                f"model.network.unknown_piece {piece} is none of the text encoder's {pieces} word pieces; "
+                "give its [UNK]"
+            )
         self.compat = options.compat
-        self.network = NETWORKS[config.network["kind"]][1](options, shape)
+        self.network = network(options, shape)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -134,7 +149,7 @@ class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
         draws = Draws(rng if self.training else None, view.keys)
         rows = {name: self._rows(name, view) for name in self.columns}
         if self.config.text_encoder is not None:
-            rows = {"text": self._encoded(view, rows, draws, rng), **rows}
+            rows = {**self._texts(view, rows, draws, rng, lesson), **rows}
         elif self.config.embedding is not None:
             token_ids = view.batch.token_ids if view.token_ids is None else view.token_ids
             embedded = self.word_pieces(token_ids.to(torch.int64))
@@ -155,6 +170,23 @@ class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
             return Rows(nothing, torch.zeros(batch.samples, dtype=torch.int64, device=nothing.device))
         return Rows.packed(columns(rows, view.sources.get(name)), offsets, self._length(modality))
 
+    def _texts(
+        self, view: View, rows: Mapping[str, Rows], draws: Draws, rng: Tensor | None, lesson: Lesson | None
+    ) -> dict[str, Rows]:
+        """Text as the network reads it, with a lesson also complete where some of it is unknown."""
+        lengths = view.batch.text_offsets.diff().to(torch.int64)
+        unknown = None if lesson is None else self.network.unknown(lengths, draws)
+        if unknown is None:
+            return {"text": self._encoded(view, rows, draws, rng)}
+        inside = torch.arange(unknown.shape[1], device=unknown.device) < lengths[:, None]
+        token_ids = view.batch.token_ids if view.token_ids is None else view.token_ids
+        changed = token_ids.masked_fill(unknown[inside], self.network.options.unknown_piece)
+        complete = replace(view, draw=(view.draw + 1) % DRAWS)  # with dropout of its own
+        return {
+            "text": self._encoded(replace(view, token_ids=changed), rows, draws, rng),
+            COMPLETE_TEXT: self._encoded(complete, rows, draws, rng),
+        }
+
     def _encoded(self, view: View, rows: Mapping[str, Rows], draws: Draws, rng: Tensor | None) -> Rows:
         """Hidden states of word pieces; the network may change them between the encoder's embeddings and layers."""
         words = View(keep(view.batch, "l"), view.token_ids, draw=view.draw)
@@ -163,7 +195,11 @@ class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
         if self.network.adapts:
             changed = self.network.adapted(Rows.packed(hidden, offsets), rows, draws)
             hidden = changed.values[changed.inside]
-        return Rows.packed(encoder.encoder(hidden, words, rng), offsets, self._length("text"))
+        hidden = encoder.encoder(hidden, words, rng)
+        if self.network.pooled:
+            pooled = encoder.pooled(hidden[offsets[:-1].to(torch.int64)])
+            return Rows(pooled[:, None], torch.ones_like(words.keys))
+        return Rows.packed(hidden, offsets, self._length("text"))
 
     def _length(self, modality: str) -> int | None:
         return self.config.lengths[modality] if self.compat else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -34,9 +34,13 @@ def start(
         raise MemofastError("model.family sequence has no prompts; leave prompt out")
     if train is None:
         raise MemofastError("model.family sequence reads feature rows, of which text alone has none; choose memobert")
-    corpus, encoder = train.corpus, None
+    corpus, encoder, network = train.corpus, None, NETWORKS[section.network.kind][1]
+    if network.encodes and not section.init:
+        raise MemofastError(
+            f"model.network {section.network.kind} reads word pieces through a BERT; give its folder as model.init"
+        )
     if section.init:
-        encoder = MemoBertModel.from_bert(section.init, visual_size=None, speech_size=None)
+        encoder = MemoBertModel.from_bert(section.init, visual_width=0, speech_width=0)
     words = encoder is not None or section.embedding is not None
     if words and not has_words(corpus):
         raise MemofastError(
@@ -45,7 +49,6 @@ def start(
         )
     inputs = _inputs(section, corpus, words)
     read = {entry["of"] for entry in inputs} | ({"text"} if words else set())
-    network = NETWORKS[section.network.kind][1]
     if lacking := [modality for modality in network.needs if modality not in read]:
         raise MemofastError(
             f"model.network {section.network.kind} needs {lacking[0]} rows, which corpus {corpus.path} does not have "
@@ -59,7 +62,7 @@ def start(
     config = SequenceConfig(
         network=section.network.plain(),
         inputs=inputs,
-        lengths={modality: _longest(corpus, modality, inputs) for modality in read} if section.network.compat else {},
+        lengths=_lengths(corpus, read, inputs) if section.network.compat or network.sized else {},
         text_encoder=encoder.config.to_dict() if encoder is not None else None,
         embedding=section.embedding,
         vocab_size=section.vocab_size,
@@ -71,6 +74,8 @@ def start(
         check_memory(sum(weight.numel() for weight in SequenceForEmotion(config).parameters()))
     model = SequenceForEmotion(config)
     if encoder is not None:
+        if not network.pooled:
+            encoder.pooler = None
         model.text_encoder.load_state_dict(encoder.state_dict())
     if section.standardise == "training":
         _standardise(model, train)
@@ -125,8 +130,12 @@ def _of_corpus(corpus: Corpus, words: bool) -> dict[str, str]:
     return {"text": of_text[0], **names}
 
 
+def _lengths(corpus: Corpus, read: Iterable[str], inputs: Sequence[dict]) -> dict[str, int]:
+    """Rows of the longest sample of a corpus by modality, to which an original pads all."""
+    return {modality: _longest(corpus, modality, inputs) for modality in read}
+
+
 def _longest(corpus: Corpus, modality: str, inputs: Sequence[dict]) -> int:
-    """Rows of the longest sample of a corpus, to which an original pads all."""
     name = next((entry["name"] for entry in inputs if entry["of"] == modality), "text")
     store = corpus.streams[name][0] if name in corpus.streams else corpus.stores[name]
     return max(1, int(store.lengths.max()))

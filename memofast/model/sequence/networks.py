@@ -7,20 +7,30 @@ from typing import Annotated, Any, Union
 from pydantic import Discriminator, Tag
 
 from memofast.model.sequence.early_fusion import EfLstm, EfLstmOptions
+from memofast.model.sequence.mag import Mag, MagOptions
+from memofast.model.sequence.misa import Misa, MisaOptions
+from memofast.model.sequence.mmim import Mmim, MmimOptions
 from memofast.model.sequence.multi_task import MlfDnn, MlfDnnOptions, Mlmf, MlmfOptions, Mtfn, MtfnOptions
 from memofast.model.sequence.network import Network, NetworkOptions
 from memofast.model.sequence.recurrent_fusion import RecurrentFusion, RecurrentFusionOptions
+from memofast.model.sequence.self_mm import SelfMm, SelfMmOptions
+from memofast.model.sequence.tfr_net import TfrNet, TfrNetOptions
 from memofast.model.sequence.vector_fusion import LfDnn, LfDnnOptions, Lmf, LmfOptions, Tfn, TfnOptions
 
 NETWORKS: dict[str, tuple[type[NetworkOptions], type[Network]]] = {
     "recurrent_fusion": (RecurrentFusionOptions, RecurrentFusion),
     "ef_lstm": (EfLstmOptions, EfLstm),
     "lf_dnn": (LfDnnOptions, LfDnn),
-    "tfn": (TfnOptions, Tfn),
     "lmf": (LmfOptions, Lmf),
+    "mag": (MagOptions, Mag),
+    "misa": (MisaOptions, Misa),
     "mlf_dnn": (MlfDnnOptions, MlfDnn),
-    "mtfn": (MtfnOptions, Mtfn),
     "mlmf": (MlmfOptions, Mlmf),
+    "mmim": (MmimOptions, Mmim),
+    "mtfn": (MtfnOptions, Mtfn),
+    "self_mm": (SelfMmOptions, SelfMm),
+    "tfn": (TfnOptions, Tfn),
+    "tfr_net": (TfrNetOptions, TfrNet),
 }
 
 

@@ -10,13 +10,14 @@ from memofast.model.sequence.rows import Rows
 def states(lstm: nn.LSTM, rows: Rows, draws: Draws | None = None, p: float = 0.0) -> Tensor:
     """Hidden states [B, L, C] of the last layer. lstm: of one direction and `batch_first`, as what is past a sample's
     end then changes nothing before it. p: dropout between layers."""
-    values = rows.values
+    values = rows.values.float()
     for layer in range(lstm.num_layers):
         if layer and draws is not None:
             values = draws.dropped(values, p)
         weights = [getattr(lstm, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
         start = values.new_zeros(1, values.shape[0], lstm.hidden_size)
-        values, _, _ = torch.lstm(values, (start, start), weights, True, 1, 0.0, False, False, True)
+        with torch.autocast(values.device.type, enabled=False):  # torch has no LSTM of one direction in bf16 on a CPU
+            values, _, _ = torch.lstm(values, (start, start), weights, True, 1, 0.0, False, False, True)
     return values
 
 

@@ -39,6 +39,10 @@ class Rows:
         """The same with padding taken for rows, as the originals read them."""
         return replace(self, lengths=torch.full_like(self.lengths, self.values.shape[1]))
 
+    def over(self, lengths: Tensor) -> Rows:
+        """The same read over other lengths [B], padding and all, as originals read rows over those of the text."""
+        return replace(self, lengths=lengths.clamp(max=self.values.shape[1]))
+
     def last(self, states: Tensor | None = None) -> Tensor:
         """Of states [B, L, C], one a row, each sample's last [B, C]; 0 where it has no rows. None: of the values."""
         states = self.values if states is None else states

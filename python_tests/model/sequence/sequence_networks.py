@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from memofast.model.family import Lesson
 from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Network, Shape
 from memofast.model.sequence.networks import NETWORKS
@@ -74,3 +75,15 @@ def assert_alone_as_in_a_batch(network: Network, rows: Mapping[str, Rows], atol:
             alone = network(one_of(rows, sample), NOTHING).outputs[0]
             torch.testing.assert_close(alone, together[sample], rtol=0, atol=atol)
     assert together.isfinite().all() and together.std(0).min() > 1e-4  # it reads its rows
+
+
+def golden_of(real_data, case: str) -> dict[str, Tensor]:
+    """One case of MMSA's models."""
+    return parts_of(np.load(real_data.parent / "golden" / "companions" / "mmsa_models.npz"), case)
+
+
+def samples_lesson(samples: int, epoch: int = 1, state=None, values: Tensor | None = None) -> Lesson:
+    """Of samples, of keys from 0, whose values [B, 1] are known, without those of single modalities; an update an
+    epoch."""
+    wanted = torch.linspace(-2, 3, samples)[:, None] if values is None else values
+    return Lesson(wanted, torch.arange(samples), {}, epoch, epoch, torch.arange(samples), state)
