@@ -6,11 +6,13 @@ from typing import Annotated, Any, Union
 
 from pydantic import Discriminator, Tag
 
+from memofast.model.sequence.memory_fusion import MemoryFusion, MemoryFusionOptions
 from memofast.model.sequence.network import Network, NetworkOptions
 from memofast.model.sequence.recurrent_fusion import RecurrentFusion, RecurrentFusionOptions
 
 NETWORKS: dict[str, tuple[type[NetworkOptions], type[Network]]] = {
     "recurrent_fusion": (RecurrentFusionOptions, RecurrentFusion),
+    "mfn": (MemoryFusionOptions, MemoryFusion),
 }
 
 
