@@ -3,10 +3,12 @@ pass."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
+from memofast.ops.philox import Place, drop_threshold, keep_factors, site
 
 
 class Draws:
@@ -27,9 +29,14 @@ class Draws:
         number, self._sites = self._sites, self._sites + 1  # a site is counted whether or not it drops
         if self._rng is None or not drop_threshold(p):
             return None
-        steps = shape[1] if len(shape) == 3 else 1
-        offsets = torch.arange(shape[0] + 1, device=self._keys.device, dtype=torch.int32) * steps
-        keep = hidden_keep_mask(
-            self._rng, site(number, Place.HEAD), self._keys, offsets, shape[0] * steps, shape[-1], p
+        factors = keep_factors(
+            self._rng, site(number, Place.HEAD), self._keys, shape[1] if len(shape) == 3 else 1, shape[-1], p
         )
-        return keep.view(shape) * keep_scale(p)
+        return factors.view(shape)
+
+    def of_attention(self, p: float) -> dict[str, Any]:
+        """The options by which `ops.attention` drops probabilities itself."""
+        number, self._sites = self._sites, self._sites + 1
+        if self._rng is None or not drop_threshold(p):
+            return {}
+        return {"p": p, "rng": self._rng, "sample_keys": self._keys, "site": site(number, Place.ATTENTION)}

@@ -5,7 +5,7 @@ Source: Zadeh et al., "Memory Fusion Network for Multi-view Sequential Learning"
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -170,6 +170,10 @@ class MemoryNetwork(Network):
         """By modality hidden and cell states [L, B, C]."""
         return {name: cell_states(self.cells[name], rows[name].values.transpose(0, 1)) for name in self.order}
 
+    def ends(self, rows: Mapping[str, Rows], states: Sequence[Tensor]) -> Tensor:
+        """Of states [L, B, C] those of each sample's last step, joined; 0 where it has no rows."""
+        return torch.cat([rows[self.order[0]].last(one.transpose(0, 1)) for one in states], 1)
+
 
 class MemoryFusion(MemoryNetwork):
     """Attention over the cells of two steps gives what the memory reads; hidden states and memory of a sample's last
@@ -197,6 +201,4 @@ class MemoryFusion(MemoryNetwork):
         cells = changes(torch.cat([states[name][1] for name in self.order], 2))
         attended = self.attention(cells, draws).softmax(2) * cells
         memories = self.memory(attended, draws)
-        ends = [*(states[name][0] for name in self.order), memories]
-        first = rows[self.order[0]]
-        return torch.cat([first.last(end.transpose(0, 1)) for end in ends], 1)
+        return self.ends(rows, [*(states[name][0] for name in self.order), memories])

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Union
 
 from pydantic import Discriminator, Tag
 
+from memofast.model.sequence.crossmodal import Crossmodal, CrossmodalOptions
+from memofast.model.sequence.graph_memory_fusion import GraphMemoryFusion, GraphMemoryFusionOptions
 from memofast.model.sequence.memory_fusion import MemoryFusion, MemoryFusionOptions
 from memofast.model.sequence.network import Network, NetworkOptions
 from memofast.model.sequence.recurrent_fusion import RecurrentFusion, RecurrentFusionOptions
@@ -13,6 +15,8 @@ from memofast.model.sequence.recurrent_fusion import RecurrentFusion, RecurrentF
 NETWORKS: dict[str, tuple[type[NetworkOptions], type[Network]]] = {
     "recurrent_fusion": (RecurrentFusionOptions, RecurrentFusion),
     "mfn": (MemoryFusionOptions, MemoryFusion),
+    "graph_mfn": (GraphMemoryFusionOptions, GraphMemoryFusion),
+    "mult": (CrossmodalOptions, Crossmodal),
 }
 
 

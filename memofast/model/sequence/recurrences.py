@@ -3,10 +3,14 @@ before, all gradients of weights are products over all steps."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from memofast import _C
 
 
 def cell_states(cell: nn.LSTMCell, steps: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,25 +48,17 @@ def gated_memory(
 
 
 class _Lstm(torch.autograd.Function):
-    """Tanh is computed as 2 sigmoid(2 x) - 1, which is faster here, and all four gates at once."""
-
     @staticmethod
     def forward(ctx, gates: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         length, samples, size = *gates.shape[:2], weight.shape[1]
-        scale = gates.new_ones(4, size)
-        scale[2] = 2
-        active, transposed = gates * scale.flatten(), weight.t() * scale.flatten()
+        active, transposed = gates.clone(memory_format=torch.contiguous_format), weight.t()
         hidden, cells = (gates.new_zeros(length + 1, samples, size) for _ in range(2))
-        squashed, parts = torch.empty_like(hidden[1:]), [part.unbind() for part in active.split(size, -1)]
-        after = zip(active.unbind(), *parts, squashed.unbind(), hidden[1:].unbind(), cells[1:].unbind(), strict=True)
-        before_hidden, before = hidden[0], cells[0]
-        for now, entry, forget, proposed, out, flat, state, cell in after:
-            now.addmm_(before_hidden, transposed).sigmoid_()
-            proposed.mul_(2).sub_(1)
-            torch.mul(entry, proposed, out=cell).addcmul_(forget, before)
-            torch.add(cell, cell, out=flat).sigmoid_().mul_(2).sub_(1)
-            torch.mul(out, flat, out=state)
-            before_hidden, before = state, cell
+        squashed, step = torch.empty_like(hidden[1:]), _step_of(gates)
+        before, state = cells[0], hidden[0]
+        for now, *here in zip(*(one.unbind() for one in (active, cells[1:], squashed, hidden[1:])), strict=True):
+            now.addmm_(state, transposed)
+            step(now, before, *here)
+            before, _, state = here
         ctx.save_for_backward(active, weight, hidden, cells, squashed)
         return hidden[1:], cells[1:]
 
@@ -70,25 +66,61 @@ class _Lstm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, to_hidden: Tensor, to_cells: Tensor) -> tuple[Tensor, Tensor]:
         active, weight, hidden, cells, squashed = ctx.saved_tensors
-        size = weight.shape[1]
-        entry, forget, proposed, out = active.split(size, -1)
-        through = out - out * squashed.square()  # of the hidden state by the cell
-        grads = torch.addcmul(active, active, active, value=-1)  # first of states by gates, then of the loss
-        of_entry, of_forget, of_proposed, of_out = grads.split(size, -1)
-        of_entry *= proposed
-        of_forget *= cells[:-1]
-        torch.addcmul(entry, entry, proposed.square(), value=-1, out=of_proposed)
-        of_out *= squashed
-        parts = (grads, grads[..., : 3 * size].unflatten(-1, (3, size)), of_out, forget, through, to_hidden, to_cells)
-        of_hidden, of_cell = torch.zeros_like(hidden[0]), torch.zeros_like(cells[0])
-        for now, by_cell, by_hidden, kept, passed, hidden_here, cell_here in _backwards(*parts):
-            of_hidden.add_(hidden_here)
-            of_cell.add_(cell_here).addcmul_(of_hidden, passed)
-            by_cell.mul_(of_cell[:, None])
-            by_hidden.mul_(of_hidden)
-            of_cell.mul_(kept)
-            torch.mm(now, weight, out=of_hidden)
+        grads, step = torch.empty_like(active), _step_backward_of(active)
+        of_hidden, of_cells = torch.zeros_like(hidden[0]), torch.zeros_like(cells[0])
+        given = active, cells[:-1], squashed, to_hidden.contiguous(), to_cells.contiguous(), grads
+        for *here, out in _backwards(*given):
+            step(*here, of_hidden, of_cells, out)
+            torch.mm(out, weight, out=of_hidden)
         return grads, grads[1:].flatten(0, 1).t() @ hidden[1:-1].flatten(0, 1)
+
+
+def _step_of(gates: Tensor) -> Callable:
+    """What makes a step's states of its gates in place, [B, 4 C] and [B, C]."""
+    return _C.lstm_step if _is_compiled(gates) else lstm_step_reference
+
+
+def _step_backward_of(gates: Tensor) -> Callable:
+    return _C.lstm_step_backward if _is_compiled(gates) else lstm_step_backward_reference
+
+
+def _is_compiled(gates: Tensor) -> bool:
+    return gates.is_cpu and gates.dtype == torch.float32
+
+
+def lstm_step_reference(gates: Tensor, before: Tensor, cells: Tensor, squashed: Tensor, hidden: Tensor) -> None:
+    """Write gates, cells, tanh(cells) and hidden states of a step, from what goes into the gates [B, 4 C], in their
+    place, and the cells before [B, C]; what `_C.lstm_step` does."""
+    entry, forget, proposed, out = gates.chunk(4, 1)
+    for gate in (entry, forget, out):
+        gate.sigmoid_()
+    torch.mul(entry, proposed.tanh_(), out=cells).addcmul_(forget, before)
+    torch.mul(out, torch.tanh(cells, out=squashed), out=hidden)
+
+
+def lstm_step_backward_reference(
+    gates: Tensor,
+    before: Tensor,
+    squashed: Tensor,
+    to_hidden: Tensor,
+    to_cells: Tensor,
+    of_hidden: Tensor,
+    of_cells: Tensor,
+    of_gates: Tensor,
+) -> None:
+    """Write the gradients of what goes into the gates, and in place of `of_cells`, those by the next step, the ones for
+    the step before; what `_C.lstm_step_backward` does."""
+    entry, forget, proposed, out = gates.chunk(4, 1)
+    hidden = of_hidden + to_hidden
+    cells = of_cells + to_cells + hidden * out * (1 - squashed.square())
+    parts = (
+        cells * proposed * entry * (1 - entry),
+        cells * before * forget * (1 - forget),
+        cells * entry * (1 - proposed.square()),
+        hidden * squashed * out * (1 - out),
+    )
+    torch.cat(parts, 1, out=of_gates)
+    torch.mul(cells, forget, out=of_cells)
 
 
 class _GatedMemory(torch.autograd.Function):

@@ -29,7 +29,8 @@ SIZES = {
     "head": {"width": 6, "dropout": 0.2},
 }
 MFN = SIZES | {"attention": {"width": 6, "dropout": 0.2}, "proposal": {"width": 7, "dropout": 0.2}}
-KINDS = {"mfn": MFN}
+GRAPH = SIZES | {"vertex": 6, "proposal": {"width": 6, "dropout": 0.2}}
+KINDS = {"mfn": MFN, "graph_mfn": GRAPH}
 ANY = pytest.mark.parametrize("kind", KINDS)
 LENGTHS = {"text": [4, 0, 1, 0, 6], "visual": [9, 5, 0, 0, 2], "speech": [2, 7, 3, 0, 6]}
 SAME = {name: [5, 5, 5] for name in WIDTHS}
@@ -45,6 +46,10 @@ def test_the_originals_numbers(kind, real_data):
     torch.testing.assert_close(outputs, parts["out/M"], rtol=0, atol=1e-5)
     if kind == "mfn":
         torch.testing.assert_close(network.fused(rows, NOTHING), parts["out/L"], rtol=0, atol=1e-5)
+    else:
+        hidden = {name: states for name, (states, _) in network.states(network.steps(rows)).items()}
+        for step, efficacies in enumerate(network.graphed(hidden)[1]):
+            torch.testing.assert_close(efficacies, parts[f"out/Efficacies/{step}"], rtol=0, atol=1e-5)
 
 
 @ANY
@@ -58,9 +63,7 @@ def test_a_sample_is_the_same_alone(kind, modalities):
 @ANY
 def test_padding_counts_with_compat_alone(kind):
     rows = random_rows({name: [4, 7, 1, 3] for name in WIDTHS})
-    longer = {
-        name: Rows(torch.nn.functional.pad(one.values, (0, 0, 0, 3)), one.lengths) for name, one in rows.items()
-    }
+    longer = {name: Rows(torch.nn.functional.pad(one.values, (0, 0, 0, 3)), one.lengths) for name, one in rows.items()}
     for compat in (False, True):
         network = a_network(kind, compat=compat, **KINDS[kind])
         with torch.no_grad():
