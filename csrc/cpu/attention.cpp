@@ -121,7 +121,7 @@ struct Pairs : PairArithmetic {
 struct Shape {
     int64_t keys, queries, width;  // rounded up to whole vectors
     Shape(int64_t key_rows, int64_t query_rows, int64_t head_width)
-        : keys(round_up(key_rows, 16)), queries(round_up(query_rows, 16)), width(round_up(head_width, 16)) {}
+        : keys(round_up(key_rows, 16)), queries(round_up(query_rows, 16)), width(round_up(head_width, kLanes)) {}
     int64_t key_panel() const { return keys * width; }
     int64_t query_panel() const { return queries * width; }
     int64_t panel() const { return keys > queries ? key_panel() : query_panel(); }

@@ -6,7 +6,7 @@ Source: Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language S
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -96,17 +96,28 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, rows: PackedRows, draws: Draws, others: PackedRows | None = None) -> PackedRows:
-        """others: attended to; None: the rows themselves."""
+    def forward(self, rows: PackedRows, draws: Draws, others: PackedRows) -> PackedRows:
+        """others: attended to in every layer."""
         hidden = self._embedded(rows, draws)
-        keys = [None] * len(self.layers) if others is None else self._keys(self._embedded(others, draws))
-        for layer, kv in zip(self.layers, keys, strict=True):
-            attended = self._attended(layer, rows, hidden, others, kv, draws)
-            hidden = hidden + rows.dropped(attended, self.options.residual_dropout, draws)
-            inner = F.relu(layer.inner(layer.norms[1](hidden)))
-            outer = layer.outer(rows.dropped(inner, self.options.inner_dropout, draws))
-            hidden = hidden + rows.dropped(outer, self.options.residual_dropout, draws)
+        for layer, kv in zip(self.layers, self._keys(self._embedded(others, draws)), strict=True):
+            q = F.linear(layer.norms[0](hidden), layer.qkv.weight[: self.width], layer.qkv.bias[: self.width])
+            hidden = self._after(layer, rows, hidden, self._crossed(q, kv, rows, others, draws), draws)
         return rows.with_values(self.norm(hidden))
+
+    def last(self, rows: PackedRows, draws: Draws) -> Tensor:
+        """Each sample's last row [B, C] after all layers, in which rows attend to one another; 0 where it has none.
+        The last layer's other rows, which nothing reads, are not computed."""
+        hidden, width = self._embedded(rows, draws), self.width
+        for layer in self.layers[:-1]:
+            qkv = self._by_head(layer.qkv(layer.norms[0](hidden)), 3)
+            context = ops.attention(qkv, rows.offsets, longest=rows.longest, **self._options(draws))
+            hidden = self._after(layer, rows, hidden, context, draws)
+        layer, ends = self.layers[-1], rows.with_values(hidden).ends()
+        normed, weight, bias = layer.norms[0](hidden), layer.qkv.weight, layer.qkv.bias
+        kv = self._by_head(F.linear(normed, weight[width:], bias[width:]), 2)
+        q = F.linear(rows.with_values(normed).ends().values, weight[:width], bias[:width])
+        ended = self._after(layer, ends, ends.values, self._crossed(q, kv, ends, rows, draws), draws)
+        return ends.with_values(self.norm(ended)).last()
 
     def _embedded(self, rows: PackedRows, draws: Draws) -> Tensor:
         return rows.dropped(rows.values * self.width**0.5, self.options.embedding_dropout, draws)
@@ -117,32 +128,31 @@ class Encoder(nn.Module):
         scales, shifts = (torch.stack([getattr(one.norms[0], of) for one in self.layers]) for of in ("weight", "bias"))
         weights = torch.stack([one.qkv.weight[self.width :] for one in self.layers])
         biases = torch.stack([one.qkv.bias[self.width :] for one in self.layers])
-        biases = self._by_head(torch.baddbmm(biases[..., None], weights, shifts[..., None]), 2).mT
-        weights = self._by_head(weights * scales[:, None], 2).mT
-        found = torch.baddbmm(biases, normed.expand(len(self.layers), -1, -1), weights)
-        return found.unflatten(2, (2, self.options.heads, -1))
+        biases = torch.baddbmm(biases[..., None], weights, shifts[..., None]).mT
+        normed = normed.expand(len(self.layers), -1, -1)
+        return self._by_head(torch.baddbmm(biases, normed, (weights * scales[:, None]).mT), 2)
 
-    def _attended(self, layer: EncoderLayer, rows: PackedRows, hidden: Tensor, others, kv, draws: Draws) -> Tensor:
-        heads, normed = self.options.heads, layer.norms[0](hidden)
-        drawn = draws.of_attention(self.attention_dropout)
-        options = {"scale": (self.width // heads) ** -0.5, "causal": self.options.causal, **drawn}
-        if kv is None:
-            weight, bias = self._by_head(layer.qkv.weight, 3), self._by_head(layer.qkv.bias[:, None], 3)[:, 0]
-            qkv = F.linear(normed, weight, bias).unflatten(1, (3, heads, -1))
-            context = ops.attention(qkv, rows.offsets, longest=rows.longest, **options)
-        else:
-            weight, bias = layer.qkv.weight[: self.width], layer.qkv.bias[: self.width, None]
-            weight, bias = self._by_head(weight, 1), self._by_head(bias, 1)[:, 0]
-            q = F.linear(normed, weight, bias).unflatten(1, (heads, -1))
-            longest = max(rows.longest, others.longest)
-            context = ops.cross_attention(q, kv, rows.offsets, others.offsets, longest=longest, **options)
-        return F.linear(context.flatten(1), self._by_head(layer.attended.weight.mT, 1).mT, layer.attended.bias)
+    def _crossed(self, q: Tensor, kv: Tensor, rows: PackedRows, others: PackedRows, draws: Draws) -> Tensor:
+        longest, q = max(rows.longest, others.longest), self._by_head(q, 1)[:, 0]
+        return ops.cross_attention(q, kv, rows.offsets, others.offsets, longest=longest, **self._options(draws))
 
-    def _by_head(self, weight: Tensor, parts: int) -> Tensor:
-        """Weights [..., parts * width, inputs] with zeros after every head's, for widths of a multiple of 8."""
+    def _options(self, draws: Draws) -> dict[str, Any]:
+        """Of attention; its heads are padded, but not its scale."""
         own = self.width // self.options.heads
-        by_head = weight.unflatten(-2, (parts * self.options.heads, own))
-        return F.pad(by_head, (0, 0, 0, -own % 8)).flatten(-3, -2)
+        return {"scale": own**-0.5, "causal": self.options.causal, **draws.of_attention(self.attention_dropout)}
+
+    def _after(self, layer: EncoderLayer, rows: PackedRows, hidden: Tensor, context: Tensor, draws: Draws) -> Tensor:
+        """Hidden rows after a layer. context [N, H, D]: what attention gave."""
+        options = self.options
+        attended = layer.attended(context[..., : self.width // options.heads].flatten(1))
+        hidden = hidden + rows.dropped(attended, options.residual_dropout, draws)
+        inner = rows.dropped(layer.inner(layer.norms[1](hidden)).relu_(), options.inner_dropout, draws)
+        return hidden + rows.dropped(layer.outer(inner), options.residual_dropout, draws)
+
+    def _by_head(self, values: Tensor, parts: int) -> Tensor:
+        """[..., parts * width] as [..., parts, H, D] with zeros in every head up to a multiple of 8."""
+        own = self.width // self.options.heads
+        return F.pad(values.unflatten(-1, (parts, self.options.heads, own)), (0, -own % 8))
 
 
 class Crossmodal(Network):
@@ -216,7 +226,7 @@ class Crossmodal(Network):
         """What is read of all modalities [B, C]; 0 for one that a sample lacks."""
         rows = {name: one.whole() for name, one in rows.items()} if self.options.compat else rows
         packed = {name: PackedRows.of(self._projected(name, rows[name], draws)) for name in self.order}
-        return torch.cat([self._joined(name, packed, draws).last() for name in self.order], 1)
+        return torch.cat([self._joined(name, packed, draws) for name in self.order], 1)
 
     def _projected(self, name: str, rows: Rows, draws: Draws) -> Rows:
         values = draws.dropped(rows.values, self.options.text_dropout) if name == "text" else rows.values
@@ -226,10 +236,12 @@ class Crossmodal(Network):
         (kernel,) = convolution.kernel_size
         values = F.pad(values, (0, 0, 0, max(0, kernel - values.shape[1])))
         lengths = (rows.lengths - kernel + 1).clamp(min=1) * (rows.lengths > 0)
-        return Rows(convolution(values.mT).mT, lengths)
+        products = F.linear(values, convolution.weight.permute(2, 0, 1).flatten(0, 1)).unflatten(2, (kernel, -1))
+        steps = values.shape[1] - kernel + 1
+        return Rows(sum(products[:, row : row + steps, row] for row in range(kernel)), lengths)
 
-    def _joined(self, name: str, packed: Mapping[str, PackedRows], draws: Draws) -> PackedRows:
+    def _joined(self, name: str, packed: Mapping[str, PackedRows], draws: Draws) -> Tensor:
         own = packed[name]
         crossed = [self.crossing[f"{name}_{other}"](own, draws, packed[other]) for other in self.order if other != name]
         values = torch.cat([one.values for one in crossed], 1) if crossed else own.values
-        return self.memories[name](own.with_values(values), draws)
+        return self.memories[name].last(own.with_values(values), draws)

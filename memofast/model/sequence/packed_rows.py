@@ -43,9 +43,18 @@ class PackedRows:
         mask = mask.flatten(0, 1)
         return values * (mask if self.cells is None else mask[self.cells]).to(values.dtype)
 
+    def ends(self) -> PackedRows:
+        """Each sample's last row, where it has any."""
+        present = self.offsets.diff() > 0
+        cells = None if bool(present.all()) else present.nonzero().flatten()
+        last = self.offsets[1:].to(torch.int64) - 1
+        offsets = F.pad(present.cumsum(0), (1, 0)).to(torch.int32)
+        return PackedRows(self.values[last if cells is None else last[cells]], offsets, 1, cells)
+
     def last(self) -> Tensor:
         """Each sample's last row [B, D]; 0 where it has none."""
-        ends = self.offsets[1:].to(torch.int64)
-        if not len(self.values):
-            return self.values.new_zeros(len(ends), self.values.shape[1])
-        return self.values[(ends - 1).clamp(min=0)] * (self.offsets.diff() > 0)[:, None]
+        ends = self.ends()
+        if ends.cells is None:
+            return ends.values
+        nothing = ends.values.new_zeros(len(self.offsets) - 1, ends.values.shape[1])
+        return nothing.index_put((ends.cells,), ends.values)
