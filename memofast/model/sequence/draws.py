@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from memofast.ops.philox import Place, drop_threshold, keep_factors, site
+from memofast.ops.philox import Place, Purpose, draw, drop_threshold, keep_factors, site, stream_key
 
 
 class Draws:
@@ -33,6 +33,18 @@ class Draws:
             self._rng, site(number, Place.HEAD), self._keys, shape[1] if len(shape) == 3 else 1, shape[-1], p
         )
         return factors.view(shape)
+
+    def normal(self, width: int) -> Tensor:
+        """Numbers [B, width] of the standard normal distribution. Raises: `ValueError` where nothing is drawn."""
+        number, self._sites = self._sites, self._sites + 1
+        if self._rng is None:
+            raise ValueError("a loss that draws numbers needs rng [2] int64 (seed, step)")
+        blocks = torch.arange(-(-width // 4), device=self._keys.device)
+        key = stream_key(self._rng, Purpose.DROPOUT, site(number, Place.HEAD))
+        words = draw(key, self._keys[:, None], torch.zeros_like(blocks), blocks).to(torch.float64)
+        radius = (-2 * ((words[..., :2] + 0.5) / 2**32).log()).sqrt()  # Box and Muller's, of two pairs of words
+        angle = words[..., 2:] * (2 * torch.pi / 2**32)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], 2).flatten(1)[:, :width].float()
 
     def of_attention(self, p: float) -> dict[str, Any]:
         """The options by which `ops.attention` drops probabilities itself."""

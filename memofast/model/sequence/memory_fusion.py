@@ -175,9 +175,26 @@ class MemoryNetwork(Network):
         return torch.cat([rows[self.order[0]].last(one.transpose(0, 1)) for one in states], 1)
 
 
-class MemoryFusion(MemoryNetwork):
-    """Attention over the cells of two steps gives what the memory reads; hidden states and memory of a sample's last
-    step give the answer."""
+class AttendedMemory(MemoryNetwork):
+    """Attention over the cells of two steps gives what the memory reads."""
+
+    def __init__(self, options: MemoryFusionOptions, shape: Shape):
+        super().__init__(options, shape)
+        self.attention = TwoLayers(2 * self.width, options.attention, 2 * self.width)
+        self.memory = GatedMemory(2 * self.width, options)
+
+    def fused(self, rows: Mapping[str, Rows], draws: Draws) -> Tensor:
+        """Last hidden states and memory [B, sum of hidden + memory] of rows in common steps; 0 where a sample has
+        none."""
+        states = self.states(rows)
+        cells = changes(torch.cat([states[name][1] for name in self.order], 2))
+        attended = self.attention(cells, draws).softmax(2) * cells
+        memories = self.memory(attended, draws)
+        return self.ends(rows, [*(states[name][0] for name in self.order), memories])
+
+
+class MemoryFusion(AttendedMemory):
+    """Hidden states and memory of a sample's last step give the answer."""
 
     state_names = (
         *cell_names(),
@@ -187,18 +204,7 @@ class MemoryFusion(MemoryNetwork):
 
     def __init__(self, options: MemoryFusionOptions, shape: Shape):
         super().__init__(options, shape)
-        self.attention = TwoLayers(2 * self.width, options.attention, 2 * self.width)
-        self.memory = GatedMemory(2 * self.width, options)
         self.head = TwoLayers(self.width + options.memory, options.head, shape.outputs)
 
     def forward(self, rows: Mapping[str, Rows], draws: Draws, lesson: Lesson | None = None) -> Answers:
-        return Answers(self.head(self.fused(rows, draws), draws))
-
-    def fused(self, rows: Mapping[str, Rows], draws: Draws) -> Tensor:
-        """Last hidden states and memory [B, sum of hidden + memory]; 0 where a sample has no rows."""
-        rows = self.steps(rows)
-        states = self.states(rows)
-        cells = changes(torch.cat([states[name][1] for name in self.order], 2))
-        attended = self.attention(cells, draws).softmax(2) * cells
-        memories = self.memory(attended, draws)
-        return self.ends(rows, [*(states[name][0] for name in self.order), memories])
+        return Answers(self.head(self.fused(self.steps(rows), draws), draws))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Union
 from pydantic import Discriminator, Tag
 
 from memofast.model.sequence.crossmodal import Crossmodal, CrossmodalOptions
+from memofast.model.sequence.factorisation import Factorisation, FactorisationOptions
 from memofast.model.sequence.graph_memory_fusion import GraphMemoryFusion, GraphMemoryFusionOptions
 from memofast.model.sequence.memory_fusion import MemoryFusion, MemoryFusionOptions
 from memofast.model.sequence.network import Network, NetworkOptions
@@ -17,6 +18,7 @@ NETWORKS: dict[str, tuple[type[NetworkOptions], type[Network]]] = {
     "mfn": (MemoryFusionOptions, MemoryFusion),
     "graph_mfn": (GraphMemoryFusionOptions, GraphMemoryFusion),
     "mult": (CrossmodalOptions, Crossmodal),
+    "mfm": (FactorisationOptions, Factorisation),
 }
 
 
