@@ -18,12 +18,13 @@ from memofast.train.recipe_text import read_toml, read_yaml
 
 _LARGEST = 2**18  # bytes
 _FRAGMENTS = "fragments"  # the folder beside the shipped recipes
+_OF_FINE_TUNING = "\nsettings_chosen_on:"  # which every recipe of fine-tuning says
 
 
 def shipped(fine_tuning: bool = False) -> list[str]:
     """Names of the recipes that come with memofast, for pre-training or for fine-tuning."""
     names = [entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml")]
-    return sorted(name for name in names if name.startswith("finetune") == fine_tuning)
+    return sorted(name for name in names if (_OF_FINE_TUNING in _shipped_text(name)) == fine_tuning)
 
 
 def fragments() -> list[str]:

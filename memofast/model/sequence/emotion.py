@@ -77,6 +77,10 @@ class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
         )
         self.compat = options.compat
         self.network = NETWORKS[config.network["kind"]][1](options, shape)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Nothing: what a network and PyTorch begin a part with stays; a text encoder has its own rule."""
 
     @property
     def reads(self) -> Mapping[str, int]:
