@@ -25,6 +25,7 @@ struct AttentionArguments {
     float keep_scale;    // what kept probabilities are multiplied with
     float scale;         // of the scores
     Type type;           // of q, kv, grad and out
+    bool causal;         // a query sees no key more than |queries - keys| rows ahead of it; on a CPU only
     // On a GPU only.
     const void* saved;   // [queries, heads, width]: what forward gave; backward only
     int64_t longest;     // no sequence of keys or queries is known to be longer; 0: nothing is known

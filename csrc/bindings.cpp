@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cmath>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -20,6 +21,8 @@
 #include "host/huge_pages.h"
 #include "host/pages.h"
 #include "host/tensor.h"
+#include "keep_factors.h"
+#include "lstm_step.h"
 #include "rows/philox.h"
 #include "span_mask.h"
 #include "token_mask.h"
@@ -377,7 +380,56 @@ void bind_masks(py::module_& m) {
         }
         return kSuccess;
     });
+    m.def("keep_factors",
+          [](Object rng, Object purpose, Object site, Object sample_keys, uint32_t threshold, float scale,
+             Object factors) -> int {
+              const Tensor keys = tensor_of(sample_keys), seed = tensor_of(rng), out = tensor_of(factors);
+              const Number<uint32_t> use(purpose), place(site);
+              if (!keys.readable(false) || !keys.is_vector(Element::int64, keys.size[0]) ||
+                  !seed.is_array(keys, Element::int64, 2) ||
+                  !out.is_array(keys, Element::float32, keys.size[0], out.size[1], out.size[2]))
+                  return kNotAsNeeded;
+              if (!use.good || !place.good || !std::isfinite(scale)) return kBadNumber;
+              const KeepFactorsArguments a = {seed.as<int64_t>(), use.value,   place.value, keys.as<int64_t>(),
+                                              keys.size[0],       out.size[1], out.size[2], threshold,
+                                              scale,              out.as<float>()};
+              return MEMOFAST_DISPATCH(keep_factors, a);
+          });
     m.def("below", [](uint32_t word, uint32_t n) { return host::below(word, n); });
+}
+
+// Whether gates are [samples, 4 size] fp32 on the CPU, and all others [samples, size] beside them.
+bool are_cells(const Tensor& gates, std::initializer_list<const Tensor*> others) {
+    if (!gates.readable(false) || !gates.is_table(Element::float32, gates.size[1]) || gates.size[1] % 4) return false;
+    for (const Tensor* one : others)
+        if (!one->is_array(gates, Element::float32, gates.size[0], gates.size[1] / 4)) return false;
+    return true;
+}
+
+void bind_lstm_step(py::module_& m) {
+    m.def("lstm_step", [](Object gates, Object before, Object cells, Object squashed, Object hidden) -> int {
+        const Tensor into = tensor_of(gates), old = tensor_of(before), now = tensor_of(cells);
+        const Tensor flat = tensor_of(squashed), state = tensor_of(hidden);
+        if (!are_cells(into, {&old, &now, &flat, &state})) return kNotAsNeeded;
+        const LstmStepArguments a = {into.size[0],       into.size[1] / 4,   into.as<float>(), old.as<float>(),
+                                     now.as<float>(), flat.as<float>(), state.as<float>()};
+        return MEMOFAST_DISPATCH(lstm_step, a);
+    });
+    m.def("lstm_step_backward",
+          [](Object gates, Object before, Object squashed, Object to_hidden, Object to_cells, Object of_hidden,
+             Object of_cells, Object of_gates) -> int {
+              const Tensor active = tensor_of(gates), old = tensor_of(before), flat = tensor_of(squashed);
+              const Tensor hidden_here = tensor_of(to_hidden), cells_here = tensor_of(to_cells);
+              const Tensor hidden = tensor_of(of_hidden), cells = tensor_of(of_cells), out = tensor_of(of_gates);
+              if (!are_cells(active, {&old, &flat, &hidden_here, &cells_here, &hidden, &cells}) ||
+                  !out.is_like(active))
+                  return kNotAsNeeded;
+              const LstmStepBackwardArguments a = {
+                  active.size[0],       active.size[1] / 4,        active.as<float>(),  old.as<float>(),
+                  flat.as<float>(),     hidden_here.as<float>(), cells_here.as<float>(), hidden.as<float>(),
+                  cells.as<float>(), out.as<float>()};
+              return MEMOFAST_DISPATCH(lstm_step_backward, a);
+          });
 }
 
 // qkv, kv, query_offsets, offsets, lengths, rng, sample_keys; with kv and query_offsets, qkv holds queries alone.
@@ -458,21 +510,22 @@ void bind_attention(py::module_& m) {
     });
     m.def("attention",
           [](const py::tuple& tensors, Object out, Object lse, Object site, uint32_t threshold, float keep_scale,
-             float scale, Object longest, bool on_cuda, Address stream) -> int {
+             float scale, Object longest, bool causal, bool on_cuda, Address stream) -> int {
         const AttentionOperands operands(tensors);
         const Tensor result = tensor_of(out), sums = tensor_of(lse);
         if (!operands.fit(threshold > 0, on_cuda) || !operands.is_output(result) || !operands.is_lse(sums))
             return kNotAsNeeded;
         AttentionArguments a = operands.arguments();
         if (!set_numbers(a, site, threshold, keep_scale, scale, longest)) return kBadNumber;
-        a.out = result.data, a.lse = sums.as<float>();
+        if (causal && on_cuda) return kUnsupported;
+        a.out = result.data, a.lse = sums.as<float>(), a.causal = causal;
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(operands.qkv, attention_forward, a, at<void>(stream))
                        : MEMOFAST_DISPATCH(attention_forward, a);
     });
     m.def("attention_backward",
           [](const py::tuple& tensors, Object grad, Object out, Object lse, Object grad_qkv, Object grad_kv,
-             Object site, uint32_t threshold, float keep_scale, float scale, Object longest, bool on_cuda,
+             Object site, uint32_t threshold, float keep_scale, float scale, Object longest, bool causal, bool on_cuda,
              Address stream) -> int {
         const AttentionOperands operands(tensors);
         const Tensor given = tensor_of(grad), saved = tensor_of(out), sums = tensor_of(lse),
@@ -483,7 +536,8 @@ void bind_attention(py::module_& m) {
             return kNotAsNeeded;
         AttentionArguments a = operands.arguments();
         if (!set_numbers(a, site, threshold, keep_scale, scale, longest)) return kBadNumber;
-        a.grad = given.data, a.saved = saved.data, a.lse = sums.as<float>();
+        if (causal && on_cuda) return kUnsupported;
+        a.grad = given.data, a.saved = saved.data, a.lse = sums.as<float>(), a.causal = causal;
         a.grad_q = of_qkv.data, a.grad_kv = operands.keys_in(a.grad_q, of_kv.data);
         py::gil_scoped_release release;
         return on_cuda ? MEMOFAST_CUDA_CALL(operands.qkv, attention_backward, a, at<void>(stream))
@@ -759,6 +813,7 @@ PYBIND11_MODULE(_C, m) {
     bind_masks(m);
     bind_dropout_add_norm(m);
     bind_bias_gelu(m);
+    bind_lstm_step(m);
     bind_attention(m);
     bind_embed(m);
     bind_store(m);

@@ -121,7 +121,7 @@ struct Pairs : PairArithmetic {
 struct Shape {
     int64_t keys, queries, width;  // rounded up to whole vectors
     Shape(int64_t key_rows, int64_t query_rows, int64_t head_width)
-        : keys(round_up(key_rows, 16)), queries(round_up(query_rows, 16)), width(round_up(head_width, 16)) {}
+        : keys(round_up(key_rows, 16)), queries(round_up(query_rows, 16)), width(round_up(head_width, kLanes)) {}
     int64_t key_panel() const { return keys * width; }
     int64_t query_panel() const { return queries * width; }
     int64_t panel() const { return keys > queries ? key_panel() : query_panel(); }
@@ -149,10 +149,24 @@ int64_t scratch_bytes(int64_t most_keys, int64_t most_queries, int64_t width, bo
 
 struct Task {
     SequenceRows keys, queries;
+    bool causal;
     int64_t head;
     Key key;  // of the dropout
     int64_t sample_key;
+
+    // How many keys a query, and with it those before it, sees.
+    int64_t seen_by(int64_t query) const {
+        const int64_t apart = keys.length > queries.length ? keys.length - queries.length : queries.length - keys.length;
+        const int64_t reach = query + 1 + apart;
+        return causal && reach < keys.length ? reach : keys.length;
+    }
 };
+
+// Scores past those that a query sees, up to the end of the block's, are zero.
+MEMOFAST_FUNCTION void clear_unseen(float* row, int64_t own, int64_t columns) {
+    own = round_up(own, kLanes);
+    if (own < columns) memset(row + own, 0, size_t(columns - own) * sizeof(float));
+}
 
 // One head of one sequence, of operands or of their gradients. The steps are of a row, and from keys to values.
 template <class Element>
@@ -167,13 +181,13 @@ struct Operand {
           v(k + a.heads * a.width), q_step(a.q_step), kv_step(a.kv_step) {}
 };
 
-// The 16-bit lanes of queries first .. first + rows - 1 for every key: lanes [rows rounded up to kLanes / 2, step].
-void draw_lanes(const Task& task, int64_t first, int64_t rows, uint16_t* lanes, int64_t step) {
+// The 16-bit lanes of queries first .. first + rows - 1 for the first `keys` keys: lanes [rows rounded up to kLanes / 2, step].
+void draw_lanes(const Task& task, int64_t first, int64_t rows, int64_t keys, uint16_t* lanes, int64_t step) {
     constexpr int kDraws = kLanes / 2;
     Wide positions;
     for (int i = 0; i < kDraws; ++i) positions[i] = uint64_t(task.head << 16 | (first + i));
     for (int64_t r = 0; r < rows; r += kDraws, positions += kDraws)
-        for (int64_t block = 0; 8 * block < task.keys.length; ++block) {
+        for (int64_t block = 0; 8 * block < keys; ++block) {
             Wide words[4];
             draw(task.key, task.sample_key, positions, uint32_t(block), words);
             const Wide low = (words[0] & 0xFFFFFFFFu) | words[1] << 32,
@@ -207,19 +221,22 @@ void forward_task(const AttentionArguments& a, const Task& task) {
     const Left<Unit> left = Operands::left(in.q, in.q_step, space, a.width);
     for (int64_t first = 0; first < queries; first += kBlock) {
         const int64_t rows = queries - first < kBlock ? queries - first : kBlock;
-        product<Operands>(left.from_row(first), keys, shape.keys, scores, shape.keys, rows, shape.keys,
+        const int64_t seen = task.seen_by(first + rows - 1), columns = round_up(seen, 16);
+        product<Operands>(left.from_row(first), keys, shape.keys, scores, shape.keys, rows, columns,
                           a.width / Operands::kDepth, false);
-        if (kDropout) draw_lanes(task, first, rows, lanes, shape.keys);
+        if (kDropout) draw_lanes(task, first, rows, seen, lanes, shape.keys);
         float factor[kBlock];
         for (int64_t r = 0; r < rows; ++r) {
             float* row = scores + r * shape.keys;
-            const SoftmaxRow softmax = softmax_row<kDropout>(row, int(length), a.scale, lanes + r * shape.keys,
+            const int64_t own = task.seen_by(first + r);
+            const SoftmaxRow softmax = softmax_row<kDropout>(row, int(own), a.scale, lanes + r * shape.keys,
                                                             int(a.threshold));
+            clear_unseen(row, own, columns);
             factor[r] = (kDropout ? a.keep_scale : 1.0f) / softmax.sum;
             a.lse[(task.queries.first + first + r) * a.heads + task.head] = softmax.maximum + logf(softmax.sum);
         }
         product<Operands>(Operands::left_scores(scores, shape.keys, rows, operand), values, shape.width, result,
-                          shape.width, rows, shape.width, (length + Operands::kDepth - 1) / Operands::kDepth, false);
+                          shape.width, rows, shape.width, (seen + Operands::kDepth - 1) / Operands::kDepth, false);
         for (int64_t r = 0; r < rows; ++r)
             store_row(result + r * shape.width, factor[r], out + (first + r) * out_step, a.width);
     }
@@ -242,6 +259,10 @@ void backward_task(const AttentionArguments& a, const Task& task) {
     Unit* grad_rows = parts.take<Unit>(shape.query_panel());
     float* grad_keys = parts.take<float>(shape.key_panel());
     float* grad_values = parts.take<float>(shape.key_panel());
+    if (task.causal) {  // early blocks add nothing to late keys
+        memset(grad_keys, 0, size_t(shape.key_panel()) * sizeof(float));
+        memset(grad_values, 0, size_t(shape.key_panel()) * sizeof(float));
+    }
     float* scores = parts.take<float>(shape.block());
     float* grad_scores = parts.take<float>(shape.block());
     Unit* operand = parts.take<Unit>(shape.block());
@@ -257,26 +278,28 @@ void backward_task(const AttentionArguments& a, const Task& task) {
     const Left<Unit> grads = Operands::left(grad, out_step, grad_rows, shape.width);
     for (int64_t first = 0; first < queries; first += kBlock) {
         const int64_t rows = queries - first < kBlock ? queries - first : kBlock;
+        const int64_t seen = task.seen_by(first + rows - 1), columns = round_up(seen, 16);
         const int64_t depth = (rows + Operands::kDepth - 1) / Operands::kDepth;
         const int64_t panel_row = first / Operands::kDepth * shape.width;
-        product<Operands>(left.from_row(first), key_columns, shape.keys, scores, shape.keys, rows, shape.keys,
+        product<Operands>(left.from_row(first), key_columns, shape.keys, scores, shape.keys, rows, columns,
                           a.width / Operands::kDepth, false);
-        product<Operands>(grads.from_row(first), value_columns, shape.keys, grad_scores, shape.keys, rows, shape.keys,
+        product<Operands>(grads.from_row(first), value_columns, shape.keys, grad_scores, shape.keys, rows, columns,
                           a.width / Operands::kDepth, false);
-        if (kDropout) draw_lanes(task, first, rows, lanes, shape.keys);
+        if (kDropout) draw_lanes(task, first, rows, seen, lanes, shape.keys);
         for (int64_t r = 0; r < rows; ++r) {
-            const int64_t row = r * shape.keys;
-            softmax_backward_row<kDropout>(scores + row, grad_scores + row, int(length), a.scale,
+            const int64_t row = r * shape.keys, own = task.seen_by(first + r);
+            softmax_backward_row<kDropout>(scores + row, grad_scores + row, int(own), a.scale,
                                            a.lse[(task.queries.first + first + r) * a.heads + task.head], lanes + row,
                                            int(a.threshold), a.keep_scale);
+            clear_unseen(scores + row, own, columns), clear_unseen(grad_scores + row, own, columns);
         }
         product<Operands>(Operands::left_scores_transposed(scores, shape.keys, rows, operand), grad_rows + panel_row,
-                          shape.width, grad_values, shape.width, length, shape.width, depth, first > 0);
+                          shape.width, grad_values, shape.width, seen, shape.width, depth, task.causal || first > 0);
         product<Operands>(Operands::left_scores_transposed(grad_scores, shape.keys, rows, operand),
-                          query_rows + panel_row, shape.width, grad_keys, shape.width, length, shape.width, depth,
-                          first > 0);
+                          query_rows + panel_row, shape.width, grad_keys, shape.width, seen, shape.width, depth,
+                          task.causal || first > 0);
         product<Operands>(Operands::left_scores(grad_scores, shape.keys, rows, operand), key_rows, shape.width, result,
-                          shape.width, rows, shape.width, (length + Operands::kDepth - 1) / Operands::kDepth, false);
+                          shape.width, rows, shape.width, (seen + Operands::kDepth - 1) / Operands::kDepth, false);
         for (int64_t r = 0; r < rows; ++r)
             store_row(result + r * shape.width, 1.0f, result_of.q + (first + r) * result_of.q_step, a.width);
     }
@@ -391,7 +414,7 @@ int run(const AttentionArguments& a, bool backward) {
                 if (sequence.scores == 0) continue;
                 const int64_t sample_key = a.threshold ? a.sample_keys[sequence.sample] : 0;
                 const SequenceRows keys = keys_of(a, sequence.sample);
-                function(a, {keys, queries_of_task(a, sequence.sample, keys), t % a.heads, key, sample_key});
+                function(a, {keys, queries_of_task(a, sequence.sample, keys), a.causal, t % a.heads, key, sample_key});
             }
         }
     }

@@ -16,15 +16,17 @@ BACKENDS = ("reference", "cpu", "cuda", "torch", "triton")
 _KERNELS = ("cpu", "cuda")
 _CUDA_WIDTHS = (32, 64, 96, 128)  # of a head
 _WIDEST_IN_TRITON = 128
+_NOT_CAUSAL = ("cuda", "triton")
 
 
-def _run(kernel, results, operands, site, p, scale, longest, backend) -> None:
+def _run(kernel, results, operands, site, p, scale, longest, backend, causal) -> None:
     numbers = (
         site,
         philox.drop_threshold(p),
         philox.keep_scale(p),
         scale,
         longest,
+        causal,
         backend == "cuda",
         library.stream(operands[0]),
     )
@@ -36,7 +38,7 @@ def _run(kernel, results, operands, site, p, scale, longest, backend) -> None:
 
 
 def _forward(
-    qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0
+    qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0, causal=False
 ) -> tuple[Tensor, Tensor]:
     """[queries, H, D] and the log-sum-exp [queries, H] fp32."""
     *rows, heads, width = qkv.shape
@@ -44,7 +46,7 @@ def _forward(
         out = torch.empty((rows[0], heads, width), dtype=qkv.dtype, device=qkv.device)
         lse = torch.empty((rows[0], heads), dtype=torch.float32, device=qkv.device)
         operands = (qkv, kv, query_offsets, offsets, lengths, rng, sample_keys)
-        _run(_C.attention, (out, lse), operands, site, p, scale, longest, backend)
+        _run(_C.attention, (out, lse), operands, site, p, scale, longest, backend, causal)
         return out, lse
     operands = (qkv, kv, query_offsets, offsets, lengths)
     if backend == "triton":
@@ -53,18 +55,33 @@ def _forward(
         return kernels.forward(*operands, rng, sample_keys, site, p, scale)
     forward = {"reference": plain.reference_forward, "torch": plain.padded_forward}[backend]
     lse = qkv.new_zeros((rows[0], heads), dtype=torch.float32)  # those two compute probabilities anew
-    return forward(*operands, Dropout(rng, sample_keys, site, p), scale), lse
+    return forward(*operands, Dropout(rng, sample_keys, site, p), scale, causal), lse
 
 
 def _backward(
-    grad, out, lse, qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0
+    grad,
+    out,
+    lse,
+    qkv,
+    kv,
+    query_offsets,
+    offsets,
+    lengths,
+    rng,
+    sample_keys,
+    site,
+    p,
+    scale,
+    backend,
+    longest=0,
+    causal=False,
 ) -> list[Tensor]:
     """The gradient of qkv, or those of q and kv."""
     if backend in _KERNELS:
         operands = (qkv, kv, query_offsets, offsets, lengths, rng, sample_keys)
         grads = [library.output_like(qkv)] if kv is None else [library.output_like(qkv), library.output_like(kv)]
         results = (grad, out, lse, grads[0], None if kv is None else grads[1])
-        _run(_C.attention_backward, results, operands, site, p, scale, longest, backend)
+        _run(_C.attention_backward, results, operands, site, p, scale, longest, backend, causal)
         return grads
     operands = (qkv, kv, query_offsets, offsets, lengths)
     if backend == "triton":
@@ -72,12 +89,12 @@ def _backward(
 
         return kernels.backward(grad, lse, *operands, rng, sample_keys, site, p, scale)
     backward = {"reference": plain.reference_backward, "torch": plain.padded_backward}[backend]
-    return backward(grad, *operands, Dropout(rng, sample_keys, site, p), scale)
+    return backward(grad, *operands, Dropout(rng, sample_keys, site, p), scale, causal)
 
 
 _OPTIONS = (
     "Tensor offsets, Tensor? lengths, Tensor? rng, Tensor? sample_keys, int site, float p, float scale, str backend, "
-    "int longest=0"
+    "int longest=0, bool causal=False"
 )
 
 
@@ -86,7 +103,9 @@ def _refuse(named: dict) -> None:
     plain.spans(rows, named.get("kv"), named.get("query_offsets"), named["offsets"], named["lengths"])
 
 
-def _check(qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0) -> None:
+def _check(
+    qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, scale, backend, longest=0, causal=False
+) -> None:
     name, keys = ("attention", qkv) if kv is None else ("cross_attention", kv)
     library.require_tensor(name, "qkv" if kv is None else "kv", keys)
     device = keys.device
@@ -114,6 +133,8 @@ def _check(qkv, kv, query_offsets, offsets, lengths, rng, sample_keys, site, p, 
     library.check_site(name, site)
     library.check_count(name, "longest", longest)
     library.refuse_tangents(name, qkv, kv)
+    if causal and backend in _NOT_CAUSAL:
+        raise ValueError(f"{name}: backend {backend} has no causal kernel; use torch")
     philox.drop_threshold(p)
     if p > 0:
         if rng is None or sample_keys is None:
@@ -213,6 +234,7 @@ def attention(
     sample_keys: Tensor | None = None,
     site: int = 0,
     longest: int = 0,
+    causal: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """softmax(scale q k^T) with dropout, times v, in every head of every sequence on its own.
@@ -228,6 +250,7 @@ def attention(
         rng: [2] int64, run seed and update number; sample_keys [B] int64; site: `philox.site`. Needed where p > 0.
         longest: no sequence is longer than this, if the caller knows; 0: unknown. Backend cuda then shares out its
         memory better.
+        causal: a row sees none after it. Backends reference, cpu and torch.
         backend: auto, reference, cpu, cuda (D 32, 64, 96 or 128; sm_80 or newer), triton (D at most 128), or torch
         (plain PyTorch, any device; waits for the device to learn the longest length).
     Returns: [N, H, D], zero in rows of no sequence; so is the gradient.
@@ -236,7 +259,7 @@ def attention(
     Notes: softmax and sums in fp32; two runs are bitwise equal for any number of threads; a sequence's result does not
     depend on the rest of the batch.
     """
-    return _attend((qkv, None, None, offsets, lengths, rng, sample_keys), site, p, scale, longest, backend)
+    return _attend((qkv, None, None, offsets, lengths, rng, sample_keys), site, p, scale, longest, causal, backend)
 
 
 def cross_attention(
@@ -252,6 +275,7 @@ def cross_attention(
     sample_keys: Tensor | None = None,
     site: int = 0,
     longest: int = 0,
+    causal: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """`attention` of queries that have rows of their own: any number for the keys of each sequence.
@@ -262,16 +286,20 @@ def cross_attention(
         query_offsets: [B+1] int32, first query of every sequence, ending within n; query_offsets[0] = 0.
         offsets, lengths: as in `attention`, of the rows of kv.
         longest: no sequence of queries or keys is longer than this; the rest as in `attention`.
+        causal: a query sees no key that lies more rows ahead of it than the sequence's numbers of queries and keys
+            differ by: query i sees key j where j <= i + |n_b - N_b|.
     Returns: [n, H, D], zero in rows of no sequence and for queries without a key; so is the gradient.
     Notes: dropout's positions count from the first query of the sequence. With q and kv of the same rows this is
     `attention`, to the bit.
     """
     if not isinstance(kv, Tensor):
         library.require_tensor("cross_attention", "kv", kv)
-    return _attend((q, kv, query_offsets, offsets, lengths, rng, sample_keys), site, p, scale, longest, backend)
+    return _attend((q, kv, query_offsets, offsets, lengths, rng, sample_keys), site, p, scale, longest, causal, backend)
 
 
-def _attend(operands: tuple, site: int, p: float, scale: float | None, longest: int, backend: str) -> Tensor:
+def _attend(
+    operands: tuple, site: int, p: float, scale: float | None, longest: int, causal: bool, backend: str
+) -> Tensor:
     qkv, kv = operands[:2]
     name = "attention" if kv is None else "cross_attention"
     if not isinstance(qkv, Tensor) or qkv.dim() < 3:
@@ -280,14 +308,17 @@ def _attend(operands: tuple, site: int, p: float, scale: float | None, longest: 
     if type(p) is not float:
         p = library.as_number(name, "p", p)
     automatic = automatic_backend(qkv)
+    if causal and automatic in _NOT_CAUSAL:
+        automatic = "torch"
     backend = library.resolve(name, backend, automatic, BACKENDS)
     if backend != automatic:
         library.require_device(name, backend, qkv)
     at_once = backend in _KERNELS and library.calls_at_once() and _C.attention_fits(operands, p > 0, backend == "cuda")
+    at_once = at_once and not (causal and backend == "cuda")
     if not at_once:
-        _check(*operands, site, p, 1.0 if scale is None else scale, backend, longest)
+        _check(*operands, site, p, 1.0 if scale is None else scale, backend, longest, causal)
     scale = qkv.shape[-1] ** -0.5 if scale is None else library.as_number(name, "scale", scale)
-    options = (site, p, scale, backend, longest)
+    options = (site, p, scale, backend, longest, causal)
     if torch.is_grad_enabled() and (qkv.requires_grad or (kv is not None and kv.requires_grad)):
         return _Attention.apply(at_once, options, *operands)
     return (_forward if at_once else _dispatched)(*operands, *options)[0]

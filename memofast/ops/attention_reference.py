@@ -75,9 +75,10 @@ def attention_reference(
     rng: Tensor | None = None,
     sample_keys: Tensor | None = None,
     site: int = 0,
+    causal: bool = False,
 ) -> Tensor:
     """The specification of `attention`, one sequence after the other; differentiable, any floating type."""
-    return reference_forward(qkv, None, None, offsets, lengths, Dropout(rng, sample_keys, site, p), scale)
+    return reference_forward(qkv, None, None, offsets, lengths, Dropout(rng, sample_keys, site, p), scale, causal)
 
 
 def cross_attention_reference(
@@ -92,38 +93,53 @@ def cross_attention_reference(
     rng: Tensor | None = None,
     sample_keys: Tensor | None = None,
     site: int = 0,
+    causal: bool = False,
 ) -> Tensor:
     """The specification of `cross_attention`, one sequence after the other; differentiable, any floating type."""
-    return reference_forward(q, kv, query_offsets, offsets, lengths, Dropout(rng, sample_keys, site, p), scale)
+    return reference_forward(q, kv, query_offsets, offsets, lengths, Dropout(rng, sample_keys, site, p), scale, causal)
 
 
-def reference_forward(qkv, kv, query_offsets, offsets, lengths, dropout: Dropout, scale: float | None) -> Tensor:
+def reference_forward(
+    qkv, kv, query_offsets, offsets, lengths, dropout: Dropout, scale: float | None, causal: bool = False
+) -> Tensor:
     """[queries, H, D]; the tensors are those of the raw operators."""
     q, k, v = parts(qkv, kv)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     out = torch.zeros_like(q, memory_format=torch.contiguous_format)
     for b, queries, keys in _rows(spans(qkv, kv, query_offsets, offsets, lengths)):
         mine, others, values = (x[rows].transpose(0, 1) for x, rows in ((q, queries), (k, keys), (v, keys)))
-        probability = torch.softmax(scale * (mine @ others.mT), dim=-1)
+        probability = _probability(mine, others, scale, causal)
         if dropout.p > 0:
             probability = probability * _keep(dropout, b, probability) * philox.keep_scale(dropout.p)
         out[queries] = (probability @ values).transpose(0, 1)
     return out
 
 
-def reference_backward(grad, qkv, kv, query_offsets, offsets, lengths, dropout: Dropout, scale: float) -> list[Tensor]:
+def reference_backward(
+    grad, qkv, kv, query_offsets, offsets, lengths, dropout: Dropout, scale: float, causal: bool = False
+) -> list[Tensor]:
     """Gradients of qkv, or of q and kv."""
     q, k, v = parts(qkv, kv)
     grads = [torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (q, k, v)]
     for b, queries, keys in _rows(spans(qkv, kv, query_offsets, offsets, lengths)):
         places = queries, keys, keys
         mine, others, values = (x[rows].transpose(0, 1) for x, rows in zip((q, k, v), places, strict=True))
-        probability = torch.softmax(scale * (mine @ others.mT), dim=-1)
+        probability = _probability(mine, others, scale, causal)
         keep = _keep(dropout, b, probability) if dropout.p > 0 else None
         found = _gradients(grad[queries].transpose(0, 1), mine, others, values, probability, keep, dropout.p, scale)
         for total, rows, part in zip(grads, places, found, strict=True):
             total[rows] = part.transpose(0, 1)
     return _joined(grads, kv)
+
+
+def _probability(q: Tensor, k: Tensor, scale: float, causal: bool) -> Tensor:
+    """[H, queries, keys] of one sequence."""
+    scores = scale * (q @ k.mT)
+    if causal:
+        queries, keys = scores.shape[1:]
+        hidden = torch.ones(queries, keys, dtype=torch.bool, device=q.device).triu(1 + abs(keys - queries))
+        scores = scores.masked_fill(hidden, -torch.inf)
+    return torch.softmax(scores, dim=-1)
 
 
 def _rows(places: Spans):
@@ -183,10 +199,15 @@ class _Cells:
 class _Layout:
     """The cells of queries and of keys."""
 
-    def __init__(self, qkv, kv, query_offsets, offsets, lengths):
+    def __init__(self, qkv, kv, query_offsets, offsets, lengths, causal):
         places = spans(qkv, kv, query_offsets, offsets, lengths)
         self.keys = _Cells(places.keys, qkv if kv is None else kv)
         self.queries = self.keys if query_offsets is None else _Cells(places.queries, qkv)
+        self.seen = self.keys.real[:, None, None, :]  # [B, 1, 1 or queries, keys]
+        if causal:
+            apart = (self.queries.real.sum(1) - self.keys.real.sum(1)).abs()[:, None, None]
+            query, key = (torch.arange(cells.longest, device=qkv.device) for cells in (self.queries, self.keys))
+            self.seen = self.seen & (key <= query[:, None] + apart)[:, None]
 
     def spread(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.queries.spread(q), self.keys.spread(k), self.keys.spread(v)
@@ -199,27 +220,31 @@ class _Layout:
         return attention_keep_mask(rng, site, sample_keys, heads, self.keys.longest, p, self.queries.longest)
 
     def probability(self, q: Tensor, k: Tensor, scale: float) -> Tensor:
-        """softmax(scale q k^T) over real keys in fp32."""
+        """softmax(scale q k^T) over the keys that a query sees, in fp32."""
         scores = (q @ k.mT).float().mul_(scale)
-        return scores.masked_fill_(~self.keys.real[:, None, None, :], torch.finfo(torch.float32).min).softmax(-1)
+        return scores.masked_fill_(~self.seen, torch.finfo(torch.float32).min).softmax(-1)
 
 
-def padded_forward(qkv, kv, query_offsets, offsets, lengths, dropout: Dropout, scale: float) -> Tensor:
+def padded_forward(
+    qkv, kv, query_offsets, offsets, lengths, dropout: Dropout, scale: float, causal: bool = False
+) -> Tensor:
     """`reference_forward` of the whole batch at once."""
-    layout = _Layout(qkv, kv, query_offsets, offsets, lengths)
+    layout = _Layout(qkv, kv, query_offsets, offsets, lengths, causal)
     q, k, v = layout.spread(*parts(qkv, kv))
     keep = layout.keep(dropout, q.shape[1])
     if keep is None:
-        mask = layout.keys.real[:, None, None, :] | ~layout.queries.real[:, None, :, None]
+        mask = layout.seen | ~layout.queries.real[:, None, :, None]
         out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     else:
         out = (layout.probability(q, k, scale) * keep * philox.keep_scale(dropout.p)).to(v.dtype) @ v
     return layout.queries.collect(out)
 
 
-def padded_backward(grad, qkv, kv, query_offsets, offsets, lengths, dropout: Dropout, scale: float) -> list[Tensor]:
+def padded_backward(
+    grad, qkv, kv, query_offsets, offsets, lengths, dropout: Dropout, scale: float, causal: bool = False
+) -> list[Tensor]:
     """`reference_backward` of the whole batch at once."""
-    layout = _Layout(qkv, kv, query_offsets, offsets, lengths)
+    layout = _Layout(qkv, kv, query_offsets, offsets, lengths, causal)
     q, k, v = layout.spread(*parts(qkv, kv))
     keep = layout.keep(dropout, q.shape[1])
     of_q, of_k, of_v = _gradients(

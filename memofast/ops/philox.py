@@ -164,3 +164,23 @@ def hidden_keep_mask(
     words = draw(stream_key(rng, Purpose.DROPOUT, site), keys[:, None], position[:, None], blocks[None, :])
     keep = lanes16(words).flatten(1)[:, :width] >= drop_threshold(p)
     return keep & inside[:, None]
+
+
+def keep_factors(rng: Tensor, site: int, sample_keys: Tensor, rows: int, width: int, p: float) -> Tensor:
+    """What dropout multiplies hidden rows of as many rows a sample with, where nothing else is fused with it: 0, or
+    `keep_scale` where `hidden_keep_mask` keeps.
+
+    Args: rng [2] int64, run seed and update number; sample_keys [B] int64. Returns: [B, rows, width] fp32.
+    """
+    samples = len(sample_keys)
+    if not sample_keys.is_cpu:
+        offsets = torch.arange(samples + 1, device=sample_keys.device, dtype=torch.int32) * rows
+        keep = hidden_keep_mask(rng, site, sample_keys, offsets, samples * rows, width, p)
+        return keep.view(samples, rows, width) * keep_scale(p)
+    factors = torch.empty(samples, rows, width)
+    if _C.keep_factors(rng, Purpose.DROPOUT, site, sample_keys.contiguous(), drop_threshold(p), keep_scale(p), factors):
+        raise ValueError(
+            f"keep_factors: rng [2] and sample_keys [B] must be int64 on one device and site a 32-bit integer; got "
+            f"{list(rng.shape)} {rng.dtype}, {list(sample_keys.shape)} {sample_keys.dtype}, {site}"
+        )
+    return factors

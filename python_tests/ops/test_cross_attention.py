@@ -254,3 +254,40 @@ def test_gpu_captured_without_waiting():
     options["rng"].add_(1)
     graph.replay()
     assert all(torch.equal(a, b) for a, b in zip(captured, step(), strict=True))
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize(("dtype", "p"), [(torch.float32, 0.0), (torch.float32, 0.1), (torch.bfloat16, 0.1)])
+def test_causal_matches_reference(backend, dtype, p, poisoned_memory):
+    q, kv, grad, options = batch([*ODD, (50, 50), (97, 95)], 2, 8, dtype, spare=3)
+    options |= {"p": p, "causal": True}
+    got = compare(lambda *a, **o: cross_attention(*a, backend=backend, **o), q, kv, grad, **options)
+    assert not torch.equal(got[0], cross_attention(q, kv, backend=backend, **(options | {"causal": False})))
+
+
+@pytest.mark.parametrize("backend", ["reference", *FAST])
+@pytest.mark.parametrize(("queries", "keys"), [(3, 3), (70, 2), (2, 70), (40, 60)])
+def test_causal_hides_what_is_further_ahead_than_the_difference(backend, queries, keys):
+    q, kv, _, options = batch([(queries, keys)], 1, 8)
+    rows, last = kv.clone(), keys - 1
+    seen = last <= torch.arange(queries) + abs(queries - keys)
+    rows[last] = 50.0
+    before, after = (cross_attention(q, one, causal=True, backend=backend, **options) for one in (kv, rows))
+    assert torch.equal((before != after).any(2).any(1), seen)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_causal_attention_of_the_same_rows(backend, poisoned_memory):
+    qkv, grad, options = self_batch([7, 0, 33, 130, 1], width=16)
+    options |= {"p": 0.2, "causal": True}
+    got = run_alone(attention, qkv, grad, backend=backend, **options)
+    exact = run_alone(attention_reference, qkv.double(), grad, **options)
+    for ours, theirs in zip(got, exact, strict=True):
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-5, atol=2e-5)
+
+
+def test_backends_without_a_causal_kernel_say_so():
+    q, kv, _, options = batch([(3, 4)], 1, 8)
+    raw = (q, kv, options["query_offsets"], options["offsets"], None, None, None, 0, 0.0, 1.0, "triton", 0, True)
+    with pytest.raises(ValueError, match="backend triton has no causal kernel; use torch"):
+        torch.ops.memofast.cross_attention(*raw)

@@ -139,3 +139,17 @@ def test_keep_scale_is_the_inverse_of_the_share_kept():
     for p, message in ((1.0, "must lie in"), (-0.1, "must lie in"), (0.999999, "keeps nothing")):
         with pytest.raises(ValueError, match=message):
             philox.keep_scale(p)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (3, 8), (7, 13), (2, 300), (50, 32), (0, 5)])
+def test_keep_factors_are_the_mask_times_its_scale(rows, width, poisoned_memory):
+    keys, offsets = torch.tensor([SAMPLE, 0, 2**62]), torch.arange(4, dtype=torch.int32) * rows
+    for p in (0.0, 0.3):
+        keep = philox.hidden_keep_mask(RNG, 77, keys, offsets, 3 * rows, width, p).view(3, rows, width)
+        factors = philox.keep_factors(RNG, 77, keys, rows, width, p)
+        assert torch.equal(factors, keep * torch.tensor(philox.keep_scale(p)))
+
+
+def test_keep_factors_of_wrong_operands():
+    with pytest.raises(ValueError, match="must be int64 on one device"):
+        philox.keep_factors(RNG.float(), 0, torch.tensor([1]), 2, 3, 0.5)

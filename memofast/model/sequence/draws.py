@@ -3,6 +3,8 @@ pass."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from memofast.ops.philox import (
     Purpose,
     draw,
     drop_threshold,
-    hidden_keep_mask,
+    keep_factors,
     keep_scale,
     lanes16,
     site,
@@ -47,12 +49,10 @@ class Draws:
         number, self._sites = self._sites, self._sites + 1  # a site is counted whether or not it drops
         if self._rng is None or not drop_threshold(p):
             return None
-        steps = shape[1] if len(shape) == 3 else 1
-        offsets = torch.arange(shape[0] + 1, device=self._keys.device, dtype=torch.int32) * steps
-        keep = hidden_keep_mask(
-            self._rng, site(number, Place.HEAD), self._keys, offsets, shape[0] * steps, shape[-1], p
+        factors = keep_factors(
+            self._rng, site(number, Place.HEAD), self._keys, shape[1] if len(shape) == 3 else 1, shape[-1], p
         )
-        return keep.view(shape) * keep_scale(p)
+        return factors.view(shape)
 
     def pair_mask(self, rows: int, columns: int, p: float) -> Tensor | None:
         """What products [B, rows, columns] of two vectors are multiplied with; None: nothing is dropped. Of one number
@@ -68,3 +68,22 @@ class Draws:
         lanes = (lanes - 32768).to(torch.int16)  # whose sums wrap, as those of 16 bits do
         sums = lanes[:, :rows, None] + lanes[:, None, -(-rows // 8) * 8 :][..., :columns]
         return (sums >= threshold - 32768).to(torch.float32).mul_(keep_scale(p))
+
+    def normal(self, width: int) -> Tensor:
+        """Numbers [B, width] of the standard normal distribution. Raises: `ValueError` where nothing is drawn."""
+        number, self._sites = self._sites, self._sites + 1
+        if self._rng is None:
+            raise ValueError("a loss that draws numbers needs rng [2] int64 (seed, step)")
+        blocks = torch.arange(-(-width // 4), device=self._keys.device)
+        key = stream_key(self._rng, Purpose.DROPOUT, site(number, Place.HEAD))
+        words = draw(key, self._keys[:, None], torch.zeros_like(blocks), blocks).to(torch.float64)
+        radius = (-2 * ((words[..., :2] + 0.5) / 2**32).log()).sqrt()  # Box and Muller's, of two pairs of words
+        angle = words[..., 2:] * (2 * torch.pi / 2**32)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], 2).flatten(1)[:, :width].float()
+
+    def of_attention(self, p: float) -> dict[str, Any]:
+        """The options by which `ops.attention` drops probabilities itself."""
+        number, self._sites = self._sites, self._sites + 1
+        if self._rng is None or not drop_threshold(p):
+            return {}
+        return {"p": p, "rng": self._rng, "sample_keys": self._keys, "site": site(number, Place.ATTENTION)}

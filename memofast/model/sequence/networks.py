@@ -6,8 +6,12 @@ from typing import Annotated, Any, Union
 
 from pydantic import Discriminator, Tag
 
+from memofast.model.sequence.crossmodal import Crossmodal, CrossmodalOptions
 from memofast.model.sequence.early_fusion import EfLstm, EfLstmOptions
+from memofast.model.sequence.factorisation import Factorisation, FactorisationOptions
+from memofast.model.sequence.graph_memory_fusion import GraphMemoryFusion, GraphMemoryFusionOptions
 from memofast.model.sequence.mag import Mag, MagOptions
+from memofast.model.sequence.memory_fusion import MemoryFusion, MemoryFusionOptions
 from memofast.model.sequence.misa import Misa, MisaOptions
 from memofast.model.sequence.mmim import Mmim, MmimOptions
 from memofast.model.sequence.multi_task import MlfDnn, MlfDnnOptions, Mlmf, MlmfOptions, Mtfn, MtfnOptions
@@ -31,6 +35,10 @@ NETWORKS: dict[str, tuple[type[NetworkOptions], type[Network]]] = {
     "self_mm": (SelfMmOptions, SelfMm),
     "tfn": (TfnOptions, Tfn),
     "tfr_net": (TfrNetOptions, TfrNet),
+    "mfn": (MemoryFusionOptions, MemoryFusion),
+    "graph_mfn": (GraphMemoryFusionOptions, GraphMemoryFusion),
+    "mult": (CrossmodalOptions, Crossmodal),
+    "mfm": (FactorisationOptions, Factorisation),
 }
 
 

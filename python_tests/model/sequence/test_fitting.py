@@ -23,7 +23,12 @@ from memofast.train.trainer import Trainer
 WIDTHS = {"text_features": 6, "visual": 3, "speech": 5}
 SMALL = {"text_hidden": 8, "text_width": 8, "visual_width": 8, "speech_width": 8}
 HEADS = {"speech_head": 8, "speech_head_dropout": 0.0}
+MEMORY = {"hidden": {"text": 8, "visual": 8, "speech": 8}, "memory": 8, "head": {"width": 8}}
 NETWORKS = {
+    "mfn": MEMORY,
+    "graph_mfn": MEMORY | {"vertex": 8, "inner": 8},
+    "mult": {"width": 8, "heads": 2, "layers": 1},
+    "mfm": MEMORY | {"codes": {"joint": 8, "text": 4, "visual": 4, "speech": 4}, "divergence": 0.1},
     "ef_lstm": {"width": 8, "layers": 2, "dropout": 0.1},
     "lf_dnn": SMALL,
     "tfn": SMALL | {"fusion_width": 8, "fusion_dropout": 0.2},
@@ -88,14 +93,18 @@ def test_it_learns_and_is_opened_again(corpus, tmp_path, kind):
     names = {"emotion", *task.model.losses}
     last = max(step for step, _ in of_updates)
     assert {name for step, name in of_updates if step == last} == names and len(of_updates) == last // 5 * len(names)
-    if kind.startswith("m"):  # what is known of text and speech alone is learnt, of faces nothing is
+    if kind in ("mlf_dnn", "mtfn", "mlmf"):  # what is known of text and speech alone is learnt, of faces nothing is
         assert of_updates[last, "speech_alone"] < 0.8 * of_updates[5, "speech_alone"]
         assert of_updates[last, "visual_alone"] == 0
     trainer.keep_best()
     said = predict_split(task.model.eval(), corpus.split("validation"), task.target)
     task.model.save_pretrained(tmp_path / "model")
     opened = open_sequence_model(tmp_path / "model")
-    np.testing.assert_array_equal(predict_split(opened, corpus.split("validation"), task.target).scores, said.scores)
+    again = predict_split(opened, corpus.split("validation"), task.target).scores
+    np.testing.assert_allclose(again, said.scores, rtol=1e-5, atol=1e-6)  # products depend on where memory lies
+    if kind == "mfm":  # what it makes again is learnt too
+        for name in task.model.losses:
+            assert of_updates[last, name] < of_updates[5, name], name
 
 
 def test_labels_of_single_modalities_are_needed(tmp_path):
