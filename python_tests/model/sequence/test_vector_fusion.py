@@ -74,7 +74,7 @@ def test_losses_of_single_modalities(kind):
     assert network.losses == {"emotion": 0.6, "text_alone": 1.0, "visual_alone": 1.0, "speech_alone": 0.3}
     rows, unknown = random_rows(LENGTHS), float("nan")
     wanted = {"text": torch.tensor([[1.0], [2], [unknown], [0], [-1]]), "speech": torch.full((5, 1), 0.5)}
-    lesson = Lesson(torch.zeros(5, 1), torch.arange(5), wanted, 1, torch.arange(5))
+    lesson = Lesson(torch.zeros(5, 1), torch.arange(5), wanted, 1, 1, torch.arange(5))
     answers = network(rows, NOTHING, lesson)
     said = answers.modalities
     expected = (said["text"][:, 0] - wanted["text"][:, 0]).abs() * torch.tensor([1, 0, 1, 0, 1.0])
