@@ -48,7 +48,7 @@ KINDS = {"mfn": MFN, "graph_mfn": GRAPH, "mfm": FACTORS}
 ANY = pytest.mark.parametrize("kind", KINDS)
 LENGTHS = {"text": [4, 0, 1, 0, 6], "visual": [9, 5, 0, 0, 2], "speech": [2, 7, 3, 0, 6]}
 RNG = torch.tensor([5, 9])
-LESSON = Lesson(torch.zeros(3, 1), torch.arange(3), {}, 1, torch.arange(3))
+LESSON = Lesson(torch.zeros(3, 1), torch.arange(3), {}, 1, 1, torch.arange(3))
 SAME = {name: [5, 5, 5] for name in WIDTHS}
 
 
