@@ -35,7 +35,7 @@ ON_BERT = ("misa", "self_mm", "mag", "mmim", "tfr_net")
 ALIGNED = ("mfn", "ef_lstm", "graph_mfn", "mag", "mfm")
 THEIRS = {"mag": "bert_mag"}
 KINDS = [
-    name.partition("-")[2].replace("-", "_")
+    name.partition("-")[2]
     for name in shipped(fine_tuning=True)
     if name.startswith(("mosi-", "sims-")) and name != "mosi-lab"
 ]
@@ -69,7 +69,7 @@ class Ours:
 
     def __init__(self, kind: str, pickle: Path, folder: Path, bert: Path):
         import_feature_pickle(pickle, folder / "corpus", "synthetic", bert, "")
-        recipe = f"{'sims' if kind in SIMS else 'mosi'}-{kind.replace('_', '-')}"
+        recipe = f"{'sims' if kind in SIMS else 'mosi'}-{kind}"
         options = [
             "train.samples=16",
             "train.accumulate=1",
