@@ -14,8 +14,6 @@ from memofast.ops.philox import (
     draw,
     drop_threshold,
     keep_factors,
-    keep_scale,
-    lanes16,
     site,
     stream_key,
 )
@@ -53,21 +51,6 @@ class Draws:
             self._rng, site(number, Place.HEAD), self._keys, shape[1] if len(shape) == 3 else 1, shape[-1], p
         )
         return factors.view(shape)
-
-    def pair_mask(self, rows: int, columns: int, p: float) -> Tensor | None:
-        """What products [B, rows, columns] of two vectors are multiplied with; None: nothing is dropped. Of one number
-        for each row and one for each column, whose sums are as even as they are and independent by pairs: so that the
-        draws are as few as the vectors are wide."""
-        number, self._sites = self._sites, self._sites + 1
-        threshold = drop_threshold(p)
-        if self._rng is None or not threshold:
-            return None
-        blocks = torch.arange(-(-rows // 8) + -(-columns // 8), device=self._keys.device)
-        key = stream_key(self._rng, Purpose.DROPOUT, site(number, Place.HEAD))
-        lanes = lanes16(draw(key, self._keys[:, None], torch.zeros_like(blocks), blocks)).to(torch.int32).flatten(1)
-        lanes = (lanes - 32768).to(torch.int16)  # whose sums wrap, as those of 16 bits do
-        sums = lanes[:, :rows, None] + lanes[:, None, -(-rows // 8) * 8 :][..., :columns]
-        return (sums >= threshold - 32768).to(torch.float32).mul_(keep_scale(p))
 
     def normal(self, width: int) -> Tensor:
         """Numbers [B, width] of the standard normal distribution. Raises: `ValueError` where nothing is drawn."""

@@ -28,7 +28,7 @@ class OuterProductLayer(nn.Module):
             first = first.new_ones(len(first), 1)
         for other in vectors[1:-1]:
             first = (first[:, :, None] * other[:, None]).flatten(1)
-        keep = draws.pair_mask(first.shape[1], last.shape[1], self.dropout)
+        keep = draws.mask((len(first), first.shape[1] * last.shape[1]), self.dropout)
         with torch.autocast(first.device.type, enabled=False):
             weight = self.weight.float()
             return _Projected.apply(first.float(), last.float(), weight, keep) + self.bias.float()
@@ -52,7 +52,7 @@ class _Projected(torch.autograd.Function):
         of_weight = torch.mm(gradient.T, product.flatten(1), out=output_like(weight))
         of_product = torch.mm(gradient, weight, out=output_like(product.flatten(1))).view_as(product)
         if ctx.keep is not None:
-            of_product *= ctx.keep
+            of_product *= ctx.keep.view_as(product)
         return (of_product @ last[..., None])[..., 0], (first[:, None] @ of_product)[:, 0], of_weight, None
 
 
@@ -60,4 +60,4 @@ def _product(first: Tensor, last: Tensor, keep: Tensor | None) -> Tensor:
     """[B, P, Q]."""
     product = output_like(first[:, :, None].expand(-1, -1, last.shape[1]))
     torch.mul(first[:, :, None], last[:, None], out=product)
-    return product if keep is None else product.mul_(keep)
+    return product if keep is None else product.mul_(keep.view_as(product))

@@ -1,8 +1,10 @@
 """LSTMs over rows of true lengths."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from memofast.model.sequence import recurrences
 from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.rows import Rows
 
@@ -14,11 +16,21 @@ def states(lstm: nn.LSTM, rows: Rows, draws: Draws | None = None, p: float = 0.0
     for layer in range(lstm.num_layers):
         if layer and draws is not None:
             values = draws.dropped(values, p)
-        weights = [getattr(lstm, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        start = values.new_zeros(1, values.shape[0], lstm.hidden_size)
-        with torch.autocast(values.device.type, enabled=False):  # torch has no LSTM of one direction in bf16 on a CPU
-            values, _, _ = torch.lstm(values, (start, start), weights, True, 1, 0.0, False, False, True)
+        values = _one_direction(lstm, values, f"_l{layer}")
     return values
+
+
+def _one_direction(lstm: nn.LSTM, values: Tensor, suffix: str) -> Tensor:
+    """States [B, L, C] of one layer and direction, in fp32: torch has no LSTM of one direction in bf16 on a CPU, and
+    its backward there computes gradients of rows that nobody asks for."""
+    weights = [getattr(lstm, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    with torch.autocast(values.device.type, enabled=False):
+        if values.is_cpu and torch.is_grad_enabled():
+            of_rows, of_states, *biases = weights
+            gates = F.linear(values.transpose(0, 1).contiguous(), of_rows, sum(biases))
+            return recurrences.lstm(gates, of_states)[0].transpose(0, 1)
+        start = values.new_zeros(1, values.shape[0], lstm.hidden_size)
+        return torch.lstm(values, (start, start), weights, True, 1, 0.0, False, False, True)[0]
 
 
 def both_ends(lstm: nn.LSTM, rows: Rows) -> tuple[Tensor, Tensor]:

@@ -129,34 +129,18 @@ def test_statistics_are_of_samples_that_have_rows():
     assert torch.equal(encoder.norm.running_mean, before)
 
 
-def test_products_are_dropped_one_by_one():
-    keys = torch.arange(900) * 7919
-    draws = Draws(torch.tensor([5, 9]), keys)
-    mask = draws.pair_mask(50, 37, 0.3)
-    assert mask.unique().tolist() == pytest.approx([0, 1 / 0.7], abs=1e-4)
-    kept = (mask > 0).double()
-    assert kept.mean() == pytest.approx(0.7, abs=0.01)
-    flat = kept - kept.mean()
-    for one, other in ((flat[:, 1:], flat[:, :-1]), (flat[..., 1:], flat[..., :-1]), (flat[1:], flat[:-1])):
-        assert abs(float((one * other).mean())) < 0.01  # neighbours are independent
-    again = Draws(torch.tensor([5, 9]), keys[[2, 0]]).pair_mask(50, 37, 0.3)
-    assert torch.equal(again, mask[[2, 0]])
-    assert not torch.equal(draws.pair_mask(50, 37, 0.3), mask)  # another site
-    assert Draws(None, torch.arange(3)).pair_mask(2, 2, 0.5) is None
-
-
 @pytest.mark.parametrize("widths", [(3,), (3, 4), (3, 5, 4)])
 def test_the_layer_over_products_is_the_plain_one(widths):
     torch.manual_seed(2)
     layer = OuterProductLayer(widths, 6, 0.5)
     vectors = [torch.randn(2, width, requires_grad=True) for width in widths]
-    mask = Draws(torch.tensor([3, 4]), torch.arange(2)).pair_mask(int(np.prod(widths[:-1])), widths[-1], 0.5)
+    mask = Draws(torch.tensor([3, 4]), torch.arange(2)).mask((2, int(np.prod(widths))), 0.5)
     outputs = layer(vectors, Draws(torch.tensor([3, 4]), torch.arange(2)))
     own = torch.autograd.grad(outputs.square().sum(), [*vectors, layer.weight, layer.bias])
     product = torch.ones(2, 1)
     for one in vectors:
         product = (product[:, :, None] * one[:, None]).flatten(1)
-    plain = F.linear(product * mask.flatten(1), layer.weight, layer.bias)
+    plain = F.linear(product * mask, layer.weight, layer.bias)
     torch.testing.assert_close(outputs, plain)
     for one, other in zip(
         own, torch.autograd.grad(plain.square().sum(), [*vectors, layer.weight, layer.bias]), strict=True
