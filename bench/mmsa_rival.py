@@ -59,37 +59,45 @@ def write_pickle(path: Path, dataset: str, aligned: bool, samples: int, words: r
     path.write_bytes(pickle.dumps(found))
 
 
-def epoch_of(kind: str, dataset: str, path: Path, bert: Path, batch: int) -> Callable[[], None]:
-    """A call that trains MMSA's model of this kind for one epoch more."""
-    with _as_on_this_machine():
-        from MMSA.config import get_config_regression
-        from MMSA.data_loader import MMDataLoader
-        from MMSA.models.AMIO import AMIO
-        from MMSA.trains.ATIO import ATIO
+def arguments_of(kind: str, dataset: str, path: Path) -> dict:
+    """MMSA's published settings of a model, on the features of this pickle."""
+    from MMSA.config import get_config_regression
 
     args = get_config_regression(kind, dataset)
     args.update({
         "featurePath": str(path), "custom_feature": None, "feature_T": None, "feature_A": None, "feature_V": None,
-        "train_mode": "regression", "device": torch.device("cpu"), "cur_seed": 1, "model_save_path": "unused",
-        "batch_size": batch, "early_stop": 0, "pretrained": str(bert), "transformers": "bert",
+        "train_mode": "regression", "device": torch.device("cpu"), "model_save_path": "unused",
     })  # fmt: skip
+    return args
+
+
+def epoch_of(kind: str, dataset: str, path: Path, bert: Path, batch: int) -> Callable[[], None]:
+    """A call that trains MMSA's model of this kind for one epoch more."""
+    with as_on_this_machine():
+        from MMSA.data_loader import MMDataLoader
+        from MMSA.models.AMIO import AMIO
+        from MMSA.trains.ATIO import ATIO
+
+    args = arguments_of(kind, dataset, path)
+    args.update({"batch_size": batch, "early_stop": 0, "pretrained": str(bert), "transformers": "bert", "cur_seed": 1})
     torch.manual_seed(1)
     loaders = MMDataLoader(args, 0)
     args["train_samples"] = len(loaders["train"].dataset)
-    with _as_on_this_machine():
+    with as_on_this_machine():
         model = AMIO(args)
     trainer = ATIO().getTrain(args)
     trainer.do_test = lambda *_, **__: dict.fromkeys((args["KeyEval"], "Loss", "MAE"), 1.0)
 
     def epoch() -> None:
-        with _as_on_this_machine():
+        with _unwritten():
             trainer.do_train(model, loaders)
 
     return epoch
 
 
 @contextlib.contextmanager
-def _as_on_this_machine() -> Iterator[None]:
+def as_on_this_machine() -> Iterator[None]:
+    """Its loop without `verbose` and progress bars."""
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
 
     def without_verbose(*arguments, verbose=None, **options):
@@ -97,9 +105,13 @@ def _as_on_this_machine() -> Iterator[None]:
 
     with (
         mock.patch.object(torch.optim.lr_scheduler, "ReduceLROnPlateau", without_verbose),
-        mock.patch("torch.save"),
-        mock.patch("torch.load"),
         Path(os.devnull).open("w") as nothing,
-        contextlib.redirect_stderr(nothing),  # its progress bars
+        contextlib.redirect_stderr(nothing),
     ):
+        yield
+
+
+@contextlib.contextmanager
+def _unwritten() -> Iterator[None]:
+    with as_on_this_machine(), mock.patch("torch.save"), mock.patch("torch.load"):
         yield
