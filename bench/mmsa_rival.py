@@ -68,11 +68,11 @@ def epoch_of(kind: str, dataset: str, path: Path, bert: Path, batch: int) -> Cal
         from MMSA.trains.ATIO import ATIO
 
     args = get_config_regression(kind, dataset)
-    args |= {
+    args.update({
         "featurePath": str(path), "custom_feature": None, "feature_T": None, "feature_A": None, "feature_V": None,
         "train_mode": "regression", "device": torch.device("cpu"), "cur_seed": 1, "model_save_path": "unused",
         "batch_size": batch, "early_stop": 0, "pretrained": str(bert), "transformers": "bert",
-    }  # fmt: skip
+    })  # fmt: skip
     torch.manual_seed(1)
     loaders = MMDataLoader(args, 0)
     args["train_samples"] = len(loaders["train"].dataset)

@@ -28,7 +28,8 @@ from memofast.train.trainer import Trainer
 
 pytest.importorskip("MMSA", reason="MMSA is not installed; see bench/mmsa_rival.py")
 
-BATCH, SAMPLES, ROUNDS = 16, 320, 5
+BATCH, ROUNDS = 16, 5
+SAMPLES = {"mult": 32, "tfr_net": 32, "mmim": 128, "self_mm": 128, "misa": 128, "mag": 128}  # of an epoch, else 320
 TWICE = ("mfn", "graph_mfn", "tfn", "mult")
 SIMS = ("mtfn", "mlmf", "mlf_dnn")
 ON_BERT = ("misa", "self_mm", "mag", "mmim", "tfr_net")
@@ -98,11 +99,12 @@ class Ours:
 def test_epoch(side_by_side, benchmark, tmp_path, bert, kind, lengths):
     dataset, aligned = "sims" if kind in SIMS else "mosi", kind in ALIGNED
     pickle = tmp_path / "features.pkl"
-    mmsa_rival.write_pickle(pickle, dataset, aligned, SAMPLES, range(104, 3000), lengths == "full")
+    samples = SAMPLES.get(kind, 320)
+    mmsa_rival.write_pickle(pickle, dataset, aligned, samples, range(104, 3000), lengths == "full")
     ours = Ours(kind, pickle, tmp_path, bert)
     theirs = mmsa_rival.epoch_of(THEIRS.get(kind, kind), dataset, pickle, bert, BATCH)
     with closing(ours):
         side_by_side(
-            ours.run, {"MMSA": theirs}, rounds=ROUNDS, target={"MMSA": 2 if kind in TWICE else 1}, samples=SAMPLES,
+            ours.run, {"MMSA": theirs}, rounds=ROUNDS, target={"MMSA": 2 if kind in TWICE else 1}, samples=samples,
             batch=BATCH, dataset=dataset, aligned=aligned,
         )  # fmt: skip

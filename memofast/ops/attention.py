@@ -68,7 +68,7 @@ def _backward(
     offsets,
     lengths,
     rng,
-    sample_keys,
+    keys,
     site,
     p,
     scale,
@@ -78,7 +78,7 @@ def _backward(
 ) -> list[Tensor]:
     """The gradient of qkv, or those of q and kv."""
     if backend in _KERNELS:
-        operands = (qkv, kv, query_offsets, offsets, lengths, rng, sample_keys)
+        operands = (qkv, kv, query_offsets, offsets, lengths, rng, keys)
         grads = [library.output_like(qkv)] if kv is None else [library.output_like(qkv), library.output_like(kv)]
         results = (grad, out, lse, grads[0], None if kv is None else grads[1])
         _run(_C.attention_backward, results, operands, site, p, scale, longest, backend, causal)
@@ -87,9 +87,9 @@ def _backward(
     if backend == "triton":
         from memofast.kernels import attention as kernels
 
-        return kernels.backward(grad, lse, *operands, rng, sample_keys, site, p, scale)
+        return kernels.backward(grad, lse, *operands, rng, keys, site, p, scale)
     backward = {"reference": plain.reference_backward, "torch": plain.padded_backward}[backend]
-    return backward(grad, *operands, Dropout(rng, sample_keys, site, p), scale, causal)
+    return backward(grad, *operands, Dropout(rng, keys, site, p), scale, causal)
 
 
 _OPTIONS = (
@@ -314,7 +314,7 @@ def _attend(
     if backend != automatic:
         library.require_device(name, backend, qkv)
     at_once = backend in _KERNELS and library.calls_at_once() and _C.attention_fits(operands, p > 0, backend == "cuda")
-    at_once = at_once and not (causal and backend == "cuda")
+    at_once = at_once and not (causal and backend == "cuda")  # which is refused below
     if not at_once:
         _check(*operands, site, p, 1.0 if scale is None else scale, backend, longest, causal)
     scale = qkv.shape[-1] ** -0.5 if scale is None else library.as_number(name, "scale", scale)

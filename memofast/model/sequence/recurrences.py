@@ -59,7 +59,7 @@ class _Lstm(torch.autograd.Function):
         before, state = cells[0], hidden[0]
         for now, *here in zip(*(one.unbind() for one in (active, cells[1:], squashed, hidden[1:])), strict=True):
             now.addmm_(state, transposed)
-            step(now, before, *here)
+            _check(step(now, before, *here))
             before, _, state = here
         ctx.save_for_backward(active, weight, hidden, cells, squashed)
         return hidden[1:], cells[1:]
@@ -72,7 +72,7 @@ class _Lstm(torch.autograd.Function):
         of_hidden, of_cells = torch.zeros_like(hidden[0]), torch.zeros_like(cells[0])
         given = active, cells[:-1], squashed, to_hidden.contiguous(), to_cells.contiguous(), grads
         for *here, out in _backwards(*given):
-            step(*here, of_hidden, of_cells, out)
+            _check(step(*here, of_hidden, of_cells, out))
             torch.mm(out, weight, out=of_hidden)
         return grads, grads[1:].flatten(0, 1).t() @ hidden[1:-1].flatten(0, 1)
 
@@ -84,6 +84,11 @@ def _step_of(gates: Tensor) -> Callable:
 
 def _step_backward_of(gates: Tensor) -> Callable:
     return _C.lstm_step_backward if _is_compiled(gates) else lstm_step_backward_reference
+
+
+def _check(status: int | None) -> None:
+    if status:
+        raise ValueError(f"an LSTM's step: weight and gates must be of one type and device, status {status}")
 
 
 def _is_compiled(gates: Tensor) -> bool:

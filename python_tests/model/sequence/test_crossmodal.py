@@ -106,3 +106,21 @@ def test_packed_rows():
 def test_heads_divide_the_width():
     with pytest.raises(MemofastError, match="width 9 is no multiple of heads 2"):
         checked({"width": 9, "heads": 2}, "recipe", CrossmodalOptions)
+
+
+def test_keys_are_of_normed_rows():
+    encoder = a_network("mult", **SMALL).crossing["text_speech"]
+    generator = torch.Generator().manual_seed(8)
+    for weight in encoder.parameters():
+        weight.data += 0.5 * torch.randn(weight.shape, generator=generator)
+    rows = torch.randn(7, 8, generator=generator)
+    for layer, found in zip(encoder.layers, encoder._keys(rows), strict=True):
+        wanted = layer.qkv(layer.norms[0](rows))[:, 8:].unflatten(1, (2, 2, 4))
+        torch.testing.assert_close(found, F.pad(wanted, (0, 4)))
+
+
+def test_attention_draws_anew_at_every_place():
+    draws = Draws(RNG, torch.tensor([4, 5]))
+    first, second = draws.of_attention(0.3), draws.of_attention(0.3)
+    assert first["site"] != second["site"] and first["p"] == 0.3
+    assert draws.of_attention(0.0) == NOTHING.of_attention(0.3) == {}

@@ -247,3 +247,24 @@ def test_normal_numbers_are_by_sample_and_update():
     assert not torch.equal(Draws(RNG + 1, keys).normal(6), drawn)
     with pytest.raises(ValueError, match="needs rng"):
         NOTHING.normal(6)
+
+
+class _AtZero(Draws):
+    """Drops nothing, and every number is 0."""
+
+    def mask(self, shape, p):
+        return None
+
+    def normal(self, width):
+        return torch.zeros(len(self._keys), width)
+
+
+def test_codes_of_absent_modalities_do_not_diverge():
+    network = a_network("mfm", **FACTORS)
+    rows = random_rows({"text": [4, 2, 1], "visual": [4, 2, 1], "speech": [0, 2, 1]})
+    found = network(rows, _AtZero(RNG, torch.arange(3)), LESSON).losses["code_divergence"]
+    steps = network.steps(rows)
+    codes = {name: network.codes[name](network._encoded(name, steps[name])) for name in WIDTHS}
+    codes["speech"] = codes["speech"][1:]
+    codes["joint"] = network.codes["joint"](network.fused(steps, NOTHING))
+    torch.testing.assert_close(found, sum(divergence_of(code, torch.zeros_like(code)) for code in codes.values()))
