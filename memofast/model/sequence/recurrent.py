@@ -24,6 +24,7 @@ def _one_direction(lstm: nn.LSTM, values: Tensor, suffix: str) -> Tensor:
     """States [B, L, C] of one layer and direction, in fp32: torch has no LSTM of one direction in bf16 on a CPU, and
     its backward there computes gradients of rows that nobody asks for."""
     weights = [getattr(lstm, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    values = values.float()
     with torch.autocast(values.device.type, enabled=False):
         if values.is_cpu and torch.is_grad_enabled():
             of_rows, of_states, *biases = weights
@@ -41,15 +42,6 @@ def both_ends(lstm: nn.LSTM, rows: Rows) -> tuple[Tensor, Tensor]:
     back = _one_direction(lstm, _turned(rows, rows.values), "_l0_reverse")
     found = rows.with_values(torch.cat((forth, _turned(rows, back)), 2))
     return found.values, torch.stack((rows.last(forth), rows.last(back)))
-
-
-def _one_direction(lstm: nn.LSTM, values: Tensor, suffix: str) -> Tensor:
-    """States [B, L, C] of one layer and direction, in fp32: torch has no LSTM of one direction in bf16 on a CPU."""
-    weights = [getattr(lstm, name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-    values = values.float()
-    start = values.new_zeros(1, values.shape[0], lstm.hidden_size)
-    with torch.autocast(values.device.type, enabled=False):
-        return torch.lstm(values, (start, start), weights, True, 1, 0.0, False, False, True)[0]
 
 
 def _turned(rows: Rows, values: Tensor) -> Tensor:
