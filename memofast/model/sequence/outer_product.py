@@ -31,7 +31,12 @@ class OuterProductLayer(nn.Module):
         keep = draws.mask((len(first), first.shape[1] * last.shape[1]), self.dropout)
         with torch.autocast(first.device.type, enabled=False):
             weight = self.weight.float()
-            return _Projected.apply(first.float(), last.float(), weight, keep) + self.bias.float()
+            return _projected(first.float(), last.float(), weight, keep) + self.bias.float()
+
+
+@torch.compiler.disable  # which cannot look into memory that is asked for by hand
+def _projected(first: Tensor, last: Tensor, weight: Tensor, keep: Tensor | None) -> Tensor:
+    return _Projected.apply(first, last, weight, keep)
 
 
 class _Projected(torch.autograd.Function):

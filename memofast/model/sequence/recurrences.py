@@ -18,6 +18,7 @@ def cell_states(cell: nn.LSTMCell, steps: Tensor) -> tuple[Tensor, Tensor]:
     return lstm(F.linear(steps, cell.weight_ih, cell.bias_ih + cell.bias_hh), cell.weight_hh)
 
 
+@torch.compiler.disable  # which cannot look into steps that are compiled already
 def lstm(gates: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Hidden and cell states [L, B, C] of an LSTM from states of 0.
 
@@ -28,6 +29,7 @@ def lstm(gates: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return _Lstm.apply(gates.to(weight.dtype), weight)
 
 
+@torch.compiler.disable
 def gated_memory(
     proposals: Tensor, inner: Tensor, mask: Tensor | None, weight: Tensor, gates: tuple[nn.Linear, nn.Linear]
 ) -> Tensor:
