@@ -56,7 +56,7 @@ def test_the_originals_losses(real_data):
     for part in network.reconstructions.values():
         torch.nn.init.eye_(part.weight), torch.nn.init.zeros_(part.bias)
     own = {name: one * number for number, name in enumerate(WIDTHS, 1)}
-    common = {name: one.roll(number, 0) for number, name in enumerate(WIDTHS, 1)}
+    common = {name: one**number for number, name in enumerate(WIDTHS, 1)}
     whole = {name: own[name] + common[name] + number for number, name in enumerate(WIDTHS, 1)}
     losses = network._losses(whole, own, common, dict.fromkeys(WIDTHS, every))
     pairs = [("text", "visual"), ("text", "speech"), ("visual", "speech")]
@@ -102,6 +102,17 @@ def test_losses_are_of_what_samples_have_and_gradients_are_finite(samples):
         for name, loss in answers.losses.items():
             torch.testing.assert_close(again[name], loss)
             assert loss.abs().max() > 1e-4
+
+
+def test_lengths_of_rows_are_no_way_to_lessen_their_difference():
+    """Gradients take them for given, as the original's do."""
+    x, y = torch.rand(7, 5, requires_grad=True), torch.rand(7, 5)
+    difference(x, y).backward()
+    centred, other = x - x.mean(0), y - y.mean(0)
+    lengths = (x.detach() - x.detach().mean(0)).norm(dim=1, keepdim=True) + 1e-6
+    other = other / (other.norm(dim=1, keepdim=True) + 1e-6)
+    (wanted,) = torch.autograd.grad(((centred / lengths).T @ other).square().mean(), x)
+    torch.testing.assert_close(x.grad, wanted)
 
 
 def test_a_sample_alone_has_nothing_to_compare():

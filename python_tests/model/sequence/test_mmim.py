@@ -18,6 +18,7 @@ from sequence_networks import (
 from memofast.errors import MemofastError
 from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Shape
+from memofast.model.sequence.seen_features import SeenFeatures
 
 SHAPE = Shape(WIDTHS, 1, "regression", text_encoder=12)
 LENGTHS = {"text": [4, 7, 1, 3], "visual": [6, 0, 2, 3], "speech": [2, 9, 0, 3]}
@@ -122,6 +123,18 @@ def test_entropies_are_of_this_update_and_those_before():
     assert float(network(four, Draws(torch.tensor([1, 1]), torch.arange(4)), lesson).losses["entropy"].detach()) != 0
     lesson.update = 9  # nothing was seen shortly before
     assert float(network(four, Draws(torch.tensor([1, 1]), torch.arange(4)), lesson).losses["entropy"].detach()) == 0
+
+
+def test_a_sample_that_was_seen_before_counts_once():
+    state, every = SeenFeatures(torch.tensor([-4, 2, 9]), {"one": 2}), torch.ones(2, dtype=torch.bool)
+    places = state.places(torch.tensor([9, -4]))
+    assert places.tolist() == [2, 0]
+    state.learn(places, torch.tensor([1.0, -2.0]), {"one": (torch.eye(2), every)}, 3)
+    cases = ((4, 1, [], [-2.0, 1.0]), (4, 1, [2], [-2.0]), (5, 1, [], []), (5, 2, [0], [1.0]))
+    for update, memory, but, wanted in cases:
+        features, value = state.since("one", update, memory, torch.tensor(but, dtype=torch.int64))
+        assert value.tolist() == wanted and len(features) == len(wanted)
+    assert torch.equal(state.since("one", 4, 1, torch.tensor([0]))[0], torch.eye(2)[:1])
 
 
 def test_classes_are_refused():

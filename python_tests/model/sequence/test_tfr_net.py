@@ -17,6 +17,7 @@ from spoken_corpus import spoken_bert, spoken_corpus, spoken_model
 
 from memofast.data.view import Read, View
 from memofast.errors import MemofastError
+from memofast.model.sequence.attending_layers import seen
 from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import COMPLETE_TEXT, Shape
 from memofast.model.sequence.rows import Rows
@@ -95,6 +96,18 @@ def test_missing_rows_are_drawn_by_sample_and_update():
         assert abs(missing[able].float().mean() - share) < 0.03
         assert torch.equal(drawn(name, 2, keys[50:60]), missing[50:60])
         assert not torch.equal(drawn(name, 3), missing) and not drawn(name, None).any()
+    both = drawn("text", 2) & drawn("speech", 2)
+    assert both.float().mean() < 0.6 * drawn("text", 2).float().mean()  # they are drawn apart
+
+
+def test_which_keys_a_row_sees():
+    """Of the first sample 2 rows of 4 keys, of the second 3 rows of 1; both are padded."""
+    rows, keys = Rows(torch.zeros(2, 3, 1), torch.tensor([2, 3])), Rows(torch.zeros(2, 5, 1), torch.tensor([4, 1]))
+    shown = [[[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]], [[1, 0, 0, 0, 0]] * 3]
+    found = seen(rows, keys, True)
+    assert found[0, :2].int().tolist() == shown[0] and found[1].int().tolist() == shown[1]
+    assert seen(rows, rows, True)[1].int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert seen(rows, keys, False)[0, 0].tolist() == [True] * 4 + [False]
 
 
 def test_learning_reads_what_is_not_missing():
