@@ -3,9 +3,9 @@
     python bench/mmmo_mfn.py mmmo.pkl CORPUS [NAME=RECIPE OPTION ...] ...
 
 mmmo.pkl and CORPUS: see `mmmo.py`; MMSA: see `mmsa_rival.py`. Both sides read columns standardised by the training
-part, train with the published settings for MOSI, but in batches of 16, and keep the epoch with the best validation correlation; MMSA's is
-run by its own `AMIO` and `getTrain(args).do_train`, its text a column of zeros. Without names: our MFN, and the
-laboratory's model with and without LayerNorm and with a Transformer.
+part, train with the published settings for MOSI, but in batches of 16, and keep the epoch with the best validation
+correlation; MMSA's is run by its own `AMIO` and `getTrain(args).do_train`, its text a column of zeros. Without names:
+our MFN, and the laboratory's model with and without LayerNorm and with a Transformer.
 """
 
 from __future__ import annotations

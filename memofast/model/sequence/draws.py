@@ -69,4 +69,4 @@ class Draws:
         number, self._sites = self._sites, self._sites + 1
         if self._rng is None or not drop_threshold(p):
             return {}
-        return {"p": p, "rng": self._rng, "sample_keys": self._keys, "site": site(number, Place.ATTENTION)}
+        return {"p": p, "rng": self._rng, "sample_keys": self._keys, "site": site(number, Place.HEAD)}
