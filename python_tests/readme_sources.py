@@ -60,6 +60,7 @@ def make_sources(folder: Path) -> None:
         _copy(sound, folder / "CREMA-D" / "AudioWAV" / f"{line.split(',')[1].strip(chr(34))}.wav")
     (folder / "MOSI").mkdir()
     (folder / "MOSI" / "unaligned_50.pkl").write_bytes(pickle.dumps(mmsa()))
+    (folder / "MOSI" / "aligned_50.pkl").write_bytes(pickle.dumps(_aligned()))
     _emorynlp(folder / "emorynlp_train_final.csv")
     _goemotions(folder / "ekman")
     for name, seed in (("a.csv", 5), ("b.csv", 6)):
@@ -72,6 +73,27 @@ def make_sources(folder: Path) -> None:
     readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
     (folder / "grid.yaml").write_text(re.search(r"\*\*A sweep\*\* reads a file such as `([^`]+)`", readme)[1])
     (folder / "maps.yaml").write_text(yaml.safe_dump(maps))
+
+
+def _aligned() -> dict:
+    """As MMSA has features in common steps."""
+    random, found = np.random.default_rng(4), {}
+    for part, count in {"train": 24, "valid": 8, "test": 8}.items():
+        labels, lengths = random.uniform(-3, 3, count).astype(np.float32), random.integers(2, 7, count)
+        inside = (np.arange(6) < lengths[:, None])[..., None]
+        widths = {"text": 12, "audio": 5, "vision": 7}
+        rows = {
+            name: (random.normal(size=(count, 6, width)) + labels[:, None, None]) * inside
+            for name, width in widths.items()
+        }
+        spoken = [text for text, _ in sentences(count, 40)]
+        found[part] = {
+            **rows,
+            "raw_text": spoken,
+            "regression_labels": labels,
+            "id": [f"{part}{n // 3}$_${n}" for n in range(count)],
+        }
+    return found
 
 
 def _bert(folder: Path) -> None:
