@@ -1,5 +1,7 @@
 """An epoch of training of the models over rows of text, sound and faces, beside MMSA's own loop.
 
+    MEMOFAST_BENCH_CLOCK=process python -m pytest bench/test_sequence.py
+
 Rules: synthetic features of MOSI's widths, for multi-task models SIMS's, published settings, batches of 16, fp32, one
 thread on one core for both sides, validation excluded. `full`: every sample fills its arrays, so that nothing is won by
 leaving padding out; `real`: lengths between a tenth and 60 % of them, as sentences have. `mmsa_rival.py` says what of
@@ -29,7 +31,7 @@ from memofast.train.trainer import Trainer
 pytest.importorskip("MMSA", reason="MMSA is not installed; see bench/mmsa_rival.py")
 
 BATCH, ROUNDS = 16, 5
-SAMPLES = {"mult": 32, "tfr_net": 32, "mmim": 128, "self_mm": 128, "misa": 128, "mag": 128}  # of an epoch, else 320
+SAMPLES = {"mult": 32, "tfr_net": 32, "mmim": 128, "self_mm": 128, "misa": 128, "mag": 128}  # of an epoch, else 160
 TWICE = ("mfn", "graph_mfn", "tfn", "mult")
 SIMS = ("mtfn", "mlmf", "mlf_dnn")
 ON_BERT = ("misa", "self_mm", "mag", "mmim", "tfr_net")
@@ -99,7 +101,7 @@ class Ours:
 def test_epoch(side_by_side, benchmark, tmp_path, bert, kind, lengths):
     dataset, aligned = "sims" if kind in SIMS else "mosi", kind in ALIGNED
     pickle = tmp_path / "features.pkl"
-    samples = SAMPLES.get(kind, 320)
+    samples = SAMPLES.get(kind, 160)
     mmsa_rival.write_pickle(pickle, dataset, aligned, samples, range(104, 3000), lengths == "full")
     ours = Ours(kind, pickle, tmp_path, bert)
     theirs = mmsa_rival.epoch_of(THEIRS.get(kind, kind), dataset, pickle, bert, BATCH)
