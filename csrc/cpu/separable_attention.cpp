@@ -18,6 +18,10 @@ constexpr uint32_t kAttentionDropout = 2;  // Purpose.ATTENTION_DROPOUT
 
 using Arguments = SeparableAttentionArguments;
 
+struct LatentLanes {
+    using V = Floats;
+};
+
 // Memory of one thread, of which parts are whole vectors.
 struct Scratch {
     float* data;
@@ -147,7 +151,7 @@ struct ForwardBlock {
     // Scores become the weights of what the rows hold.
     template <bool kDropout>
     void weigh_line(const Panel& sums, Draws& draws, int t, int h, const float* shift, const float* scale) {
-        SeparableSums<Floats> own[kVectors] = {};
+        SeparableSums<LatentLanes> own[kVectors] = {};
         Floats weights[kVectors] = {};
         for (int w = 0; w < a.widths; ++w) {
             if (kDropout) draws.go_to((int64_t(t) * a.heights + h) * a.widths + w);
@@ -256,9 +260,9 @@ struct BackwardBlock {
                 const Floats along = unscaled(lane(gathered + w * kBlock, v), at_g, grad_slope, shift[w]);
                 const Floats factor =
                     kDropout ? (draws.kept(v) ? Floats{} + keep_scale : Floats{}) : Floats{} + 1.0f;
-                const auto row = row_gradients<Floats>({slope, grad_slope, lane(grad_mass, v), lane(delta, v)},
-                                                       exponential(raw * scale[w] - lane(lse, v)), raw, along, factor,
-                                                       scale[w]);
+                const SeparableGradients<LatentLanes> latent{slope, grad_slope, lane(grad_mass, v), lane(delta, v)};
+                const Floats probability = exponential(raw * scale[w] - lane(lse, v));
+                const auto row = row_gradients(latent, probability, raw, along, factor, scale[w]);
                 score = row.raw;
                 grads[v] += row.raw;
                 shifted[v] += row.raw * shift[w];

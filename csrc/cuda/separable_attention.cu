@@ -92,7 +92,7 @@ __global__ void forward_kernel(const Arguments a) {
     read_pixels(row, a.pixel_width, query);
     const float slope = row.at(a.pixel_width), at_time = row.at(times + t);
     for (int i = 0; i < a.heights + a.widths; ++i) heights[i * kBlock] = 0.0f;
-    SeparableSums<float> own = {};
+    SeparableSums<OneLatent> own = {};
     float most = -INFINITY, weight = 0.0f;
     Draws draws(a, sample);
     for (int h = 0; h < a.heights; ++h) {
@@ -191,7 +191,7 @@ __global__ void backward_kernel(const Arguments a) {
     float query[kMostPixels], grads[kMostPixels], sums[kMostPixels] = {};
     read_pixels(row, a.pixel_width, query);
     read_pixels(grad, a.pixel_width, grads);
-    SeparableGradients<float> own{row.at(a.pixel_width), grad.at(a.pixel_width), 0.0f, 0.0f};
+    SeparableGradients<OneLatent> own{row.at(a.pixel_width), grad.at(a.pixel_width), 0.0f, 0.0f};
     float along = 0.0f, lse = 0.0f;
     for (int c = 0; c < columns; ++c) along += grad.at(c) * value.at(c);
     if (there) {

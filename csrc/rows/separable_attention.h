@@ -1,4 +1,4 @@
-// One row of a grid, seen by one latent or, where V is a vector, by neighbouring ones.
+// One row of a grid, seen by one latent or by neighbouring ones: `Latents::V` is a float or a vector of them.
 //
 // A row is [pixels | shift | one-hot time | one-hot height | one-hot width] times its scale; `dot` is what its pixels
 // give, `place` what its three places give together. kept: 0 where dropout takes the probability, else 1.
@@ -13,15 +13,19 @@ MEMOFAST_FUNCTION V unscaled(V dot, V place, V slope, float shift) {
     return dot + place + slope * shift;
 }
 
+struct OneLatent {
+    using V = float;
+};
+
 // What a latent has gathered, in units of e^maximum; kept: of the probabilities that dropout left.
-template <class V>
+template <class Latents>
 struct SeparableSums {
-    V total, kept, shifted;
+    typename Latents::V total, kept, shifted;
 };
 
 // Adds a row whose probability is e (in those units) and returns the weight of what the row holds.
-template <class V>
-MEMOFAST_FUNCTION V add_row(SeparableSums<V>& sums, V e, V kept_e, float shift, float scale) {
+template <class Latents, class V>
+MEMOFAST_FUNCTION V add_row(SeparableSums<Latents>& sums, V e, V kept_e, float shift, float scale) {
     sums.total += e;
     sums.kept += kept_e;
     const V weight = kept_e * scale;
@@ -30,20 +34,21 @@ MEMOFAST_FUNCTION V add_row(SeparableSums<V>& sums, V e, V kept_e, float shift, 
 }
 
 // What backward knows of a latent: gradients of slope (of its gathered shift) and mass, and the shift of the softmax's.
-template <class V>
+template <class Latents>
 struct SeparableGradients {
-    V slope, grad_slope, grad_mass, delta;
+    typename Latents::V slope, grad_slope, grad_mass, delta;
 };
 
-template <class V>
+template <class Latents>
 struct SeparableRowGradients {
-    V raw, of_shift, of_scale;  // raw: of the unscaled score
+    typename Latents::V raw, of_shift, of_scale;  // raw: of the unscaled score
 };
 
 // raw: unscaled score; gathered: the same product with the gradients of what was gathered; factor: 0 or keep_scale.
-template <class V>
-MEMOFAST_FUNCTION SeparableRowGradients<V> row_gradients(const SeparableGradients<V>& latent, V probability, V raw,
-                                                         V gathered, V factor, float scale) {
+template <class Latents, class V>
+MEMOFAST_FUNCTION SeparableRowGradients<Latents> row_gradients(const SeparableGradients<Latents>& latent,
+                                                               V probability, V raw, V gathered, V factor,
+                                                               float scale) {
     const V used = probability * factor;
     const V score = used * (gathered * scale + latent.grad_mass) - probability * latent.delta;
     const V of_raw = score * scale;

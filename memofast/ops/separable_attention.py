@@ -32,13 +32,13 @@ class Gathered(NamedTuple):
     lse: Tensor
 
 
-def grid_rows(pixels: Tensor, shift: Tensor, scale: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """The rows of a grid, as the operator never makes them: [B, N, P + 1 + T + H + W]."""
+def grid_rows(pixels: Tensor, shift: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """The rows of a grid before their scale, as the operator never makes them: [B, N, P + 1 + T + H + W]."""
     wide = torch.promote_types(pixels.dtype, torch.float32)
     places = torch.cartesian_prod(*(torch.arange(size, device=pixels.device) for size in grid))
     axes = torch.cat([F.one_hot(place, size) for place, size in zip(places.unbind(1), grid, strict=True)], 1)
     axes = axes.to(wide).expand(len(pixels), *axes.shape)
-    return torch.cat([pixels.to(wide), shift[..., None], axes], -1) * scale[..., None]
+    return torch.cat([pixels.to(wide), shift[..., None], axes], -1)
 
 
 def keep_mask(rng: Tensor, site: int, sample_keys: Tensor, latents: int, rows: int, p: float, first: int = 0) -> Tensor:
@@ -69,21 +69,32 @@ def separable_attention_reference(
 ) -> Gathered:
     """The specification of `separable_attention`; differentiable (pixels too), any floating type, at least fp32
     inside."""
-    rows = grid_rows(pixels, shift, scale, grid)
+    rows = grid_rows(pixels, shift, grid) * scale[..., None]
     scores = queries.to(rows.dtype) @ rows.mT
     lse = scores.logsumexp(-1)
-    used = (scores - lse[..., None]).exp()
-    if philox.drop_threshold(p):
-        used = used * keep_mask(rng, site, sample_keys, *scores.shape[1:], p) * philox.keep_scale(p)
+    used = (scores - lse[..., None]).exp() * _factors(scores, rng, sample_keys, site, p)
     return Gathered(used @ rows, used.sum(-1), lse)
 
 
-def _reference_backward(grads, queries, pixels, shift, scale, rng, sample_keys, grid, site, p):
-    options = {"p": p, "rng": rng, "sample_keys": sample_keys, "site": site}
-    with torch.enable_grad():
-        leaves = [tensor.detach().requires_grad_() for tensor in (queries, shift, scale)]
-        outputs = separable_attention_reference(leaves[0], pixels, *leaves[1:], grid, **options)
-        return torch.autograd.grad(outputs, leaves, grads)
+def _factors(scores: Tensor, rng, sample_keys, site, p) -> Tensor | float:
+    """What dropout multiplies each probability with: 0, or the inverse of the share kept."""
+    if philox.drop_threshold(p) == 0:
+        return 1.0
+    return keep_mask(rng, site, sample_keys, *scores.shape[1:], p) * philox.keep_scale(p)
+
+
+def _reference_backward(grads, outputs, queries, pixels, shift, scale, rng, sample_keys, grid, site, p):
+    (grad_rows, grad_mass, grad_lse), (gathered, mass, lse) = grads, outputs
+    unscaled = grid_rows(pixels, shift, grid)
+    rows = unscaled * scale[..., None]
+    scores = queries.to(rows.dtype) @ rows.mT
+    probability = (scores - lse[..., None]).exp()
+    used = probability * _factors(scores, rng, sample_keys, site, p)
+    delta = (grad_rows * gathered).sum(-1) + grad_mass * mass - grad_lse
+    grad_scores = used * (grad_rows @ rows.mT + grad_mass[..., None]) - probability * delta[..., None]
+    of_rows = grad_scores.mT @ queries.to(rows.dtype) + used.mT @ grad_rows
+    grad_queries = (grad_scores @ rows).sum(0).to(queries.dtype)
+    return grad_queries, of_rows[..., pixels.shape[2]] * scale, (of_rows * unscaled).sum(-1)
 
 
 def _numbers(pixels: Tensor, site: int, p: float, backend: str) -> tuple:
@@ -114,7 +125,7 @@ def _backward(
     tensors, grid = (queries, pixels, shift, scale, rng, sample_keys), (times, heights, widths)
     grads = (grad_rows, grad_mass, grad_lse)
     if backend == "reference":
-        return _reference_backward(grads, *tensors, grid, site, p)
+        return _reference_backward(grads, (rows, mass, lse), *tensors, grid, site, p)
     grad_queries = torch.empty_like(queries)
     of_rows = torch.empty((2, *shift.shape), dtype=torch.float32, device=shift.device)
     results = (grad_queries, of_rows, _workspace(tensors, grid, True, backend))
