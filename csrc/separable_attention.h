@@ -23,13 +23,13 @@ struct SeparableAttentionArguments {
     float *grad_shift, *grad_scale;   // [samples, rows], one behind the other
     float* workspace;                 // `separable_attention_workspace` floats
 
-    int64_t rows() const { return int64_t(times) * heights * widths; }
-    int columns() const { return pixel_width + 1 + times + heights + widths; }
+    MEMOFAST_FUNCTION int64_t rows() const { return int64_t(times) * heights * widths; }
+    MEMOFAST_FUNCTION int columns() const { return pixel_width + 1 + times + heights + widths; }
 };
 
 constexpr int kSeparableLatents = 64;  // that a thread of a CPU, or a block of a GPU, has at a time
 
-inline int64_t separable_blocks(const SeparableAttentionArguments& a) {
+MEMOFAST_FUNCTION int64_t separable_blocks(const SeparableAttentionArguments& a) {
     return (a.latents + kSeparableLatents - 1) / kSeparableLatents;
 }
 

@@ -71,7 +71,10 @@ struct Draws {
     __device__ bool kept(const Arguments& a, int64_t row, int64_t latent) {
         if (!a.threshold) return true;
         if (row / 8 != drawn) drawn = row / 8, words = draw(key, sample_key, uint32_t(latent), uint32_t(drawn));
-        return lane16(words, int(row % 8)) >= a.threshold;
+        // chosen without an index, for which the words would leave their registers
+        const int pair = int(row % 8) / 2;
+        const uint32_t low = pair ? words.word[1] : words.word[0], high = pair == 2 ? words.word[2] : words.word[3];
+        return (((pair < 2 ? low : high) >> (16 * (row % 2))) & 0xFFFFu) >= a.threshold;
     }
 };
 

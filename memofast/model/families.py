@@ -15,9 +15,10 @@ from memofast.model.lstm_fusion.family import LSTM_FUSION
 from memofast.model.memobert.converting import to_folder
 from memofast.model.memobert.family import MEMOBERT
 from memofast.model.memobert_flow.family import MEMOBERT_FLOW
+from memofast.model.perceiver.family import PERCEIVER
 from memofast.sections import Section
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (MEMOBERT, LSTM_FUSION, MEMOBERT_FLOW)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (MEMOBERT, LSTM_FUSION, MEMOBERT_FLOW, PERCEIVER)}
 
 
 def family_of(folder: Path) -> Family:

@@ -22,7 +22,9 @@ POOLINGS = ("mean", "max")
 class PerceiverEmotionConfig(PretrainedConfig):
     """Sizes under the names of transformers' PerceiverConfig, and what it leaves to whoever makes the inputs.
 
-    d_model: width of an input row, of pixels or sound with its position and padding. label_width: of the one-hot label
+    d_model: width of an input row, of pixels or sound with its position and padding. image_size: resolution that the
+    frequencies of picture positions go up to; output_shape: [1, frames, height, width] of pictures, None: num_frames of
+    image_size. label_width: of the one-hot label
     that the checkpoint was trained with, which nothing reads; None: as many as classes. label_head: `linear`, as
     transformers has it, or `mlp`, Linear - dropout - Linear, with head_dropout_prob.
     hop: frames between the windows of a clip that are looked at; pooling: of their probabilities (of a regression their
@@ -51,6 +53,7 @@ class PerceiverEmotionConfig(PretrainedConfig):
         audio_samples_per_frame: int = 1920,
         samples_per_patch: int = 16,
         output_num_channels: int = 512,
+        output_shape: list[int] | None = None,
         label_width: int | None = None,
         label_head: str = "mlp",
         head_dropout_prob: float = 0.3,
@@ -75,7 +78,7 @@ class PerceiverEmotionConfig(PretrainedConfig):
         self.audio_samples_per_frame = audio_samples_per_frame
         self.samples_per_patch = samples_per_patch
         self.output_num_channels = output_num_channels
-        self.output_shape = [1, num_frames, image_size, image_size]
+        self.output_shape = output_shape or [1, num_frames, image_size, image_size]
         self.label_width = label_width or self.num_labels
         self.label_head = label_head
         self.head_dropout_prob = head_dropout_prob
@@ -85,9 +88,14 @@ class PerceiverEmotionConfig(PretrainedConfig):
             raise ValueError(problem)
 
     @property
+    def picture_size(self) -> int:
+        """Pixels along and across a picture."""
+        return self.output_shape[2]
+
+    @property
     def grid(self) -> tuple[int, int, int]:
         """Times, heights and widths of a window's patches."""
-        return self.num_frames, self.image_size // PATCH, self.image_size // PATCH
+        return self.num_frames, self.picture_size // PATCH, self.picture_size // PATCH
 
     @property
     def sound_patches(self) -> int:
@@ -105,7 +113,7 @@ class PerceiverEmotionConfig(PretrainedConfig):
     @property
     def frame_width(self) -> int:
         """Numbers of a picture as it is stored."""
-        return 3 * self.image_size**2
+        return 3 * self.picture_size**2
 
 
 def _problem(config: PerceiverEmotionConfig) -> str | None:
@@ -114,8 +122,9 @@ def _problem(config: PerceiverEmotionConfig) -> str | None:
         return f"num_cross_attention_heads is 1 in a multimodal Perceiver, not {config.num_cross_attention_heads}"
     if width % heads or width // heads % 8:
         return f"d_latents {width} with num_self_attention_heads {heads} makes no heads of a multiple of 8"
-    if config.image_size % PATCH:
-        return f"image_size {config.image_size} is no multiple of {PATCH}"
+    shape, side = config.output_shape, config.picture_size
+    if shape != [1, config.num_frames, side, side] or side % PATCH:
+        return f"output_shape {shape} is not 1, num_frames {config.num_frames} and twice a multiple of {PATCH}"
     if config.audio_samples_per_frame % config.samples_per_patch:
         return (
             f"audio_samples_per_frame {config.audio_samples_per_frame} is no multiple of samples_per_patch "
@@ -156,6 +165,7 @@ class PerceiverFile(ConfigFile):
     audio_samples_per_frame: Size = 1920
     samples_per_patch: Size = 16
     output_num_channels: Size = 512
+    output_shape: Annotated[list[Size], Field(min_length=4, max_length=4)] | None = None
     label_width: Size | None = None
     label_head: Literal[LABEL_HEADS] = "linear"
     head_dropout_prob: Share = 0.3

@@ -234,9 +234,9 @@ class PerceiverNetwork(nn.Module):
             [n] int64; at_once: points that are decoded at a time.
         Returns: `image` [B, n, 3] and `audio` [B, n * samples of a patch]. Raises: `ValueError` for a point beyond.
         """
-        size, frames = self.config.image_size, self.config.num_frames
+        size, finest, frames = self.config.picture_size, self.config.image_size, self.config.num_frames
         shapes = {"image": (frames, size, size), "audio": (self.config.sound_patches,)}
-        bands = {"image": (PICTURE_BANDS, (frames, size, size)), "audio": (SOUND_BANDS, (self._samples,))}
+        bands = {"image": (PICTURE_BANDS, (frames, finest, finest)), "audio": (SOUND_BANDS, (self._samples,))}
         keys, values = self.decoder.decoder.keys_and_values(latents)
         found = {}
         for name, numbers in points.items():
