@@ -80,7 +80,7 @@ def _factors(scores: Tensor, rng, sample_keys, site, p) -> Tensor | float:
     """What dropout multiplies each probability with: 0, or the inverse of the share kept."""
     if philox.drop_threshold(p) == 0:
         return 1.0
-    return keep_mask(rng, site, sample_keys, *scores.shape[1:], p) * philox.keep_scale(p)
+    return keep_mask(rng, site, sample_keys, *scores.shape[1:], p).to(scores.dtype) * philox.keep_scale(p)
 
 
 def _reference_backward(grads, outputs, queries, pixels, shift, scale, rng, sample_keys, grid, site, p):
