@@ -1,6 +1,6 @@
 """A generated audio-visual corpus whose class needs both pictures and sound, and in them what changes with time: a
-square moves to one side or the other while a tone swells or fades. Played backwards a clip is of another class, so that
-mean picture and spectrum are alike for all."""
+square moves to one side or the other while it ticks, faster and faster or slower and slower. Played backwards a clip is
+of another class, so that mean picture and spectrum are alike for all."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 from memofast.data import Corpus, write_corpus
 from memofast.store import FeatureWriter, TextWriter
 
-CLASSES = ("left-fading", "left-swelling", "right-fading", "right-swelling")
+CLASSES = ("left-slower", "left-faster", "right-slower", "right-faster")
 _COLOUR = np.array([230, 120, 40])
 
 
@@ -25,13 +25,15 @@ def pictures(right: bool, frames: int, side: int, rng: np.random.Generator) -> n
     return film.astype(np.uint8)
 
 
-def sound(swells: bool, frames: int, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """[frames * samples] float32: a tone of any pitch whose loudness changes tenfold."""
-    length = frames * samples
-    place = np.arange(length) / length
-    loudness = 0.08 * 10.0 ** (place if swells else 1 - place)
-    tone = np.sin(2 * np.pi * (rng.uniform(0.03, 0.2) * np.arange(length) + rng.random()))
-    return (loudness * tone + 0.01 * rng.standard_normal(length)).astype(np.float32)
+def sound(faster: bool, frames: int, samples: int, rng: np.random.Generator) -> np.ndarray:
+    """[frames * samples] float32: ticks, three in four of them in one half of the clip, over noise."""
+    length, tick = frames * samples, np.sin(np.linspace(0, np.pi, samples // 4))
+    times = (np.arange(3 * frames) + rng.random(3 * frames)) / (3 * frames)
+    times = times**0.5 if faster else 1 - times**0.5
+    heard = 0.02 * rng.standard_normal(length)
+    for begin in (times * (length - len(tick))).astype(int):
+        heard[begin : begin + len(tick)] += 0.4 * tick
+    return heard.clip(-1, 1).astype(np.float32)
 
 
 def shapes_corpus(
