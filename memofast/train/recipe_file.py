@@ -23,7 +23,12 @@ _FRAGMENTS = "fragments"  # the folder beside the shipped recipes
 def shipped(fine_tuning: bool = False) -> list[str]:
     """Names of the recipes that come with memofast, for pre-training or for fine-tuning."""
     names = [entry.name.removesuffix(".yaml") for entry in _folder().iterdir() if entry.name.endswith(".yaml")]
-    return sorted(name for name in names if name.startswith("finetune") == fine_tuning)
+    return sorted(name for name in names if _is_of_one_corpus(name) == fine_tuning)
+
+
+def _is_of_one_corpus(name: str) -> bool:
+    """Whether a shipped recipe is one of fine-tuning, which alone reads a single corpus."""
+    return any(line.startswith("corpus:") for line in _shipped_text(name).splitlines())
 
 
 def fragments() -> list[str]:

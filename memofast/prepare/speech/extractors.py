@@ -56,7 +56,7 @@ class SpeechChoice:
     def summary(self) -> str:
         """What a row is made of."""
         if self.kind == "raw":
-            return "16 bit samples"
+            return "16 bit samples" + ("" if self.rate == SAMPLE_RATE else f" at {self.rate} Hz")
         if self.stack > 1:
             return f"stack of {self.stack}"
         return f"functionals of {functionals_name(self.parts)}" if self.parts else f"mean of {self.mean}"
