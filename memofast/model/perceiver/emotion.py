@@ -74,6 +74,11 @@ class PerceiverForEmotion(EmotionOutputs, PreTrainedModel):
         """As `family.Reader.longest`; there is no bound."""
         return {}
 
+    @property
+    def shortest(self) -> Mapping[str, int]:
+        """Fewest rows of a clip, by modality: those of a window. What it was trained without may be missing."""
+        return dict.fromkeys(FEATURES, self.config.num_frames)
+
     def forward(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """Logits [B, outputs], or values [B, 1]. rng [2] int64: seed and update, needed in training mode.
 
