@@ -57,6 +57,7 @@ def open_tracker(track: Track, folder: Path, recipe: Mapping[str, Any] | None) -
     """A tracker for the run in a folder, new or gone on with. recipe: its settings, kept beside the curves."""
     library = library_of(track)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing leaves this machine unasked
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder, where MLflow 3 would rather have a database
     return {"wandb": _Wandb, "mlflow": _Mlflow, "trackio": _Trackio}[track.to](library, track, folder, recipe or {})
 
 
