@@ -12,6 +12,8 @@ contestant in a process of its own.
 """
 
 import argparse
+import ctypes
+import gc
 import os
 import resource
 import statistics
@@ -139,7 +141,9 @@ def memory_of(name: str, clips: int, precision: str, training: bool) -> float:
 
 def measure(name: str, clips: str, precision: str, training: str) -> None:
     call = contestants(int(clips), precision, training == "1", (name,))
-    # the weights of both are there in either process; forget the highest water so far
+    # what building the models freed goes back, and the highest water so far is forgotten
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = peak_now()
     call[name]()
