@@ -15,12 +15,13 @@ _COLOUR = np.array([230, 120, 40])
 
 def pictures(right: bool, frames: int, side: int, rng: np.random.Generator) -> np.ndarray:
     """[frames, side, side, 3] uint8: a square that crosses half of the picture."""
-    size, top = side // 4, rng.integers(side - side // 4)
+    size = 3 * side // 8
+    top = rng.integers(side - size)
     middle = rng.uniform(0.4, 0.6) * (side - size)
     film = rng.integers(0, 40, (frames, side, side, 3))
     for number in range(frames):
         way = (number / max(1, frames - 1) - 0.5) * (1 if right else -1)
-        left = round(float(np.clip(middle + way * 0.6 * side, 0, side - size)))
+        left = round(float(np.clip(middle + way * (side - size), 0, side - size)))
         film[number, top : top + size, left : left + size] = _COLOUR
     return film.astype(np.uint8)
 
