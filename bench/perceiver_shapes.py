@@ -3,9 +3,10 @@ side or the other while it ticks, faster or slower; the same clips played backwa
 
     python bench/perceiver_shapes.py --out FOLDER
 
-Fine-tunes from random weights on both modalities, on pictures alone and on sound alone, with the same settings, and
-fits a logistic regression to mean pixels and mean spectra. Prints the test accuracy of each. The settings were chosen
-on the validation split of another draw of the corpus (seed 0; this one is seed 1).
+Fine-tunes from random weights on a mixture of clips that show both modalities, pictures alone and sound alone, or on
+one of them alone, with the same settings, and fits a logistic regression to mean pixels and mean spectra. Prints the
+test accuracy of each, by what is shown: one modality tells half of the class, so that it is right half of the time. The
+settings were chosen on the validation split of another draw of the corpus (seed 0; this one is seed 1).
 """
 
 import argparse
@@ -27,12 +28,12 @@ from memofast.data import Corpus
 RECIPE = {
     "settings_chosen_on": "the validation split of another draw of the corpus",
     "model": {
-        "family": "perceiver", "num_latents": 16, "d_latents": 32, "d_model": 416, "num_self_attends_per_block": 2,
+        "family": "perceiver", "num_latents": 24, "d_latents": 64, "d_model": 416, "num_self_attends_per_block": 2,
         "num_self_attention_heads": 4, "output_num_channels": 64, "num_frames": 8, "hop": 4, "initializer_range": 0.1,
         "head_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
     },
     "train": {
-        "samples": 32, "lr": 2e-3, "warmup": 0.1, "clip": 1.0, "epochs": 20, "validations": 1, "patience": 100,
+        "samples": 32, "lr": 1e-3, "warmup": 0.07, "clip": 1.0, "epochs": 10, "validations": 1, "patience": 100,
         "threads": 1, "precision": "fp32", "seeds": [1],
     },
     "baselines": False,
@@ -77,13 +78,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--train", type=int, default=1600)
+    parser.add_argument("--train-on", nargs="+", default=["v,a,va", "v", "a"])
     parser.add_argument("overrides", nargs="*", help="of the recipe, as train.epochs=30")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True)
     samples = {"train": asked.train, "validation": 200, "test": 400}
     corpus = shapes_corpus(asked.out / "shapes", samples, seed=1)
     print(f"mean pixels and spectra, logistic regression: {baseline(corpus):.3f}", flush=True)
-    for condition in ("va", "v", "a"):
+    for condition in asked.train_on:
         print(f"trained on {condition}: {json.dumps(trained(asked.out, condition, asked.overrides))}", flush=True)
 
 
