@@ -61,7 +61,7 @@ def test_the_command_lists_recipes_and_prints_schemas(tmp_path):
     names = [f"memofast pretrain {name}: {described(name)}" for name in shipped()]
     names += [f"memofast pretrain RECIPE + {name}: {described(name)}" for name in fragments()]
     names += [f"memofast finetune {name}: {described(name)}" for name in shipped(fine_tuning=True)]
-    assert listed.stdout.splitlines() == names and len(names) == 13 + len(fragments())
+    assert listed.stdout.splitlines() == names and len(names) == 14 + len(fragments())
     assert all(20 < len(described(name)) < 110 for name in shipped() + shipped(fine_tuning=True))
     assert here(tmp_path, "recipe", "pretrain", "--list").stdout.splitlines() == names[: len(shipped() + fragments())]
     assert json.loads(here(tmp_path, "recipe", "finetune", "--schema").stdout) == recipe_schema("finetune")
