@@ -24,6 +24,7 @@
 #include "keep_factors.h"
 #include "lstm_step.h"
 #include "rows/philox.h"
+#include "separable_attention.h"
 #include "span_mask.h"
 #include "token_mask.h"
 #include "variant.h"
@@ -545,6 +546,108 @@ void bind_attention(py::module_& m) {
     });
 }
 
+// queries, pixels, shift, scale, rng, sample_keys, and the grid's times, heights and widths.
+struct SeparableOperands {
+    Tensor queries, pixels, shift, scale, rng, sample_keys;
+    Number<int> times, heights, widths;
+
+    SeparableOperands(const py::tuple& tensors, const py::tuple& grid)
+        : queries(tensor_of(tensors[0])), pixels(tensor_of(tensors[1])), shift(tensor_of(tensors[2])),
+          scale(tensor_of(tensors[3])), rng(tensor_of(tensors[4])), sample_keys(tensor_of(tensors[5])),
+          times(grid[0]), heights(grid[1]), widths(grid[2]) {}
+
+    // Whether the kernels can read them as they are.
+    bool fit(bool dropout, bool on_cuda) const {
+        constexpr int most = 1 << 16;
+        for (const Number<int>* size : {&times, &heights, &widths})
+            if (!size->good || size->value < 1 || size->value > most) return false;
+        const int64_t rows = int64_t(times.value) * heights.value * widths.value, samples = pixels.size[0];
+        if (!pixels.readable(on_cuda) || !pixels.contiguous || !is_computed(pixels.element, on_cuda)) return false;
+        if (pixels.dimensions != 3 || pixels.size[1] != rows || rows > INT32_MAX) return false;
+        if (pixels.size[2] < 1 || pixels.size[2] > most || queries.size[0] < 1 || queries.size[0] > most) return false;
+        const int64_t columns = pixels.size[2] + 1 + times.value + heights.value + widths.value;
+        return queries.is_array(pixels, Element::float32, queries.size[0], columns) &&
+            shift.is_array(pixels, Element::float32, samples, rows) &&
+            scale.is_array(pixels, Element::float32, samples, rows) &&
+            (!dropout ||
+             (rng.is_array(pixels, Element::int64, 2) && sample_keys.is_array(pixels, Element::int64, samples)));
+    }
+
+    SeparableAttentionArguments arguments() const {
+        SeparableAttentionArguments a{};
+        a.queries = queries.as<float>(), a.pixels = pixels.data, a.shift = shift.as<float>();
+        a.scale = scale.as<float>(), a.rng = rng.as<int64_t>(), a.sample_keys = sample_keys.as<int64_t>();
+        a.samples = pixels.size[0], a.latents = queries.size[0], a.pixel_width = int(pixels.size[2]);
+        a.times = times.value, a.heights = heights.value, a.widths = widths.value;
+        a.type = Type(int(pixels.element));
+        return a;
+    }
+
+    // gathered, mass and lse, or their gradients.
+    bool are_outputs(const Tensor& gathered, const Tensor& mass, const Tensor& lse) const {
+        const int64_t samples = pixels.size[0], latents = queries.size[0];
+        return gathered.is_array(pixels, Element::float32, samples, latents, queries.size[1]) &&
+            mass.is_array(pixels, Element::float32, samples, latents) &&
+            lse.is_array(pixels, Element::float32, samples, latents);
+    }
+};
+
+bool set_numbers(SeparableAttentionArguments& a, const Site& site, uint32_t threshold, float keep_scale) {
+    a.site = site.value, a.threshold = threshold, a.keep_scale = keep_scale;
+    return site.good && threshold < 1 << 16;
+}
+
+void bind_separable_attention(py::module_& m) {
+    m.def("separable_attention_workspace", [](const py::tuple& tensors, const py::tuple& grid, bool backward,
+                                              bool on_cuda) -> int64_t {
+        const SeparableOperands operands(tensors, grid);
+        if (!operands.fit(false, on_cuda)) return 0;
+        return separable_attention_workspace(operands.arguments(), backward, on_cuda);
+    });
+    m.def("separable_attention",
+          [](const py::tuple& tensors, const py::tuple& grid, Object gathered, Object mass, Object lse,
+             Object workspace, Object site, uint32_t threshold, float keep_scale, bool on_cuda,
+             [[maybe_unused]] Address stream) -> int {
+        const SeparableOperands operands(tensors, grid);
+        const Tensor sums = tensor_of(gathered), kept = tensor_of(mass), logs = tensor_of(lse),
+                     room = tensor_of(workspace);
+        if (!operands.fit(threshold > 0, on_cuda) || !operands.are_outputs(sums, kept, logs)) return kNotAsNeeded;
+        SeparableAttentionArguments a = operands.arguments();
+        if (!set_numbers(a, Site(site), threshold, keep_scale)) return kBadNumber;
+        if (!room.is_array(operands.pixels, Element::float32, separable_attention_workspace(a, false, on_cuda)))
+            return kNotAsNeeded;
+        a.gathered = sums.as<float>(), a.mass = kept.as<float>(), a.lse = logs.as<float>();
+        a.workspace = room.as<float>();
+        py::gil_scoped_release release;
+        return on_cuda ? MEMOFAST_CUDA_CALL(operands.pixels, separable_attention, a, at<void>(stream))
+                       : MEMOFAST_DISPATCH(separable_attention, a);
+    });
+    m.def("separable_attention_backward",
+          [](const py::tuple& tensors, const py::tuple& grid, const py::tuple& grads, const py::tuple& outputs,
+             Object grad_queries, Object grad_rows, Object workspace, Object site, uint32_t threshold,
+             float keep_scale, bool on_cuda, [[maybe_unused]] Address stream) -> int {
+        const SeparableOperands operands(tensors, grid);
+        const Tensor of_sums = tensor_of(grads[0]), of_kept = tensor_of(grads[1]), of_logs = tensor_of(grads[2]),
+                     sums = tensor_of(outputs[0]), kept = tensor_of(outputs[1]), logs = tensor_of(outputs[2]),
+                     of_queries = tensor_of(grad_queries), of_rows = tensor_of(grad_rows), room = tensor_of(workspace);
+        if (!operands.fit(threshold > 0, on_cuda) || !operands.are_outputs(sums, kept, logs) ||
+            !operands.are_outputs(of_sums, of_kept, of_logs) || !of_queries.is_like(operands.queries))
+            return kNotAsNeeded;
+        SeparableAttentionArguments a = operands.arguments();
+        if (!set_numbers(a, Site(site), threshold, keep_scale)) return kBadNumber;
+        if (!of_rows.is_array(operands.pixels, Element::float32, 2, a.samples, a.rows()) ||
+            !room.is_array(operands.pixels, Element::float32, separable_attention_workspace(a, true, on_cuda)))
+            return kNotAsNeeded;
+        a.gathered = sums.as<float>(), a.mass = kept.as<float>(), a.lse = logs.as<float>();
+        a.grad_gathered = of_sums.as<float>(), a.grad_mass = of_kept.as<float>(), a.grad_lse = of_logs.as<float>();
+        a.grad_queries = of_queries.as<float>(), a.grad_shift = of_rows.as<float>();
+        a.grad_scale = a.grad_shift + a.samples * a.rows(), a.workspace = room.as<float>();
+        py::gil_scoped_release release;
+        return on_cuda ? MEMOFAST_CUDA_CALL(operands.pixels, separable_attention_backward, a, at<void>(stream))
+                       : MEMOFAST_DISPATCH(separable_attention_backward, a);
+    });
+}
+
 // The buffer under the tensors of one batch; goes back to the pool when the last of them is gone.
 class BatchBuffer {
 public:
@@ -815,6 +918,7 @@ PYBIND11_MODULE(_C, m) {
     bind_bias_gelu(m);
     bind_lstm_step(m);
     bind_attention(m);
+    bind_separable_attention(m);
     bind_embed(m);
     bind_store(m);
 }

@@ -17,11 +17,12 @@ def write_clip(
     quiet: float = 0.0,
     codec: str = "aac",
     size: tuple[int, int] = (96, 80),
+    picture_codec: str = "mpeg4",
 ) -> Path:
     """A clip whose picture brightens by one grey value per frame (from 40) and whose sound is 440 Hz at 44.1 kHz
     stereo, after `quiet` seconds."""
     with av.open(str(path), "w") as container:
-        video = container.add_stream("mpeg4", rate=rate) if picture else None
+        video = container.add_stream(picture_codec, rate=rate) if picture else None
         audio = container.add_stream(codec, rate=44_100, layout="stereo") if sound else None
         if video:
             video.width, video.height, video.pix_fmt = *size, "yuv420p"

@@ -55,9 +55,7 @@ def make_sources(folder: Path) -> None:
     meld(folder / "MELD", 42)
     _meld_with_films(folder / "MELD.Raw", clip)
     distributed.iemocap(folder / "IEMOCAP_full_release", sessions=2)
-    distributed.crema_d(folder / "CREMA-D")
-    for line in (folder / "CREMA-D" / "processedResults" / "summaryTable.csv").read_text().splitlines()[1:]:
-        _copy(sound, folder / "CREMA-D" / "AudioWAV" / f"{line.split(',')[1].strip(chr(34))}.wav")
+    distributed.crema_d_with_films(folder / "CREMA-D")
     (folder / "MOSI").mkdir()
     (folder / "MOSI" / "unaligned_50.pkl").write_bytes(pickle.dumps(mmsa()))
     (folder / "MOSI" / "aligned_50.pkl").write_bytes(pickle.dumps(_aligned()))

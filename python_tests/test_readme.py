@@ -29,6 +29,7 @@ PLACEHOLDERS = {
     "FLOW_RUN": "pretrain memobert-flow-1",
     "RUN_OR_CHECKPOINT": "pretrain memobert-mini",
     "runs/finetune-TIME": "finetune corpus=corpora/meld ",
+    "runs/crema-d-perceiver-TIME": "finetune crema-d-perceiver ",
     "MELD_RUN": "finetune corpus=corpora/meld ",
     "LEGACY_RUN": "pretrain memobert-mini corpora.0.path=corpora/movies",
     "OTHER_MELD_RUN": "finetune corpus=corpora/meld train.seeds=[7]",
@@ -59,6 +60,8 @@ SMALLER = {
     "pretrain": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 validate.every=2",
     # there are three actors
     "finetune finetune-lstm corpus=corpora/ravdess": "train.epochs=1 folds.only=[1] inner_folds=validation",
+    "finetune crema-d-perceiver": "folds.only=[1] train.epochs=1 model.num_latents=8 model.d_latents=16 "
+    "model.num_self_attends_per_block=1 model.num_self_attention_heads=2 model.output_num_channels=16 train.threads=1",
     "finetune corpus=corpora/ravdess": "train.epochs=1 train.samples=16 train.precision=fp32 folds.only=[1,3]",
     "finetune corpus=corpora/iemocap-legacy": "folds.only=[2] train.epochs=1 train.samples=8 train.precision=fp32",
     "finetune mosi-mfn": "train.epochs=1 model.network.memory=8 model.network.hidden.text=8",

@@ -14,6 +14,7 @@
 #include "embed.h"
 #include "host/batch_memory.h"
 #include "host/gather.h"
+#include "separable_attention.h"
 #include "span_mask.h"
 #include "token_mask.h"
 
@@ -136,6 +137,24 @@ void normalise(const Inputs& in, Floats& all) {
     for (const Floats* written : {&out, &grads, &sums}) add(all, written->data(), int64_t(written->size()));
 }
 
+void gather_grid(const Inputs& in, Floats& all) {
+    constexpr int kLatents = 130, kGrid = 2 * 3 * 5, kPixels = 4, kColumns = kPixels + 1 + 2 + 3 + 5;
+    Floats gathered(kSamples * kLatents * kColumns), mass(kSamples * kLatents), lse(kSamples * kLatents),
+        queries(kLatents * kColumns), rows(2 * kSamples * kGrid), room(3 * 2 * kGrid);
+    SeparableAttentionArguments a{};
+    a.queries = a.shift = a.scale = in.x.data(), a.pixels = in.x.data(), a.rng = in.rng.data();
+    a.sample_keys = in.keys.data(), a.samples = kSamples, a.latents = kLatents, a.pixel_width = kPixels;
+    a.times = 2, a.heights = 3, a.widths = 5, a.site = 4, a.threshold = 6554, a.keep_scale = 1.1f;
+    a.gathered = gathered.data(), a.mass = mass.data(), a.lse = lse.data();
+    all.push_back(float(MEMOFAST_DISPATCH(separable_attention, a)));
+    a.grad_gathered = gathered.data(), a.grad_mass = mass.data(), a.grad_lse = lse.data();
+    a.grad_queries = queries.data(), a.grad_shift = rows.data(), a.grad_scale = rows.data() + kSamples * kGrid;
+    a.workspace = room.data();
+    all.push_back(float(MEMOFAST_DISPATCH(separable_attention_backward, a)));
+    for (const Floats* written : {&gathered, &mass, &lse, &queries, &rows})
+        add(all, written->data(), int64_t(written->size()));
+}
+
 void embed(const Inputs& in, Floats& all) {
     Floats out(kRows * kWidth), statistics(kRows * 4), words(kWords * kWidth), sums((kWords + 3 + 12) * kWidth);
     EmbedArguments a{};
@@ -157,7 +176,7 @@ void embed(const Inputs& in, Floats& all) {
 
 Floats everything(const Inputs& in) {
     Floats all;
-    for (auto part : {gather, mask, attend, normalise, embed}) part(in, all);
+    for (auto part : {gather, mask, attend, normalise, gather_grid, embed}) part(in, all);
     return all;
 }
 

@@ -157,6 +157,8 @@ class Predictor:
         if text is None and not features:
             raise MemofastError("nothing to predict: give text, audio, video or features")
         sample = self._sample(text, features or {}, "features")
+        if lacks := self._lacking(sample):
+            raise MemofastError(f"nothing to predict: there is {lacks}, of {self.folder}")
         if not sample.modalities:
             unread = " that is a word" if text is not None and "text" in self.modalities else ""
             raise MemofastError(f"{self.folder} reads {', '.join(self.modalities)}; of these nothing was given{unread}")
@@ -204,9 +206,11 @@ class Predictor:
         waiting: list[_Seen] = []
         predicted, reasons = 0, []
         for utterance in self._utterances(clips, others):
-            everyone = [seen_of for seen_of in self._everyone(utterance) if seen_of.sample.modalities]
+            read = [seen_of for seen_of in self._everyone(utterance) if seen_of.sample.modalities]
+            lacking = [self._lacking(seen_of.sample) for seen_of in read]
+            everyone = [seen_of for seen_of, lacks in zip(read, lacking, strict=True) if not lacks]
             if not everyone:
-                why = utterance.notes or ["no text"]
+                why = [lacks for lacks in lacking if lacks] or utterance.notes or ["no text"]
                 reasons += why
                 if left_out:
                     left_out(utterance.clip, why)
@@ -336,6 +340,16 @@ class Predictor:
             probabilities = {name: float(p) for name, p in zip(self.classes, scores, strict=True)}
         notes += sample.cut + self._untrained(sample.modalities)
         return Prediction(id, named, probabilities, sample.modalities, importance, value, notes=notes, **known)
+
+    def _lacking(self, sample: Sample) -> str:
+        """What a sample lacks that the model cannot do without, in words; "" where it lacks nothing."""
+        trained = self.preparation.conditions if self.preparation else ()
+        known = not sample.modalities or condition_of(sample.modalities) in trained
+        for modality, least in getattr(self.model, "shortest", {}).items():  # most families have no such bound
+            rows = len(sample.rows.get(modality, ()))
+            if rows < least and (rows or not known):
+                return f"too little: {rows} {modality} rows, fewer than the {least} of a window"
+        return ""
 
     def _untrained(self, modalities: tuple[str, ...]) -> tuple[str, ...]:
         """A note where the training never showed these modalities without others."""

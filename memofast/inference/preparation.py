@@ -19,7 +19,7 @@ from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.files import write_json
 from memofast.model.feature_sets import feature_sets_of, keep_feature_sets
-from memofast.prepare.faces.extractors import RAW, FaceChoice
+from memofast.prepare.faces.extractors import FRAMES, RAW, FaceChoice
 from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.extraction import Extraction, ExtractionOptions
 from memofast.prepare.run.group_normalisation import WITHIN_GROUP
@@ -148,7 +148,9 @@ def extraction_options(
         raise MemofastError(f"{folder} does not say how its face and speech rows were made ({why}); give features")
     face = speech = yunet = None
     if "visual" in modalities:
-        raw = RAW.fullmatch(settings["face"]) is not None  # whose soft labels, targets of a training, nobody reads here
+        raw = (
+            RAW.fullmatch(settings["face"]) or FRAMES.fullmatch(settings["face"])
+        ) is not None  # whose soft labels, targets of a training, nobody reads here
         if files.face is None and not raw:
             raise MemofastError(
                 f"{folder} reads faces by {settings['face']}; give {files.named('face')}, the "

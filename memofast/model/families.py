@@ -15,10 +15,12 @@ from memofast.model.lstm_fusion.family import LSTM_FUSION
 from memofast.model.memobert.converting import to_folder
 from memofast.model.memobert.family import MEMOBERT
 from memofast.model.memobert_flow.family import MEMOBERT_FLOW
+from memofast.model.perceiver.family import PERCEIVER
 from memofast.model.sequence.family import SEQUENCE
 from memofast.sections import Section
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (MEMOBERT, LSTM_FUSION, MEMOBERT_FLOW, SEQUENCE)}
+_EVERY = (MEMOBERT, LSTM_FUSION, MEMOBERT_FLOW, SEQUENCE, PERCEIVER)
+FAMILIES: dict[str, Family] = {family.name: family for family in _EVERY}
 
 
 def family_of(folder: Path) -> Family:

@@ -62,6 +62,14 @@ TABLE = {
         "sm_100": Row(("cuda", "reference")),
         "other": Row(("reference",)),
     },
+    "separable_attention": {
+        "cpu": _measured("cpu", "pytest bench/test_perceiver.py"),
+        "before_sm_80": Row(("reference",)),
+        "sm_80": Row(("cuda", "reference")),
+        "sm_90": Row(("cuda", "reference")),
+        "sm_100": Row(("cuda", "reference")),
+        "other": Row(("reference",)),
+    },
     "span_mask": {
         "cpu": _measured("cpu", "pytest bench/test_span_mask.py"),
         "before_sm_80": Row(("reference",)),

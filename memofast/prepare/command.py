@@ -16,13 +16,14 @@ _SOURCES = (
 _FACE = (
     "denseface=FILE, model=FOLDER (any transformers model of pictures), raw (the crops themselves, for a face network "
     "trained along) or none; 10 rows a second; settings follow: denseface=FILE,layer=trans1+last or "
-    "model=FOLDER,row=cls,labels=no or raw,side=112,labels=DENSEFACE (64 pixels and no soft labels otherwise)"
+    "model=FOLDER,row=cls,labels=no or raw,side=112,labels=DENSEFACE (64 pixels and no soft labels otherwise); frames "
+    "or frames,side=224: whole pictures in colour, 25 rows a second, for a Perceiver"
 )
 _SPEECH = (
     "logmel, compare, egemaps or compare+egemaps (openSMILE, non-commercial licence), wav2vec2=FOLDER, hubert=, "
-    "wavlm=, data2vec=, raw (the samples, 320 to a row: 50 rows a second, which count where recipes bound rows), or "
-    "none; of a model also FOLDER,layer=6 or layer=conv; of openSMILE and logmel also compare,stack=8: frames side by "
-    "side, 12.5 rows a second"
+    "wavlm=, data2vec=, raw (the samples, 320 to a row: 50 rows a second, which count where recipes bound rows), "
+    "raw,rate=48000 (25 rows a second, for a Perceiver), or none; of a model also FOLDER,layer=6 or layer=conv; of "
+    "openSMILE and logmel also compare,stack=8: frames side by side, 12.5 rows a second"
 )
 _TEXT = (
     "model=FOLDER (any transformers text encoder), a row per word piece, or one with ,rows=sentence; kept in the "

@@ -268,7 +268,7 @@ def extraction_options(request: Request, choices: Choices, clips: list[Clip], co
     """How rows are made. Says what will be missing, and refuses a face detector that is none, where there are
     pictures."""
     face, yunet, pictures = choices.face, request.yunet, sum(clip.picture is not None for clip in clips)
-    if face and pictures:
+    if face and face.kind != "frames" and pictures:
         yunet = yunet or downloaded("yunet")
         for note in check_finder(yunet):
             console.print(f"warning: {note}")

@@ -16,17 +16,19 @@ from torch.utils.tensorboard import SummaryWriter
 
 from memofast.errors import MemofastError
 from memofast.files import parse_json, replace_file
+from memofast.train.tracking import Tracker
 
 
 class MetricsLog:
     """`metrics.jsonl` and TensorBoard events of a run.
 
-    Args: folder: of the run; step: the update a resumed run continues after; what was logged later is cut away.
+    Args: folder: of the run; step: the update a resumed run continues after; what was logged later is cut away;
+        tracker: gets the same numbers.
     said: what was lost of a damaged log, for people, or nothing.
     """
 
-    def __init__(self, folder: Path, step: int = 0):
-        self.path = folder / "metrics.jsonl"
+    def __init__(self, folder: Path, step: int = 0, tracker: Tracker | None = None):
+        self.path, self._tracker = folder / "metrics.jsonl", tracker
         self.said = _cut_back(self.path, step)
         self._hook, threading.excepthook = threading.excepthook, self._in_thread
         try:
@@ -42,9 +44,15 @@ class MetricsLog:
             while left:
                 left = left[self._file.write(left) :]
             place = "/".join(entry[name] for name in ("split", "corpus", "objective"))
-            for name, value in entry.items():
-                if isinstance(value, (int, float)) and name.partition(".")[0] not in ("step", "targets"):
-                    self._events.add_scalar(f"{place}/{name}", value, entry["step"])
+            curves = {
+                f"{place}/{name}": value
+                for name, value in entry.items()
+                if isinstance(value, (int, float)) and name.partition(".")[0] not in ("step", "targets")
+            }
+            for name, value in curves.items():
+                self._events.add_scalar(name, value, entry["step"])
+            if self._tracker:
+                self._tracker.log(curves, entry["step"])
         except OSError as error:
             raise self._full(error) from None
 
@@ -58,6 +66,8 @@ class MetricsLog:
 
     def close(self) -> None:
         self._file.close()
+        if self._tracker:
+            self._tracker.close()
         try:
             self._events.close()
         except OSError as error:

@@ -13,6 +13,7 @@ from memofast.model.memobert.section import MemoBertSection
 from memofast.objectives.build import KINDS
 from memofast.sections import FilePath, Section, checked, shown
 from memofast.train.recipe_file import fragments, read_values, shipped
+from memofast.train.tracking import Track
 
 # bounds that no run comes near, so that what lies beyond is a mistake, told before anything is allocated for it
 SHARES = (1e-4, 1e4)  # of objectives and corpora, relative to each other
@@ -63,7 +64,7 @@ class Training(Section):
     precision `auto`: bf16 autocast on GPUs and on CPUs with bf16 matrix instructions, else fp32. graphs: replay the
     step from CUDA graphs on a GPU.
     compile: pass the model through torch.compile first. threads: of the CPU; None: torch's default. loader_threads:
-    that pack and mask ahead; None: one, with a GPU up to four."""
+    that pack and mask ahead; None: one, with a GPU up to four. track: a further place for curves."""
 
     samples: int = Field(32, gt=0, le=2**16)
     accumulate: int = Field(1, gt=0, le=1024)
@@ -79,6 +80,7 @@ class Training(Section):
     compile: bool = False
     threads: int | None = Field(None, gt=0, le=1024)
     loader_threads: int | None = Field(None, gt=0, le=256)
+    track: Track | None = None
 
     @field_validator("groups")
     @classmethod

@@ -33,6 +33,7 @@ from memofast.train.state import State, changes, environment
 from memofast.train.step import Step
 from memofast.train.tally import Sums, Tally
 from memofast.train.task import Task, Verdict
+from memofast.train.tracking import Tracker, library_of, open_tracker
 
 
 class Diverged(MemofastError):
@@ -79,6 +80,8 @@ class Trainer:
     def begin(self) -> None:
         """Look at everything that may refuse to train, so that what is written afterwards is of a run that goes on."""
         if not self._begun and not self.finished:
+            if self.options.track:
+                library_of(self.options.track)
             self.task.begin()
             self._begun = True
 
@@ -93,7 +96,7 @@ class Trainer:
         if self.finished:
             return self.state
         self.begin()
-        self.log = MetricsLog(self.folder, self.state.step) if self.processes.first else None
+        self.log = MetricsLog(self.folder, self.state.step, self._tracker()) if self.processes.first else None
         progress = Progress(self.options.updates, self.state.step, visible=self.processes.first, name=self.task.title)
         left = self.options.updates - self.state.step
         if self.log and self.log.said:
@@ -127,6 +130,10 @@ class Trainer:
         if self.log:
             self.log.close()
         return self.state
+
+    def _tracker(self) -> Tracker | None:
+        track = self.options.track
+        return open_tracker(track, self.folder, self.recipe) if track else None
 
     def _tired(self) -> bool:
         return self.task.patience is not None and self.state.stale >= self.task.patience

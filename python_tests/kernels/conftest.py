@@ -113,7 +113,16 @@ def extension_on_host(csrc):
 def cuda_on_host(extension_on_host, monkeypatch):
     """Backend "cuda" takes CPU tensors. Returns a function that calls another with the threads of a block in either
     order, asserts that both results are the same bits, and returns one."""
-    for name in ("attention", "bias_gelu", "dropout_add_norm", "embed", "faults", "span_mask", "token_mask"):
+    for name in (
+        "attention",
+        "bias_gelu",
+        "dropout_add_norm",
+        "embed",
+        "faults",
+        "separable_attention",
+        "span_mask",
+        "token_mask",
+    ):
         monkeypatch.setattr(sys.modules[f"memofast.ops.{name}"], "_C", extension_on_host)
     monkeypatch.setattr(library, "require_device", lambda *_: None)
     monkeypatch.setattr(library, "row_types", lambda *_: (torch.float32, torch.bfloat16, torch.float16))

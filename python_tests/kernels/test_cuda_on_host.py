@@ -4,6 +4,7 @@ import embed_cases
 import pytest
 import test_bias_gelu as gelu_cases
 import test_dropout_add_norm as norm_cases
+import test_separable_attention as grid_cases
 import test_span_mask as span_cases
 import test_token_mask as token_cases
 import torch
@@ -16,6 +17,8 @@ from memofast.ops import (
     dropout_add_norm_reference,
     embed,
     embed_reference,
+    separable_attention,
+    separable_attention_reference,
     span_mask,
     span_mask_reference,
     token_mask,
@@ -117,3 +120,21 @@ def test_token_mask(cuda_on_host, poisoned_memory, policy):
             ours = cuda_on_host(token_mask, rng=token_cases.rng(), policy=policy, backend="cuda", **data, **options)
             theirs = token_mask_reference(rng=token_cases.rng(), policy=policy, **data, **options)
             token_cases.assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("shape", [(9, 48, (2, 4, 3), 2), (66, 5, (3, 2, 11), 1), (1, 1, (1, 1, 1), 2)], ids=str)
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_separable_attention(cuda_on_host, poisoned_memory, shape, p, dtype):
+    tensors, grads, options = grid_cases.batch(*shape, dtype=dtype)
+    got = cuda_on_host(grid_cases.run, separable_attention, tensors, grads, p=p, backend="cuda", **options)
+    ordinary = grid_cases.run(grid_cases.plain, tensors, grads, p=p, **options)
+    wide = [tensor.double() for tensor in tensors]
+    exact = grid_cases.run(separable_attention_reference, wide, grads, p=p, **options)
+    assert_within_rule(got, ordinary, exact, of_sums=True, tiny=2e-6)
+
+
+def test_separable_attention_of_nothing(cuda_on_host, poisoned_memory):
+    tensors, grads, options = grid_cases.batch(5, 4, (1, 2, 3), 0)
+    got = cuda_on_host(grid_cases.run, separable_attention, tensors, grads, backend="cuda", **options)
+    assert got["out"].shape == (0, 5, 11) and not got["queries"].any()

@@ -8,6 +8,7 @@ import test_attention as attention_cases
 import test_bias_gelu as gelu_cases
 import test_cross_attention as cross_cases
 import test_dropout_add_norm as norm_cases
+import test_separable_attention as grid_cases
 import test_span_mask as span_cases
 import test_token_mask as token_cases
 import torch
@@ -22,6 +23,7 @@ from memofast.ops import (
     cross_attention,
     dropout_add_norm,
     embed,
+    separable_attention,
     span_mask,
     token_mask,
 )
@@ -53,6 +55,10 @@ CASES = {
     "embed": (partial(embed_cases.run, embed), (embed_cases.operands([(5, 3, 4)]),), {"p": 0.1}),
     "dropout_add_norm": (partial(norm_cases.run, dropout_add_norm), *packed(*norm_cases.batch(40, [5, 17]))),
     "bias_gelu": (partial(gelu_cases.run, bias_gelu), gelu_cases.batch(9, 40), {}),
+    "separable_attention": (
+        partial(grid_cases.run, separable_attention),
+        *packed(*grid_cases.batch(9, 48, (2, 4, 3), 2)),
+    ),
     "span_mask": (span_mask, *spans()),
     "token_mask": (token_mask, *words()),
 }

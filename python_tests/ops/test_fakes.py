@@ -60,6 +60,16 @@ def test_cross_attention(backend, dtype):
     told(OPS.cross_attention_backward, (grad, out, lse, q, kv, *rest))
 
 
+@each_kind
+def test_separable_attention(backend, dtype):
+    wide, grid = torch.promote_types(dtype, torch.float32), (1, 2, 3)
+    queries, pixels = torch.randn(5, 11, dtype=wide), torch.randn(3, 6, 4, dtype=torch.float64).to(dtype)
+    shift, scale = torch.rand(2, 3, 6, dtype=wide)
+    operands = (queries, pixels, shift, scale, RNG, KEYS, *grid, 3, 0.1, backend)
+    outputs = told(OPS.separable_attention, operands)
+    told(OPS.separable_attention_backward, (*map(torch.ones_like, outputs), *outputs, *operands))
+
+
 @pytest.mark.parametrize(
     ("backend", "dtype", "table"),
     [

@@ -63,7 +63,7 @@ def test_the_command_lists_recipes_and_prints_schemas(tmp_path):
     names += [f"memofast finetune {name}: {described(name)}" for name in shipped(fine_tuning=True)]
     names += [f"memofast sweep {name}: {described(name)}" for name in sweeps()]
     assert listed.stdout.splitlines() == names and len(shipped()) == 9 and "mosi-lab-ablations" in sweeps()
-    assert {"finetune", "finetune-demo", "mosi-lab"} <= {*shipped(fine_tuning=True)}
+    assert {"finetune", "finetune-demo", "mosi-lab", "crema-d-perceiver"} <= {*shipped(fine_tuning=True)}
     assert all(20 < len(described(name)) < 110 for name in (*shipped(), *shipped(fine_tuning=True), *sweeps()))
     assert here(tmp_path, "recipe", "pretrain", "--list").stdout.splitlines() == names[: len(shipped() + fragments())]
     assert json.loads(here(tmp_path, "recipe", "finetune", "--schema").stdout) == recipe_schema("finetune")

@@ -95,7 +95,7 @@ def _onnx(program: torch.export.ExportedProgram, names: list[str], about: dict[s
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MemofastError(f'.onnx needs {error.name}, which is not installed: pip install "memofast[onnx]"') from None
-    with _quiet():
+    with quiet():
         made = torch.onnx.export(
             program, dynamo=True, input_names=names, output_names=["outputs"], optimize=True, verbose=False
         )
@@ -108,7 +108,7 @@ def _onnx(program: torch.export.ExportedProgram, names: list[str], about: dict[s
 
 
 @contextmanager
-def _quiet():
+def quiet():
     """Without what torch's exporter says of operators of packages that are not there."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

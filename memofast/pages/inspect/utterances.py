@@ -7,12 +7,15 @@ from math import isqrt
 from pathlib import Path
 
 import numpy as np
+from scipy.signal import resample_poly
 
 from memofast.data.corpus import Corpus
 from memofast.data.summary import sentences
+from memofast.prepare.media.excerpts import SAMPLE_RATE
 from memofast.prepare.run.extraction import Extracted, Extraction, Heard
 from memofast.prepare.run.replay import missing_media, replay
 from memofast.prepare.run.report import Outcome, Source
+from memofast.prepare.speech.raw import PICTURES, SAMPLES
 
 MOST_TILES = 24
 _TILES_A_SECOND = 10
@@ -95,12 +98,19 @@ def _read(corpus: Corpus, outcome: Outcome | None, found: dict) -> Utterance:
             utterance.crops = record["rows"].reshape(-1, side, side)
     if "speech" in corpus.raw and utterance.rows["speech"]:
         rows = corpus.stores["speech"].read(utterance.id)["rows"]
-        utterance.wave = rows.reshape(-1).astype(np.float32) / _FULL_SCALE
+        utterance.wave = _at_16_khz(rows.astype(np.float32) / _FULL_SCALE)
     source = utterance.source
     utterance.seconds = (source and source.seconds) or float(utterance.times.max(initial=0.0))
     if utterance.crops is not None and len(utterance.times):
         utterance.tiles = tiles_of(utterance, corpus.classes.get("soft_labels", []))
     return utterance
+
+
+def _at_16_khz(rows: np.ndarray) -> np.ndarray:
+    """Raw sound [n, width] as [samples] at 16 kHz; rows of another width than of that rate are 40 ms."""
+    if rows.shape[1] == SAMPLES:
+        return rows.reshape(-1)
+    return resample_poly(rows.reshape(-1), SAMPLE_RATE, rows.shape[1] * PICTURES).astype(np.float32)
 
 
 def replay_into(utterances: Iterable[Utterance], extraction: Extraction, classes: list[str], same_finder: bool) -> None:

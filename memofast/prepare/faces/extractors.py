@@ -15,6 +15,7 @@ from memofast.model.face_networks.network import CROPS
 from memofast.prepare.choices import Kind, parse_choice
 from memofast.prepare.faces.denseface import DenseFace
 from memofast.prepare.faces.detection import CROP, EYE_DISTANCE, EYE_HEIGHT, Face
+from memofast.prepare.faces.whole_frames import SIDES, WholeFrames
 
 SQUARES = 4096
 _LAYERS = "last, trans1, trans2, or several as trans1+last"
@@ -24,8 +25,10 @@ KINDS = {
     "denseface": Kind("FILE", {"layer": _LAYERS}),
     "model": Kind("FOLDER", {"row": "pooled, cls or mean", "labels": "yes or no"}),
     "raw": Kind(settings={"side": _SIDES, "labels": "FILE of a DenseFace"}),
+    "frames": Kind(settings={"side": f"{SIDES[0]} to {SIDES[1]}, a multiple of 4"}),
     "none": Kind(),
 }
+FRAMES = re.compile(r"frames side ([1-9][0-9]{1,2})")  # a choice of whole pictures in words
 RAW = re.compile(rf"raw side ({'|'.join(map(str, CROPS))})(, labels denseface)?")  # a choice of raw faces in words
 
 
@@ -53,11 +56,11 @@ class FaceExtractor(Protocol):
 
 @dataclass(frozen=True)
 class FaceChoice:
-    """kind: `denseface`, `model` (of transformers), `raw` (the crops themselves), `pixels` (sums for their mean and
-    standard deviation) or `crops` (faces alone, no rows); path: its file or folder; of `raw` a DenseFace for soft
-    labels, if any.
+    """kind: `denseface`, `model` (of transformers), `raw` (the crops themselves), `frames` (whole pictures, in colour),
+    `pixels` (sums for their mean and standard deviation) or `crops` (faces alone, no rows); path: its file or folder;
+    of `raw` a DenseFace for soft labels, if any.
 
-    layers, pixels: see `DenseFace`. row, labels: see `VisionModel`. side: of raw crops.
+    layers, pixels: see `DenseFace`. row, labels: see `VisionModel`. side: of raw crops and whole pictures.
     """
 
     kind: str
@@ -71,6 +74,8 @@ class FaceChoice:
     def __str__(self) -> str:
         if self.kind == "denseface":
             return f"denseface layer {'+'.join(self.layers)}"
+        if self.kind == "frames":
+            return f"frames side {self.side}"
         if self.kind == "raw":
             return f"raw side {self.side}{', labels denseface' if self.path else ''}"
         return f"{self.kind} row {self.row or 'default'}, labels {'yes' if self.labels else 'no'}"
@@ -78,6 +83,8 @@ class FaceChoice:
     @classmethod
     def described(cls, text: str, path: Path | None, pixels: tuple[float, float] | None = None) -> "FaceChoice":
         """The choice that `str` describes, with its file or folder; of raw faces without one, without soft labels."""
+        if frames := FRAMES.fullmatch(text):
+            return cls("frames", side=int(frames[1]))
         if raw := RAW.fullmatch(text):
             return cls("raw", path if raw[2] else None, side=int(raw[1]))
         kind, _, rest = text.partition(" ")
@@ -95,6 +102,8 @@ def parse_face(text: str) -> FaceChoice | None:
     layers = tuple(settings.get("layer", "last").split("+"))
     if len(set(layers)) < len(layers) or not set(layers) <= set(LAYER_WIDTHS):
         raise MemofastError(f"--face denseface: layer is {_LAYERS}, not {settings['layer']!r}")
+    if kind == "frames":
+        return FaceChoice(kind, side=_side_of_frames(settings.get("side", "224")))
     if kind == "raw":
         if (side := settings.get("side", str(CROP))) not in map(str, CROPS):
             raise MemofastError(f"--face raw: side is {_SIDES}, not {side!r}")
@@ -109,7 +118,14 @@ def parse_face(text: str) -> FaceChoice | None:
     return FaceChoice(kind, path, layers, row=row, labels=labels == "yes")
 
 
-def open_face(choice: FaceChoice, device: str = "cpu") -> FaceExtractor:
+def _side_of_frames(text: str) -> int:
+    side = int(text) if text.isascii() and text.isdecimal() and len(text) < 5 else 0
+    if not SIDES[0] <= side <= SIDES[1] or side % 4:
+        raise MemofastError(f"--face frames: side is {KINDS['frames'].settings['side']}, not {text!r}")
+    return side
+
+
+def open_face(choice: FaceChoice, device: str = "cpu") -> FaceExtractor | WholeFrames:
     """The extractor of a choice, on `device`; raises MemofastError naming what is missing."""
     if choice.kind == "pixels":
         return PixelSums()
@@ -119,6 +135,8 @@ def open_face(choice: FaceChoice, device: str = "cpu") -> FaceExtractor:
         return DenseFaceExtractor(choice, device)
     if choice.kind == "raw":
         return RawFaces(choice, device)
+    if choice.kind == "frames":
+        return WholeFrames(choice.side)
     from memofast.prepare.faces.vision_model import VisionModel
 
     return VisionModel(choice.path, choice.row, choice.labels, open_device(device))

@@ -52,16 +52,19 @@ def decode(
     glance: Callable[["Frame"], None] | None = None,
     sound: bool = True,
     streams: StreamChoice = ANY_STREAM,
+    frame_rate: int = FRAMES_PER_SECOND,
+    fine_rate: int | None = None,
 ) -> Iterator[tuple[int, Excerpt]]:
     """Decode `path` once and yield `(index of span, excerpt)` as spans end.
 
-    Args: see, called with every kept frame, the first at or after each tenth of a second; None leaves the picture
-    alone. glance, called with the frames between. sound, whether sound is wanted. streams, which tracks are read.
+    Args: see, called with every kept frame, the first at or after each tenth of a second, or as many a second as
+    frame_rate; None leaves the picture alone. glance, called with the frames between. sound, whether sound is wanted,
+    and fine_rate, at which beside 16 kHz. streams, which tracks are read.
     Recordings that were joined in one file follow each other on one clock. Raises: UnreadableMedia; MemofastError where
     a track that was asked for is not there. A file damaged in the middle yields what could be decoded, marked
     incomplete.
     """
-    reader = _Reader(path, see, glance, sound, streams)
+    reader = _Reader(path, see, glance, sound, streams, frame_rate, fine_rate)
     try:
         for group in reader.groups(spans):
             yield from reader.read(group)
@@ -98,8 +101,18 @@ class _TooLate(Exception):
 
 
 class _Reader:
-    def __init__(self, path: Path, see: Callable | None, glance: Callable | None, sound: bool, wanted: StreamChoice):
+    def __init__(
+        self,
+        path: Path,
+        see: Callable | None,
+        glance: Callable | None,
+        sound: bool,
+        wanted: StreamChoice,
+        frame_rate: int = FRAMES_PER_SECOND,
+        fine_rate: int | None = None,
+    ):
         self.path, self.see, self.glance = path, see, glance
+        self.frame_rate, self.fine_rate = frame_rate, fine_rate
         self.container = _open(path)
         try:
             chosen = choose_streams(self.container, path, wanted, picture=see is not None, sound=sound)
@@ -170,7 +183,7 @@ class _Reader:
         for landing in count():
             self._begin(max(0.0, start - lead) if self.seeks and start > SEEK_GAP else 0.0)
             try:
-                yield from self._read([Gathering(*entry) for entry in group], landing)
+                yield from self._read([Gathering(*entry, self.fine_rate) for entry in group], landing)
             except _TooLate:  # before anything was yielded
                 lead *= _FURTHER
                 continue
@@ -194,6 +207,7 @@ class _Reader:
         self.last_slot, self.last_time, self.seen_until = -1, -math.inf, -math.inf
         self.corrupt = False  # the last picture was not decoded as a whole
         self.resampled = SoundTrack(self.format in _COUNTED)
+        self.finer = SoundTrack(self.format in _COUNTED, self.fine_rate) if self.fine_rate else None
         self.at = 0  # byte of the last packet that was read
         self.clock = Clock(self.format in LEAPING)
         self.earliest: dict[object, float] = {}
@@ -224,6 +238,8 @@ class _Reader:
             if reached[stream] == -math.inf:
                 self._refuse_late(stream, math.inf, start, landing)
         self._take_sound(self.resampled.rest(), waiting)
+        if self.finer:
+            self._take_sound(self.finer.rest(), waiting, self.finer.rate)
         if self.sound and reached[self.sound] > -math.inf:
             reached[self.sound] = self.resampled.end
         end = max(*reached.values(), self.seen_until) if reached else math.inf
@@ -317,9 +333,11 @@ class _Reader:
     def _take(self, stream, frame, time: float, waiting: list[Gathering]) -> float:
         """Hand a frame to the spans that want it; returns the time up to which its stream has been read."""
         if stream is self.sound:
+            if self.finer:  # first, as a resampler may refuse a frame that another took
+                self._take_sound(self.finer.take(frame, time), waiting, self.finer.rate)
             self._take_sound(self.resampled.take(frame, time), waiting)
             return self.resampled.end
-        slot = math.floor(time * FRAMES_PER_SECOND + 1e-4)
+        slot = math.floor(time * self.frame_rate + 1e-4)
         wanting = [g for g in _begun(waiting, time) if time < g.span.end]
         if wanting and slot > self.last_slot:
             self.last_slot = slot
@@ -335,10 +353,12 @@ class _Reader:
             gathering.show_until(time + shown)
         return time
 
-    def _take_sound(self, pieces: Iterable[tuple[int, np.ndarray]], waiting: list[Gathering]) -> None:
+    def _take_sound(
+        self, pieces: Iterable[tuple[int, np.ndarray]], waiting: list[Gathering], rate: int = SAMPLE_RATE
+    ) -> None:
         for first, samples in pieces:
-            for gathering in _begun(waiting, (first + samples.shape[1]) / SAMPLE_RATE):
-                gathering.add_sound(first, samples)
+            for gathering in _begun(waiting, (first + samples.shape[1]) / rate):
+                gathering.add_sound(first, samples, rate)
 
 
 def _begun(waiting: list[Gathering], time: float) -> Iterator[Gathering]:

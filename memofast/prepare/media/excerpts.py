@@ -30,17 +30,19 @@ class Excerpt:
 
     times: seconds from the start of the span, one per kept frame. seen: what the frame function returned for each.
     picture_end: until when the last picture was to be seen, None without one. sound: [samples] float32 at 16 kHz mono,
-    None without a sound track. complete: False where the file broke off or was damaged; missing: what its structure
-    says of that. read: whether any track was decoded. goes_on: the file does not end with the span. skipped: seconds
-    before the span that were left out because nobody speaks in them. file_seconds: how long the file says it is, None
-    where it does not. notes: what was done to picture or sound, as reason (a key of
-    `report.REASONS`) and detail. streams: which tracks were read, where that is not plain.
+    None without a sound track; fine: the same at the rate that was asked for beside, None where none was. complete:
+    False where the file broke off or was damaged; missing: what its structure says of that. read: whether any track was
+    decoded. goes_on: the file does not end with the span. skipped: seconds before the span that were left out because
+    nobody speaks in them. file_seconds: how long the file says it is, None where it does not. notes: what was done to
+    picture or sound, as reason (a key of `report.REASONS`) and detail. streams: which tracks were read, where that is
+    not plain.
     """
 
     times: list[float] = field(default_factory=list)
     seen: list = field(default_factory=list)
     picture_end: float | None = None
     sound: np.ndarray | None = None
+    fine: np.ndarray | None = None
     complete: bool = True
     missing: str = ""
     read: bool = True
@@ -52,12 +54,13 @@ class Excerpt:
 
 
 class Gathering:
-    """Rows and sound of one span while it is being decoded."""
+    """Rows and sound of one span while it is being decoded. fine_rate: at which sound is gathered beside, None: at
+    none."""
 
-    def __init__(self, index: int, span: Span):
-        self.index, self.span = index, span
+    def __init__(self, index: int, span: Span, fine_rate: int | None = None):
+        self.index, self.span, self._fine_rate = index, span, fine_rate
         self.excerpt = Excerpt()
-        self._pieces: list[tuple[int, np.ndarray]] = []
+        self._pieces: dict[int, list[tuple[int, np.ndarray]]] = {}
 
     def add_frame(self, time: float, row: object) -> None:
         self.excerpt.times.append(time - self.span.start)
@@ -67,25 +70,31 @@ class Gathering:
         """A picture of this span is seen until `time`."""
         self.excerpt.picture_end = min(time, self.span.end) - self.span.start
 
-    def add_sound(self, first: int, samples: np.ndarray) -> None:
-        """samples [channels, n] at 16 kHz, of which the first is the `first` of the file."""
-        begin = round(self.span.start * SAMPLE_RATE)
+    def add_sound(self, first: int, samples: np.ndarray, rate: int = SAMPLE_RATE) -> None:
+        """samples [channels, n] at a rate, of which the first is the `first` of the file."""
+        begin = round(self.span.start * rate)
         low, high = max(first, begin), first + samples.shape[1]
         if math.isfinite(self.span.end):
-            high = min(high, round(self.span.end * SAMPLE_RATE))
+            high = min(high, round(self.span.end * rate))
         if low < high:
-            self._pieces.append((low - begin, samples[:, low - first : high - first]))
+            self._pieces.setdefault(rate, []).append((low - begin, samples[:, low - first : high - first]))
 
     def finish(self, has_sound: bool) -> tuple[int, Excerpt]:
         """Index and excerpt of the span, its sound joined to one channel."""
         if has_sound:
-            length = max((at + piece.shape[1] for at, piece in self._pieces), default=0)
-            channels = np.zeros((max((len(piece) for _, piece in self._pieces), default=1), length), np.float32)
-            for at, piece in self._pieces:
-                channels[:, at : at + piece.shape[1]] = piece
-            self.excerpt.sound, notes = one_channel(channels)
-            self.excerpt.notes += notes
+            self.excerpt.sound, notes = one_channel(self._joined(SAMPLE_RATE))
+            self.excerpt.notes += notes  # of the finer sound they would be the same
+            if self._fine_rate:
+                self.excerpt.fine, _ = one_channel(self._joined(self._fine_rate))
         return self.index, self.excerpt
+
+    def _joined(self, rate: int) -> np.ndarray:
+        pieces = self._pieces.get(rate, [])
+        length = max((at + piece.shape[1] for at, piece in pieces), default=0)
+        channels = np.zeros((max((len(piece) for _, piece in pieces), default=1), length), np.float32)
+        for at, piece in pieces:
+            channels[:, at : at + piece.shape[1]] = piece
+        return channels
 
 
 def one_channel(channels: np.ndarray) -> tuple[np.ndarray, list[tuple[str, str]]]:

@@ -13,11 +13,12 @@ _GAP = 0.1  # seconds by which time stamps may drift before they are believed ov
 class SoundTrack:
     """Takes frames one by one; rate, layout and format may change between any two of them.
 
-    counted: time stamps say no more than that frames follow each other, and only the first is believed.
+    counted: time stamps say no more than that frames follow each other, and only the first is believed. rate: of the
+    samples that it gives.
     """
 
-    def __init__(self, counted: bool = False):
-        self._counted = counted
+    def __init__(self, counted: bool = False, rate: int = SAMPLE_RATE):
+        self._counted, self.rate = counted, rate
         self._resampler: av.AudioResampler | None = None
         self._channels = 1
         self._form = ("", "", 0)
@@ -26,10 +27,10 @@ class SoundTrack:
     @property
     def end(self) -> float:
         """Seconds from the file's start up to which there are samples."""
-        return self._next / SAMPLE_RATE
+        return self._next / self.rate
 
     def take(self, frame: av.AudioFrame, time: float) -> Iterator[tuple[int, np.ndarray]]:
-        """Samples [1 or 2, n] float32 at 16 kHz that are ready, and which of the file's the first is.
+        """Samples [1 or 2, n] float32 that are ready, and which of the file's the first is.
 
         Args: time: of the frame, in seconds from the file's start.
         """
@@ -37,9 +38,9 @@ class SoundTrack:
         if begins or not self._fits(frame):
             yield from self.rest()
             self._form = frame.format.name, frame.layout.name, frame.sample_rate
-            self._resampler, self._channels = _resampler(frame)
-        at = round(time * SAMPLE_RATE)
-        if begins or (not self._counted and abs(at - self._next) > _GAP * SAMPLE_RATE):
+            self._resampler, self._channels = _resampler(frame, self.rate)
+        at = round(time * self.rate)
+        if begins or (not self._counted and abs(at - self._next) > _GAP * self.rate):
             self._next = at
         yield from self._resampled(frame)
 
@@ -65,12 +66,12 @@ class SoundTrack:
             self._next += piece.samples
 
 
-def _resampler(frame: av.AudioFrame) -> tuple[av.AudioResampler, int]:
+def _resampler(frame: av.AudioFrame, rate: int) -> tuple[av.AudioResampler, int]:
     """To so many channels: one, or two of which the mean is taken later, where it can be seen whether they cancel each
     other."""
     count = frame.layout.nb_channels
     # more channels than two are weighted so that their sum stays within full scale
     options = {"rematrix_maxval": "1.0"} if count > 2 else None
     layout = "mono" if count == 1 else "stereo"
-    resampler = av.AudioResampler(format="flt", layout=layout, rate=SAMPLE_RATE, options=options)
+    resampler = av.AudioResampler(format="flt", layout=layout, rate=rate, options=options)
     return resampler, min(count, 2)

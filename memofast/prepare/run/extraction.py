@@ -15,7 +15,8 @@ from memofast.prepare.faces.extractors import FaceChoice, open_face
 from memofast.prepare.faces.mouths import MouthWatch
 from memofast.prepare.faces.speaking import Scores, active_speaker
 from memofast.prepare.faces.tracks import Seen, Track, main_persons, thumbnail
-from memofast.prepare.media.decoding import Frame, decode
+from memofast.prepare.faces.whole_frames import RATE, WholeFrames, evenly_timed
+from memofast.prepare.media.decoding import FRAMES_PER_SECOND, Frame, decode
 from memofast.prepare.media.excerpts import SAMPLE_RATE, Excerpt, Span, UnreadableMedia
 from memofast.prepare.media.streams import ANY_STREAM, QUIET, StreamChoice
 from memofast.prepare.run.lengths import length_problems, seconds_of
@@ -135,7 +136,9 @@ class Extraction:
     def __init__(self, options: ExtractionOptions):
         self.options = options
         self.face = open_face(options.face, options.device) if options.face else None
-        self.finder = find_faces(options.yunet, self.face.colour, self.face.side) if self.face else None
+        self.whole = self.face if isinstance(self.face, WholeFrames) else None
+        finds = self.face is not None and self.whole is None
+        self.finder = find_faces(options.yunet, self.face.colour, self.face.side) if finds else None
         self.speech = open_speech(options.speech, options.device)
         self.voice = None if options.voice == "none" else open_voice(options.voice)
         self.mouths = MouthWatch() if self.finder and options.speaker == "active" else None
@@ -207,15 +210,18 @@ class Extraction:
     def _excerpts(self, clips: list[Clip]) -> Iterator[tuple[Clip, Excerpt]]:
         spans = [self._span(clip) for clip in clips]
         picture, sound = clips[0].picture, clips[0].sound
-        see = self._look if picture and self.finder else None
+        see = (self._look if self.finder else self._frame if self.whole else None) if picture else None
         looks = {"see": see, "glance": self._glance if see and self.mouths else None}
+        looks["frame_rate"] = RATE if self.whole else FRAMES_PER_SECOND
+        fine = self.options.speech.rate
+        rates = {"fine_rate": None if fine == SAMPLE_RATE else fine}
         streams = self.options.streams
         if picture == sound or see is None or not self.hears:
             file = picture if see and picture else sound
-            for index, excerpt in decode(file, spans, **looks, sound=self.hears, streams=streams):
+            for index, excerpt in decode(file, spans, **looks, sound=self.hears, streams=streams, **rates):
                 yield clips[index], excerpt
             return
-        heard = dict(decode(sound, spans, see=None, streams=streams)) if sound else {}
+        heard = dict(decode(sound, spans, see=None, streams=streams, **rates)) if sound else {}
         for index, excerpt in decode(picture, spans, **looks, sound=False, streams=streams):
             if index in heard:
                 _add_heard(excerpt, heard[index])
@@ -243,6 +249,10 @@ class Extraction:
                 self.mouths.see(seen.faces, frame.grey(), frame.time)
         return seen
 
+    def _frame(self, frame: Frame) -> np.ndarray:
+        with self.watch("scaling pictures"):
+            return self.whole.look(frame.picture())
+
     def _glance(self, frame: Frame) -> None:
         with self.watch("watching mouths"):
             self.mouths.glance(frame.grey(), frame.time)
@@ -267,7 +277,9 @@ class Extraction:
             extracted.spoken = float(spoken.mean()) if len(spoken) else None
         if self.options.keep_sound and excerpt.sound is not None:
             extracted.heard = Heard(excerpt.sound, spoken, self.voice.hop if self.voice else 0.0)
-        if self.face and clip.picture:
+        if self.whole and clip.picture:
+            self._add_frames(extracted, excerpt)
+        elif self.face and clip.picture:
             self._add_faces(extracted, excerpt, spoken, file.everybody)
         if self.speech and clip.sound:
             self._add_sound(extracted, excerpt)
@@ -304,6 +316,16 @@ class Extraction:
         if taken is None:
             extracted.problems.append(Problem("nobody visible speaks", where))
 
+    def _add_frames(self, extracted: Extracted, excerpt: Excerpt) -> None:
+        """Whole pictures, each 25th of a second the one that is seen then."""
+        if not excerpt.seen:
+            extracted.problems.append(Problem("no picture", str(extracted.clip.picture)))
+            return
+        shown = evenly_timed(excerpt.times, excerpt.picture_end or 0.0)
+        rows = np.stack([excerpt.seen[place].reshape(-1) for place in shown])
+        times = ((np.arange(len(shown)) + 0.5) / RATE).astype(np.float32)
+        extracted.faces = FaceRows(rows, None, np.ones(len(shown), np.float32), times)
+
     def _face_rows(self, person: Person) -> FaceRows:
         faces = person.track.faces
         with self.watch("face features"):
@@ -323,11 +345,11 @@ class Extraction:
         return person
 
     def _add_sound(self, extracted: Extracted, excerpt: Excerpt) -> None:
-        sound = excerpt.sound
+        sound = excerpt.sound if excerpt.fine is None else excerpt.fine
         where = str(extracted.clip.sound)
         if sound is None:
             extracted.problems.append(Problem("no sound track", where))
-        elif len(sound) < SHORTEST:
+        elif len(excerpt.sound) < SHORTEST:
             extracted.problems.append(Problem("too short", f"{len(sound)} samples of sound in {where}"))
         elif np.abs(sound).max() < QUIET:
             extracted.problems.append(Problem("silent", where))
@@ -361,7 +383,7 @@ def _failure(error: Exception, clip: Clip) -> Problem:
 
 def _add_heard(excerpt: Excerpt, heard: Excerpt) -> None:
     """Sound of a file of its own, beside the picture."""
-    excerpt.sound, excerpt.read = heard.sound, excerpt.read or heard.read
+    excerpt.sound, excerpt.fine, excerpt.read = heard.sound, heard.fine, excerpt.read or heard.read
     excerpt.complete &= heard.complete
     excerpt.missing = excerpt.missing or heard.missing
     excerpt.goes_on |= heard.goes_on

@@ -135,7 +135,7 @@ def _plan(
             "width": face.width,
             "columns": ("times", "confidence", *(["soft_labels"] if face.classes else [])),
             "classes": face.classes,
-            "extractor": f"{face.name}, faces by {extractors.finder.name}",
+            "extractor": face.name + (f", faces by {extractors.finder.name}" if extractors.finder else ""),
             "fingerprint": face.fingerprint,
             "normalisation": face.normalisation,
             "dtype": face.dtype,

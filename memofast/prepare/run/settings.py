@@ -18,14 +18,17 @@ SETTINGS = "prepare.json"
 
 def _face(text: str) -> str:
     kind, _, layers = text.partition(" layer ")
-    wrong = kind.startswith("raw") and not faces.RAW.fullmatch(text)
+    wrong = (kind.startswith("raw") and not faces.RAW.fullmatch(text)) or (
+        kind.startswith("frames") and not faces.FRAMES.fullmatch(text)
+    )
     if kind.split(" ")[0] not in faces.KINDS or wrong or (layers and not set(layers.split("+")) <= set(LAYER_WIDTHS)):
         raise ValueError("must be faces that there are")
     return text
 
 
 def _speech(text: str) -> str:
-    if text.split(" ")[0] not in speech.KINDS or (" stack " in text and not speech.STACKED.search(text)):
+    wrong = text.startswith("raw ") and not speech.RAW_RATE.fullmatch(text)
+    if wrong or text.split(" ")[0] not in speech.KINDS or (" stack " in text and not speech.STACKED.search(text)):
         raise ValueError("must be a kind of speech rows")
     return text
 

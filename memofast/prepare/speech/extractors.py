@@ -10,6 +10,8 @@ import numpy as np
 
 from memofast.errors import MemofastError
 from memofast.prepare.choices import Kind, parse_choice
+from memofast.prepare.media.excerpts import SAMPLE_RATE
+from memofast.prepare.speech.raw import PICTURES, RATES, rate_of
 from memofast.prepare.speech.rows import functionals, mean_rows, parts_of, row_times, stacked_rows
 
 
@@ -38,7 +40,7 @@ class SpeechChoice:
 
     mean: frames averaged into a row. parts: not empty for `functionals` in place of means; stack: above 1, so many
     frames side by side in their place. normalise: openSMILE's descriptors z-normed within the `clip`, or as they are
-    (`none`).
+    (`none`). rate: of raw samples.
     """
 
     kind: str
@@ -48,12 +50,13 @@ class SpeechChoice:
     normalise: str = "clip"
     parts: tuple[int, ...] = ()
     stack: int = 1
+    rate: int = SAMPLE_RATE
 
     @property
     def summary(self) -> str:
         """What a row is made of."""
         if self.kind == "raw":
-            return "16 bit samples"
+            return "16 bit samples" + ("" if self.rate == SAMPLE_RATE else f" at {self.rate} Hz")
         if self.stack > 1:
             return f"stack of {self.stack}"
         return f"functionals of {functionals_name(self.parts)}" if self.parts else f"mean of {self.mean}"
@@ -79,11 +82,15 @@ class SpeechChoice:
         if self.path:
             return f"{self.kind} layer {self.layer}"
         stack = f" stack {self.stack}" if self.stack > 1 else ""
+        if self.rate != SAMPLE_RATE:
+            return f"{self.kind} rate {self.rate}"
         return self.kind + (_AS_THEY_ARE if self.normalise == "none" else "") + stack
 
     @classmethod
     def described(cls, text: str, path: Path | None, mean: int, parts: tuple[int, ...] = ()) -> "SpeechChoice":
         """The choice that `str` describes, with its folder where it has one."""
+        if raw := RAW_RATE.fullmatch(text):
+            return cls("raw", None, mean, rate=int(raw[1]))
         stacked = STACKED.search(text)
         text = STACKED.sub("", text)
         kind, _, layer = text.removesuffix(_AS_THEY_ARE).partition(" layer ")
@@ -95,6 +102,7 @@ class SpeechChoice:
 
 _AS_THEY_ARE = " as they are"
 STACKED = re.compile(r" stack ([2-9]|[1-9][0-9]|100)$")  # how many frames, at the end of a choice in words
+RAW_RATE = re.compile(r"raw rate ([0-9]{3,6})")
 _STACK = "2 to 100"
 _OPENSMILE = Kind(settings={"normalise": "clip or none", "stack": _STACK})
 _LAYERS = "last, conv or a number from 1, or several as last+conv"
@@ -108,7 +116,7 @@ KINDS = {
     "hubert": _MODEL,
     "wavlm": _MODEL,
     "data2vec": _MODEL,
-    "raw": Kind(),
+    "raw": Kind(settings={"rate": f"{RATES[0]} to {RATES[1]} Hz, a multiple of {PICTURES}"}),
     "none": Kind(),
 }
 _DEFAULT_MEAN = {"logmel": 6, "compare": 5, "egemaps": 5, "compare+egemaps": 5, "raw": 1, "none": 1}
@@ -128,6 +136,10 @@ def parse_speech(text: str, mean: int | None, parts: str | None = None) -> Speec
     given = "--speech-mean" if mean else "--speech-functionals"
     if kind == "raw" and (mean or parts is not None):
         raise MemofastError(f"--speech raw keeps the samples themselves, a row for 20 ms of them; leave {given} out")
+    if kind == "raw" and "rate" in settings:
+        if (rate := rate_of(settings["rate"])) is None:
+            raise MemofastError(f"--speech raw: rate is {KINDS['raw'].settings['rate']}, not {settings['rate']!r}")
+        return SpeechChoice(kind, None, 1, rate=rate)
     if (stack := settings.get("stack")) is not None:
         if not STACKED.fullmatch(f" stack {stack}"):
             raise MemofastError(f"--speech {kind}: stack is {_STACK}, not {stack!r}")
@@ -176,7 +188,7 @@ def open_speech(choice: SpeechChoice, device: str = "cpu") -> SpeechExtractor | 
     if choice.kind == "raw":
         from memofast.prepare.speech.raw import RawSpeech
 
-        return RawSpeech()
+        return RawSpeech(choice.rate)
     if choice.path is None:
         from memofast.prepare.speech.opensmile_rows import OPENSMILE_ROWS
 

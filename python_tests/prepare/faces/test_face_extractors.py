@@ -31,7 +31,7 @@ def test_choices():
     choice = parse_face("model=m,row=cls,labels=no")
     assert (choice.row, choice.labels, str(choice.path)) == ("cls", False, "m")
     for wrong in ("denseface", "vgg=x", "none=x", ""):
-        with pytest.raises(MemofastError, match="--face is denseface=FILE, model=FOLDER, raw or none"):
+        with pytest.raises(MemofastError, match="--face is denseface=FILE, model=FOLDER, raw, frames or none"):
             parse_face(wrong)
     for wrong in ("denseface=d,layer=trans3", "denseface=d,layer=last+last", "model=m,row=x", "model=m,labels=1"):
         with pytest.raises(MemofastError, match="--face"):

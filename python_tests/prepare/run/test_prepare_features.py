@@ -210,7 +210,7 @@ def test_text_features_by_sentence_and_by_more_workers(models, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--face", "haar"], "--face is denseface=FILE, model=FOLDER, raw or none"),
+        (["--face", "haar"], "--face is denseface=FILE, model=FOLDER, raw, frames or none"),
         (["--face", "model={models}"], "no model at"),
         (["--face", "model={models}/h"], "sees no pictures"),
         (["--face", "denseface={models}/d,layer=4"], "layer is last, trans1, trans2"),
