@@ -3,8 +3,8 @@
     pip install --no-deps MMSA==2.2.1 easydict
 
 Its loop runs as published but for what no CPU can do or an epoch's time shall not have: `verbose`, which torch no
-longer knows, is dropped from the plateau schedule; validation answers a constant, so that one epoch ends the run; and
-nothing is written. Models on BERT take a folder with two random layers. Multi-task models have settings for SIMS alone.
+longer knows, is dropped from the plateau schedule; validation answers a constant, so that one epoch ends the run;
+nothing is written; and the fault that ends multi-task models once their first epoch is trained is caught. Models on BERT take a folder with two random layers. Multi-task models have settings for SIMS alone.
 """
 
 from __future__ import annotations
@@ -83,28 +83,40 @@ def epoch_of(kind: str, dataset: str, path: Path, bert: Path, batch: int) -> Cal
     torch.manual_seed(1)
     loaders = MMDataLoader(args, 0)
     args["train_samples"] = len(loaders["train"].dataset)
-    with as_on_this_machine():
+    with as_on_this_machine(), _from_folder(bert):
         model = AMIO(args)
     trainer = ATIO().getTrain(args)
     trainer.do_test = lambda *_, **__: dict.fromkeys((args["KeyEval"], "Loss", "MAE"), 1.0)
 
     def epoch() -> None:
-        with _unwritten():
+        with _unwritten(), contextlib.suppress(UnboundLocalError):
             trainer.do_train(model, loaders)
 
     return epoch
 
 
 @contextlib.contextmanager
+def _from_folder(bert: Path) -> Iterator[None]:
+    """BERT_MAG names its BERT itself."""
+    from MMSA.models.singleTask.BERT_MAG import MAG_BertForSequenceClassification as model
+
+    load = model.from_pretrained.__func__
+    named = classmethod(lambda cls, _, **options: load(cls, str(bert), **options))
+    with mock.patch.object(model, "from_pretrained", named):
+        yield
+
+
+@contextlib.contextmanager
 def as_on_this_machine() -> Iterator[None]:
     """Its loop without `verbose` and progress bars."""
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    begin = plateau.__init__
 
-    def without_verbose(*arguments, verbose=None, **options):
-        return plateau(*arguments, **options)
+    def without_verbose(self, *arguments, verbose=None, **options):
+        begin(self, *arguments, **options)
 
     with (
-        mock.patch.object(torch.optim.lr_scheduler, "ReduceLROnPlateau", without_verbose),
+        mock.patch.object(plateau, "__init__", without_verbose),
         Path(os.devnull).open("w") as nothing,
         contextlib.redirect_stderr(nothing),
     ):

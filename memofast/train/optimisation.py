@@ -14,6 +14,7 @@ from memofast.model.face_networks.frozen_norm import FrozenNorm
 from memofast.train.recipe import Group, Train
 
 _LOWEST_RATE = 1e-8
+_EPSILON = 1e-6  # of torch's clipping
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, FrozenNorm)
 
 
@@ -104,7 +105,10 @@ def clip(model: nn.Module, largest: float, optimiser: torch.optim.Optimizer | No
     not clipped. Returns: the norm of all gradients before, scalar on the device."""
     groups = [] if optimiser is None else optimiser.param_groups
     spared = {id(one) for group in groups if not group.get("clip", True) for one in group["params"]}
-    norm = nn.utils.clip_grad_norm_([one for one in model.parameters() if id(one) not in spared], largest)
+    clipped = [one for one in model.parameters() if id(one) not in spared and one.grad is not None]
+    norm = nn.utils.get_total_norm([one.grad for one in clipped])
+    if not norm.is_cpu or largest < norm + _EPSILON:  # on the host gradients are not multiplied by 1
+        nn.utils.clip_grads_with_norm_(clipped, largest, norm)
     if not spared:
         return norm
     others = [one.grad for one in model.parameters() if id(one) in spared and one.grad is not None]
