@@ -60,8 +60,7 @@ class Encoder(nn.Module):
     """Layers whose rows attend to one another or, in every layer, to the same rows of another modality; LayerNorm after
     the last.
 
-    Rows are times sqrt(width). Keys and values are dropped alike. Heads that `ops.attention` finds too narrow have
-    zeros beside their columns; it is the weights that are padded, so that no row is copied for it.
+    Rows are times sqrt(width). Keys and values are dropped alike.
     """
 
     def __init__(self, options: LayerOptions, layers: int):
@@ -109,12 +108,11 @@ class Encoder(nn.Module):
         """Keys and values [layers, N, 2, H, D], of one product: each layer's norm is a part of its weights."""
         normed = F.layer_norm(rows, (self.width,))
         scales, shifts = (torch.stack([getattr(one.norms[0], of) for one in self.layers]) for of in ("weight", "bias"))
-        weights = self._heads_wide(torch.stack([one.qkv.weight[self.width :] for one in self.layers]), 2)
-        biases = self._heads_wide(torch.stack([one.qkv.bias[self.width :] for one in self.layers])[..., None], 2)
-        biases = torch.baddbmm(biases, weights, shifts[..., None]).mT
+        weights = torch.stack([one.qkv.weight[self.width :] for one in self.layers])
+        biases = torch.stack([one.qkv.bias[self.width :] for one in self.layers])
+        biases = torch.baddbmm(biases[..., None], weights, shifts[..., None]).mT
         normed = normed.expand(len(self.layers), -1, -1)
-        products = torch.baddbmm(biases, normed, (weights * scales[:, None]).mT)
-        return products.unflatten(2, (2, self.options.heads, -1))
+        return self._heads_of(torch.baddbmm(biases, normed, (weights * scales[:, None]).mT), 2)
 
     def _among(self, layer: EncoderLayer, normed: Tensor, rows: PackedRows, draws: Draws) -> Tensor:
         qkv = self._by_head(layer, normed, 0, 3)
@@ -133,27 +131,19 @@ class Encoder(nn.Module):
     def _after(self, layer: EncoderLayer, hidden: Tensor, context: Tensor, dropped: Dropped) -> Tensor:
         """Hidden rows [..., C] after a layer. context [..., H, D]: what attention gave."""
         options = self.options
-        weight = layer.attended.weight
-        if padding := context.shape[-1] - options.own:
-            weight = F.pad(weight.unflatten(1, (options.heads, -1)), (0, padding)).flatten(1)
-        attended = F.linear(context.flatten(-2), weight, layer.attended.bias)
+        attended = layer.attended(context[..., : options.own].flatten(-2))
         hidden = hidden + dropped(attended, options.residual)
         inner = dropped(layer.inner(layer.norms[1](hidden)).relu_(), options.inner)
         return hidden + dropped(layer.outer(inner), options.residual)
 
     def _by_head(self, layer: EncoderLayer, rows: Tensor, first: int, past: int) -> Tensor:
         """Of queries, keys and values of rows [N, C] those from first on [N, past - first, H, D]."""
-        parts, own = past - first, slice(first * self.width, past * self.width)
-        weight, bias = layer.qkv.weight[own], layer.qkv.bias[own]
-        products = F.linear(rows, self._heads_wide(weight, parts), self._heads_wide(bias[:, None], parts)[:, 0])
-        return products.unflatten(1, (parts, self.options.heads, -1))
+        own = slice(first * self.width, past * self.width)
+        return self._heads_of(F.linear(rows, layer.qkv.weight[own], layer.qkv.bias[own]), past - first)
 
-    def _heads_wide(self, weights: Tensor, parts: int) -> Tensor:
-        """[..., parts * width, C] with zeros after the rows of each head up to a multiple of 8."""
-        padding = -self.options.own % _MULTIPLE
-        if not padding:
-            return weights
-        return F.pad(weights.unflatten(-2, (parts * self.options.heads, -1)), (0, 0, 0, padding)).flatten(-3, -2)
+    def _heads_of(self, values: Tensor, parts: int) -> Tensor:
+        """[..., parts * width] as [..., parts, H, D] with zeros in every head up to a multiple of 8."""
+        return F.pad(values.unflatten(-1, (parts, self.options.heads, -1)), (0, -self.options.own % _MULTIPLE))
 
 
 class SampleEncoder(Encoder):
