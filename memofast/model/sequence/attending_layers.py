@@ -1,26 +1,32 @@
 """Pre-norm transformer layers over rows of one modality that attend to rows of another, or to their own.
 
-Source: Tsai et al., "Multimodal transformer for unaligned multimodal language sequences", ACL 2019, with positions.
+Source: Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language Sequences", ACL 2019.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from memofast import ops
 from memofast.model.sequence.draws import Draws
-from memofast.model.sequence.rows import Rows
+from memofast.model.sequence.packed_rows import PackedRows
+
+_MULTIPLE = 8  # of what `ops.attention` takes for the width of a head
+Dropped = Callable[[Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
 class LayerOptions:
     """width, heads: of attention. Dropout: attention of its weights, embedding of what the layers read, inner after
-    ReLU, residual of what a layer adds. masked: a row i of L sees only the first i + 1 + |L - K| of K rows. positions:
-    whether rows have sines of their places."""
+    ReLU, residual of what a layer adds. causal: row i of n attends to no row of m after i + |n - m|. positions: whether
+    rows have sines of their places."""
 
     width: int
     heads: int
@@ -28,99 +34,147 @@ class LayerOptions:
     embedding: float = 0.0
     inner: float = 0.0
     residual: float = 0.0
-    masked: bool = True
-    positions: bool = True
+    causal: bool = True
+    positions: bool = False
+
+    @property
+    def own(self) -> int:
+        """Width of a head."""
+        return self.width // self.heads
 
 
-class AttendingEncoder(nn.Module):
-    """Layers whose queries are rows as they change, and whose keys are other rows as they came; LayerNorm after the
-    last."""
+class EncoderLayer(nn.Module):
+    """x + attention(norm(x)), then x + outer(relu(inner(norm(x))))."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.qkv, self.attended = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        for layer in (self.qkv, self.attended, self.inner, self.outer):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+class Encoder(nn.Module):
+    """Layers whose rows attend to one another or, in every layer, to the same rows of another modality; LayerNorm after
+    the last.
+
+    Rows are times sqrt(width). Keys and values are dropped alike.
+    """
 
     def __init__(self, options: LayerOptions, layers: int):
         super().__init__()
-        self.options = options
-        self.layers = nn.ModuleList(AttendingLayer(options) for _ in range(layers))
+        self.options, self.width = options, options.width
+        self.layers = nn.ModuleList(EncoderLayer(options.width) for _ in range(layers))
         self.norm = nn.LayerNorm(options.width)
 
-    def forward(self, rows: Rows, keys: Rows | None, draws: Draws) -> Tensor:
-        """Args: rows [B, L, C]; keys [B, K, C]; None: the rows themselves. Returns: [B, L, C]."""
-        hidden, options = self._embedded(rows, draws), self.options
-        others = None if keys is None else self._embedded(keys, draws)
-        mask = seen(rows, rows if keys is None else keys, options.masked)
-        for layer in self.layers:
-            hidden = layer(hidden, others, mask, draws)
-        return self.norm(hidden)
+    def forward(self, rows: PackedRows, draws: Draws, others: PackedRows | None = None) -> PackedRows:
+        """others: attended to in every layer; None: the rows themselves, as they change."""
+        hidden = self._embedded(rows, draws)
+        every = self._keys(self._embedded(others, draws)) if others is not None else [None] * len(self.layers)
+        for layer, kv in zip(self.layers, every, strict=True):
+            normed = layer.norms[0](hidden)
+            if kv is None:
+                context = self._among(layer, normed, rows, draws)
+            else:
+                context = self._crossed(self._by_head(layer, normed, 0, 1), kv, rows, others, draws)
+            hidden = self._after(layer, hidden, context, _dropping(rows, draws))
+        return rows.with_values(self.norm(hidden))
 
-    def _embedded(self, rows: Rows, draws: Draws) -> Tensor:
-        values = math.sqrt(self.options.width) * rows.values
+    def last(self, rows: PackedRows, draws: Draws) -> Tensor:
+        """Each sample's last row [B, C] after all layers, in which rows attend to one another; 0 where it has none.
+        The last layer's other rows, which nothing reads, are not computed."""
+        hidden = self._embedded(rows, draws)
+        for layer in self.layers[:-1]:
+            context = self._among(layer, layer.norms[0](hidden), rows, draws)
+            hidden = self._after(layer, hidden, context, _dropping(rows, draws))
+        layer, ends = self.layers[-1], rows.with_values(hidden).ends()
+        normed = layer.norms[0](hidden)
+        q = self._by_head(layer, rows.with_values(normed).ends().values, 0, 1)
+        context = self._crossed(q, self._by_head(layer, normed, 1, 3), ends, rows, draws)
+        ended = self._after(layer, ends.values, context, _dropping(ends, draws))
+        return ends.with_values(self.norm(ended)).last()
+
+    def _embedded(self, rows: PackedRows, draws: Draws) -> Tensor:
+        values = rows.values * math.sqrt(self.width)
         if self.options.positions:
             # the original finds padding by a first column of 0
-            inside = rows.inside & (rows.values[..., 0] != 0)
-            values = values + sines(values.shape[1], values.shape[2]).to(values) * inside[..., None]
-        return draws.dropped(values, self.options.embedding)
+            placed = sines(rows.longest, self.width).to(values)[rows.places()]
+            values = torch.addcmul(values, placed, (rows.values[:, :1] != 0).to(values.dtype))
+        return rows.dropped(values, self.options.embedding, draws)
+
+    def _keys(self, rows: Tensor) -> Tensor:
+        """Keys and values [layers, N, 2, H, D], of one product: each layer's norm is a part of its weights."""
+        normed = F.layer_norm(rows, (self.width,))
+        scales, shifts = (torch.stack([getattr(one.norms[0], of) for one in self.layers]) for of in ("weight", "bias"))
+        weights = torch.stack([one.qkv.weight[self.width :] for one in self.layers])
+        biases = torch.stack([one.qkv.bias[self.width :] for one in self.layers])
+        biases = torch.baddbmm(biases[..., None], weights, shifts[..., None]).mT
+        normed = normed.expand(len(self.layers), -1, -1)
+        return self._heads_of(torch.baddbmm(biases, normed, (weights * scales[:, None]).mT), 2)
+
+    def _among(self, layer: EncoderLayer, normed: Tensor, rows: PackedRows, draws: Draws) -> Tensor:
+        qkv = self._by_head(layer, normed, 0, 3)
+        return ops.attention(qkv, rows.offsets, longest=rows.longest, **self._of_attention(draws))
+
+    def _crossed(self, q: Tensor, kv: Tensor, rows: PackedRows, others: PackedRows, draws: Draws) -> Tensor:
+        longest = max(rows.longest, others.longest)
+        options = self._of_attention(draws)
+        return ops.cross_attention(q[:, 0], kv, rows.offsets, others.offsets, longest=longest, **options)
+
+    def _of_attention(self, draws: Draws) -> dict[str, Any]:
+        """Its heads are padded, but not its scale."""
+        options = self.options
+        return {"scale": options.own**-0.5, "causal": options.causal, **draws.of_attention(options.attention)}
+
+    def _after(self, layer: EncoderLayer, hidden: Tensor, context: Tensor, dropped: Dropped) -> Tensor:
+        """Hidden rows [..., C] after a layer. context [..., H, D]: what attention gave."""
+        options = self.options
+        attended = layer.attended(context[..., : options.own].flatten(-2))
+        hidden = hidden + dropped(attended, options.residual)
+        inner = dropped(layer.inner(layer.norms[1](hidden)).relu_(), options.inner)
+        return hidden + dropped(layer.outer(inner), options.residual)
+
+    def _by_head(self, layer: EncoderLayer, rows: Tensor, first: int, past: int) -> Tensor:
+        """Of queries, keys and values of rows [N, C] those from first on [N, past - first, H, D]."""
+        own = slice(first * self.width, past * self.width)
+        return self._heads_of(F.linear(rows, layer.qkv.weight[own], layer.qkv.bias[own]), past - first)
+
+    def _heads_of(self, values: Tensor, parts: int) -> Tensor:
+        """[..., parts * width] as [..., parts, H, D] with zeros in every head up to a multiple of 8."""
+        return F.pad(values.unflatten(-1, (parts, self.options.heads, -1)), (0, -self.options.own % _MULTIPLE))
 
 
-class AttendingLayer(nn.Module):
-    """x + Attn(LN(x), LN(keys)), then y + W relu(V LN(y))."""
+class SampleEncoder(Encoder):
+    """Layers over values [B, C, width] in which a channel of a sample attends to that of the samples before it."""
 
-    def __init__(self, options: LayerOptions):
-        super().__init__()
-        width = options.width
-        self.options = options
-        self.qkv = nn.Linear(width, 3 * width)
-        self.attention_output = nn.Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width)
-        self.intermediate = nn.Linear(width, 4 * width)
-        self.output = nn.Linear(4 * width, width)
-        self.inner_norm = nn.LayerNorm(width)
-        for linear in (self.qkv, self.attention_output, self.intermediate, self.output):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+    def forward(self, values: Tensor, draws: Draws, together: bool) -> Tensor:
+        """together: whether samples attend to others; else each sees itself alone, whose attention is its own value.
+        Returns: [B, C, width]."""
+        hidden = draws.dropped(math.sqrt(self.width) * values, self.options.embedding)
+        for layer in self.layers:
+            normed = layer.norms[0](hidden)
+            context = self._over_samples(layer, normed, draws) if together else self._alone(layer, normed)
+            hidden = self._after(layer, hidden, context, draws.dropped)
+        return self.norm(hidden)
 
-    def forward(self, hidden: Tensor, keys: Tensor | None, mask: Tensor, draws: Draws) -> Tensor:
-        """Args: hidden [B, L, C]; keys [B, K, C]; None: as hidden; mask [B, L, K] bool: which are seen."""
-        options, normed = self.options, self.attention_norm(hidden)
-        context = self._attended(normed, normed if keys is None else self.attention_norm(keys), mask, draws)
-        hidden = hidden + draws.dropped(self.attention_output(context), options.residual)
-        return self.further(hidden, draws)
+    def _alone(self, layer: EncoderLayer, normed: Tensor) -> Tensor:
+        value = F.linear(normed, layer.qkv.weight[2 * self.width :], layer.qkv.bias[2 * self.width :])
+        return value.unflatten(-1, (self.options.heads, -1))
 
-    def alone(self, hidden: Tensor, draws: Draws) -> Tensor:
-        """Of rows [..., C] each of which sees itself alone, whose attention is its own value."""
-        width, normed = self.options.width, self.attention_norm(hidden)
-        value = F.linear(normed, self.qkv.weight[2 * width :], self.qkv.bias[2 * width :])
-        hidden = hidden + draws.dropped(self.attention_output(value), self.options.residual)
-        return self.further(hidden, draws)
-
-    def further(self, hidden: Tensor, draws: Draws) -> Tensor:
-        inner = draws.dropped(F.relu(self.intermediate(self.inner_norm(hidden))), self.options.inner)
-        return hidden + draws.dropped(self.output(inner), self.options.residual)
-
-    def _attended(self, queries: Tensor, keys: Tensor, mask: Tensor, draws: Draws) -> Tensor:
-        width, heads = self.options.width, self.options.heads
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(queries, weight[:width], bias[:width]).unflatten(2, (heads, -1)).transpose(1, 2)
-        k, v = F.linear(keys, weight[width:], bias[width:]).unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)
-        # what a row without any key attends to is 0
-        blind = ~mask.any(2, keepdim=True)
-        shown = (mask | blind)[:, None]
-        keep = draws.mask((len(q), q.shape[2], k.shape[2] * heads), self.options.attention)
-        if keep is None:
-            context = F.scaled_dot_product_attention(q, k, v, attn_mask=shown)
-        else:
-            scores = (q @ k.transpose(2, 3) * q.shape[3] ** -0.5).masked_fill(~shown, -torch.inf)
-            keep = keep.unflatten(2, (-1, heads)).permute(0, 3, 1, 2).to(scores.dtype)
-            context = scores.softmax(3) * keep @ v
-        return context.transpose(1, 2).flatten(2) * ~blind
-
-
-def seen(rows: Rows, keys: Rows, masked: bool) -> Tensor:
-    """[B, L, K] bool: which keys a row of its sample sees; none past its end."""
-    shown = keys.inside[:, None].expand(-1, rows.values.shape[1], -1)
-    if not masked:
-        return shown
-    place = torch.arange(rows.values.shape[1], device=shown.device)[:, None]
-    key = torch.arange(keys.values.shape[1], device=shown.device)
-    return shown & (key - place <= (rows.lengths - keys.lengths).abs()[:, None, None])
+    def _over_samples(self, layer: EncoderLayer, normed: Tensor, draws: Draws) -> Tensor:
+        heads, samples = self.options.heads, len(normed)
+        q, k, v = layer.qkv(normed).unflatten(-1, (3, heads, -1)).permute(2, 1, 3, 0, 4)  # each [C, H, B, D]
+        scores = q @ k.mT * self.options.own**-0.5
+        if self.options.causal:
+            later = torch.ones(samples, samples, dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(later, -torch.inf)
+        weights = scores.softmax(-1)
+        keep = draws.mask((samples, normed.shape[1], heads * samples), self.options.attention)
+        if keep is not None:
+            weights = weights * keep.unflatten(2, (heads, samples)).permute(1, 2, 0, 3).to(weights.dtype)
+        return (weights @ v).permute(2, 0, 1, 3)
 
 
 def sines(length: int, width: int) -> Tensor:
@@ -129,3 +183,7 @@ def sines(length: int, width: int) -> Tensor:
     rates = torch.exp(torch.arange(half) * (-math.log(10000) / max(half - 1, 1)))
     angles = torch.arange(1, length + 1)[:, None] * rates
     return F.pad(torch.cat((angles.sin(), angles.cos()), 1), (0, width % 2))
+
+
+def _dropping(rows: PackedRows, draws: Draws) -> Dropped:
+    return lambda values, p: rows.dropped(values, p, draws)

@@ -6,16 +6,16 @@ Source: Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language S
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from memofast import ops
 from memofast.model.bounds import Dropout, Layers, Width
 from memofast.model.family import Answers, Lesson
+from memofast.model.sequence.attending_layers import Encoder, LayerOptions
 from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Network, NetworkOptions, Shape
 from memofast.model.sequence.packed_rows import PackedRows
@@ -71,88 +71,9 @@ class CrossmodalOptions(NetworkOptions):
         return self
 
 
-class EncoderLayer(nn.Module):
-    """x + attention(norm(x)), then x + outer(relu(inner(norm(x))))."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.qkv, self.attended = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        for layer in (self.qkv, self.attended, self.inner, self.outer):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-
-class Encoder(nn.Module):
-    """Pre-norm layers whose rows attend to their own or, in every layer, to the same rows of another modality.
-
-    Rows are times sqrt(width) and have no positions, as in MMSA 2.2.1. Keys and values are dropped alike.
-    """
-
-    def __init__(self, options: CrossmodalOptions, width: int, layers: int, attention_dropout: float):
-        super().__init__()
-        self.options, self.width, self.attention_dropout = options, width, attention_dropout
-        self.layers = nn.ModuleList(EncoderLayer(width) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, rows: PackedRows, draws: Draws, others: PackedRows) -> PackedRows:
-        """others: attended to in every layer."""
-        hidden = self._embedded(rows, draws)
-        for layer, kv in zip(self.layers, self._keys(self._embedded(others, draws)), strict=True):
-            q = F.linear(layer.norms[0](hidden), layer.qkv.weight[: self.width], layer.qkv.bias[: self.width])
-            hidden = self._after(layer, rows, hidden, self._crossed(q, kv, rows, others, draws), draws)
-        return rows.with_values(self.norm(hidden))
-
-    def last(self, rows: PackedRows, draws: Draws) -> Tensor:
-        """Each sample's last row [B, C] after all layers, in which rows attend to one another; 0 where it has none.
-        The last layer's other rows, which nothing reads, are not computed."""
-        hidden, width = self._embedded(rows, draws), self.width
-        for layer in self.layers[:-1]:
-            qkv = self._by_head(layer.qkv(layer.norms[0](hidden)), 3)
-            context = ops.attention(qkv, rows.offsets, longest=rows.longest, **self._options(draws))
-            hidden = self._after(layer, rows, hidden, context, draws)
-        layer, ends = self.layers[-1], rows.with_values(hidden).ends()
-        normed, weight, bias = layer.norms[0](hidden), layer.qkv.weight, layer.qkv.bias
-        kv = self._by_head(F.linear(normed, weight[width:], bias[width:]), 2)
-        q = F.linear(rows.with_values(normed).ends().values, weight[:width], bias[:width])
-        ended = self._after(layer, ends, ends.values, self._crossed(q, kv, ends, rows, draws), draws)
-        return ends.with_values(self.norm(ended)).last()
-
-    def _embedded(self, rows: PackedRows, draws: Draws) -> Tensor:
-        return rows.dropped(rows.values * self.width**0.5, self.options.embedding_dropout, draws)
-
-    def _keys(self, rows: Tensor) -> Tensor:
-        """Keys and values [layers, N, 2, H, D], of one product: each layer's norm is a part of its weights."""
-        normed = F.layer_norm(rows, (self.width,))
-        scales, shifts = (torch.stack([getattr(one.norms[0], of) for one in self.layers]) for of in ("weight", "bias"))
-        weights = torch.stack([one.qkv.weight[self.width :] for one in self.layers])
-        biases = torch.stack([one.qkv.bias[self.width :] for one in self.layers])
-        biases = torch.baddbmm(biases[..., None], weights, shifts[..., None]).mT
-        normed = normed.expand(len(self.layers), -1, -1)
-        return self._by_head(torch.baddbmm(biases, normed, (weights * scales[:, None]).mT), 2)
-
-    def _crossed(self, q: Tensor, kv: Tensor, rows: PackedRows, others: PackedRows, draws: Draws) -> Tensor:
-        longest, q = max(rows.longest, others.longest), self._by_head(q, 1)[:, 0]
-        return ops.cross_attention(q, kv, rows.offsets, others.offsets, longest=longest, **self._options(draws))
-
-    def _options(self, draws: Draws) -> dict[str, Any]:
-        """Of attention; its heads are padded, but not its scale."""
-        own = self.width // self.options.heads
-        return {"scale": own**-0.5, "causal": self.options.causal, **draws.of_attention(self.attention_dropout)}
-
-    def _after(self, layer: EncoderLayer, rows: PackedRows, hidden: Tensor, context: Tensor, draws: Draws) -> Tensor:
-        """Hidden rows after a layer. context [N, H, D]: what attention gave."""
-        options = self.options
-        attended = layer.attended(context[..., : self.width // options.heads].flatten(1))
-        hidden = hidden + rows.dropped(attended, options.residual_dropout, draws)
-        inner = rows.dropped(layer.inner(layer.norms[1](hidden)).relu_(), options.inner_dropout, draws)
-        return hidden + rows.dropped(layer.outer(inner), options.residual_dropout, draws)
-
-    def _by_head(self, values: Tensor, parts: int) -> Tensor:
-        """[..., parts * width] as [..., parts, H, D] with zeros in every head up to a multiple of 8."""
-        own = self.width // self.options.heads
-        return F.pad(values.unflatten(-1, (parts, self.options.heads, own)), (0, -own % 8))
+def _layers(options: CrossmodalOptions, width: int, attention_dropout: float) -> LayerOptions:
+    dropout = (attention_dropout, options.embedding_dropout, options.inner_dropout, options.residual_dropout)
+    return LayerOptions(width, options.heads, *dropout, causal=options.causal)
 
 
 class Crossmodal(Network):
@@ -205,14 +126,15 @@ class Crossmodal(Network):
         )
         self.crossing = nn.ModuleDict(
             {
-                f"{name}_{other}": Encoder(options, width, options.layers, dropout[other])
+                f"{name}_{other}": Encoder(_layers(options, width, dropout[other]), options.layers)
                 for name in self.order
                 for other in self.order
                 if other != name
             }
         )
         joined, layers = max(1, len(self.order) - 1) * width, max(options.layers, _LEAST_MEMORY_LAYERS)
-        self.memories = nn.ModuleDict({name: Encoder(options, joined, layers, dropout["text"]) for name in self.order})
+        memory = _layers(options, joined, dropout["text"])
+        self.memories = nn.ModuleDict({name: Encoder(memory, layers) for name in self.order})
         self.inner = nn.Linear(len(self.order) * joined, len(self.order) * joined)
         self.outer = nn.Linear(len(self.order) * joined, len(self.order) * joined)
         self.head = nn.Linear(len(self.order) * joined, shape.outputs)

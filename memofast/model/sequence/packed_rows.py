@@ -35,6 +35,23 @@ class PackedRows:
         """Other values [N, C] of the same rows."""
         return replace(self, values=values)
 
+    def places(self) -> Tensor:
+        """[N] int64: which row of its sample each is."""
+        cells = self.cells
+        if cells is None:
+            cells = torch.arange(len(self.values), device=self.values.device)
+        return cells % self.longest
+
+    def padded(self, length: int) -> Tensor:
+        """[B, length, D], 0 past a sample's end; of no sample more rows than length."""
+        samples = len(self.offsets) - 1
+        if self.cells is None:
+            values = self.values
+        else:
+            values = self.values.new_zeros(samples * self.longest, self.values.shape[1])
+            values = values.index_put((self.cells,), self.values)
+        return F.pad(values.unflatten(0, (samples, self.longest)), (0, 0, 0, length - self.longest))
+
     def dropped(self, values: Tensor, p: float, draws: Draws) -> Tensor:
         """`Draws.dropped` of values [N, C] of these rows."""
         mask = draws.mask((len(self.offsets) - 1, self.longest, values.shape[1]), p)

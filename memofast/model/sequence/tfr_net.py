@@ -5,7 +5,6 @@ Source: Yuan et al., "Transformer-based feature reconstruction network" (TFR-Net
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -17,10 +16,11 @@ from torch import Tensor, nn
 from memofast.errors import MemofastError
 from memofast.model.bounds import Dropout, Layers, Width
 from memofast.model.family import Answers, Lesson
-from memofast.model.sequence.attending_layers import AttendingEncoder, LayerOptions
+from memofast.model.sequence.attending_layers import Encoder, LayerOptions, SampleEncoder
 from memofast.model.sequence.batch_norm import BatchNorm
 from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import COMPLETE_TEXT, Network, NetworkOptions, Shape
+from memofast.model.sequence.packed_rows import PackedRows
 from memofast.model.sequence.rows import Rows
 
 Weight = Annotated[float, Field(ge=0, le=1e6)]
@@ -111,11 +111,10 @@ class TfrNet(Network):
             )
             for part, own_part in (
                 (r"layers\.(\d+)\.self_attn\.in_proj_(.+)", r"layers.\1.qkv.\2"),
-                (r"layers\.(\d+)\.self_attn\.out_proj\.(.+)", r"layers.\1.attention_output.\2"),
-                (r"layers\.(\d+)\.fc1\.(.+)", r"layers.\1.intermediate.\2"),
-                (r"layers\.(\d+)\.fc2\.(.+)", r"layers.\1.output.\2"),
-                (r"layers\.(\d+)\.layer_norms\.0\.(.+)", r"layers.\1.attention_norm.\2"),
-                (r"layers\.(\d+)\.layer_norms\.1\.(.+)", r"layers.\1.inner_norm.\2"),
+                (r"layers\.(\d+)\.self_attn\.out_proj\.(.+)", r"layers.\1.attended.\2"),
+                (r"layers\.(\d+)\.fc1\.(.+)", r"layers.\1.inner.\2"),
+                (r"layers\.(\d+)\.fc2\.(.+)", r"layers.\1.outer.\2"),
+                (r"layers\.(\d+)\.layer_norms\.(.+)", r"layers.\1.norms.\2"),
                 (r"layer_norm\.(.+)", r"norm.\1"),
             )
         ),
@@ -156,17 +155,17 @@ class TfrNet(Network):
             }
         )
         own = max(options.layers, _LEAST)
-        self.memory = nn.ModuleDict({name: AttendingEncoder(self._layers("text"), own) for name in names})
+        self.memory = nn.ModuleDict({name: Encoder(self._layers("text"), own) for name in names})
         self.crossmodal = nn.ModuleDict(
             {
-                f"{one}_{other}": AttendingEncoder(self._layers(other), options.layers)
+                f"{one}_{other}": Encoder(self._layers(other), options.layers)
                 for one in names
                 for other in names
                 if one != other
             }
         )
         self.temporal = nn.ModuleDict(
-            {name: AttendingEncoder(self._over_samples(shape.lengths[name]), own) for name in names}
+            {name: SampleEncoder(self._over_samples(shape.lengths[name]), own) for name in names}
         )
         size = len(names) * width
         self.generators = nn.ModuleDict({name: nn.Linear(size, shape.widths[name]) for name in names})
@@ -183,13 +182,13 @@ class TfrNet(Network):
         options = self.options
         attention = options.attention_dropout if over == "text" else getattr(options, f"attention_dropout_{over}")
         dropout = (attention, options.embedding_dropout, options.inner_dropout, options.residual_dropout)
-        return LayerOptions(options.width, options.heads, *dropout, masked=options.masked)
+        return LayerOptions(options.width, options.heads, *dropout, options.masked, positions=True)
 
     def _over_samples(self, length: int) -> LayerOptions:
         options = self.options
         heads = options.temporal_heads if options.compat else 1
         dropout = (options.embedding_dropout, options.inner_dropout, options.residual_dropout)
-        return LayerOptions(length, heads, options.attention_dropout, *dropout, masked=options.masked, positions=False)
+        return LayerOptions(length, heads, options.attention_dropout, *dropout, options.masked)
 
     def unknown(self, lengths: Tensor, draws: Draws) -> Tensor:
         return self._missing("text", lengths, int(lengths.max()), draws)
@@ -220,13 +219,14 @@ class TfrNet(Network):
     def _together(self, rows: Mapping[str, Rows], draws: Draws) -> dict[str, Tensor]:
         """Of each modality its rows [B, L, M C] after attention to themselves and to the other modalities."""
         read = {name: rows[name].whole() if self.options.compat else rows[name] for name in self.names}
-        read = {name: self._projected(name, one, draws) for name, one in read.items()}
+        packed = {name: PackedRows.of(self._projected(name, one, draws)) for name, one in read.items()}
         found = {}
-        for name, one in read.items():
-            parts = [self.memory[name](one, None, draws)]
+        for name, one in packed.items():
+            parts = [self.memory[name](one, draws)]
             others = [other for other in self.names if other != name]
-            parts += [self.crossmodal[f"{name}_{other}"](one, read[other], draws) for other in others]
-            found[name] = torch.cat(parts, 2) * one.inside[..., None]
+            parts += [self.crossmodal[f"{name}_{other}"](one, draws, packed[other]) for other in others]
+            together = one.with_values(torch.cat([part.values for part in parts], 1))
+            found[name] = together.padded(read[name].values.shape[1])
         return found
 
     def _projected(self, name: str, rows: Rows, draws: Draws) -> Rows:
@@ -259,17 +259,8 @@ class TfrNet(Network):
 
     def _again(self, name: str, values: Tensor, draws: Draws) -> Tensor:
         """Rows [B, L, D] made of all that is known of them [B, L, C]."""
-        encoder, steps = self.temporal[name], self.lengths[name]
-        channels = F.pad(values, (0, 0, 0, steps - values.shape[1])).transpose(1, 2)  # [B, C, steps]
-        if self.options.compat:
-            samples = channels.transpose(0, 1)
-            every = torch.full((len(samples),), samples.shape[1], device=samples.device)
-            mixed = encoder(Rows(samples, every), None, draws).transpose(0, 1)
-        else:
-            mixed = draws.dropped(math.sqrt(steps) * channels, self.options.embedding_dropout)
-            for layer in encoder.layers:
-                mixed = layer.alone(mixed, draws)
-            mixed = encoder.norm(mixed)
+        channels = F.pad(values, (0, 0, 0, self.lengths[name] - values.shape[1])).transpose(1, 2)  # [B, C, lengths]
+        mixed = self.temporal[name](channels, draws, self.options.compat)
         return self.generators[name](mixed.transpose(1, 2)[:, : values.shape[1]])
 
 

@@ -17,9 +17,10 @@ from spoken_corpus import spoken_bert, spoken_corpus, spoken_model
 
 from memofast.data.view import Read, View
 from memofast.errors import MemofastError
-from memofast.model.sequence.attending_layers import seen
+from memofast.model.sequence.attending_layers import Encoder, LayerOptions, SampleEncoder
 from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import COMPLETE_TEXT, Shape
+from memofast.model.sequence.packed_rows import PackedRows
 from memofast.model.sequence.rows import Rows
 from memofast.model.sequence.tfr_net import TfrNetOptions
 from memofast.sections import checked
@@ -100,14 +101,52 @@ def test_missing_rows_are_drawn_by_sample_and_update():
     assert both.float().mean() < 0.6 * drawn("text", 2).float().mean()  # they are drawn apart
 
 
-def test_which_keys_a_row_sees():
+@pytest.mark.parametrize("causal", [True, False])
+def test_which_keys_a_row_sees(causal):
     """Of the first sample 2 rows of 4 keys, of the second 3 rows of 1; both are padded."""
-    rows, keys = Rows(torch.zeros(2, 3, 1), torch.tensor([2, 3])), Rows(torch.zeros(2, 5, 1), torch.tensor([4, 1]))
-    shown = [[[1, 1, 1, 0, 0], [1, 1, 1, 1, 0]], [[1, 0, 0, 0, 0]] * 3]
-    found = seen(rows, keys, True)
-    assert found[0, :2].int().tolist() == shown[0] and found[1].int().tolist() == shown[1]
-    assert seen(rows, rows, True)[1].int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
-    assert seen(rows, keys, False)[0, 0].tolist() == [True] * 4 + [False]
+    encoder, generator = Encoder(LayerOptions(8, 2, causal=causal, positions=True), 1), torch.Generator().manual_seed(3)
+    values = [torch.randn(2, most, 8, generator=generator).requires_grad_() for most in (3, 5)]
+    rows, keys = (PackedRows.of(Rows(one, torch.tensor(of))) for one, of in zip(values, ([2, 3], [4, 1]), strict=True))
+    found = encoder(rows, NOTHING, keys).padded(3)
+    for sample, row, shown in (
+        (0, 0, [1, 1, 1, 0, 0]),
+        (0, 1, [1, 1, 1, 1, 0]),
+        *((1, row, [1] + 4 * [0]) for row in range(3)),
+    ):
+        (gradient,) = torch.autograd.grad(found[sample, row, 1], values[1], retain_graph=True)
+        shown = shown if causal or sample else [1, 1, 1, 1, 0]
+        assert gradient[sample].any(1).int().tolist() == shown and not gradient[1 - sample].any()
+    assert not found[0, 2].any()
+    itself = encoder(rows, NOTHING).padded(3)
+    (gradient,) = torch.autograd.grad(itself[1, 1, 1], values[0])
+    assert gradient[1].any(1).int().tolist() == [1, 1, 0 if causal else 1]
+
+
+def test_channels_attend_to_samples_before():
+    """Against torch's attention, of one head for each half; alone, a sample is as in a batch of one."""
+    encoder = SampleEncoder(LayerOptions(6, 2), 1)
+    values = torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        found, alone = encoder(values, NOTHING, True), encoder(values, NOTHING, False)
+        layer, hidden = encoder.layers[0], 6**0.5 * values
+        q, k, v = (
+            one.unflatten(2, (2, 3)).permute(1, 2, 0, 3) for one in layer.qkv(layer.norms[0](hidden)).chunk(3, 2)
+        )
+        context = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        hidden = hidden + layer.attended(context.permute(2, 0, 1, 3).flatten(2))
+        wanted = hidden + layer.outer(layer.inner(layer.norms[1](hidden)).relu())
+        torch.testing.assert_close(found, encoder.norm(wanted))
+        torch.testing.assert_close(alone[2:3], encoder(values[2:3], NOTHING, True))
+        assert (alone - found)[1:].abs().amin((1, 2)).max() > 0 and torch.allclose(alone[0], found[0], atol=1e-6)
+
+
+def test_rows_that_are_padded_again():
+    values, lengths = torch.arange(30.0).view(3, 5, 2) + 1, torch.tensor([2, 0, 3])
+    rows = Rows(values, lengths).with_values(values)
+    packed = PackedRows.of(rows)
+    assert torch.equal(packed.padded(5), rows.values) and packed.places().tolist() == [0, 1, 0, 1, 2]
+    whole = PackedRows.of(Rows(values, torch.tensor([5, 5, 5])))
+    assert torch.equal(whole.padded(5), values) and whole.places().tolist() == 3 * [0, 1, 2, 3, 4]
 
 
 def test_learning_reads_what_is_not_missing():
@@ -136,9 +175,10 @@ NO_DROPOUT = dict.fromkeys(("text_dropout", "attention_dropout", "attention_drop
 NO_DROPOUT |= dict.fromkeys(("inner_dropout", "residual_dropout", "fusion_dropout"), 0.0)
 
 
-@pytest.mark.parametrize("samples", [1, 4])
-def test_gradients_reach_every_parameter(samples):
-    network = a_network("tfr_net", SHAPE, **SMALL, attention_dropout_visual=0.1, head_dropout=0.1).train()
+@pytest.mark.parametrize(("samples", "compat"), [(1, False), (4, False), (4, True)])
+def test_gradients_reach_every_parameter(samples, compat):
+    options = SMALL | {"attention_dropout_visual": 0.1, "head_dropout": 0.1, "compat": compat}
+    network = a_network("tfr_net", SHAPE, **options).train()
     rows = {name: Rows(one.values[:samples], one.lengths[:samples]) for name, one in random_rows(LENGTHS).items()}
     rows[COMPLETE_TEXT] = rows["text"]
     answers = network(rows, Draws(torch.tensor([1, 2]), KEYS[:samples]), samples_lesson(samples, 2))
