@@ -31,7 +31,7 @@ from memofast.train.trainer import Trainer
 pytest.importorskip("MMSA", reason="MMSA is not installed; see bench/mmsa_rival.py")
 
 BATCH, ROUNDS = 16, 5
-SAMPLES = {"mult": 32, "tfr_net": 32, "mmim": 128, "self_mm": 128, "misa": 128, "mag": 128}  # of an epoch, else 160
+SAMPLES = {"mult": 16, "tfr_net": 16, "mmim": 128, "self_mm": 128, "misa": 128, "mag": 128}  # of an epoch, else 160
 TWICE = ("mfn", "graph_mfn", "tfn", "mult")
 SIMS = ("mtfn", "mlmf", "mlf_dnn")
 ON_BERT = ("misa", "self_mm", "mag", "mmim", "tfr_net")
