@@ -5,7 +5,7 @@
 Its loop runs as published but for what no CPU can do or an epoch's time shall not have: `verbose`, which torch no
 longer knows, is dropped from the plateau schedule; validation answers a constant, so that one epoch ends the run;
 nothing is written; and the fault that ends multi-task models once their first epoch is trained is caught. Models on
-BERT take a folder with two random layers. Multi-task models have settings for SIMS alone.
+BERT take a folder with two random layers; its MAG needs a transformers before 5, and is left out. Multi-task models have settings for SIMS alone.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def epoch_of(kind: str, dataset: str, path: Path, bert: Path, batch: int) -> Cal
     torch.manual_seed(1)
     loaders = MMDataLoader(args, 0)
     args["train_samples"] = len(loaders["train"].dataset)
-    with as_on_this_machine(), _from_folder(bert):
+    with as_on_this_machine():
         model = AMIO(args)
     trainer = ATIO().getTrain(args)
     trainer.do_test = lambda *_, **__: dict.fromkeys((args["KeyEval"], "Loss", "MAE"), 1.0)
@@ -94,18 +94,6 @@ def epoch_of(kind: str, dataset: str, path: Path, bert: Path, batch: int) -> Cal
             trainer.do_train(model, loaders)
 
     return epoch
-
-
-@contextlib.contextmanager
-def _from_folder(bert: Path) -> Iterator[None]:
-    """BERT_MAG names its BERT itself, and was written for an older transformers."""
-    from MMSA.models.singleTask.BERT_MAG import MAG_BertForSequenceClassification as model
-
-    load = model.from_pretrained.__func__
-    named = classmethod(lambda cls, _, **options: load(cls, str(bert), **options))
-    model.all_tied_weights_keys = {}  # which transformers 5 asks every model for
-    with mock.patch.object(model, "from_pretrained", named):
-        yield
 
 
 @contextlib.contextmanager
