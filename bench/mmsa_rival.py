@@ -5,7 +5,8 @@
 Its loop runs as published but for what no CPU can do or an epoch's time shall not have: `verbose`, which torch no
 longer knows, is dropped from the plateau schedule; validation answers a constant, so that one epoch ends the run;
 nothing is written; and the fault that ends multi-task models once their first epoch is trained is caught. Models on
-BERT take a folder with two random layers; its MAG needs a transformers before 5, and is left out. Multi-task models have settings for SIMS alone.
+BERT take a folder with two random layers; its MAG needs a transformers before 5, and is left out. Multi-task models
+have settings for SIMS alone.
 """
 
 from __future__ import annotations
