@@ -105,8 +105,7 @@ def decayed_sums(z: Tensor, labels: Tensor, classes: int, rate: float) -> tuple[
     [C], and what is added to it [C, D]."""
     members = _one_hot(labels, z, classes).T  # [C, B]
     after = members.flip(1).cumsum(1).flip(1) - members  # members of the class behind each sample
-    rates = torch.full_like(after, rate)
-    return rates[:, 0].pow(members.sum(1)), (members * rates.pow(after)) @ z
+    return torch.pow(rate, members.sum(1)), (members * torch.pow(rate, after)) @ z
 
 
 def momentum_of_differences(

@@ -85,7 +85,9 @@ class FoldRun:
         streams = [Stream(fold.train, objective=condition, eligible=eligible) for condition in plan.train]
         tuning = plan.recipe.train.model_copy(update={"metric": plan.metric})
         family = FAMILIES[plan.recipe.model.family]
-        return FineTuning(model, streams, fold.validation, tuning, seed, plan.select, plan.target, world, family)
+        return FineTuning(
+            model, streams, fold.validation, tuning, seed, plan.select, plan.target, world, family, plan.recipe.losses
+        )
 
     def run(self, console: Console, processes: Processes) -> None:
         """Train, and keep answers, model and what the run came to."""
