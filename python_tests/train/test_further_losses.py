@@ -8,8 +8,11 @@ from runs import first_updates
 from test_fine_tuning_steps import corpus, task_of  # noqa: F401 (a fixture)
 
 from memofast.data import Stream
+from memofast.errors import MemofastError
+from memofast.objectives.class_prototypes import class_means
 from memofast.train.fine_tuning import FineTuning
-from memofast.train.fine_tuning_recipe import FineTuneRecipe, Tuning
+from memofast.train.fine_tuning_recipe import FineTuneRecipe, Tuning, read
+from memofast.train.further_losses import UncertaintyWeights
 from memofast.train.processes import Processes
 from memofast.train.trainer import Trainer
 
@@ -28,12 +31,24 @@ def losing(corpus, losses, seed=3, world=1, conditions=("lva",), epochs=2, **opt
     )  # fmt: skip
 
 
-def train(task, folder, updates=None):
+def train(task, folder, dies_at=None):
+    """To the end, or to an update at which the process is gone; saved every third."""
     folder.mkdir(exist_ok=True)
-    if updates:
-        task.options = task.options.model_copy(update={"updates": updates})
+    task.options = task.options.model_copy(update={"save_every": 3, "log_every": 1})
     trainer = Trainer(task, folder, Processes())
-    trainer.run()
+    update = trainer.update
+
+    def updated(one):
+        if one.step == dies_at:
+            raise KeyboardInterrupt
+        update(one)
+
+    trainer.update = updated
+    if dies_at:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run()
+    else:
+        trainer.run()
     return trainer
 
 
@@ -53,7 +68,7 @@ KEEPING = {
 
 
 def test_every_loss_is_logged_once_with_its_weight(corpus, tmp_path):  # noqa: F811
-    train(losing(corpus, KEEPING, loss={"kind": "focal", "weight": 0.7}, log_every=1), tmp_path)
+    train(losing(corpus, KEEPING, loss={"kind": "focal", "weight": 0.7}), tmp_path)
     lines = logged(tmp_path)
     weights = {"emotion": 0.7, "spcl": 0.3, "spcl_random": 1, "apcl": 2, "apcl_first": 1, "contrast": 0.5}
     for step in {line["step"] for line in lines}:
@@ -81,3 +96,109 @@ def test_each_loss_trains_the_encoder(corpus, name):  # noqa: F811
         assert task.model.emotion.classifier.weight.grad.any()
     assert reached[0].any()
     torch.testing.assert_close(reached[1], 3 * reached[0], rtol=1e-4, atol=1e-7)
+
+
+WEIGHED = {"weighting": "uncertainty", "groups": {"objectives.weighting.*": {"lr": 10.0}}}
+
+
+@pytest.mark.parametrize("options", [{}, WEIGHED], ids=["fixed", "uncertainty"])
+def test_a_killed_run_goes_on_with_the_same_bits(corpus, tmp_path, options):  # noqa: F811
+    """Pools, prototypes, the curriculum's choice and learnt weights are saved; it dies within an epoch."""
+    whole = train(losing(corpus, KEEPING, **options), tmp_path / "whole")
+    train(losing(corpus, KEEPING, **options), tmp_path / "killed", dies_at=11)
+    state = losing(corpus, KEEPING, **options).learner().state_dict()
+    resumed = train(losing(corpus, KEEPING, **options), tmp_path / "killed")
+    assert resumed.state.step == whole.state.step == 12
+    for name, values in whole.learner.state_dict().items():
+        assert torch.equal(values, resumed.learner.state_dict()[name]), name
+        if name.startswith("objectives.") and not name.endswith("random.pools.centres"):
+            assert not torch.equal(values, state[name]), name
+    steps = [[line | {"samples_per_s": 0, "rows_per_s": 0, "peak_memory_gib": 0} for line in logged(tmp_path / name)]
+             for name in ("whole", "killed")]  # fmt: skip
+    assert steps[0] == steps[1]
+
+
+def test_validation_changes_no_state(corpus, tmp_path):  # noqa: F811
+    trainer = train(losing(corpus, KEEPING), tmp_path)
+    before = {name: values.clone() for name, values in trainer.learner.objectives.state_dict().items()}
+    trainer.validate()
+    after = trainer.learner.objectives.state_dict()
+    assert all(torch.equal(values, after[name]) for name, values in before.items()) and len(before) > 10
+
+
+def test_learnt_weights_are_the_formula_and_begin_as_given(corpus):  # noqa: F811
+    sigma, losses = torch.tensor([0.7, 1.3, 2.0]).double(), torch.tensor([1.0, 2.0, 0.5]).double()
+    weights = UncertaintyWeights({"a": 0.5, "b": 2.0, "c": 1.0})
+    found = [weights(name, 3.0 * loss, 3) for name, loss in zip("abc", losses, strict=True)]
+    assert [float(weight) for _, weight in found] == pytest.approx([0.5, 2, 1])
+    assert [total.item() for total, _ in found] == pytest.approx([3, 6, 1.5])  # the log shows losses as they are
+    for value, one in zip(sigma, weights.log_variances.values(), strict=True):
+        one.data = value.log()
+    loss = losses.clone().requires_grad_()
+    total = sum(weights(name, one, 1)[0] for name, one in zip("abc", loss, strict=True))
+    given = [sigma.clone().requires_grad_(), losses.clone().requires_grad_()]
+    original = (0.5 / given[0] * given[1]).sum() + given[0].log().sum()
+    assert original.item() == pytest.approx(2.2073529846051874)  # as the golden file has it
+    wanted = torch.autograd.grad(original, given)
+    torch.testing.assert_close(torch.autograd.grad(total, loss, retain_graph=True)[0], wanted[1])
+    own = torch.autograd.grad(total, list(weights.log_variances.values()))
+    torch.testing.assert_close(torch.stack(own), wanted[0] * sigma)  # by the logarithm
+
+
+def test_learnt_weights_learn(corpus, tmp_path):  # noqa: F811
+    train(losing(corpus, {"contrast": KEEPING["contrast"]}, **WEIGHED), tmp_path)
+    weights = [line["weight"] for line in logged(tmp_path) if line["objective"] == "contrast"]
+    assert weights[0] == pytest.approx(0.5) and abs(weights[-1] - weights[0]) > 0.05
+
+
+def test_curriculum_and_centres_are_of_the_epoch(corpus, tmp_path):  # noqa: F811
+    """Of the training's samples in evaluation; unknown labels have none of it."""
+    task = losing(corpus, {"spcl": SPCL}, lr=1e-9, conditions=("l", "va"))
+    keys, labels, z = task._everything()
+    split = corpus.split("train")
+    known = [number for number in range(46) if number % 7 != 3]
+    assert sorted(keys.tolist()) == sorted(2 * split.keys[known].tolist())
+    trainer = train(task, tmp_path)
+    spcl = trainer.learner.objectives["spcl"]
+    torch.testing.assert_close(spcl.pools.centres, class_means(z, labels, 3), rtol=1e-4, atol=1e-5)
+    assert int(spcl.epoch) == 2
+    chosen = spcl.curriculum.of(torch.from_numpy(split.keys))
+    assert 0 < chosen.sum() < len(known) and not chosen[[number for number in range(46) if number % 7 == 3]].any()
+    assert task.model.training
+
+
+@pytest.mark.parametrize("name", ["spcl", "apcl"])
+def test_several_processes_are_refused_where_samples_are_kept(corpus, name):  # noqa: F811
+    with pytest.raises(MemofastError, match="2 processes would not share"):
+        losing(corpus, {name: KEEPING[name]}, world=2)
+    losing(corpus, {"contrast": KEEPING["contrast"]}, world=2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["losses.a.kind=spcll"], "losses.a has no kind 'spcll'; did you mean"),
+        (["losses.a.weight=1"], "losses.a has no kind ''"),
+        (["losses.a={kind: spcl, temperatur: 1}"], "unknown key losses.a.temperatur.*losses.a.temperature"),
+        (["losses.A={kind: spcl}"], "losses.A"),
+        (["train.loss={kind: focal, gama: 1}"], "unknown key train.loss.gama; did you mean train.loss.gamma"),
+        (["losses.a={kind: spcl, support: 300}"], "losses.a: support 300 is more than a pool of 256"),
+        (["losses.a={kind: spcl, curriculum: true, centres: random}"], "losses.a: curriculum measures"),
+        (["losses.a={kind: apcl, beta: 0.5}"], "losses.a: form head has no beta"),
+        (["losses.a={kind: dist, teachers: []}"], "losses.a.teachers"),
+        (["losses.a={kind: dist, teachers: [{path: x, condition: x}]}"], "'x' is no condition"),
+        (["losses.a={kind: dist, within: 0, between: 0, teachers: [{path: x}]}"], "both 0"),
+        (["losses.a={kind: apcl}", "target.kind=regression"], "losses.a is of one class of several.*regression"),
+        (["losses.a={kind: supervised_contrast}", "target.kind=multi"], "losses.a is of one class.*multi"),
+        (["train.loss={kind: focal}", "target.kind=multi"], "train.loss is of one class of several"),
+        (["train.loss={kind: focus}"], "train.loss has no kind 'focus'"),
+        (
+            ["losses.a={kind: dist, teachers: [{path: x}]}", "search={train.lr: [1, 2]}"],
+            "losses.a: a teacher has learnt from what search holds out",
+        ),
+    ],
+)
+def test_recipes_are_refused_in_one_line(overrides, message):
+    with pytest.raises(MemofastError, match=message) as found:
+        read("finetune", ["corpus=x", *overrides])
+    assert "\n" not in str(found.value)
