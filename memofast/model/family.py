@@ -82,7 +82,8 @@ class EmotionModel(Reader, Protocol):
     where it is not 1; a model that has any also has `answer(view, rng=, lesson=)`, whose `Answers` carry them.
     represents: width of the representation of a sample that its answers are made of, for losses that compare samples,
     0: it gives none; a model that has one also has `represented(view, rng=)`, [B, width], and `named(representation,
-    view, rng=)`, the answers [B, outputs] made of it.
+    view, rng=)`, the answers [B, outputs] made of it. linear: the map from one to the other, where in evaluation there
+    is nothing else.
     """
 
     @property
@@ -99,6 +100,9 @@ class EmotionModel(Reader, Protocol):
 
     @property
     def represents(self) -> int: ...
+
+    @property
+    def linear(self) -> nn.Linear | None: ...
 
     def learning_state(self, keys: Tensor) -> nn.Module | None:
         """What learning keeps of the training samples, keys [n] int64, from update to update, to be saved beside the

@@ -35,6 +35,11 @@ class LearnsByAnswers:
         return 0
 
     @property
+    def linear(self) -> nn.Linear | None:
+        """As `family.EmotionModel.linear`; none."""
+        return None
+
+    @property
     def losses(self) -> Mapping[str, float]:
         """As `family.EmotionModel.losses`; none."""
         return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from memofast.data import Capacity, Draw, MicroBatch, Read, Split, Stream, View
 from memofast.data.batch import PackedBatch, rounded_length
 from memofast.data.conditions import CONDITIONS, keep
 from memofast.data.modality import MODALITIES
-from memofast.devices import device_of_rank
+from memofast.devices import autocast, device_of_rank
 from memofast.errors import MemofastError
 from memofast.inference.split_predictions import (
     class_counts,
@@ -45,6 +46,7 @@ from memofast.train.further_losses import (
     weights_of,
 )
 from memofast.train.loss_sections import BY_REPRESENTATION, BY_TEACHERS
+from memofast.train.nearest_centre import as_centres, become_centres
 from memofast.train.processes import Processes
 from memofast.train.task import Verdict
 from memofast.train.teachers import taught
@@ -73,7 +75,8 @@ class LabelLearner(nn.Module):
 
     class_weights [classes]: None: all alike; tuning: smoothing of the labels, error of values. per_epoch: updates.
     state: see `EmotionModel.learning_state`. further: the recipe's further losses by name. weights: by name of loss,
-    to be told where there are several. everything: what is asked at the beginning of an epoch, see `FurtherLoss`.
+    to be told where there are several. everything: given precision and device, what losses are told at the beginning of
+    an epoch, see `FurtherLoss`.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class LabelLearner(nn.Module):
         state: nn.Module | None = None,
         further: Mapping[str, FurtherLoss] | None = None,
         weights: Mapping[str, float] | None = None,
-        everything: Callable[[], Represented] | None = None,
+        everything: Callable[[str, torch.device], Represented] | None = None,
     ):
         super().__init__()
         self.model = model
@@ -123,7 +126,7 @@ class LabelLearner(nn.Module):
         for name in self._further:
             loss = self.objectives[name]
             if loss.by_epoch and (epoch := self._epoch(rng)) > int(loss.epoch):
-                loss.begin(epoch, self._everything(), rng)
+                loss.begin(epoch, self._everything(_precision(rng.device), rng.device), rng)
 
     def _answers(self, view: View, rng: Tensor | None) -> Answers:
         if self.model.losses:
@@ -163,6 +166,11 @@ class LabelLearner(nn.Module):
         }
         update = int(rng[1])
         return Lesson(batch.targets["wanted"], read.labels, alone, update, self._epoch(rng), batch.sample_keys, state)
+
+
+def _precision(device: torch.device) -> str:
+    """That of the step that is being made."""
+    return "bf16" if torch.is_autocast_enabled(device.type) else "fp32"
 
 
 def _over(values: Tensor, read: Read) -> Tensor:
@@ -258,12 +266,13 @@ class FineTuning:
         said = taught(options.teachers, splits, self.target.classes, represented, device)
         return further_loss(options, setting, said)
 
-    def _everything(self) -> Represented:
+    def _everything(self, precision: str, device: torch.device) -> Represented:
         """Representations of the training samples of which the class is known, as the model now makes them."""
-        found = [
-            represented_split(self.model, stream.split, stream.chosen, self._within[stream.name], stream.objective)
-            for stream in self._streams
-        ]
+        with autocast(precision, device):
+            found = [
+                represented_split(self.model, stream.split, stream.chosen, self._within[stream.name], stream.objective)
+                for stream in self._streams
+            ]
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
     def _keys(self) -> Tensor:
@@ -304,10 +313,11 @@ class FineTuning:
         """The mean over the conditions chosen by; every rank computes it, as all have the same weights."""
         if self.validation is None:
             return None
-        answers = [
-            predict_split(learner.model, self.validation, self.target, precision, condition)
-            for condition in self.select or (None,)
-        ]
+        with self._decoding(precision, device):
+            answers = [
+                predict_split(learner.model, self.validation, self.target, precision, condition)
+                for condition in self.select or (None,)
+            ]
         every = [metrics_of(one) | {"loss": mean_loss(one, self.tuning.error)} for one in answers]
         scores = {name: float(np.mean([one[name] for one in every])) for name in every[0]}
         metric = self.tuning.metric
@@ -315,6 +325,19 @@ class FineTuning:
         value = scores[metric] if metric in LOWER_IS_BETTER else -scores[metric]
         found = {(self.validation.corpus.name, OBJECTIVE): numbers}
         return Verdict(found, value, f"{metric} {scores[metric]:.4f}")
+
+    def conclude(self, precision: str, device: torch.device) -> None:
+        """Make of the model with its best weights what answers: with `decode: nearest_centre` its head becomes the
+        centres."""
+        if self.tuning.decode == "nearest_centre":
+            _, labels, z = self._everything(precision, device)
+            become_centres(self.model.linear, z, labels)
+
+    def _decoding(self, precision: str, device: torch.device) -> AbstractContextManager:
+        if self.tuning.decode == "head":
+            return nullcontext()
+        _, labels, z = self._everything(precision, device)
+        return as_centres(self.model.linear, z, labels)
 
     def capturable(self, precision: str, device: torch.device) -> bool:
         """Losses that keep something of samples change it by what they meet, which no graph replays."""

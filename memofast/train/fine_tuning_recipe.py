@@ -117,6 +117,7 @@ class Tuning(Training):
     error: Literal["absolute", "squared", "smooth"] = "absolute"
     loss: LabelLoss | None = None
     weighting: Literal["fixed", "uncertainty"] = "fixed"
+    decode: Literal["head", "nearest_centre"] = "head"
     schedule: Schedule = "linear"
     hide: float = Field(0.0, ge=0, lt=1)
     hide_columns: float = Field(0.0, ge=0, lt=0.99)
@@ -186,6 +187,8 @@ class FineTuneRecipe(Section):
             raise ValueError("train.smoothing is of labels, which a regression has none of; leave it out")
         if self.train.loss is not None and self.target.kind != "single":
             raise ValueError("train.loss is of one class of several, for target.kind single; leave it out")
+        if self.train.decode != "head" and self.target.kind != "single":
+            raise ValueError("train.decode names one class of several, for target.kind single; leave it out")
         self._check_losses()
         if self.prompt and (self.target.kind != "single" or not self.model.init):
             raise ValueError("a prompt names one class of several and starts from model.init; set both, or prompt=null")
@@ -196,7 +199,6 @@ class FineTuneRecipe(Section):
         if self.search and self.train.share < 1 and len(self.train.seeds) > 1:
             raise ValueError("search with train.share below 1 takes one seed, as each has other samples; give one")
         return self
-
 
     def _check_losses(self) -> None:
         if not self.losses:

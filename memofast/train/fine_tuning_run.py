@@ -73,6 +73,7 @@ class FoldRun:
         with device_faults.explained(self.place, trainer.device, trainer.state, self.root):
             trainer.run()
             trainer.keep_best()
+            trainer.task.conclude(trainer.precision, trainer.device)
             processes.wait()  # checkpoints go once every rank has read its own
         return trainer
 

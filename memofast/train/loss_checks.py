@@ -21,9 +21,9 @@ _ENOUGH = 3  # samples, of which a correlation says more than +1 or -1
 def check_losses(recipe: FineTuneRecipe, model: EmotionModel, classes: Sequence[str], trained: Sequence[Split]) -> None:
     """Args: trained: the training part of every fold.
 
-    Raises: `MemofastError` for losses that compare representations of a model that gives none or too narrow ones, for
-        one loss where weights are to be learnt, teachers that do not fit or saw the test part of a fold, and
-        `train.groups` of parameters that there are not.
+    Raises: `MemofastError` for losses that compare representations of a model that gives none or too narrow ones,
+        for a head that cannot be centres, one loss where weights are to be learnt, teachers that do not fit or saw the
+        test part of a fold, and `train.groups` of parameters that there are not.
     """
     weights, tuning = weights_of(model, recipe.train, recipe.losses), recipe.train
     needing = [f"losses.{name}" for name, options in recipe.losses.items() if isinstance(options, BY_REPRESENTATION)]
@@ -35,6 +35,11 @@ def check_losses(recipe: FineTuneRecipe, model: EmotionModel, classes: Sequence[
     if tuning.loss is not None and tuning.loss.detached and not recipe.losses:
         raise MemofastError(
             "train.loss.detached: nothing else trains the encoder; add a loss to losses, or leave it out"
+        )
+    if tuning.decode == "nearest_centre" and model.linear is None:
+        raise MemofastError(
+            "train.decode nearest_centre makes a linear head of centres, which this model has not; take a memobert "
+            "with model.head=emocls"
         )
     if tuning.weighting == "uncertainty" and len(weights) < 2:
         raise MemofastError("train.weighting uncertainty weighs several losses, of which there is one; leave it out")

@@ -60,7 +60,14 @@ def logged(folder):
 SPCL = {"kind": "spcl", "pool": 12, "support": 4, "weight": 0.3, "curriculum": True}
 KEEPING = {
     "spcl": SPCL,
-    "spcl_random": {"kind": "spcl", "centres": "random", "form": "decoupled", "anchors": "all", "pool": 9, "support": 3},
+    "spcl_random": {
+        "kind": "spcl",
+        "centres": "random",
+        "form": "decoupled",
+        "anchors": "all",
+        "pool": 9,
+        "support": 3,
+    },
     "apcl": {"kind": "apcl", "weight": 2},
     "apcl_first": {"kind": "apcl", "form": "first", "compat": True},
     "contrast": {"kind": "supervised_contrast", "weight": 0.5},
@@ -83,7 +90,9 @@ def test_each_loss_trains_the_encoder(corpus, name):  # noqa: F811
     """The labels' loss is detached, so that the contrast alone reaches it; and with its weight."""
     reached = []
     for weight in (1.0, 3.0):
-        task = losing(corpus, {name: KEEPING[name] | {"weight": weight}}, loss={"kind": "cross_entropy", "detached": True})
+        task = losing(
+            corpus, {name: KEEPING[name] | {"weight": weight}}, loss={"kind": "cross_entropy", "detached": True}
+        )
         assert not task.capturable("fp32", torch.device("cpu"))
         learner = task.learner().train()
         (update,) = first_updates(task, 1)
@@ -154,7 +163,7 @@ def test_learnt_weights_learn(corpus, tmp_path):  # noqa: F811
 def test_curriculum_and_centres_are_of_the_epoch(corpus, tmp_path):  # noqa: F811
     """Of the training's samples in evaluation; unknown labels have none of it."""
     task = losing(corpus, {"spcl": SPCL}, lr=1e-9, conditions=("l", "va"))
-    keys, labels, z = task._everything()
+    keys, labels, z = task._everything("fp32", torch.device("cpu"))
     split = corpus.split("train")
     known = [number for number in range(46) if number % 7 != 3]
     assert sorted(keys.tolist()) == sorted(2 * split.keys[known].tolist())
@@ -191,6 +200,7 @@ def test_several_processes_are_refused_where_samples_are_kept(corpus, name):  # 
         (["losses.a={kind: apcl}", "target.kind=regression"], "losses.a is of one class of several.*regression"),
         (["losses.a={kind: supervised_contrast}", "target.kind=multi"], "losses.a is of one class.*multi"),
         (["train.loss={kind: focal}", "target.kind=multi"], "train.loss is of one class of several"),
+        (["train.decode=nearest_centre", "target.kind=multi"], "train.decode names one class of several"),
         (["train.loss={kind: focus}"], "train.loss has no kind 'focus'"),
         (
             ["losses.a={kind: dist, teachers: [{path: x}]}", "search={train.lr: [1, 2]}"],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from memofast.data.batch import PackedBatch
 from memofast.data.view import View
@@ -73,6 +73,11 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
     def represents(self) -> int:
         """As `family.EmotionModel.represents`: the width of pooled rows."""
         return self.config.hidden_size
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """As `family.EmotionModel.linear`: with head `emocls`."""
+        return self.emotion.classifier if self.emotion.widen is None else None
 
     def represented(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """The pooled row of each sample [B, C]."""
