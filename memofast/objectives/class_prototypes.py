@@ -45,22 +45,28 @@ class ClassPools(nn.Module):
     @torch.no_grad()
     def prototypes(self, rng: Tensor) -> Tensor:
         """[C, D]; rng [2] int64: seed and update."""
-        found = self.centres.clone()
+        found, words = self.centres.clone(), _words(rng, _SUPPORT, len(self.members), self.size)
         for number, count in enumerate(self.counts.tolist()):
             if count >= self.support:
-                chosen = _words(rng, _SUPPORT, number, count).argsort()[: self.support]
+                chosen = words[number, :count].argsort()[: self.support]
                 found[number] = self.members[number, chosen].mean(0)
         return found
 
     @torch.no_grad()
     def add(self, z: Tensor, labels: Tensor, rng: Tensor) -> None:
-        """Put representations [n, D] into the pools of their classes; of a pool that is full random ones go."""
+        """Put representations [n, D] into the pools of their classes; of those there and new ones that are too many
+        random ones go."""
+        words = _words(rng, _REPLACED, len(self.members), self.size + len(z))
         for number in labels.unique().tolist():
-            every = torch.cat((self.members[number, : self.counts[number]], z[labels == number]))
-            if len(every) > self.size:
-                every = every[_words(rng, _REPLACED, number, len(every)).argsort()[: self.size]]
-            self.members[number, : len(every)] = every
-            self.counts[number] = len(every)
+            new, count = z[labels == number], int(self.counts[number])
+            places = torch.arange(count, min(count + len(new), self.size), device=z.device)
+            if (every := count + len(new)) > self.size:
+                kept = torch.zeros(every, dtype=torch.bool, device=z.device)
+                kept[words[number, :every].argsort()[: self.size]] = True
+                new = new[kept[count:]]
+                places = torch.cat((places, (~kept[:count]).nonzero().flatten()))  # of those that go
+            self.members[number, places] = new
+            self.counts[number] = min(every, self.size)
 
 
 class AdaptivePrototypes(nn.Module):
@@ -147,8 +153,8 @@ def difficulties(z: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
     return distances.gather(1, labels[:, None])[:, 0] / distances.sum(1)
 
 
-def _words(rng: Tensor, site: int, number: int, count: int) -> Tensor:
-    """A random word for each of the members of a class's pool."""
-    positions = torch.arange(count, device=rng.device)
-    nothing = torch.zeros_like(positions)
-    return draw(stream_key(rng, Purpose.POOL, site), nothing + number, positions, nothing)[:, 0]
+def _words(rng: Tensor, site: int, classes: int, count: int) -> Tensor:
+    """A random word for each of the members of each class's pool [classes, count]."""
+    number = torch.arange(classes, device=rng.device)[:, None]
+    positions = torch.arange(count, device=rng.device)[None]
+    return draw(stream_key(rng, Purpose.POOL, site), number, positions, torch.zeros_like(positions))[..., 0]

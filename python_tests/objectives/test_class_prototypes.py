@@ -31,9 +31,10 @@ def test_prototypes_are_means_of_those_drawn_or_centres(real_data, monkeypatch):
         pools.counts[number] = len(one[f"pools/{number}"])
         pools.members[number, : pools.counts[number]] = one[f"pools/{number}"]
 
-    def as_drawn(rng, site, number, count):
-        words = torch.full((count,), count)
-        words[one[f"drawn/{number}"]] = torch.arange(64)
+    def as_drawn(rng, site, classes, count):
+        words = torch.full((classes, count), count)
+        for number in (0, 1, 3):
+            words[number, one[f"drawn/{number}"]] = torch.arange(64)
         return words
 
     monkeypatch.setattr(class_prototypes, "_words", as_drawn)
