@@ -176,6 +176,24 @@ def test_curriculum_and_centres_are_of_the_epoch(corpus, tmp_path):  # noqa: F81
     assert task.model.training
 
 
+def test_only_those_that_the_curriculum_chose_take_part(corpus):  # noqa: F811
+    """And the model, which was asked in evaluation, goes on in training."""
+    task = losing(corpus, {"spcl": SPCL | {"pool": 99}}, samples=46)
+    (update,) = first_updates(task, 1)
+    views, learner = update.micro_batches[0].views, task.learner().train()
+    learner(views, torch.tensor([3, 1]))
+    spcl, read = learner.objectives["spcl"], views[0].reads["spcl"]
+    chosen = spcl.curriculum.of(views[0].batch.sample_keys[read.labels]).sum()
+    assert spcl.pools.counts.sum() == 3 + chosen and 3 < chosen < read.count - 3
+    assert all(module.training for module in learner.model.modules())
+
+
+def test_what_losses_count_in_an_update(corpus):  # noqa: F811
+    for options, shares in (({}, [1.0, 0.5]), (WEIGHED, [1.0, 1.0])):
+        task = losing(corpus, {"contrast": KEEPING["contrast"]}, **options)
+        assert [task.share(None, name) for name in task.objectives] == shares
+
+
 @pytest.mark.parametrize("name", ["spcl", "apcl"])
 def test_several_processes_are_refused_where_samples_are_kept(corpus, name):  # noqa: F811
     with pytest.raises(MemofastError, match="2 processes would not share"):
