@@ -77,6 +77,9 @@ def prototype_contrast(
     prototypes_as_anchors: as APCL has it. count_all: anchors without positives too, as the originals do; without it
     they do not count.
     """
+    if not len(z):  # as where a curriculum chose nothing of a batch
+        nothing = z.sum(-1)
+        return Contrast(nothing.sum(), nothing, nothing > 0)
     everything, classes = torch.cat((z, prototypes)), len(prototypes)
     labels = torch.cat((labels, torch.arange(classes, device=labels.device)))
     unit, members = F.normalize(everything, dim=-1), _one_hot(labels, everything, classes)

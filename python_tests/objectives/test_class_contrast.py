@@ -149,6 +149,13 @@ def test_without_any_positive_the_loss_is_zero_with_a_gradient_of_zeros(rows):
     assert not torch.autograd.grad(found.loss, z)[0].any()
 
 
+@pytest.mark.parametrize("anchors", [False, True])
+def test_of_no_samples_prototypes_make_no_loss(anchors):
+    z = torch.randn(0, 8, requires_grad=True)
+    found = prototype_contrast(z, torch.arange(0), torch.eye(8)[:3], 0.08, prototypes_as_anchors=anchors)
+    assert found.loss.item() == 0 and torch.autograd.grad(found.loss, z)[0].shape == (0, 8)
+
+
 @pytest.mark.parametrize("form", ["coupled", "decoupled"])
 def test_prototypes_without_a_sample_count_only_as_the_original_counts(form):
     """Two of seven classes in a batch: the others' prototypes have no positive."""

@@ -127,6 +127,15 @@ def test_a_killed_run_goes_on_with_the_same_bits(corpus, tmp_path, options):  # 
     assert steps[0] == steps[1]
 
 
+def test_half_precision_compares_rows_of_whole_precision(corpus, tmp_path):  # noqa: F811
+    """What autocast makes is bf16; products of similarities are not."""
+    trainer = train(losing(corpus, KEEPING, precision="bf16"), tmp_path)
+    assert trainer.precision == "bf16"
+    prototypes = trainer.learner.objectives["apcl"].prototypes.prototypes
+    torch.testing.assert_close(prototypes @ prototypes.T, torch.eye(3), rtol=0, atol=1e-5)
+    assert all(line["loss"] < 50 for line in logged(tmp_path))
+
+
 def test_validation_changes_no_state(corpus, tmp_path):  # noqa: F811
     trainer = train(losing(corpus, KEEPING), tmp_path)
     before = {name: values.clone() for name, values in trainer.learner.objectives.state_dict().items()}
@@ -186,6 +195,18 @@ def test_only_those_that_the_curriculum_chose_take_part(corpus):  # noqa: F811
     chosen = spcl.curriculum.of(views[0].batch.sample_keys[read.labels]).sum()
     assert spcl.pools.counts.sum() == 3 + chosen and 3 < chosen < read.count - 3
     assert all(module.training for module in learner.model.modules())
+
+
+def test_a_batch_of_which_nothing_is_known_changes_no_weight(corpus):  # noqa: F811
+    task = losing(corpus, KEEPING, samples=46)
+    (update,) = first_updates(task, 1)
+    views, learner = update.micro_batches[0].views, task.learner().train()
+    for read in views[0].reads.values():
+        read.rows, read.labels, read.count = read.rows[:0], read.labels[:0], 0
+    found = learner(views, torch.tensor([3, 1]))
+    assert {name: sums.total.item() for name, sums in found.items()} == dict.fromkeys(found, 0.0)
+    sum(sums.total for sums in found.values()).backward()
+    assert not any(p.grad.any() for p in task.model.parameters() if p.grad is not None)
 
 
 def test_what_losses_count_in_an_update(corpus):  # noqa: F811
