@@ -201,8 +201,8 @@ def test_a_batch_of_which_nothing_is_known_changes_no_weight(corpus):  # noqa: F
     task = losing(corpus, KEEPING, samples=46)
     (update,) = first_updates(task, 1)
     views, learner = update.micro_batches[0].views, task.learner().train()
-    for read in views[0].reads.values():
-        read.rows, read.labels, read.count = read.rows[:0], read.labels[:0], 0
+    for one in views[0].reads.values():
+        one.rows, one.labels, one.count = one.rows[:0], one.labels[:0], 0
     found = learner(views, torch.tensor([3, 1]))
     assert {name: sums.total.item() for name, sums in found.items()} == dict.fromkeys(found, 0.0)
     sum(sums.total for sums in found.values()).backward()
