@@ -30,6 +30,16 @@ class LearnsByAnswers:
     """An emotion model that learns by the loss of its answers alone; beside `PreTrainedModel`."""
 
     @property
+    def represents(self) -> int:
+        """As `family.EmotionModel.represents`; nothing."""
+        return 0
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """As `family.EmotionModel.linear`; none."""
+        return None
+
+    @property
     def losses(self) -> Mapping[str, float]:
         """As `family.EmotionModel.losses`; none."""
         return {}

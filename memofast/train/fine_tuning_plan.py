@@ -31,7 +31,7 @@ from memofast.train.fold_parts import (
     share_of_classes,
     trivial_answers,
 )
-from memofast.train.optimisation import parameter_groups
+from memofast.train.loss_checks import check_losses, lines_on_losses
 from memofast.train.search_grid import settings_of, told, with_settings
 
 CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
@@ -73,6 +73,9 @@ class FineTuningPlan:
             recipe.model.init = str(Path(recipe.model.init).resolve())
         if (face := getattr(recipe.model, "face", None)) is not None and face.init:
             face.init = str(Path(face.init).resolve())
+        for loss in recipe.losses.values():
+            for teacher in getattr(loss, "teachers", ()):
+                teacher.path = str(Path(teacher.path).resolve())
         return recipe
 
     def describe(self) -> str:
@@ -90,6 +93,7 @@ class FineTuningPlan:
             if first.selected_on != "nothing"
             else "the last update is kept: every number of this run is selected on nothing",
         ]
+        lines += lines_on_losses(self.recipe)
         choice = self.recipe.folds
         dealt = len(read_groups(self.corpus, choice.by)) if choice.count is not None else None
         if dealt is not None and (left := len(self.corpus.stores["text"]) - dealt):
@@ -154,7 +158,7 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         pairs = zip(plans, tried, strict=True)
         return replace(plans[0], recipe=recipe, candidates=tuple(replace(p, settings=own) for p, own in pairs))
     model = start_model(recipe, target, folds[0].train)
-    parameter_groups(model, recipe.train)
+    check_losses(recipe, model, target.classes, [fold.train for fold in folds])
     given = recipe.modalities
     train = conditions_for(model, corpus, given.train or [shared_modalities(model, corpus)])
     select = conditions_for(model, corpus, given.select or train)

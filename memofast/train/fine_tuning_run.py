@@ -73,6 +73,7 @@ class FoldRun:
         with device_faults.explained(self.place, trainer.device, trainer.state, self.root):
             trainer.run()
             trainer.keep_best()
+            trainer.task.conclude(trainer.precision, trainer.device)
             processes.wait()  # checkpoints go once every rank has read its own
         return trainer
 
@@ -85,7 +86,9 @@ class FoldRun:
         streams = [Stream(fold.train, objective=condition, eligible=eligible) for condition in plan.train]
         tuning = plan.recipe.train.model_copy(update={"metric": plan.metric})
         family = FAMILIES[plan.recipe.model.family]
-        return FineTuning(model, streams, fold.validation, tuning, seed, plan.select, plan.target, world, family)
+        return FineTuning(
+            model, streams, fold.validation, tuning, seed, plan.select, plan.target, world, family, plan.recipe.losses
+        )
 
     def run(self, console: Console, processes: Processes) -> None:
         """Train, and keep answers, model and what the run came to."""
