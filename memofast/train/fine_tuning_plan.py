@@ -16,8 +16,9 @@ from memofast.data.feature_choice import reading
 from memofast.data.folds import read_groups
 from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError, nearest
+from memofast.inference.dialogues import with_context
 from memofast.metrics.sample_statistics import METRICS
-from memofast.model.compatibility import check_longest, check_words, conditions_for, shared_modalities
+from memofast.model.compatibility import check_longest, check_room, check_words, conditions_for, shared_modalities
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
 from memofast.model.feature_sets import feature_sets_of, unknown_feature_sets
@@ -127,6 +128,8 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     """
     logging.disable_progress_bar()  # of loading and saving, which are quick
     corpus = reading(open_corpus(recipe.corpus), recipe.modalities.features)
+    if recipe.context:
+        corpus = with_context(corpus, recipe.context, recipe.model.init)
     target = LabelSpace.of_corpus(corpus, recipe.target.kind, recipe.target.map)
     target.within(corpus)
     folds = make_folds(recipe, corpus)
@@ -155,6 +158,8 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         return replace(plans[0], recipe=recipe, candidates=tuple(replace(p, settings=own) for p, own in pairs))
     model = start_model(recipe, target, folds[0].train)
     parameter_groups(model, recipe.train)
+    if recipe.context:
+        check_room(recipe.context, model)
     given = recipe.modalities
     train = conditions_for(model, corpus, given.train or [shared_modalities(model, corpus)])
     select = conditions_for(model, corpus, given.select or train)

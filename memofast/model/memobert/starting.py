@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memofast.data import Split
+from memofast.data.conversations import context_of
 from memofast.data.feature_statistics import feature_statistics
 from memofast.data.modality import FEATURES
 from memofast.data.prompt import TEMPLATES, WORDS, Prompt
@@ -28,7 +29,8 @@ def start(
     train: Split | None,
     prompt: PromptSection | None = None,
 ) -> MemoBertForEmotion | MemoBertForPrompt:
-    """The model a run starts from, see `family.Start`; fresh projections suit the rows of `train`.
+    """The model a run starts from, see `family.Start`; fresh projections suit the rows of `train`, whose context it is
+    going to read.
 
     Raises: `MemofastError` for a checkpoint of another architecture, or whose feature rows have another width than the
         corpus, and for raw speech.
@@ -46,6 +48,8 @@ def start(
     if train is not None and "visual" in train.corpus.raw:
         widths["visual_width"] = WIDTHS[face["network"]]
     entries |= {"face": face} if face else {}
+    context = context_of(train.corpus) if train is not None else None
+    entries |= {"context": context.plain() if context else None}
     fresh = section.init is None or begins_features_anew(section.init, heads)
     asked = {"problem_type": PROBLEMS[kind], "emotion_head": section.head}
     if section.init is None:
