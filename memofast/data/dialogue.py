@@ -79,7 +79,9 @@ class Wording:
 
     def query(self, speaker: int | None) -> tuple[int, ...]:
         """`speaker 1 feels [MASK]`."""
-        return self.pieces(f"speaker feels {MASK_PIECE}" if speaker is None else f"speaker {speaker} feels {MASK_PIECE}")
+        return self.pieces(
+            f"speaker feels {MASK_PIECE}" if speaker is None else f"speaker {speaker} feels {MASK_PIECE}"
+        )
 
 
 class Telling:

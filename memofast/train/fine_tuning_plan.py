@@ -11,7 +11,9 @@ from transformers.utils import logging
 
 from memofast.data import Corpus, Split
 from memofast.data.conditions import modalities_of
+from memofast.data.conversations import context_of
 from memofast.data.demo import EMBEDDED, open_corpus
+from memofast.data.dialogue import Context
 from memofast.data.feature_choice import reading
 from memofast.data.folds import read_groups
 from memofast.data.modality import FEATURES
@@ -97,12 +99,32 @@ class FineTuningPlan:
             lines.append(f"{left:,} samples of the corpus have no {choice.by} and are in no fold")
         if self.candidates:
             lines.append(self._of_search())
+        if (context := context_of(self.corpus)) is not None:
+            cut = self.corpus.stores["text"].cut
+            lines.append(f"{told_of_context(context)}; {cut:,} texts of the corpus have less for that")
+            lines += self._shared_dialogues()
         lines += [f"{modality} rows: {own}, {own.width} wide" for modality, own in feature_sets_of(self.corpus).items()]
         if init := self.recipe.model.init:
             lines += unknown_feature_sets(init, self.corpus)
         if first.selected_on == "test":
             lines.append("protocol paper: every number of this run is selected on test")
         return "\n".join(lines)
+
+    def _shared_dialogues(self) -> list[str]:
+        """A line where words of one part are read in another one."""
+        dialogue_of = read_groups(self.corpus, "dialogue")
+        for fold in self.folds:
+            parts = {"train": fold.train, fold.selected_on: fold.validation, "test": fold.test}
+            homes: dict[str, str] = {}
+            for part, split in parts.items():
+                for id in split.ids if split is not None else ():
+                    if id in dialogue_of and homes.setdefault(dialogue_of[id], part) != part:
+                        return [
+                            f"dialogue {dialogue_of[id]} lies in {homes[dialogue_of[id]]} and {part} of fold "
+                            f"{fold.name}, and maybe others: words of one are read in the other; folds.by=dialogue "
+                            "keeps dialogues whole"
+                        ]
+        return []
 
     def _of_search(self) -> str:
         inner = self.recipe.inner_folds
@@ -177,6 +199,13 @@ def _candidate(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTunin
         return make_fine_tuning_plan(changed)
     except MemofastError as error:
         raise MemofastError(f"search ({told(settings)}): {error}") from None
+
+
+def told_of_context(context: Context) -> str:
+    """What is read around an utterance, in a line."""
+    later = f" and {context.later} later" if context.later else ""
+    asked = f", asked {context.query} it" if context.query else ""
+    return f"read in dialogues: up to {context.utterances} earlier{later} utterances, {context.tokens} rows{asked}"
 
 
 def check_comparable(first: FineTuningPlan, plan: FineTuningPlan, where: str) -> None:
