@@ -37,10 +37,16 @@ def in_dialogues(corpus: Corpus, context: Context, vocabulary: Mapping[str, int]
     return replace(corpus, stores={"text": told} | {name: s for name, s in corpus.stores.items() if name != "text"})
 
 
+def telling_of(corpus: Corpus) -> Telling | None:
+    """How a corpus's texts are written; None where they are utterances alone."""
+    text = corpus.stores["text"]
+    return text.telling if isinstance(text, DialogueText) else None
+
+
 def context_of(corpus: Corpus) -> Context | None:
     """The context that a corpus's texts are read with."""
-    text = corpus.stores["text"]
-    return text.telling.context if isinstance(text, DialogueText) else None
+    telling = telling_of(corpus)
+    return telling.context if telling else None
 
 
 class DialogueText(TextStore):

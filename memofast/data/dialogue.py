@@ -75,21 +75,23 @@ class Wording:
 
     def mark(self, speaker: int | None) -> tuple[int, ...]:
         """Before an utterance: `speaker 1 :`; None: a speaker who is not known."""
-        return self.pieces("speaker :" if speaker is None else f"speaker {speaker} :")
+        return self.pieces(f"speaker {speaker or ''} :")
 
     def query(self, speaker: int | None) -> tuple[int, ...]:
         """`speaker 1 feels [MASK]`."""
-        return self.pieces(
-            f"speaker feels {MASK_PIECE}" if speaker is None else f"speaker {speaker} feels {MASK_PIECE}"
-        )
+        return self.pieces(f"speaker {speaker or ''} feels {MASK_PIECE}")
 
 
 class Telling:
-    """Writes texts with context. Raises: `MemofastError` where the vocabulary lacks what is written."""
+    """Writes texts with context. mask: piece that is asked at, None where nothing is asked.
+
+    Raises: `MemofastError` where the vocabulary lacks what is written.
+    """
 
     def __init__(self, context: Context, vocabulary: Mapping[str, int]):
         self.context, self.wording = context, Wording(vocabulary)
         (self.cls,), (self.sep,) = self.wording.pieces("[CLS]"), self.wording.pieces("[SEP]")
+        self.mask = self.wording.pieces(MASK_PIECE)[0] if context.query else None
         self._known: dict[int | None, tuple[np.ndarray, np.ndarray]] = {}
         self.mark(None), self.mark(1)
 

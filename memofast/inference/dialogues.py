@@ -14,8 +14,8 @@ from memofast.prepare.text.word_pieces import WordPieces
 
 
 def with_context(corpus: Corpus, context: Context, init: str | Path | None = None) -> Corpus:
-    """The corpus with context, see `in_dialogues`, whose marks are of its vocabulary. init: model whose vocabulary it is
-    where it carries none.
+    """The corpus with context, see `in_dialogues`, whose marks are of its vocabulary. init: model whose vocabulary it
+    is where it carries none.
 
     Raises: `MemofastError` as `in_dialogues`, and where no vocabulary is known.
     """

@@ -61,8 +61,8 @@ def export_emotion_model(
     """The padded form as a program of any number of samples and rows; its arguments are those of
     `PaddedEmotionModel.forward`.
 
-    Raises: `MemofastError` for a model that names emotions by a prompt, reads context or has a network of raw rows, which have
-        no such form.
+    Raises: `MemofastError` for a model that names emotions by a prompt, reads context or has a network of raw rows,
+        which have no such form.
     """
     if not isinstance(model, MemoBertForEmotion):
         raise MemofastError("only a model with an emotion head can be exported; this one has a prompt")

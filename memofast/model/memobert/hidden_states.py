@@ -24,6 +24,6 @@ def open_encoder(folder: Path) -> MemoBertStates:
         return MemoBertStates.from_original(folder)
     if read_config(folder).get("context"):
         raise MemofastError(
-            f"{folder} reads utterances in their dialogues, hidden states are of texts alone; give the model it began from"
+            f"{folder} reads utterances in their dialogues, hidden states are of texts alone; give what it began from"
         )
     return MemoBertStates.from_pretrained(folder).eval()
