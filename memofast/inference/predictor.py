@@ -32,7 +32,7 @@ _CLS, _SEP = 101, 102
 _NO_WORDS = "no words: what the model says of nothing"
 _RAW_DTYPES = {"visual": "uint8", "speech": "int16"}  # pixels and samples
 _SPECIAL = 2  # rows of a sentence: [CLS], [SEP]
-_A_NUMBER = 9999  # of a speaker, as long as any
+_OF_NUMBERS = 6  # further word pieces of a speaker's number, before the words and in the question
 
 
 @dataclass(frozen=True)
@@ -347,7 +347,7 @@ class Predictor:
         longest = self.model.longest.get("text")
         if longest is None or self.telling is None:
             return None if longest is None else longest - _SPECIAL
-        return longest - int(self.telling.alone(np.zeros(1), [_A_NUMBER])[0])
+        return longest - int(self.telling.alone(np.zeros(1), [1])[0]) - _OF_NUMBERS
 
     def _predicted(self, waiting: Sequence[_Seen]) -> Iterator[Prediction]:
         names = [one.utterance.clip.id for one in waiting]

@@ -33,7 +33,7 @@ def recipe_file(folder, corpus, **sections):
     values = {
         "corpus": str(corpus), "model": MODEL, "settings_chosen_on": "nothing",
         "modalities": {"train": ["l"], "evaluate": ["l"]}, "context": {"utterances": 1, "tokens": 40},
-        "train": {"epochs": 40, "samples": 16, "lr": 1e-2, "patience": 99, "precision": "fp32", "device": "cpu"},
+        "train": {"epochs": 20, "samples": 16, "lr": 1e-2, "patience": 99, "precision": "fp32", "device": "cpu"},
     }  # fmt: skip
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(values | sections))
