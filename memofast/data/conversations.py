@@ -115,36 +115,41 @@ class DialogueText(TextStore):
         self.store.gather(places, rows, starts[:-1].copy(), [(column, 1, _INT32, found.ctypes.data)])
         return found, starts
 
-    def gather(self, places: np.ndarray, rows: np.ndarray, first_row: np.ndarray, columns) -> None:
+    def gather(
+        self,
+        places: np.ndarray,
+        rows: np.ndarray,
+        first_row: np.ndarray,
+        columns: Sequence[tuple[str, int, int, int]],
+    ) -> None:
         """As `Store.gather`, with context. Word ids and classes of others' words are those of special tokens."""
-        of_rows = [column for column in columns if column[0] in _FILL]
-        of_samples = [column for column in columns if column[0] not in _FILL]
         if not len(places):
             return
-        own_rows = self.store.lengths[places].astype(np.int64)
-        if of_samples:
-            self.store.gather(places, own_rows, np.append(0, own_rows.cumsum())[:-1].copy(), of_samples)
-        total = int((first_row + rows).max())
-        for name, _, _, address in of_rows:
+        if of_samples := [column for column in columns if column[0] not in _FILL]:
+            own = self.store.lengths[places].astype(np.int64)
+            self.store.gather(places, own, np.append(0, own.cumsum())[:-1].copy(), of_samples)
+        total, texts = int((first_row + rows).max()), [self._text(place) for place in places.tolist()]
+        for name, _, _, address in (column for column in columns if column[0] in _FILL):
             out = np.frombuffer((ctypes.c_int32 * total).from_address(address), np.int32)
-            own, starts = self._pieces(places, name)
-            for i, place in enumerate(places.tolist()):
-                whole = own[starts[i] : starts[i + 1]]
-                found = out[first_row[i] : first_row[i] + rows[i]]
-                if not self._said[place]:
-                    found[:] = whole
-                elif name == "tokens":
-                    found[:] = self._text(place, whole[1:-1])[0]
-                else:
-                    at = self._text(place, whole[1:-1])[1]
-                    found[:] = _FILL[name]
-                    found[at : at + len(whole) - _SPECIAL] = whole[1:-1]
+            if name == "tokens":
+                for begin, (text, _) in zip(first_row.tolist(), texts, strict=True):
+                    out[begin : begin + len(text)] = text
+                continue
+            said, starts = self._pieces(places, name)
+            for i, (begin, (text, at)) in enumerate(zip(first_row.tolist(), texts, strict=True)):
+                out[begin : begin + len(text)] = _FILL[name]
+                own = said[starts[i] + 1 : starts[i + 1] - 1]
+                out[begin + at : begin + at + len(own)] = own
 
-    def _text(self, place: int, said: np.ndarray) -> tuple[np.ndarray, int]:
+    def _text(self, place: int) -> tuple[np.ndarray, int]:
+        """A record's text, and where its own words begin in it."""
+        speaker, stream = self._speaker[place], self._stream
+        if not self._said[place]:
+            return np.array([self.telling.cls], np.int32), 1
         earlier, later = (int(rows[place]) for rows in self._around)
-        begin, end = self._begin[place], self._end[place]
-        stream = self._stream
-        return self.telling.text(stream[begin - earlier : begin], said, stream[end : end + later], self._speaker[place])
+        begin, end = int(self._begin[place]), int(self._end[place])
+        said = stream[begin + len(self.telling.mark(speaker)) : end]
+        return self.telling.text(stream[begin - earlier : begin], said, stream[end : end + later], speaker)
 
 
 _INT32 = 3  # as `memofast.store.memory.TYPE_IDS` has it

@@ -104,6 +104,11 @@ class Predictor:
         self.folder, self.files, self.device = model_folder(path), files, choose_device(device)
         logging.disable_progress_bar()  # of loading, which is quick
         self.model = open_emotion_model(self.folder).to(self.device)
+        if self.model.context and self.model.context.later:
+            raise MemofastError(
+                f"{self.folder} reads {self.model.context.later} later utterances, which are not known when one is "
+                "predicted; fine-tune with context.later=0"
+            )
         self.classes, self.kind = self.model.outputs, self.model.kind
         self.preparation = Preparation.read(self.folder)
         self.widths = {modality: self.model.reads.get(modality, 0) for modality in (*FEATURES, *self.model.streams)}
@@ -211,12 +216,7 @@ class Predictor:
         """
         waiting: list[_Seen] = []
         predicted, reasons = 0, []
-        if self.telling and self.telling.context.later:
-            raise MemofastError(
-                f"{self.folder} reads {self.telling.context.later} later utterances, which are not known while a film "
-                "is predicted; fine-tune with context.later=0"
-            )
-        said = self._conversations()
+        said = Conversations(self.telling) if self.telling else None
         for utterance in self._utterances(clips, others):
             everyone = [seen_of for seen_of in self._everyone(utterance, said) if seen_of.sample.modalities]
             if not everyone:
@@ -273,9 +273,6 @@ class Predictor:
             yield from watch(extraction, clips, others)
         else:
             yield from (Utterance(Extracted(clip)) for clip in clips)
-
-    def _conversations(self) -> Conversations | None:
-        return Conversations(self.telling) if self.telling else None
 
     def _everyone(self, utterance: Utterance, said: Conversations | None) -> Iterator[_Seen]:
         """The utterance itself, and the faces of others whose rows were made. said: in films so far."""

@@ -92,7 +92,5 @@ def test_predictions_of_films_and_sentences(tmp_path):
 
 
 def test_later_utterances_are_not_known(tmp_path):
-    predictor = load(model_in(tmp_path / "model", tokens=60, later=2), device="cpu")
     with pytest.raises(MemofastError, match=r"reads 2 later utterances.*context.later=0"):
-        list(predictor.stream([Clip("a", Path("a.mp4"), None, 0.0, 1.0, "good")]))
-    assert predictor.predict(text="good")[0].named in ("calm", "glad")
+        load(model_in(tmp_path / "model", tokens=60, later=2), device="cpu")

@@ -147,6 +147,14 @@ def test_mistakes_are_one_line(corpus, tmp_path):
         (tmp_path / "vocab.txt").rename(corpus / "vocab.txt")
 
 
+def test_context_is_searched(corpus, tmp_path):
+    recipe = read(str(recipe_file(tmp_path, corpus)), ["search={context.utterances: [0, 2]}", "folds.by=dialogue"])
+    tried = make_fine_tuning_plan(recipe).candidates
+    assert [plan.recipe.context.utterances for plan in tried] == [0, 2]
+    lengths = [plan.folds[0].train.lengths[:, 0].sum() for plan in tried]
+    assert lengths[0] < lengths[1]
+
+
 def test_dialogues_in_two_parts_are_told(corpus, tmp_path):
     recipe = str(recipe_file(tmp_path, corpus))
     told = make_fine_tuning_plan(read(recipe, ["folds.validation=null"])).describe()
