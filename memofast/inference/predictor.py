@@ -14,7 +14,7 @@ from memofast.data.dialogue import Telling
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
-from memofast.inference.conversations import Conversations, Moment
+from memofast.inference.film_dialogues import FilmDialogues, Moment
 from memofast.inference.preparation import Files, Preparation, check_extraction, extraction_options, open_pieces
 from memofast.inference.sample_predictions import Importance, predict_samples
 from memofast.inference.samples import Sample, stored, text_columns
@@ -216,7 +216,7 @@ class Predictor:
         """
         waiting: list[_Seen] = []
         predicted, reasons = 0, []
-        said = Conversations(self.telling) if self.telling else None
+        said = FilmDialogues(self.telling) if self.telling else None
         for utterance in self._utterances(clips, others):
             everyone = [seen_of for seen_of in self._everyone(utterance, said) if seen_of.sample.modalities]
             if not everyone:
@@ -274,7 +274,7 @@ class Predictor:
         else:
             yield from (Utterance(Extracted(clip)) for clip in clips)
 
-    def _everyone(self, utterance: Utterance, said: Conversations | None) -> Iterator[_Seen]:
+    def _everyone(self, utterance: Utterance, said: FilmDialogues | None) -> Iterator[_Seen]:
         """The utterance itself, and the faces of others whose rows were made. said: in films so far."""
         extracted = utterance.extracted
         rows = {"visual": extracted.faces, "speech": extracted.sound}
@@ -293,7 +293,7 @@ class Predictor:
         text: str | None,
         features: Mapping[str, np.ndarray],
         what: str,
-        said: Conversations | None = None,
+        said: FilmDialogues | None = None,
         moment: Moment = Moment(),
     ) -> Sample:
         """A sample of what the model reads; longer than its positions, it is cut, and says so. said: in films so far,
@@ -326,7 +326,7 @@ class Predictor:
             }
         columns = text_columns(ids, words, cls, sep)
         if self.telling:
-            said = said or Conversations(self.telling)
+            said = said or FilmDialogues(self.telling)
             if len(ids):
                 *columns, notes = said.text(ids, words, moment)
                 cut += notes

@@ -23,7 +23,7 @@ class Moment:
 
 
 @dataclass
-class Conversations:
+class FilmDialogues:
     """The texts of utterances that come in turn, each with what its film said before it; a film is one dialogue."""
 
     telling: Telling

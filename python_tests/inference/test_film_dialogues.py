@@ -11,8 +11,8 @@ from memofast.data import Corpus
 from memofast.data.dialogue import Context, Telling
 from memofast.errors import MemofastError
 from memofast.inference import load
-from memofast.inference.conversations import Conversations, Moment
 from memofast.inference.dialogues import with_context
+from memofast.inference.film_dialogues import FilmDialogues, Moment
 from memofast.model import MemoBertConfig, MemoBertForEmotion
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.text.word_pieces import WordPieces
@@ -27,7 +27,7 @@ def test_a_film_is_read_as_a_corpus_of_its_dialogue(tmp_path, options):
     talks, context = two_talks(), Context(**options)
     corpus = with_context(Corpus.open(write_talks(tmp_path / "talks", talks)), context)
     pieces = WordPieces(corpus.path)
-    said = Conversations(Telling(context, pieces.vocabulary))
+    said = FilmDialogues(Telling(context, pieces.vocabulary))
     split = corpus.split("train")
     for place in range(4):  # films in turn
         for film, utterances in talks.items():
@@ -50,7 +50,7 @@ def written(said, words, moment):
 
 
 def test_what_came_out_of_turn_and_speakers_that_are_not_known():
-    said = Conversations(Telling(Context(query=None), {piece: number for number, piece in enumerate(PIECES)}))
+    said = FilmDialogues(Telling(Context(query=None), {piece: number for number, piece in enumerate(PIECES)}))
     written(said, "well", Moment("film", 9.0, 1))
     text, notes = written(said, "bad", Moment("film", 1.0))
     assert text == "[CLS] speaker : bad [SEP]" and "no number" in notes[0]
