@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from packed_batches import small_config
 from rich.console import Console
 from runs import here
-from talks import MODEL, telling_talks, two_talks, write_talks
+from talks import MODEL, PIECES, telling_talks, two_talks, write_talks
 
 from memofast.data import Corpus
 from memofast.data.conditions import keep
 from memofast.data.dialogue import Context
+from memofast.data.prompt import MASK as PROMPT_MASK
 from memofast.errors import MemofastError
 from memofast.evaluate.model_on_corpus import open_model, predict_on, target_on
 from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import label_space_of, predict_split
+from memofast.model import MemoBertForPreTraining
 from memofast.model.families import export_model, open_emotion_model, open_encoder
 from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model
 from memofast.train.fine_tuning_recipe import read
@@ -145,6 +148,22 @@ def test_mistakes_are_one_line(corpus, tmp_path):
         assert "carries no vocabulary" in refused()
     finally:
         (tmp_path / "vocab.txt").rename(corpus / "vocab.txt")
+
+
+def test_a_prompt_asks_beside_context(corpus, tmp_path):
+    start = small_config(vocab_size=200, visual_width=4, speech_width=0)
+    MemoBertForPreTraining(start).save_pretrained(tmp_path / "start")
+    own = {"template": [PIECES.index("feels"), PROMPT_MASK], "words": {"calm": 12, "glad": 13}}
+    sections = {"model": {"init": str(tmp_path / "start")}, "prompt": own, "context": {"query": None, "tokens": 40}}
+    plan = make_fine_tuning_plan(read(str(recipe_file(tmp_path, corpus, **sections)), []))
+    model, split = start_model(plan.recipe, plan.target, plan.folds[0].train), plan.folds[0].test
+    assert model.context == Context(query=None, tokens=40)
+    prompted, _ = model.prompt.applied(split.pack([2]))
+    text = " ".join("[MASK]" if piece == PROMPT_MASK else PIECES[piece] for piece in prompted.token_ids[:-1])
+    assert text == "[CLS] feels [MASK] speaker 1 : bad speaker 2 : bad [SEP] speaker 3 : bad"
+    batches = [keep(split.pack(chosen), "l") for chosen in (range(6), *([n] for n in range(6)))]
+    whole, *alone = (model.eval().probabilities(batch) for batch in batches)
+    torch.testing.assert_close(whole, torch.cat(alone))
 
 
 def test_context_is_searched(corpus, tmp_path):
