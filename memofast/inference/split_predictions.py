@@ -7,6 +7,7 @@ import torch
 
 from memofast.data import Split, runs_by_length
 from memofast.data.conditions import CONDITIONS, keep
+from memofast.inference.dialogues import as_read
 from memofast.inference.loop import ROWS, run_over
 from memofast.metrics.predictions import Predictions
 from memofast.model.family import EmotionModel
@@ -26,7 +27,7 @@ def predict_split(
     Raises: `MemofastError` for predictions that are not finite, naming samples.
     """
     within, device = target.within(split.corpus), next(model.parameters()).device
-    split = split.reading(model.streams)
+    split = as_read(model, split)
     scores = np.empty((len(split), len(model.outputs)), np.float32)
     truth = _empty_truth(target, len(split))
     shown = None if condition is None else lambda batch: keep(batch, condition)

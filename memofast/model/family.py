@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memofast.data import Corpus, PackedBatch, Split, View
+from memofast.data.dialogue import Context
 from memofast.sections import Section
 
 ANSWERS = "emotion"  # name of the loss of a model's answers
@@ -78,6 +79,7 @@ class EmotionModel(Reader, Protocol):
     classes: what it was trained to name, in order; `value` alone for a regression. outputs: names of all it gives out:
     the classes, then what is none of them, as `another word` of a prompt. kind: `single`, one class of several;
     `multi`, any number of them; `regression`, a value.
+    context: what it reads of the dialogue around an utterance; None: the utterance alone.
     losses: weight of each loss that it learns by beside that of its answers, by name, and under `ANSWERS` of that one,
     where it is not 1; a model that has any also has `answer(view, rng=, lesson=)`, whose `Answers` carry them.
     represents: width of the representation of a sample that its answers are made of, for losses that compare samples,
@@ -94,6 +96,9 @@ class EmotionModel(Reader, Protocol):
 
     @property
     def kind(self) -> str: ...
+
+    @property
+    def context(self) -> Context | None: ...
 
     @property
     def losses(self) -> Mapping[str, float]: ...

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from memofast.data.batch import PackedBatch
+from memofast.data.dialogue import Context
 
 PROBLEMS = {
     "single": "single_label_classification",
@@ -43,6 +44,12 @@ class LearnsByAnswers:
     def losses(self) -> Mapping[str, float]:
         """As `family.EmotionModel.losses`; none."""
         return {}
+
+    @property
+    def context(self) -> Context | None:
+        """As `family.EmotionModel.context`; of its configuration."""
+        told = getattr(self.config, "context", None)
+        return Context(**told) if told else None
 
     def learning_state(self, keys: Tensor) -> nn.Module | None:
         """As `family.EmotionModel.learning_state`; none."""

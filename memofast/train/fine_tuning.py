@@ -18,6 +18,7 @@ from memofast.data.conditions import CONDITIONS, keep
 from memofast.data.modality import MODALITIES
 from memofast.devices import autocast, device_of_rank
 from memofast.errors import MemofastError
+from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import (
     class_counts,
     label_space_of,
@@ -215,7 +216,7 @@ class FineTuning:
             tuple(select),
         )
         self.target = target or label_space_of(model)
-        self._streams = [replace(stream, split=stream.split.reading(model.streams)) for stream in streams]
+        self._streams = [replace(stream, split=as_read(model, stream.split)) for stream in streams]
         self._within = {stream.name: self.target.within(stream.split.corpus) for stream in streams}
         if validation is not None:
             self.target.within(validation.corpus)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from memofast.data.conditions import CONDITIONS
+from memofast.data.dialogue import Context
 from memofast.errors import MemofastError
 from memofast.model.families import EmotionSection
 from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
@@ -153,6 +154,7 @@ class FineTuneRecipe(Section):
     keeps the last update, for corpora too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and
     validation and chooses on test, and every number says so.
 
+    context: what is read of the dialogue around an utterance, for family memobert; None: nothing.
     baselines: whether simple ones stand in the table. settings_chosen_on: the data on which the recipe's settings were
     chosen, elsewhere, in words for the table. search: by option, as `train.lr`, the values to choose from inside the
     training part of every fold. inner_folds: in how many it is divided to choose, by the groups that folds keep whole,
@@ -166,6 +168,7 @@ class FineTuneRecipe(Section):
     modalities: Modalities = Modalities()
     train: Tuning = Tuning()
     prompt: PromptSection | None = None
+    context: Context | None = None
     protocol: Literal["clean", "last", "paper"] = "clean"
     settings_chosen_on: str = ""
     search: dict[str, list[Any]] = Field({})
@@ -192,6 +195,10 @@ class FineTuneRecipe(Section):
         self._check_losses()
         if self.prompt and (self.target.kind != "single" or not self.model.init):
             raise ValueError("a prompt names one class of several and starts from model.init; set both, or prompt=null")
+        if self.context and self.model.family != "memobert":
+            raise ValueError(f"context is read by model.family memobert, not by {self.model.family}; leave it out")
+        if self.context and self.prompt and self.context.query:
+            raise ValueError("a prompt asks by a [MASK] of its own; set context.query=null beside it")
         if self.search and self.protocol == "paper":
             raise ValueError("search chooses inside the training part, protocol paper on test data; leave one out")
         if self.search and self.inner_folds == "validation" and self.protocol != "clean":
@@ -236,7 +243,7 @@ def said_of_changes(recipe: FineTuneRecipe, overrides: Sequence[str]) -> FineTun
     changed = [
         override
         for name, override in zip(names, overrides, strict=True)
-        if name.startswith(("model", "train", "prompt", "losses", "modalities.train")) and name not in aside
+        if name.startswith(("model", "train", "prompt", "context", "losses", "modalities.train")) and name not in aside
     ]
     if not changed:
         return recipe

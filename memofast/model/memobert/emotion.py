@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from memofast.data.batch import PackedBatch
+from memofast.data.dialogue import asked_rows
 from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.memobert import original
@@ -65,8 +66,8 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
         return cls._from_foreign(checkpoint, {"heads": found.heads} | asked, str(path))
 
     def forward(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
-        """Logits [B, classes]; rng as in `MemoBertModel.forward`. Only [CLS] rows pass through the last layer's second
-        half."""
+        """Logits [B, classes]; rng as in `MemoBertModel.forward`. Only the rows that are read, of [CLS] or of a
+        context's question, pass through the last layer's second half."""
         return self.named(self.represented(seen, rng=rng), seen, rng=rng)
 
     @property
@@ -82,12 +83,17 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
     def represented(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """The pooled row of each sample [B, C]."""
         view = View.of(seen)
-        hidden = self.memobert.encode(view, rng, ReadRows.of(view.batch, [first_rows(view.batch)]))
+        hidden = self.memobert.encode(view, rng, ReadRows.of(view.batch, [self._read_rows(view)]))
         return self.memobert.pooled(hidden)
 
     def named(self, representation: Tensor, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """Logits [B, classes] of pooled rows [B, C]."""
         return self.emotion(representation, View.of(seen).keys, rng)
+
+    def _read_rows(self, view: View) -> Tensor:
+        if self.context is None or self.context.query is None:
+            return first_rows(view.batch)
+        return asked_rows(view.batch, self.config.mask_token_id, self.context.query)
 
 
 def open_emotion_model(folder: Path) -> MemoBertForEmotion | MemoBertForPrompt:
