@@ -5,7 +5,8 @@ CORPUS: made by `memofast prepare MELD --corpus meld`, whose split `validation` 
 their epochs by weighted F1 on a tenth of the training dialogues and are told on dev, which chooses nothing; they train
 on the same sentences in batches of 32 with AdamW, lr 1e-4, a tenth of the updates to warm up and linear decay. The
 plain loop pads each batch to its longest sentence and runs in fp32, as such loops do; memofast packs and runs in bf16
-where the machine has it. Seconds of an epoch are those of training alone, without validation.
+where the machine has it. Seconds of an epoch are those of training alone, without validation. `--context 8` adds
+memofast with up to so many earlier utterances of the dialogue, the same seeds and settings.
 """
 
 import argparse
@@ -30,9 +31,9 @@ BATCH, RATE, WARMUP = 32, 1e-4, 0.1
 LONGEST = 128
 
 
-def ours(corpus: Path, model: Path, seed: int, epochs: int, folder: Path) -> tuple[float, float]:
-    """Weighted F1 on dev, and seconds of an epoch."""
-    plan = plan_of(corpus, model, seed, epochs)
+def ours(corpus: Path, model: Path, seed: int, epochs: int, folder: Path, context: int = 0) -> tuple[float, float]:
+    """Weighted F1 on dev, and seconds of an epoch. context: earlier utterances that are read; 0: none."""
+    plan = plan_of(corpus, model, seed, epochs, *([f"context.utterances={context}"] if context else []))
     fine_tune(plan, folder, Console(quiet=True))
     (dev,) = [found for *_, part, _, found in answers(plan, folder) if part == "test"]
     lines = map(json.loads, (folder / "fixed" / f"seed-{seed}" / "metrics.jsonl").read_text().splitlines())
@@ -41,7 +42,7 @@ def ours(corpus: Path, model: Path, seed: int, epochs: int, folder: Path) -> tup
     return class_scores(dev.truth, dev.named, dev.classes)["weighted_f1"], seconds * len(plan.folds[0].train)
 
 
-def plan_of(corpus: Path, model: Path, seed: int, epochs: int):
+def plan_of(corpus: Path, model: Path, seed: int, epochs: int, *further: str):
     return make_fine_tuning_plan(
         read("finetune", [
             f"corpus={corpus}", f"model.init={model}", "model.head=emocls", "folds.validation=null",
@@ -50,6 +51,7 @@ def plan_of(corpus: Path, model: Path, seed: int, epochs: int):
             f"train.lr={RATE}", f"train.samples={BATCH}", f"train.epochs={epochs}", f"train.seeds=[{seed}]",
             f"train.warmup={WARMUP}",
             "train.metric=weighted_f1", "train.validations=1", "modalities.evaluate=[l]", "modalities.train=[l]",
+            *further,
         ])
     )  # fmt: skip
 
@@ -111,12 +113,17 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="folder of a BERT checkpoint with its vocabulary")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--context", type=int, default=0, help="earlier utterances; 0: no run with context")
     arguments = parser.parse_args()
     rows: dict[str, list[tuple[float, float]]] = {"memofast": [], "transformers": []}
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             rows["memofast"].append(ours(arguments.corpus, arguments.model, seed, arguments.epochs, Path(folder)))
         rows["transformers"].append(plain(arguments.corpus, arguments.model, seed, arguments.epochs))
+        if arguments.context:
+            with tempfile.TemporaryDirectory() as folder:
+                found = ours(arguments.corpus, arguments.model, seed, arguments.epochs, Path(folder), arguments.context)
+            rows.setdefault(f"memofast, {arguments.context} earlier utterances", []).append(found)
         for name, found in rows.items():
             print(
                 f"seed {seed}, {name}: weighted F1 {found[-1][0]:.4f} on dev, {found[-1][1]:.1f} s an epoch", flush=True

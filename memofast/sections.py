@@ -157,6 +157,9 @@ def _members(annotation: Any) -> Iterator[Any]:
 
 
 def _tagged(annotation: Any) -> list[tuple[Any, Tag]]:
-    """Members of a tagged union, with their tags."""
-    pairs = [(get_args(of)[0], tag) for of in get_args(annotation) for tag in get_args(of)[1:]]
-    return [(of, tag) for of, tag in pairs if isinstance(tag, Tag)]
+    """Members of a tagged union, with their tags, wherever in a field's annotation it stands."""
+    found, *notes = get_args(annotation) or (None,)
+    if get_origin(annotation) is Annotated:
+        tags = [note for note in notes if isinstance(note, Tag)]
+        return [(found, tag) for tag in tags] or _tagged(found)
+    return [pair for of in get_args(annotation) for pair in _tagged(of)] if get_origin(annotation) in _UNIONS else []

@@ -9,7 +9,7 @@ from typing import Any
 
 from memofast.evaluate.section import Section
 from memofast.metrics.sample_statistics import NAMES
-from memofast.train.fine_tuning_plan import CHOOSES
+from memofast.train.fine_tuning_plan import CHOOSES, told_of_context
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
 from memofast.train.nested_search import Choice, read_choice
 from memofast.train.search_grid import told
@@ -20,7 +20,7 @@ def how_chosen(recipe: FineTuneRecipe, run: Path, folds: Sequence[str]) -> dict[
 
     Returns: `protocol`, with `nested` where settings were searched; `settings`, `update`, `seeds`: each a line;
         `search`: of a search its `runs`, `minutes` and by fold `settings`, `score` inside and `tried`, each with its
-        `settings` and `score`.
+        `settings` and `score`; `context`: a line, of texts that are read in their dialogues.
     """
     choices = [read_choice(run, fold) for fold in folds] if recipe.search else []
     elsewhere = f"chosen elsewhere on: {recipe.settings_chosen_on or 'not said'}"
@@ -30,12 +30,15 @@ def how_chosen(recipe: FineTuneRecipe, run: Path, folds: Sequence[str]) -> dict[
         "update": _update(recipe),
         "seeds": f"{', '.join(map(str, recipe.train.seeds))}; all are in the table",
     }
+    if recipe.context:
+        found["context"] = f"{told_of_context(recipe.context)}; simple baselines read the utterance alone (TF-IDF)"
     return found | ({"search": _search(choices)} if choices else {})
 
 
 def lines_of_choice(found: dict[str, Any]) -> list[str]:
     """What `how_chosen` found, in lines."""
-    return [f"protocol: {found['protocol']}", *(f"{name}: {found[name]}" for name in ("settings", "update", "seeds"))]
+    names = [name for name in ("settings", "update", "seeds", "context") if name in found]
+    return [f"protocol: {found['protocol']}", *(f"{name}: {found[name]}" for name in names)]
 
 
 def section_of_search(search: dict[str, Any]) -> Section:

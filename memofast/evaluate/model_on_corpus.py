@@ -10,6 +10,7 @@ from memofast.data import Corpus, Split
 from memofast.data.conditions import modalities_of
 from memofast.errors import MemofastError
 from memofast.evaluate.origin import Origin, origin_of
+from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import label_space_of, predict_split, truth_of
 from memofast.metrics.predictions import Predictions, is_known
 from memofast.model.compatibility import check_longest, check_widths, check_words
@@ -90,6 +91,7 @@ def check_labelled(split: Split, target: LabelSpace) -> None:
 def predict_on(opened: Opened, split: Split, target: LabelSpace, conditions: Sequence[str]) -> dict[str, Predictions]:
     """Predictions by condition. Raises: `MemofastError` where a split has no labels, or predictions are not finite."""
     check_widths(opened.model, opened.path, split.corpus)
+    split = as_read(opened.model, split, opened.path)
     check_words(opened.model, split)
     check_longest(opened.model, split, modalities_of("".join(conditions)))
     check_labelled(split, target)

@@ -10,9 +10,11 @@ import numpy as np
 from transformers.utils import logging
 
 from memofast.data.conditions import condition_of, modalities_of
+from memofast.data.dialogue import Telling
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
+from memofast.inference.film_dialogues import FilmDialogues, Moment
 from memofast.inference.preparation import Files, Preparation, check_extraction, extraction_options, open_pieces
 from memofast.inference.sample_predictions import Importance, predict_samples
 from memofast.inference.samples import Sample, stored, text_columns
@@ -30,6 +32,7 @@ _CLS, _SEP = 101, 102
 _NO_WORDS = "no words: what the model says of nothing"
 _RAW_DTYPES = {"visual": "uint8", "speech": "int16"}  # pixels and samples
 _SPECIAL = 2  # rows of a sentence: [CLS], [SEP]
+_OF_NUMBERS = 6  # further word pieces of a speaker's number, before the words and in the question
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,11 @@ class Predictor:
         self.folder, self.files, self.device = model_folder(path), files, choose_device(device)
         logging.disable_progress_bar()  # of loading, which is quick
         self.model = open_emotion_model(self.folder).to(self.device)
+        if self.model.context and self.model.context.later:
+            raise MemofastError(
+                f"{self.folder} reads {self.model.context.later} later utterances, which are not known when one is "
+                "predicted; fine-tune with context.later=0"
+            )
         self.classes, self.kind = self.model.outputs, self.model.kind
         self.preparation = Preparation.read(self.folder)
         self.widths = {modality: self.model.reads.get(modality, 0) for modality in (*FEATURES, *self.model.streams)}
@@ -114,6 +122,11 @@ class Predictor:
     def pieces(self) -> WordPieces:
         """The tokenizer of the training."""
         return open_pieces(self.preparation, self.files, self.folder, self.model.reads["text"])
+
+    @cached_property
+    def telling(self) -> Telling | None:
+        """How the model's texts are written with what was said before; None where it reads utterances alone."""
+        return Telling(self.model.context, self.pieces.vocabulary) if self.model.context else None
 
     def _extraction(self, clips: Sequence[Clip]) -> Extraction | None:
         """The extractors of the training that these clips need, opened once; None where the model reads no features of
@@ -205,8 +218,9 @@ class Predictor:
         """
         waiting: list[_Seen] = []
         predicted, reasons = 0, []
+        said = FilmDialogues(self.telling) if self.telling else None
         for utterance in self._utterances(clips, others):
-            read = [seen_of for seen_of in self._everyone(utterance) if seen_of.sample.modalities]
+            read = [seen_of for seen_of in self._everyone(utterance, said) if seen_of.sample.modalities]
             lacking = [self._lacking(seen_of.sample) for seen_of in read]
             everyone = [seen_of for seen_of, lacks in zip(read, lacking, strict=True) if not lacks]
             if not everyone:
@@ -264,20 +278,30 @@ class Predictor:
         else:
             yield from (Utterance(Extracted(clip)) for clip in clips)
 
-    def _everyone(self, utterance: Utterance) -> Iterator[_Seen]:
-        """The utterance itself, and the faces of others whose rows were made."""
+    def _everyone(self, utterance: Utterance, said: FilmDialogues | None) -> Iterator[_Seen]:
+        """The utterance itself, and the faces of others whose rows were made. said: in films so far."""
         extracted = utterance.extracted
         rows = {"visual": extracted.faces, "speech": extracted.sound}
         features = {modality: found.rows for modality, found in rows.items() if found is not None}
         what = f"rows of {extracted.clip.id}"
-        yield _Seen(utterance, utterance.shown, True, self._sample(extracted.clip.text, features, what))
+        file = extracted.clip.picture or extracted.clip.sound
+        moment = Moment(file and str(file), utterance.times[0], utterance.track)
+        yield _Seen(utterance, utterance.shown, True, self._sample(extracted.clip.text, features, what, said, moment))
         for other in utterance.others:
             if other.rows is not None:
                 sample = self._sample(None, {"visual": other.rows}, f"{what}, person {other.track}")
                 yield _Seen(utterance, other, False, sample)
 
-    def _sample(self, text: str | None, features: Mapping[str, np.ndarray], what: str) -> Sample:
-        """A sample of what the model reads; longer than its positions, it is cut, and says so."""
+    def _sample(
+        self,
+        text: str | None,
+        features: Mapping[str, np.ndarray],
+        what: str,
+        said: FilmDialogues | None = None,
+        moment: Moment = Moment(),
+    ) -> Sample:
+        """A sample of what the model reads; longer than its positions, it is cut, and says so. said: in films so far,
+        which hears it too; None: it is by itself. moment: where it is said."""
         rows, streams, cut = {}, {}, []
         for modality, given in features.items():
             if not self.widths.get(modality):
@@ -304,7 +328,14 @@ class Predictor:
                 name: streams.get(name, (np.zeros((0, self.widths[name]), self._dtype_of(name)), modality))
                 for name, modality in self.model.streams.items()
             }
-        return Sample(*text_columns(ids, words, cls, sep), rows, streams, tuple(cut))
+        columns = text_columns(ids, words, cls, sep)
+        if self.telling:
+            said = said or FilmDialogues(self.telling)
+            if len(ids):
+                *columns, notes = said.text(ids, words, moment)
+                cut += notes
+            said.hear(ids, moment)
+        return Sample(*columns, rows, streams, tuple(cut))
 
     def _dtype_of(self, name: str) -> str:
         """In which the rows of a modality or stream are packed."""
@@ -315,7 +346,9 @@ class Predictor:
     def _text_room(self) -> int | None:
         """Most word pieces of a sentence."""
         longest = self.model.longest.get("text")
-        return None if longest is None else longest - _SPECIAL
+        if longest is None or self.telling is None:
+            return None if longest is None else longest - _SPECIAL
+        return longest - int(self.telling.alone(np.zeros(1), [1])[0]) - _OF_NUMBERS
 
     def _predicted(self, waiting: Sequence[_Seen]) -> Iterator[Prediction]:
         names = [one.utterance.clip.id for one in waiting]

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 
 from memofast.data import Split, runs_by_length
-from memofast.data.conditions import keep
+from memofast.data.conditions import CONDITIONS, keep
+from memofast.inference.dialogues import as_read
 from memofast.inference.loop import ROWS, run_over
 from memofast.metrics.predictions import Predictions
 from memofast.model.family import EmotionModel
-from memofast.objectives.label_space import LabelSpace
+from memofast.objectives.label_space import CorpusLabels, LabelSpace
 
 
 def label_space_of(model: EmotionModel, mapping: dict[str, str | None] | None = None) -> LabelSpace:
@@ -26,7 +27,7 @@ def predict_split(
     Raises: `MemofastError` for predictions that are not finite, naming samples.
     """
     within, device = target.within(split.corpus), next(model.parameters()).device
-    split = split.reading(model.streams)
+    split = as_read(model, split)
     scores = np.empty((len(split), len(model.outputs)), np.float32)
     truth = _empty_truth(target, len(split))
     shown = None if condition is None else lambda batch: keep(batch, condition)
@@ -39,6 +40,31 @@ def predict_split(
     if target.kind == "regression":
         return Predictions("regression", tuple(split.ids), truth, scores[:, 0])
     return Predictions(target.kind, tuple(split.ids), truth, scores, model.outputs)
+
+
+def represented_split(
+    model: EmotionModel, split: Split, chosen: np.ndarray, within: CorpusLabels, condition: str | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Keys [n] int64, classes [n] int64 and representations [n, D] fp32 of a split's samples whose class is known, on
+    the model's device, as it makes them in evaluation at the caller's precision. chosen: indices; condition: as of
+    `predict_split`."""
+    device, training = next(model.parameters()).device, model.training
+    wanted, truth = np.zeros(len(split), bool), _empty_truth(within.space, len(split))
+    wanted[chosen] = True
+    z = np.empty((len(split), model.represents), np.float32)
+    shown = (lambda batch: keep(batch, condition)) if condition in CONDITIONS else None
+    precision = "bf16" if torch.is_autocast_enabled(device.type) else "fp32"
+    model.eval()
+    for results in run_over(
+        split, lambda batch: {"z": model.represented(batch)}, device, "representations",
+        f" of corpus {split.corpus.path}", precision=precision, shown=shown,
+        skip=lambda indices: not wanted[indices].any(),
+    ):  # fmt: skip
+        z[results.indices] = results.found["z"]
+        truth[results.indices] = within.truth(results.batch.targets).numpy()
+    model.train(training)
+    known = np.flatnonzero(wanted & (truth >= 0))
+    return tuple(torch.from_numpy(values[known]).to(device) for values in (split.keys, truth, z))
 
 
 def truth_of(split: Split, target: LabelSpace) -> np.ndarray:

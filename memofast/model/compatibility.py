@@ -8,6 +8,7 @@ import numpy as np
 from memofast.data import Corpus, Split
 from memofast.data.batch import Capacity
 from memofast.data.conditions import CONDITIONS, condition_of
+from memofast.data.dialogue import Context
 from memofast.data.loading import epoch
 from memofast.data.modality import FEATURES, LETTERS, MODALITIES
 from memofast.errors import MemofastError
@@ -83,6 +84,16 @@ def check_words(model: Reader, split: Split) -> None:
                 f"corpus {split.corpus.path} has word piece {largest}, but the model's vocabulary ends at {known - 1}; "
                 "prepare it with the model's vocabulary"
             )
+
+
+def check_room(context: Context, model: Reader) -> None:
+    """Raises: `MemofastError` where context is cut at more rows of text than the model reads."""
+    limit = model.longest.get("text")
+    if limit is not None and context.tokens > limit:
+        raise MemofastError(
+            f"context.tokens {context.tokens} is more than the {limit} rows of text that the model reads; set "
+            f"context.tokens={limit} or less"
+        )
 
 
 def check_longest(model: Reader, split: Split, modalities: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from memofast.data import Corpus, PackedBatch, Split, View
+from memofast.data.dialogue import Context
 from memofast.sections import Section
 
 ANSWERS = "emotion"  # name of the loss of a model's answers
@@ -63,11 +64,12 @@ class Lesson:
 class Answers:
     """outputs [B, outputs]: logits or values. losses: by name in `EmotionModel.losses`: of each sample [B], or one that
     compares the samples of a batch, a scalar; only with a lesson. modalities: what is said from one modality alone
-    [B, outputs]."""
+    [B, outputs]. representation [B, width]: what the outputs were made of, where somebody asks for it."""
 
     outputs: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
     modalities: dict[str, Tensor] = field(default_factory=dict)
+    representation: Tensor | None = None
 
 
 class EmotionModel(Reader, Protocol):
@@ -77,8 +79,13 @@ class EmotionModel(Reader, Protocol):
     classes: what it was trained to name, in order; `value` alone for a regression. outputs: names of all it gives out:
     the classes, then what is none of them, as `another word` of a prompt. kind: `single`, one class of several;
     `multi`, any number of them; `regression`, a value.
+    context: what it reads of the dialogue around an utterance; None: the utterance alone.
     losses: weight of each loss that it learns by beside that of its answers, by name, and under `ANSWERS` of that one,
     where it is not 1; a model that has any also has `answer(view, rng=, lesson=)`, whose `Answers` carry them.
+    represents: width of the representation of a sample that its answers are made of, for losses that compare samples,
+    0: it gives none; a model that has one also has `represented(view, rng=)`, [B, width], and `named(representation,
+    view, rng=)`, the answers [B, outputs] made of it. linear: the map from one to the other, where in evaluation there
+    is nothing else.
     """
 
     @property
@@ -91,7 +98,16 @@ class EmotionModel(Reader, Protocol):
     def kind(self) -> str: ...
 
     @property
+    def context(self) -> Context | None: ...
+
+    @property
     def losses(self) -> Mapping[str, float]: ...
+
+    @property
+    def represents(self) -> int: ...
+
+    @property
+    def linear(self) -> nn.Linear | None: ...
 
     def learning_state(self, keys: Tensor) -> nn.Module | None:
         """What learning keeps of the training samples, keys [n] int64, from update to update, to be saved beside the

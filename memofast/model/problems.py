@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from memofast.data.batch import PackedBatch
+from memofast.data.dialogue import Context
 
 PROBLEMS = {
     "single": "single_label_classification",
@@ -30,9 +31,25 @@ class LearnsByAnswers:
     """An emotion model that learns by the loss of its answers alone; beside `PreTrainedModel`."""
 
     @property
+    def represents(self) -> int:
+        """As `family.EmotionModel.represents`; nothing."""
+        return 0
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """As `family.EmotionModel.linear`; none."""
+        return None
+
+    @property
     def losses(self) -> Mapping[str, float]:
         """As `family.EmotionModel.losses`; none."""
         return {}
+
+    @property
+    def context(self) -> Context | None:
+        """As `family.EmotionModel.context`; of its configuration."""
+        told = getattr(self.config, "context", None)
+        return Context(**told) if told else None
 
     def learning_state(self, keys: Tensor) -> nn.Module | None:
         """As `family.EmotionModel.learning_state`; none."""

@@ -23,14 +23,18 @@ def balanced_weights(counts: Tensor) -> Tensor:
 
 
 def classification_losses(
-    logits: Tensor, targets: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0
+    logits: Tensor, targets: Tensor, class_weights: Tensor | None = None, smoothing: float = 0.0, gamma: float = 0.0
 ) -> Tensor:
-    """Cross-entropy -sum_c w_c q_c log p_c of each sample [B] fp32; 0 where its class is not known.
+    """Cross-entropy -sum_c w_c q_c (1 - p_c)^gamma log p_c of each sample [B] fp32; 0 where its class is not known.
 
     Args: logits [B, classes]; targets q [B, classes], probabilities or zero rows; class_weights w [classes]; smoothing:
-        share of q that is spread over all classes.
+        share of q that is spread over all classes; gamma: above 0 the focal loss, which makes less of what is found
+        already (Lin et al., ICCV 2017).
     """
     known = targets.sum(-1) > 0
     wanted = targets * (1 - smoothing) + smoothing / targets.shape[-1] * known[:, None]
     wanted = wanted if class_weights is None else wanted * class_weights
-    return -(wanted * F.log_softmax(logits.float(), -1)).sum(-1)
+    logs = F.log_softmax(logits.float(), -1)
+    if gamma:
+        wanted = wanted * (-torch.expm1(logs)).clamp(min=torch.finfo(torch.float32).tiny) ** gamma
+    return -(wanted * logs).sum(-1)

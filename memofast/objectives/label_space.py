@@ -124,14 +124,15 @@ def label_losses(
     class_weights: Tensor | None = None,
     smoothing: float = 0.0,
     error: str = "absolute",
+    gamma: float = 0.0,
 ) -> Tensor:
     """The loss of a model's outputs [B, classes], of each sample [B] fp32; 0 where nothing is known.
 
-    `single`: cross-entropy, see `classification_losses`. `multi`: binary cross-entropy, mean over classes, each
-    weighted. `regression`: the error that `ERRORS` names; absolute, as MMSA trains.
+    `single`: cross-entropy, or with gamma the focal loss, see `classification_losses`. `multi`: binary cross-entropy,
+    mean over classes, each weighted. `regression`: the error that `ERRORS` names; absolute, as MMSA trains.
     """
     if kind == "single":
-        return classification_losses(outputs, wanted, class_weights, smoothing)
+        return classification_losses(outputs, wanted, class_weights, smoothing, gamma)
     outputs, given = outputs.float(), torch.nan_to_num(wanted)
     if kind == "multi":
         soft = given * (1 - smoothing) + smoothing / 2

@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     PARTNER = 9
     VALIDATION_PARTNER = 10
     AUGMENTATION = 11
+    POOL = 12
 
 
 class Place(IntEnum):

@@ -74,6 +74,10 @@ class _Labeller:
         chosen = choose_device(device)
         self.model = open_emotion_model(folder)
         self.model.to(chosen)
+        if self.model.context is not None:
+            raise MemofastError(
+                f"{folder} reads utterances in their dialogues, pseudo labels are of sentences; give a model of those"
+            )
         self.folder = model_folder(folder)
         digest = hashlib.blake2b(" ".join(self.model.outputs).encode(), digest_size=16)
         for name, weight in sorted(self.model.state_dict().items()):

@@ -11,13 +11,16 @@ from transformers.utils import logging
 
 from memofast.data import Corpus, Split
 from memofast.data.conditions import modalities_of
+from memofast.data.conversations import context_of
 from memofast.data.demo import EMBEDDED, open_corpus
+from memofast.data.dialogue import Context
 from memofast.data.feature_choice import reading
 from memofast.data.folds import read_groups
 from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError, nearest
+from memofast.inference.dialogues import with_context
 from memofast.metrics.sample_statistics import METRICS
-from memofast.model.compatibility import check_longest, check_words, conditions_for, shared_modalities
+from memofast.model.compatibility import check_longest, check_room, check_words, conditions_for, shared_modalities
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
 from memofast.model.feature_sets import feature_sets_of, unknown_feature_sets
@@ -31,7 +34,7 @@ from memofast.train.fold_parts import (
     share_of_classes,
     trivial_answers,
 )
-from memofast.train.optimisation import parameter_groups
+from memofast.train.loss_checks import check_losses, lines_on_losses
 from memofast.train.search_grid import settings_of, told, with_settings
 
 CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
@@ -73,6 +76,9 @@ class FineTuningPlan:
             recipe.model.init = str(Path(recipe.model.init).resolve())
         if (face := getattr(recipe.model, "face", None)) is not None and face.init:
             face.init = str(Path(face.init).resolve())
+        for loss in recipe.losses.values():
+            for teacher in getattr(loss, "teachers", ()):
+                teacher.path = str(Path(teacher.path).resolve())
         return recipe
 
     def describe(self) -> str:
@@ -90,18 +96,39 @@ class FineTuningPlan:
             if first.selected_on != "nothing"
             else "the last update is kept: every number of this run is selected on nothing",
         ]
+        lines += lines_on_losses(self.recipe)
         choice = self.recipe.folds
         dealt = len(read_groups(self.corpus, choice.by)) if choice.count is not None else None
         if dealt is not None and (left := len(self.corpus.stores["text"]) - dealt):
             lines.append(f"{left:,} samples of the corpus have no {choice.by} and are in no fold")
         if self.candidates:
             lines.append(self._of_search())
+        if (context := context_of(self.corpus)) is not None:
+            cut = self.corpus.stores["text"].cut
+            lines.append(f"{told_of_context(context)}; {cut:,} texts of the corpus have less for that")
+            lines += self._shared_dialogues()
         lines += [f"{modality} rows: {own}, {own.width} wide" for modality, own in feature_sets_of(self.corpus).items()]
         if init := self.recipe.model.init:
             lines += unknown_feature_sets(init, self.corpus)
         if first.selected_on == "test":
             lines.append("protocol paper: every number of this run is selected on test")
         return "\n".join(lines)
+
+    def _shared_dialogues(self) -> list[str]:
+        """A line where words of one part are read in another one."""
+        dialogue_of = read_groups(self.corpus, "dialogue")
+        for fold in self.folds:
+            parts = {"train": fold.train, fold.selected_on: fold.validation, "test": fold.test}
+            homes: dict[str, str] = {}
+            for part, split in parts.items():
+                for id in split.ids if split is not None else ():
+                    if id in dialogue_of and homes.setdefault(dialogue_of[id], part) != part:
+                        return [
+                            f"dialogue {dialogue_of[id]} lies in {homes[dialogue_of[id]]} and {part} of fold "
+                            f"{fold.name}, and maybe others: words of one are read in the other; folds.by=dialogue "
+                            "keeps dialogues whole"
+                        ]
+        return []
 
     def _of_search(self) -> str:
         inner = self.recipe.inner_folds
@@ -127,6 +154,8 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     """
     logging.disable_progress_bar()  # of loading and saving, which are quick
     corpus = reading(open_corpus(recipe.corpus), recipe.modalities.features)
+    if recipe.context:
+        corpus = with_context(corpus, recipe.context, recipe.model.init)
     target = LabelSpace.of_corpus(corpus, recipe.target.kind, recipe.target.map)
     target.within(corpus)
     folds = make_folds(recipe, corpus)
@@ -154,7 +183,9 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         pairs = zip(plans, tried, strict=True)
         return replace(plans[0], recipe=recipe, candidates=tuple(replace(p, settings=own) for p, own in pairs))
     model = start_model(recipe, target, folds[0].train)
-    parameter_groups(model, recipe.train)
+    check_losses(recipe, model, target.classes, [fold.train for fold in folds])
+    if recipe.context:
+        check_room(recipe.context, model)
     given = recipe.modalities
     train = conditions_for(model, corpus, given.train or [shared_modalities(model, corpus)])
     select = conditions_for(model, corpus, given.select or train)
@@ -172,6 +203,13 @@ def _candidate(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTunin
         return make_fine_tuning_plan(changed)
     except MemofastError as error:
         raise MemofastError(f"search ({told(settings)}): {error}") from None
+
+
+def told_of_context(context: Context) -> str:
+    """What is read around an utterance, in a line."""
+    later = f" and {context.later} later" if context.later else ""
+    asked = f", asked {context.query} it" if context.query else ""
+    return f"read in dialogues: up to {context.utterances} earlier{later} utterances, {context.tokens} rows{asked}"
 
 
 def check_comparable(first: FineTuningPlan, plan: FineTuningPlan, where: str) -> None:

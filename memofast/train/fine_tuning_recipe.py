@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from memofast.data.conditions import CONDITIONS
+from memofast.data.dialogue import Context
 from memofast.errors import MemofastError
 from memofast.model.families import EmotionSection
 from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
 from memofast.sections import FilePath, Section, checked
+from memofast.train.loss_sections import BY_TEACHERS, FurtherLoss, LabelLoss, LossName
 from memofast.train.recipe import Beta, Schedule, Seed, Train, Training
 from memofast.train.recipe_file import read_values, shipped
 
@@ -114,6 +116,9 @@ class Tuning(Training):
     class_weights: Literal["none", "balanced"] = "none"
     smoothing: float = Field(0.0, ge=0, lt=1)
     error: Literal["absolute", "squared", "smooth"] = "absolute"
+    loss: LabelLoss | None = None
+    weighting: Literal["fixed", "uncertainty"] = "fixed"
+    decode: Literal["head", "nearest_centre"] = "head"
     schedule: Schedule = "linear"
     hide: float = Field(0.0, ge=0, lt=1)
     hide_columns: float = Field(0.0, ge=0, lt=0.99)
@@ -149,10 +154,12 @@ class FineTuneRecipe(Section):
     keeps the last update, for corpora too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and
     validation and chooses on test, and every number says so.
 
+    context: what is read of the dialogue around an utterance, for family memobert; None: nothing.
     baselines: whether simple ones stand in the table. settings_chosen_on: the data on which the recipe's settings were
     chosen, elsewhere, in words for the table. search: by option, as `train.lr`, the values to choose from inside the
     training part of every fold. inner_folds: in how many it is divided to choose, by the groups that folds keep whole,
-    or `validation`: settings are chosen as the checkpoint is."""
+    or `validation`: settings are chosen as the checkpoint is. losses: by a name, what is learnt by beside the
+    labels."""
 
     corpus: FilePath = ""
     folds: FoldChoice = FoldChoice()
@@ -161,11 +168,13 @@ class FineTuneRecipe(Section):
     modalities: Modalities = Modalities()
     train: Tuning = Tuning()
     prompt: PromptSection | None = None
+    context: Context | None = None
     protocol: Literal["clean", "last", "paper"] = "clean"
     settings_chosen_on: str = ""
     search: dict[str, list[Any]] = Field({})
     inner_folds: Annotated[int, Field(ge=2, le=100)] | Literal["validation"] = 3
     baselines: bool = True
+    losses: dict[LossName, FurtherLoss] = Field({})
 
     @model_validator(mode="after")
     def _whole(self) -> FineTuneRecipe:
@@ -179,8 +188,17 @@ class FineTuneRecipe(Section):
             raise ValueError("train.error is of values, for target.kind regression; leave it out")
         if self.train.smoothing and self.target.kind == "regression":
             raise ValueError("train.smoothing is of labels, which a regression has none of; leave it out")
+        if self.train.loss is not None and self.target.kind != "single":
+            raise ValueError("train.loss is of one class of several, for target.kind single; leave it out")
+        if self.train.decode != "head" and self.target.kind != "single":
+            raise ValueError("train.decode names one class of several, for target.kind single; leave it out")
+        self._check_losses()
         if self.prompt and (self.target.kind != "single" or not self.model.init):
             raise ValueError("a prompt names one class of several and starts from model.init; set both, or prompt=null")
+        if self.context and self.model.family != "memobert":
+            raise ValueError(f"context is read by model.family memobert, not by {self.model.family}; leave it out")
+        if self.context and self.prompt and self.context.query:
+            raise ValueError("a prompt asks by a [MASK] of its own; set context.query=null beside it")
         if self.search and self.protocol == "paper":
             raise ValueError("search chooses inside the training part, protocol paper on test data; leave one out")
         if self.search and self.inner_folds == "validation" and self.protocol != "clean":
@@ -188,6 +206,21 @@ class FineTuneRecipe(Section):
         if self.search and self.train.share < 1 and len(self.train.seeds) > 1:
             raise ValueError("search with train.share below 1 takes one seed, as each has other samples; give one")
         return self
+
+    def _check_losses(self) -> None:
+        if not self.losses:
+            return
+        if self.target.kind != "single":
+            raise ValueError(
+                f"losses.{next(iter(self.losses))} is of one class of several, not for target.kind {self.target.kind}; "
+                "leave it out"
+            )
+        taught = next((name for name, loss in self.losses.items() if isinstance(loss, BY_TEACHERS)), None)
+        if taught and self.search and self.inner_folds != "validation":
+            raise ValueError(
+                f"losses.{taught}: a teacher has learnt from what search holds out of the training part; set "
+                "inner_folds=validation"
+            )
 
 
 _NOT_LEARNT_BY = ("seeds", "device", "threads", "loader_threads", "precision", "share", "metric")
@@ -210,7 +243,7 @@ def said_of_changes(recipe: FineTuneRecipe, overrides: Sequence[str]) -> FineTun
     changed = [
         override
         for name, override in zip(names, overrides, strict=True)
-        if name.startswith(("model", "train", "prompt", "modalities.train")) and name not in aside
+        if name.startswith(("model", "train", "prompt", "context", "losses", "modalities.train")) and name not in aside
     ]
     if not changed:
         return recipe

@@ -17,6 +17,7 @@ from memofast.data.conditions import keep
 from memofast.devices import device_of_rank
 from memofast.errors import MemofastError
 from memofast.files import read_json, write_json
+from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import predict_split
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
@@ -73,6 +74,7 @@ class FoldRun:
         with device_faults.explained(self.place, trainer.device, trainer.state, self.root):
             trainer.run()
             trainer.keep_best()
+            trainer.task.conclude(trainer.precision, trainer.device)
             processes.wait()  # checkpoints go once every rank has read its own
         return trainer
 
@@ -85,7 +87,9 @@ class FoldRun:
         streams = [Stream(fold.train, objective=condition, eligible=eligible) for condition in plan.train]
         tuning = plan.recipe.train.model_copy(update={"metric": plan.metric})
         family = FAMILIES[plan.recipe.model.family]
-        return FineTuning(model, streams, fold.validation, tuning, seed, plan.select, plan.target, world, family)
+        return FineTuning(
+            model, streams, fold.validation, tuning, seed, plan.select, plan.target, world, family, plan.recipe.losses
+        )
 
     def run(self, console: Console, processes: Processes) -> None:
         """Train, and keep answers, model and what the run came to."""
@@ -133,7 +137,7 @@ def _finish(run: FoldRun, trainer: Trainer, begun: float, console: Console) -> N
 
 def _keep_graph(model: EmotionModel, fold: Fold, condition: str, place: Path, console: Console) -> None:
     """The model's graph beside the run's TensorBoard events, of its first two samples."""
-    batch = keep(fold.train.reading(model.streams).pack(range(min(2, len(fold.train)))), condition)
+    batch = keep(as_read(model, fold.train).pack(range(min(2, len(fold.train)))), condition)
     try:
         write_graph(place / "tensorboard", model, batch.to(next(model.parameters()).device))
     except Exception as error:  # what tracing cannot follow costs the picture, never the run

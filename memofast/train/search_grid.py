@@ -15,7 +15,7 @@ from memofast.train.recipe_file import put
 
 Name = TypeVar("Name")
 _LARGEST = 1000  # combinations
-_MAY_CHANGE = ("model.", "train.", "prompt.", "modalities.train", "modalities.features")
+_MAY_CHANGE = ("model.", "train.", "prompt.", "context.", "modalities.train", "modalities.features")
 _MEASURES = ("train.seeds", "train.metric", "train.share", "model.family")  # what is compared, not how it is learnt
 
 
@@ -29,7 +29,7 @@ def settings_of(search: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     for name, values in search.items():
         if not name.startswith(_MAY_CHANGE) or name in _MEASURES:
             raise MemofastError(
-                f"search: {name} is not searched; it takes options of model, train and prompt, as train.lr, "
+                f"search: {name} is not searched; it takes options of model, train, prompt and context, as train.lr, "
                 "modalities.train and modalities.features"
             )
         if not values:

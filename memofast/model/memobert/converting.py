@@ -122,6 +122,8 @@ def to_file(folder: Path, out: Path) -> list[str]:
     if left:
         told = dict.fromkeys(name.partition(".network.")[0] + ".network" * (".network." in name) for name in left)
         lines.append(f"left out, as the original has no name for them: {', '.join(told)}")
+    if getattr(config, "context", None):
+        lines.append("left out: the context of utterances and its question, which are no weights")
     if getattr(config, "prompt", None):
         lines.append("left out: the prompt and its words for classes, which are no weights")
     tables = {config.max_position_embeddings, config.visual_positions, config.speech_positions}

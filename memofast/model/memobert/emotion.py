@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from memofast.data.batch import PackedBatch
+from memofast.data.dialogue import asked_rows
 from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.memobert import original
@@ -65,11 +66,34 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
         return cls._from_foreign(checkpoint, {"heads": found.heads} | asked, str(path))
 
     def forward(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
-        """Logits [B, classes]; rng as in `MemoBertModel.forward`. Only [CLS] rows pass through the last layer's second
-        half."""
+        """Logits [B, classes]; rng as in `MemoBertModel.forward`. Only the rows that are read, of [CLS] or of a
+        context's question, pass through the last layer's second half."""
+        return self.named(self.represented(seen, rng=rng), seen, rng=rng)
+
+    @property
+    def represents(self) -> int:
+        """As `family.EmotionModel.represents`: the width of pooled rows."""
+        return self.config.hidden_size
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """As `family.EmotionModel.linear`: with head `emocls`."""
+        return self.emotion.classifier if self.emotion.widen is None else None
+
+    def represented(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
+        """The pooled row of each sample [B, C]."""
         view = View.of(seen)
-        hidden = self.memobert.encode(view, rng, ReadRows.of(view.batch, [first_rows(view.batch)]))
-        return self.emotion(self.memobert.pooled(hidden), view.keys, rng)
+        hidden = self.memobert.encode(view, rng, ReadRows.of(view.batch, [self._read_rows(view)]))
+        return self.memobert.pooled(hidden)
+
+    def named(self, representation: Tensor, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
+        """Logits [B, classes] of pooled rows [B, C]."""
+        return self.emotion(representation, View.of(seen).keys, rng)
+
+    def _read_rows(self, view: View) -> Tensor:
+        if self.context is None or self.context.query is None:
+            return first_rows(view.batch)
+        return asked_rows(view.batch, self.config.mask_token_id, self.context.query)
 
 
 def open_emotion_model(folder: Path) -> MemoBertForEmotion | MemoBertForPrompt:

@@ -30,7 +30,7 @@ def write_program(
 
     A file of either kind also holds the names of the classes, and what the outputs are: `classes` and `kind`, in the
     first as extra files, in the second as metadata. Raises: `MemofastError` for another suffix, a folder that is not
-    there, a prompt, a network of raw rows, and ONNX where its extra is not installed.
+    there, a prompt, context, a network of raw rows, and ONNX where its extra is not installed.
     """
     if path.suffix not in KINDS:
         raise MemofastError(f"{path} is neither {' nor '.join(KINDS)}; the suffix chooses what is written")
@@ -61,11 +61,16 @@ def export_emotion_model(
     """The padded form as a program of any number of samples and rows; its arguments are those of
     `PaddedEmotionModel.forward`.
 
-    Raises: `MemofastError` for a model that names emotions by a prompt or has a network of raw rows, which have no such
-        form.
+    Raises: `MemofastError` for a model that names emotions by a prompt, reads context or has a network of raw rows,
+        which have no such form.
     """
     if not isinstance(model, MemoBertForEmotion):
         raise MemofastError("only a model with an emotion head can be exported; this one has a prompt")
+    if model.context is not None:
+        raise MemofastError(
+            "this model reads utterances in their dialogues, which no program puts together; only one of texts alone "
+            "can be exported"
+        )
     if model.config.made:
         raise MemofastError(
             f"this model makes its rows of {' and '.join(sorted(model.config.made))} by a network of its own, which no "

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from memofast.data.dialogue import Context
 from memofast.model.face_networks.network import PARTS, WIDTHS
 from memofast.model.folder import ConfigFile, read_checked
 from memofast.model.heads import Head
@@ -83,6 +84,7 @@ class MemoBertFile(BertFile):
     emotion_head: Literal[EMOTION_HEADS] = "emocls"
     problem_type: str | None = None
     prompt: dict[str, Any] | None = None
+    context: Context | None = None
     id2label: dict[str, str] | None = None
 
     @field_validator("heads")

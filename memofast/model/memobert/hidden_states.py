@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from memofast.errors import MemofastError
+from memofast.model.memobert.folder_config import read_config
 from memofast.model.memobert.pre_training import MemoBertModel
 
 
@@ -17,7 +19,11 @@ class MemoBertStates(MemoBertModel):
 
 def open_encoder(folder: Path) -> MemoBertStates:
     """The encoder of any MemoBert checkpoint folder, or of a file of the original, in evaluation mode. Raises:
-    `MemofastError` where there is none."""
+    `MemofastError` where there is none, or one that reads utterances in their dialogues."""
     if folder.is_file():
         return MemoBertStates.from_original(folder)
+    if read_config(folder).get("context"):
+        raise MemofastError(
+            f"{folder} reads utterances in their dialogues, hidden states are of texts alone; give what it began from"
+        )
     return MemoBertStates.from_pretrained(folder).eval()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memofast.data import Split
+from memofast.data.conversations import telling_of
 from memofast.data.feature_statistics import feature_statistics
 from memofast.data.modality import FEATURES
 from memofast.data.prompt import TEMPLATES, WORDS, Prompt
@@ -28,10 +29,11 @@ def start(
     train: Split | None,
     prompt: PromptSection | None = None,
 ) -> MemoBertForEmotion | MemoBertForPrompt:
-    """The model a run starts from, see `family.Start`; fresh projections suit the rows of `train`.
+    """The model a run starts from, see `family.Start`; fresh projections suit the rows of `train`, whose context it is
+    going to read.
 
     Raises: `MemofastError` for a checkpoint of another architecture, or whose feature rows have another width than the
-        corpus, and for raw speech.
+        corpus, for raw speech, and for another [MASK] than the corpus's context asks at.
     """
     entries = {name: value for name, value in section.entries().items() if name not in ("head", "freeze")}
     heads = entries.get("num_attention_heads")
@@ -46,6 +48,8 @@ def start(
     if train is not None and "visual" in train.corpus.raw:
         widths["visual_width"] = WIDTHS[face["network"]]
     entries |= {"face": face} if face else {}
+    telling = telling_of(train.corpus) if train is not None else None
+    entries |= {"context": telling.context.plain() if telling else None}
     fresh = section.init is None or begins_features_anew(section.init, heads)
     asked = {"problem_type": PROBLEMS[kind], "emotion_head": section.head}
     if section.init is None:
@@ -63,6 +67,11 @@ def start(
             model = MemoBertForEmotion.start(section.init, classes, **entries, **asked)
         if train is not None:
             check_widths(model, section.init, train.corpus)
+    if telling and telling.mask not in (None, model.config.mask_token_id):
+        raise MemofastError(
+            f"[MASK] is word piece {telling.mask} of corpus {train.corpus.path}, the model's is "
+            f"{model.config.mask_token_id}; set model.mask_token_id={telling.mask}"
+        )
     if train is not None and fresh:
         standardise(model.memobert, train)
     if train is not None and model.config.face and not before.get("face"):

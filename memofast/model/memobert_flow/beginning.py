@@ -154,6 +154,7 @@ def start(
     """
     corpora = [train.corpus] if train is not None else []
     entries = {**configured(section, corpora).entries, "problem_type": PROBLEMS[kind], "emotion_head": section.head}
+    entries["context"] = None  # of a starting checkpoint
     entries.pop("tables")
     if section.init is None:
         if prompt:

@@ -1,0 +1,190 @@
+"""Fine-tuning on utterances in their dialogues: it learns what only context tells, keeps it, and evaluates with it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from packed_batches import small_config
+from rich.console import Console
+from runs import here
+from talks import MODEL, PIECES, telling_talks, two_talks, write_talks
+
+from memofast.data import Corpus
+from memofast.data.conditions import keep
+from memofast.data.dialogue import Context
+from memofast.data.prompt import MASK as PROMPT_MASK
+from memofast.errors import MemofastError
+from memofast.evaluate.model_on_corpus import open_model, predict_on, target_on
+from memofast.inference.dialogues import as_read
+from memofast.inference.split_predictions import label_space_of, predict_split
+from memofast.model import MemoBertForPreTraining
+from memofast.model.families import export_model, open_emotion_model, open_encoder
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model
+from memofast.train.fine_tuning_recipe import read
+from memofast.train.fine_tuning_runs import answers, fine_tune
+from memofast.train.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return telling_talks(tmp_path_factory.mktemp("talks") / "talks")
+
+
+def recipe_file(folder, corpus, **sections):
+    values = {
+        "corpus": str(corpus), "model": MODEL, "settings_chosen_on": "nothing",
+        "modalities": {"train": ["l"], "evaluate": ["l"]}, "context": {"utterances": 1, "tokens": 40},
+        "train": {"epochs": 20, "samples": 16, "lr": 1e-2, "patience": 99, "precision": "fp32", "device": "cpu"},
+    }  # fmt: skip
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values | sections))
+    return path
+
+
+@pytest.fixture(scope="module")
+def ran(corpus, tmp_path_factory):
+    """What the command said, and the folder of its run."""
+    folder = tmp_path_factory.mktemp("ran")
+    done = here(folder, "finetune", recipe_file(folder, corpus))
+    assert done.returncode == 0, done.stderr
+    (run,) = (folder / "runs").iterdir()
+    return done.stdout, run
+
+
+def test_it_learns_what_only_context_tells(ran, corpus):
+    said, run = ran
+    results = json.loads((run / "results.json").read_text())
+    (row,) = [row for row in results["rows"] if row["split"] == "test"]
+    assert row["selected on validation"]["pooled"]["wa"]["mean"] > 0.95, row
+    assert "read in dialogues: up to 1 earlier utterances, 40 rows, asked after it; 0 texts" in said
+    assert "simple baselines read the utterance alone (TF-IDF)" in (run / "results.md").read_text()
+    (words,) = [own for name, own in results["baselines"].items() if name == "logistic regression"]
+    assert words["rows"][0]["selected on validation"]["pooled"]["wa"]["mean"] < 0.8
+    assert yaml.safe_load((run / "config.yaml").read_text())["context"]["utterances"] == 1
+
+
+def test_the_model_keeps_its_context_and_evaluates_with_it(ran, corpus):
+    _, run = ran
+    model = open_emotion_model(run)
+    assert model.context == Context(utterances=1, tokens=40)
+    split = Corpus.open(corpus).split("test")
+    found = predict_split(model, split, label_space_of(model), "fp32", "l").known
+    assert (found.named == found.truth).mean() > 0.95
+    opened = open_model(run)
+    again = predict_on(opened, split, target_on(opened, split.corpus), ["l"])["l"]
+    kept = np.load(run / "fixed" / "seed-42" / "answers" / "test-l.npz")
+    np.testing.assert_allclose(again.scores, kept["scores"], atol=1e-6)
+    done = here(run.parent, "evaluate", run, "--corpus", corpus, "--split", "test", "--out", run.parent / "evaluated")
+    assert done.returncode == 0, done.stderr
+
+
+def test_one_by_one_is_the_batch(ran, corpus):
+    model = open_emotion_model(ran[1])
+    split = as_read(model, Corpus.open(corpus).split("test"))
+    whole, *alone = (keep(split.pack(chosen), "l") for chosen in (range(len(split)), *([n] for n in range(len(split)))))
+    whole, alone = model.probabilities(whole), torch.cat([model.probabilities(batch) for batch in alone])
+    torch.testing.assert_close(whole, alone)
+    assert as_read(model, split).corpus is split.corpus
+
+
+def test_the_question_is_read(ran, corpus):
+    """What is read is the row of [MASK] at its position, or that of [CLS] where text is hidden."""
+    model = open_emotion_model(ran[1])
+    split = as_read(model, Corpus.open(corpus).split("test"))
+    batch = split.pack([4])
+    asked = model.memobert(batch).hidden[len(batch.token_ids) - 2][None]
+    torch.testing.assert_close(model(batch), model.emotion(model.memobert.pooled(asked), batch.sample_keys, None))
+    shown = keep(batch, "v")
+    first = model.memobert(shown).hidden[:1]
+    torch.testing.assert_close(model(shown), model.emotion(model.memobert.pooled(first), shown.sample_keys, None))
+
+
+def test_a_model_from_one_with_context_forgets_it(ran, corpus, tmp_path):
+    plain = read(str(recipe_file(tmp_path, corpus, context=None, model={"init": str(ran[1]), "head": "emocls"})), [])
+    plan = make_fine_tuning_plan(plain)
+    assert start_model(plan.recipe, plan.target, plan.folds[0].train).context is None
+
+
+def test_an_interrupted_run_goes_on_to_the_same_answers(corpus, tmp_path, monkeypatch):
+    plan = make_fine_tuning_plan(read(str(recipe_file(tmp_path, corpus)), ["train.epochs=4"]))
+    updates = iter(range(9))
+
+    def interrupted(self, update, real=Trainer.update):
+        if next(updates, None) is None:
+            raise KeyboardInterrupt
+        return real(self, update)
+
+    fine_tune(plan, tmp_path / "whole", Console(quiet=True))
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "update", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(plan, tmp_path / "cut", Console(quiet=True))
+    fine_tune(plan, tmp_path / "cut", Console(quiet=True))
+    for one, other in zip(answers(plan, tmp_path / "cut"), answers(plan, tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(one[-1].scores, other[-1].scores)
+
+
+def test_mistakes_are_one_line(corpus, tmp_path):
+    bare = write_talks(tmp_path / "bare", two_talks(), {"train": ["d1"], "validation": ["d10"]}, groups=False)
+    done = here(tmp_path, "finetune", recipe_file(tmp_path, bare))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no groups 'dialogue'" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+    def refused(*overrides, **sections):
+        with pytest.raises(MemofastError) as error:
+            make_fine_tuning_plan(read(str(recipe_file(tmp_path, corpus, **sections)), list(overrides)))
+        return str(error.value)
+
+    assert "65 is more than the 64 rows of text that the model reads; set context.tokens=64" in refused(
+        "context.tokens=65"
+    )
+    assert "context is read by model.family memobert, not by sequence" in refused(model={"family": "sequence"})
+    assert "set context.query=null" in refused("prompt={}", "model.init=somewhere")
+    assert "mask_token_id" in refused("model.mask_token_id=1")
+    (corpus / "vocab.txt").rename(tmp_path / "vocab.txt")
+    try:
+        assert "carries no vocabulary" in refused()
+    finally:
+        (tmp_path / "vocab.txt").rename(corpus / "vocab.txt")
+
+
+def test_a_prompt_asks_beside_context(corpus, tmp_path):
+    start = small_config(vocab_size=200, visual_width=4, speech_width=0)
+    MemoBertForPreTraining(start).save_pretrained(tmp_path / "start")
+    own = {"template": [PIECES.index("feels"), PROMPT_MASK], "words": {"calm": 12, "glad": 13}}
+    sections = {"model": {"init": str(tmp_path / "start")}, "prompt": own, "context": {"query": None, "tokens": 40}}
+    plan = make_fine_tuning_plan(read(str(recipe_file(tmp_path, corpus, **sections)), []))
+    model, split = start_model(plan.recipe, plan.target, plan.folds[0].train), plan.folds[0].test
+    assert model.context == Context(query=None, tokens=40)
+    prompted, _ = model.prompt.applied(split.pack([2]))
+    text = " ".join("[MASK]" if piece == PROMPT_MASK else PIECES[piece] for piece in prompted.token_ids[:-1])
+    assert text == "[CLS] feels [MASK] speaker 1 : bad speaker 2 : bad [SEP] speaker 3 : bad"
+    batches = [keep(split.pack(chosen), "l") for chosen in (range(6), *([n] for n in range(6)))]
+    whole, *alone = (model.eval().probabilities(batch) for batch in batches)
+    torch.testing.assert_close(whole, torch.cat(alone))
+
+
+def test_context_is_searched(corpus, tmp_path):
+    recipe = read(str(recipe_file(tmp_path, corpus)), ["search={context.utterances: [0, 2]}", "folds.by=dialogue"])
+    tried = make_fine_tuning_plan(recipe).candidates
+    assert [plan.recipe.context.utterances for plan in tried] == [0, 2]
+    lengths = [plan.folds[0].train.lengths[:, 0].sum() for plan in tried]
+    assert lengths[0] < lengths[1]
+
+
+def test_dialogues_in_two_parts_are_told(corpus, tmp_path):
+    recipe = str(recipe_file(tmp_path, corpus))
+    told = make_fine_tuning_plan(read(recipe, ["folds.validation=null"])).describe()
+    assert " lies in train and validation of fold fixed" in told and "folds.by=dialogue keeps dialogues whole" in told
+    assert (
+        "lies in" not in make_fine_tuning_plan(read(recipe, ["folds.validation=null", "folds.by=dialogue"])).describe()
+    )
+
+
+def test_what_reads_texts_alone_says_so(ran, tmp_path):
+    with pytest.raises(MemofastError, match="hidden states are of texts alone"):
+        open_encoder(ran[1])
+    with pytest.raises(MemofastError, match="only one of texts alone can be exported"):
+        export_model(ran[1], tmp_path / "model.pt2")
