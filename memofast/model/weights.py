@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from memofast.errors import MemofastError
 from memofast.files import read_json, refuse_bomb, refuse_pointer
+from memofast.model.folder import ConfigFile, in_one_line, load_whole, read_checked
 from memofast.sections import checked
+
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 _WHOLE = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks, each before its index
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -40,6 +45,21 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         or the shards are not those of their index.
     """
     return {name: tensor for file in _files(folder) for name, tensor in _read(file).items()}
+
+
+def open_whole(folder: Path, model_class: type[Model], file: type[ConfigFile]) -> Model:
+    """A model of a transformers class in evaluation mode, from its folder. file: what is read of its `config.json`.
+
+    Raises: `MemofastError` where its weights are missing or of another model, before memory is taken for them.
+    """
+    config_class = model_class.config_class
+    read_checked(folder, {config_class.model_type: file})
+    config = in_one_line(folder, lambda: config_class.from_pretrained(folder, local_files_only=True))
+    with torch.device("meta"):
+        model = in_one_line(folder, lambda: model_class(config))
+    check_stored(folder, {name: tuple(weight.shape) for name, weight in model.state_dict().items()}, "")
+    model, _ = load_whole(partial(model_class.from_pretrained, folder, local_files_only=True), folder)
+    return model.eval()
 
 
 def stored_weights(folder: Path) -> dict[str, Stored]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,37 +12,24 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from memofast.data.batch import PackedBatch, pad_rows
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
-from memofast.model.folder import in_one_line, load_whole, read_checked
+from memofast.model.columns import Columns
 from memofast.model.lstm_fusion.configuration import LstmFusionConfig, LstmFusionFile
 from memofast.model.problems import EmotionOutputs
-from memofast.model.weights import check_stored
+from memofast.model.weights import open_whole
 from memofast.ops.philox import Place, drop_threshold, hidden_keep_mask, keep_scale, site
 
 
-class RowsLstm(nn.Module):
+class RowsLstm(Columns):
     """A bidirectional LSTM over standardised rows; of a sample both directions' last states, zero where it has no
     rows."""
 
     def __init__(self, width: int, config: LstmFusionConfig):
-        super().__init__()
-        self.width = width
+        super().__init__(width)
         self.lstm = nn.LSTM(width, config.hidden_size, config.num_hidden_layers, batch_first=True, bidirectional=True)
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("std", torch.ones(width))
-
-    @torch.no_grad()
-    def standardise(self, mean: Tensor, std: Tensor) -> None:
-        """Rows are read as (x - mean) / std. Args: [width], of the rows to come; a column that never changes keeps its
-        scale."""
-        self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 1e-4, std, 1.0))
 
     def forward(self, rows: Tensor, offsets: Tensor, source: Tensor | None) -> Tensor:
-        """Args: rows [rows, padded width]; offsets [B+1] int32; source: see `View`, a hidden row is read as the mean.
-        Returns: [B, 2 C]."""
-        values = (rows[:, : self.width].float() - self.mean) / self.std
-        if source is not None:
-            values = values[source.clamp(min=0).to(torch.int64)] * (source >= 0)[:, None]
+        """Args: rows [rows, padded width]; offsets [B+1] int32; source: see `View`. Returns: [B, 2 C]."""
+        values = self.standardised(rows, source)
         lengths = offsets.diff().to(torch.int64)
         ends = values.new_zeros(len(lengths), 2 * self.lstm.hidden_size)
         present = lengths.nonzero().flatten()
@@ -128,15 +114,8 @@ class LstmFusionForEmotion(EmotionOutputs, PreTrainedModel):
 
 
 def open_lstm_fusion(folder: Path) -> LstmFusionForEmotion:
-    """A trained model in evaluation mode from its folder. Raises: `MemofastError` where its weights are missing or of
-    another model."""
-    read_checked(folder, {LstmFusionConfig.model_type: LstmFusionFile})
-    config = in_one_line(folder, lambda: LstmFusionConfig.from_pretrained(folder, local_files_only=True))
-    with torch.device("meta"):
-        model = in_one_line(folder, lambda: LstmFusionForEmotion(config))
-    check_stored(folder, {name: tuple(weight.shape) for name, weight in model.state_dict().items()}, "")
-    model, _ = load_whole(partial(LstmFusionForEmotion.from_pretrained, folder, local_files_only=True), folder)
-    return model.eval()
+    """A trained model in evaluation mode from its folder. Raises: as `open_whole`."""
+    return open_whole(folder, LstmFusionForEmotion, LstmFusionFile)
 
 
 AutoConfig.register(LstmFusionConfig.model_type, LstmFusionConfig)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,8 +15,8 @@ from memofast.data.conditions import keep
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.data.view import DRAWS, View
 from memofast.errors import MemofastError
+from memofast.model.columns import Columns
 from memofast.model.family import Answers, Lesson
-from memofast.model.folder import in_one_line, load_whole, read_checked
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.pre_training import MemoBertModel
 from memofast.model.problems import EmotionOutputs
@@ -26,31 +25,7 @@ from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import COMPLETE_TEXT, Shape
 from memofast.model.sequence.networks import NETWORKS
 from memofast.model.sequence.rows import Rows
-from memofast.model.weights import check_stored
-
-
-class Columns(nn.Module):
-    """Standardises the columns of rows."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.width = width
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("std", torch.ones(width))
-
-    @torch.no_grad()
-    def standardise(self, mean: Tensor, std: Tensor) -> None:
-        """Rows are read as (x - mean) / std. Args: [width]; a column that never changes keeps its scale."""
-        self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 1e-4, std, 1.0))
-
-    def forward(self, rows: Tensor, source: Tensor | None) -> Tensor:
-        """Args: rows [rows, padded width]; source: see `View`, a hidden row is read as the mean. Returns: [rows,
-        width]."""
-        values = (rows[:, : self.width].float() - self.mean) / self.std
-        if source is not None:
-            values = values[source.clamp(min=0).to(torch.int64)] * (source >= 0)[:, None]
-        return values
+from memofast.model.weights import open_whole
 
 
 class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
@@ -168,7 +143,7 @@ class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
         if rows is None:
             nothing = columns.mean.new_zeros(batch.samples, self._length(modality) or 1, columns.width)
             return Rows(nothing, torch.zeros(batch.samples, dtype=torch.int64, device=nothing.device))
-        return Rows.packed(columns(rows, view.sources.get(name)), offsets, self._length(modality))
+        return Rows.packed(columns.standardised(rows, view.sources.get(name)), offsets, self._length(modality))
 
     def _texts(
         self, view: View, rows: Mapping[str, Rows], draws: Draws, rng: Tensor | None, lesson: Lesson | None
@@ -206,15 +181,8 @@ class SequenceForEmotion(EmotionOutputs, PreTrainedModel):
 
 
 def open_sequence_model(folder: Path) -> SequenceForEmotion:
-    """A trained model in evaluation mode from its folder. Raises: `MemofastError` where its weights are missing or of
-    another model."""
-    read_checked(folder, {SequenceConfig.model_type: SequenceFile})
-    config = in_one_line(folder, lambda: SequenceConfig.from_pretrained(folder, local_files_only=True))
-    with torch.device("meta"):
-        model = in_one_line(folder, lambda: SequenceForEmotion(config))
-    check_stored(folder, {name: tuple(weight.shape) for name, weight in model.state_dict().items()}, "")
-    model, _ = load_whole(partial(SequenceForEmotion.from_pretrained, folder, local_files_only=True), folder)
-    return model.eval()
+    """A trained model in evaluation mode from its folder. Raises: as `open_whole`."""
+    return open_whole(folder, SequenceForEmotion, SequenceFile)
 
 
 AutoConfig.register(SequenceConfig.model_type, SequenceConfig)

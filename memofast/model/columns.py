@@ -1,0 +1,28 @@
+"""Rows of features whose columns are standardised before anything is made of them."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Columns(nn.Module):
+    """Reads the columns of rows as (x - mean) / std; as they are until `standardise` is called."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    @torch.no_grad()
+    def standardise(self, mean: Tensor, std: Tensor) -> None:
+        """Args: [width], of the rows to come; a column that never changes keeps its scale."""
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 1e-4, std, 1.0))
+
+    def standardised(self, rows: Tensor, source: Tensor | None) -> Tensor:
+        """Args: rows [rows, padded width]; source: see `View`, a hidden row is read as the mean. Returns: [rows,
+        width] fp32."""
+        values = (rows[:, : self.width].float() - self.mean) / self.std
+        if source is None:
+            return values
+        return values[source.clamp(min=0).to(torch.int64)] * (source >= 0)[:, None]
