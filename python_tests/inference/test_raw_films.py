@@ -131,7 +131,9 @@ def test_raw_rows_are_given_as_they_are_stored(made, predictor):
 
 def test_streams_of_samples_are_packed_as_they_are_stored(predictor):
     predictor.widths = {"sound": 320, "glove": 5}
-    predictor.model = SimpleNamespace(raw={"sound"}, streams={"sound": "speech", "glove": "text"}, longest={}, reads={})
+    predictor.model = SimpleNamespace(
+        raw={"sound"}, streams={"sound": "speech", "glove": "text"}, longest={}, reads={}, context=None
+    )
     rows = np.random.default_rng(0).integers(-32768, 32768, (3, 320))
     samples = [predictor._sample(None, given, "features") for given in ({}, {"sound": rows})]
     packed = pack_samples(samples).streams
