@@ -156,7 +156,7 @@ struct Task {
 
     // How many keys a query, and with it those before it, sees.
     int64_t seen_by(int64_t query) const {
-        const int64_t apart = keys.length > queries.length ? keys.length - queries.length : queries.length - keys.length;
+        const int64_t more = keys.length - queries.length, apart = more > 0 ? more : -more;
         const int64_t reach = query + 1 + apart;
         return causal && reach < keys.length ? reach : keys.length;
     }
@@ -181,7 +181,8 @@ struct Operand {
           v(k + a.heads * a.width), q_step(a.q_step), kv_step(a.kv_step) {}
 };
 
-// The 16-bit lanes of queries first .. first + rows - 1 for the first `keys` keys: lanes [rows rounded up to kLanes / 2, step].
+// The 16-bit lanes of queries first .. first + rows - 1 for the first `keys` keys: lanes [rows rounded up to
+// kLanes / 2, step].
 void draw_lanes(const Task& task, int64_t first, int64_t rows, int64_t keys, uint16_t* lanes, int64_t step) {
     constexpr int kDraws = kLanes / 2;
     Wide positions;

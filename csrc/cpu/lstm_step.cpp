@@ -23,7 +23,8 @@ MEMOFAST_FUNCTION void write(float* values, int count, Floats given) {
 }
 
 MEMOFAST_FUNCTION LstmGates read_gates(const float* gates, int64_t size, int count) {
-    return {read(gates, count), read(gates + size, count), read(gates + 2 * size, count), read(gates + 3 * size, count)};
+    return {read(gates, count), read(gates + size, count), read(gates + 2 * size, count),
+            read(gates + 3 * size, count)};
 }
 
 MEMOFAST_FUNCTION void write_gates(float* gates, int64_t size, int count, const LstmGates& given) {
@@ -58,8 +59,9 @@ int lstm_step_backward(const LstmStepBackwardArguments& a) {
             const int count = int(a.size - cell < kLanes ? a.size - cell : kLanes);
             const Floats of_hidden = read(a.of_hidden + at, count) + read(a.to_hidden + at, count);
             Floats of_cell = read(a.of_cells + at, count) + read(a.to_cells + at, count);
-            const LstmGates found = gate_gradients(read_gates(a.gates + gate, a.size, count), read(a.before + at, count),
-                                                   read(a.squashed + at, count), of_hidden, of_cell);
+            const LstmGates gates = read_gates(a.gates + gate, a.size, count);
+            const LstmGates found = gate_gradients(gates, read(a.before + at, count), read(a.squashed + at, count),
+                                                   of_hidden, of_cell);
             write_gates(a.of_gates + gate, a.size, count, found);
             write(a.of_cells + at, count, of_cell);
         }

@@ -1,6 +1,6 @@
-// Attention over the rows of a grid on a CPU: a thread has 64 latents, whose queries, sums and scores of one line of the
-// grid (all widths at one time and height) stay in its cache. The lanes of a vector are latents, so that what belongs to
-// a row is one number, and sums over rows need no shuffling.
+// Attention over the rows of a grid on a CPU: a thread has 64 latents, whose queries, sums and scores of one line
+// of the grid (all widths at one time and height) stay in its cache. The lanes of a vector are latents, so that
+// what belongs to a row is one number, and sums over rows need no shuffling.
 #include "rows/separable_attention.h"
 
 #include <math.h>

@@ -1,7 +1,8 @@
-// Attention over the rows of a grid on a GPU. A block has 64 latents, one a thread, and one time of one sample; it walks
-// the lines of the grid (all widths at one height), whose pixels lie in shared memory and are read by all its threads at
-// once. A latent's pixels of query and sum lie in registers, its sums of places in shared memory. Forward, a second
-// kernel joins the times of a latent in their order; backward, sums over blocks are partials added in order.
+// Attention over the rows of a grid on a GPU. A block has 64 latents, one a thread, and one time of one sample; it
+// walks the lines of the grid (all widths at one height), whose pixels lie in shared memory and are read by all its
+// threads at once. A latent's pixels of query and sum lie in registers, its sums of places in shared memory.
+// Forward, a second kernel joins the times of a latent in their order; backward, sums over blocks are partials
+// added in order.
 #include "rows/separable_attention.h"
 
 #include <math.h>

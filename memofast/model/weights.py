@@ -54,7 +54,9 @@ def open_whole(folder: Path, model_class: type[Model], file: type[ConfigFile]) -
     """
     config_class = model_class.config_class
     read_checked(folder, {config_class.model_type: file})
-    config = in_one_line(folder, lambda: config_class.from_pretrained(folder, local_files_only=True))
+    config = in_one_line(
+        folder, lambda: config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    )
     with torch.device("meta"):
         model = in_one_line(folder, lambda: model_class(config))
     check_stored(folder, {name: tuple(weight.shape) for name, weight in model.state_dict().items()}, "")

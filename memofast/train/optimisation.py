@@ -100,14 +100,17 @@ def set_capturable(optimiser: torch.optim.Optimizer, device: torch.device | None
         group["lr"] = rate if device is None else torch.tensor(rate, device=device)
 
 
-def clip(model: nn.Module, largest: float, optimiser: torch.optim.Optimizer | None = None) -> Tensor:
+def clip(
+    model: nn.Module, largest: float, optimiser: torch.optim.Optimizer | None = None, waits: bool = False
+) -> Tensor:
     """Scale the gradients down to a global norm of at most `largest`, but for those of the optimiser's groups that are
-    not clipped. Returns: the norm of all gradients before, scalar on the device."""
+    not clipped. waits: look at the norm first, and leave gradients below it as they are. Returns: the norm of all
+    gradients before, scalar on the device."""
     groups = [] if optimiser is None else optimiser.param_groups
     spared = {id(one) for group in groups if not group.get("clip", True) for one in group["params"]}
     clipped = [one for one in model.parameters() if id(one) not in spared and one.grad is not None]
     norm = nn.utils.get_total_norm([one.grad for one in clipped])
-    if not norm.is_cpu or largest < norm + _EPSILON:  # on the host gradients are not multiplied by 1
+    if not waits or largest < norm + _EPSILON:  # else all would be multiplied by 1
         nn.utils.clip_grads_with_norm_(clipped, largest, norm)
     if not spared:
         return norm

@@ -62,7 +62,7 @@ class Step:
 
     def clip(self) -> Tensor:
         """Scale the gradients down to the largest norm. Returns: their norm before, a scalar on the device."""
-        return optimisation.clip(self.learner, self.largest, self.optimiser)
+        return optimisation.clip(self.learner, self.largest, self.optimiser, waits=self.device.type == "cpu")
 
     def apply(self, rate_of: Callable[[int | None], float]) -> None:
         """One step of the optimiser at the learning rates of an update, see `optimisation.set_rates`; gradients start
