@@ -78,6 +78,7 @@ def epoch_of(kind: str, dataset: str, path: Path, bert: Path, batch: int) -> Cal
     with as_on_this_machine():
         from MMSA.data_loader import MMDataLoader
         from MMSA.models.AMIO import AMIO
+        from MMSA.models.subNets.BertTextEncoder import BertTextEncoder
         from MMSA.trains.ATIO import ATIO
 
     args = arguments_of(kind, dataset, path)
@@ -85,7 +86,10 @@ def epoch_of(kind: str, dataset: str, path: Path, bert: Path, batch: int) -> Cal
     torch.manual_seed(1)
     loaders = MMDataLoader(args, 0)
     args["train_samples"] = len(loaders["train"].dataset)
-    with as_on_this_machine():
+    with (
+        as_on_this_machine(),
+        mock.patch.object(BertTextEncoder.__init__, "__defaults__", (False, "bert", str(bert))),
+    ):  # of which TFR-Net gives none
         model = AMIO(args)
     trainer = ATIO().getTrain(args)
     trainer.do_test = lambda *_, **__: dict.fromkeys((args["KeyEval"], "Loss", "MAE"), 1.0)
