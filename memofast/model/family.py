@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memofast.data import Corpus, PackedBatch, Split, View
@@ -49,7 +50,7 @@ class Lesson:
     """What a forward pass in training may learn from. wanted [B, outputs]: see `CorpusLabels.wanted`; known [n] int64:
     samples of which it is known. modalities: by modality [B, outputs], what it alone says of each sample, NaN where
     unknown. update, epoch: numbers, from 1. keys [B] int64 of the samples. state: module of what the network keeps over
-    the samples of a training, see `EmotionModel.learning_state`."""
+    the samples of a training, see `EmotionModel.learning_state`. error: of values, as torch's functional losses."""
 
     wanted: Tensor
     known: Tensor
@@ -58,6 +59,7 @@ class Lesson:
     epoch: int
     keys: Tensor
     state: nn.Module | None = None
+    error: Callable[..., Tensor] = F.l1_loss
 
 
 @dataclass

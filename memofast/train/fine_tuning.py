@@ -32,7 +32,7 @@ from memofast.model.families import FAMILIES
 from memofast.model.family import ANSWERS, Answers, EmotionModel, Family, Lesson
 from memofast.objectives import LossSum, Room
 from memofast.objectives.classification import balanced_weights
-from memofast.objectives.label_space import LabelSpace, known, label_losses
+from memofast.objectives.label_space import ERRORS, LabelSpace, known, label_losses
 from memofast.sections import Section
 from memofast.train.augmentation import Augmentation
 from memofast.train.fine_tuning_recipe import Tuning
@@ -166,7 +166,10 @@ class LabelLearner(nn.Module):
             if f"value_{name}" in batch.targets
         }
         update = int(rng[1])
-        return Lesson(batch.targets["wanted"], read.labels, alone, update, self._epoch(rng), batch.sample_keys, state)
+        return Lesson(
+            batch.targets["wanted"], read.labels, alone, update, self._epoch(rng), batch.sample_keys, state,
+            ERRORS[self._error],
+        )  # fmt: skip
 
 
 def _precision(device: torch.device) -> str:

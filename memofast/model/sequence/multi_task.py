@@ -85,17 +85,17 @@ class MultiTask(VectorFusion):
         losses = {}
         if lesson is not None:
             losses = {
-                f"{name}_alone": _errors(values, lesson.modalities.get(name), rows[name].lengths > 0)
-                for name, values in alone.items()
+                f"{name}_alone": _errors(lesson, name, values, rows[name].lengths > 0) for name, values in alone.items()
             }
         return Answers(outputs, losses, alone)
 
 
-def _errors(values: Tensor, wanted: Tensor | None, present: Tensor) -> Tensor:
-    """Absolute error of each sample [B]; 0 where it is not known what is wanted, or the sample has no rows."""
+def _errors(lesson: Lesson, modality: str, values: Tensor, present: Tensor) -> Tensor:
+    """The lesson's error of each sample [B]; 0 where it is not known what is wanted, or the sample has no rows."""
+    wanted = lesson.modalities.get(modality)
     wanted = torch.full_like(values, torch.nan) if wanted is None else wanted
     known = present[:, None] & ~wanted.isnan()
-    return (values - torch.where(known, wanted, values)).abs().mean(1)
+    return lesson.error(values, torch.where(known, wanted, values.detach()), reduction="none").mean(1)
 
 
 _HEADS = tuple(
