@@ -1,6 +1,8 @@
 """Late, tensor and low-rank fusion of a vector of each modality: the originals' numbers, samples that no batch
 changes, and dropout of products."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,8 @@ def test_losses_of_single_modalities(kind):
     torch.testing.assert_close(answers.losses["text_alone"], expected.nan_to_num())
     expected = (said["speech"][:, 0] - 0.5).abs() * torch.tensor([1, 1, 1, 0, 1.0])
     torch.testing.assert_close(answers.losses["speech_alone"], expected)
+    squared = network(rows, NOTHING, replace(lesson, error=F.mse_loss)).losses["speech_alone"]
+    torch.testing.assert_close(squared, expected**2)
     assert not answers.losses["visual_alone"].any()  # of which nothing is known
     sum(one.sum() for one in answers.losses.values()).backward()
     assert network.heads["text"].layers[0].weight.grad.isfinite().all()
