@@ -192,3 +192,17 @@ def test_gradients_of_a_group_may_be_spared_from_clipping():
     assert float(norm) == pytest.approx((40**2 + 10**2) ** 0.5)
     assert float(spared.grad[0, 0]) == 40.0
     assert [float(other.grad[0, 0]), float(other.grad[1, 1])] == pytest.approx([3.0, -4.0], rel=1e-5)
+
+
+def test_looking_first_clips_the_same():
+    """Norms above, below and just at the bound."""
+    for largest in (2.0, 5.0, 5.5):
+        found = []
+        for waits in (False, True):
+            layer = torch.nn.Linear(2, 1, bias=False)
+            layer.weight.grad = torch.tensor([[3.0, 4.0]])
+            norm = clip(layer, largest, waits=waits)
+            found.append(layer.weight.grad)
+            assert float(norm) == 5.0
+        assert torch.equal(*found)
+        assert torch.allclose(found[0].norm(), torch.tensor(min(largest, 5.0)), rtol=1e-5)

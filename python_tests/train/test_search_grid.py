@@ -36,6 +36,7 @@ def test_what_is_not_searched(search, message):
     ("variants", "message"),
     [
         ([{}], "the first is the recipe as it is"),
+        ([{"train.lr": 1}, {"train.lr": 2}], "the first is the recipe as it is"),
         ([{"train.lr": 1}, {}], "the first is the recipe as it is"),
         ([{}, {"train.lr": 1}, {}], "each further one changes something"),
         ([{}, {"train.seeds": [1]}], "train.seeds decides what is measured"),
