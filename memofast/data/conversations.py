@@ -11,7 +11,7 @@ import numpy as np
 
 from memofast.data.batch import OF_TOKENS
 from memofast.data.corpus import Corpus
-from memofast.data.dialogue import Context, Telling, speaker_numbers
+from memofast.data.dialogue import Context, Telling, Wording, speaker_numbers
 from memofast.data.folds import read_groups
 from memofast.errors import MemofastError
 from memofast.store import TextStore
@@ -19,11 +19,11 @@ from memofast.store import TextStore
 _SPECIAL = 2  # rows of an utterance: [CLS], [SEP]
 
 
-def in_dialogues(corpus: Corpus, context: Context, vocabulary: Mapping[str, int]) -> Corpus:
+def in_dialogues(corpus: Corpus, context: Context, words: Wording | Mapping[str, int]) -> Corpus:
     """The same corpus, whose texts have their context; one without words stays [CLS] alone, and is in nobody's context.
     A sample without a dialogue is one by itself.
 
-    Args: vocabulary: the id of each word piece of the corpus.
+    Args: words: see `Telling`, in the corpus's vocabulary.
     Raises: `MemofastError` where the corpus has no dialogues, positions or speakers, or a position is no number or
         taken; and where it has context of another kind.
     """
@@ -33,7 +33,7 @@ def in_dialogues(corpus: Corpus, context: Context, vocabulary: Mapping[str, int]
             raise MemofastError(f"corpus {corpus.path} is read with another context; open it anew")
         return corpus
     placed, speakers = _dialogues(corpus, context.speakers)
-    told = DialogueText(text, Telling(context, vocabulary), placed, speakers)
+    told = DialogueText(text, Telling(context, words), placed, speakers)
     return replace(corpus, stores={"text": told} | {name: s for name, s in corpus.stores.items() if name != "text"})
 
 

@@ -48,14 +48,38 @@ class Around(NamedTuple):
     later: np.ndarray
 
 
-@dataclass(frozen=True)
 class Wording:
-    """Word pieces of a vocabulary that are written beside what was said."""
+    """Word pieces that are written beside what was said. cls, sep, mask: what begins and ends a text, and what is asked
+    at; mask None: the vocabulary has none."""
 
-    vocabulary: Mapping[str, int]
+    cls: int
+    sep: int
+    mask: int | None
 
     def pieces(self, text: str) -> tuple[int, ...]:
         """Of words between spaces. Raises: `MemofastError` for one that the vocabulary cannot spell."""
+        raise NotImplementedError
+
+    def mark(self, speaker: int | None) -> tuple[int, ...]:
+        """Before an utterance: `speaker 1 :`; None: a speaker who is not known."""
+        return self.pieces(f"speaker {speaker or ''} :")
+
+    def query(self, speaker: int | None) -> tuple[int, ...]:
+        """`speaker 1 feels [MASK]`. Raises: `MemofastError` where the vocabulary has no [MASK]."""
+        if self.mask is None:
+            raise unspelt(MASK_PIECE)
+        return (*self.pieces(f"speaker {speaker or ''} feels"), self.mask)
+
+
+class PieceWording(Wording):
+    """In a vocabulary of BERT's word pieces, the id of each by name."""
+
+    def __init__(self, vocabulary: Mapping[str, int]):
+        self.vocabulary = vocabulary
+        (self.cls,), (self.sep,) = self.pieces("[CLS]"), self.pieces("[SEP]")
+        self.mask = vocabulary.get(MASK_PIECE)
+
+    def pieces(self, text: str) -> tuple[int, ...]:
         return tuple(piece for word in text.split() for piece in self._spelt(word))
 
     def _spelt(self, word: str) -> list[int]:
@@ -65,33 +89,32 @@ class Wording:
             rests = (("##" if start else "") + word[start:end] for end in range(len(word), start, -1))
             piece = next((rest for rest in rests if rest in self.vocabulary), None)
             if piece is None:
-                raise MemofastError(
-                    f"context: the vocabulary has no word piece for {word!r}, which it writes; prepare the corpus with "
-                    "a vocabulary that has"
-                )
+                raise unspelt(word)
             found.append(self.vocabulary[piece])
             start += len(piece) - 2 * bool(start)
         return found
 
-    def mark(self, speaker: int | None) -> tuple[int, ...]:
-        """Before an utterance: `speaker 1 :`; None: a speaker who is not known."""
-        return self.pieces(f"speaker {speaker or ''} :")
 
-    def query(self, speaker: int | None) -> tuple[int, ...]:
-        """`speaker 1 feels [MASK]`."""
-        return self.pieces(f"speaker {speaker or ''} feels {MASK_PIECE}")
+def unspelt(word: str) -> MemofastError:
+    """That a vocabulary lacks what context writes."""
+    return MemofastError(
+        f"context: the vocabulary has no word piece for {word!r}, which it writes; prepare the corpus with a vocabulary "
+        "that has"
+    )
 
 
 class Telling:
-    """Writes texts with context. mask: piece that is asked at, None where nothing is asked.
+    """Writes texts with context. words: how what stands beside them is written; of BERT the vocabulary. mask: piece that
+    is asked at, None where nothing is asked.
 
     Raises: `MemofastError` where the vocabulary lacks what is written.
     """
 
-    def __init__(self, context: Context, vocabulary: Mapping[str, int]):
-        self.context, self.wording = context, Wording(vocabulary)
-        (self.cls,), (self.sep,) = self.wording.pieces("[CLS]"), self.wording.pieces("[SEP]")
-        self.mask = self.wording.pieces(MASK_PIECE)[0] if context.query else None
+    def __init__(self, context: Context, words: Wording | Mapping[str, int]):
+        self.context = context
+        self.wording = words if isinstance(words, Wording) else PieceWording(words)
+        self.cls, self.sep = self.wording.cls, self.wording.sep
+        self.mask = self.wording.query(None)[-1] if context.query else None
         self._known: dict[int | None, tuple[np.ndarray, np.ndarray]] = {}
         self.mark(None), self.mark(1)
 

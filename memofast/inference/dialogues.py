@@ -26,7 +26,7 @@ def with_context(corpus: Corpus, context: Context, init: str | Path | None = Non
             f"corpus {corpus.path} carries no vocabulary, in which context names the speakers; put the vocab.txt that "
             "it was prepared with into its folder"
         )
-    return in_dialogues(corpus, context, WordPieces(folder).vocabulary)
+    return in_dialogues(corpus, context, WordPieces(folder).wording)
 
 
 def as_read(model: Reader, split: Split, origin: str | Path | None = None) -> Split:

@@ -126,7 +126,7 @@ class Predictor:
     @cached_property
     def telling(self) -> Telling | None:
         """How the model's texts are written with what was said before; None where it reads utterances alone."""
-        return Telling(self.model.context, self.pieces.vocabulary) if self.model.context else None
+        return Telling(self.model.context, self.pieces.wording) if self.model.context else None
 
     def _extraction(self, clips: Sequence[Clip]) -> Extraction | None:
         """The extractors of the training that these clips need, opened once; None where the model reads no features of

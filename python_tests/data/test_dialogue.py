@@ -7,7 +7,7 @@ from talks import MASK, PIECES
 
 from memofast.data.batch import Capacity, PackedBatch, PaddedBatch
 from memofast.data.conditions import keep
-from memofast.data.dialogue import Context, Telling, Wording, asked_rows, speaker_numbers
+from memofast.data.dialogue import Context, PieceWording, Telling, asked_rows, speaker_numbers
 from memofast.errors import MemofastError
 
 VOCABULARY = {piece: number for number, piece in enumerate(PIECES)}
@@ -22,7 +22,7 @@ def words(pieces) -> str:
 
 
 def test_words_are_spelt_by_the_longest_pieces():
-    wording = Wording(VOCABULARY)
+    wording = PieceWording(VOCABULARY)
     assert words(wording.mark(2)) == "speaker 2 :"
     assert words(wording.mark(100)) == "speaker 1 ##0 ##0 :"
     assert words(wording.mark(None)) == "speaker :"

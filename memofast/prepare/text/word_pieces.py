@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from memofast.data.dialogue import PieceWording, Wording, unspelt
 from memofast.errors import MemofastError
 from memofast.files import replace_file
 from memofast.prepare.text.encoding import read_text
@@ -35,6 +37,19 @@ _PLAIN = {  # what a `vocab.txt` alone stands for
 # the six classes and their order in MEmoBERT's lexicon
 NRC_CLASSES = ("anger", "joy", "sadness", "surprise", "fear", "disgust")
 _EDGES = "\"'`.,;:!?()[]{}<>*_-…“”‘’«»"  # noqa: RUF001
+
+
+@dataclass(frozen=True)
+class _Special:
+    """What a vocabulary calls the pieces that stand for no words."""
+
+    cls: str
+    sep: str
+    mask: str
+    unk: str
+
+
+_SPECIAL = (_Special("[CLS]", "[SEP]", "[MASK]", "[UNK]"), _Special("<s>", "</s>", "<mask>", "<unk>"))  # BERT, RoBERTa
 
 
 @dataclass(frozen=True)
@@ -82,13 +97,15 @@ class Tokens:
 
 
 class WordPieces:
-    """A WordPiece tokenizer from a `vocab.txt` (lower-casing) or a tokenizer folder (as it is configured there)."""
+    """A tokenizer: WordPiece from a `vocab.txt` (lower-casing) or a tokenizer folder (as it is configured there), or any
+    other that a `tokenizer.json` describes, with the special pieces of BERT or RoBERTa."""
 
     def __init__(self, path: Path, lexicon: Lexicon | None = None):
         self.lexicon = lexicon
         self._tokenizer = _open_tokenizer(path)
-        self.cls_id, self.sep_id = (self._special(path, name) for name in ("[CLS]", "[SEP]"))
-        self._special(path, getattr(self._tokenizer.model, "unk_token", None) or "[UNK]")
+        self._names = next((own for own in _SPECIAL if self._tokenizer.token_to_id(own.cls) is not None), _SPECIAL[0])
+        self.cls_id, self.sep_id = (self._special(path, name) for name in (self._names.cls, self._names.sep))
+        self._special(path, getattr(self._tokenizer.model, "unk_token", None) or self._names.unk)
         vocabulary = sorted((number, piece) for piece, number in self.vocabulary.items())
         digest = hashlib.blake2b("\n".join(piece for _, piece in vocabulary).encode(), digest_size=16).hexdigest()
         self.fingerprint = f"{digest}-{_settings_name(self._tokenizer, [number for number, _ in vocabulary])}"
@@ -100,9 +117,16 @@ class WordPieces:
         """The id of each piece."""
         return self._tokenizer.get_vocab()
 
+    @property
+    def wording(self) -> Wording:
+        """What is written beside words, in these pieces."""
+        if type(self._tokenizer.model).__name__ == "WordPiece":
+            return PieceWording(self.vocabulary)
+        return _EncodedWording(self._tokenizer, self._names)
+
     def _special(self, path: Path, name: str) -> int:
         if (number := self._tokenizer.token_to_id(name)) is None:
-            raise MemofastError(f"{path} has no {name}; give a BERT vocabulary")
+            raise MemofastError(f"{path} has no {name}; give a vocabulary of BERT, or a tokenizer.json of RoBERTa's kind")
         return number
 
     def __call__(self, sentence: str) -> Tokens:
@@ -123,6 +147,21 @@ class WordPieces:
             words.append(count - 1)
             classes.append(self.lexicon.class_of(sentence[slice(*word)]) if self.lexicon else -1)
         return Tokens(ids, words, classes if self.lexicon else None, max(0, count - LONGEST))
+
+
+class _EncodedWording(Wording):
+    """In pieces that only their tokenizer knows how to make, as after a space."""
+
+    def __init__(self, tokenizer: Any, names: _Special):
+        self._tokenizer, self._unknown = tokenizer, tokenizer.token_to_id(names.unk)
+        self.cls, self.sep, self.mask = (tokenizer.token_to_id(name) for name in (names.cls, names.sep, names.mask))
+
+    def pieces(self, text: str) -> tuple[int, ...]:
+        text = " ".join(text.split())
+        found = self._tokenizer.encode(f" {text}", add_special_tokens=False).ids
+        if not found or self._unknown in found:
+            raise unspelt(text)
+        return tuple(found)
 
 
 def _words_of(offsets: list[tuple[int, int]], sentence: str) -> Iterator[tuple[int, int]]:
