@@ -8,7 +8,6 @@ Source: SPCL (Song et al., EMNLP 2022) and TelME (Yun et al., 2024), which name 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -98,14 +97,14 @@ class PieceWording(Wording):
 def unspelt(word: str) -> MemofastError:
     """That a vocabulary lacks what context writes."""
     return MemofastError(
-        f"context: the vocabulary has no word piece for {word!r}, which it writes; prepare the corpus with a vocabulary "
-        "that has"
+        f"context: the vocabulary has no word piece for {word!r}, which it writes; prepare the corpus with a "
+        "vocabulary that has"
     )
 
 
 class Telling:
-    """Writes texts with context. words: how what stands beside them is written; of BERT the vocabulary. mask: piece that
-    is asked at, None where nothing is asked.
+    """Writes texts with context. words: how what stands beside them is written; of BERT the vocabulary. mask: piece
+    that is asked at, None where nothing is asked.
 
     Raises: `MemofastError` where the vocabulary lacks what is written.
     """

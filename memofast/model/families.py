@@ -17,9 +17,10 @@ from memofast.model.memobert.family import MEMOBERT
 from memofast.model.memobert_flow.family import MEMOBERT_FLOW
 from memofast.model.perceiver.family import PERCEIVER
 from memofast.model.sequence.family import SEQUENCE
+from memofast.model.towers.family import TOWERS
 from memofast.sections import Section
 
-_EVERY = (MEMOBERT, LSTM_FUSION, MEMOBERT_FLOW, SEQUENCE, PERCEIVER)
+_EVERY = (MEMOBERT, LSTM_FUSION, MEMOBERT_FLOW, SEQUENCE, PERCEIVER, TOWERS)
 FAMILIES: dict[str, Family] = {family.name: family for family in _EVERY}
 
 

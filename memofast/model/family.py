@@ -193,8 +193,9 @@ class Family:
     CUDA graphs.
     pre_training: how it is pre-trained; open_encoder: an encoder from a model's folder, for `memofast extract`;
     export: writes an emotion model for other runtimes and returns the names of the program's inputs; to_file: writes a
-    model's folder as a file of the system that the family is of, and returns lines on it; None for a family that has no
-    such thing.
+    model's folder as a file of the system that the family is of, and returns lines on it; notes: lines on how a model
+    reads a corpus, where people would not expect it; None for a family that has no such thing.
+    in_dialogues: whether its models read context, see `EmotionModel.context`.
     """
 
     name: str
@@ -206,3 +207,5 @@ class Family:
     open_encoder: Callable[[Path], Encoder] | None = None
     export: Callable[[EmotionModel, Path], list[str]] | None = None
     to_file: Callable[[Path, Path], list[str]] | None = None
+    notes: Callable[[EmotionModel, Corpus], list[str]] | None = None
+    in_dialogues: bool = False

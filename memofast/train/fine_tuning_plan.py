@@ -25,6 +25,8 @@ from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
 from memofast.model.feature_sets import feature_sets_of, unknown_feature_sets
 from memofast.objectives.label_space import LabelSpace
+from memofast.prepare.text.vocabulary import check_tokenizer
+from memofast.sections import Section
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
 from memofast.train.fold_parts import (
     Fold,
@@ -46,6 +48,7 @@ class FineTuningPlan:
     and streams whose rows the model reads, and the modality of each.
 
     settings: by option what a search changed of the recipe; candidates: the plans that it tries, of the same folds.
+    notes: lines on how the model reads the corpus, see `Family.notes`.
     """
 
     recipe: FineTuneRecipe
@@ -58,6 +61,7 @@ class FineTuningPlan:
     rows: Mapping[str, str]
     settings: Mapping[str, Any] = field(default_factory=dict)
     candidates: tuple[FineTuningPlan, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -72,10 +76,9 @@ class FineTuningPlan:
         recipe = self.recipe.model_copy(deep=True)
         if recipe.corpus not in EMBEDDED:
             recipe.corpus = str(Path(recipe.corpus).resolve())
-        if recipe.model.init:
-            recipe.model.init = str(Path(recipe.model.init).resolve())
-        if (face := getattr(recipe.model, "face", None)) is not None and face.init:
-            face.init = str(Path(face.init).resolve())
+        for section in (recipe.model, *(part for _, part in recipe.model)):
+            if isinstance(section, Section) and getattr(section, "init", None):
+                section.init = str(Path(section.init).resolve())
         for loss in recipe.losses.values():
             for teacher in getattr(loss, "teachers", ()):
                 teacher.path = str(Path(teacher.path).resolve())
@@ -110,6 +113,7 @@ class FineTuningPlan:
         lines += [f"{modality} rows: {own}, {own.width} wide" for modality, own in feature_sets_of(self.corpus).items()]
         if init := self.recipe.model.init:
             lines += unknown_feature_sets(init, self.corpus)
+        lines += self.notes
         if first.selected_on == "test":
             lines.append("protocol paper: every number of this run is selected on test")
         return "\n".join(lines)
@@ -183,6 +187,8 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         pairs = zip(plans, tried, strict=True)
         return replace(plans[0], recipe=recipe, candidates=tuple(replace(p, settings=own) for p, own in pairs))
     model = start_model(recipe, target, folds[0].train)
+    tokenizer = getattr(recipe.model, "tokenizer", None)
+    notes = check_tokenizer(corpus, Path(tokenizer), "model.text.init") if tokenizer else []
     check_losses(recipe, model, target.classes, [fold.train for fold in folds])
     if recipe.context:
         check_room(recipe.context, model)
@@ -194,7 +200,9 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         check_words(model, part)
         check_longest(model, part, modalities_of("".join((*train, *select, *evaluate))))
     rows = {name: name for name in FEATURES if name in model.reads and name in corpus.stores} | dict(model.streams)
-    return FineTuningPlan(recipe, corpus, target, folds, train, select, evaluate, rows)
+    of_family = FAMILIES[recipe.model.family].notes
+    notes += of_family(model, corpus) if of_family else []
+    return FineTuningPlan(recipe, corpus, target, folds, train, select, evaluate, rows, notes=tuple(notes))
 
 
 def _candidate(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTuningPlan:

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from memofast.data.conditions import CONDITIONS
 from memofast.data.dialogue import Context
 from memofast.errors import MemofastError
-from memofast.model.families import EmotionSection
+from memofast.model.families import FAMILIES, EmotionSection
 from memofast.model.memobert.section import MemoBertEmotionSection, PromptSection
 from memofast.sections import FilePath, Section, checked
 from memofast.train.loss_sections import BY_TEACHERS, FurtherLoss, LabelLoss, LossName
@@ -154,7 +154,8 @@ class FineTuneRecipe(Section):
     keeps the last update, for corpora too small to choose by; `paper` repeats MEmoBERT's habit: it trains on train and
     validation and chooses on test, and every number says so.
 
-    context: what is read of the dialogue around an utterance, for family memobert; None: nothing.
+    context: what is read of the dialogue around an utterance, by families memobert and towers; None:
+    nothing.
     baselines: whether simple ones stand in the table. settings_chosen_on: the data on which the recipe's settings were
     chosen, elsewhere, in words for the table. search: by option, as `train.lr`, the values to choose from inside the
     training part of every fold. inner_folds: in how many it is divided to choose, by the groups that folds keep whole,
@@ -195,8 +196,9 @@ class FineTuneRecipe(Section):
         self._check_losses()
         if self.prompt and (self.target.kind != "single" or not self.model.init):
             raise ValueError("a prompt names one class of several and starts from model.init; set both, or prompt=null")
-        if self.context and self.model.family != "memobert":
-            raise ValueError(f"context is read by model.family memobert, not by {self.model.family}; leave it out")
+        if self.context and not FAMILIES[self.model.family].in_dialogues:
+            reading = " and ".join(name for name, family in FAMILIES.items() if family.in_dialogues)
+            raise ValueError(f"context is read by model.family {reading}, not by {self.model.family}; leave it out")
         if self.context and self.prompt and self.context.query:
             raise ValueError("a prompt asks by a [MASK] of its own; set context.query=null beside it")
         if self.search and self.protocol == "paper":

@@ -30,7 +30,7 @@ def check_losses(recipe: FineTuneRecipe, model: EmotionModel, classes: Sequence[
     needing += ["train.loss.detached"] if tuning.loss is not None and tuning.loss.detached else []
     if needing and not model.represents:
         raise MemofastError(
-            f"{needing[0]}: this model gives no representation of a sample; take a memobert with a head"
+            f"{needing[0]}: this model gives no representation of a sample; take a memobert with a head, or towers"
         )
     if tuning.loss is not None and tuning.loss.detached and not recipe.losses:
         raise MemofastError(
@@ -39,7 +39,7 @@ def check_losses(recipe: FineTuneRecipe, model: EmotionModel, classes: Sequence[
     if tuning.decode == "nearest_centre" and model.linear is None:
         raise MemofastError(
             "train.decode nearest_centre makes a linear head of centres, which this model has not; take a memobert "
-            "with model.head=emocls"
+            "with model.head=emocls, or towers"
         )
     if tuning.weighting == "uncertainty" and len(weights) < 2:
         raise MemofastError("train.weighting uncertainty weighs several losses, of which there is one; leave it out")

@@ -30,4 +30,5 @@ MEMOBERT = Family(
     open_encoder=open_encoder,
     export=write_program,
     to_file=to_file,
+    in_dialogues=True,
 )

@@ -31,3 +31,24 @@ def vocabulary_of(corpora: Sequence[Corpus], init: str | Path | None = None) -> 
         return folder if WordPieces(folder).fingerprint in prepared else None
     except MemofastError:  # a tokenizer of another kind, which no corpus was prepared with
         return None
+
+
+def check_tokenizer(corpus: Corpus, folder: Path, where: str) -> list[str]:
+    """Lines where nobody can say whether the words of a corpus are in a model's word pieces. where: what names the
+    model's folder, for messages.
+
+    Raises: `MemofastError` where the folder's tokenizer is not the one that the corpus was prepared with.
+    """
+    prepared = corpus.stores["text"].meta.get("fingerprint")
+    if not has_vocabulary(folder):
+        lacking = f"{folder} has neither tokenizer.json nor vocab.txt"
+    elif not prepared:
+        lacking = f"corpus {corpus.path} does not say its own"
+    elif WordPieces(folder).fingerprint == prepared:
+        return []
+    else:
+        raise MemofastError(
+            f"{where}: {folder} has other word pieces than corpus {corpus.path} was prepared with; prepare it with "
+            f"--vocab {folder}"
+        )
+    return [f"whether the words of the corpus are in the word pieces of {where} is not known: {lacking}"]

@@ -97,8 +97,8 @@ class Tokens:
 
 
 class WordPieces:
-    """A tokenizer: WordPiece from a `vocab.txt` (lower-casing) or a tokenizer folder (as it is configured there), or any
-    other that a `tokenizer.json` describes, with the special pieces of BERT or RoBERTa."""
+    """A tokenizer: WordPiece from a `vocab.txt` (lower-casing) or a tokenizer folder (as it is configured there), or
+    any other that a `tokenizer.json` describes, with the special pieces of BERT or RoBERTa."""
 
     def __init__(self, path: Path, lexicon: Lexicon | None = None):
         self.lexicon = lexicon
@@ -126,7 +126,7 @@ class WordPieces:
 
     def _special(self, path: Path, name: str) -> int:
         if (number := self._tokenizer.token_to_id(name)) is None:
-            raise MemofastError(f"{path} has no {name}; give a vocabulary of BERT, or a tokenizer.json of RoBERTa's kind")
+            raise MemofastError(f"{path} has no {name}; give a vocabulary of BERT, or a tokenizer.json of RoBERTa")
         return number
 
     def __call__(self, sentence: str) -> Tokens:

@@ -1,0 +1,6 @@
+"""Towers: any transformers encoder for each of text, pictures and sound, joined and answered by one head."""
+
+from memofast.model.towers.configuration import TowersConfig
+from memofast.model.towers.emotion import TowersForEmotion, open_towers
+
+__all__ = ["TowersConfig", "TowersForEmotion", "open_towers"]

@@ -1,0 +1,86 @@
+"""What a recipe says of towers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator, model_validator
+
+from memofast.data.modality import MODALITIES
+from memofast.model.bounds import Dropout, Width
+from memofast.model.folder import model_folder
+from memofast.model.towers.configuration import POOLINGS
+from memofast.model.towers.fusion import ConcatenationOptions, Fusion
+from memofast.sections import FilePath, Section
+
+
+class TowerSection(Section):
+    """init: folder of a transformers encoder; None: this modality is not read. train: `full`, or `frozen`: it keeps its
+    weights and reads without dropout."""
+
+    init: FilePath | None = None
+    train: Literal["full", "frozen", "lora"] = "full"
+
+    @field_validator("init")
+    @classmethod
+    def _of_run(cls, init: str | None) -> str | None:
+        return str(model_folder(Path(init))) if init else None
+
+    @field_validator("train")
+    @classmethod
+    def _is_there(cls, train: str) -> str:
+        if train == "lora":
+            raise ValueError("has no lora yet; choose full or frozen")
+        return train
+
+
+class TextTowerSection(TowerSection):
+    """Of text: an encoder trained on masked words."""
+
+
+class SoundTowerSection(TowerSection):
+    """Of sound itself. spec_augment: whether training hides stretches of a clip as the encoder's configuration says.
+    pool: the mean of its rows, or the first one alone."""
+
+    spec_augment: bool = False
+    pool: Literal[POOLINGS] = "mean"
+
+
+class PictureTowerSection(TowerSection):
+    """Of pictures. pool: the mean of its rows, or the first; None: the class row, of an encoder that has one, else the
+    mean."""
+
+    pool: Literal[POOLINGS] | None = None
+
+
+class TowersSection(Section):
+    """Encoders of transformers by modality, see `TowersConfig` for the other entries.
+
+    init: must be null: each tower has its own.
+    """
+
+    family: Literal["towers"]
+    init: None = None
+    text: TextTowerSection = TextTowerSection()
+    visual: PictureTowerSection = PictureTowerSection()
+    speech: SoundTowerSection = SoundTowerSection()
+    width: Width = 768
+    fusion: Fusion = ConcatenationOptions()
+    head_dropout_prob: Dropout = 0.1
+
+    @model_validator(mode="after")
+    def _reads_something(self) -> TowersSection:
+        if not self.towers:
+            raise ValueError("reads no modality; give text.init, visual.init or speech.init, folders of encoders")
+        return self
+
+    @property
+    def towers(self) -> dict[str, TowerSection]:
+        """Those that are read, by modality."""
+        return {name: own for name in MODALITIES if (own := getattr(self, name)).init}
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The folder in whose word pieces a corpus has its words; None: text is not read."""
+        return self.text.init
