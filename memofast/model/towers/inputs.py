@@ -61,8 +61,8 @@ class _Pictures(BaseModel):
     do_rescale: bool = True
     rescale_factor: Annotated[float, Field(gt=0, le=1e3)] = 1 / 255
     do_normalize: bool = True
-    image_mean: _Three = [0.485, 0.456, 0.406]
-    image_std: _Three = [0.229, 0.224, 0.225]
+    image_mean: _Three = [0.5, 0.5, 0.5]
+    image_std: _Three = [0.5, 0.5, 0.5]
 
 
 def sound_of(folder: Path, config: PretrainedConfig, corpus: Corpus) -> dict[str, Any]:
