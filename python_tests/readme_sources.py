@@ -17,7 +17,7 @@ from legacy_databases import legacy_set
 from media import write_clip
 from test_import_features import mmsa
 from text_emotion import FILLERS, GIVEN_AWAY, sentences
-from tiny_models import save_speech_model
+from tiny_models import save_roberta, save_speech_model, save_video_model
 from transformers import BertConfig, BertModel
 
 from memofast.data.demo import demo_corpus
@@ -41,6 +41,9 @@ def make_sources(folder: Path) -> None:
     legacy_set(folder / "LEGACY", folder / "MINILM/vocab.txt")
     _checkpoint(folder / "MEMOBERT/ckpt/model_step_40000.pt", 104 + len(_WORDS))
     save_speech_model(folder / "WAV2VEC2", "wav2vec2")
+    save_speech_model(folder / "DATA2VEC", "data2vec")
+    save_video_model(folder / "VIDEOMAE", "videomae")
+    save_roberta(folder / "ROBERTA", [*_WORDS, "speaker 1 2 3 : feels"], max_position_embeddings=258)
     _faces(folder / "fer2013.npz")
     film = write_film(folder / "film.mkv", Picture(4.0, rate=5), Tone(seconds=4.0))
     film.with_suffix(".srt").write_text(SUBTITLES)
@@ -53,7 +56,7 @@ def make_sources(folder: Path) -> None:
         for emotion in range(1, 9):
             _copy(sound, folder / "RAVDESS" / f"Actor_{actor}" / f"03-01-0{emotion}-01-02-01-{actor}.wav")
     meld(folder / "MELD", 42)
-    _meld_with_films(folder / "MELD.Raw", clip)
+    meld_with_films(folder / "MELD.Raw", clip)
     distributed.iemocap(folder / "IEMOCAP_full_release", sessions=2)
     distributed.crema_d_with_films(folder / "CREMA-D")
     (folder / "MOSI").mkdir()
@@ -144,7 +147,7 @@ def meld(folder: Path, train: int) -> None:
         write(folder / f"{part}_sent_emo.csv", header + rows)
 
 
-def _meld_with_films(folder: Path, clip: Path) -> None:
+def meld_with_films(folder: Path, clip: Path) -> None:
     meld(folder, 14)
     homes = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
     for part, home in homes.items():

@@ -60,6 +60,7 @@ SMALLER = {
     "pretrain": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 validate.every=2",
     # there are three actors
     "finetune finetune-lstm corpus=corpora/ravdess": "train.epochs=1 folds.only=[1] inner_folds=validation",
+    "finetune meld-towers": "train.epochs=1 train.samples=7 train.accumulate=1 train.precision=fp32 model.width=8",
     "finetune crema-d-perceiver": "folds.only=[1] train.epochs=1 model.num_latents=8 model.d_latents=16 "
     "model.num_self_attends_per_block=1 model.num_self_attention_heads=2 model.output_num_channels=16 train.threads=1",
     "finetune corpus=corpora/ravdess": "train.epochs=1 train.samples=16 train.precision=fp32 folds.only=[1,3]",
