@@ -108,7 +108,7 @@ def test_folders_that_hold_no_model_of_any_family(folder, tmp_path):
         if text:
             (tmp_path / name / "config.json").write_text(text)
     BertConfig().save_pretrained(tmp_path / "bert")
-    kinds = "'memobert' or 'lstm_fusion' or 'memobert-flow' or 'sequence' or 'perceiver' or 'means'"
+    kinds = "'memobert' or 'lstm_fusion' or 'memobert-flow' or 'sequence' or 'perceiver' or 'towers' or 'means'"
     for name, message in {
         "nowhere": "no such checkpoint folder", "empty": "no config.json", "broken": "not valid JSON",
         "untyped": f"holds a None model, not {kinds}; give a memofast checkpoint",

@@ -140,7 +140,9 @@ def test_mistakes_are_one_line(corpus, tmp_path):
     assert "65 is more than the 64 rows of text that the model reads; set context.tokens=64" in refused(
         "context.tokens=65"
     )
-    assert "context is read by model.family memobert, not by sequence" in refused(model={"family": "sequence"})
+    assert "context is read by model.family memobert and towers, not by sequence" in refused(
+        model={"family": "sequence"}
+    )
     assert "set context.query=null" in refused("prompt={}", "model.init=somewhere")
     assert "mask_token_id" in refused("model.mask_token_id=1")
     (corpus / "vocab.txt").rename(tmp_path / "vocab.txt")
