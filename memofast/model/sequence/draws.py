@@ -21,10 +21,10 @@ from memofast.ops.philox import (
 
 class Draws:
     """The random numbers of one forward pass. rng [2] int64: seed and update; None: nothing is dropped. keys [B]
-    int64: the samples' names. first: number of its first site."""
+    int64: the samples' names."""
 
-    def __init__(self, rng: Tensor | None, keys: Tensor, first: int = 0):
-        self._rng, self._keys, self._sites = rng, keys, first
+    def __init__(self, rng: Tensor | None, keys: Tensor):
+        self._rng, self._keys, self._sites = rng, keys, 0
 
     def dropped(self, values: Tensor, p: float) -> Tensor:
         """Args: values [B, C], or [B, L, C] whose draws do not depend on L; p: share set to 0. The others are

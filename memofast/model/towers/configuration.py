@@ -9,7 +9,7 @@ from transformers import PretrainedConfig
 
 from memofast.data.dialogue import Context
 from memofast.model.folder import ConfigFile
-from memofast.model.towers.fusion import ConcatenationOptions, Fusion
+from memofast.model.towers.fusion import ConcatOptions, Options
 
 POOLINGS = ("mean", "first")
 TRAINED = ("full", "frozen")
@@ -19,7 +19,7 @@ class TowersConfig(PretrainedConfig):
     """Towers and what joins them.
 
     towers: by modality the entries of `TextEntry`, `PictureEntry` or `SoundEntry`. width: common one that each
-    tower's vector is mapped to. fusion: `kind` and options, see `fusion.FUSIONS`. head_dropout_prob: before the last
+    tower's vector is mapped to. fusion: `kind` and options, see `fusion.Options`. head_dropout_prob: before the last
     map. context, mask_token_id: what is read of the dialogue around an utterance, and the piece that asks.
     problem_type: as `MemoBertConfig` has it.
     """
@@ -39,7 +39,7 @@ class TowersConfig(PretrainedConfig):
         super().__init__(**kwargs)
         self.towers = towers or {}
         self.width = width
-        self.fusion = fusion or ConcatenationOptions().plain()
+        self.fusion = fusion or ConcatOptions().plain()
         self.head_dropout_prob = head_dropout_prob
         self.context = context
         self.mask_token_id = mask_token_id
@@ -101,7 +101,7 @@ class TowersFile(ConfigFile):
 
     towers: _Towers
     width: Annotated[int, Field(ge=1, le=2**16)] = 768
-    fusion: Fusion
+    fusion: Options
     head_dropout_prob: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.1
     context: Context | None = None
     mask_token_id: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None

@@ -6,20 +6,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from memofast.data.batch import PackedBatch
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.data.view import View
+from memofast.model.family import Answers, Lesson
 from memofast.model.problems import EmotionOutputs
 from memofast.model.sequence.draws import Draws
 from memofast.model.towers.configuration import TowersConfig, TowersFile
-from memofast.model.towers.fusion import fusion_of
+from memofast.model.towers.fusion import Fused, Options, build
 from memofast.model.towers.tower import TOWERS
 from memofast.model.weights import open_whole
+from memofast.ops.philox import Place, drop_threshold, keep_factors, site
+from memofast.sections import checked
 
-_HEAD = 1000  # first site of the head's draws, behind those of any fusion
+_HEAD = 1000  # layer of the head's dropout, behind those of any fusion
 
 
 class TowersForEmotion(EmotionOutputs, PreTrainedModel):
@@ -41,7 +45,8 @@ class TowersForEmotion(EmotionOutputs, PreTrainedModel):
         )
         if self.context and "text" in self.towers:
             self.towers["text"].query, self.towers["text"].mask = self.context.query, config.mask_token_id
-        self.fusion = fusion_of(config.fusion, dict.fromkeys(given, config.width))
+        joined = checked(config.fusion, "config.json, fusion", Options)
+        self.fusion = build(joined, dict.fromkeys(given, config.width))
         self.classifier = nn.Linear(self.fusion.width, config.num_labels)
         self.post_init()
 
@@ -78,6 +83,11 @@ class TowersForEmotion(EmotionOutputs, PreTrainedModel):
         return {} if most is None else {"text": most}
 
     @property
+    def losses(self) -> Mapping[str, float]:
+        """As `family.EmotionModel.losses`: of the fusion."""
+        return self.fusion.losses
+
+    @property
     def represents(self) -> int:
         """As `family.EmotionModel.represents`: the width of the joined vectors."""
         return self.fusion.width
@@ -94,18 +104,33 @@ class TowersForEmotion(EmotionOutputs, PreTrainedModel):
         """
         return self.named(self.represented(seen, rng=rng), seen, rng=rng)
 
+    def answer(self, view: View, *, rng: Tensor | None = None, lesson: Lesson | None = None) -> Answers:
+        """All that is said of a view, with the losses of the fusion."""
+        fused = self._fused(view, rng)
+        outputs = self.named(fused.vector, view, rng=rng)
+        return Answers(outputs, fused.losses if lesson is not None else {}, representation=fused.vector)
+
     def represented(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """The joined vectors of each sample [B, width]."""
-        view = View.of(seen)
+        return self._fused(View.of(seen), rng).vector
+
+    def _fused(self, view: View, rng: Tensor | None) -> Fused:
         if view.positions:
             raise ValueError("towers read rows in their order; they have no positions that a view could change")
         rng = self._of_step(rng)
-        return self.fusion({name: tower(view, rng) for name, tower in self.towers.items()}, Draws(rng, view.keys))
+        found = {name: tower(view, rng) for name, tower in self.towers.items()}
+        vectors = {name: vector for name, (vector, _) in found.items()}
+        present = torch.stack([there for _, there in found.values()], 1)
+        return self.fusion(vectors, present, Draws(rng, view.keys))
 
     def named(self, representation: Tensor, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """Logits [B, outputs] of joined vectors [B, width]."""
-        draws = Draws(self._of_step(rng), View.of(seen).keys, _HEAD)
-        return self.classifier(draws.dropped(representation, self.config.head_dropout_prob))
+        rng, p = self._of_step(rng), self.config.head_dropout_prob
+        if rng is not None and drop_threshold(p):
+            keys, place = View.of(seen).keys, site(_HEAD, Place.HEAD)
+            kept = keep_factors(rng, place, keys, 1, representation.shape[1], p)
+            representation = representation * kept.view(representation.shape).to(representation.dtype)
+        return self.classifier(representation)
 
     def _of_step(self, rng: Tensor | None) -> Tensor | None:
         if self.training and rng is None:

@@ -1,41 +1,59 @@
-"""How the vectors of the towers are joined; a further way is a class and its options in `FUSIONS`."""
+"""How the vectors of the towers are joined: side by side. A further way is a kind of `Options`, and what `build` makes
+of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from memofast.model.sequence.draws import Draws
-from memofast.sections import Section, checked
+from memofast.sections import Section
+
+_INITIAL = 0.02  # standard deviation of placeholders
 
 
-class ConcatenationOptions(Section):
-    """The vectors one after the other, text, visual, speech."""
+class ConcatOptions(Section):
+    """The vectors side by side, text, visual, speech."""
 
     kind: Literal["concat"] = "concat"
 
 
-class Concatenation(nn.Module):
-    """Args: widths: of each modality's vector, in the order in which they are joined. width: of what comes out."""
+Options = ConcatOptions  # a union by `kind`, once there are several
 
-    def __init__(self, options: ConcatenationOptions, widths: Mapping[str, int]):
+
+@dataclass(frozen=True)
+class Fused:
+    """vector [B, width]. losses: by name in the fusion's `losses`, of each sample [B] or a scalar."""
+
+    vector: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Concat(nn.Module):
+    """Args: widths: of each modality's vector, in the order in which they are joined. width: of what comes out. losses:
+    weight of each loss that it is learnt by, by name."""
+
+    def __init__(self, options: ConcatOptions, widths: Mapping[str, int]):
         super().__init__()
-        self.order, self.width = tuple(widths), sum(widths.values())
+        self.width, self.losses, self.modalities = sum(widths.values()), {}, tuple(widths)
+        self.placeholders = nn.ParameterDict()
+        for name, width in widths.items():
+            self.placeholders[name] = nn.Parameter(nn.init.normal_(torch.empty(1, width), std=_INITIAL))
 
-    def forward(self, vectors: Mapping[str, Tensor], draws: Draws) -> Tensor:
-        """Args: vectors [B, width] by modality, a learned one where a sample lacks it; draws: of dropout, which is none
-        here. Returns: [B, width]."""
-        return torch.cat([vectors[name] for name in self.order], 1)
+    def forward(self, vectors: Mapping[str, Tensor], present: Tensor, draws: Draws) -> Fused:
+        """Args: vectors [B, width] by modality, of any values where it is missing. present [B, modalities] bool. draws:
+        for dropout, which is none here."""
+        filled = [
+            torch.where(present[:, place, None], vectors[name], self.placeholders[name])
+            for place, name in enumerate(self.modalities)
+        ]
+        return Fused(torch.cat(filled, 1))
 
 
-FUSIONS: dict[str, tuple[type[Section], type[nn.Module]]] = {"concat": (ConcatenationOptions, Concatenation)}
-Fusion = ConcatenationOptions  # a union of their options by `kind`, once there are several
-
-
-def fusion_of(section: Mapping[str, Any], widths: Mapping[str, int]) -> nn.Module:
-    """The module that a configuration names. Raises: `MemofastError` for an unknown kind, or wrong options."""
-    options = checked(dict(section), "config.json, fusion", Fusion)
-    return FUSIONS[options.kind][1](options, widths)
+def build(options: Options, widths: Mapping[str, int]) -> Concat:
+    """A fusion with random weights. widths: of the vectors by modality."""
+    return Concat(options, widths)

@@ -11,7 +11,7 @@ from memofast.data.modality import MODALITIES
 from memofast.model.bounds import Dropout, Width
 from memofast.model.folder import model_folder
 from memofast.model.towers.configuration import POOLINGS
-from memofast.model.towers.fusion import ConcatenationOptions, Fusion
+from memofast.model.towers.fusion import ConcatOptions, Options
 from memofast.sections import FilePath, Section
 
 
@@ -66,7 +66,7 @@ class TowersSection(Section):
     visual: PictureTowerSection = PictureTowerSection()
     speech: SoundTowerSection = SoundTowerSection()
     width: Width = 768
-    fusion: Fusion = ConcatenationOptions()
+    fusion: Options = ConcatOptions()
     head_dropout_prob: Dropout = 0.1
 
     @model_validator(mode="after")

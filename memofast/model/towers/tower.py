@@ -24,7 +24,7 @@ _VARIANCE = 1e-7  # that transformers' feature extractor adds
 
 
 class Tower(nn.Module):
-    """Vectors of samples; of one that lacks the modality a learned one.
+    """Vectors of the samples that have the modality.
 
     Args: entry: see `TowersConfig.towers`. width: common one. encoder: with its weights; None: random ones.
     """
@@ -36,7 +36,6 @@ class Tower(nn.Module):
         self.entry, self.frozen = entry, entry["train"] == "frozen"
         self.encoder = encoder_of(entry["encoder"]) if encoder is None else encoder
         self.project = nn.Linear(width_of(self.encoder.config), width)
-        self.missing = nn.Parameter(torch.zeros(width))
         if self.frozen:
             self.encoder.requires_grad_(False)
 
@@ -47,17 +46,19 @@ class Tower(nn.Module):
             self.encoder.eval()
         return self
 
-    def forward(self, view: View, rng: Tensor | None) -> Tensor:
-        """Vectors [B, width]. rng [2] int64: seed and update; None: nothing is dropped."""
-        there = self._there(view).nonzero().flatten()
-        vectors = self.missing.expand(view.batch.samples, -1)
+    def forward(self, view: View, rng: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Vectors [B, width], zero where a sample lacks the modality, and which have it [B] bool. rng [2] int64: seed
+        and update; None: nothing is dropped."""
+        present = self._there(view)
+        there = present.nonzero().flatten()
+        nothing = self.project.weight.new_zeros(view.batch.samples, self.project.out_features)
         if not len(there):
-            return vectors
+            return nothing, present
         with drawing(None if self.frozen else rng, view.keys, self.modality):
             with torch.no_grad() if self.frozen else nullcontext():
                 pooled = self._pooled(view, there)
             found = self.project(pooled)
-        return vectors.to(found.dtype).index_copy(0, there, found)
+        return nothing.to(found.dtype).index_copy(0, there, found), present
 
     def _there(self, view: View) -> Tensor:
         """Which samples have the modality [B] bool."""

@@ -140,12 +140,12 @@ def test_what_a_sample_lacks_is_a_learnt_vector(place):
     for place_of, (name, least) in enumerate((("text", 2), ("visual", 1), ("speech", 1))):
         lacks = torch.from_numpy(split.lengths[:, place_of] < least)
         assert 0 < lacks.sum() < len(split)
-        model.towers[name].missing.data.fill_(3.0)
+        model.fusion.placeholders[name].data.fill_(3.0)
         again = model.represented(batch).unflatten(1, (3, 8))[:, place_of]
         assert torch.equal(again[lacks], torch.full_like(again[lacks], 3.0))
         assert torch.equal(again[~lacks], vectors[:, place_of][~lacks])
     model.represented(keep(batch, "l")).sum().backward()
-    assert model.towers["speech"].missing.grad.abs().sum() > 0
+    assert model.fusion.placeholders["speech"].grad.abs().sum() > 0
     assert all(weight.grad is None for weight in model.towers["speech"].encoder.parameters())
 
 
