@@ -87,9 +87,10 @@ def _conclude(plan: FineTuningPlan, folder: Path, console: Console) -> None:
     from memofast.evaluate.results import Run, results_of
     from memofast.evaluate.results_table import print_results, write_results
     from memofast.inference.preparation import keep_preparation
+    from memofast.train.fine_tuning_plan import words_from
     from memofast.train.fine_tuning_runs import answers
 
-    keep_preparation(plan.corpus, plan.train, folder / "model", plan.recipe.model.init)
+    keep_preparation(plan.corpus, plan.train, folder / "model", words_from(plan.recipe))
     predicted = [Run(*one) for one in answers(plan, folder)]
     if not predicted:
         console.print(f"wrote {folder / 'model'}; no table, as no fold has a part that is not trained on")

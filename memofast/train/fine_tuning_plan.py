@@ -159,7 +159,7 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     logging.disable_progress_bar()  # of loading and saving, which are quick
     corpus = reading(open_corpus(recipe.corpus), recipe.modalities.features)
     if recipe.context:
-        corpus = with_context(corpus, recipe.context, recipe.model.init)
+        corpus = with_context(corpus, recipe.context, words_from(recipe))
     target = LabelSpace.of_corpus(corpus, recipe.target.kind, recipe.target.map)
     target.within(corpus)
     folds = make_folds(recipe, corpus)
@@ -187,8 +187,8 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         pairs = zip(plans, tried, strict=True)
         return replace(plans[0], recipe=recipe, candidates=tuple(replace(p, settings=own) for p, own in pairs))
     model = start_model(recipe, target, folds[0].train)
-    tokenizer = getattr(recipe.model, "tokenizer", None)
-    notes = check_tokenizer(corpus, Path(tokenizer), "model.text.init") if tokenizer else []
+    of_text = getattr(recipe.model, "tokenizer", None)  # which a family names whose encoder of text has its own
+    notes = check_tokenizer(corpus, Path(of_text), "model.text.init") if of_text else []
     check_losses(recipe, model, target.classes, [fold.train for fold in folds])
     if recipe.context:
         check_room(recipe.context, model)
@@ -228,6 +228,11 @@ def check_comparable(first: FineTuningPlan, plan: FineTuningPlan, where: str) ->
             f"{where}: is chosen by {', '.join(plan.select)}, the first by {', '.join(first.select)}; fix "
             "modalities.select, so that scores mean the same"
         )
+
+
+def words_from(recipe: FineTuneRecipe) -> str | None:
+    """The folder of the model whose word pieces a corpus has that carries none."""
+    return recipe.model.init or getattr(recipe.model, "tokenizer", None)
 
 
 def start_model(recipe: FineTuneRecipe, target: LabelSpace, train: Split) -> EmotionModel:

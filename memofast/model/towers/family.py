@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PretrainedConfig
 
 from memofast.data import Corpus, Split
@@ -21,6 +21,7 @@ from memofast.model.towers.emotion import TowersForEmotion, open_towers
 from memofast.model.towers.encoders import entries_of, has_class_row, load_encoder, read_encoder
 from memofast.model.towers.inputs import lines_on_inputs, pictures_of, sound_of
 from memofast.model.towers.section import TowerSection, TowersSection
+from memofast.model.weights import stored_weights
 from memofast.sections import Section
 
 
@@ -53,8 +54,9 @@ def start(
         id2label=dict(enumerate(classes)),
         label2id={name: number for number, name in enumerate(classes)},
     )
-    with torch.device("meta"):
-        check_memory(sum(weight.numel() for weight in TowersForEmotion(config).parameters()))
+    check_memory(
+        sum(prod(weight.shape) for own in given.values() for weight in stored_weights(Path(own.init)).values())
+    )
     encoders = {name: load_encoder(Path(own.init), configs[name]) for name, own in given.items()}
     if "visual" in given and given["visual"].pool is None:
         entries["visual"]["pool"] = "first" if has_class_row(encoders["visual"]) else "mean"

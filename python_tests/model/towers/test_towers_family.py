@@ -78,9 +78,17 @@ def test_it_evaluates_and_predicts(ran, place):
     assert [one.text for one in predictor.predict_many(["good", "bad so"])] == ["good", "bad so"]
 
 
+@pytest.fixture(scope="module")
+def whole(place):
+    """What a run that nothing interrupts comes to."""
+    plan = plan_of(place, "train.epochs=1")
+    fine_tune(plan, place[0] / "whole", Console(quiet=True))
+    return plan, [one[-1].scores for one in answers(plan, place[0] / "whole")]
+
+
 @pytest.mark.parametrize("cut", [1, 5])
-def test_an_interrupted_run_goes_on_to_the_same_bits(place, tmp_path, monkeypatch, cut):
-    plan = plan_of(place)
+def test_an_interrupted_run_goes_on_to_the_same_bits(whole, tmp_path, monkeypatch, cut):
+    plan, expected = whole
     updates = iter(range(cut))
 
     def interrupted(self, update, real=Trainer.update):
@@ -89,14 +97,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(place, tmp_path, monkeypatc
         torch.rand(7)  # what others draw meanwhile changes nothing
         return real(self, update)
 
-    fine_tune(plan, tmp_path / "whole", Console(quiet=True))
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "update", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fine_tune(plan, tmp_path / "cut", Console(quiet=True))
     fine_tune(plan, tmp_path / "cut", Console(quiet=True))
-    for one, other in zip(answers(plan, tmp_path / "cut"), answers(plan, tmp_path / "whole"), strict=True):
-        np.testing.assert_array_equal(one[-1].scores, other[-1].scores)
+    for one, scores in zip(answers(plan, tmp_path / "cut"), expected, strict=True):
+        np.testing.assert_array_equal(one[-1].scores, scores)
 
 
 def test_further_losses_and_teachers(ran, place, tmp_path):
