@@ -54,9 +54,8 @@ def start(
         id2label=dict(enumerate(classes)),
         label2id={name: number for number, name in enumerate(classes)},
     )
-    check_memory(
-        sum(prod(weight.shape) for own in given.values() for weight in stored_weights(Path(own.init)).values())
-    )
+    stored = [weight for own in given.values() for weight in stored_weights(Path(own.init)).values()]
+    check_memory(sum(prod(weight.shape) for weight in stored))
     encoders = {name: load_encoder(Path(own.init), configs[name]) for name, own in given.items()}
     if "visual" in given and given["visual"].pool is None:
         entries["visual"]["pool"] = "first" if has_class_row(encoders["visual"]) else "mean"
