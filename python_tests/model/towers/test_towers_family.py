@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import transformers
 from rich.console import Console
 from runs import here
 from seen_talks import small_encoders, tower_recipe, write_seen_talks
@@ -210,6 +211,22 @@ def test_mistakes_are_one_line(place, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         (short / name).unlink(missing_ok=True)
     assert "vocabulary ends at 4" in of("text", short)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "sizes"),
+    [
+        ("speech", "ASTModel", {"max_length": 32, "num_mel_bins": 16}),  # of spectra
+        ("text", "GPT2Model", {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 20}),  # that looks back alone
+        ("text", "BartModel", {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 20}),
+        ("visual", "CLIPVisionModel", {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}),
+    ],
+)
+def test_encoders_of_another_kind(place, tmp_path, name, kind, sizes):
+    model = getattr(transformers, kind)
+    model(model.config_class(**sizes)).save_pretrained(tmp_path)
+    with pytest.raises(MemofastError, match=rf"model\.{name}\.init: .* model; give an encoder of"):
+        plan_of(place, towers={name: {"init": str(tmp_path)}}, context=None)
 
 
 def test_a_corpus_that_does_not_keep_what_is_read(place, tmp_path):
