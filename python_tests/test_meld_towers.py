@@ -11,9 +11,13 @@ from readme_sources import SUBTITLES, meld_with_films
 from runs import here
 from text_emotion import GIVEN_AWAY
 from tiny_models import save_roberta, save_speech_model, save_video_model
+from torch import nn
 
 from memofast.data import Corpus
+from memofast.errors import MemofastError
 from memofast.model.families import open_emotion_model
+from memofast.train.fine_tuning_recipe import read
+from memofast.train.optimisation import parameter_groups
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +67,14 @@ def test_films_are_predicted_in_their_dialogue(place, tmp_path):
     assert len(rows) == 2 and all(row["modalities"] == ["text", "visual", "speech"] for row in rows)
     assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in rows)
     assert all(set(row["importance"]) == {"text", "visual", "speech"} for row in rows)
+
+
+def test_the_recipe_trains_encoders_a_hundred_times_slower(place):
+    with pytest.raises(MemofastError, match=r"reads no modality; give text\.init, visual\.init or speech\.init"):
+        read("meld-towers", ["corpus=c"])
+    recipe = read("meld-towers", ["corpus=c", "model.speech.init=sound"])
+    assert set(recipe.model.towers) == {"speech"} and recipe.train.lr == 1e-3
+    learner = nn.ModuleDict({"model": open_emotion_model(place[1])})
+    factors = {id(p): group["factor"] for group in parameter_groups(learner, recipe.train) for p in group["params"]}
+    for name, parameter in learner.named_parameters():
+        assert factors[id(parameter)] == (0.01 if ".encoder." in name else 1.0), name

@@ -156,3 +156,34 @@ def test_files_that_are_neither(tmp_path):
         WordPieces(path)
     with pytest.raises(MemofastError, match="no vocabulary"):
         WordPieces(tmp_path / "none.txt")
+
+
+def test_a_byte_level_tokenizer_of_robertas_kind(tmp_path):
+    """Ids are transformers' own, words are found by the spaces, and what context writes follows a space."""
+    from tiny_models import save_roberta
+    from transformers import PreTrainedTokenizerFast
+
+    said = "It's so good , isn't it ? Très bien"
+    folder = save_roberta(tmp_path / "roberta", [said, "speaker 1 : feels"])
+    pieces = WordPieces(folder)
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    found = pieces(said)
+    assert found.ids == theirs.encode(said, add_special_tokens=False)
+    words = ["".join(theirs.decode([id for id, of in zip(found.ids, found.words, strict=True) if of == word]).split())
+             for word in sorted({*found.words})]  # fmt: skip
+    assert words == said.split() and found.words == sorted(found.words)
+    assert [theirs.convert_ids_to_tokens(id) for id in (pieces.cls_id, pieces.sep_id)] == ["<s>", "</s>"]
+    wording = pieces.wording
+    assert theirs.decode(wording.mark(1)) == " speaker 1 :" and theirs.decode(wording.mark(None)) == " speaker :"
+    assert theirs.decode(wording.query(1)) == " speaker 1 feels<mask>"
+    tokens = json.loads((folder / "tokenizer.json").read_text())
+    tokens["added_tokens"] = [token for token in tokens["added_tokens"] if token["content"] != "<mask>"]
+    tokens["model"]["vocab"].pop("<mask>")
+    (folder / "tokenizer.json").write_text(json.dumps(tokens))
+    with pytest.raises(MemofastError, match=r"no word piece for '\[MASK\]'"):
+        WordPieces(folder).wording.query(1)
+    tokens["added_tokens"] = [token for token in tokens["added_tokens"] if token["content"] != "<s>"]
+    tokens["model"]["vocab"].pop("<s>")
+    (folder / "tokenizer.json").write_text(json.dumps(tokens))
+    with pytest.raises(MemofastError, match=r"has no \[CLS\]"):
+        WordPieces(folder)
