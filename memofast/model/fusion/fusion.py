@@ -43,9 +43,9 @@ class Fused:
 class Fusion(nn.Module):
     """Joins vectors of modalities. A subclass is made as `Fusion(options, widths)`, by `kinds.build`.
 
-    widths: of the vectors by modality. width: of what it makes of them. losses: weight of each loss that it is learnt
-    by, by name. least: modalities that it needs. order: of modalities with compat; without it that of the given
-    `widths`.
+    modalities: in the order that they were given in. widths: of the vectors by modality. width: of what it makes of
+    them. losses: weight of each loss that it is learnt by, by name. least: modalities that it needs. order: of
+    modalities with compat.
     """
 
     least: ClassVar[int] = 1
@@ -58,7 +58,7 @@ class Fusion(nn.Module):
         what does."""
         super().__init__()
         self.widths = {name: widths[name] for name in self.order if name in widths} if compat else dict(widths)
-        self._columns = {name: place for place, name in enumerate(widths)}
+        self.modalities = tuple(widths)
         self.placeholders = nn.ParameterDict()
         if placeholders:
             for name, width in self.widths.items():
@@ -66,19 +66,19 @@ class Fusion(nn.Module):
 
     def forward(self, vectors: Mapping[str, Tensor], present: Tensor, draws: Draws) -> Fused:
         """Args: vectors [B, width] by modality, of any values where it is missing. present [B, modalities] bool, in the
-        order of the `widths` that this was made with. draws: for dropout and noise.
+        order of `modalities`. draws: for dropout and noise.
 
         Raises: `ValueError` for `present` of another shape, or a modality without vectors.
         """
         if lacking := [name for name in self.widths if name not in vectors]:
-            raise ValueError(f"a fusion of {', '.join(self._columns)} needs vectors of {lacking[0]}")
+            raise ValueError(f"a fusion of {', '.join(self.modalities)} needs vectors of {lacking[0]}")
         samples = len(next(iter(vectors.values())))
-        if present.shape != (samples, len(self._columns)) or present.dtype != torch.bool:
+        if present.shape != (samples, len(self.modalities)) or present.dtype != torch.bool:
             raise ValueError(
-                f"present must be [{samples}, {len(self._columns)}] bool (samples, modalities), got "
+                f"present must be [{samples}, {len(self.modalities)}] bool (samples, modalities), got "
                 f"{list(present.shape)} {present.dtype}"
             )
-        there = {name: present[:, self._columns[name], None] for name in self.widths}
+        there = {name: present[:, place, None] for place, name in enumerate(self.modalities)}
         filled = {name: vectors[name] for name in self.widths}
         for name, placeholder in self.placeholders.items():
             filled[name] = torch.where(there[name], filled[name], placeholder)

@@ -68,6 +68,10 @@ class LowRank(Fusion):
         self.compat, self.width = options.compat, options.width
         sizes = {name: width + (not self.compat) for name, width in self.widths.items()}
         self.layer = LowRankLayer(sizes, options.rank, options.width, one_bias=self.compat)
+        for factors in self.layer.factors.values():
+            nn.init.normal_(factors, std=factors.shape[1] ** -0.5)
+            if not self.compat:  # a product of factors near 1 begins as about the sum of what modalities say
+                nn.init.ones_(factors[:, 0])
 
     def fuse(self, vectors: Mapping[str, Tensor], there: Mapping[str, Tensor], draws: Draws) -> Fused:
         if self.compat:

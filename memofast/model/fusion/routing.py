@@ -68,7 +68,7 @@ class Router(nn.Module):
         super().__init__()
         if options.active is not None and options.active > experts:
             raise MemofastError(
-                f"fusion.active {options.active} is more than its {experts} experts; set it to {experts}"
+                f"fusion.active {options.active} is more than its {experts} experts; set it to {experts} or less"
             )
         self.options = options
         self.scores = nn.Linear(width, experts, bias=bias)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from memofast.model.bounds import Dropout, Layers, Width
@@ -24,9 +25,10 @@ class LayeredOptions(CompatOptions):
 
 
 class ConcatOptions(LayeredOptions):
-    """Of `Concat`."""
+    """Of `Concat`. depth: 0: the vectors side by side as they are, whatever width is."""
 
     kind: Literal["concat"] = "concat"
+    depth: Annotated[int, Field(ge=0, le=1000)] = 1
 
 
 class MeanOptions(LayeredOptions):
@@ -40,11 +42,13 @@ class Concat(Fusion):
 
     def __init__(self, options: ConcatOptions, widths: Mapping[str, int]):
         super().__init__(widths, compat=options.compat)
-        self.width = options.width
-        self.layers = GeluLayers(sum(widths.values()), options.width, options.depth, options.dropout)
+        joined = sum(widths.values())
+        self.width = options.width if options.depth else joined
+        self.layers = GeluLayers(joined, options.width, options.depth, options.dropout) if options.depth else None
 
     def fuse(self, vectors: Mapping[str, Tensor], there: Mapping[str, Tensor], draws: Draws) -> Fused:
-        return Fused(self.layers(side_by_side(vectors), draws))
+        joined = side_by_side(vectors)
+        return Fused(joined if self.layers is None else self.layers(joined, draws))
 
 
 class Mean(Fusion):
