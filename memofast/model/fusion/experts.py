@@ -52,6 +52,13 @@ class ModalityExpertsOptions(CompatOptions, RouterOptions):
     dropout: Dropout = 0.1
 
 
+class FusionExpertsBase(CompatOptions, RouterOptions):
+    """width: of the fused vector. compat: what is missing is left out by the router; what experts do is said by their
+    own."""
+
+    width: Width = 128
+
+
 class ExpertFusion(Fusion):
     """Experts over a linear map of the vectors side by side."""
 
@@ -128,12 +135,11 @@ class FusionExperts(Fusion):
         self.router = Router(joined, len(experts), options, bias=not self.compat)
 
     def forward(self, vectors: Mapping[str, Tensor], present: Tensor, draws: Draws) -> Fused:
+        """As `Fusion.forward`; what is missing is stood for by each expert itself."""
         routed = super().forward(vectors, present, draws)
         weights, probabilities = self.router(routed.vector, draws)
-        outputs = [
-            own(expert(vectors, present, draws).vector)
-            for own, expert in zip(self.maps, self.experts, strict=True)
-        ]  # fmt: skip
+        fused = [expert(vectors, present, draws).vector for expert in self.experts]
+        outputs = [own(one) for own, one in zip(self.maps, fused, strict=True)]
         return Fused(_weighed(weights, outputs), self.router.losses(probabilities))
 
     def fuse(self, vectors: Mapping[str, Tensor], there: Mapping[str, Tensor], draws: Draws) -> Fused:
@@ -141,13 +147,6 @@ class FusionExperts(Fusion):
         if self.compat:  # a router of each modality, with a bias of its own, whose scores are added where it is there
             vectors = {name: torch.where(there[name], with_one(one), 0.0) for name, one in vectors.items()}
         return Fused(side_by_side(vectors))
-
-
-class FusionExpertsBase(CompatOptions, RouterOptions):
-    """width: of the fused vector. compat: what is missing is left out by the router; what experts do is said by their
-    own."""
-
-    width: Width = 128
 
 
 def _experts(width: int, options: ExpertOptions) -> Experts:

@@ -32,7 +32,6 @@ def gated_shift(gate: nn.Linear, shift: nn.Linear, values: Tensor, x: Tensor) ->
 def shifted(x: Tensor, shift: Tensor, beta: float) -> Tensor:
     """x + min(1, beta |x| / |shift|) shift, of vectors [..., C]."""
     length = shift.norm(dim=-1, keepdim=True)
-    length = torch.where(length == 0, 1.0, length)  # where the share does not matter, and its gradient would be NaN
     return x + (x.norm(dim=-1, keepdim=True) / (length + _SMALLEST) * beta).clamp(max=1.0) * shift
 
 

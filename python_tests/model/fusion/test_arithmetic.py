@@ -135,3 +135,65 @@ def test_gates():
 def test_concatenation_may_have_no_layers():
     fusion, vectors = a_fusion("concat", depth=0), vectors_of()
     assert torch.equal(fused_by(fusion, vectors), torch.cat(list(vectors.values()), 1)) and fusion.width == 18
+
+
+def test_a_learnt_scalar_stands_for_the_constant_with_compat():
+    fusion, vectors = a_fusion("tensor", {"text": 2, "visual": 3}, compat=True), vectors_of({"text": 2, "visual": 3}, 2)
+    with torch.no_grad():
+        fusion.constant.fill_(0.5)
+    half = torch.tensor([0.5])
+    present = torch.tensor([[True, True], [True, False]])
+    found = fusion(vectors, present, NOTHING).vector.view(2, 3, 4)
+    text, visual = (torch.cat((vectors[name], half.expand(2, 1)), 1) for name in ("text", "visual"))
+    close(found[0], text[0][:, None] * visual[0])
+    close(found[1], text[1][:, None] * half.expand(4))
+
+
+def test_factors_begin_near_one():
+    fusion = a_fusion("low_rank", {"text": 200, "visual": 3}, rank=5, width=40)
+    for factors in fusion.layer.factors.values():
+        assert torch.equal(factors[:, 0], torch.ones(5, 40))
+        assert abs(float(factors[:, 1:].detach().std()) * factors.shape[1] ** 0.5 - 1) < 0.15
+    original = a_fusion("low_rank", {"text": 200}, rank=5, width=40, compat=True).layer.factors["text"]
+    assert abs(float(original.detach().std()) * 200**0.5 - 1) < 0.05 and original[:, 0].std() > 0
+
+
+def test_what_the_others_say_is_dropped_too():
+    fusion, vectors, rng = (
+        a_fusion("modality_shifting", EQUAL, heads=2, beta=0.5),
+        vectors_of(EQUAL),
+        torch.tensor([3, 1]),
+    )
+    again = Draws(rng, torch.arange(5))
+    tokens = torch.stack((vectors["visual"], vectors["speech"]), 1)
+    said = again.dropped(fusion.attending(tokens, again).flatten(1), 0.2)
+    shift = gated_shift(fusion.gate, fusion.shift, said, vectors["text"])
+    expected = again.dropped(fusion.norm(shifted(vectors["text"], shift, 0.5)), 0.2)
+    present = torch.ones(5, 3, dtype=torch.bool)
+    close(fusion(vectors, present, Draws(rng, torch.arange(5))).vector, expected)
+
+
+def test_what_tokens_read_is_dropped_too():
+    rng, keys = torch.tensor([3, 1]), torch.arange(5)
+    fusion, vectors = a_fusion("cross_attention", width=7, token_width=8, heads=2), vectors_of()
+    again, tokens, found = Draws(rng, keys), fusion.tokens(vectors), []
+    for name, token in tokens.items():
+        others = torch.stack([tokens[other] for other in tokens if other != name], 1)
+        read = fusion.attention[name](token[:, None], others, again)[:, 0]
+        found.append(fusion.norms[name](token + again.dropped(read, 0.1)))
+    present = torch.ones(5, 3, dtype=torch.bool)
+    close(fusion(vectors, present, Draws(rng, keys)).vector, fusion.join(torch.cat(found, 1)))
+    fusion, again = a_fusion("self_attention", width=7, token_width=8, heads=2), Draws(rng, keys)
+    own = fusion.fusion
+    tokens = torch.stack(list(own.tokens(vectors).values()), 1)
+    read = own.attending.attention(tokens, tokens, again).flatten(1)
+    attended = own.attending.norm(tokens + again.dropped(read, 0.1).view(tokens.shape))
+    close(fusion(vectors, present, Draws(rng, keys)).vector, own.join(attended.flatten(1)))
+
+
+def test_layers_drop_between_them():
+    fusion, vectors, rng = a_fusion("concat", depth=2, dropout=0.5), vectors_of(), torch.tensor([3, 1])
+    first, second = fusion.layers.layers
+    again = Draws(rng, torch.arange(5))
+    expected = second(F.gelu(again.dropped(first(torch.cat(list(vectors.values()), 1)), 0.5)))
+    close(fusion(vectors, torch.ones(5, 3, dtype=torch.bool), Draws(rng, torch.arange(5))).vector, expected)

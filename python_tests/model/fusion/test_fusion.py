@@ -138,6 +138,18 @@ def test_gradients_reach_every_parameter(kind, widths):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_bf16_is_near(kind):
+    fusion, vectors = a_fusion(kind, **KINDS[kind]), vectors_of(samples=8)
+    wanted = fusion(vectors, EVERY_PRESENCE, NOTHING)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fusion(vectors, EVERY_PRESENCE, NOTHING)
+        half = fusion({name: one.bfloat16() for name, one in vectors.items()}, EVERY_PRESENCE, NOTHING)
+    for one in (found, half):
+        assert (one.vector.float() - wanted.vector).norm() < 0.03 * wanted.vector.norm()
+        assert all((one.losses[name].float() - loss).abs().max() < 0.03 for name, loss in wanted.losses.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_vectors_are_found_by_name(kind):
     fusion, vectors = a_fusion(kind, **KINDS[kind]), vectors_of()
     turned = {name: vectors[name] for name in reversed(vectors)}

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from small_fusions import EQUAL, NOTHING, WIDTHS, a_fusion, all_there, fused_by, vectors_of
 
 from memofast.model.draws import Draws
+from memofast.model.fusion.disentangling import Projector
 from memofast.model.fusion.routing import Router, RouterOptions, squared_variation
 
 KEYS = torch.arange(5)
@@ -155,3 +156,9 @@ def test_a_router_of_private_and_shared_does_not_change_the_vectors():
     fusion(vectors, all_there(), NOTHING)
     assert len(seen) == 2 and not any(one.requires_grad for one in seen)
     close(seen[0], torch.cat(list(common.values()), 1).detach())
+
+
+def test_projectors_drop_before_their_layers():
+    projector, values, rng = Projector(6, 4, 1, 0.5), torch.randn(5, 6), torch.tensor([3, 1])
+    expected = Draws(rng, KEYS).dropped(projector.norm(values + projector.mixing(values)), 0.5)
+    close(projector(values, Draws(rng, KEYS)), projector.layers(expected, NOTHING))
