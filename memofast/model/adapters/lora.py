@@ -72,7 +72,7 @@ class Lora:
     def merge(self) -> None:
         """Add the adapters to the weights of the maps, which are plain ones again."""
         self.tuner.merge_and_unload(safe_merge=True)
-        del self.encoder.peft_config
+        vars(self.encoder).pop("peft_config", None)  # which some versions leave behind
 
     def told(self) -> str:
         """A line: what is adapted, and how."""
