@@ -78,7 +78,8 @@ def open_adapted(kind: type[Model], folder: Path) -> Model:
     section = read_section(folder)
     base = Base.read(folder).found(folder)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore", category=MemofastWarning):
-        model = _of_base(kind, base, config)  # what it was told of its start it was told when it was trained
+        # what there is to be told of its start was told when it was trained
+        model = in_one_line(f"{folder}, which adapts {base}", lambda: _of_base(kind, base, config))
         adapt(model, section, str(base))
     read_saved(model, folder)
     merge_adapters(model)
