@@ -22,11 +22,14 @@ from memofast.sections import checked, shown
 
 if TYPE_CHECKING:
     from peft import LoraConfig, LoraModel
+    from transformers import PreTrainedModel
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # as peft names it
 _PREFIX = "base_model.model."  # of names in that file
 _ADAPTER = "default"
 _ALL = "all-linear"
+# modules of transformers that give weights of their maps to a function of torch, past whatever adapts them
+_READS_WEIGHTS = {"WavLMAttention"}
 # of an adapter_config.json, what says nothing of the adapters themselves
 _NOT_OF_ADAPTERS = {
     "task_type", "peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode",
@@ -36,8 +39,7 @@ _NOT_OF_ADAPTERS = {
 @dataclass(frozen=True, eq=False)
 class Lora:
     """The adapters of an encoder, which is changed in place. maps: names of those adapted. own: names of the encoder's
-    tensors that no base has, which are none of the adapters'. dtype: in which a finished model keeps them. draws: to be
-    told before every pass in training, where there is dropout."""
+    tensors that no base has, which are none of the adapters'. dtype: in which a finished model keeps them."""
 
     encoder: nn.Module
     tuner: LoraModel
@@ -46,7 +48,6 @@ class Lora:
     own: frozenset[str]
     base: Base
     dtype: torch.dtype
-    draws: Draws
 
     def tensors(self) -> dict[str, Tensor]:
         """What is the adapters', under the names of peft's files."""
@@ -91,11 +92,13 @@ def adapted(
     own: Collection[str],
     base: Base,
     where: str,
+    draws: Draws | None = None,
 ) -> Lora:
     """Put adapters on an encoder's maps; of its parameters they alone are trained from now on, and those of `own`.
 
     Args: maps: by name in the encoder, those that may be adapted: that are called, or asked whether they are plain.
-        own: as of `Lora`. where: the section's place in a recipe, for messages.
+        own: as of `Lora`. where: the section's place in a recipe, for messages. draws: what dropout draws by, to be
+        told before every pass in training; None: by torch's generator, as peft has it, for encoders that all draw so.
     Raises: `MemofastError` where peft is not installed, for targets that match none of the maps, or something else, and
         for what peft refuses.
     """
@@ -119,13 +122,22 @@ def adapted(
         raise MemofastError(f"{where}: peft refuses it ({reason}); change or leave out what it names") from None
     for parameter in trained:
         parameter.requires_grad_(True)
-    draws = Draws()
     numbers = {name: number for number, name in enumerate(maps)}
     for name in chosen:
         adapter = encoder.get_submodule(name)
-        if config.lora_dropout:
+        if config.lora_dropout and draws is not None:
             adapter.lora_dropout[_ADAPTER] = AdapterDropout(config.lora_dropout, numbers[name], draws)
-    return Lora(encoder, tuner, config, chosen, frozenset(own), base, getattr(torch, section.dtype), draws)
+    return Lora(encoder, tuner, config, chosen, frozenset(own), base, getattr(torch, section.dtype))
+
+
+def linear_maps(encoder: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The maps of an encoder of transformers that it calls, by name."""
+    read = [name for name, module in encoder.named_modules() if type(module).__name__ in _READS_WEIGHTS]
+    return {
+        name: module
+        for name, module in encoder.named_modules()
+        if type(module) is nn.Linear and name.rpartition(".")[0] not in read
+    }
 
 
 def _chosen(config: LoraConfig, encoder: nn.Module, maps: Mapping[str, nn.Linear], where: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from memofast.errors import MemofastWarning
 from memofast.model.adapters.base import Base
-from memofast.model.adapters.dropout import of_samples
+from memofast.model.adapters.dropout import Draws, of_samples
 from memofast.model.adapters.kept import Adaptation, merge_adapters, read_saved
 from memofast.model.adapters.lora import adapted, read_section
 from memofast.model.adapters.section import LoraSection
@@ -39,11 +39,12 @@ def adapt(model: MemoBertPreTrainedModel, section: LoraSection, init: str) -> No
     if not model.config.speech_width:  # of a table that a text model has but for the row of speech, nothing is learnt
         encoder.embeddings.types.weight.requires_grad_(False)
     maps = {name: linear for name, linear in _maps(encoder).items() if f"{name}.weight" not in own}
-    lora = adapted(encoder, section, maps, own, Base.of(Path(init)), "model.lora")
+    draws = Draws()
+    lora = adapted(encoder, section, maps, own, Base.of(Path(init)), "model.lora", draws)
     if lora.config.lora_dropout:
         for layer in encoder.modules():
             if isinstance(layer, MemoBertLayer):
-                layer.draws = lora.draws
+                layer.draws = draws
                 layer.register_forward_pre_hook(_note)
     model.adapted = Adaptation({".": lora}, whole)
 
