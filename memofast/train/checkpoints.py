@@ -77,7 +77,10 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._check_room(checkpoint_bytes(learner))
                 shutil.rmtree(temporary, ignore_errors=True)
-                _save_model(learner.model, temporary)
+                if adaptation_of(learner.model) is None:
+                    learner.model.save_pretrained(temporary)
+                else:
+                    save_adapted(learner.model, temporary)  # as it is trained, whatever type it will be kept in
                 if self.vocabulary:
                     copy_vocabulary(self.vocabulary, temporary)
                 keep_feature_sets(self.features or {}, temporary)
@@ -180,16 +183,6 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(hidden)
     except OSError as error:
         raise MemofastError(f"{folder} cannot be removed ({error.strerror}); remove it and run again") from None
-
-
-def _save_model(model: nn.Module, folder: Path) -> None:
-    """All of a model, as it is trained."""
-    if adaptation_of(model) is None:
-        model.save_pretrained(folder)
-        return
-    folder.mkdir()
-    model.config.save_pretrained(folder)
-    save_adapted(model, folder)
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

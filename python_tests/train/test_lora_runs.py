@@ -1,6 +1,7 @@
 """Fine-tuning of adapters: what is told, trained, saved, gone on with, opened, merged and exported."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from rich.console import Console
 from runs import here, the_run
 from safetensors.torch import load_file
 
+from memofast import load
 from memofast.errors import MemofastError
 from memofast.inference.split_predictions import predict_split
-from memofast.model.families import open_emotion_model
+from memofast.model.families import FAMILIES, open_emotion_model
 from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import read
+from memofast.train.fine_tuning_run import FoldRun
 from memofast.train.fine_tuning_runs import answers, fine_tune
 from memofast.train.optimisation import adamw
 from memofast.train.trainer import Trainer
@@ -132,6 +135,17 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(recipe, tmp_path, monkeypat
         np.testing.assert_allclose(again.scores, predicted.scores, atol=2e-6)
 
 
+def test_graphs_of_adapters_were_never_tried(recipe, tmp_path):
+    eager = replace(FAMILIES["memobert"], capturable=lambda *_: True)
+    found = {}
+    for name, lora in {"lora": LORA, "full": None}.items():
+        plan = make_fine_tuning_plan(recipe(lora=lora))
+        task = FoldRun(plan, plan.folds[0], 42, tmp_path, tmp_path).task()
+        task.family = eager
+        found[name] = task.capturable("fp32", torch.device("cpu"))
+    assert found == {"lora": False, "full": True}
+
+
 def test_a_search_chooses_the_rank(recipe, tmp_path):
     chosen = recipe("search={model.lora.r: [2, 4]}", "inner_folds=validation", "train.epochs=1")
     _, (done,) = run(chosen, tmp_path / "run")
@@ -195,6 +209,9 @@ def test_a_run_is_evaluated_merged_exported_and_started_from(recipe, moods, base
     merged, opened = open_emotion_model(tmp_path / "merged"), open_emotion_model(made)
     for name, tensor in opened.state_dict().items():
         assert torch.equal(tensor, merged.state_dict()[name])
+    rows = {"visual": [[0.5, -1, 2, 0]], "speech": [[1.0] * 5, [0.5] * 5]}
+    (answer,), (again,) = (load(folder).predict(features=rows) for folder in (made, tmp_path / "merged"))
+    assert answer.probabilities == again.probabilities and set(answer.probabilities) == {"calm", "glad"}
     assert (tmp_path / "merged" / "preparation.json").is_file() and not (tmp_path / "merged" / "base.json").exists()
     for out, message in {"merged": "is there; choose a new folder", "file.pt": "merge both first"}.items():
         failed = here(tmp_path, "convert", made, "--out", out)

@@ -68,7 +68,9 @@ def load_saved(model: nn.Module, found: Mapping[str, Mapping[str, Tensor]]) -> N
 
 
 def save_adapted(model: nn.Module, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Write all but `config.json` of an adapted model. dtype: of the floating tensors; None: as they are."""
+    """Write the folder of an adapted model. dtype: of the floating tensors; None: as they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save_pretrained(folder)
     for name, tensors in saved_tensors(model).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         plain = {key: _in(tensor, dtype).contiguous() for key, tensor in tensors.items()}

@@ -216,11 +216,8 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         whole alone, in the type that its recipe says. See transformers."""
         if self.adapted is None:
             super().save_pretrained(save_directory, *arguments, **options)
-            return
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.config.save_pretrained(folder)
-        save_adapted(self, folder, self.adapted.dtype)
+        else:
+            save_adapted(self, Path(save_directory), self.adapted.dtype)
 
 
 class MemoBertModel(MemoBertPreTrainedModel):

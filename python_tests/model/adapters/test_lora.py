@@ -5,7 +5,7 @@ import torch
 from peft import PeftModel
 from tiny_models import save_bert, save_speech_model
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, PretrainedConfig
 
 from memofast.errors import MemofastError
 from memofast.model.adapters.base import Base
@@ -33,7 +33,7 @@ class Two(nn.Module):
         super().__init__()
         torch.manual_seed(3)
         self.text, self.speech = (AutoModel.from_pretrained(folder) for folder in folders)
-        self.head = nn.Linear(32, 3)
+        self.head, self.config = nn.Linear(32, 3), PretrainedConfig()
 
     def forward(self):
         text, sound = self.text(WORDS).last_hidden_state, self.speech(SOUND).last_hidden_state
