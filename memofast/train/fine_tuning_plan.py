@@ -20,6 +20,7 @@ from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError, nearest
 from memofast.inference.dialogues import with_context
 from memofast.metrics.sample_statistics import METRICS
+from memofast.model.adapters.kept import lines_on_training
 from memofast.model.compatibility import check_longest, check_room, check_words, conditions_for, shared_modalities
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
@@ -49,6 +50,7 @@ class FineTuningPlan:
 
     settings: by option what a search changed of the recipe; candidates: the plans that it tries, of the same folds.
     notes: lines on how the model reads the corpus, see `Family.notes`.
+    trained: lines on what of the model is trained.
     """
 
     recipe: FineTuneRecipe
@@ -62,6 +64,7 @@ class FineTuningPlan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     candidates: tuple[FineTuningPlan, ...] = ()
     notes: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -99,7 +102,7 @@ class FineTuningPlan:
             if first.selected_on != "nothing"
             else "the last update is kept: every number of this run is selected on nothing",
         ]
-        lines += lines_on_losses(self.recipe)
+        lines += [*self.trained, *lines_on_losses(self.recipe)]
         choice = self.recipe.folds
         dealt = len(read_groups(self.corpus, choice.by)) if choice.count is not None else None
         if dealt is not None and (left := len(self.corpus.stores["text"]) - dealt):
@@ -202,7 +205,10 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     rows = {name: name for name in FEATURES if name in model.reads and name in corpus.stores} | dict(model.streams)
     of_family = FAMILIES[recipe.model.family].notes
     notes += of_family(model, corpus) if of_family else []
-    return FineTuningPlan(recipe, corpus, target, folds, train, select, evaluate, rows, notes=tuple(notes))
+    trained = tuple(lines_on_training(model))
+    return FineTuningPlan(
+        recipe, corpus, target, folds, train, select, evaluate, rows, notes=tuple(notes), trained=trained
+    )
 
 
 def _candidate(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTuningPlan:

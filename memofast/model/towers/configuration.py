@@ -9,7 +9,8 @@ from transformers import PretrainedConfig
 
 from memofast.data.dialogue import Context
 from memofast.model.folder import ConfigFile
-from memofast.model.towers.fusion import ConcatOptions, Options
+from memofast.model.fusion.kinds import Options
+from memofast.model.fusion.side_by_side import ConcatOptions
 
 POOLINGS = ("mean", "first")
 TRAINED = ("full", "frozen")
@@ -19,8 +20,8 @@ class TowersConfig(PretrainedConfig):
     """Towers and what joins them.
 
     towers: by modality the entries of `TextEntry`, `PictureEntry` or `SoundEntry`. width: common one that each
-    tower's vector is mapped to. fusion: `kind` and options, see `fusion.Options`. head_dropout_prob: before the last
-    map. context, mask_token_id: what is read of the dialogue around an utterance, and the piece that asks.
+    tower's vector is mapped to. fusion: `kind` and options, see `fusion.kinds.FUSIONS`. head_dropout_prob: before the
+    last map. context, mask_token_id: what is read of the dialogue around an utterance, and the piece that asks.
     problem_type: as `MemoBertConfig` has it.
     """
 
@@ -39,7 +40,7 @@ class TowersConfig(PretrainedConfig):
         super().__init__(**kwargs)
         self.towers = towers or {}
         self.width = width
-        self.fusion = fusion or ConcatOptions().plain()
+        self.fusion = fusion or ConcatOptions(depth=0).plain()
         self.head_dropout_prob = head_dropout_prob
         self.context = context
         self.mask_token_id = mask_token_id

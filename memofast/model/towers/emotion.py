@@ -13,17 +13,22 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from memofast.data.batch import PackedBatch
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.data.view import View
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
+from memofast.model.fusion.fusion import Fused
+from memofast.model.fusion.kinds import Options, build
 from memofast.model.problems import EmotionOutputs
-from memofast.model.sequence.draws import Draws
 from memofast.model.towers.configuration import TowersConfig, TowersFile
-from memofast.model.towers.fusion import Fused, Options, build
 from memofast.model.towers.tower import TOWERS
 from memofast.model.weights import open_whole
 from memofast.ops.philox import Place, drop_threshold, keep_factors, site
-from memofast.sections import checked
+from memofast.sections import Section, checked
 
 _HEAD = 1000  # layer of the head's dropout, behind those of any fusion
+
+
+class _Joined(Section):
+    fusion: Options
 
 
 class TowersForEmotion(EmotionOutputs, PreTrainedModel):
@@ -45,7 +50,7 @@ class TowersForEmotion(EmotionOutputs, PreTrainedModel):
         )
         if self.context and "text" in self.towers:
             self.towers["text"].query, self.towers["text"].mask = self.context.query, config.mask_token_id
-        joined = checked(config.fusion, "config.json, fusion", Options)
+        joined = checked({"fusion": config.fusion}, "config.json", _Joined).fusion
         self.fusion = build(joined, dict.fromkeys(given, config.width))
         self.classifier = nn.Linear(self.fusion.width, config.num_labels)
         self.post_init()

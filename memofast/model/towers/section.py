@@ -10,8 +10,9 @@ from pydantic import field_validator, model_validator
 from memofast.data.modality import MODALITIES
 from memofast.model.bounds import Dropout, Width
 from memofast.model.folder import model_folder
+from memofast.model.fusion.kinds import Options
+from memofast.model.fusion.side_by_side import ConcatOptions
 from memofast.model.towers.configuration import POOLINGS
-from memofast.model.towers.fusion import ConcatOptions, Options
 from memofast.sections import FilePath, Section
 
 
@@ -55,7 +56,8 @@ class PictureTowerSection(TowerSection):
 
 
 class TowersSection(Section):
-    """Encoders of transformers by modality, see `TowersConfig` for the other entries.
+    """Encoders of transformers by modality, see `TowersConfig` for the other entries. fusion: None given: the vectors
+    side by side as they are.
 
     init: must be null: each tower has its own.
     """
@@ -66,7 +68,7 @@ class TowersSection(Section):
     visual: PictureTowerSection = PictureTowerSection()
     speech: SoundTowerSection = SoundTowerSection()
     width: Width = 768
-    fusion: Options = ConcatOptions()
+    fusion: Options = ConcatOptions(depth=0)
     head_dropout_prob: Dropout = 0.1
 
     @model_validator(mode="after")

@@ -132,6 +132,29 @@ def test_a_batch_is_its_samples(place, condition):
         torch.testing.assert_close(model(keep(split.pack(range(len(split))), condition)), whole, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "fusion",
+    [
+        {"kind": "concat"}, {"kind": "modality_shifting"}, {"kind": "adaptation_gate"}, {"kind": "low_rank"},
+        {"kind": "self_attention"}, {"kind": "text_guided_experts"}, {"kind": "disentangled"},
+    ],
+    ids=lambda fusion: fusion["kind"],
+)  # fmt: skip
+def test_vectors_are_joined_by_any_fusion(place, tmp_path, fusion):
+    plan, model = planned(place, place[1] | {"fusion": fusion})
+    split = plan.folds[0].train
+    whole = model(split.pack(range(6)))
+    alone = torch.cat([model(split.pack([number])) for number in range(6)])
+    torch.testing.assert_close(whole, alone, rtol=1e-4, atol=1e-5)
+    assert model.represents == model.fusion.width == model.represented(split.pack([0])).shape[1]
+    model.save_pretrained(tmp_path)
+    assert torch.equal(open_emotion_model(tmp_path)(split.pack(range(6))), whole)
+    model.train()
+    answers = model.answer(View(split.pack(range(6))), rng=torch.tensor([1, 2]), lesson=object())
+    learning = fusion["kind"] in ("disentangled", "text_guided_experts")
+    assert set(answers.losses) == set(model.losses) and bool(model.losses) == learning
+
+
 def test_what_a_sample_lacks_is_a_learnt_vector(place):
     plan, model = planned(place)
     split = plan.folds[0].train
