@@ -13,7 +13,7 @@ from memofast.model.fusion.kinds import Options
 from memofast.model.fusion.side_by_side import ConcatOptions
 
 POOLINGS = ("mean", "first")
-TRAINED = ("full", "frozen")
+TRAINED = ("full", "frozen", "lora")
 
 
 class TowersConfig(PretrainedConfig):
@@ -47,7 +47,7 @@ class TowersConfig(PretrainedConfig):
 
 
 class _Entry(BaseModel):
-    """encoder: entries of its own configuration, with `model_type`. train: `full`, or `frozen`, with fixed weights."""
+    """encoder: entries of its own configuration, with `model_type`. train: see `TowerSection`."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 

@@ -13,14 +13,14 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from memofast.data.batch import PackedBatch
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.data.view import View
+from memofast.model.adapters.kept import Adaptation, save_adapted
 from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
 from memofast.model.fusion.fusion import Fused
 from memofast.model.fusion.kinds import Options, build
 from memofast.model.problems import EmotionOutputs
-from memofast.model.towers.configuration import TowersConfig, TowersFile
+from memofast.model.towers.configuration import TowersConfig
 from memofast.model.towers.tower import TOWERS
-from memofast.model.weights import open_whole
 from memofast.ops.philox import Place, drop_threshold, keep_factors, site
 from memofast.sections import Section, checked
 
@@ -39,6 +39,7 @@ class TowersForEmotion(EmotionOutputs, PreTrainedModel):
 
     config_class = TowersConfig
     base_model_prefix = "towers"
+    adapted: Adaptation | None = None
 
     def __init__(self, config: TowersConfig, encoders: Mapping[str, PreTrainedModel] | None = None):
         super().__init__(config)
@@ -62,7 +63,11 @@ class TowersForEmotion(EmotionOutputs, PreTrainedModel):
         """Nothing, likewise; an encoder has its own rule."""
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:
-        """As transformers does, under the names of `state_dict`, not those of the encoders' first publications."""
+        """As transformers does, under the names of `state_dict`, not those of the encoders' first publications; of an
+        adapted model the adapters and what is trained as a whole alone, in the type that its recipe says."""
+        if self.adapted is not None:
+            save_adapted(self, Path(folder), self.adapted.dtype)
+            return
         super().save_pretrained(folder, **{"save_original_format": False} | options)
 
     @property
@@ -143,11 +148,6 @@ class TowersForEmotion(EmotionOutputs, PreTrainedModel):
                 "a model in training mode needs rng [2] int64 (seed, step) for its dropout; or call eval()"
             )
         return rng if self.training else None
-
-
-def open_towers(folder: Path) -> TowersForEmotion:
-    """A trained model in evaluation mode from its folder. Raises: as `open_whole`."""
-    return open_whole(folder, TowersForEmotion, TowersFile)
 
 
 AutoConfig.register(TowersConfig.model_type, TowersConfig)

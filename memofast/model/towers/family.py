@@ -16,10 +16,12 @@ from memofast.model.bounds import check_memory
 from memofast.model.compatibility import has_words
 from memofast.model.family import Family
 from memofast.model.problems import PROBLEMS
+from memofast.model.towers.adapting import adapt
 from memofast.model.towers.configuration import TowersConfig
-from memofast.model.towers.emotion import TowersForEmotion, open_towers
+from memofast.model.towers.emotion import TowersForEmotion
 from memofast.model.towers.encoders import entries_of, has_class_row, load_encoder, read_encoder
 from memofast.model.towers.inputs import lines_on_inputs, pictures_of, sound_of
+from memofast.model.towers.opening import open_towers
 from memofast.model.towers.section import TowerSection, TowersSection
 from memofast.model.weights import stored_weights
 from memofast.sections import Section
@@ -59,7 +61,10 @@ def start(
     encoders = {name: load_encoder(Path(own.init), configs[name]) for name, own in given.items()}
     if "visual" in given and given["visual"].pool is None:
         entries["visual"]["pool"] = "first" if has_class_row(encoders["visual"]) else "mean"
-    return TowersForEmotion(config, encoders)
+    model = TowersForEmotion(config, encoders)
+    if loras := {name: own.lora for name, own in given.items() if own.lora}:
+        adapt(model, loras, {name: Path(given[name].init) for name in loras})
+    return model
 
 
 def _entry(modality: str, section: TowerSection, config: PretrainedConfig, corpus: Corpus) -> dict[str, Any]:

@@ -8,32 +8,35 @@ from typing import Literal
 from pydantic import field_validator, model_validator
 
 from memofast.data.modality import MODALITIES
+from memofast.model.adapters.section import LoraSection
 from memofast.model.bounds import Dropout, Width
 from memofast.model.folder import model_folder
 from memofast.model.fusion.kinds import Options
 from memofast.model.fusion.side_by_side import ConcatOptions
-from memofast.model.towers.configuration import POOLINGS
+from memofast.model.towers.configuration import POOLINGS, TRAINED
 from memofast.sections import FilePath, Section
 
 
 class TowerSection(Section):
-    """init: folder of a transformers encoder; None: this modality is not read. train: `full`, or `frozen`: it keeps its
-    weights and reads without dropout."""
+    """init: folder of a transformers encoder; None: this modality is not read. train: `full`; `frozen`: it keeps its
+    weights and reads without dropout; `lora`: it keeps them but for adapters, which lora says."""
 
     init: FilePath | None = None
-    train: Literal["full", "frozen", "lora"] = "full"
+    train: Literal[TRAINED] = "full"
+    lora: LoraSection | None = None
 
     @field_validator("init")
     @classmethod
     def _of_run(cls, init: str | None) -> str | None:
         return str(model_folder(Path(init))) if init else None
 
-    @field_validator("train")
-    @classmethod
-    def _is_there(cls, train: str) -> str:
-        if train == "lora":
-            raise ValueError("has no lora yet; choose full or frozen")
-        return train
+    @model_validator(mode="after")
+    def _adapts_as_it_says(self) -> TowerSection:
+        if self.train == "lora" and self.lora is None:
+            raise ValueError("train lora needs to know of which maps; add lora={target_modules: all-linear}")
+        if self.train != "lora" and self.lora is not None:
+            raise ValueError(f"lora says how adapters are made, of which train {self.train} makes none; set train=lora")
+        return self
 
 
 class TextTowerSection(TowerSection):
@@ -70,6 +73,13 @@ class TowersSection(Section):
     width: Width = 768
     fusion: Options = ConcatOptions(depth=0)
     head_dropout_prob: Dropout = 0.1
+
+    @model_validator(mode="after")
+    def _is_kept_in_one_type(self) -> TowersSection:
+        kept = {own.lora.dtype for own in self.towers.values() if own.lora}
+        if len(kept) > 1:
+            raise ValueError(f"lora.dtype is one for all adapters, not {' and '.join(sorted(kept))}; give the same")
+        return self
 
     @model_validator(mode="after")
     def _reads_something(self) -> TowersSection:

@@ -183,7 +183,7 @@ def test_mistakes_are_one_line(place, tmp_path):
         return refused(towers={name: {"init": str(folder)}}, context=None, **options)
 
     assert "reads no modality; give text.init" in refused(towers={})
-    assert "choose full or frozen" in refused("model.text.train=lora")
+    assert "'full', 'frozen' or 'lora'" in refused("model.text.train=slow")
     assert "model.text.init: " in of("text", tmp_path / "nowhere")
     assert "no config.json" in of("speech", tmp_path)
     assert "holds a 'bert' model; give an encoder of sound" in of("speech", towers["text"]["init"])
