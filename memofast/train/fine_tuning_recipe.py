@@ -197,6 +197,10 @@ class FineTuneRecipe(Section):
         self._check_lora()
         if self.prompt and (self.target.kind != "single" or not self.model.init):
             raise ValueError("a prompt names one class of several and starts from model.init; set both, or prompt=null")
+        if self.train.compile and not FAMILIES[self.model.family].compiled:
+            raise ValueError(
+                f"train.compile is of families that one graph can hold, not of {self.model.family}; leave it out"
+            )
         if self.context and not FAMILIES[self.model.family].in_dialogues:
             reading = " and ".join(name for name, family in FAMILIES.items() if family.in_dialogues)
             raise ValueError(f"context is read by model.family {reading}, not by {self.model.family}; leave it out")
@@ -252,11 +256,13 @@ def said_of_changes(recipe: FineTuneRecipe, overrides: Sequence[str]) -> FineTun
         )
     if "settings_chosen_on" in names:
         return recipe
-    aside = {f"train.{name}" for name in _NOT_LEARNT_BY} | {"model.init", "model.family"}
+    aside = {f"train.{name}" for name in _NOT_LEARNT_BY} | {"model.family"}
     changed = [
         override
         for name, override in zip(names, overrides, strict=True)
-        if name.startswith(("model", "train", "prompt", "context", "losses", "modalities.train")) and name not in aside
+        if name.startswith(("model", "train", "prompt", "context", "losses", "modalities.train"))
+        and name not in aside
+        and not (name.startswith("model.") and name.endswith(".init"))
     ]
     if not changed:
         return recipe

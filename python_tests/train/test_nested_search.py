@@ -263,4 +263,4 @@ def test_a_recipe_says_what_its_settings_were_chosen_on(recipe):
         said_of_changes(recipe("settings_chosen_on=''"), [])
     own = recipe("settings_chosen_on=MELD")
     assert said_of_changes(own, ["train.lr=1", "settings_chosen_on=MELD"]) is own
-    assert said_of_changes(own, ["model.init=x", "train.device=cpu"]) is own
+    assert said_of_changes(own, ["model.init=x", "model.text.init=y", "train.device=cpu"]) is own

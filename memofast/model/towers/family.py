@@ -56,8 +56,7 @@ def start(
         id2label=dict(enumerate(classes)),
         label2id={name: number for number, name in enumerate(classes)},
     )
-    stored = [weight for own in given.values() for weight in stored_weights(Path(own.init)).values()]
-    check_memory(sum(prod(weight.shape) for weight in stored))
+    check_memory(sum(map(_trained_as, given.values())))
     encoders = {name: load_encoder(Path(own.init), configs[name]) for name, own in given.items()}
     if "visual" in given and given["visual"].pool is None:
         entries["visual"]["pool"] = "first" if has_class_row(encoders["visual"]) else "mean"
@@ -88,6 +87,12 @@ def _check_text(folder: Path, config: PretrainedConfig, corpus: Corpus) -> None:
         )
 
 
+def _trained_as(section: TowerSection) -> int:
+    """Parameters that a tower takes the memory of in training: fixed ones have neither gradients nor moments."""
+    stored = sum(prod(weight.shape) for weight in stored_weights(Path(section.init)).values())
+    return stored if section.train == "full" else stored // 4
+
+
 def _notes(model: TowersForEmotion, corpus: Corpus) -> list[str]:
     return lines_on_inputs(model.config.towers, corpus)
 
@@ -100,4 +105,5 @@ TOWERS = Family(
     capturable=lambda model, precision, device: False,  # lengths of clips are read on the host
     notes=_notes,
     in_dialogues=True,
+    compiled=False,  # every length of a clip would be traced anew
 )

@@ -207,6 +207,7 @@ def test_mistakes_are_one_line(place, tmp_path):
     assert "no prompts" in refused("prompt={}", context=None) or "prompt" in refused("prompt={}", context=None)
     assert "model.init" in refused("model.init=somewhere")
     assert "context.tokens 600" in refused("context.tokens=600")
+    assert "train.compile is of families that one graph can hold, not of towers" in refused("train.compile=true")
     short = save_bert(tmp_path / "short", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         (short / name).unlink(missing_ok=True)
