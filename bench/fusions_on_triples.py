@@ -3,7 +3,8 @@
 
 CORPUS: what `bench/matched_triples.py --only-corpus` composes. Each model learns from the mixture of seven conditions,
 in which text, faces or speech are missing, of a share of the labels, and is tested under each of them. Vectors, sizes
-and training are the same for all fusions, and nothing is tuned for one. Beside them a MemoBERT from random weights reads the packed rows.
+and training are the same for all fusions, and nothing is tuned for one. Beside them a MemoBERT from random weights
+reads the packed rows.
 
 Differences to concatenation are paired by seed and sample, with an interval over samples of which every draw takes the
 same for all. Finished runs are kept, and the same command goes on. `--only` runs one model.
