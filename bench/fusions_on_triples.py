@@ -20,6 +20,7 @@ import torch
 from matched_triples import CONDITIONS, SIZES, answers_of_cell
 from rich.console import Console
 
+from memofast.data.modality import MODALITIES
 from memofast.evaluate.section import Section, print_section, section_markdown
 from memofast.metrics.paired_variants import against_first, difference_text
 from memofast.metrics.predictions import Predictions
@@ -35,7 +36,7 @@ FUSIONS = {
     "adaptation_gate": {},
     "modality_shifting": {},
     "low_rank": _WIDE,
-    "tensor": _WIDE,
+    "tensor, of vectors of 16": _WIDE,  # those of 64 have 17.6 million weights over their products
     "self_attention": _ATTENDING,
     "cross_attention": _ATTENDING,
     "experts": {**_WIDE, "active": 2},
@@ -60,6 +61,8 @@ def overrides_of(name: str, share: float, epochs: int) -> list[str]:
     if name == PACKED:
         return [*mixture, *(f"model.{size}={value}" for size, value in SIZES.items()), "model.head=emocls"]
     fusion = {"kind": name.partition(",")[0], **FUSIONS[name]}
+    if fusion["kind"] == "tensor":
+        mixture += [f"model.network.{modality}_width=16" for modality in MODALITIES]
     return [*mixture, "train.lr=1e-3", f"model.network.fusion={json.dumps(fusion)}"]
 
 
