@@ -2,8 +2,9 @@
 `python bench/fusions_on_triples.py CORPUS --out FOLDER`.
 
 CORPUS: what `bench/matched_triples.py --only-corpus` composes. Each model learns from the mixture of seven conditions,
-in which text, faces or speech are missing, and is tested under each of them. Vectors, sizes and training are the same
-for all fusions, and nothing is tuned for one. Beside them a MemoBERT from random weights reads the packed rows.
+in which text, faces or speech are missing, of a share of the labels, and is tested under each of them. Vectors, sizes
+and training are the same for all fusions, and nothing is tuned for one. Beside them a MemoBERT from random weights
+reads the packed rows.
 
 Differences to concatenation are paired by seed and sample, with an interval over samples of which every draw takes the
 same for all. Finished runs are kept, and the same command goes on. `--only` runs one model.
@@ -19,16 +20,14 @@ import torch
 from matched_triples import CONDITIONS, SIZES, answers_of_cell
 from rich.console import Console
 
+from memofast.data.modality import MODALITIES
 from memofast.evaluate.section import Section, print_section, section_markdown
 from memofast.metrics.paired_variants import against_first, difference_text
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import metrics_of
 
+RECIPE = Path(__file__).with_name("fused_triples.yaml")
 _WIDTH = 64
-_ENCODERS = {
-    "kind": "fused_vectors", "text_hidden": _WIDTH, "text_width": _WIDTH, "visual_width": _WIDTH,
-    "speech_width": _WIDTH, "visual_dropout": 0.2, "speech_dropout": 0.2,
-}  # fmt: skip
 _WIDE = {"width": _WIDTH}
 _ATTENDING = {**_WIDE, "token_width": _WIDTH}
 FUSIONS = {
@@ -37,7 +36,7 @@ FUSIONS = {
     "adaptation_gate": {},
     "modality_shifting": {},
     "low_rank": _WIDE,
-    "tensor": _WIDE,
+    "tensor, of vectors of 16": _WIDE,  # those of 64 have 17.6 million weights over their products
     "self_attention": _ATTENDING,
     "cross_attention": _ATTENDING,
     "experts": {**_WIDE, "active": 2},
@@ -55,14 +54,16 @@ SEVEN = f"[{','.join(CONDITIONS)}]"
 Answers = dict[str, dict[int, Predictions]]  # condition, seed
 
 
-def overrides_of(name: str) -> list[str]:
+def overrides_of(name: str, share: float, epochs: int) -> list[str]:
     """Of the recipe, for one model."""
     mixture = [f"modalities.train={SEVEN}", f"modalities.evaluate={SEVEN}"]
+    mixture += [f"train.share={share}", f"train.epochs={epochs}"]
     if name == PACKED:
         return [*mixture, *(f"model.{size}={value}" for size, value in SIZES.items()), "model.head=emocls"]
-    network = {**_ENCODERS, "fusion": {"kind": name.partition(",")[0], **FUSIONS[name]}}
-    model = {"family": "sequence", "embedding": _WIDTH, "network": network}
-    return [*mixture, f"model={json.dumps(model)}", "train.lr=1e-3"]
+    fusion = {"kind": name.partition(",")[0], **FUSIONS[name]}
+    if fusion["kind"] == "tensor":
+        mixture += [f"model.network.{modality}_width=16" for modality in MODALITIES]
+    return [*mixture, "train.lr=1e-3", f"model.network.fusion={json.dumps(fusion)}"]
 
 
 def table(found: dict[str, Answers]) -> list[Section]:
@@ -89,6 +90,8 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs; results.md is written there")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--share", type=float, default=0.25, help="of the training part's labels")
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--only", choices=[*FUSIONS, PACKED], nargs="+", help="with concat these alone")
     asked = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
@@ -98,7 +101,9 @@ def main() -> None:
         if asked.only and name not in ("concat", *asked.only):
             continue
         begun, folder = time.monotonic(), asked.out / name.replace(",", "").replace(" ", "-")
-        found[name] = answers_of_cell(asked.corpus, folder, overrides_of(name), asked.seeds)
+        recipe = "finetune" if name == PACKED else str(RECIPE)
+        overrides = overrides_of(name, asked.share, asked.epochs)
+        found[name] = answers_of_cell(asked.corpus, folder, overrides, asked.seeds, recipe)
         console.print(f"{name}: {time.monotonic() - begun:.0f} s")
         text = "\n".join(section_markdown(section) for section in table(found))
         (asked.out / "results.md").write_text(f"# Fusions on matched triples\n\n{text}")

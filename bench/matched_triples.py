@@ -195,12 +195,12 @@ def run_cell(corpus: Path | str, folder: Path, overrides: list[str], seeds: list
 
 
 def answers_of_cell(
-    corpus: Path | str, folder: Path, overrides: list[str], seeds: list[int]
+    corpus: Path | str, folder: Path, overrides: list[str], seeds: list[int], recipe: str = "finetune"
 ) -> dict[str, dict[int, Predictions]]:
     """Answers on test by condition and seed."""
     evaluate = [] if any(one.startswith("modalities.evaluate") for one in overrides) else ["modalities.evaluate=[lva]"]
     plan = make_fine_tuning_plan(
-        read("finetune", [
+        read(recipe, [
             f"corpus={corpus}", f"train.seeds={seeds}", "train.epochs=20", "train.lr=5e-4", "train.samples=32",
             "train.validations=1",
             "train.patience=5", "train.precision=fp32", "train.threads=1", *evaluate, *overrides,

@@ -162,3 +162,13 @@ def test_projectors_drop_before_their_layers():
     projector, values, rng = Projector(6, 4, 1, 0.5), torch.randn(5, 6), torch.tensor([3, 1])
     expected = Draws(rng, KEYS).dropped(projector.norm(values + projector.mixing(values)), 0.5)
     close(projector(values, Draws(rng, KEYS)), projector.layers(expected, NOTHING))
+
+
+def test_with_compat_losses_are_of_what_stands_for_modalities_too():
+    fusion = a_fusion("disentangled", dict.fromkeys(WIDTHS, 24), compat=True, private_width=8, shared_width=4)
+    vectors, present = vectors_of(dict.fromkeys(WIDTHS, 24)), all_there()
+    present[:, 1] = False
+    losses = fusion(vectors, present, NOTHING).losses
+    vectors["visual"] = fusion.placeholders["visual"].expand(5, -1)
+    for name, expected in fusion(vectors, all_there(), NOTHING).losses.items():
+        close(losses[name], expected)
