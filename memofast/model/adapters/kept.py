@@ -143,7 +143,7 @@ def _check(path: Path, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
         where = "the file" if min(other) in found else "what is adapted"
         raise MemofastError(f"{path}: only {where} has {first_of(other)}; give the adapters of this model")
     for name, tensor in found.items():
-        if tensor.shape != own[name].shape or not tensor.is_floating_point():
+        if tensor.shape != own[name].shape or tensor.is_floating_point() != own[name].is_floating_point():
             raise MemofastError(
                 f"{path}: {name} is {list(tensor.shape)} {tensor.dtype}, of what is adapted {list(own[name].shape)}; "
                 "give the adapters of this model"

@@ -220,6 +220,12 @@ def test_an_encoder_of_three_streams_is_adapted_too(text_base, tmp_path):
         ({"target_modules": "encoder.*qkv", "exclude_modules": ["qkv"]}, "matches none of the 9 maps"),
         ({"target_modules": ["qkv"], "layers_to_transform": [7]}, "matches none of the 9 maps"),
         ({"target_modules": ["qkv"], "r": 64}, "model.lora: rank 64 is more than the 32"),
+        (
+            {"target_modules": ["qkv"], "rank_pattern": {"output": 2}},
+            r"model.lora.rank_pattern: 'output' matches nothing adapted; there are qkv",
+        ),
+        ({"target_modules": ["qkv"], "alpha_pattern": {"0.q": 2}}, "alpha_pattern: '0.q' matches nothing adapted"),
+        ({"target_modules": ["qkv"], "exclude_modules": ["pooler"]}, r"exclude_modules: .* leaves nothing out"),
         ({"target_modules": "(qkv"}, "model.lora: peft refuses it"),
         ({"target_modules": ["qkv"], "r": 3, "init_lora_weights": "orthogonal"}, "model.lora: peft refuses it .*even"),
     ],
