@@ -104,10 +104,9 @@ def adapted(
         for what peft refuses.
     """
     trained = [p for name, p in encoder.named_parameters() if name in own and p.requires_grad]
-    try:
-        from peft import LoraConfig, LoraModel
-    except ImportError:
-        raise MemofastError(f'{where} needs peft, which is not installed: pip install "memofast[lora]"') from None
+    _need_peft(where)
+    from peft import LoraConfig, LoraModel
+
     options = section.options() | {"base_model_name_or_path": base.path}
     if section.target_modules == _ALL:
         options["target_modules"] = list(maps)
@@ -132,6 +131,13 @@ def adapted(
         if config.lora_dropout and draws is not None:
             adapter.lora_dropout[_ADAPTER] = AdapterDropout(config.lora_dropout, numbers[name], draws)
     return Lora(encoder, tuner, config, chosen, frozenset(own), base, getattr(torch, section.dtype))
+
+
+def _need_peft(what: str) -> None:
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise MemofastError(f'{what} needs peft, which is not installed: pip install "memofast[lora]"') from None
 
 
 def linear_maps(encoder: PreTrainedModel) -> dict[str, nn.Linear]:
@@ -191,7 +197,9 @@ def _check_patterns(config: LoraConfig, found: Sequence[str], encoder: nn.Module
 
 
 def read_section(folder: Path) -> LoraSection:
-    """What the adapters in a folder are. Raises: `MemofastError` where peft says of them what was not trained here."""
+    """What the adapters in a folder are. Raises: `MemofastError` where peft says of them what was not trained here, or
+    is not installed."""
+    _need_peft(str(folder))
     from peft import LoraConfig
 
     path = folder / ADAPTER_CONFIG

@@ -17,6 +17,7 @@ from memofast.model.adapters.lora import adapted, read_section
 from memofast.model.adapters.section import LoraSection
 from memofast.model.folder import in_one_line
 from memofast.model.memobert.encoder import MemoBertLayer
+from memofast.model.memobert.sizes import configuration
 
 if TYPE_CHECKING:
     from memofast.model.memobert.pre_training import MemoBertPreTrainedModel
@@ -89,6 +90,7 @@ def open_adapted(kind: type[Model], folder: Path) -> Model:
 
 def _of_base(kind: type[Model], path: Path, config: Any) -> Model:
     entries = {name: value for name, value in config.to_dict().items() if name not in ("model_type", "dtype")}
+    configuration(entries, kind.config_class)  # whether there is memory for it
     if (foreign := kind.from_foreign(path, **entries)) is not None:
         return foreign
     model = kind(config)

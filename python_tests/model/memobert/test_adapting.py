@@ -241,7 +241,8 @@ def test_layers_are_chosen(base):
     assert lora.maps == ("encoder.layers.1.output",)
 
 
-def test_without_a_pre_trained_start_or_peft(base, monkeypatch):
+def test_without_a_pre_trained_start_or_peft(base, tmp_path, monkeypatch):
+    adapted_model(base).save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="lora adapts a checkpoint"):
         MemoBertEmotionSection(lora={"target_modules": ["qkv"]})
     with pytest.raises(ValueError, match="leave one out"):
@@ -249,6 +250,8 @@ def test_without_a_pre_trained_start_or_peft(base, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MemofastError, match=r'model.lora needs peft, .*: pip install "memofast\[lora\]"'):
         adapted_model(base)
+    with pytest.raises(MemofastError, match=r'/model needs peft, .*: pip install "memofast\[lora\]"'):
+        open_emotion_model(tmp_path / "model")
 
 
 def test_a_base_that_changed_or_is_gone(tmp_path):
