@@ -67,7 +67,7 @@ def open_whole(folder: Path, model_class: type[Model], file: type[ConfigFile]) -
 
 def stored_weights(folder: Path) -> dict[str, Stored]:
     """What `read_weights` would read, without its memory. Raises: as that."""
-    return {name: tensor for file in weight_files(folder) for name, tensor in _described(file).items()}
+    return {name: tensor for file in weight_files(folder) for name, tensor in stored_in(file).items()}
 
 
 def check_stored(
@@ -161,7 +161,7 @@ def _shards(index: Path) -> list[Path]:
             raise MemofastError(f"{index}: names the file {name!r}, which is not beside it; download it again")
         if not (index.parent / name).is_file():
             raise MemofastError(f"{index.parent}: the shard {name} is missing; download it too")
-    found = {weight: name for name in names for weight in _described(index.parent / name)}
+    found = {weight: name for name in names for weight in stored_in(index.parent / name)}
     if found != where:
         wrong = first_of(weight for weight in found.keys() | where.keys() if found.get(weight) != where.get(weight))
         raise MemofastError(f"{index}: {wrong} are not where it says; download it and its shards again")
@@ -181,7 +181,8 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise _unreadable(path, error) from None
 
 
-def _described(path: Path) -> dict[str, Stored]:
+def stored_in(path: Path) -> dict[str, Stored]:
+    """What `read_file` would read, without its memory. Raises: as that."""
     if path.suffix != ".safetensors":
         tensors = read_torch(path, "meta")
         return {name: Stored(tuple(tensor.shape), _floating(tensor.dtype)) for name, tensor in tensors.items()}

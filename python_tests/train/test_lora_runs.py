@@ -12,10 +12,14 @@ from mood_runs import mood_corpus
 from rich.console import Console
 from runs import here, the_run
 from safetensors.torch import load_file
+from talks import MODEL, telling_talks
 
 from memofast import load
+from memofast.data import Corpus
+from memofast.data.dialogue import Context
 from memofast.errors import MemofastError
 from memofast.inference.split_predictions import predict_split
+from memofast.model import MemoBertConfig, MemoBertForPreTraining
 from memofast.model.families import FAMILIES, open_emotion_model
 from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import read
@@ -133,6 +137,28 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(recipe, tmp_path, monkeypat
         split = getattr(plan.folds[0], part)
         again = predict_split(model, split, plan.target, condition=condition)
         np.testing.assert_allclose(again.scores, predicted.scores, atol=2e-6)
+
+
+def test_utterances_are_read_in_their_dialogues(tmp_path):
+    corpus = telling_talks(tmp_path / "talks")
+    torch.manual_seed(4)
+    sizes = {name: value for name, value in MODEL.items() if name != "head"}
+    config = MemoBertConfig(**sizes, visual_width=0, speech_width=0)
+    MemoBertForPreTraining(config).save_pretrained(tmp_path / "base")
+    values = {
+        "corpus": str(corpus), "context": {"utterances": 1, "tokens": 40},
+        "model": {"init": str(tmp_path / "base"), "head": "emocls", "lora": LORA},
+        "modalities": {"train": ["l"], "evaluate": ["l"]},
+        "train": {"epochs": 2, "samples": 16, "lr": 1e-2, "precision": "fp32", "device": "cpu"},
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+    plan, _ = run(read(str(tmp_path / "recipe.yaml"), []), tmp_path / "run")
+    model = open_emotion_model(tmp_path / "run")
+    assert model.context == Context(utterances=1, tokens=40)
+    split = Corpus.open(corpus).split("test")
+    (kept,) = [p for _, _, _, part, _, p in answers(plan, tmp_path / "run") if part == "test"]
+    found = predict_split(model, split, plan.target, "fp32", "l")
+    np.testing.assert_allclose(found.scores, kept.scores, atol=1e-6)
 
 
 def test_graphs_of_adapters_were_never_tried(recipe, tmp_path):

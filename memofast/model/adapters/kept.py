@@ -102,11 +102,16 @@ def read_saved(model: nn.Module, folder: Path) -> None:
     """
     found = {}
     for name, own in saved_tensors(model).items():
-        if not (folder / name).is_file():
-            raise MemofastError(f"{folder / name} is missing; restore it, or train again")
-        found[name] = read_file(folder / name)
+        found[name] = read_file(saved_file(folder, name))
         _check(folder / name, found[name], own)
     load_saved(model, found)
+
+
+def saved_file(folder: Path, name: str) -> Path:
+    """A file of an adapted model's folder. Raises: `MemofastError` where it is missing."""
+    if not (folder / name).is_file():
+        raise MemofastError(f"{folder / name} is missing; restore it, or train again")
+    return folder / name
 
 
 def merge_adapters(model: nn.Module) -> None:
@@ -143,7 +148,7 @@ def _check(path: Path, found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -
         where = "the file" if min(other) in found else "what is adapted"
         raise MemofastError(f"{path}: only {where} has {first_of(other)}; give the adapters of this model")
     for name, tensor in found.items():
-        if tensor.shape != own[name].shape or not tensor.is_floating_point():
+        if tensor.shape != own[name].shape or tensor.is_floating_point() != own[name].is_floating_point():
             raise MemofastError(
                 f"{path}: {name} is {list(tensor.shape)} {tensor.dtype}, of what is adapted {list(own[name].shape)}; "
                 "give the adapters of this model"

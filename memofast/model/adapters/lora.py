@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from memofast.errors import MemofastError, nearest
+from memofast.errors import MemofastError, MemofastWarning, nearest
 from memofast.files import read_json
 from memofast.model.adapters.base import Base
 from memofast.model.adapters.dropout import AdapterDropout, Draws
@@ -103,23 +104,25 @@ def adapted(
         for what peft refuses.
     """
     trained = [p for name, p in encoder.named_parameters() if name in own and p.requires_grad]
-    try:
-        from peft import LoraConfig, LoraModel
-    except ImportError:
-        raise MemofastError(f'{where} needs peft, which is not installed: pip install "memofast[lora]"') from None
+    _need_peft(where)
+    from peft import LoraConfig, LoraModel
+
     options = section.options() | {"base_model_name_or_path": base.path}
     if section.target_modules == _ALL:
         options["target_modules"] = list(maps)
     try:
         config = LoraConfig(**options)
         chosen = _chosen(config, encoder, maps, where)
-        with warnings.catch_warnings(action="ignore"):  # on encoders without a configuration of transformers
+        with warnings.catch_warnings(record=True) as told:
             tuner = LoraModel(encoder, config, _ADAPTER)
     except MemofastError:
         raise
     except (ValueError, TypeError, KeyError, re.error) as error:  # each of them of an option
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MemofastError(f"{where}: peft refuses it ({reason}); change or leave out what it names") from None
+    for one in told:
+        if one.category in (UserWarning, RuntimeWarning):
+            warnings.warn(f"{where}: peft says: {str(one.message).splitlines()[0]}", MemofastWarning, stacklevel=2)
     for parameter in trained:
         parameter.requires_grad_(True)
     numbers = {name: number for number, name in enumerate(maps)}
@@ -128,6 +131,13 @@ def adapted(
         if config.lora_dropout and draws is not None:
             adapter.lora_dropout[_ADAPTER] = AdapterDropout(config.lora_dropout, numbers[name], draws)
     return Lora(encoder, tuner, config, chosen, frozenset(own), base, getattr(torch, section.dtype))
+
+
+def _need_peft(what: str) -> None:
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise MemofastError(f'{what} needs peft, which is not installed: pip install "memofast[lora]"') from None
 
 
 def linear_maps(encoder: PreTrainedModel) -> dict[str, nn.Linear]:
@@ -160,14 +170,36 @@ def _chosen(config: LoraConfig, encoder: nn.Module, maps: Mapping[str, nn.Linear
             f"{place}: matches none of the {len(maps)} maps, with what is excluded and the layers chosen; there are "
             f"{', '.join(ends)}"
         )
+    _check_patterns(config, found, encoder, where)
     ranks, most = [config.r, *config.rank_pattern.values()], max(min(maps[name].weight.shape) for name in found)
     if max(ranks) > most:
         raise MemofastError(f"{where}: rank {max(ranks)} is more than the {most} of what is adapted; give a lower r")
     return tuple(found)
 
 
+def _check_patterns(config: LoraConfig, found: Sequence[str], encoder: nn.Module, where: str) -> None:
+    """Raises: `MemofastError` for what says something of no map."""
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    ends = list(dict.fromkeys(name.rpartition(".")[2] for name in found))
+    for field in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(config, field):
+            if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in found):  # as peft matches
+                raise MemofastError(
+                    f"{where}.{field}: {shown(pattern)} matches nothing adapted{nearest(pattern, ends)}"
+                )
+    if config.exclude_modules:
+        whole = copy(config)
+        whole.exclude_modules = None
+        every = [name for name, _ in encoder.named_modules() if name and check_target_module_exists(whole, name)]
+        if len(every) == len(found):
+            raise MemofastError(f"{where}.exclude_modules: {shown(config.exclude_modules)} leaves nothing out")
+
+
 def read_section(folder: Path) -> LoraSection:
-    """What the adapters in a folder are. Raises: `MemofastError` where peft says of them what was not trained here."""
+    """What the adapters in a folder are. Raises: `MemofastError` where peft says of them what was not trained here, or
+    is not installed."""
+    _need_peft(str(folder))
     from peft import LoraConfig
 
     path = folder / ADAPTER_CONFIG

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from memofast.errors import MemofastWarning
+from memofast.errors import MemofastError, MemofastWarning
 from memofast.model.adapters.base import Base
 from memofast.model.adapters.dropout import Draws, of_samples
-from memofast.model.adapters.kept import Adaptation, merge_adapters, read_saved
+from memofast.model.adapters.kept import TRAINED, Adaptation, merge_adapters, read_saved, saved_file
 from memofast.model.adapters.lora import adapted, read_section
 from memofast.model.adapters.section import LoraSection
 from memofast.model.folder import in_one_line
 from memofast.model.memobert.encoder import MemoBertLayer
+from memofast.model.weights import stored_in, stored_weights
 
 if TYPE_CHECKING:
     from memofast.model.memobert.pre_training import MemoBertPreTrainedModel
@@ -80,17 +81,32 @@ def open_adapted(kind: type[Model], folder: Path) -> Model:
     base = Base.read(folder).found(folder)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore", category=MemofastWarning):
         # what there is to be told of its start was told when it was trained
-        model = in_one_line(f"{folder}, which adapts {base}", lambda: _of_base(kind, base, config))
+        model = in_one_line(f"{folder}, which adapts {base}", lambda: _of_base(kind, base, config, folder))
         adapt(model, section, str(base))
     read_saved(model, folder)
     merge_adapters(model)
     return model.eval()
 
 
-def _of_base(kind: type[Model], path: Path, config: Any) -> Model:
+def _of_base(kind: type[Model], path: Path, config: Any, folder: Path) -> Model:
     entries = {name: value for name, value in config.to_dict().items() if name not in ("model_type", "dtype")}
     if (foreign := kind.from_foreign(path, **entries)) is not None:
         return foreign
+    _check_sizes(kind, config, folder, path)
     model = kind(config)
     model.begin_with(kind.encoder_class.from_pretrained(path))
     return model
+
+
+def _check_sizes(kind: type[Model], config: Any, folder: Path, base: Path) -> None:
+    """Raises: `MemofastError`, before memory is taken for it, where a model has what neither folder holds."""
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in kind(config).state_dict().items()}
+    there = {_ENCODER + name.removeprefix(_ENCODER): one.shape for name, one in stored_weights(base).items()}
+    there |= {name: one.shape for name, one in stored_in(saved_file(folder, TRAINED)).items()}
+    for name, shape in wanted.items():
+        if there.get(name) != shape:
+            raise MemofastError(
+                f"{folder}: neither it nor {base}, which it adapts, has {name} as {list(shape)}; restore its "
+                "config.json"
+            )

@@ -70,10 +70,17 @@ def test_configurations_that_are_damaged(folder):
         refused(folder, "adapter_config.json: no")
 
 
+def test_a_model_too_large_for_this_machine(folder):
+    path = folder / "config.json"
+    large = {"hidden_size": 2**18, "intermediate_size": 2**18, "num_hidden_layers": 1000}
+    path.write_text(json.dumps(json.loads(path.read_text()) | large))
+    refused(folder, r"neither it nor .*/base, which it adapts, has memobert.embeddings.word.weight as \[200, 262144\]")
+
+
 def test_a_base_of_other_sizes(folder, tmp_path):
     other = pre_trained(tmp_path / "other", hidden_size=64)
     (folder / "base.json").write_text(json.dumps({"path": str(other), "digest": digest_of(other)}))
-    refused(folder, "model, which adapts .*other: the model does not load")
+    refused(folder, "neither it nor .*other, which it adapts, has memobert.embeddings")
     (folder / "base.json").write_text(json.dumps({"path": str(folder), "digest": digest_of(other)}))
     refused(folder, "holds adapters of another model alone")
     (folder / "base.json").unlink()

@@ -220,6 +220,12 @@ def test_an_encoder_of_three_streams_is_adapted_too(text_base, tmp_path):
         ({"target_modules": "encoder.*qkv", "exclude_modules": ["qkv"]}, "matches none of the 9 maps"),
         ({"target_modules": ["qkv"], "layers_to_transform": [7]}, "matches none of the 9 maps"),
         ({"target_modules": ["qkv"], "r": 64}, "model.lora: rank 64 is more than the 32"),
+        (
+            {"target_modules": ["qkv"], "rank_pattern": {"output": 2}},
+            r"model.lora.rank_pattern: 'output' matches nothing adapted; there are qkv",
+        ),
+        ({"target_modules": ["qkv"], "alpha_pattern": {"0.q": 2}}, "alpha_pattern: '0.q' matches nothing adapted"),
+        ({"target_modules": ["qkv"], "exclude_modules": ["pooler"]}, r"exclude_modules: .* leaves nothing out"),
         ({"target_modules": "(qkv"}, "model.lora: peft refuses it"),
         ({"target_modules": ["qkv"], "r": 3, "init_lora_weights": "orthogonal"}, "model.lora: peft refuses it .*even"),
     ],
@@ -235,7 +241,8 @@ def test_layers_are_chosen(base):
     assert lora.maps == ("encoder.layers.1.output",)
 
 
-def test_without_a_pre_trained_start_or_peft(base, monkeypatch):
+def test_without_a_pre_trained_start_or_peft(base, tmp_path, monkeypatch):
+    adapted_model(base).save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="lora adapts a checkpoint"):
         MemoBertEmotionSection(lora={"target_modules": ["qkv"]})
     with pytest.raises(ValueError, match="leave one out"):
@@ -243,6 +250,8 @@ def test_without_a_pre_trained_start_or_peft(base, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MemofastError, match=r'model.lora needs peft, .*: pip install "memofast\[lora\]"'):
         adapted_model(base)
+    with pytest.raises(MemofastError, match=r'/model needs peft, .*: pip install "memofast\[lora\]"'):
+        open_emotion_model(tmp_path / "model")
 
 
 def test_a_base_that_changed_or_is_gone(tmp_path):
