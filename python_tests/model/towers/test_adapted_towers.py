@@ -93,6 +93,11 @@ def test_merged_it_needs_no_base(ran, place, tmp_path):
     base.write_text(json.dumps(json.loads(base.read_text()) | {"path": str(tmp_path / "nowhere")}))
     with pytest.raises(MemofastError, match=r"adapts .*nowhere, which is missing"):
         open_emotion_model(moved)
+    config = moved / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"width": 60_000}))
+    base.write_text((run / "model" / "speech" / "base.json").read_text())
+    with pytest.raises(MemofastError, match=r"does not hold .* as \[.*60000.*; restore its config"):
+        open_emotion_model(moved)
     torch.testing.assert_close(open_emotion_model(tmp_path / "whole")(batch), expected, rtol=1e-5, atol=1e-5)
 
 
