@@ -3,18 +3,20 @@ saving."""
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from seen_talks import small_encoders, tower_recipe, write_seen_talks
 from tiny_models import save_speech_model, save_video_model
-from transformers import AutoModel, VideoMAEImageProcessorPil, Wav2Vec2FeatureExtractor
+from transformers import AutoConfig, AutoModel, VideoMAEImageProcessorPil, Wav2Vec2FeatureExtractor
 
 from memofast.data.conditions import CONDITIONS, keep
 from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.families import open_emotion_model
+from memofast.model.towers.inputs import pictures_of, receptive_field, rows_of_sound
 from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model
 from memofast.train.fine_tuning_recipe import read
 
@@ -269,3 +271,46 @@ def test_saved_and_opened_without_the_encoders_folders(place, tmp_path):
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     with pytest.raises(MemofastError, match=r"config\.json.*towers\.speech"):
         open_emotion_model(tmp_path / "model")
+
+
+def test_convolutions_see_and_make_as_many_as_they_do(tmp_path):
+    kernels, strides = [10, 3, 3, 3, 3, 2, 2], [5, 2, 2, 2, 2, 2, 2]
+    assert receptive_field(kernels, strides) == 400
+    encoder = AutoModel.from_pretrained(save_speech_model(tmp_path / "sound", "data2vec"))
+    for samples in (400, 719, 720, 16_000, 12_345):
+        expected = encoder._get_feat_extract_output_lengths(samples)
+        assert rows_of_sound(samples, kernels, strides) == int(expected), samples
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"stored": 770}, "keeps pictures of 770 numbers, no squares"),
+        ({"size": {"height": 16, "width": 20}}, "makes pictures of 16 pixels out of None"),
+        ({"resample": 0}, "resample"),
+        ({"image_std": [1.0, 1.0]}, "image_std"),
+        ({"num_channels": 4}, "sees 4 colours, not 3"),
+    ],
+    ids=str,
+)
+def test_pictures_of_a_wrong_kind(tmp_path, change, told):
+    folder = save_video_model(tmp_path / "videomae", "videomae", change)
+    config = AutoConfig.from_pretrained(folder)
+    config.num_channels = change.get("num_channels", 3)
+    stored = change.get("stored", 768)
+    corpus = SimpleNamespace(path="c", stores={"visual": None}, raw={"visual"}, width=lambda name: stored)
+    with pytest.raises(MemofastError, match=told):
+        pictures_of(folder, config, corpus)
+
+
+def test_the_middle_of_larger_pictures_is_seen(place, tmp_path):
+    told = {"size": {"shortest_edge": 20}, "resample": 3, "image_std": None}
+    folder = save_video_model(tmp_path / "videomae", "videomae", told)
+    plan, model = planned(place, {"visual": {"init": str(folder)}}, write_seen_talks(tmp_path / "corpus", side=20))
+    batch = plan.folds[0].train.pack([0])
+    seen = model.towers["visual"]._seen(batch.visual[:1, :1200][None])
+    picture = batch.visual[:1, :1200].numpy().reshape(1, 20, 20, 3)
+    processor = VideoMAEImageProcessorPil.from_pretrained(folder, image_std=[0.5] * 3)
+    expected = processor([picture[0]], return_tensors="pt").pixel_values
+    torch.testing.assert_close(seen, expected)
+    assert plan.notes == () and model.config.towers["visual"]["resample"] == "bicubic"
