@@ -28,12 +28,12 @@ class Draws:
         self.offsets: dict[int, Tensor] = {}
 
     def note(self, rng: Tensor | None, keys: Tensor, offsets: dict[int, Tensor]) -> None:
-        """Before a part of a model is called. A pass over padded rows [B, R, C] has no offsets."""
+        """Before a part of a model is called."""
         self.rng, self.keys, self.offsets = rng, keys, offsets
 
 
 class AdapterDropout(nn.Module):
-    """Dropout of rows, packed [N, C] or padded [B, R, C]. number: of the map that is adapted, in its model."""
+    """Dropout of packed rows [N, C]. number: of the map that is adapted, in its model."""
 
     def __init__(self, p: float, number: int, draws: Draws):
         super().__init__()
@@ -42,16 +42,13 @@ class AdapterDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not drop_threshold(self.p) or not x.numel():
             return x
-        draws, width = self.draws, x.shape[-1]
-        if draws.rng is None:
+        if self.draws.rng is None:
             raise ValueError(
                 "a model in training mode needs rng [2] int64 (seed, step) for its dropout; or call eval()"
             )
-        if x.dim() == 3:
-            return x * keep_factors(draws.rng, self.site, draws.keys, x.shape[1], width, self.p).to(x.dtype)
-        return x * self._packed(draws.offsets[x.shape[0]], *x.shape).to(x.dtype)
+        return x * self._factors(self.draws.offsets[x.shape[0]], *x.shape).to(x.dtype)
 
-    def _packed(self, offsets: Tensor, rows: int, width: int) -> Tensor:
+    def _factors(self, offsets: Tensor, rows: int, width: int) -> Tensor:
         rng, keys = self.draws.rng, self.draws.keys
         if not keys.is_cpu:
             return hidden_keep_mask(rng, self.site, keys, offsets, rows, width, self.p) * keep_scale(self.p)
