@@ -22,7 +22,7 @@
 #include "host/pages.h"
 #include "host/tensor.h"
 #include "keep_factors.h"
-#include "lstm_step.h"
+#include "lstm.h"
 #include "rows/philox.h"
 #include "separable_attention.h"
 #include "span_mask.h"
@@ -399,37 +399,49 @@ void bind_masks(py::module_& m) {
     m.def("below", [](uint32_t word, uint32_t n) { return host::below(word, n); });
 }
 
-// Whether gates are [samples, 4 size] fp32 on the CPU, and all others [samples, size] beside them.
-bool are_cells(const Tensor& gates, std::initializer_list<const Tensor*> others) {
-    if (!gates.readable(false) || !gates.is_table(Element::float32, gates.size[1]) || gates.size[1] % 4) return false;
-    for (const Tensor* one : others)
-        if (!one->is_array(gates, Element::float32, gates.size[0], gates.size[1] / 4)) return false;
-    return true;
-}
+// Sizes of an LSTM whose gates are [steps, samples, 4 size] fp32 on the CPU.
+struct LstmSizes {
+    const Tensor& gates;
+    int64_t steps = gates.size[0], samples = gates.size[1], size = gates.size[2] / 4;
 
-void bind_lstm_step(py::module_& m) {
-    m.def("lstm_step", [](Object gates, Object before, Object cells, Object squashed, Object hidden) -> int {
-        const Tensor into = tensor_of(gates), old = tensor_of(before), now = tensor_of(cells);
-        const Tensor flat = tensor_of(squashed), state = tensor_of(hidden);
-        if (!are_cells(into, {&old, &now, &flat, &state})) return kNotAsNeeded;
-        const LstmStepArguments a = {into.size[0],       into.size[1] / 4,   into.as<float>(), old.as<float>(),
-                                     now.as<float>(), flat.as<float>(), state.as<float>()};
-        return MEMOFAST_DISPATCH(lstm_step, a);
+    bool fit(const Tensor& weight) const {
+        return gates.readable(false) && gates.is(Element::float32) && gates.dimensions == 3 && gates.size[2] % 4 == 0 &&
+            weight.is_array(gates, Element::float32, 4 * size, size);
+    }
+    bool are_states(std::initializer_list<const Tensor*> all, int64_t count) const {
+        for (const Tensor* one : all)
+            if (!one->is_array(gates, Element::float32, count, samples, size)) return false;
+        return true;
+    }
+};
+
+void bind_lstm(py::module_& m) {
+    m.def("lstm", [](Object gates, Object weight, Object hidden, Object cells, Object squashed) -> int {
+        const Tensor into = tensor_of(gates), matrix = tensor_of(weight);
+        const Tensor states = tensor_of(hidden), memory = tensor_of(cells), flat = tensor_of(squashed);
+        const LstmSizes sizes{into};
+        if (!sizes.fit(matrix) || !sizes.are_states({&states, &memory}, sizes.steps + 1) ||
+            !sizes.are_states({&flat}, sizes.steps))
+            return kNotAsNeeded;
+        const LstmArguments a = {sizes.steps,       sizes.samples,      sizes.size,         matrix.as<float>(),
+                                 into.as<float>(), states.as<float>(), memory.as<float>(), flat.as<float>()};
+        return MEMOFAST_DISPATCH(lstm, a);
     });
-    m.def("lstm_step_backward",
-          [](Object gates, Object before, Object squashed, Object to_hidden, Object to_cells, Object of_hidden,
-             Object of_cells, Object of_gates) -> int {
-              const Tensor active = tensor_of(gates), old = tensor_of(before), flat = tensor_of(squashed);
-              const Tensor hidden_here = tensor_of(to_hidden), cells_here = tensor_of(to_cells);
-              const Tensor hidden = tensor_of(of_hidden), cells = tensor_of(of_cells), out = tensor_of(of_gates);
-              if (!are_cells(active, {&old, &flat, &hidden_here, &cells_here, &hidden, &cells}) ||
-                  !out.is_like(active))
+    m.def("lstm_backward",
+          [](Object gates, Object weight, Object cells, Object squashed, Object to_hidden, Object to_cells,
+             Object of_gates) -> int {
+              const Tensor active = tensor_of(gates), matrix = tensor_of(weight), memory = tensor_of(cells);
+              const Tensor flat = tensor_of(squashed), hidden = tensor_of(to_hidden), kept = tensor_of(to_cells);
+              const Tensor out = tensor_of(of_gates);
+              const LstmSizes sizes{active};
+              if (!sizes.fit(matrix) || !sizes.are_states({&memory}, sizes.steps + 1) ||
+                  !sizes.are_states({&flat, &hidden, &kept}, sizes.steps) || !out.is_like(active))
                   return kNotAsNeeded;
-              const LstmStepBackwardArguments a = {
-                  active.size[0],       active.size[1] / 4,        active.as<float>(),  old.as<float>(),
-                  flat.as<float>(),     hidden_here.as<float>(), cells_here.as<float>(), hidden.as<float>(),
-                  cells.as<float>(), out.as<float>()};
-              return MEMOFAST_DISPATCH(lstm_step_backward, a);
+              const LstmBackwardArguments a = {sizes.steps,          sizes.samples,       sizes.size,
+                                               matrix.as<float>(), active.as<float>(), memory.as<float>(),
+                                               flat.as<float>(),   hidden.as<float>(), kept.as<float>(),
+                                               out.as<float>()};
+              return MEMOFAST_DISPATCH(lstm_backward, a);
           });
 }
 
@@ -916,7 +928,7 @@ PYBIND11_MODULE(_C, m) {
     bind_masks(m);
     bind_dropout_add_norm(m);
     bind_bias_gelu(m);
-    bind_lstm_step(m);
+    bind_lstm(m);
     bind_attention(m);
     bind_separable_attention(m);
     bind_embed(m);
