@@ -118,10 +118,10 @@ class Checkpoints:
         """
         folder = self.path(step)
         with self._reading(folder / "model.safetensors") as path:
-            weights = _read_tensors(path)
+            weights = read_tensors(path)
         _check_architecture(folder, weights, learner.model.state_dict())
         with self._reading(folder / OBJECTIVES) as path:
-            objectives = _read_tensors(path) if path.is_file() else {}
+            objectives = read_tensors(path) if path.is_file() else {}
         _check_architecture(folder, objectives, objectives_state(learner))
         with self._reading(folder / "trainer.json") as path:
             trainer = read_trainer(path, step)
@@ -176,7 +176,7 @@ def remove_folder(folder: Path) -> None:
         raise MemofastError(f"{folder} cannot be removed ({error.strerror}); remove it and run again") from None
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Raises: as safetensors, and `ValueError` for a number that is not finite."""
     refuse_pointer(path)
     found = load_file(path)
