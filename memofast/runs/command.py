@@ -58,20 +58,26 @@ def clean(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and remove nothing")] = False,
 ) -> None:
-    """Remove what nobody reads: leftovers of killed processes, and checkpoints where that is asked for."""
+    """Remove what nobody reads: leftovers of killed processes, checkpoints where that is asked for, and, of all runs
+    together, weights that none is linked to."""
+    from memofast.runs.cleaning import Removal, clean_weights
     from memofast.runs.cleaning import clean as clean_run
     from memofast.runs.facts import matching, runs_below
     from memofast.runs.listing import told_bytes
 
+    def told(removals: list[Removal]) -> int:
+        for one in removals:
+            verb = "would remove" if dry_run else "removed"
+            print(f"{verb} {one.path} ({told_bytes(one.bytes)}): {one.reason}")
+        return sum(one.bytes for one in removals)
+
     total = 0
     for one in matching(runs_below(folder), filter or []):
         gone, left = clean_run(one, keep_best, dry_run)
-        for removal in gone:
-            total += removal.bytes
-            verb = "would remove" if dry_run else "removed"
-            print(f"{verb} {removal.path} ({told_bytes(removal.bytes)}): {removal.reason}")
+        total += told(gone)
         if left:
             print(f"left {one.folder} as it is: {left}")
+    total += told(clean_weights(folder, dry_run)) if not filter else 0
     print(f"{'would free' if dry_run else 'freed'} {told_bytes(total)}")
 
 
@@ -83,13 +89,16 @@ def verify(
     """Read every file of runs: weights must be finite, logs and configurations whole, links must lead somewhere."""
     from memofast.errors import MemofastError
     from memofast.runs.facts import is_run, run_folders
-    from memofast.runs.verification import faults
+    from memofast.runs.verification import changed_weights, faults
 
     for given in runs or ():
         if not given.is_dir() or not is_run(given):
             raise MemofastError(f"{given}: no run; give a folder such as runs/demo-TIME")
     chosen = runs or run_folders(folder)
     damaged = 0
+    for path, reason in [] if runs else changed_weights(folder):
+        damaged += 1
+        print(f"{path}: {reason}")
     for one in chosen:
         wrong = list(faults(one))
         damaged += len(wrong)

@@ -11,6 +11,7 @@ from memofast.files import read_json, refuse_pointer
 from memofast.metrics.predictions import Predictions
 from memofast.train.checkpoints import read_tensors
 from memofast.train.recipe_text import read_yaml
+from memofast.train.weights import changed
 
 
 def faults(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -20,6 +21,12 @@ def faults(folder: Path) -> Iterator[tuple[Path, str]]:
             yield path, f"a link to {path.readlink()}, where there is nothing"
         elif path.is_file() and (reason := _fault(path)):
             yield path, reason
+
+
+def changed_weights(runs: Path) -> Iterator[tuple[Path, str]]:
+    """Each file of weights kept for a folder of runs that is not what its name says, and why."""
+    for path in changed(runs):
+        yield path, "its bytes have another SHA-256 than its name; every run that is linked to it is changed"
 
 
 def _fault(path: Path) -> str:

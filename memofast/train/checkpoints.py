@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memofast.errors import MemofastError
-from memofast.files import refuse_pointer
+from memofast.files import refuse_pointer, sync_entry
 from memofast.model.feature_sets import FeatureSet, keep_feature_sets
 from memofast.ops import faults
 from memofast.prepare.text.word_pieces import copy_vocabulary
 from memofast.train.optimiser_state import read_state, state_to_save
 from memofast.train.state import read_trainer
+from memofast.train.weights import FrozenWeights, weight_files
 
 OBJECTIVES = "objectives.safetensors"
 _KEPT = 2
@@ -44,10 +45,13 @@ class Checkpoints:
         go_on: str = "",
         vocabulary: Path | None = None,
         features: Mapping[str, FeatureSet] | None = None,
+        frozen: FrozenWeights | None = None,
     ):
         """vocabulary: file or folder that goes into every checkpoint, see `copy_vocabulary`. features: what made the
-        rows that are learnt from, by modality, see `keep_feature_sets`."""
+        rows that are learnt from, by modality, see `keep_feature_sets`. frozen: keeps what does not learn; None: that
+        beside the run."""
         self.vocabulary, self.features = vocabulary, features
+        self.frozen = frozen or FrozenWeights(folder.parent.parent)
         self.folder, self.go_on = folder, go_on or f"continue with --resume {folder.parent}"
 
     def steps(self) -> list[int]:
@@ -73,7 +77,7 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._check_room(checkpoint_bytes(learner))
                 shutil.rmtree(temporary, ignore_errors=True)
-                learner.model.save_pretrained(temporary)
+                self.frozen.save(learner.model, temporary)
                 if self.vocabulary:
                     copy_vocabulary(self.vocabulary, temporary)
                 keep_feature_sets(self.features or {}, temporary)
@@ -84,7 +88,7 @@ class Checkpoints:
                 (temporary / "trainer.json").write_text(json.dumps(trainer, indent=1) + "\n")
                 _sync(temporary)
                 os.replace(temporary, final)
-                _sync_entry(self.folder)
+                sync_entry(self.folder)
         except Exception:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -117,8 +121,12 @@ class Checkpoints:
             groups of parameters, or cannot be read, or lacks a part.
         """
         folder = self.path(step)
-        with self._reading(folder / "model.safetensors") as path:
-            weights = read_tensors(path)
+        weights: dict[str, torch.Tensor] = {}
+        with self._reading(folder / "model.safetensors"):
+            files = weight_files(folder)
+        for file in files:
+            with self._reading(file) as path:
+                weights |= read_tensors(path)
         _check_architecture(folder, weights, learner.model.state_dict())
         with self._reading(folder / OBJECTIVES) as path:
             objectives = read_tensors(path) if path.is_file() else {}
@@ -213,16 +221,8 @@ def _check_architecture(folder: Path, weights: dict[str, torch.Tensor], own: dic
 
 def _sync(folder: Path) -> None:
     for entry in folder.iterdir():
-        _sync_entry(entry)
-    _sync_entry(folder)
-
-
-def _sync_entry(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_entry(entry)
+    sync_entry(folder)
 
 
 def remove_checkpoints(place: Path) -> None:
