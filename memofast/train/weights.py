@@ -46,6 +46,12 @@ class FrozenWeights:
     def save(self, model: nn.Module, folder: Path) -> None:
         """Save a model in a folder that is being put together. Raises: `OSError` where the disk refuses."""
         model.save_pretrained(folder)
+        self._set_apart(model, folder)
+        mode = (folder / "config.json").stat().st_mode  # safetensors' own files are for their writer alone
+        for path in folder.glob("*.safetensors"):
+            path.chmod(mode)
+
+    def _set_apart(self, model: nn.Module, folder: Path) -> None:
         frozen = {name: weight for name, weight in model.named_parameters() if not weight.requires_grad}
         whole = folder / _WHOLE
         if self.keeping == "copy" or not whole.is_file() or sum(map(_bytes, frozen.values())) < _LEAST:

@@ -78,6 +78,15 @@ def test_two_runs_and_all_checkpoints_share_a_file(tmp_path, keeping):
     assert len(load_file(weight_files(kept[0])[0])) < len(model.state_dict())
 
 
+def test_files_are_for_whoever_the_umask_lets(tmp_path):
+    before = os.umask(0o027)
+    try:
+        FrozenWeights(tmp_path).save(half_frozen(), tmp_path / "a")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in weight_files(tmp_path / "a")} == {0o640}
+
+
 def test_other_weights_are_another_file(tmp_path):
     frozen = FrozenWeights(tmp_path)
     model = half_frozen()
