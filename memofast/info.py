@@ -22,6 +22,7 @@ _EXTRAS = {
     "ray": ("ray", "preparation on several machines"),
     "opensmile": ("opensmile", "ComParE speech features (licence: non-commercial research)"),
     "legacy": ("lz4", "reading the databases of the original system"),
+    "lora": ("peft", "low-rank adapters in fine-tuning"),
     "test": ("pytest", "the test suite"),
 }
 

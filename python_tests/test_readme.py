@@ -31,6 +31,7 @@ PLACEHOLDERS = {
     "runs/finetune-TIME": "finetune corpus=corpora/meld ",
     "runs/crema-d-perceiver-TIME": "finetune crema-d-perceiver ",
     "MELD_RUN": "finetune corpus=corpora/meld ",
+    "LORA_RUN": "finetune corpus=corpora/meld-text model.init=MINILM model.lora",
     "LEGACY_RUN": "pretrain memobert-mini corpora.0.path=corpora/movies",
     "OTHER_MELD_RUN": "finetune corpus=corpora/meld train.seeds=[7]",
     "IEMOCAP_RUN": "finetune corpus=corpora/iemocap ",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -9,6 +10,9 @@ from typing import Annotated, Any, Union
 from pydantic import Discriminator, Tag
 
 from memofast.errors import MemofastError
+from memofast.files import remove, temporary_of, writing
+from memofast.model.adapters.kept import FILES as ADAPTED
+from memofast.model.adapters.kept import holds_adapters
 from memofast.model.family import EmotionModel, Encoder, Family
 from memofast.model.folder import model_folder, model_type
 from memofast.model.lstm_fusion.family import LSTM_FUSION
@@ -87,6 +91,31 @@ def folder_to_file(folder: Path, out: Path) -> list[str]:
             f"{folder} holds a {family.name} model, and the original has names for {MEMOBERT.name} alone"
         )
     return family.to_file(model_folder(folder), out)
+
+
+def merge_to_folder(folder: Path, out: Path) -> list[str]:
+    """Make an ordinary model's folder of one, or of a run, that holds adapters of another model. Returns: lines on it.
+
+    Raises: `MemofastError` where it holds none, what they adapt is missing or has changed, or `out` is there.
+    """
+    own = model_folder(folder)
+    if not own.is_dir() or not holds_adapters(own):
+        raise MemofastError(f"{folder}: holds no adapters to merge; of a model folder --out is FILE.pt")
+    if out.exists():
+        raise MemofastError(f"{out} is there; choose a new folder")
+    model = open_emotion_model(own)
+    scratch = temporary_of(out)
+    with writing(out):
+        scratch.mkdir(parents=True)
+        try:
+            model.save_pretrained(scratch)
+            for file in own.iterdir():  # as of its vocabulary and preparation
+                if file.is_file() and file.name not in ADAPTED and not (scratch / file.name).exists():
+                    shutil.copyfile(file, scratch / file.name)
+            scratch.rename(out)
+        finally:
+            remove(scratch)
+    return [f"{out}: {own} with what it adapts, {sum(p.numel() for p in model.parameters()):,} parameters"]
 
 
 def _family_named(values: Any) -> str:

@@ -24,6 +24,7 @@ from memofast.sections import checked
 Model = TypeVar("Model", bound=PreTrainedModel)
 
 _WHOLE = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks, each before its index
+ADAPTER_CONFIG = "adapter_config.json"  # as peft names it
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -44,7 +45,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises: `MemofastError` where there are none, a file is missing, damaged, a pointer or a pickle of something else,
         or the shards are not those of their index.
     """
-    return {name: tensor for file in _files(folder) for name, tensor in _read(file).items()}
+    return {name: tensor for file in weight_files(folder) for name, tensor in read_file(file).items()}
 
 
 def open_whole(folder: Path, model_class: type[Model], file: type[ConfigFile]) -> Model:
@@ -66,7 +67,7 @@ def open_whole(folder: Path, model_class: type[Model], file: type[ConfigFile]) -
 
 def stored_weights(folder: Path) -> dict[str, Stored]:
     """What `read_weights` would read, without its memory. Raises: as that."""
-    return {name: tensor for file in _files(folder) for name, tensor in _described(file).items()}
+    return {name: tensor for file in weight_files(folder) for name, tensor in stored_in(file).items()}
 
 
 def check_stored(
@@ -133,12 +134,17 @@ def first_of(names: Iterable[str], shown: int = 1) -> str:
     return f"{told} and {more} more" if more > 0 else told
 
 
-def _files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a checkpoint folder's weights. Raises: `MemofastError` where there are none, or adapters alone."""
     for name in _WHOLE:
         if (folder / name).is_file():
             return [folder / name]
         if (folder / f"{name}.index.json").is_file():
             return _shards(folder / f"{name}.index.json")
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise MemofastError(
+            f"{folder}: holds adapters of another model alone; merge both first: memofast convert {folder} --out FOLDER"
+        )
     raise MemofastError(f"{folder}: no model.safetensors or pytorch_model.bin; download the weights into it")
 
 
@@ -155,7 +161,7 @@ def _shards(index: Path) -> list[Path]:
             raise MemofastError(f"{index}: names the file {name!r}, which is not beside it; download it again")
         if not (index.parent / name).is_file():
             raise MemofastError(f"{index.parent}: the shard {name} is missing; download it too")
-    found = {weight: name for name in names for weight in _described(index.parent / name)}
+    found = {weight: name for name in names for weight in stored_in(index.parent / name)}
     if found != where:
         wrong = first_of(weight for weight in found.keys() | where.keys() if found.get(weight) != where.get(weight))
         raise MemofastError(f"{index}: {wrong} are not where it says; download it and its shards again")
@@ -164,7 +170,8 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file, of safetensors or `torch.save`. Raises: `MemofastError` as `read_weights`."""
     if path.suffix != ".safetensors":
         return read_torch(path)
     refuse_pointer(path)
@@ -174,7 +181,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise _unreadable(path, error) from None
 
 
-def _described(path: Path) -> dict[str, Stored]:
+def stored_in(path: Path) -> dict[str, Stored]:
+    """What `read_file` would read, without its memory. Raises: as that."""
     if path.suffix != ".safetensors":
         tensors = read_torch(path, "meta")
         return {name: Stored(tuple(tensor.shape), _floating(tensor.dtype)) for name, tensor in tensors.items()}

@@ -42,6 +42,7 @@ class Place(IntEnum):
     HEAD = 4
     VISUAL_BLOCK = 5
     SPEECH_BLOCK = 6
+    ADAPTER = 7
 
 
 def site(layer: int, place: int) -> int:

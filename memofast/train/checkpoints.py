@@ -18,6 +18,7 @@ from torch import nn
 
 from memofast.errors import MemofastError
 from memofast.files import refuse_pointer, sync_entry
+from memofast.model.adapters.kept import WEIGHTS, adaptation_of, load_saved, save_adapted, saved_tensors
 from memofast.model.feature_sets import FeatureSet, keep_feature_sets
 from memofast.ops import faults
 from memofast.prepare.text.word_pieces import copy_vocabulary
@@ -30,14 +31,17 @@ _KEPT = 2
 _SLACK = 1.05
 
 
-def checkpoint_bytes(model: nn.Module) -> int:
-    """What a checkpoint takes on the disk: weights and both moments of AdamW."""
-    return int(_SLACK * 3 * sum(p.numel() * p.element_size() for p in model.parameters()))
+def checkpoint_bytes(learner: nn.Module) -> int:
+    """What a checkpoint takes on the disk: weights, and both moments of AdamW of those that are trained."""
+    kept = [tensor for tensors in saved_tensors(learner.model).values() for tensor in tensors.values()]
+    kept += 2 * [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    return int(_SLACK * sum(tensor.numel() * tensor.element_size() for tensor in kept))
 
 
 class Checkpoints:
     """The folder `checkpoints` of a run, with `step-00000500/{config.json, model.safetensors, objectives.safetensors
-    where objectives have a state, optimizer.pt, trainer.json}`."""
+    where objectives have a state, optimizer.pt, trainer.json}`; of an adapted model with the files of `adapters.kept`
+    in place of `model.safetensors`."""
 
     def __init__(
         self,
@@ -77,7 +81,10 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._check_room(checkpoint_bytes(learner))
                 shutil.rmtree(temporary, ignore_errors=True)
-                self.frozen.save(learner.model, temporary)
+                if adaptation_of(learner.model) is None:
+                    self.frozen.save(learner.model, temporary)
+                else:
+                    save_adapted(learner.model, temporary)  # as it is trained, whatever type it will be kept in
                 if self.vocabulary:
                     copy_vocabulary(self.vocabulary, temporary)
                 keep_feature_sets(self.features or {}, temporary)
@@ -121,13 +128,15 @@ class Checkpoints:
             groups of parameters, or cannot be read, or lacks a part.
         """
         folder = self.path(step)
-        weights: dict[str, torch.Tensor] = {}
-        with self._reading(folder / "model.safetensors"):
-            files = weight_files(folder)
-        for file in files:
-            with self._reading(file) as path:
-                weights |= read_tensors(path)
-        _check_architecture(folder, weights, learner.model.state_dict())
+        weights: dict[str, dict[str, torch.Tensor]] = {}
+        for name, own in saved_tensors(learner.model).items():
+            with self._reading(folder / name):
+                files = weight_files(folder) if name == WEIGHTS else [folder / name]
+            weights[name] = {}
+            for file in files:
+                with self._reading(file) as path:
+                    weights[name] |= read_tensors(path)
+            _check_architecture(folder, weights[name], own)
         with self._reading(folder / OBJECTIVES) as path:
             objectives = read_tensors(path) if path.is_file() else {}
         _check_architecture(folder, objectives, objectives_state(learner))
@@ -135,7 +144,7 @@ class Checkpoints:
             trainer = read_trainer(path, step)
         with self._reading(folder / "optimizer.pt") as path:
             state = read_state(path, learner, optimiser, step, whole)
-        learner.model.load_state_dict(weights)
+        load_saved(learner.model, weights)
         if objectives:
             learner.objectives.load_state_dict(objectives)
         optimiser.load_state_dict(state)
@@ -220,7 +229,7 @@ def _check_architecture(folder: Path, weights: dict[str, torch.Tensor], own: dic
 
 
 def _sync(folder: Path) -> None:
-    for entry in folder.iterdir():
+    for entry in folder.rglob("*"):
         sync_entry(entry)
     sync_entry(folder)
 

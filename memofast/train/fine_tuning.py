@@ -28,6 +28,7 @@ from memofast.inference.split_predictions import (
 )
 from memofast.metrics.mean_loss import mean_loss
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, metrics_of
+from memofast.model.adapters.kept import adaptation_of, round_to_saved
 from memofast.model.families import FAMILIES
 from memofast.model.family import ANSWERS, Answers, EmotionModel, Family, Lesson
 from memofast.objectives import LossSum, Room
@@ -332,10 +333,11 @@ class FineTuning:
 
     def conclude(self, precision: str, device: torch.device) -> None:
         """Make of the model with its best weights what answers: with `decode: nearest_centre` its head becomes the
-        centres."""
+        centres, and of adapters those that are kept."""
         if self.tuning.decode == "nearest_centre":
             _, labels, z = self._everything(precision, device)
             become_centres(self.model.linear, z, labels)
+        round_to_saved(self.model)
 
     def _decoding(self, precision: str, device: torch.device) -> AbstractContextManager:
         if self.tuning.decode == "head":
@@ -344,9 +346,12 @@ class FineTuning:
         return as_centres(self.model.linear, z, labels)
 
     def capturable(self, precision: str, device: torch.device) -> bool:
-        """Losses that keep something of samples change it by what they meet, which no graph replays."""
+        """Losses that keep something of samples change it by what they meet, which no graph replays; graphs of adapters
+        were never tried."""
         further = self._losses or self.tuning.weighting == "uncertainty"
-        return not further and self.family.capturable(self.model, precision, device)
+        return (
+            not further and adaptation_of(self.model) is None and self.family.capturable(self.model, precision, device)
+        )
 
     def _class_weights(self) -> Tensor:
         counts = torch.zeros(len(self.model.outputs))

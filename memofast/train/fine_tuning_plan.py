@@ -20,6 +20,7 @@ from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError, nearest
 from memofast.inference.dialogues import with_context
 from memofast.metrics.sample_statistics import METRICS
+from memofast.model.adapters.kept import lines_on_training
 from memofast.model.compatibility import check_longest, check_room, check_words, conditions_for, shared_modalities
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
@@ -46,6 +47,7 @@ class FineTuningPlan:
     and streams whose rows the model reads, and the modality of each.
 
     settings: by option what a search changed of the recipe; candidates: the plans that it tries, of the same folds.
+    trained: lines on what of the model is trained.
     """
 
     recipe: FineTuneRecipe
@@ -58,6 +60,7 @@ class FineTuningPlan:
     rows: Mapping[str, str]
     settings: Mapping[str, Any] = field(default_factory=dict)
     candidates: tuple[FineTuningPlan, ...] = ()
+    trained: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -96,7 +99,7 @@ class FineTuningPlan:
             if first.selected_on != "nothing"
             else "the last update is kept: every number of this run is selected on nothing",
         ]
-        lines += lines_on_losses(self.recipe)
+        lines += [*self.trained, *lines_on_losses(self.recipe)]
         choice = self.recipe.folds
         dealt = len(read_groups(self.corpus, choice.by)) if choice.count is not None else None
         if dealt is not None and (left := len(self.corpus.stores["text"]) - dealt):
@@ -194,7 +197,8 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
         check_words(model, part)
         check_longest(model, part, modalities_of("".join((*train, *select, *evaluate))))
     rows = {name: name for name in FEATURES if name in model.reads and name in corpus.stores} | dict(model.streams)
-    return FineTuningPlan(recipe, corpus, target, folds, train, select, evaluate, rows)
+    trained = tuple(lines_on_training(model))
+    return FineTuningPlan(recipe, corpus, target, folds, train, select, evaluate, rows, trained=trained)
 
 
 def _candidate(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTuningPlan:

@@ -193,6 +193,7 @@ class FineTuneRecipe(Section):
         if self.train.decode != "head" and self.target.kind != "single":
             raise ValueError("train.decode names one class of several, for target.kind single; leave it out")
         self._check_losses()
+        self._check_lora()
         if self.prompt and (self.target.kind != "single" or not self.model.init):
             raise ValueError("a prompt names one class of several and starts from model.init; set both, or prompt=null")
         if self.context and self.model.family != "memobert":
@@ -206,6 +207,16 @@ class FineTuneRecipe(Section):
         if self.search and self.train.share < 1 and len(self.train.seeds) > 1:
             raise ValueError("search with train.share below 1 takes one seed, as each has other samples; give one")
         return self
+
+    def _check_lora(self) -> None:
+        if not getattr(self.model, "lora", None):
+            return
+        if self.train.compile:
+            raise ValueError(
+                "train.compile passes a model through torch.compile, which adapters were never; leave it out"
+            )
+        if self.prompt and self.prompt.soft_from_words:
+            raise ValueError("prompt.soft_from_words changes rows of words, which model.lora keeps; leave one out")
 
     def _check_losses(self) -> None:
         if not self.losses:

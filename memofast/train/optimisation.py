@@ -19,8 +19,8 @@ _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, FrozenNorm)
 
 
 def parameter_groups(learner: nn.Module, train: Train) -> list[dict]:
-    """Parameters of the model with weight decay, biases and LayerNorms without, then those of `train.groups` and of
-    objectives.
+    """The trained parameters of the model with weight decay, biases and LayerNorms without, then those of
+    `train.groups` and of objectives.
 
     A group's `factor` is what the learning rate of an update is multiplied with, `warmup` over how many updates it
     rises, `clip` whether its gradients are clipped. Raises: `MemofastError` for a pattern that no parameter
@@ -31,6 +31,8 @@ def parameter_groups(learner: nn.Module, train: Train) -> list[dict]:
     found = {("", decayed): _group("", everything, train.weight_decay * decayed) for decayed in (True, False)}
     named = [(name, name.removeprefix("model."), parameter) for name, parameter in learner.named_parameters()]
     for name, own, parameter in named:
+        if not parameter.requires_grad:
+            continue
         pattern = next((pattern for pattern in train.groups if fnmatchcase(own, pattern)), "")
         chosen = train.groups.get(pattern, everything)
         of_objective = name.startswith("objectives.")
@@ -47,8 +49,9 @@ def parameter_groups(learner: nn.Module, train: Train) -> list[dict]:
                 "parameters of objectives have none"
             )
         if not any(pattern == name for name, _ in found):
-            taken = any(fnmatchcase(own, pattern) for _, own, _ in named)
-            reason = "patterns before it fit all its parameters" if taken else "no parameter has such a name"
+            taken = [parameter.requires_grad for _, own, parameter in named if fnmatchcase(own, pattern)]
+            reason = "patterns before it fit all its parameters" if any(taken) else "no parameter has such a name"
+            reason = "none of its parameters is trained" if taken and not any(taken) else reason
             raise MemofastError(f"train.groups.{pattern}: {reason}; they are named as in model.safetensors")
     return list(found.values())
 

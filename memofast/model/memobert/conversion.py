@@ -79,11 +79,12 @@ def read_bert(folder: Path) -> Checkpoint:
     return convert(theirs, sizes, folder)
 
 
-def load(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
+def load(model: nn.Module, checkpoint: Checkpoint, origin: str) -> frozenset[str]:
     """Copy a checkpoint's weights into a model in place; heads and modalities the model lacks are left out.
 
-    A warning tells what of the checkpoint was not taken, and that it has no pooler. Raises `MemofastError` where a
-    size differs, or the model's encoder has weights that the checkpoint lacks.
+    Returns: the names of the model's parameters that now are the checkpoint's as a whole. A warning tells what of the
+    checkpoint was not taken, and that it has no pooler. Raises `MemofastError` where a size differs,
+    or the model's encoder has weights that the checkpoint lacks.
     """
     own, prefix = dict(model.named_parameters()), prefix_of(model)
     check_shapes(model, checkpoint, origin)
@@ -102,6 +103,9 @@ def load(model: nn.Module, checkpoint: Checkpoint, origin: str) -> None:
         warnings.warn(f"{origin}: the model has no place for {grouped(left)}", MemofastWarning, stacklevel=4)
     if "pooler.weight" not in checkpoint.weights:
         warnings.warn(f"{origin}: has no pooler, which begins with random weights", MemofastWarning, stacklevel=4)
+    types = f"{prefix}embeddings.types.weight"
+    whole = {types} if len(checkpoint.type_rows) >= len(own[types]) else set()
+    return frozenset(own.keys() & taken.keys() | whole)
 
 
 def is_of_encoder(name: str) -> bool:

@@ -13,7 +13,9 @@ from memofast.data.batch import PackedBatch
 from memofast.data.dialogue import asked_rows
 from memofast.data.view import View
 from memofast.errors import MemofastError
+from memofast.model.adapters.kept import holds_adapters
 from memofast.model.memobert import original
+from memofast.model.memobert.adapting import open_adapted
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.encoder import ReadRows
 from memofast.model.memobert.folder_config import read_config
@@ -51,7 +53,7 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
             return foreign
         encoder = cls.encoder_class.from_pretrained(path)
         model = cls(cls.config_class(**{**encoder.config.to_dict(), **named, **overrides}))
-        model.memobert.load_state_dict(encoder.state_dict(), strict=False)  # a modality may be left out
+        model.begin_with(encoder)
         return model.eval()
 
     @classmethod
@@ -104,7 +106,10 @@ def open_emotion_model(folder: Path) -> MemoBertForEmotion | MemoBertForPrompt:
     """
     if folder.is_file():
         return MemoBertForEmotion.from_fine_tuned(folder)
-    if read_config(folder).get("prompt"):
+    prompted = read_config(folder).get("prompt")
+    if holds_adapters(folder):
+        return open_adapted(MemoBertForPrompt if prompted else MemoBertForEmotion, folder)
+    if prompted:
         return MemoBertForPrompt.from_pretrained(folder).eval()
     model, found = MemoBertForEmotion.from_pretrained(folder, output_loading_info=True)
     if any(name.startswith("emotion.") for name in found["missing_keys"]):

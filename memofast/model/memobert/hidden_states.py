@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from memofast.errors import MemofastError
+from memofast.model.adapters.kept import holds_adapters
+from memofast.model.memobert.emotion import open_emotion_model
 from memofast.model.memobert.folder_config import read_config
 from memofast.model.memobert.pre_training import MemoBertModel
 
@@ -26,4 +28,9 @@ def open_encoder(folder: Path) -> MemoBertStates:
         raise MemofastError(
             f"{folder} reads utterances in their dialogues, hidden states are of texts alone; give what it began from"
         )
+    if holds_adapters(folder):
+        opened = open_emotion_model(folder).memobert
+        states = MemoBertStates(opened.config)
+        states.load_state_dict(opened.state_dict())
+        return states.eval()
     return MemoBertStates.from_pretrained(folder).eval()

@@ -19,6 +19,7 @@ from memofast.data.batch import PackedBatch
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
 from memofast.errors import MemofastError
+from memofast.model.adapters.kept import Adaptation, save_adapted
 from memofast.model.face_networks.frozen_norm import FrozenNorm
 from memofast.model.folder import in_one_line, load_whole
 from memofast.model.memobert import conversion, original
@@ -55,6 +56,8 @@ class MemoBertPreTrainedModel(PreTrainedModel):
     # what a training from another model's encoder adds
     _may_begin_anew = r"(heads|emotion|(memobert\.)?embeddings\.tables)\."
     _keys_to_ignore_on_load_unexpected = (r"embeddings\.tables\.",)  # which only some objectives read
+    given: frozenset[str] = frozenset()  # names of parameters that a training takes from a checkpoint as they are
+    adapted: Adaptation | None = None
 
     @property
     def reads(self) -> Mapping[str, int]:
@@ -198,8 +201,23 @@ class MemoBertPreTrainedModel(PreTrainedModel):
         with torch.device("meta"):
             conversion.check_shapes(cls(config), checkpoint, origin)  # before memory is taken
         model = cls(config)
-        conversion.load(model, checkpoint, origin)
+        model.given = conversion.load(model, checkpoint, origin)
         return model.eval()
+
+    def begin_with(self, encoder: MemoBertModel) -> None:
+        """Take over the weights of a checkpoint's encoder, as far as this model has them: a modality may be left
+        out."""
+        own, taken = self.state_dict(), encoder.state_dict()
+        self.memobert.load_state_dict(taken, strict=False)
+        self.given = frozenset(f"memobert.{name}" for name in taken) & own.keys()
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *arguments, **options) -> None:
+        """Write configuration and weights into a folder; of an adapted model the adapters and what is trained as a
+        whole alone, in the type that its recipe says. See transformers."""
+        if self.adapted is None:
+            super().save_pretrained(save_directory, *arguments, **options)
+        else:
+            save_adapted(self, Path(save_directory), self.adapted.dtype)
 
 
 class MemoBertModel(MemoBertPreTrainedModel):

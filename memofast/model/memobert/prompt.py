@@ -107,9 +107,11 @@ class MemoBertForPrompt(LearnsByAnswers, MemoBertPreTrainedModel):
                 start = cls.pre_training_class.from_bert(path, **overrides)
             else:
                 start = cls.pre_training_class.from_pretrained(path)
+                start.given = frozenset(name for name in start.state_dict() if name.startswith("memobert."))
             _check_vocabulary(path, start.config.vocab_size, named_pieces)
             model = cls(cls.config_class(**{**start.config.to_dict(), **overrides, **asked}))
             model.load_state_dict(start.state_dict(), strict=False)  # other heads are left behind
+            model.given = start.given
         if soft_from_words:
             _begin_soft(model, prompt, words)
         return model.eval()

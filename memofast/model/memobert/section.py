@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from memofast.model.adapters.section import LoraSection
 from memofast.model.bounds import Dropout, Layers, Rows, Width, Words
 from memofast.model.face_networks.network import PARTS, WIDTHS
 from memofast.model.folder import model_folder
@@ -101,11 +102,28 @@ class MemoBertEmotionSection(MemoBertSection):
 
     head: `emocls`, dropout and a linear map; `emocls_inner`, the original's emocls with an inner layer; `vqa`, the
     original's classifier of twice the width; `small_vqa`, the same of the model's own. freeze: lowest layers that keep
-    their weights, with the embeddings; `all`: everything but the head, which with `emocls` is a linear probe.
+    their weights, with the embeddings; `all`: everything but the head, which with `emocls` is a linear probe. lora: all
+    keep them but for adapters, the head and what init does not have.
     """
+
+    _no_entries: ClassVar[set[str]] = MemoBertSection._no_entries | {"head", "freeze", "lora"}
 
     head: Literal[EMOTION_HEADS] = "vqa"
     freeze: Annotated[int, Field(ge=0, le=1000)] | Literal["all"] = 0
+    lora: LoraSection | None = None
+
+    @model_validator(mode="after")
+    def _adapts_something(self) -> MemoBertEmotionSection:
+        check_lora(self.lora, self.init, self.freeze)
+        return self
+
+
+def check_lora(lora: LoraSection | None, init: str | None, freeze: Any) -> None:
+    """Raises: `ValueError` where adapters go together with no start, or another choice of what is trained."""
+    if lora and not init:
+        raise ValueError("lora adapts a checkpoint; add model.init=FOLDER, or lora=null")
+    if lora and freeze:
+        raise ValueError("freeze is of a training of weights, lora keeps them all; leave one out")
 
 
 class PromptSection(Section):

@@ -13,6 +13,7 @@ from memofast.data.prompt import TEMPLATES, WORDS, Prompt
 from memofast.errors import MemofastError, nearest
 from memofast.model.compatibility import check_widths
 from memofast.model.face_networks.network import WIDTHS
+from memofast.model.memobert.adapting import adapt
 from memofast.model.memobert.emotion import MemoBertForEmotion
 from memofast.model.memobert.pre_training import MemoBertModel
 from memofast.model.memobert.prompt import MemoBertForPrompt
@@ -35,7 +36,7 @@ def start(
     Raises: `MemofastError` for a checkpoint of another architecture, or whose feature rows have another width than the
         corpus, for raw speech, and for another [MASK] than the corpus's context asks at.
     """
-    entries = {name: value for name, value in section.entries().items() if name not in ("head", "freeze")}
+    entries = section.entries()
     heads = entries.get("num_attention_heads")
     before = sizes_of(section.init, heads)
     if train is not None and "speech" in train.corpus.raw:
@@ -76,6 +77,8 @@ def start(
         standardise(model.memobert, train)
     if train is not None and model.config.face and not before.get("face"):
         begin_faces(model.memobert, section.face, [train], fresh)
+    if section.lora:
+        adapt(model, section.lora, section.init)
     model.memobert.freeze(None if section.freeze == "all" else section.freeze)
     return model
 

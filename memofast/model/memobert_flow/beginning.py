@@ -14,6 +14,7 @@ from memofast.model.compatibility import check_widths
 from memofast.model.face_networks.network import WIDTHS
 from memofast.model.folder import in_one_line
 from memofast.model.memobert import conversion
+from memofast.model.memobert.adapting import adapt
 from memofast.model.memobert.beginning import of_corpora, present
 from memofast.model.memobert.section import PromptSection
 from memofast.model.memobert.sizes import configuration
@@ -172,5 +173,7 @@ def start(
         if not _is_flow(section.init):
             standardise(model.memobert, train)
         _begin_networks(model.memobert, section, [train])
+    if section.lora:
+        adapt(model, section.lora, section.init)
     model.memobert.freeze(None if section.freeze == "all" else section.freeze)
     return model

@@ -13,7 +13,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
 from transformers import initialization as init
 
 from memofast.errors import MemofastError
+from memofast.model.adapters.kept import holds_adapters
 from memofast.model.memobert import conversion
+from memofast.model.memobert.adapting import open_adapted
 from memofast.model.memobert.emotion import MemoBertForEmotion
 from memofast.model.memobert.pre_training import MemoBertForPreTraining, MemoBertModel, MemoBertPreTrainedModel
 from memofast.model.memobert.prompt import MemoBertForPrompt
@@ -145,7 +147,10 @@ def open_emotion_model(folder: Path) -> MemoBertFlowForEmotion | MemoBertFlowFor
 
     Raises `MemofastError` where there is no model, or one without either.
     """
-    if read_config(folder).get("prompt"):
+    prompted = read_config(folder).get("prompt")
+    if holds_adapters(folder):
+        return open_adapted(MemoBertFlowForPrompt if prompted else MemoBertFlowForEmotion, folder)
+    if prompted:
         return MemoBertFlowForPrompt.from_pretrained(folder).eval()
     model, found = MemoBertFlowForEmotion.from_pretrained(folder, output_loading_info=True)
     if any(name.startswith("emotion.") for name in found["missing_keys"]):
@@ -155,6 +160,11 @@ def open_emotion_model(folder: Path) -> MemoBertFlowForEmotion | MemoBertFlowFor
 
 def open_encoder(folder: Path) -> MemoBertFlowStates:
     """The encoder of any MemoBert-flow folder, in evaluation mode. Raises: `MemofastError` where there is none."""
+    if holds_adapters(folder):
+        opened = open_emotion_model(folder).memobert
+        states = MemoBertFlowStates(opened.config)
+        states.load_state_dict(opened.state_dict())
+        return states.eval()
     return MemoBertFlowStates.from_pretrained(folder, dtype=torch.float32).eval()
 
 

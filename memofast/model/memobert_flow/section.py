@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from memofast.model.adapters.section import LoraSection
 from memofast.model.memobert.configuration import EMOTION_HEADS
-from memofast.model.memobert.section import MemoBertSection
+from memofast.model.memobert.section import MemoBertSection, check_lora
 from memofast.model.memobert_flow.configuration import MemoBertFlowConfig
 from memofast.model.memobert_flow.sound_networks import NETWORKS
 from memofast.sections import FilePath, Section
@@ -69,13 +70,19 @@ class MemoBertFlowSection(MemoBertSection):
 
 
 class MemoBertFlowEmotionSection(MemoBertFlowSection):
-    """Entries of `MemoBertFlowConfig`, see `MemoBertFlowSection`. head: as of `MemoBertEmotionSection`. freeze: also
-    `all`: everything but the head."""
+    """Entries of `MemoBertFlowConfig`, see `MemoBertFlowSection`. head: as of `MemoBertEmotionSection`, and lora.
+    freeze: also `all`: everything but the head."""
 
-    _no_entries: ClassVar[set[str]] = MemoBertFlowSection._no_entries | {"head"}
+    _no_entries: ClassVar[set[str]] = MemoBertFlowSection._no_entries | {"head", "lora"}
 
     head: Literal[EMOTION_HEADS] = "vqa"
     freeze: list[Encoder] | Literal["all"] = Field([])
+    lora: LoraSection | None = None
+
+    @model_validator(mode="after")
+    def _adapts_something(self) -> MemoBertFlowEmotionSection:
+        check_lora(self.lora, self.init, self.freeze)
+        return self
 
     @field_validator("freeze")
     @classmethod
