@@ -22,6 +22,7 @@ from rich.console import Console
 from memofast.data import Corpus, Split, write_corpus
 from memofast.data.folds import read_groups
 from memofast.evaluate.section import Section, print_section, section_markdown
+from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import metrics_of
 from memofast.prepare.faces.denseface import DenseFace, resize_faces
 from memofast.prepare.faces.denseface_training import TrainingOptions
@@ -187,19 +188,29 @@ def cells(pre_trained: Path) -> dict[str, list[str]]:
 
 def run_cell(corpus: Path | str, folder: Path, overrides: list[str], seeds: list[int]) -> dict[str, list[float]]:
     """UA on test of every seed, by condition."""
+    return {
+        condition: [metrics_of(predictions)["ua"] for predictions in by_seed.values()]
+        for condition, by_seed in answers_of_cell(corpus, folder, overrides, seeds).items()
+    }
+
+
+def answers_of_cell(
+    corpus: Path | str, folder: Path, overrides: list[str], seeds: list[int], recipe: str = "finetune"
+) -> dict[str, dict[int, Predictions]]:
+    """Answers on test by condition and seed."""
     evaluate = [] if any(one.startswith("modalities.evaluate") for one in overrides) else ["modalities.evaluate=[lva]"]
     plan = make_fine_tuning_plan(
-        read("finetune", [
+        read(recipe, [
             f"corpus={corpus}", f"train.seeds={seeds}", "train.epochs=20", "train.lr=5e-4", "train.samples=32",
             "train.validations=1",
             "train.patience=5", "train.precision=fp32", "train.threads=1", *evaluate, *overrides,
         ])
     )  # fmt: skip
     fine_tune(plan, folder, Console(quiet=True))
-    found: dict[str, list[float]] = {}
-    for _, _, condition, part, _, predictions in answers(plan, folder):
+    found: dict[str, dict[int, Predictions]] = {}
+    for _, seed, condition, part, _, predictions in answers(plan, folder):
         if part == "test":
-            found.setdefault(condition, []).append(metrics_of(predictions)["ua"])
+            found.setdefault(condition, {})[seed] = predictions
     return found
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memofast import ops
-from memofast.model.sequence.draws import Draws
+from memofast.model.draws import Draws
 from memofast.model.sequence.packed_rows import PackedRows
 
 _MULTIPLE = 8  # of what `ops.attention` takes for the width of a head

@@ -14,9 +14,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from memofast.model.bounds import Dropout, Layers, Width
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
 from memofast.model.sequence.attending_layers import Encoder, LayerOptions
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Network, NetworkOptions, Shape
 from memofast.model.sequence.packed_rows import PackedRows
 from memofast.model.sequence.rows import Rows

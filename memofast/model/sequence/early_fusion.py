@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from memofast.model.bounds import Dropout, Layers, Width
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
 from memofast.model.sequence.batch_norm import BatchNorm
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Network, NetworkOptions, Shape
 from memofast.model.sequence.recurrent import states
 from memofast.model.sequence.rows import Rows, aligned, averaged_as_padded

@@ -16,12 +16,12 @@ from memofast.data.modality import FEATURES, MODALITIES
 from memofast.data.view import DRAWS, View
 from memofast.errors import MemofastError
 from memofast.model.columns import Columns
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
 from memofast.model.memobert.configuration import MemoBertConfig
 from memofast.model.memobert.pre_training import MemoBertModel
 from memofast.model.problems import EmotionOutputs
 from memofast.model.sequence.configuration import SequenceConfig, SequenceFile
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import COMPLETE_TEXT, Shape
 from memofast.model.sequence.networks import NETWORKS
 from memofast.model.sequence.rows import Rows

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memofast.model.bounds import Width
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.memory_fusion import (
     LETTERS,
     ORDER,

@@ -15,13 +15,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from memofast.model.bounds import Dropout
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
-from memofast.model.sequence.draws import Draws
+from memofast.model.fusion.gates import gated_shift, shifted
 from memofast.model.sequence.network import Network, NetworkOptions, Shape
 from memofast.model.sequence.rows import Rows, aligned
 
 _INITIAL = 0.02  # standard deviation of weights, as of the BERT that they work in
-_SMALLEST = 1e-6
 
 
 class MagOptions(NetworkOptions):
@@ -70,13 +70,9 @@ class Mag(Network):
     def adapted(self, words: Rows, rows: Mapping[str, Rows], draws: Draws) -> Rows:
         x, shift = words.values, torch.zeros_like(words.values)
         for name, values in self._in_steps(words, rows).items():
-            gate = F.relu(self.gates[name](torch.cat((values, x), 2)))
             there = 1 if self.options.compat else (rows[name].lengths > 0)[:, None, None]
-            shift = shift + gate * self.shifts[name](values) * there
-        length = shift.norm(dim=2, keepdim=True)
-        length = torch.where(length == 0, 1.0, length)
-        alpha = (x.norm(dim=2, keepdim=True) / (length + _SMALLEST) * self.options.beta).clamp(max=1.0)
-        return words.with_values(draws.dropped(self.norm(x + alpha * shift), self.options.dropout))
+            shift = shift + gated_shift(self.gates[name], self.shifts[name], values, x) * there
+        return words.with_values(draws.dropped(self.norm(shifted(x, shift, self.options.beta)), self.options.dropout))
 
     def _in_steps(self, words: Rows, rows: Mapping[str, Rows]) -> dict[str, Tensor]:
         """Rows [B, L, D] of the other modalities in the word pieces' steps."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from memofast.errors import MemofastError
 from memofast.model.bounds import Dropout, Width
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Network, NetworkOptions, Shape
 from memofast.model.sequence.recurrences import cell_states, gated_memory
 from memofast.model.sequence.rows import Rows, aligned

@@ -15,8 +15,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from memofast.model.bounds import Dropout, Layers, Width
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
-from memofast.model.sequence.draws import Draws
+from memofast.model.fusion.attention import attend
 from memofast.model.sequence.network import Network, NetworkOptions, Shape
 from memofast.model.sequence.recurrent import both_ends
 from memofast.model.sequence.rows import Rows
@@ -174,11 +175,7 @@ class AttentionLayer(nn.Module):
             nn.init.zeros_(bias)
 
     def forward(self, values: Tensor, draws: Draws) -> Tensor:
-        samples, count, width = values.shape
-        q, k, v = self.qkv(values).view(samples, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        weights = (q @ k.transpose(2, 3) * (width // self.heads) ** -0.5).softmax(-1)
-        weights = draws.dropped(weights.flatten(1), self.dropout).view(weights.shape)
-        context = (weights @ v).transpose(1, 2).reshape(values.shape)
+        context = attend(*self.qkv(values).chunk(3, 2), self.heads, self.dropout, draws)
         values = self.attention_norm(values + draws.dropped(self.attention_output(context), self.dropout))
         inner = draws.dropped(F.relu(self.intermediate(values)), self.dropout)
         return self.output_norm(values + draws.dropped(self.output(inner), self.dropout))

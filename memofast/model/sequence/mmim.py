@@ -18,8 +18,8 @@ from torch.func import functional_call
 
 from memofast.errors import MemofastError
 from memofast.model.bounds import Dropout, Width
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import AlignedOptions, Network, Shape
 from memofast.model.sequence.recurrent import both_ends
 from memofast.model.sequence.rows import Rows

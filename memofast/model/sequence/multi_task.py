@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from memofast.errors import MemofastError
 from memofast.model.bounds import Dropout, Width
+from memofast.model.draws import Draws
 from memofast.model.family import ANSWERS, Answers, Lesson
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Shape
 from memofast.model.sequence.rows import Rows
 from memofast.model.sequence.vector_fusion import LateFusion, LfDnn, Lmf, LowRankFusion, TensorFusion, Tfn, VectorFusion

@@ -9,8 +9,8 @@ from typing import ClassVar
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.rows import Rows
 from memofast.sections import Section
 

@@ -9,6 +9,7 @@ from pydantic import Discriminator, Tag
 from memofast.model.sequence.crossmodal import Crossmodal, CrossmodalOptions
 from memofast.model.sequence.early_fusion import EfLstm, EfLstmOptions
 from memofast.model.sequence.factorisation import Factorisation, FactorisationOptions
+from memofast.model.sequence.fused_vectors import FusedVectors, FusedVectorsOptions
 from memofast.model.sequence.graph_memory_fusion import GraphMemoryFusion, GraphMemoryFusionOptions
 from memofast.model.sequence.mag import Mag, MagOptions
 from memofast.model.sequence.memory_fusion import MemoryFusion, MemoryFusionOptions
@@ -23,6 +24,7 @@ from memofast.model.sequence.vector_fusion import LfDnn, LfDnnOptions, Lmf, LmfO
 
 NETWORKS: dict[str, tuple[type[NetworkOptions], type[Network]]] = {
     "recurrent_fusion": (RecurrentFusionOptions, RecurrentFusion),
+    "fused_vectors": (FusedVectorsOptions, FusedVectors),
     "ef_lstm": (EfLstmOptions, EfLstm),
     "lf_dnn": (LfDnnOptions, LfDnn),
     "lmf": (LmfOptions, Lmf),

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from memofast.model.sequence.draws import Draws
+from memofast.model.draws import Draws
 from memofast.model.sequence.rows import Rows
 
 

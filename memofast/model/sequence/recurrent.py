@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from memofast.model.draws import Draws
 from memofast.model.sequence import recurrences
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.rows import Rows
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from memofast import ops
 from memofast.model.bounds import Dropout, Layers, Width
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
 from memofast.model.memobert.embeddings import sinusoid_table
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Network, NetworkOptions, Shape
 from memofast.model.sequence.recurrent import states
 from memofast.model.sequence.rows import Rows, aligned

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from memofast.errors import MemofastError
 from memofast.model.bounds import Dropout, Layers, Width
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
 from memofast.model.sequence.attending_layers import Encoder, LayerOptions, SampleEncoder
 from memofast.model.sequence.batch_norm import BatchNorm
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import COMPLETE_TEXT, Network, NetworkOptions, Shape
 from memofast.model.sequence.packed_rows import PackedRows
 from memofast.model.sequence.rows import Rows

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memofast.model.bounds import Dropout, Layers, Width
+from memofast.model.draws import Draws
 from memofast.model.family import Answers, Lesson
-from memofast.model.sequence.draws import Draws
+from memofast.model.fusion.outer_product import LowRankLayer, OuterProductLayer, with_one
 from memofast.model.sequence.network import Network, Shape
-from memofast.model.sequence.outer_product import OuterProductLayer
 from memofast.model.sequence.rows import Rows
-from memofast.model.sequence.vectors import Perceptron, VectorEncoders, VectorOptions, names_of_layers, with_one
+from memofast.model.sequence.vectors import Perceptron, VectorEncoders, VectorOptions, names_of_layers
 
 
 class LateFusion(VectorOptions):
@@ -109,9 +109,8 @@ class OuterProduct(nn.Module):
         return values if self.bound is None else 2 * self.bound * values.sigmoid() - self.bound
 
 
-class Factors(nn.Module):
-    """A layer over the outer product of the vectors, each with a constant 1, of low rank: sum over r of w_r times the
-    product over modalities of [1; z_m] F_m,r."""
+class Factors(LowRankLayer):
+    """A layer over the outer product of the vectors, each with a constant 1, of low rank."""
 
     state_names = (
         (r"text_factor", "fusion.factors.text"),
@@ -122,20 +121,11 @@ class Factors(nn.Module):
     )
 
     def __init__(self, options: LowRankFusion, widths: Mapping[str, int], shape: Shape):
-        super().__init__()
-        shapes = {name: (options.rank, 1 + width, shape.outputs) for name, width in widths.items()}
-        self.factors = nn.ParameterDict({name: nn.Parameter(torch.empty(own)) for name, own in shapes.items()})
-        self.weights = nn.Parameter(torch.empty(1, options.rank))
-        self.bias = nn.Parameter(torch.zeros(1, shape.outputs))
-        for values in (*self.factors.values(), self.weights):
-            nn.init.xavier_normal_(values)
+        super().__init__({name: 1 + width for name, width in widths.items()}, options.rank, shape.outputs)
 
     def forward(self, vectors: Mapping[str, Tensor], draws: Draws) -> Tensor:
         """Args: vectors [B, width] by modality. Returns: [B, outputs]."""
-        product: Tensor | float = 1.0
-        for name, one in vectors.items():
-            product = product * (with_one(one) @ self.factors[name])  # [rank, B, outputs]
-        return (self.weights[0, :, None, None] * product).sum(0) + self.bias
+        return super().forward({name: with_one(one) for name, one in vectors.items()})
 
 
 class VectorFusion(Network):

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from memofast.data.modality import MODALITIES
 from memofast.model.bounds import Dropout, Width
+from memofast.model.draws import Draws
 from memofast.model.sequence.batch_norm import BatchNorm
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import NetworkOptions, Shape
 from memofast.model.sequence.recurrent import states
 from memofast.model.sequence.rows import Rows
@@ -128,8 +127,3 @@ class Perceptron(nn.Module):
 def names_of_layers(theirs: str, own: str) -> tuple[tuple[str, str], ...]:
     """State names of the three layers of a `Perceptron`, which the originals number from 1."""
     return tuple((rf"{theirs}_{number + 1}\.(.+)", rf"{own}.layers.{number}.\1") for number in range(3))
-
-
-def with_one(vectors: Tensor) -> Tensor:
-    """[B, C] -> [B, 1 + C]: a constant 1 in front, so that products keep those of fewer vectors."""
-    return torch.cat((vectors.new_ones(len(vectors), 1), vectors), 1)

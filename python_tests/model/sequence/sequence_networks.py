@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from memofast.model.draws import Draws
 from memofast.model.family import Lesson
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Network, Shape
 from memofast.model.sequence.networks import NETWORKS
 from memofast.model.sequence.originals import renamed

@@ -18,8 +18,8 @@ from sequence_networks import (
 )
 
 from memofast.errors import MemofastError
+from memofast.model.draws import Draws
 from memofast.model.sequence.crossmodal import CrossmodalOptions
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import Shape
 from memofast.model.sequence.packed_rows import PackedRows
 from memofast.model.sequence.rows import Rows

@@ -15,7 +15,7 @@ from sequence_networks import (
     random_rows,
 )
 
-from memofast.model.sequence.draws import Draws
+from memofast.model.draws import Draws
 from memofast.model.sequence.network import Shape
 from memofast.model.sequence.rows import averaged_as_padded
 

@@ -36,6 +36,7 @@ NETWORKS = {
     "mlf_dnn": SMALL | HEADS,
     "mtfn": SMALL | HEADS | {"fusion_width": 8, "fusion_dropout": 0.2},
     "mlmf": SMALL | HEADS | {"text_weight": 0.0},
+    "fused_vectors": SMALL | {"fusion": {"kind": "disentangled", "width": 8, "private_width": 8, "shared_width": 8}},
 }
 
 

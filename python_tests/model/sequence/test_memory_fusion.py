@@ -17,8 +17,8 @@ from sequence_networks import (
 
 from memofast import _C
 from memofast.errors import MemofastError
+from memofast.model.draws import Draws
 from memofast.model.family import Lesson
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.factorisation import divergence_of
 from memofast.model.sequence.network import Shape
 from memofast.model.sequence.recurrences import (

@@ -15,7 +15,7 @@ from sequence_networks import (
     samples_lesson,
 )
 
-from memofast.model.sequence.draws import Draws
+from memofast.model.draws import Draws
 from memofast.model.sequence.misa import difference, moment_discrepancy
 from memofast.model.sequence.network import Shape
 

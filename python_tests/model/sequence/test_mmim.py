@@ -16,7 +16,7 @@ from sequence_networks import (
 )
 
 from memofast.errors import MemofastError
-from memofast.model.sequence.draws import Draws
+from memofast.model.draws import Draws
 from memofast.model.sequence.network import Shape
 from memofast.model.sequence.seen_features import SeenFeatures
 

@@ -16,7 +16,7 @@ from sequence_networks import (
 from spoken_corpus import spoken_bert, spoken_corpus, spoken_model, spoken_task
 
 from memofast.errors import MemofastError
-from memofast.model.sequence.draws import Draws
+from memofast.model.draws import Draws
 from memofast.model.sequence.network import Shape
 from memofast.model.sequence.self_mm import SelfMmOptions
 from memofast.model.sequence.unimodal_labels import UnimodalLabels

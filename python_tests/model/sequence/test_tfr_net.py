@@ -17,8 +17,8 @@ from spoken_corpus import spoken_bert, spoken_corpus, spoken_model
 
 from memofast.data.view import Read, View
 from memofast.errors import MemofastError
+from memofast.model.draws import Draws
 from memofast.model.sequence.attending_layers import Encoder, LayerOptions, SampleEncoder
-from memofast.model.sequence.draws import Draws
 from memofast.model.sequence.network import COMPLETE_TEXT, Shape
 from memofast.model.sequence.packed_rows import PackedRows
 from memofast.model.sequence.rows import Rows

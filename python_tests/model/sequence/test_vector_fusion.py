@@ -20,10 +20,10 @@ from sequence_networks import (
 )
 
 from memofast.errors import MemofastError
+from memofast.model.draws import Draws
 from memofast.model.family import Lesson
-from memofast.model.sequence.draws import Draws
+from memofast.model.fusion.outer_product import OuterProductLayer
 from memofast.model.sequence.network import Shape
-from memofast.model.sequence.outer_product import OuterProductLayer
 from memofast.model.sequence.vectors import MeanEncoder
 
 SMALL = {"text_hidden": 8, "text_width": 5, "visual_width": 6, "speech_width": 4}

@@ -1,5 +1,5 @@
-"""Dropout of sequence networks: Philox numbers by sample and step, one site after another in the order of the forward
-pass."""
+"""Random numbers of a forward pass, for dropout and noise: Philox numbers by sample and step, one site after another in
+the order of the pass."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ class Draws:
 
     def __init__(self, rng: Tensor | None, keys: Tensor):
         self._rng, self._keys, self._sites = rng, keys, 0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is drawn."""
+        return self._rng is not None
 
     def dropped(self, values: Tensor, p: float) -> Tensor:
         """Args: values [B, C], or [B, L, C] whose draws do not depend on L; p: share set to 0. The others are
@@ -56,7 +61,7 @@ class Draws:
         """Numbers [B, width] of the standard normal distribution. Raises: `ValueError` where nothing is drawn."""
         number, self._sites = self._sites, self._sites + 1
         if self._rng is None:
-            raise ValueError("a loss that draws numbers needs rng [2] int64 (seed, step)")
+            raise ValueError("what draws numbers needs rng [2] int64 (seed, step)")
         blocks = torch.arange(-(-width // 4), device=self._keys.device)
         key = stream_key(self._rng, Purpose.DROPOUT, site(number, Place.HEAD))
         words = draw(key, self._keys[:, None], torch.zeros_like(blocks), blocks).to(torch.float64)

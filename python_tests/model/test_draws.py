@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from memofast.model.sequence.draws import Draws
+from memofast.model.draws import Draws
 from memofast.ops.philox import Place, hidden_keep_mask, keep_scale, site
 
 

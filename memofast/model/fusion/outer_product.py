@@ -1,14 +1,50 @@
-"""A layer over the outer product of vectors, whose dropout is of single products."""
+"""A layer over the outer product of vectors, whose dropout is of single products, or one of low rank over it.
+
+Source: Zadeh et al., "Tensor Fusion Network for Multimodal Sentiment Analysis", EMNLP 2017; Liu et al., "Efficient
+Low-rank Multimodal Fusion with Modality-Specific Factors", ACL 2018.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from memofast.model.sequence.draws import Draws
+from memofast.model.draws import Draws
 from memofast.ops.library import output_like
+
+
+def with_one(vectors: Tensor) -> Tensor:
+    """[B, C] -> [B, 1 + C]: a constant 1 in front, so that products keep those of fewer vectors."""
+    return torch.cat((vectors.new_ones(len(vectors), 1), vectors), 1)
+
+
+class LowRankLayer(nn.Module):
+    """A layer over the outer product of vectors of low rank: bias + sum over r of w_r times the product over modalities
+    of z_m F_m,r.
+
+    factors: by modality [rank, width, outputs]. weights [1, rank].
+    """
+
+    def __init__(self, widths: Mapping[str, int], rank: int, outputs: int, *, one_bias: bool = False):
+        """Args: one_bias: for all outputs, as the layer over ranks of some originals has it."""
+        super().__init__()
+        shapes = {name: (rank, width, outputs) for name, width in widths.items()}
+        self.factors = nn.ParameterDict({name: nn.Parameter(torch.empty(own)) for name, own in shapes.items()})
+        self.weights = nn.Parameter(torch.empty(1, rank))
+        self.bias = nn.Parameter(torch.zeros(1, 1 if one_bias else outputs))
+        for values in (*self.factors.values(), self.weights):
+            nn.init.xavier_normal_(values)
+
+    def forward(self, vectors: Mapping[str, Tensor], there: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Args: vectors [B, width] by modality; there [B, 1] bool: which take part in a sample's product; None: all.
+        Returns: [B, outputs]."""
+        product: Tensor | float = 1.0
+        for name, one in vectors.items():
+            factor = one @ self.factors[name]  # [rank, B, outputs]
+            product = product * (factor if there is None else torch.where(there[name], factor, 1.0))
+        return (self.weights[0, :, None, None] * product).sum(0) + self.bias
 
 
 class OuterProductLayer(nn.Module):
