@@ -187,7 +187,8 @@ class NinjaBuild(build_ext):
             objects.append(f"{name}.o")
             lines.append(f"build {name}.o: {rule} {as_path(source)}\n  flags = {flags}")
 
-        build("cxx", ROOT / "csrc" / "bindings.cpp", "bindings", f"{python} {defines}")
+        for source in sorted((ROOT / "csrc" / "bindings").glob("*.cpp")):
+            build("cxx", source, f"bindings_{source.stem}", f"{python} {defines}")
         for source in sorted((ROOT / "csrc" / "host").glob("*.cpp")):
             build("cxx", source, f"host_{source.stem}", "")
         for source in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):

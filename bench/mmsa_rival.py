@@ -5,13 +5,14 @@
 Its loop runs as published but for what no CPU can do or an epoch's time shall not have: `verbose`, which torch no
 longer knows, is dropped from the plateau schedule; validation answers a constant, so that one epoch ends the run;
 nothing is written; and the fault that ends multi-task models once their first epoch is trained is caught. Models on
-BERT take a folder with two random layers; its MAG needs a transformers before 5, and is left out. Multi-task models
-have settings for SIMS alone.
+BERT take a folder with two random layers; its MAG is given what it asks for of a transformers before 5.
+Multi-task models have settings for SIMS alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -88,6 +89,7 @@ def epoch_of(kind: str, dataset: str, path: Path, bert: Path, batch: int) -> Cal
     args["train_samples"] = len(loaders["train"].dataset)
     with (
         as_on_this_machine(),
+        _mag_of_random_weights(bert),
         mock.patch.object(BertTextEncoder.__init__, "__defaults__", (False, "bert", str(bert))),
     ):  # of which TFR-Net gives none
         model = AMIO(args)
@@ -115,6 +117,27 @@ def as_on_this_machine() -> Iterator[None]:
         Path(os.devnull).open("w") as nothing,
         contextlib.redirect_stderr(nothing),
     ):
+        yield
+
+
+@contextlib.contextmanager
+def _mag_of_random_weights(bert: Path) -> Iterator[None]:
+    """Its MAG with the sizes of a folder's BERT, which a transformers from 5 on can run."""
+    from transformers import BertConfig
+
+    module = importlib.import_module("MMSA.models.singleTask.BERT_MAG")
+    whole = module.MAG_BertForSequenceClassification
+
+    def begun(_, args, num_labels):
+        return whole(BertConfig.from_pretrained(bert, num_labels=num_labels, attn_implementation="sdpa"), args)
+
+    def additive(_, mask, *__):
+        return (1 - mask[:, None, None]) * torch.finfo(mask.dtype).min
+
+    for part in (whole, module.MAG_BertModel):  # for good, as they are called in every epoch
+        part.init_weights, part.get_head_mask = lambda self: None, lambda *_: None
+        part.get_extended_attention_mask = additive
+    with mock.patch.object(whole, "from_pretrained", begun):
         yield
 
 

@@ -40,6 +40,7 @@ COMMANDS = {
     "pseudo-label": "Label every sentence of a corpus with emotions.",
     "denseface": "Train and show the network behind the face rows.",
     "download": "Fetch a model file and verify its checksum.",
+    "runs": "List runs; clean, verify and export them.",
     "info": "Say what was built, what is here, and what is missing.",
 }
 _PIPE_GONE = 141  # as a shell reports who wrote into a pipe that nobody reads: 128 + SIGPIPE

@@ -94,6 +94,15 @@ def replace_file(path: Path, data: bytes, parents: bool = False) -> None:
             raise
 
 
+def sync_entry(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def reserve(path: Path, size: int = 1) -> None:
     """Take the disk's room for a file, of `size` bytes at least, now: a memory map of holes that later meets a full
     disk ends the process.

@@ -25,7 +25,7 @@ ROOMS = (
     ("pages",),
     ("inference",),
     ("train",),
-    ("evaluate", "text_emotion"),
+    ("evaluate", "text_emotion", "runs"),
 )
 COMMANDS = len(ROOMS)  # every other file at the top level, and `command` and `__main__` of a folder
 OF_OPS = "kernels"

@@ -4,10 +4,9 @@
 #include "rows/separable_attention.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "cpu/matmul.h"
+#include "cpu/scratch.h"
 #include "rows/lanes.h"
 
 namespace memofast::MEMOFAST_VARIANT {
@@ -20,20 +19,6 @@ using Arguments = SeparableAttentionArguments;
 
 struct LatentLanes {
     using V = Floats;
-};
-
-// Memory of one thread, of which parts are whole vectors.
-struct Scratch {
-    float* data;
-    int64_t used = 0;
-    explicit Scratch(int64_t floats)
-        : data(static_cast<float*>(aligned_alloc(64, size_t(round_up(4 * floats, 4096))))) {}
-    ~Scratch() { free(data); }
-    float* take(int64_t floats) {
-        float* part = data + used;
-        used += round_up(floats, 16);
-        return part;
-    }
 };
 
 // Rows of kBlock latents: where the columns of a query lie in a panel [columns, kBlock].

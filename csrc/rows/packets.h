@@ -62,7 +62,10 @@ MEMOFAST_FUNCTION void undeal(Unit* units) {
     units[1] = __builtin_shuffle(even, units[1], back);
 }
 
-MEMOFAST_FUNCTION void load_whole(const float* source, Unit* units) { memcpy(units, source, kPacket * sizeof(float)); }
+// Vector by vector: a longer memcpy goes through memory in pieces, and reading whole what was written in pieces waits.
+MEMOFAST_FUNCTION void load_whole(const float* source, Unit* units) {
+    MEMOFAST_UNROLL for (int i = 0; i < kUnits; ++i) units[i] = *(const AnyFloats*)(source + i * kLanes);
+}
 
 MEMOFAST_FUNCTION void load_pairs(const uint16_t* source, Unit* units) {
     Units pairs;
@@ -73,7 +76,9 @@ MEMOFAST_FUNCTION void load_pairs(const uint16_t* source, Unit* units) {
 
 MEMOFAST_FUNCTION void load_whole(const BFloat16* source, Unit* units) { load_pairs(&source->bits, units); }
 
-MEMOFAST_FUNCTION void store_whole(float* target, const Unit* units) { memcpy(target, units, kPacket * sizeof(float)); }
+MEMOFAST_FUNCTION void store_whole(float* target, const Unit* units) {
+    MEMOFAST_UNROLL for (int i = 0; i < kUnits; ++i) *(AnyFloats*)(target + i * kLanes) = units[i];
+}
 
 MEMOFAST_FUNCTION void store_whole(BFloat16* target, const Unit* units) {
     const Units pairs = rounded_bf16(units[0]) >> 16 | rounded_bf16(units[1]);

@@ -16,6 +16,7 @@ constexpr int kLanes = 4;
 #endif
 
 typedef float Floats __attribute__((vector_size(4 * kLanes), may_alias));
+typedef float AnyFloats __attribute__((vector_size(4 * kLanes), may_alias, aligned(4)));  // at any address
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes), may_alias));
 typedef uint32_t Units __attribute__((vector_size(4 * kLanes), may_alias));
 typedef uint16_t Halves __attribute__((vector_size(2 * kLanes), may_alias, aligned(2)));

@@ -17,13 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memofast.errors import MemofastError
-from memofast.files import refuse_pointer
-from memofast.model.adapters.kept import adaptation_of, load_saved, save_adapted, saved_tensors
+from memofast.files import refuse_pointer, sync_entry
+from memofast.model.adapters.kept import WEIGHTS, adaptation_of, load_saved, save_adapted, saved_tensors
 from memofast.model.feature_sets import FeatureSet, keep_feature_sets
 from memofast.ops import faults
 from memofast.prepare.text.word_pieces import copy_vocabulary
 from memofast.train.optimiser_state import read_state, state_to_save
 from memofast.train.state import read_trainer
+from memofast.train.weights import FrozenWeights, weight_files
 
 OBJECTIVES = "objectives.safetensors"
 _KEPT = 2
@@ -48,10 +49,13 @@ class Checkpoints:
         go_on: str = "",
         vocabulary: Path | None = None,
         features: Mapping[str, FeatureSet] | None = None,
+        frozen: FrozenWeights | None = None,
     ):
         """vocabulary: file or folder that goes into every checkpoint, see `copy_vocabulary`. features: what made the
-        rows that are learnt from, by modality, see `keep_feature_sets`."""
+        rows that are learnt from, by modality, see `keep_feature_sets`. frozen: keeps what does not learn; None: that
+        beside the run."""
         self.vocabulary, self.features = vocabulary, features
+        self.frozen = frozen or FrozenWeights(folder.parent.parent)
         self.folder, self.go_on = folder, go_on or f"continue with --resume {folder.parent}"
 
     def steps(self) -> list[int]:
@@ -78,7 +82,7 @@ class Checkpoints:
                 self._check_room(checkpoint_bytes(learner))
                 shutil.rmtree(temporary, ignore_errors=True)
                 if adaptation_of(learner.model) is None:
-                    learner.model.save_pretrained(temporary)
+                    self.frozen.save(learner.model, temporary)
                 else:
                     save_adapted(learner.model, temporary)  # as it is trained, whatever type it will be kept in
                 if self.vocabulary:
@@ -91,7 +95,7 @@ class Checkpoints:
                 (temporary / "trainer.json").write_text(json.dumps(trainer, indent=1) + "\n")
                 _sync(temporary)
                 os.replace(temporary, final)
-                _sync_entry(self.folder)
+                sync_entry(self.folder)
         except Exception:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -124,13 +128,17 @@ class Checkpoints:
             groups of parameters, or cannot be read, or lacks a part.
         """
         folder = self.path(step)
-        weights = {}
-        for file, own in saved_tensors(learner.model).items():
-            with self._reading(folder / file) as path:
-                weights[file] = _read_tensors(path)
-            _check_architecture(folder, weights[file], own)
+        weights: dict[str, dict[str, torch.Tensor]] = {}
+        for name, own in saved_tensors(learner.model).items():
+            with self._reading(folder / name):
+                files = weight_files(folder) if name == WEIGHTS else [folder / name]
+            weights[name] = {}
+            for file in files:
+                with self._reading(file) as path:
+                    weights[name] |= read_tensors(path)
+            _check_architecture(folder, weights[name], own)
         with self._reading(folder / OBJECTIVES) as path:
-            objectives = _read_tensors(path) if path.is_file() else {}
+            objectives = read_tensors(path) if path.is_file() else {}
         _check_architecture(folder, objectives, objectives_state(learner))
         with self._reading(folder / "trainer.json") as path:
             trainer = read_trainer(path, step)
@@ -185,7 +193,7 @@ def remove_folder(folder: Path) -> None:
         raise MemofastError(f"{folder} cannot be removed ({error.strerror}); remove it and run again") from None
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Raises: as safetensors, and `ValueError` for a number that is not finite."""
     refuse_pointer(path)
     found = load_file(path)
@@ -222,16 +230,8 @@ def _check_architecture(folder: Path, weights: dict[str, torch.Tensor], own: dic
 
 def _sync(folder: Path) -> None:
     for entry in folder.rglob("*"):
-        _sync_entry(entry)
-    _sync_entry(folder)
-
-
-def _sync_entry(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_entry(entry)
+    sync_entry(folder)
 
 
 def remove_checkpoints(place: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ class FoldRun:
         with writing(str(self.place), go_on):
             self.place.mkdir(parents=True, exist_ok=True)
         with device_faults.explained(self.place, device_of_rank(tuning.device, processes.local_rank), run=self.root):
-            trainer = Trainer(self.task(processes.world), self.place, processes, go_on, recipe)
+            trainer = Trainer(self.task(processes.world), self.place, processes, go_on, recipe, self.root.parent)
         with device_faults.explained(self.place, trainer.device, trainer.state, self.root):
             trainer.run()
             trainer.keep_best()
@@ -112,7 +113,8 @@ def _finish(run: FoldRun, trainer: Trainer, begun: float, console: Console) -> N
             found = predict_split(model, split, plan.target, trainer.precision, condition)
             found.save(answers_file(place, part, condition))
     with writing(str(place / "model"), trainer.go_on):
-        model.save_pretrained(place / "model")
+        shutil.rmtree(place / "model", ignore_errors=True)  # of a process that was killed here
+        trainer.frozen.save(model, place / "model")
     if (fold.name, run.seed) == next((first.name, seed) for first, seed in plan.runs()):  # one graph serves all runs
         _keep_graph(model.eval(), fold, plan.evaluate[-1], place, console)
     scores = state.scores.get((plan.corpus.name, OBJECTIVE), {})

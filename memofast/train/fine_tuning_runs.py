@@ -22,6 +22,7 @@ from memofast.train.fine_tuning_run import DONE, FoldRun, answers_file, read_don
 from memofast.train.fold_parts import Fold
 from memofast.train.nested_search import choose
 from memofast.train.processes import Processes
+from memofast.train.weights import move_model
 
 
 def fine_tune(
@@ -81,5 +82,5 @@ def _keep_best_model(folder: Path, done: list[dict[str, Any]]) -> None:
         model = folder / run["fold"] / f"seed-{run['seed']}" / "model"
         if run is best and model.is_dir():
             shutil.rmtree(folder / "model", ignore_errors=True)
-            model.rename(folder / "model")
+            move_model(model, folder / "model")
         shutil.rmtree(model, ignore_errors=True)

@@ -14,6 +14,7 @@ from memofast.objectives.build import KINDS
 from memofast.sections import FilePath, Section, checked, shown
 from memofast.train.recipe_file import fragments, read_values, shipped
 from memofast.train.tracking import Track
+from memofast.train.weights import Keeping
 
 # bounds that no run comes near, so that what lies beyond is a mistake, told before anything is allocated for it
 SHARES = (1e-4, 1e4)  # of objectives and corpora, relative to each other
@@ -64,7 +65,8 @@ class Training(Section):
     precision `auto`: bf16 autocast on GPUs and on CPUs with bf16 matrix instructions, else fp32. graphs: replay the
     step from CUDA graphs on a GPU.
     compile: pass the model through torch.compile first. threads: of the CPU; None: torch's default. loader_threads:
-    that pack and mask ahead; None: one, with a GPU up to four. track: a further place for curves."""
+    that pack and mask ahead; None: one, with a GPU up to four. track: a further place for curves. frozen_weights: how
+    checkpoints hold what does not learn, see `FrozenWeights`."""
 
     samples: int = Field(32, gt=0, le=2**16)
     accumulate: int = Field(1, gt=0, le=1024)
@@ -81,6 +83,7 @@ class Training(Section):
     threads: int | None = Field(None, gt=0, le=1024)
     loader_threads: int | None = Field(None, gt=0, le=256)
     track: Track | None = None
+    frozen_weights: Keeping = "hard"
 
     @field_validator("groups")
     @classmethod

@@ -34,6 +34,7 @@ from memofast.train.step import Step
 from memofast.train.tally import Sums, Tally
 from memofast.train.task import Task, Verdict
 from memofast.train.tracking import Tracker, library_of, open_tracker
+from memofast.train.weights import FrozenWeights
 
 
 class Diverged(MemofastError):
@@ -47,18 +48,26 @@ class Trainer:
     """One run of a task, fresh or resumed from the newest checkpoint of its folder.
 
     Args: task: what is trained; folder: of the run; processes: this rank among all; go_on: what to do after a stop, for
-        people; recipe: plain values, to tell a resumed run what changed.
+        people; recipe: plain values, to tell a resumed run what changed; runs: folder that holds the run, None: that
+        which the folder lies in.
     Raises: `MemofastError` where the newest checkpoint is damaged, or does not fit the task; the folder stays as it is.
     """
 
     def __init__(
-        self, task: Task, folder: Path, processes: Processes, go_on: str = "", recipe: dict[str, Any] | None = None
+        self,
+        task: Task,
+        folder: Path,
+        processes: Processes,
+        go_on: str = "",
+        recipe: dict[str, Any] | None = None,
+        runs: Path | None = None,
     ):
         self.task, self.folder, self.processes = task, folder, processes
         self.options, self.go_on = task.options, go_on or f"continue with --resume {folder}"
         self.device = device_of_rank(self.options.device, processes.local_rank)
         self.precision = precision_on(self.options.precision, self.device)
-        self.checkpoints = Checkpoints(folder / "checkpoints", self.go_on, task.vocabulary, task.features)
+        self.frozen = FrozenWeights(runs or folder.parent, self.options.frozen_weights)
+        self.checkpoints = Checkpoints(folder / "checkpoints", self.go_on, task.vocabulary, task.features, self.frozen)
         self.environment = environment(self.device, self.precision, processes.world)
         self.recipe = recipe
         self.learner = task.learner().to(self.device).train()

@@ -63,14 +63,14 @@ def compile_extension(csrc: Path, target: Path) -> None:
     """Without CPU kernels: they stay unresolved, and nobody calls them."""
     includes = [f"-I{FOLDER / 'cuda_on_host'}", f"-I{csrc}"]
     python = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}", "-O0"]
-    sources = {csrc / "bindings.cpp": python}
+    sources = {path: python for path in sorted((csrc / "bindings").glob("*.cpp"))}
     sources |= {path: [] for path in sorted((csrc / "host").glob("*.cpp"))}
     sources |= {path: CUDA_FLAGS for path in sorted((csrc / "cuda").glob("*.cu"))}
 
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
 
         def compiled(source: Path) -> str:
-            output = str(Path(folder, source.stem + ".o"))
+            output = str(Path(folder, f"{source.parent.name}_{source.stem}.o"))
             run(["g++", *FLAGS, *includes, *sources[source], "-c", str(source), "-o", output])
             return output
 

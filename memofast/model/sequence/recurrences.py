@@ -3,8 +3,6 @@ before, all gradients of weights are products over all steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,15 +50,14 @@ def gated_memory(
 class _Lstm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gates: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        active, weight = gates.clone(memory_format=torch.contiguous_format), weight.contiguous()
         length, samples, size = *gates.shape[:2], weight.shape[1]
-        active, transposed = gates.clone(memory_format=torch.contiguous_format), weight.t()
         hidden, cells = (gates.new_zeros(length + 1, samples, size) for _ in range(2))
-        squashed, step = torch.empty_like(hidden[1:]), _step_of(gates)
-        before, state = cells[0], hidden[0]
-        for now, *here in zip(*(one.unbind() for one in (active, cells[1:], squashed, hidden[1:])), strict=True):
-            now.addmm_(state, transposed)
-            _check(step(now, before, *here))
-            before, _, state = here
+        squashed = torch.empty_like(hidden[1:])
+        if _is_compiled(gates):
+            _check(_C.lstm(active, weight, hidden, cells, squashed))
+        else:
+            lstm_reference(active, weight, hidden, cells, squashed)
         ctx.save_for_backward(active, weight, hidden, cells, squashed)
         return hidden[1:], cells[1:]
 
@@ -68,66 +65,68 @@ class _Lstm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, to_hidden: Tensor, to_cells: Tensor) -> tuple[Tensor, Tensor]:
         active, weight, hidden, cells, squashed = ctx.saved_tensors
-        grads, step = torch.empty_like(active), _step_backward_of(active)
-        of_hidden, of_cells = torch.zeros_like(hidden[0]), torch.zeros_like(cells[0])
-        given = active, cells[:-1], squashed, to_hidden.contiguous(), to_cells.contiguous(), grads
-        for *here, out in _backwards(*given):
-            _check(step(*here, of_hidden, of_cells, out))
-            torch.mm(out, weight, out=of_hidden)
+        grads = torch.empty_like(active)
+        given = active, weight, cells, squashed, to_hidden.contiguous(), to_cells.contiguous(), grads
+        if _is_compiled(active):
+            _check(_C.lstm_backward(*given))
+        else:
+            lstm_backward_reference(*given)
         return grads, grads[1:].flatten(0, 1).t() @ hidden[1:-1].flatten(0, 1)
 
 
-def _step_of(gates: Tensor) -> Callable:
-    """What makes a step's states of its gates in place, [B, 4 C] and [B, C]."""
-    return _C.lstm_step if _is_compiled(gates) else lstm_step_reference
-
-
-def _step_backward_of(gates: Tensor) -> Callable:
-    return _C.lstm_step_backward if _is_compiled(gates) else lstm_step_backward_reference
-
-
-def _check(status: int | None) -> None:
+def _check(status: int) -> None:
     if status:
-        raise ValueError(f"an LSTM's step: weight and gates must be of one type and device, status {status}")
+        raise ValueError(f"an LSTM: weight and gates must be of one type and device and fit, status {status}")
 
 
 def _is_compiled(gates: Tensor) -> bool:
     return gates.is_cpu and gates.dtype == torch.float32
 
 
-def lstm_step_reference(gates: Tensor, before: Tensor, cells: Tensor, squashed: Tensor, hidden: Tensor) -> None:
-    """Write gates, cells, tanh(cells) and hidden states of a step, from what goes into the gates [B, 4 C], in their
-    place, and the cells before [B, C]; what `_C.lstm_step` does."""
-    entry, forget, proposed, out = gates.chunk(4, 1)
-    for gate in (entry, forget, out):
-        gate.sigmoid_()
-    torch.mul(entry, proposed.tanh_(), out=cells).addcmul_(forget, before)
-    torch.mul(out, torch.tanh(cells, out=squashed), out=hidden)
+def lstm_reference(gates: Tensor, weight: Tensor, hidden: Tensor, cells: Tensor, squashed: Tensor) -> None:
+    """Write gates, hidden states, cells and tanh(cells) of every step; what `_C.lstm` does.
+
+    Args: gates [L, B, 4 C]: what inputs give them, then what they are. weight [4 C, C]. hidden, cells [L+1, B, C], of
+        which the first are given. squashed [L, B, C].
+    """
+    transposed = weight.t()
+    for now, before, state, cell, flat, next_state in zip(
+        *(one.unbind() for one in (gates, cells[:-1], hidden[:-1], cells[1:], squashed, hidden[1:])), strict=True
+    ):
+        now.addmm_(state, transposed)
+        entry, forget, proposed, out = now.chunk(4, 1)
+        for gate in (entry, forget, out):
+            gate.sigmoid_()
+        torch.mul(entry, proposed.tanh_(), out=cell).addcmul_(forget, before)
+        torch.mul(out, torch.tanh(cell, out=flat), out=next_state)
 
 
-def lstm_step_backward_reference(
+def lstm_backward_reference(
     gates: Tensor,
-    before: Tensor,
+    weight: Tensor,
+    cells: Tensor,
     squashed: Tensor,
     to_hidden: Tensor,
     to_cells: Tensor,
-    of_hidden: Tensor,
-    of_cells: Tensor,
     of_gates: Tensor,
 ) -> None:
-    """Write the gradients of what goes into the gates, and in place of `of_cells`, those by the next step, the ones for
-    the step before; what `_C.lstm_step_backward` does."""
-    entry, forget, proposed, out = gates.chunk(4, 1)
-    hidden = of_hidden + to_hidden
-    cells = of_cells + to_cells + hidden * out * (1 - squashed.square())
-    parts = (
-        cells * proposed * entry * (1 - entry),
-        cells * before * forget * (1 - forget),
-        cells * entry * (1 - proposed.square()),
-        hidden * squashed * out * (1 - out),
-    )
-    torch.cat(parts, 1, out=of_gates)
-    torch.mul(cells, forget, out=of_cells)
+    """Write the gradients [L, B, 4 C] of what inputs give the gates; what `_C.lstm_backward` does."""
+    of_hidden, of_cells = torch.zeros_like(squashed[0]), torch.zeros_like(squashed[0])
+    for now, before, flat, by_hidden, by_cells, found in _backwards(
+        gates, cells[:-1], squashed, to_hidden, to_cells, of_gates
+    ):
+        entry, forget, proposed, out = now.chunk(4, 1)
+        hidden = of_hidden + by_hidden
+        cell = of_cells + by_cells + hidden * out * (1 - flat.square())
+        parts = (
+            cell * proposed * entry * (1 - entry),
+            cell * before * forget * (1 - forget),
+            cell * entry * (1 - proposed.square()),
+            hidden * flat * out * (1 - out),
+        )
+        torch.cat(parts, 1, out=found)
+        torch.mm(found, weight, out=of_hidden)
+        of_cells = cell * forget
 
 
 class _GatedMemory(torch.autograd.Function):

@@ -25,8 +25,8 @@ from memofast.model.sequence.recurrences import (
     cell_states,
     gated_memory,
     lstm,
-    lstm_step_backward_reference,
-    lstm_step_reference,
+    lstm_backward_reference,
+    lstm_reference,
 )
 from memofast.model.sequence.rows import Rows
 
@@ -161,28 +161,45 @@ def test_gradients_of_recurrences(length):
         torch.testing.assert_close(found, before)
 
 
-@pytest.mark.parametrize("size", [1, 5, 8, 13, 32])
-def test_compiled_steps_are_the_references(size, poisoned_memory):
-    generator = torch.Generator().manual_seed(size)
+@pytest.mark.parametrize(("size", "samples"), [(1, 6), (5, 7), (8, 1), (13, 6), (32, 20)])
+def test_the_compiled_recurrence_is_the_reference(size, samples, poisoned_memory):
+    generator, steps = torch.Generator().manual_seed(size), 3
 
     def some(*shape):
-        return 3 * torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=generator)
 
-    gates, before = some(6, 4 * size), some(6, size)
-    gates[0, :3] = torch.tensor([500.0, -500.0, 90.0])[: gates[0, :3].numel()]
-    compiled, plain = ([gates.clone(), *(torch.empty(6, size) for _ in range(3))] for _ in range(2))
-    assert _C.lstm_step(compiled[0], before, *compiled[1:]) == 0
-    lstm_step_reference(plain[0], before, *plain[1:])
+    gates, weight, before = 3 * some(steps, samples, 4 * size), some(4 * size, size), some(2, 1, samples, size)
+    gates[0, 0, :3] = torch.tensor([500.0, -500.0, 90.0])
+
+    def states():
+        begun = (torch.cat((start, torch.empty(steps, samples, size))) for start in before)
+        return [gates.clone(), weight, *begun, torch.empty(steps, samples, size)]
+
+    compiled, plain = states(), states()
+    assert _C.lstm(*compiled) == 0
+    lstm_reference(*plain)
     for ours, theirs in zip(compiled, plain, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    given = plain[0], before, plain[2], some(6, size), some(6, size), some(6, size)
-    of_cells = some(6, size)
-    found, wanted = ((of_cells.clone(), torch.empty(6, 4 * size)) for _ in range(2))
-    assert _C.lstm_step_backward(*given, *found) == 0
-    lstm_step_backward_reference(*given, *wanted)
-    for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    assert _C.lstm_step(gates[:, 1:], before, *compiled[1:]) != 0  # rows that do not follow one another
+    active, _, _, cells, squashed = plain
+    given = active, weight, cells, squashed, *some(2, steps, samples, size)
+    found, wanted = (torch.empty_like(gates) for _ in range(2))
+    assert _C.lstm_backward(*given, found) == 0
+    lstm_backward_reference(*given, wanted)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert _C.lstm(gates[:, 1:], *compiled[1:]) != 0  # samples that do not follow one another
+    assert _C.lstm(gates, some(4 * size + 4, size), *compiled[2:]) != 0
+    assert _C.lstm_backward(*given, found[1:]) != 0
+
+
+def test_threads_share_the_samples_of_a_recurrence():
+    """As many cells as two threads are worth, and a share of the samples that is not the other's."""
+    generator, steps, samples, size = torch.Generator().manual_seed(2), 64, 515, 65
+    gates = torch.randn(steps, samples, 4 * size, generator=generator)
+    weight = 0.2 * torch.randn(4 * size, size, generator=generator)
+    hidden, cells = lstm(gates, weight)
+    first = slice(255, 262)
+    torch.testing.assert_close(hidden[:, first], lstm(gates[:, first], weight)[0], rtol=0, atol=0)
+    torch.testing.assert_close(cells[:, first], lstm(gates[:, first], weight)[1], rtol=0, atol=0)
 
 
 @pytest.mark.real

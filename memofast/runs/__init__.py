@@ -1,0 +1,1 @@
+"""The folders that commands leave below `runs/`: listed, cleaned, verified and handed on."""
