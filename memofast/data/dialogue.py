@@ -27,8 +27,8 @@ class Context(Section):
     utterances: most earlier ones that are read; later: most later ones, 0 is causal. tokens: rows of a text, with
     [CLS] and the question, up to which others' words are read: the earliest are cut first, on their left, then the
     latest; an utterance itself is never cut. query: where "speaker 1 feels [MASK]" stands, whose masked row is read in
-    place of that of [CLS]; None: nowhere. speakers: whether they are numbered, in the order in which they speak in the
-    dialogue.
+    place of that of [CLS]; None: nowhere. pool: `row`, that one row is read, or `words`, the mean of the rows of the
+    utterance's own words. speakers: whether they are numbered, in the order in which they speak in the dialogue.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +37,7 @@ class Context(Section):
     later: Annotated[int, Field(ge=0, le=10**4)] = 0
     tokens: Annotated[int, Field(ge=1, le=2**16)] = 256
     query: Literal["before", "after"] | None = "after"
+    pool: Literal["row", "words"] = "row"
     speakers: bool = True
 
 
@@ -179,3 +180,16 @@ def asked_rows(batch: PackedBatch, mask: int, query: str) -> Tensor:
         found = torch.full_like(begins[1:], most)
         found = found.scatter_reduce(0, sample, torch.where(masked, place, most), "amin") % max(most, 1)
     return (batch.offsets[:-1].to(torch.int64) + found).clamp(max=max(batch.rows - 1, 0))
+
+
+def own_word_rows(batch: PackedBatch) -> Tensor:
+    """Rows [n] int64 of the joint sequence, ascending, that hold the words of the utterances themselves; of a sample
+    without words that of [CLS]. n is no fixed number."""
+    begins = batch.text_offsets.to(torch.int64)
+    row = torch.arange(batch.word_ids.shape[0], device=begins.device)
+    sample = torch.searchsorted(begins[1:], row, right=True).clamp(max=max(batch.samples - 1, 0))
+    own = (batch.word_ids >= 0) & (row < begins[-1])
+    having = torch.zeros_like(begins[1:]).index_add(0, sample, own.to(torch.int64))
+    own |= (having == 0)[sample] & (row == begins[sample]) & (row < begins[-1])
+    place = own.nonzero().flatten()
+    return batch.offsets[sample[place]].to(torch.int64) + place - begins[sample[place]]

@@ -223,7 +223,9 @@ def told_of_context(context: Context) -> str:
     """What is read around an utterance, in a line."""
     later = f" and {context.later} later" if context.later else ""
     asked = f", asked {context.query} it" if context.query else ""
-    return f"read in dialogues: up to {context.utterances} earlier{later} utterances, {context.tokens} rows{asked}"
+    pooled = ", the mean of its own words" if context.pool == "words" else ""
+    read = f"up to {context.utterances} earlier{later} utterances, {context.tokens} rows{asked}{pooled}"
+    return f"read in dialogues: {read}"
 
 
 def check_comparable(first: FineTuningPlan, plan: FineTuningPlan, where: str) -> None:

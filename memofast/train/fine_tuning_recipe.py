@@ -206,6 +206,8 @@ class FineTuneRecipe(Section):
             raise ValueError(f"context is read by model.family {reading}, not by {self.model.family}; leave it out")
         if self.context and self.prompt and self.context.query:
             raise ValueError("a prompt asks by a [MASK] of its own; set context.query=null beside it")
+        if self.context and self.prompt and self.context.pool != "row":
+            raise ValueError("a prompt reads the row of its own [MASK]; set context.pool=row beside it")
         if self.search and self.protocol == "paper":
             raise ValueError("search chooses inside the training part, protocol paper on test data; leave one out")
         if self.search and self.inner_folds == "validation" and self.protocol != "clean":

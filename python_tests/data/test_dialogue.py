@@ -1,5 +1,7 @@
 """Texts in their dialogues: what is written, what is cut, and where the question is read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from talks import MASK, PIECES
 
 from memofast.data.batch import Capacity, PackedBatch, PaddedBatch
 from memofast.data.conditions import keep
-from memofast.data.dialogue import Context, PieceWording, Telling, asked_rows, speaker_numbers
+from memofast.data.dialogue import Context, PieceWording, Telling, asked_rows, own_word_rows, speaker_numbers
 from memofast.errors import MemofastError
 
 VOCABULARY = {piece: number for number, piece in enumerate(PIECES)}
@@ -106,3 +108,19 @@ def test_the_question_is_read_not_a_mask_that_is_said(query):
     assert torch.equal(asked_rows(hidden, MASK, query), hidden.offsets[:-1].long())
     padded = batch.padded_to(Capacity(5, len(batch.token_ids) + 4, len(batch.visual) + 2, 0, longest=64))
     assert torch.equal(asked_rows(padded, MASK, query)[:3], rows)
+
+
+def test_rows_of_its_own_words_alone():
+    """A text of two words of its own among others', one of none, and one of a single word; faces between."""
+    batch = a_batch("after")
+    words = torch.full_like(batch.token_ids, -1)
+    begins = batch.text_offsets.tolist()
+    words[begins[0] + 4 : begins[0] + 6] = torch.tensor([0, 1])
+    words[begins[2] + 3] = 0
+    batch = replace(batch, word_ids=words)
+    first, second, third = batch.offsets[:-1].tolist()
+    wanted = [first + 4, first + 5, second, third + 3]
+    assert own_word_rows(batch).tolist() == wanted
+    assert own_word_rows(keep(batch, "v")).tolist() == keep(batch, "v").offsets[:-1].tolist()
+    padded = batch.padded_to(Capacity(5, len(batch.token_ids) + 4, len(batch.visual) + 2, 0, longest=64))
+    assert own_word_rows(padded)[:4].tolist() == wanted

@@ -21,7 +21,7 @@ from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import label_space_of, predict_split
 from memofast.model import MemoBertForPreTraining
 from memofast.model.families import export_model, open_emotion_model, open_encoder
-from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model, told_of_context
 from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune
 from memofast.train.trainer import Trainer
@@ -101,6 +101,29 @@ def test_the_question_is_read(ran, corpus):
     torch.testing.assert_close(model(shown), model.emotion(model.memobert.pooled(first), shown.sample_keys, None))
 
 
+def test_the_mean_of_its_own_words_is_read(corpus, tmp_path):
+    """Learnt in a few updates; the words are those between the marks, whatever stands around."""
+    context = {"utterances": 1, "tokens": 40, "query": None, "pool": "words"}
+    plan = make_fine_tuning_plan(read(str(recipe_file(tmp_path, corpus, context=context)), ["train.epochs=2"]))
+    assert told_of_context(plan.recipe.context).endswith("40 rows, the mean of its own words")
+    fine_tune(plan, tmp_path / "run", Console(quiet=True))
+    model = open_emotion_model(tmp_path / "run")
+    split = as_read(model, Corpus.open(corpus).split("test"))
+    batch = keep(split.pack([2, 4, 9]), "l")
+    hidden, means = model.memobert(batch).hidden, []
+    for begin, words in zip(
+        batch.offsets.tolist(), batch.word_ids.split(batch.text_offsets.diff().tolist()), strict=False
+    ):
+        means.append(hidden[begin : begin + len(words)][words >= 0].mean(0))
+    wanted = model.emotion(model.memobert.pooled(torch.stack(means)), batch.sample_keys, None)
+    torch.testing.assert_close(model(batch), wanted)
+    alone = torch.cat([model(keep(split.pack([place]), "l")) for place in (2, 4, 9)])
+    torch.testing.assert_close(model(batch), alone)
+    shown = keep(split.pack([2, 4, 9]), "v")
+    first = model.memobert(shown).hidden[shown.offsets[:-1].long()]
+    torch.testing.assert_close(model(shown), model.emotion(model.memobert.pooled(first), shown.sample_keys, None))
+
+
 def test_a_model_from_one_with_context_forgets_it(ran, corpus, tmp_path):
     plain = read(str(recipe_file(tmp_path, corpus, context=None, model={"init": str(ran[1]), "head": "emocls"})), [])
     plan = make_fine_tuning_plan(plain)
@@ -144,6 +167,8 @@ def test_mistakes_are_one_line(corpus, tmp_path):
         model={"family": "sequence"}
     )
     assert "set context.query=null" in refused("prompt={}", "model.init=somewhere")
+    own = {"query": None, "pool": "words", "tokens": 40}
+    assert "set context.pool=row" in refused("prompt={}", "model.init=somewhere", context=own)
     assert "mask_token_id" in refused("model.mask_token_id=1")
     (corpus / "vocab.txt").rename(tmp_path / "vocab.txt")
     try:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from memofast.data.batch import PackedBatch
-from memofast.data.dialogue import asked_rows
+from memofast.data.batch import PackedBatch, pad_rows
+from memofast.data.dialogue import asked_rows, own_word_rows
 from memofast.data.view import View
 from memofast.errors import MemofastError
 from memofast.model.adapters.kept import holds_adapters
@@ -68,8 +68,8 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
         return cls._from_foreign(checkpoint, {"heads": found.heads} | asked, str(path))
 
     def forward(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
-        """Logits [B, classes]; rng as in `MemoBertModel.forward`. Only the rows that are read, of [CLS] or of a
-        context's question, pass through the last layer's second half."""
+        """Logits [B, classes]; rng as in `MemoBertModel.forward`. Only the rows that are read, of [CLS], of a
+        context's question or of the utterance's words, pass through the last layer's second half."""
         return self.named(self.represented(seen, rng=rng), seen, rng=rng)
 
     @property
@@ -85,8 +85,17 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
     def represented(self, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """The pooled row of each sample [B, C]."""
         view = View.of(seen)
+        if self.context is not None and self.context.pool == "words":
+            return self.memobert.pooled(self._mean_of_words(view, rng))
         hidden = self.memobert.encode(view, rng, ReadRows.of(view.batch, [self._read_rows(view)]))
         return self.memobert.pooled(hidden)
+
+    def _mean_of_words(self, view: View, rng: Tensor | None) -> Tensor:
+        """Mean of the last layer's rows of each utterance's own words [B, C]; 0 where a sample has no text."""
+        read = ReadRows.of(view.batch, [own_word_rows(view.batch)])
+        hidden = self.memobert.encode(view, rng, read)
+        counts = read.offsets.diff().clamp(min=1)[:, None]
+        return pad_rows(hidden, read.offsets).sum(1) / counts.to(hidden.dtype)
 
     def named(self, representation: Tensor, seen: View | PackedBatch, *, rng: Tensor | None = None) -> Tensor:
         """Logits [B, classes] of pooled rows [B, C]."""

@@ -16,8 +16,9 @@ from memofast.model.memobert.starting import start
 
 
 def _capturable(model: EmotionModel, precision: str, device: torch.device) -> bool:
-    """A prompt's rows are counted on the host, which a capture forbids."""
-    return not isinstance(model, MemoBertForPrompt) and can_be_captured(model.config, precision, device)
+    """The rows of a prompt, and of an utterance's own words, are counted on the host, which a capture forbids."""
+    counted = isinstance(model, MemoBertForPrompt) or (model.context is not None and model.context.pool == "words")
+    return not counted and can_be_captured(model.config, precision, device)
 
 
 MEMOBERT = Family(

@@ -51,6 +51,7 @@ class TowersForEmotion(EmotionOutputs, PreTrainedModel):
         )
         if self.context and "text" in self.towers:
             self.towers["text"].query, self.towers["text"].mask = self.context.query, config.mask_token_id
+            self.towers["text"].of_words = self.context.pool == "words"
         joined = checked({"fusion": config.fusion}, "config.json", _Joined).fusion
         self.fusion = build(joined, dict.fromkeys(given, config.width))
         self.classifier = nn.Linear(self.fusion.width, config.num_labels)

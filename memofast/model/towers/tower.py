@@ -83,7 +83,9 @@ class Tower(nn.Module):
 
 class TextTower(Tower):
     """Word pieces, beside longer texts of a batch as alone; the row that a context's question masks is read, else the
-    first. query, mask: see `asked_rows`; None: the first row is read."""
+    first, or of an utterance the mean of its own words' rows. query, mask: see `asked_rows`; None: the first row is
+    read. of_words: whether that mean is.
+    """
 
     modality = "text"
 
@@ -92,6 +94,7 @@ class TextTower(Tower):
         self.longest = longest_text(self.encoder)
         self.query: str | None = None
         self.mask: int | None = None
+        self.of_words = False
 
     def _there(self, view: View) -> Tensor:
         return view.batch.offsets_of("text").diff() > 1  # more than [CLS]
@@ -104,7 +107,12 @@ class TextTower(Tower):
         padded = pad_rows(token_ids.to(torch.int64), offsets, fill=pad)[there, : int(lengths.max())]
         inside = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
         hidden = self.encoder(input_ids=padded, attention_mask=inside.to(torch.int64)).last_hidden_state
-        return hidden[torch.arange(len(there), device=hidden.device), self._read(view)[there]]
+        if not self.of_words:
+            return hidden[torch.arange(len(there), device=hidden.device), self._read(view)[there]]
+        own = pad_rows(view.batch.word_ids, offsets, fill=-1)[there, : hidden.shape[1]] >= 0
+        own[:, 0] |= ~own.any(1)  # as `own_word_rows` has it
+        share = own.to(hidden.dtype) / own.sum(1, keepdim=True)
+        return (share[:, None] @ hidden)[:, 0]
 
     def _read(self, view: View) -> Tensor:
         """Which row of its text is read of each sample [B] int64."""

@@ -69,6 +69,19 @@ def test_text_is_read_where_it_is_asked(place):
     torch.testing.assert_close(alone.represented(batch), by_itself("text", alone, first))
 
 
+def test_text_is_the_mean_of_an_utterances_own_words(place):
+    plan, model = planned(place, one_tower(place, "text"), context={"utterances": 2, "tokens": 40, "pool": "words"})
+    split = plan.folds[0].train
+    bert = AutoModel.from_pretrained(place[1]["text"]["init"]).eval()
+    found = model.represented(keep(split.pack(range(8)), "l"))
+    for number in having(split, 0)[:6]:
+        batch = split.pack([number])
+        hidden = bert(input_ids=batch.token_ids.to(torch.int64)[None]).last_hidden_state[0]
+        if own := (batch.word_ids >= 0).nonzero().flatten().tolist():
+            expected = by_itself("text", model, hidden[own].mean(0, keepdim=True))
+            torch.testing.assert_close(found[number : number + 1], expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("pool", ["mean", "first"])
 @pytest.mark.parametrize(
     ("kind", "norm", "normalise"),
