@@ -18,6 +18,9 @@ def main(
     corpus: Annotated[Path, typer.Argument(help="corpus folder")],
     samples: Annotated[int, typer.Option(min=0, help="samples of each split to show")] = 3,
     seed: Annotated[int, typer.Option(help="which ones")] = 0,
+    by: Annotated[
+        str | None, typer.Option(metavar="GROUPS", help="count labels by these groups too, as speaker or dialogue")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="counts and samples for programs")] = False,
     html: Annotated[
         Path | None, typer.Option(help="write a page with distributions, faces and sound of the samples instead")
@@ -26,7 +29,8 @@ def main(
         Path | None, typer.Option(help="for --html: the YuNet model that found the faces; default: the downloaded one")
     ] = None,
 ) -> None:
-    """Count a corpus: splits, rows, labels, coverage of modalities, and what its preparation left out.
+    """Count a corpus: splits, rows, labels, coverage of modalities, and what its preparation left out; with --by also
+    labels by speaker or another group, and how many of these are in several splits.
 
     Example: memofast inspect corpora/grid --html grid.html
     """
@@ -39,10 +43,12 @@ def main(
         raise MemofastError("--yunet is for --html, which looks at faces again")
     if html and as_json:
         raise MemofastError("give --html or --json, not both")
+    if html and by:
+        raise MemofastError("--by is for the tables on the terminal and --json; leave --html out")
     if html:
         _write_page(opened, html, samples, seed, yunet)
         return
-    summary = summarise(opened)
+    summary = summarise(opened, by)
     shown = {split: sentences(opened, split, samples, seed) for split in opened.splits}
     if as_json:
         print(json.dumps(summary | {"samples": shown}, indent=2, ensure_ascii=False))

@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 from runs import here
+from talks import two_talks, write_talks
 
+from memofast.data import Corpus
 from memofast.data.demo import demo_corpus
+from memofast.data.summary import summarise
 
 inspect = partial(here, Path(), "inspect")
 
@@ -27,6 +30,33 @@ def test_json(corpus):
     done = inspect(corpus, "--json", "--samples", 1)
     found = json.loads(done.stdout)
     assert found["splits"]["train"]["samples"] == 60 and len(found["samples"]["validation"]) == 1
+
+
+def test_labels_by_group(tmp_path):
+    """Two speakers of whom one is in both parts, and a sample without."""
+    dialogues = write_talks(tmp_path / "talks", two_talks(), {"train": ["d1"], "validation": ["d10"]})
+    table = (dialogues / "groups" / "speaker.tsv").read_text().splitlines()
+    speakers = dict(line.split("\t") for line in table[1:])  # the first one has no speaker
+    (dialogues / "groups" / "speaker.tsv").write_text("\n".join(table[1:]) + "\n")
+    opened = Corpus.open(dialogues)
+    found = summarise(opened, "speaker")["groups"]["speaker"]
+    wanted: dict[str, dict[str, int]] = {}
+    for name in opened.splits:
+        for id in opened.split(name).ids:
+            own = wanted.setdefault(speakers.get(id, ""), {})
+            own[name] = own.get(name, 0) + 1
+    assert {group: own["splits"] for group, own in found.items()} == wanted and "" in found
+    assert [own["samples"] for own in found.values()] == sorted(
+        (sum(own.values()) for own in wanted.values()), reverse=True
+    )
+    label_of = [opened.stores["text"].read(id)["label"][0] for id in speakers if speakers[id] == next(iter(found))]
+    assert sum(next(iter(found.values()))["labels"].values()) == len(label_of)
+    done = inspect(dialogues, "--by", "speaker")
+    several = sum(len(own) > 1 for own in wanted.values())
+    assert f"speaker: {len(wanted)}; {several} are in several splits" in done.stdout and "(none)" in done.stdout
+    done = inspect(dialogues, "--by", "film")
+    assert done.returncode == 2 and "no groups 'film'" in done.stderr
+    assert inspect(dialogues, "--by", "speaker", "--html", tmp_path / "page.html").returncode == 2
 
 
 def test_no_corpus_is_one_line(tmp_path):

@@ -1,6 +1,7 @@
 """What a corpus holds, counted from its stores: samples, rows, labels, and what its preparation left out."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +9,47 @@ import numpy as np
 from pydantic import Field
 
 from memofast.data.corpus import MODALITIES, Corpus, Split
+from memofast.data.folds import read_groups
 from memofast.schemas import Count, Schema, read_described
+from memofast.store import TextStore
 
 REPORT = "report.json"
 _QUANTILES = {"p5": 0.05, "median": 0.5, "p95": 0.95, "longest": 1.0}
 _FACTS = ("extractor", "normalisation", "source", "licence")
 
 
-def summarise(corpus: Corpus) -> dict[str, Any]:
-    """All counts, as JSON can hold them.
+def summarise(corpus: Corpus, by: str | None = None) -> dict[str, Any]:
+    """All counts, as JSON can hold them. by: a name of groups, such as `speaker`.
 
     stores: of each modality its facts, records, rows, width (0 for text) and digest. splits: of each its samples,
     `rows` by modality (samples that have any, their total and quantiles) and `labels` by class name, "" for samples
     without one. preparation: clips, clips kept, and clips by problem, {} where no `report.json` lies beside the corpus.
+    groups, where they are asked for, by their name: of each, the one with most samples first, its samples by split and
+    labels; "" for samples without a group.
+
+    Raises: `MemofastError` where the corpus has no groups of that name.
     """
-    return {
+    found = {
         "name": corpus.name,
         "path": str(corpus.path),
         "stores": {modality: _store(corpus, modality) for modality in corpus.modalities},
         "splits": {name: _split(corpus.split(name)) for name in corpus.splits},
         "preparation": _preparation(corpus.path),
     }
+    return found | ({"groups": {by: _groups(corpus, by)}} if by else {})
+
+
+def _groups(corpus: Corpus, by: str) -> dict[str, dict[str, Any]]:
+    of, members = read_groups(corpus, by), {}
+    for name in corpus.splits:
+        for id in corpus.split(name).ids:
+            members.setdefault(of.get(id, ""), {}).setdefault(name, []).append(id)
+    found = {}
+    for group, ids in sorted(members.items(), key=lambda one: (-sum(map(len, one[1].values())), one[0])):
+        everywhere = [id for own in ids.values() for id in own]
+        splits = {name: len(own) for name, own in ids.items()}
+        found[group] = {"samples": len(everywhere), "splits": splits, "labels": _labels(corpus, everywhere)}
+    return found
 
 
 def _store(corpus: Corpus, modality: str) -> dict[str, Any]:
@@ -48,25 +69,25 @@ def _split(split: Split) -> dict[str, Any]:
         if len(present):
             quantiles = {name: int(np.quantile(present, q, method="nearest")) for name, q in _QUANTILES.items()}
             rows[modality] = {"samples": len(present), "rows": int(present.sum())} | quantiles
-    return {"samples": len(split), "rows": rows, "labels": _labels(split)}
+    return {"samples": len(split), "rows": rows, "labels": _labels(split.corpus, split.ids)}
 
 
-def _labels(split: Split) -> dict[str, int]:
+def _labels(corpus: Corpus, ids: Sequence[str]) -> dict[str, int]:
     """Samples by class, in the classes' order, of several labels each; empty where the corpus has no labels but those
     of a model."""
-    text = split.corpus.stores["text"]
+    text = corpus.stores["text"]
     classes = text.classes.get("label", [])
     if not classes:
-        return {} if "labeller" in text.meta else _shared_labels(split, text.classes.get("emotions", []))
-    found = Counter(int(text.read(id)["label"][0]) for id in split.ids)
+        return {} if "labeller" in text.meta else _shared_labels(text, ids, text.classes.get("emotions", []))
+    found = Counter(int(text.read(id)["label"][0]) for id in ids)
     named = {name: found[index] for index, name in enumerate(classes)}
     return named | ({"": found[-1]} if found[-1] else {})
 
 
-def _shared_labels(split: Split, classes: list[str]) -> dict[str, int]:
+def _shared_labels(text: TextStore, ids: Sequence[str], classes: list[str]) -> dict[str, int]:
     if not classes:
         return {}
-    shares = np.array([split.corpus.stores["text"].read(id)["emotions"] for id in split.ids])
+    shares = np.array([text.read(id)["emotions"] for id in ids])
     largest = shares.max(1, keepdims=True)
     counts = ((shares > 0) & (shares >= largest / 2)).sum(0).tolist()
     without = int((largest == 0).sum())

@@ -4,11 +4,13 @@ from rich.table import Table
 
 from memofast.prepare.run.report import REASONS
 
+_SHOWN = 20  # groups
+
 
 def tables_of(summary: dict) -> list[Table]:
     """Stores, rows, labels and what preparation left out, as `data.summary.summarise` tells them; a table without rows
     is left out."""
-    tables = (_stores(summary), _rows(summary), _labels(summary), _problems(summary))
+    tables = (_stores(summary), _rows(summary), _labels(summary), _groups(summary), _problems(summary))
     return [table for table in tables if table.row_count]
 
 
@@ -49,6 +51,21 @@ def _labels(summary: dict) -> Table:
             count = found["labels"].get(label, 0)
             cells.append(f"{count:,} ({count / found['samples']:.1%})")
         table.add_row(label or "(none)", *cells)
+    return table
+
+
+def _groups(summary: dict) -> Table:
+    """The largest groups, with the share of each one's most frequent class."""
+    ((name, groups),) = summary.get("groups", {"": {}}).items()
+    several = sum(len(found["splits"]) > 1 for found in groups.values())
+    shown = f", the {_SHOWN} largest" if len(groups) > _SHOWN else ""
+    title = f"{name}: {len(groups):,}{shown}; {several:,} are in several splits"
+    table = _table(title, "group", *summary["splits"], "most frequent class")
+    for group, found in list(groups.items())[:_SHOWN]:
+        labels = found["labels"]
+        most = max(labels, key=labels.get) if labels else None
+        told = "" if most is None else f"{most or '(none)'} ({labels[most] / found['samples']:.1%})"
+        table.add_row(group or "(none)", *(f"{found['splits'].get(name, 0):,}" for name in summary["splits"]), told)
     return table
 
 
