@@ -40,6 +40,7 @@ COMMANDS = {
     "pseudo-label": "Label every sentence of a corpus with emotions.",
     "denseface": "Train and show the network behind the face rows.",
     "download": "Fetch a model file and verify its checksum.",
+    "cache": "Keep what fixed encoders make of samples.",
     "runs": "List runs; clean, verify and export them.",
     "info": "Say what was built, what is here, and what is missing.",
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-from memofast.cache import cache_folder
+from memofast.cache_home import cache_folder
 from memofast.errors import MemofastError
 
 _CHUNK = 1 << 16

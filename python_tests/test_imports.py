@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # in the order of imports; rooms beside each other do not know each other
 GROUND = (
-    "errors", "version", "extension", "signals", "cache", "cpu", "devices", "files", "locks", "npz", "sections",
+    "errors", "version", "extension", "signals", "cache_home", "cpu", "devices", "files", "locks", "npz", "sections",
     "schemas", "downloads",
 )  # fmt: skip
 ROOMS = (

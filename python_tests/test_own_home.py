@@ -9,12 +9,12 @@ import pytest
 from runs import environment
 
 from memofast import download
-from memofast.cache import cache_folder
+from memofast.cache_home import cache_folder
 
 _FOUND = """
 from pathlib import Path
 from huggingface_hub.constants import HF_HUB_CACHE
-from memofast.cache import cache_folder
+from memofast.cache_home import cache_folder
 print(Path.home(), cache_folder(), HF_HUB_CACHE, sep="\\n")
 """
 

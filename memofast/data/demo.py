@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from memofast.cache import cache_folder
+from memofast.cache_home import cache_folder
 from memofast.data.corpus import CORPUS, Corpus, write_corpus
 from memofast.errors import MemofastError
 from memofast.files import remove, replace_file, sweep, temporary_of

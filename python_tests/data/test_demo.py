@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from memofast.cache import cache_folder
+from memofast.cache_home import cache_folder
 from memofast.data import Corpus
 from memofast.data import demo as demo_module
 from memofast.data.demo import EMOTIONS, demo_corpus, vocabulary

@@ -21,10 +21,12 @@ from memofast.model.towers.configuration import TowersConfig
 from memofast.model.towers.emotion import TowersForEmotion
 from memofast.model.towers.encoders import entries_of, has_class_row, load_encoder, read_encoder
 from memofast.model.towers.inputs import lines_on_inputs, pictures_of, sound_of
+from memofast.model.towers.kept_features import KeptFeatures
 from memofast.model.towers.opening import open_towers
 from memofast.model.towers.section import TowerSection, TowersSection
 from memofast.model.weights import stored_weights
 from memofast.sections import Section
+from memofast.store.feature_cache import open_cache
 
 
 def start(
@@ -63,6 +65,11 @@ def start(
     model = TowersForEmotion(config, encoders)
     if loras := {name: own.lora for name, own in given.items() if own.lora}:
         adapt(model, loras, {name: Path(given[name].init) for name in loras})
+    if section.cache:
+        cache = open_cache(Path(section.cache.path))
+        for tower in model.towers.values():
+            if tower.frozen:
+                tower.kept = KeptFeatures(cache, tower, section.cache.dtype)
     return model
 
 

@@ -58,9 +58,17 @@ class PictureTowerSection(TowerSection):
     pool: Literal[POOLINGS] | None = None
 
 
+class CacheSection(Section):
+    """Where the vectors of fixed encoders are kept. path: a folder, made where there is none; several runs and
+    processes may share it. dtype: of the numbers; what is computed anew is rounded to it, too."""
+
+    path: FilePath
+    dtype: Literal["float32", "float16"] = "float32"
+
+
 class TowersSection(Section):
     """Encoders of transformers by modality, see `TowersConfig` for the other entries. fusion: None given: the vectors
-    side by side as they are.
+    side by side as they are. cache: of what fixed encoders make; None: they make it in every epoch.
 
     init: must be null: each tower has its own.
     """
@@ -73,6 +81,13 @@ class TowersSection(Section):
     width: Width = 768
     fusion: Options = ConcatOptions(depth=0)
     head_dropout_prob: Dropout = 0.1
+    cache: CacheSection | None = None
+
+    @model_validator(mode="after")
+    def _has_something_to_keep(self) -> TowersSection:
+        if self.cache and all(own.train != "frozen" for own in self.towers.values()):
+            raise ValueError("cache keeps what frozen encoders make; set text.train=frozen, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _is_kept_in_one_type(self) -> TowersSection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -17,6 +18,7 @@ from memofast.data.view import View
 from memofast.model.towers.drawing import drawing
 from memofast.model.towers.encoders import encoder_of, longest_text, width_of
 from memofast.model.towers.inputs import rows_of_sound
+from memofast.model.towers.kept_features import KeptFeatures
 
 _AT_ONCE = 8  # clips without gradients; those of a training are a micro-batch's
 _SAMPLE = 32768.0  # of int16
@@ -34,6 +36,7 @@ class Tower(nn.Module):
     def __init__(self, entry: dict[str, Any], width: int, encoder: PreTrainedModel | None = None):
         super().__init__()
         self.entry, self.frozen = entry, entry["train"] == "frozen"
+        self.kept: KeptFeatures | None = None
         self.encoder = encoder_of(entry["encoder"]) if encoder is None else encoder
         self.project = nn.Linear(width_of(self.encoder.config), width)
         if self.frozen:
@@ -49,26 +52,35 @@ class Tower(nn.Module):
     def forward(self, view: View, rng: Tensor | None) -> tuple[Tensor, Tensor]:
         """Vectors [B, width], zero where a sample lacks the modality, and which have it [B] bool. rng [2] int64: seed
         and update; None: nothing is dropped."""
-        present = self._there(view)
+        present = self.there(view)
         there = present.nonzero().flatten()
         nothing = self.project.weight.new_zeros(view.batch.samples, self.project.out_features)
         if not len(there):
             return nothing, present
         with drawing(None if self.frozen else rng, view.keys, self.modality):
             with torch.no_grad() if self.frozen else nullcontext():
-                pooled = self._pooled(view, there)
+                pooled = self.kept.pooled(self, view, there) if self.kept else self.pooled(view, there)
             found = self.project(pooled)
         return nothing.to(found.dtype).index_copy(0, there, found), present
 
-    def _there(self, view: View) -> Tensor:
+    def there(self, view: View) -> Tensor:
         """Which samples have the modality [B] bool."""
         if view.batch.rows_of(self.modality) is None:
             return torch.zeros_like(view.keys, dtype=torch.bool)
         return view.batch.offsets_of(self.modality).diff() > 0
 
-    def _pooled(self, view: View, there: Tensor) -> Tensor:
+    def pooled(self, view: View, there: Tensor) -> Tensor:
         """Of the samples [n] int64 that have it, a row of the encoder's each [n, C]."""
         raise NotImplementedError
+
+    def contents(self, view: View, there: Tensor) -> list[bytes]:
+        """SHA-256 of what is read of each of the samples [n] int64."""
+        rows, offsets = self._rows(view).cpu(), view.batch.offsets_of(self.modality).tolist()
+        return [_digest(rows[offsets[sample] : offsets[sample + 1]]) for sample in there.tolist()]
+
+    def reading(self) -> dict[str, Any]:
+        """What else, beside the entries, says which vector is made of a sample."""
+        return {}
 
     def _rows(self, view: View) -> Tensor:
         """Stored rows of features [n, stored]; hidden ones are zero."""
@@ -96,10 +108,10 @@ class TextTower(Tower):
         self.mask: int | None = None
         self.of_words = False
 
-    def _there(self, view: View) -> Tensor:
+    def there(self, view: View) -> Tensor:
         return view.batch.offsets_of("text").diff() > 1  # more than [CLS]
 
-    def _pooled(self, view: View, there: Tensor) -> Tensor:
+    def pooled(self, view: View, there: Tensor) -> Tensor:
         offsets = view.batch.offsets_of("text")
         token_ids = view.batch.token_ids if view.token_ids is None else view.token_ids
         lengths = offsets.diff()[there]
@@ -113,6 +125,22 @@ class TextTower(Tower):
         own[:, 0] |= ~own.any(1)  # as `own_word_rows` has it
         share = own.to(hidden.dtype) / own.sum(1, keepdim=True)
         return (share[:, None] @ hidden)[:, 0]
+
+    def contents(self, view: View, there: Tensor) -> list[bytes]:
+        """SHA-256 of a text and of the row that is read, or of where its own words are."""
+        offsets, read = view.batch.offsets_of("text").tolist(), self._read(view).tolist()
+        token_ids = (view.batch.token_ids if view.token_ids is None else view.token_ids).cpu()
+        own = (view.batch.word_ids >= 0).cpu()
+        found = []
+        for sample in there.tolist():
+            rows = slice(offsets[sample], offsets[sample + 1])
+            of_words = own[rows].nonzero().flatten() if self.of_words else torch.tensor([read[sample]])
+            found.append(_digest(token_ids[rows].to(torch.int64), of_words))
+        return found
+
+    def reading(self) -> dict[str, Any]:
+        """Whether a row or a mean is read."""
+        return {"of_words": self.of_words}
 
     def _read(self, view: View) -> Tensor:
         """Which row of its text is read of each sample [B] int64."""
@@ -128,7 +156,7 @@ class SoundTower(Tower):
 
     modality = "speech"
 
-    def _pooled(self, view: View, there: Tensor) -> Tensor:
+    def pooled(self, view: View, there: Tensor) -> Tensor:
         rows, offsets = self._rows(view), view.batch.offsets_of("speech")
         begins, lengths = (own.to(torch.int64)[there] for own in (offsets[:-1], offsets.diff()))
         found, order = [], []
@@ -161,7 +189,7 @@ class PictureTower(Tower):
 
     modality = "visual"
 
-    def _pooled(self, view: View, there: Tensor) -> Tensor:
+    def pooled(self, view: View, there: Tensor) -> Tensor:
         rows, offsets = self._rows(view), view.batch.offsets_of("visual")
         begins, lengths = (own.to(torch.int64)[there] for own in (offsets[:-1], offsets.diff()))
         frames = self.entry["frames"]
@@ -184,6 +212,14 @@ class PictureTower(Tower):
         pixels = pixels[..., edge : edge + entry["crop"], edge : edge + entry["crop"]]
         mean, std = (pixels.new_tensor(entry[name])[:, None, None] for name in ("mean", "std"))
         return ((pixels * entry["scale"] - mean) / std).unflatten(0, stored.shape[:2])
+
+
+def _digest(*tensors: Tensor) -> bytes:
+    digest = hashlib.sha256()
+    for one in tensors:
+        digest.update(f"{one.dtype} {tuple(one.shape)}".encode())
+        digest.update(one.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def _alike(lengths: Tensor) -> Iterator[tuple[int, Tensor]]:
