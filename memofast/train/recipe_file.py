@@ -18,6 +18,7 @@ from memofast.train.recipe_text import read_toml, read_yaml
 
 _LARGEST = 2**18  # bytes
 _FRAGMENTS, _SWEEPS = "fragments", "sweeps"  # folders beside the shipped recipes
+_FIRST_FAMILY = "memobert"  # of a model that names none
 _OF_FINE_TUNING = "\nsettings_chosen_on:"  # which every recipe of fine-tuning says
 
 
@@ -77,8 +78,8 @@ def read_values(
         later ones go over the earlier: mappings are joined, all else is replaced. joined: shipped fragments, which may
         follow a recipe. overrides: `dotted.key=value`, the
         value in YAML; `corpora.0.path=FOLDER` reaches into a list, one past its end appends. A section, as
-        `train={lr: 1e-4}`, changes what it names; a mapping with names of its own, as objectives, is replaced. model:
-        of the whole recipe.
+        `train={lr: 1e-4}`, changes what it names; a model of another family, and a mapping with names of its own, as
+        objectives, is replaced. model: of the whole recipe.
     Raises: `MemofastError` for a missing file, or one that is no mapping, a fragment that follows no recipe, and as
         `read_yaml`.
     """
@@ -176,8 +177,11 @@ def _text(name: str, known: Sequence[str], joined: Sequence[str], what: str = "r
 
 
 def _joined(below: Any, above: Any) -> Any:
-    """Entries of `above` over those of `below` where both are mappings, else `above`."""
+    """Entries of `above` over those of `below` where both are mappings, else `above`; one of another model family has
+    entries of its own alone."""
     if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    if above.get("family") not in (None, below.get("family", _FIRST_FAMILY)):
         return above
     return below | {name: _joined(below.get(name), value) for name, value in above.items()}
 

@@ -174,6 +174,20 @@ def test_several_recipes_are_joined_left_to_right(tmp_path):
         read(["memobert-base", str(more), str(last)])
 
 
+def test_a_model_of_another_family_has_its_own_entries_alone():
+    """`finetune` has a head and an init, which networks over rows do not know."""
+    model = "model={family: sequence, network: {kind: ef_lstm}, standardise: none}"
+    recipe = fine_tuning_recipe.read("finetune", ["corpus=c", model])
+    assert (recipe.model.family, recipe.model.network.kind, recipe.model.standardise) == ("sequence", "ef_lstm", "none")
+    again = fine_tuning_recipe.read("mosi-ef_lstm", ["corpus=c", "model={family: sequence, standardise: none}"])
+    assert again.model.network == fine_tuning_recipe.read("mosi-ef_lstm", ["corpus=c"]).model.network
+    assert again.model.standardise == "none"
+    with pytest.raises(MemofastError, match=r"unknown key model\.network"):
+        fine_tuning_recipe.read("mosi-ef_lstm", ["corpus=c", "model={family: memobert, network: {kind: ef_lstm}}"])
+    plain = fine_tuning_recipe.read("finetune", ["corpus=c", "model={family: memobert, init: x}"]).model
+    assert (plain.head, plain.init) == ("vqa", "x")
+
+
 @pytest.mark.parametrize(
     ("arguments", "names", "overrides"),
     [
