@@ -7,6 +7,7 @@ import torch
 from packed_batches import random_batch, small_config, with_parts_of_speech
 
 from memofast import objectives
+from memofast.cpu import bf16_units
 from memofast.data import Capacity
 from memofast.data.view import copy_views, padded
 from memofast.model import MemoBertForPreTraining
@@ -93,6 +94,8 @@ def assert_same(ours, theirs, dtype=torch.float32):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", [*KINDS, None])
 def test_they_change_nothing(learner, name, dtype):
+    if dtype is torch.bfloat16 and name in ("masked_autoencoder", None) and not bf16_units():
+        pytest.skip("this CPU multiplies bf16 in software, which takes minutes of these")
     views = views_of(name, batch_of(LARGE))
     exact = result(learner, views, dtype)
     assert all(loss.count > 0 and float(loss.total.detach()) > 0 for loss in exact[0].values())

@@ -76,7 +76,9 @@ def open_adapted(kind: type[Model], folder: Path) -> Model:
     """
     kind.read_config(folder)
     config_class = kind.config_class
-    config = in_one_line(folder, lambda: config_class.from_pretrained(folder, local_files_only=True))
+    config = in_one_line(
+        folder, lambda: config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    )
     section = read_section(folder)
     base = Base.read(folder).found(folder)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore", category=MemofastWarning):

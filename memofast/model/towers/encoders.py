@@ -81,7 +81,7 @@ def entries_of(config: PretrainedConfig) -> dict[str, Any]:
 def encoder_of(entries: dict[str, Any]) -> PreTrainedModel:
     """An encoder with random weights, by `entries_of`. Raises: `ValueError` for an architecture that there is not."""
     config = AutoConfig.for_model(**entries)
-    return AutoModel.from_config(config, **_without_pooler(config))
+    return AutoModel.from_config(config, trust_remote_code=False, **_without_pooler(config))
 
 
 def load_encoder(folder: Path, config: PretrainedConfig) -> PreTrainedModel:

@@ -12,8 +12,8 @@ from memofast.data.batch import pad_rows
 from memofast.data.conditions import keep
 from memofast.data.view import View
 from memofast.errors import MemofastError
+from memofast.model import draws
 from memofast.model.compatibility import check_longest, check_words
-from memofast.model.sequence import draws
 from memofast.model.sequence.emotion import open_sequence_model
 from memofast.model.sequence.rows import Rows
 from memofast.ops import philox

@@ -182,7 +182,7 @@ WRITER = """
 import sys, torch
 from pathlib import Path
 sys.path[:0] = [{tests!r}, {tests!r} + '/..']
-from test_weights import half_frozen
+from test_frozen_weights import half_frozen
 from memofast.train import weights
 weights._LEAST = 1
 runs, name, model = Path({runs!r}), sys.argv[1], half_frozen()
