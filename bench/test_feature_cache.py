@@ -10,12 +10,12 @@ random weights in a tower, its map and head learn; the cache is full; validation
 
 import os
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
+from epochs import Epochs
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -23,9 +23,6 @@ from memofast.data.demo import demo_corpus, vocabulary
 from memofast.store.feature_cache import FeatureCache
 from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import read
-from memofast.train.fine_tuning_run import FoldRun
-from memofast.train.processes import Processes
-from memofast.train.trainer import Trainer
 
 ENTRIES, WIDTH, BATCH = int(os.environ.get("MEMOFAST_BENCH_ENTRIES", 100_000)), 768, 64
 
@@ -65,23 +62,9 @@ def test_reading(side_by_side, tmp_path):
 SAMPLES = 512
 
 
-class Epochs:
-    """A trainer of towers, an epoch at a time."""
-
-    def __init__(self, folder: Path, *overrides: str):
-        folder.mkdir()
-        plan = make_fine_tuning_plan(read(str(folder.parent / "recipe.yaml"), list(overrides)))
-        task = FoldRun(plan, plan.folds[0], 1, folder, folder).task()
-        self.trainer, self.updates = Trainer(task, folder / "run", Processes()), task.per_epoch
-        self.drawn = iter(self.trainer.loader)
-
-    def run(self) -> None:
-        for update in islice(self.drawn, self.updates):
-            self.trainer.update(update)
-            self.trainer.state.step = update.step
-
-    def close(self) -> None:
-        self.drawn.close()
+def epochs(folder: Path, *overrides: str) -> Epochs:
+    """Of the recipe beside a folder."""
+    return Epochs(make_fine_tuning_plan(read(str(folder.parent / "recipe.yaml"), list(overrides))), folder)
 
 
 def test_epoch(side_by_side, tmp_path):
@@ -96,8 +79,8 @@ def test_epoch(side_by_side, tmp_path):
         "train": {"epochs": 1000, "samples": 32, "precision": "fp32", "device": "cpu"},
     }  # fmt: skip
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    plain = Epochs(tmp_path / "plain")
-    kept = Epochs(tmp_path / "kept", f"model.cache.path={tmp_path / 'cache'}")
+    plain = epochs(tmp_path / "plain")
+    kept = epochs(tmp_path / "kept", f"model.cache.path={tmp_path / 'cache'}")
     with closing(plain), closing(kept):
         kept.run()
         side_by_side(kept.run, {"without": plain.run}, rounds=5, samples=SAMPLES)

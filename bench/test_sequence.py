@@ -13,21 +13,18 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 
 import mmsa_rival
 import pytest
 import torch
+from epochs import Epochs
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from memofast.prepare.sources.feature_corpus import import_feature_pickle
 from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import read
-from memofast.train.fine_tuning_run import FoldRun
-from memofast.train.processes import Processes
 from memofast.train.recipe_file import shipped
-from memofast.train.trainer import Trainer
 
 pytest.importorskip("MMSA", reason="MMSA is not installed; see bench/mmsa_rival.py")
 
@@ -67,34 +64,21 @@ def bert(tmp_path_factory) -> Path:
     return folder
 
 
-class Ours:
-    """The recipe's trainer on the pickle as it is imported, an epoch at a time."""
-
-    def __init__(self, kind: str, pickle: Path, folder: Path, bert: Path, compat: bool):
-        import_feature_pickle(pickle, folder / "corpus", "synthetic", bert, "")
-        recipe = f"{'sims' if kind in SIMS else 'mosi'}-{kind}"
-        options = [
-            "train.samples=16",
-            "train.accumulate=1",
-            "train.threads=1",
-            "train.precision=fp32",
-            "train.device=cpu",
-        ]
-        options += [f"model.init={bert}"] * (kind in ON_BERT)
-        options += ["model.network.compat=true", "model.standardise=none"] * compat
-        plan = make_fine_tuning_plan(read(recipe, [f"corpus={folder / 'corpus'}", *options, "train.epochs=1000"]))
-        task = FoldRun(plan, plan.folds[0], 1, folder, folder).task()
-        self.trainer, self.updates = Trainer(task, folder / "run", Processes()), task.per_epoch
-        self.drawn = iter(self.trainer.loader)
-
-    def run(self) -> None:
-        """What `Trainer.run` does for an epoch, without a log, validation and a checkpoint."""
-        for update in islice(self.drawn, self.updates):
-            self.trainer.update(update)
-            self.trainer.state.step = update.step
-
-    def close(self) -> None:
-        self.drawn.close()
+def epochs(kind: str, pickle: Path, folder: Path, bert: Path, compat: bool) -> Epochs:
+    """Of the recipe on the pickle as it is imported."""
+    import_feature_pickle(pickle, folder / "corpus", "synthetic", bert, "")
+    recipe = f"{'sims' if kind in SIMS else 'mosi'}-{kind}"
+    options = [
+        "train.samples=16",
+        "train.accumulate=1",
+        "train.threads=1",
+        "train.precision=fp32",
+        "train.device=cpu",
+    ]
+    options += [f"model.init={bert}"] * (kind in ON_BERT)
+    options += ["model.network.compat=true", "model.standardise=none"] * compat
+    plan = make_fine_tuning_plan(read(recipe, [f"corpus={folder / 'corpus'}", *options, "train.epochs=1000"]))
+    return Epochs(plan, folder)
 
 
 @pytest.mark.parametrize("lengths", ["full", "real", "compat"])
@@ -104,7 +88,7 @@ def test_epoch(side_by_side, benchmark, tmp_path, bert, kind, lengths):
     pickle = tmp_path / "features.pkl"
     samples = SAMPLES.get(kind, 160)
     mmsa_rival.write_pickle(pickle, dataset, aligned, samples, range(104, 3000), lengths != "real")
-    ours = Ours(kind, pickle, tmp_path, bert, lengths == "compat")
+    ours = epochs(kind, pickle, tmp_path, bert, lengths == "compat")
     theirs = mmsa_rival.epoch_of("bert_mag" if kind == "mag" else kind, dataset, pickle, bert, BATCH)
     with closing(ours):
         side_by_side(
