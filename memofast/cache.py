@@ -78,7 +78,7 @@ def prune(
     cache: Cache,
     to: Annotated[str, typer.Option(metavar="SIZE", help="bytes of numbers that may stay, as 500M or 2G")],
 ) -> None:
-    """Remove the oldest vectors until the rest takes no more than a size; no other process may write meanwhile."""
+    """Remove the oldest vectors until the rest takes no more than a size, while no other process has the cache open."""
     from memofast.store.feature_cache import FeatureCache
 
     most = _bytes(to)

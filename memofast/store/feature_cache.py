@@ -3,6 +3,7 @@ others add to it."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import time
@@ -22,7 +23,7 @@ MAKER_BYTES = 16
 _MOST = 1 << 40  # bytes that the map may grow to; the file is as long as what it holds
 _HEAD = struct.Struct("<dIB")  # seconds since 1970, CRC-32 of the numbers, their type
 _TYPES = (np.dtype("<f4"), np.dtype("<f2"))
-_DATA = "data.mdb"
+_DATA, _IN_USE = "data.mdb", ".in_use"
 
 
 _OPEN: weakref.WeakValueDictionary[str, FeatureCache] = weakref.WeakValueDictionary()
@@ -62,6 +63,9 @@ class FeatureCache:
     def _opened(self) -> lmdb.Environment:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._use = os.open(self.folder / _IN_USE, os.O_RDWR | os.O_CREAT, 0o666)
+            self._unused = weakref.finalize(self, os.close, self._use)  # at the latest with this object
+            fcntl.flock(self._use, fcntl.LOCK_SH)
             return lmdb.open(str(self.folder), map_size=_MOST, readonly=not self._writes, max_readers=512)
         except (lmdb.Error, OSError) as error:
             raise MemofastError(f"{self.folder}: no cache of features can be opened there ({error})") from None
@@ -113,7 +117,11 @@ class FeatureCache:
 
     def prune(self, most: int) -> int:
         """Remove the oldest entries until the numbers of those that are left take at most so many bytes; the file
-        shrinks. Returns: how many went."""
+        shrinks. Returns: how many went. Raises: `MemofastError` where another process has it open."""
+        try:
+            fcntl.flock(self._use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MemofastError(f"{self.folder} is open in another process; prune it when that has ended") from None
         ages = sorted((_HEAD.unpack_from(value)[0], key, len(value) - _HEAD.size) for key, value in self._entries())
         left, gone = sum(size for *_, size in ages), []
         for _, key, size in ages:
@@ -127,13 +135,13 @@ class FeatureCache:
 
     def close(self) -> None:
         self._env.close()
+        self._unused()
 
     def _compact(self) -> None:
-        """Readers that have the former file open keep it until they close it."""
         fresh = self.folder / ".compacted"
         fresh.mkdir(exist_ok=True)
         self._env.copy(str(fresh), compact=True)
-        self._env.close()
+        self.close()
         (fresh / _DATA).replace(self.folder / _DATA)
         fresh.rmdir()
         self._env = self._opened()

@@ -67,6 +67,21 @@ def test_the_oldest_go_and_the_file_shrinks(tmp_path, monkeypatch):
     cache.close()
 
 
+def test_nothing_is_pruned_under_another_process(tmp_path):
+    cache = FeatureCache(tmp_path / "c")
+    cache.add(some(3))
+    program = [sys.executable, "-c", WRITER, str(tmp_path / "c"), "1"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        with pytest.raises(MemofastError, match="open in another process"):
+            cache.prune(0)
+        writer.kill()
+    assert len(cache) >= 3 and cache.prune(0) >= 3 and len(cache) == 0
+    cache.add(some(2))
+    cache.close()
+    assert len(FeatureCache(tmp_path / "c", writes=False)) == 2
+
+
 def test_a_process_opens_a_folder_once(tmp_path):
     one = open_cache(tmp_path / "c")
     assert open_cache(tmp_path / "x" / ".." / "c") is one
