@@ -22,6 +22,10 @@ def main(
     others: Annotated[
         bool, typer.Option(help="a row also for each person who is seen during an utterance and does not speak")
     ] = True,
+    ordered: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS,...", help="all classes from lowest to highest: each row gets a score, 0 to 100"),
+    ] = None,
     audio_stream: Annotated[str | None, typer.Option(help=f"sound track of films, {TRACK}; default: {HEARD}")] = None,
     video_stream: Annotated[str | None, typer.Option(help=f"picture track of films, {TRACK}; default: {SEEN}")] = None,
     face: Annotated[
@@ -46,7 +50,8 @@ def main(
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     files, tracks = Files(face, speech, vocab, yunet), chosen_tracks(video_stream, audio_stream)
-    asked = FilmPrediction(source, model, out, files, Cutting(subtitles, windows), html, device, others, tracks)
+    order = tuple(name.strip() for name in ordered.split(",")) if ordered is not None else ()
+    asked = FilmPrediction(source, model, out, files, Cutting(subtitles, windows), html, device, others, tracks, order)
     with lock_folder(out):
         predict_films(asked, console)
 

@@ -15,6 +15,7 @@ from memofast.inference.results import PAGE, TABLE, TIMELINE, TIMELINES, UNFINIS
 from memofast.inference.segments import Cutting
 from memofast.inference.timeline import draw_timeline
 from memofast.inference.watching import Shown, Utterance
+from memofast.metrics.ordered_classes import in_order, ordered_score
 from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.report import print_text_log
 from memofast.prepare.sources.clips import Clip
@@ -34,6 +35,7 @@ class FilmPrediction:
     device: str = "auto"
     others: bool = True
     tracks: StreamChoice = ANY_STREAM
+    ordered: tuple[str, ...] = ()
 
 
 def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
@@ -45,6 +47,8 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
     if not Path(asked.source).exists():
         raise MemofastError(f"no file or folder {asked.source}; check the path")
     predictor = Predictor(asked.model, asked.files, asked.device, asked.tracks)
+    if asked.ordered:
+        in_order(asked.ordered, predictor.classes, predictor.kind)
     with Results(asked.out, predictor.classes) as results:
         try:
             with console.status("looking for utterances"), TextLog() as text_log:
@@ -89,7 +93,8 @@ def _predict(
     with _bar(console) as bar:
         task = bar.add_task("predicting", total=len(clips))
         for prediction in predictor.stream(clips, see, leave_out, asked.others):
-            results.add(prediction)
+            score = ordered_score(prediction.probabilities, asked.ordered) if asked.ordered else None
+            results.add(replace(prediction, score=score))
     for why, count in skipped.most_common():
         console.print(f"left out: {count} utterance{'s' if count > 1 else ''}, {why}", markup=False)
     return shown

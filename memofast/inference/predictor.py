@@ -43,7 +43,8 @@ class Prediction:
     any number of classes may hold they do not sum to 1. modalities: those that the model saw. importance: modality ->
     by how much the named class's probability (or the value) falls where it is left out; empty where the model saw one
     only. start, end: seconds in `file`, None of what has no times. track: number of the person whose face was taken,
-    the same number for the same face throughout a file; None without a face. speaks: False of the others who are seen
+    the same number for the same face throughout a file; None without a face. score: see `ordered_score`, where an
+    order was given. speaks: False of the others who are seen
     during the utterance `id`, of whom the model sees the face alone. notes: what was missing or odd.
     """
 
@@ -53,6 +54,7 @@ class Prediction:
     modalities: tuple[str, ...]
     importance: dict[str, float] = field(default_factory=dict)
     value: float | None = None
+    score: float | None = None
     text: str | None = None
     file: str | None = None
     start: float | None = None

@@ -22,13 +22,15 @@ def json_line(prediction: Prediction) -> str:
 
 def table_of(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     """CSV with a line per prediction: a column `p_CLASS` for each class, or `value`, and `importance_MODALITY`, empty
-    where it is not known. Text is escaped as `csv_table` says."""
+    where it is not known; `score` where classes have an order. Text is escaped as `csv_table` says."""
     outputs = [f"p_{name}" for name in classes] if predictions and predictions[0].value is None else ["value"]
+    outputs += ["score"] if predictions and predictions[0].score is not None else []
     importance = [f"importance_{modality}" for modality in MODALITIES]
     about = "id", "file", "start", "end", "track", "speaks", "text", "named"
     rows: list[list] = [[*about, *outputs, "modalities", *importance, "notes"]]
     for found in predictions:
         numbers = [f"{p:.6f}" for p in found.probabilities.values()] if found.value is None else [f"{found.value:.6f}"]
+        numbers += [] if found.score is None else [_number(found.score, 3)]
         mattered = [_number(found.importance.get(modality), 6) for modality in MODALITIES]
         times = _number(found.start, 3), _number(found.end, 3)
         about = found.id, found.file, *times, found.track, found.speaks, found.text, found.named

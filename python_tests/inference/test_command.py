@@ -57,6 +57,21 @@ def test_a_film_is_written_as_rows_table_and_picture(predict, media, tmp_path):
     ]  # fmt: skip
 
 
+def test_classes_in_order_give_a_score(predict, media, model, tmp_path):
+    order = ["sad", "calm", "glad"]
+    code, rows, _ = predict(media / "film.mp4", "--ordered", ", ".join(order))
+    assert code == 0
+    with open(tmp_path / "out/predictions.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    for line, row in zip(table, rows, strict=True):
+        place = sum(number * row["probabilities"][name] for number, name in enumerate(order))
+        assert row["score"] == pytest.approx(100 * place / (len(order) - 1), abs=1e-3)
+        assert float(line["score"]) == pytest.approx(row["score"], abs=5e-4)
+    code, rows, told = predict(media / "film.mp4", "--ordered", "glad", out=tmp_path / "other")
+    assert code == 2 and told.count("\n") == 1 and "from the lowest to the highest" in told
+    assert rows is None and not (tmp_path / "other").exists()
+
+
 def test_what_is_not_said_is_left_out_and_told(predict, media, tmp_path):
     shutil.copy(media / "film.mp4", tmp_path / "film.mp4")
     cue = "1\n00:00,200 --> 00:01,600\n[laughs] JOHN: Red &amp; blue #1, so <3.\n"
