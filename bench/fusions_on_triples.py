@@ -4,7 +4,8 @@
 CORPUS: what `bench/matched_triples.py --only-corpus` composes. Each model learns from the mixture of seven conditions,
 in which text, faces or speech are missing, of a share of the labels, and is tested under each of them. Vectors, sizes
 and training are the same for all fusions, and nothing is tuned for one. Beside them a MemoBERT from random weights
-reads the packed rows.
+reads the packed rows, and the simple baselines of `memofast baseline` learn from the same samples, anew for each
+condition, which nothing else does.
 
 Differences to concatenation are paired by seed and sample, with an interval over samples of which every draw takes the
 same for all. Finished runs are kept, and the same command goes on. `--only` runs one model.
@@ -22,9 +23,12 @@ from rich.console import Console
 
 from memofast.data.modality import MODALITIES
 from memofast.evaluate.section import Section, print_section, section_markdown
+from memofast.evaluate.simple_baselines import simple_baselines
 from memofast.metrics.paired_variants import against_first, difference_text
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import metrics_of
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
+from memofast.train.fine_tuning_recipe import read
 
 RECIPE = Path(__file__).with_name("fused_triples.yaml")
 _WIDTH = 64
@@ -66,6 +70,16 @@ def overrides_of(name: str, share: float, epochs: int) -> list[str]:
     return [*mixture, "train.lr=1e-3", f"model.network.fusion={json.dumps(fusion)}"]
 
 
+def baselines(corpus: Path, share: float, seeds: list[int]) -> dict[str, Answers]:
+    """What simple models say, by name; with all labels the same for every seed."""
+    plan = make_fine_tuning_plan(read(str(RECIPE), [f"corpus={corpus}", f"modalities.evaluate={SEVEN}"]))
+    found: dict[str, Answers] = {}
+    for name, run, _ in simple_baselines(plan.corpus, plan.folds, plan.target, CONDITIONS, seeds, share):
+        of = found.setdefault(f"{name}, of each condition", {}).setdefault(run.condition, {})
+        of |= dict.fromkeys(seeds if share == 1 else [run.seed], run.predictions)
+    return found
+
+
 def table(found: dict[str, Answers]) -> list[Section]:
     """UA by condition, and the difference of each model's mean over the seven to that of the first."""
     variants = {
@@ -83,6 +97,11 @@ def table(found: dict[str, Answers]) -> list[Section]:
     first = next(iter(found))
     title = f"UA on test by condition, their mean, and its difference to {first} [95 % bootstrap interval over samples]"
     return [Section(title, ("", *CONDITIONS, "mean", f"less {first}"), shown)]
+
+
+def write(found: dict[str, Answers], folder: Path) -> None:
+    text = "\n".join(section_markdown(section) for section in table(found))
+    (folder / "results.md").write_text(f"# Fusions on matched triples\n\n{text}")
 
 
 def main() -> None:
@@ -105,8 +124,9 @@ def main() -> None:
         overrides = overrides_of(name, asked.share, asked.epochs)
         found[name] = answers_of_cell(asked.corpus, folder, overrides, asked.seeds, recipe)
         console.print(f"{name}: {time.monotonic() - begun:.0f} s")
-        text = "\n".join(section_markdown(section) for section in table(found))
-        (asked.out / "results.md").write_text(f"# Fusions on matched triples\n\n{text}")
+        write(found, asked.out)
+    found |= baselines(asked.corpus, asked.share, asked.seeds)
+    write(found, asked.out)
     for section in table(found):
         print_section(section, console)
 
