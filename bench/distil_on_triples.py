@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matched_triples import answers_of_cell
+from matched_triples import Answers, against_the_first, answers_of_cell
 from rich.console import Console
 
-from memofast.evaluate.section import Section, print_section, section_markdown
-from memofast.metrics.paired_variants import against_first, difference_text
+from memofast.evaluate.section import print_section, section_markdown
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import metrics_of
 
@@ -53,22 +52,6 @@ def student_overrides(kinds: tuple[str, ...], teacher: Path, epochs: int) -> lis
     ]  # fmt: skip
 
 
-def table(found: dict[str, dict[str, dict[int, Predictions]]]) -> Section:
-    """UA of each student by condition, and the difference of its mean over them to that of the first."""
-    variants = {
-        name: {seed: [said[condition][seed] for condition in CONDITIONS] for seed in said[CONDITIONS[0]]}
-        for name, said in found.items()
-    }
-    against, rows = against_first(variants, "ua"), []
-    for name, said in found.items():
-        uas = [[metrics_of(one)["ua"] for one in said[condition].values()] for condition in CONDITIONS]
-        cells = [f"{np.mean(of):.3f} ± {np.std(of, ddof=len(of) > 1):.3f}" for of in uas]
-        rows.append((name, *cells, f"{against[name]['score']:.3f}", difference_text(against[name])))
-    first = next(iter(found))
-    title = f"UA on test by condition, their mean, and its difference to {first} [95 % bootstrap interval over samples]"
-    return Section(title, ("", *CONDITIONS, "mean", f"less {first}"), rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path)
@@ -84,7 +67,7 @@ def main() -> None:
     }
     uas = [metrics_of(said)["ua"] for _, said in teachers.values()]
     console.print(f"teacher, sentences of test: UA {np.mean(uas):.3f} ± {np.std(uas, ddof=len(uas) > 1):.3f}")
-    found: dict[str, dict[str, dict[int, Predictions]]] = {}
+    found: dict[str, Answers] = {}
     for name, kinds in LOSSES.items():
         begun = time.monotonic()
         for seed, (teacher, _) in teachers.items():
@@ -93,8 +76,10 @@ def main() -> None:
             for condition, by_seed in said.items():
                 found.setdefault(name, {}).setdefault(condition, {}).update(by_seed)
         console.print(f"{name}: {time.monotonic() - begun:.0f} s")
-        (asked.out / "results.md").write_text(f"# Taught by text\n\n{section_markdown(table(found))}")
-    print_section(table(found), console)
+        (asked.out / "results.md").write_text(
+            f"# Taught by text\n\n{section_markdown(against_the_first(found, CONDITIONS))}"
+        )
+    print_section(against_the_first(found, CONDITIONS), console)
 
 
 if __name__ == "__main__":

@@ -16,17 +16,13 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from matched_triples import CONDITIONS, SIZES, answers_of_cell
+from matched_triples import CONDITIONS, SIZES, Answers, against_the_first, answers_of_cell
 from rich.console import Console
 
 from memofast.data.modality import MODALITIES
-from memofast.evaluate.section import Section, print_section, section_markdown
+from memofast.evaluate.section import print_section, section_markdown
 from memofast.evaluate.simple_baselines import simple_baselines
-from memofast.metrics.paired_variants import against_first, difference_text
-from memofast.metrics.predictions import Predictions
-from memofast.metrics.sample_statistics import metrics_of
 from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import read
 
@@ -55,8 +51,6 @@ FUSIONS = {
 PACKED = "MemoBERT, packed rows, from random weights"
 SEVEN = f"[{','.join(CONDITIONS)}]"
 
-Answers = dict[str, dict[int, Predictions]]  # condition, seed
-
 
 def overrides_of(name: str, share: float, epochs: int) -> list[str]:
     """Of the recipe, for one model."""
@@ -80,27 +74,8 @@ def baselines(corpus: Path, share: float, seeds: list[int]) -> dict[str, Answers
     return found
 
 
-def table(found: dict[str, Answers]) -> list[Section]:
-    """UA by condition, and the difference of each model's mean over the seven to that of the first."""
-    variants = {
-        name: {seed: [answers[condition][seed] for condition in CONDITIONS] for seed in answers[CONDITIONS[0]]}
-        for name, answers in found.items()
-    }
-    against = against_first(variants, "ua")
-    shown = []
-    for name, answers in found.items():
-        cells = []
-        for condition in CONDITIONS:
-            uas = [metrics_of(one)["ua"] for one in answers[condition].values()]
-            cells.append(f"{np.mean(uas):.3f} ± {np.std(uas, ddof=len(uas) > 1):.3f}")
-        shown.append((name, *cells, f"{against[name]['score']:.3f}", difference_text(against[name])))
-    first = next(iter(found))
-    title = f"UA on test by condition, their mean, and its difference to {first} [95 % bootstrap interval over samples]"
-    return [Section(title, ("", *CONDITIONS, "mean", f"less {first}"), shown)]
-
-
 def write(found: dict[str, Answers], folder: Path) -> None:
-    text = "\n".join(section_markdown(section) for section in table(found))
+    text = section_markdown(against_the_first(found, CONDITIONS))
     (folder / "results.md").write_text(f"# Fusions on matched triples\n\n{text}")
 
 
@@ -127,8 +102,7 @@ def main() -> None:
         write(found, asked.out)
     found |= baselines(asked.corpus, asked.share, asked.seeds)
     write(found, asked.out)
-    for section in table(found):
-        print_section(section, console)
+    print_section(against_the_first(found, CONDITIONS), console)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from rich.console import Console
 from memofast.data import Corpus, Split, write_corpus
 from memofast.data.folds import read_groups
 from memofast.evaluate.section import Section, print_section, section_markdown
+from memofast.metrics.paired_variants import against_first, difference_text
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import metrics_of
 from memofast.prepare.faces.denseface import DenseFace, resize_faces
@@ -196,7 +197,7 @@ def run_cell(corpus: Path | str, folder: Path, overrides: list[str], seeds: list
 
 def answers_of_cell(
     corpus: Path | str, folder: Path, overrides: list[str], seeds: list[int], recipe: str = "finetune"
-) -> dict[str, dict[int, Predictions]]:
+) -> "Answers":
     """Answers on test by condition and seed."""
     evaluate = [] if any(one.startswith("modalities.evaluate") for one in overrides) else ["modalities.evaluate=[lva]"]
     plan = make_fine_tuning_plan(
@@ -212,6 +213,24 @@ def answers_of_cell(
         if part == "test":
             found.setdefault(condition, {})[seed] = predictions
     return found
+
+
+Answers = dict[str, dict[int, Predictions]]  # condition, seed
+
+
+def against_the_first(found: dict[str, Answers], conditions: Sequence[str]) -> Section:
+    """UA on test of every model by condition, their mean, and by how much it differs from the first model's."""
+    variants = {
+        name: {seed: [said[condition][seed] for condition in conditions] for seed in said[conditions[0]]}
+        for name, said in found.items()
+    }
+    against, rows, first = against_first(variants, "ua"), [], next(iter(found))
+    for name, said in found.items():
+        uas = [[metrics_of(one)["ua"] for one in said[condition].values()] for condition in conditions]
+        cells = [f"{np.mean(of):.3f} ± {np.std(of, ddof=len(of) > 1):.3f}" for of in uas]
+        rows.append((name, *cells, f"{against[name]['score']:.3f}", difference_text(against[name])))
+    title = f"UA on test by condition, their mean, and its difference to {first} [95 % bootstrap interval over samples]"
+    return Section(title, ("", *conditions, "mean", f"less {first}"), rows)
 
 
 def tables(found: dict[tuple[str, str], list[float]]) -> list[Section]:

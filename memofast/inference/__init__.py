@@ -1,5 +1,6 @@
 """From a trained emotion model to what it says of texts, sounds, videos and features."""
 
-from memofast.inference.predictor import Prediction, Predictor, load
+from memofast.inference.prediction import Prediction
+from memofast.inference.predictor import Predictor, load
 
 __all__ = ["Prediction", "Predictor", "load"]

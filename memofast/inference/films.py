@@ -9,7 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from memofast.errors import MemofastError
 from memofast.files import replace_file, writing
-from memofast.inference.predictor import Prediction, Predictor
+from memofast.inference.prediction import Prediction
+from memofast.inference.predictor import Predictor
 from memofast.inference.preparation import Files
 from memofast.inference.results import PAGE, TABLE, TIMELINE, TIMELINES, UNFINISHED, Results
 from memofast.inference.segments import Cutting

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from memofast.inference.predictor import Prediction, Predictor
+from memofast.inference.prediction import Prediction
+from memofast.inference.predictor import Predictor
 from memofast.inference.stretches import drawable, one_each
 from memofast.inference.watching import Shown
 from memofast.pages import drawing, inspect

@@ -1,7 +1,7 @@
 """A trained emotion model, opened with all that it needs to predict from texts, sounds, videos and features."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from memofast.data.modality import FEATURES, MODALITIES
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
 from memofast.inference.film_dialogues import FilmDialogues, Moment
+from memofast.inference.prediction import Prediction
 from memofast.inference.preparation import Files, Preparation, check_extraction, extraction_options, open_pieces
 from memofast.inference.sample_predictions import Importance, predict_samples
 from memofast.inference.samples import Sample, stored, text_columns
@@ -33,38 +34,6 @@ _NO_WORDS = "no words: what the model says of nothing"
 _RAW_DTYPES = {"visual": "uint8", "speech": "int16"}  # pixels and samples
 _SPECIAL = 2  # rows of a sentence: [CLS], [SEP]
 _OF_NUMBERS = 6  # further word pieces of a speaker's number, before the words and in the question
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model says of one utterance, or of somebody else's face during it.
-
-    named: the likeliest class, None of a regression, which says a `value`. probabilities: class -> probability; where
-    any number of classes may hold they do not sum to 1. modalities: those that the model saw. importance: modality ->
-    by how much the named class's probability (or the value) falls where it is left out; empty where the model saw one
-    only. start, end: seconds in `file`, None of what has no times. track: number of the person whose face was taken,
-    the same number for the same face throughout a file; None without a face. score: see `ordered_score`, where an
-    order was given. speaks: False of the others who are seen
-    during the utterance `id`, of whom the model sees the face alone. notes: what was missing or odd.
-    """
-
-    id: str
-    named: str | None
-    probabilities: dict[str, float]
-    modalities: tuple[str, ...]
-    importance: dict[str, float] = field(default_factory=dict)
-    value: float | None = None
-    score: float | None = None
-    text: str | None = None
-    file: str | None = None
-    start: float | None = None
-    end: float | None = None
-    track: int | None = None
-    speaks: bool = True
-    notes: tuple[str, ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"modalities": list(self.modalities), "notes": list(self.notes)}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from types import TracebackType
 from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
 from memofast.files import as_json, csv_table, remove, replace_file, writing
-from memofast.inference.predictor import Prediction
+from memofast.inference.prediction import Prediction
 from memofast.locks import entries
 
 ROWS, TABLE, UNFINISHED = "predictions.jsonl", "predictions.csv", "unfinished.jsonl"

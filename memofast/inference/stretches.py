@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from memofast.inference.predictor import Prediction
+from memofast.inference.prediction import Prediction
 
 _MOST = 120  # bars; of narrower ones a screen shows whichever fall on its pixels
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from memofast.files import replace_file
-from memofast.inference.predictor import Prediction
+from memofast.inference.prediction import Prediction
 from memofast.inference.stretches import drawable, one_each
 from memofast.pages.drawing import class_colours
 

@@ -13,7 +13,7 @@ from rich.console import Console
 import memofast
 from memofast.inference.films import FilmPrediction, predict_films
 from memofast.inference.page import film, page_of, strip
-from memofast.inference.predictor import Prediction
+from memofast.inference.prediction import Prediction
 from memofast.inference.preparation import Files
 from memofast.inference.segments import Cutting
 from memofast.inference.watching import Shown

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from memofast.inference.predictor import Prediction
+from memofast.inference.prediction import Prediction
 from memofast.inference.results import table_of
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from memofast.inference.page import film
-from memofast.inference.predictor import Prediction
+from memofast.inference.prediction import Prediction
 from memofast.inference.stretches import drawable
 from memofast.inference.timeline import draw_timeline
 
