@@ -105,6 +105,17 @@ def test_two_ranks_equal_one_process(corpus, tmp_path):
         "train.lr=1e-3", "protocol=last", "modalities.evaluate=[lva]", "baselines=false",
     ]  # fmt: skip
     alone, together = {}, {}
+    kept = (
+        "losses={near: {kind: spcl, gather: ranks, pool: 9, support: 4, temperature: 0.3}}"  # one micro-batch of both
+    )
+    for ranks, samples, of in (("one", 8, alone), ("two", 4, together)):
+        of[tmp_path / ranks / "gathered"] = [
+            *common,
+            kept,
+            "modalities.train=[lva]",
+            f"train.samples={samples}",
+            "train.epochs=1",
+        ]
     for name, (samples, per_rank, epochs, _) in RANKS.items():
         line = [*common, f"train.samples={samples}", f"train.epochs={epochs}"]
         alone[tmp_path / "one" / name] = [*line, f"train.accumulate={per_rank * 2}"]
@@ -116,13 +127,14 @@ def test_two_ranks_equal_one_process(corpus, tmp_path):
     for folder, line in alone.items():
         ended = finetune(folder, *line)
         assert ended.returncode == 0, ended.stderr
-    for name, (*_, updates) in RANKS.items():
-        same_but_for_roundings(*(the_run(tmp_path / ranks / name) for ranks in ("one", "two")), updates)
+    for name, (*_, lines) in (RANKS | {"gathered": (16,)}).items():
+        same_but_for_roundings(*(the_run(tmp_path / ranks / name) for ranks in ("one", "two")), lines)
 
 
-def same_but_for_roundings(run, other, updates):
+def same_but_for_roundings(run, other, lines):
+    """lines: of the log, as many as updates and losses."""
     ours, theirs = losses(run / "fixed/seed-3"), losses(other / "fixed/seed-3")
-    assert len(ours) == len(theirs) == updates
+    assert len(ours) == len(theirs) == lines
     for a, b in zip(ours, theirs, strict=True):
         assert [a[k] for k in ("step", "targets")] == [b[k] for k in ("step", "targets")]
         close = 1e-6 if a["step"] == 1 else 1e-4
@@ -132,7 +144,7 @@ def same_but_for_roundings(run, other, updates):
     assert one.keys() == two.keys()
     for name, weight in one.items():
         apart = float((two[name] - weight).norm() / weight.norm())
-        assert apart <= (1e-6 if updates == 2 else 1e-4), (name, apart)
+        assert apart <= (1e-6 if lines == 2 else 1e-4), (name, apart)
 
 
 def test_demo_is_interrupted_resumed_and_reported(tmp_path, monkeypatch):

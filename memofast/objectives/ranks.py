@@ -27,18 +27,29 @@ def _beside(world: Any) -> Any:
 
 
 def gathered(rows: Tensor, group: Any) -> Tensor:
-    """Rows of all ranks [N, C], this rank's [n, C] first and then those of the ranks after it, around the circle.
+    """Rows of all ranks [N, C], this rank's [n, C] first and then those of the ranks after it, around the circle; see
+    `in_rank_order`."""
+    everyone, before = _gathered(rows, group)
+    return everyone.roll(-before, 0)
+
+
+def in_rank_order(rows: Tensor, group: Any) -> Tensor:
+    """Rows of all ranks [N, C], those of the first rank first; of integers too.
 
     Ranks may have different numbers of rows, or none, and all of them must call this. Backward sums what all ranks'
     losses want of a row, so that gradients are those of the sum of the ranks' losses.
     """
+    return _gathered(rows, group)[0]
+
+
+def _gathered(rows: Tensor, group: Any) -> tuple[Tensor, int]:
+    """In the order of ranks, and how many rows those before this one have."""
     count = torch.tensor([len(rows)], device=rows.device)
     counts = [torch.zeros_like(count) for _ in range(group.size())]
     dist.all_gather(counts, count, group=group)
     counts = torch.cat(counts).tolist()
-    if not sum(counts):
-        return rows
-    return _Gathered.apply(rows, counts, group).roll(-sum(counts[: group.rank()]), 0)
+    everyone = _Gathered.apply(rows, counts, group) if sum(counts) else rows
+    return everyone, sum(counts[: group.rank()])
 
 
 class _Gathered(torch.autograd.Function):

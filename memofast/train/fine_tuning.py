@@ -34,6 +34,7 @@ from memofast.model.family import ANSWERS, Answers, EmotionModel, Family, Lesson
 from memofast.objectives import LossSum, Room
 from memofast.objectives.classification import balanced_weights
 from memofast.objectives.label_space import ERRORS, LabelSpace, known, label_losses
+from memofast.objectives.ranks import group_of_ranks
 from memofast.sections import Section
 from memofast.train.augmentation import Augmentation
 from memofast.train.fine_tuning_recipe import Tuning
@@ -44,6 +45,7 @@ from memofast.train.further_losses import (
     Setting,
     UncertaintyWeights,
     further_loss,
+    gathers_samples,
     keeps_of_samples,
     weights_of,
 )
@@ -146,8 +148,12 @@ class LabelLearner(nn.Module):
         with torch.autocast(wanted.device.type, enabled=False):  # similarities of fp32 rows
             represented = None if answers.representation is None else answers.representation[read.labels].float()
             outputs, keys = answers.outputs[read.labels].float(), view.batch.sample_keys[read.labels]
-            seen = Seen(outputs, represented, wanted.argmax(-1), keys, rng)
-            return {name: _over(self.objectives[name](seen), read) for name in self._further}
+            own = everyone = Seen(outputs, represented, wanted.argmax(-1), keys, rng)
+            gathers = any(self.objectives[name].gathers for name in self._further)
+            if gathers and (group := group_of_ranks()) is not None:
+                everyone = own.of_ranks(group)
+            losses = {name: self.objectives[name] for name in self._further}
+            return {name: _over(loss(everyone if loss.gathers else own), read) for name, loss in losses.items()}
 
     def _weighed(self, name: str, total: Tensor, count: int) -> LossSum:
         if "weighting" in self.objectives:
@@ -233,11 +239,21 @@ class FineTuning:
         self.objectives = dict.fromkeys(self.weights, LabelObjective(told))
         self.keys = [(name, objective) for name in self._within for objective in self.objectives]
         self._augmentation = Augmentation(tuning.hide, tuning.hide_columns)
-        if world > 1 and (self._learning_state() is not None or any(map(keeps_of_samples, self._losses.values()))):
+        if world > 1:
+            self._check_shared(world)
+
+    def _check_shared(self, world: int) -> None:
+        if self._learning_state() is not None:
             raise MemofastError(
                 f"the model learns from what it keeps of every sample, which {world} processes would not share; start "
                 "one process"
             )
+        for name, options in self._losses.items():
+            if keeps_of_samples(options) and not gathers_samples(options):
+                raise MemofastError(
+                    f"losses.{name} keeps something of the samples it sees, which {world} processes would not share; "
+                    f"set losses.{name}.gather=ranks, or start one process"
+                )
 
     @property
     def capacity(self) -> Capacity:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from memofast.objectives.class_prototypes import (
     orthonormal_rows,
 )
 from memofast.objectives.distillation import AnswerQueue
+from memofast.objectives.ranks import in_rank_order
 from memofast.sections import Section
 from memofast.train.fine_tuning_recipe import Tuning
 from memofast.train.loss_sections import (
@@ -47,6 +49,15 @@ class Seen:
     keys: Tensor
     rng: Tensor
 
+    def of_ranks(self, group: Any) -> Seen:
+        """The samples of all ranks in their order, with gradients for those of each."""
+        numbers = in_rank_order(torch.stack([self.labels, self.keys], 1), group)
+        widths = [self.outputs.shape[1], 0 if self.representation is None else self.representation.shape[1]]
+        rows = [self.outputs] if self.representation is None else [self.outputs, self.representation]
+        outputs, represented = in_rank_order(torch.cat(rows, 1), group).split(widths, 1)
+        represented = None if self.representation is None else represented
+        return Seen(outputs, represented, *numbers.T.contiguous(), self.rng)
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -64,9 +75,10 @@ Represented = tuple[Tensor, Tensor, Tensor]  # keys [n], labels [n], representat
 
 class FurtherLoss(nn.Module):
     """One loss, a mean over a micro-batch. by_epoch: whether it is told the training's representations at the beginning
-    of an epoch, of which it then has the number."""
+    of an epoch, of which it then has the number. gathers: whether the micro-batch is that of all ranks together, see
+    `Seen.of_ranks`; every rank's loss is then the same, and its gradients are of its own samples."""
 
-    by_epoch = False
+    by_epoch = gathers = False
 
     def forward(self, seen: Seen) -> Tensor:
         raise NotImplementedError
@@ -199,8 +211,13 @@ def weights_of(model: EmotionModel, tuning: Tuning, losses: Mapping[str, Section
 
 
 def keeps_of_samples(options: Section) -> bool:
-    """Whether the loss that a section names keeps something of samples, which several processes would not share."""
+    """Whether the loss that a section names keeps something of the samples that a process has seen."""
     return isinstance(options, (SpclSection, ApclSection)) or bool(getattr(options, "queue", 0))
+
+
+def gathers_samples(options: Section) -> bool:
+    """Whether the loss that a section names sees those of all processes."""
+    return getattr(options, "gather", None) == "ranks"
 
 
 _KINDS: dict[str, Callable[[Section, Setting], FurtherLoss]] = {
@@ -211,5 +228,8 @@ _KINDS: dict[str, Callable[[Section, Setting], FurtherLoss]] = {
 def further_loss(options: Section, setting: Setting, taught: Taught | None) -> FurtherLoss:
     """The loss that a section names. taught: what its teachers say of the training samples, where it has any."""
     if taught is not None:
-        return Distillation(options, setting.classes, taught)
-    return _KINDS[options.kind](options, setting)
+        found = Distillation(options, setting.classes, taught)
+    else:
+        found = _KINDS[options.kind](options, setting)
+    found.gathers = gathers_samples(options)
+    return found

@@ -1,4 +1,8 @@
-"""What a recipe of fine-tuning says of its losses: that of the labels, and further ones, each with a `kind`."""
+"""What a recipe of fine-tuning says of its losses: that of the labels, and further ones, each with a `kind`.
+
+Those that compare samples take `gather: ranks`: the samples of the micro-batches of all processes are compared, and
+what a loss keeps of samples is of them all; without it each process compares its own.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from memofast.sections import FilePath, Section
 Weight = Annotated[float, Field(gt=0, le=1e6)]
 Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Gather = Literal["ranks"] | None
 LossName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
@@ -39,6 +44,7 @@ class SupervisedContrastSection(Section):
     kind: Literal["supervised_contrast"]
     weight: Weight = 1.0
     temperature: Temperature = 0.1
+    gather: Gather = None
 
 
 class SpclSection(Section):
@@ -61,6 +67,7 @@ class SpclSection(Section):
     anchors: Literal["samples", "all"] = "samples"
     curriculum: bool = False
     compat: bool = False
+    gather: Gather = None
 
     @model_validator(mode="after")
     def _goes_together(self) -> SpclSection:
@@ -87,6 +94,7 @@ class ApclSection(Section):
     beta: Share = 0.9
     gamma: Share | None = None
     compat: bool = False
+    gather: Gather = None
 
     @model_validator(mode="after")
     def _of_the_form(self) -> ApclSection:
@@ -126,6 +134,7 @@ class DistSection(_OfTeachers):
     within: Share = 1.0
     between: Share = 1.0
     queue: Annotated[int, Field(ge=0, le=2**16)] = 0
+    gather: Gather = None
 
     @model_validator(mode="after")
     def _learns(self) -> DistSection:
@@ -141,6 +150,7 @@ class FeaturesSection(_OfTeachers):
 
     kind: Literal["feature_distillation"]
     temperature: Temperature = 1.0
+    gather: Gather = None
 
 
 class SoftCrossEntropySection(_OfTeachers):

@@ -1,12 +1,11 @@
 """Contrast over the rows of all ranks: losses and gradients of one process on the union of their micro-batches."""
 
 import threading
-from datetime import timedelta
 
 import pytest
 import torch
-import torch.distributed as dist
 from packed_batches import random_batch, small_config
+from threads_as_ranks import on_ranks
 
 from memofast import objectives
 from memofast.data import Capacity, Read, View
@@ -16,22 +15,6 @@ from memofast.objectives import contrast, ranks
 WIDTH = 6
 SAMPLES = [(3, 0, 4), (0, 5, 0), (2, 1)]  # of each rank
 SWAPPED = {3: [0, 2], 0: [], 4: [3, 1, 0], 5: [2], 2: [], 1: [0]}  # of a rank with so many, those with a third view
-
-
-def on_ranks(world, work):
-    """What work(rank, group) gives on each rank, in threads that exchange tensors as processes do."""
-    store, found = dist.HashStore(), [None] * world
-
-    def run(rank):
-        found[rank] = work(rank, dist.ProcessGroupGloo(store, rank, world, timedelta(seconds=20)))
-
-    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert None not in found, "a rank failed, or waits for another one"
-    return found
 
 
 @pytest.fixture

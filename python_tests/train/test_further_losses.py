@@ -217,8 +217,9 @@ def test_what_losses_count_in_an_update(corpus):  # noqa: F811
 
 @pytest.mark.parametrize("name", ["spcl", "apcl"])
 def test_several_processes_are_refused_where_samples_are_kept(corpus, name):  # noqa: F811
-    with pytest.raises(MemofastError, match="2 processes would not share"):
+    with pytest.raises(MemofastError, match=f"2 processes would not share; set losses.{name}.gather=ranks"):
         losing(corpus, {name: KEEPING[name]}, world=2)
+    losing(corpus, {name: {**KEEPING[name], "gather": "ranks"}}, world=2)
     losing(corpus, {"contrast": KEEPING["contrast"]}, world=2)
 
 
