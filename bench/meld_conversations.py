@@ -1,11 +1,12 @@
 """MELD's sentences in their dialogues: context, contrast and adapters, each paired with the utterance alone:
 `python bench/meld_conversations.py CORPUS MODEL --out FOLDER`.
 
-CORPUS, MODEL: as of `bench/meld_text.py`, whose first three epochs on utterances alone every full model here begins
-with; the epoch after them differs: alone again, with earlier utterances of the dialogue, and with a loss of contrast
-beside. LoRA learns in as many epochs from MODEL. The best of the epochs is chosen on a tenth of the training dialogues,
-and all is told on dev, which chooses nothing. Differences are paired by seed and utterance, their intervals are over
-dialogues. Finished runs are kept, and the same command goes on; `--only` does a part.
+CORPUS, MODEL: as of `bench/meld_text.py`. Every full model begins with three epochs on utterances alone, with its
+settings but for the mean of the words in place of the row of [CLS]; the epoch after them differs: alone again, with
+earlier utterances of the dialogue, and with a loss of contrast beside. LoRA learns in as many epochs from MODEL. The
+best of the epochs is chosen on a tenth of the training dialogues, and all is told on dev, which chooses nothing.
+Differences are paired by seed and utterance, their intervals are over dialogues. Finished runs are kept, and the same
+command goes on; `--only` does a part.
 """
 
 import argparse
@@ -29,11 +30,12 @@ from memofast.train.fine_tuning_runs import answers, fine_tune
 
 METRIC = "weighted_f1"
 FIRST, AGAIN = 3, 1  # epochs
+OWN = "context={utterances: 0, query: null, pool: words}"  # the mean of the own words, as MiniLM learnt sentences
 CONTEXT = "context={utterances: 4, tokens: 80, query: null, pool: words}"
 ALONE, AFTER, LORA = "utterance alone", "utterance alone, an epoch more", "utterance alone, LoRA"
 # by what a full model learns after the first epochs
 THEN = {
-    AFTER: (),
+    AFTER: (OWN,),
     "with context": (CONTEXT,),
     "with context, SPCL": (CONTEXT, "losses={near: {kind: spcl, weight: 0.3, temperature: 0.1}}"),
     "with context, APCL": (CONTEXT, "losses={near: {kind: apcl, weight: 0.3}}"),
@@ -45,9 +47,9 @@ ADAPTERS = "model.lora={target_modules: all-linear, r: 8, lora_alpha: 16, lora_d
 def overrides_of(name: str, first: Path) -> tuple[int, list[str]]:
     """Epochs and overrides of a model. first: folder of the run that learnt utterances alone."""
     if name == ALONE:
-        return FIRST, []
+        return FIRST, [OWN]
     if name == LORA:
-        return FIRST + AGAIN, [ADAPTERS, "train.lr=1e-3"]
+        return FIRST + AGAIN, [OWN, ADAPTERS, "train.lr=1e-3"]
     return AGAIN, [f"model.init={first / 'model'}", "train.lr=5e-5", "train.validations=2", *THEN[name]]
 
 
