@@ -9,6 +9,7 @@ from pathlib import Path
 from memofast.errors import MemofastError
 from memofast.files import read_json, refuse_pointer
 from memofast.metrics.predictions import Predictions
+from memofast.model.weights import shards_of
 from memofast.train.checkpoints import read_tensors
 from memofast.train.recipe_text import read_yaml
 from memofast.train.weights import changed
@@ -43,6 +44,8 @@ def _fault(path: Path) -> str:
 
 def reader_of(path: Path) -> Callable[[Path], object]:
     """What reads all of a file of this name."""
+    if path.name.endswith(".index.json"):
+        return shards_of
     if path.suffix == ".npz" and path.parent.name == "answers":
         return Predictions.load
     return _READERS.get(path.suffix, _bytes)
