@@ -103,10 +103,14 @@ class FeatureCache:
             self._env.reader_check()  # of processes that were killed
         except (lmdb.Error, OSError) as error:
             raise MemofastError(f"{self.folder}: no cache of features can be opened there ({error})") from None
-        if self._writes:
+        try:
             with self._snapshot() as snapshot:
-                snapshot.check_free_pages()
-                snapshot.entries()
+                if self._writes:
+                    snapshot.check_free_pages()
+                    snapshot.entries()
+        except MemofastError:
+            self.close()
+            raise
 
     def __getstate__(self) -> dict:
         return {"folder": self.folder, "_writes": self._writes}

@@ -129,10 +129,14 @@ def test_a_damaged_page_is_one_line_before_lmdb_follows_it(tmp_path):
     data = closed(tmp_path / "c", some(60, 500))
     whole = data.read_bytes()
     data.write_bytes(whole[:8192] + bytes(len(whole) - 8192))
-    for writes in (True, False):
-        with pytest.raises(MemofastError, match=r"damaged page: remove .*c, and its vectors are made anew"):
-            cache = FeatureCache(tmp_path / "c", writes)
-            cache.read([key(3)])
+    told = r"damaged page: remove .*c, and its vectors are made anew"
+    with pytest.raises(MemofastError, match=told):
+        FeatureCache(tmp_path / "c")
+    reader = FeatureCache(tmp_path / "c", writes=False)
+    for read in (lambda: reader.read([key(3)]), reader.makers, reader.damaged):
+        with pytest.raises(MemofastError, match=told):
+            read()
+    reader.close()
     data.write_bytes(whole[:20480])
     with pytest.raises(MemofastError, match="is truncated"):
         FeatureCache(tmp_path / "c", writes=False)
