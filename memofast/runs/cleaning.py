@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,9 +34,9 @@ def removals(run: RunFacts, keep_best: bool) -> Iterator[Removal]:
     keep_best: of a finished pre-training every checkpoint but the best, so that no training goes on from it; one that
     is not finished keeps all that it needs to go on.
     """
-    for path in sorted(run.folder.rglob(".*")):
-        if path.is_dir() and _LEFT.fullmatch(path.name):
-            yield Removal(path, _size(path), "left by a process that was killed")
+    walked = os.walk(run.folder)  # which passes over what goes meanwhile
+    for path in sorted(Path(place, name) for place, names, _ in walked for name in names if _LEFT.fullmatch(name)):
+        yield Removal(path, _size(path), "left by a process that was killed")
     if not keep_best or run.kind != "pretrain" or run.state != "finished":
         return
     best = model_folder(run.folder)

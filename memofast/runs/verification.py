@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from memofast.errors import MemofastError
-from memofast.files import read_json, refuse_pointer
+from memofast.files import files_below, read_json, refuse_pointer
 from memofast.metrics.predictions import Predictions
 from memofast.model.weights import shards_of
 from memofast.train.checkpoints import read_tensors
@@ -17,10 +17,10 @@ from memofast.train.weights import changed
 
 def faults(folder: Path) -> Iterator[tuple[Path, str]]:
     """Each file of a run that cannot be read, and why. Files whose kind memofast does not write are only opened."""
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(path for path, _ in files_below(folder)):
         if path.is_symlink() and not path.exists():
             yield path, f"a link to {path.readlink()}, where there is nothing"
-        elif path.is_file() and (reason := _fault(path)):
+        elif path.is_file() and (reason := _fault(path)) and path.is_file():  # it is still there
             yield path, reason
 
 

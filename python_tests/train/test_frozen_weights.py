@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from memofast.model.weights import read_weights
 from memofast.objectives import Learner
 from memofast.runs.cleaning import clean_weights
 from memofast.runs.verification import changed_weights, faults
-from memofast.train import weights
+from memofast.train import fine_tuning_run, weights
 from memofast.train.checkpoints import Checkpoints
 from memofast.train.optimisation import adamw
 from memofast.train.recipe import Train
@@ -232,6 +233,20 @@ def test_a_model_that_moved_is_never_half_in_its_old_place(tmp_path, monkeypatch
     assert read_weights(tmp_path / "runs" / "one" / "model")
 
 
+def test_half_of_a_model_never_has_its_name(tmp_path, monkeypatch):
+    model = half_frozen()
+    trainer = SimpleNamespace(frozen=FrozenWeights(tmp_path), learner=SimpleNamespace(model=model))
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "save_file", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(OSError, match="No space left"):
+            fine_tuning_run._keep_model(trainer, tmp_path / "run" / "model")
+    assert not list((tmp_path / "run").iterdir()) and not list((tmp_path / "weights").iterdir())
+    for _ in range(2):  # the second time one is there already, of a process that was killed
+        fine_tuning_run._keep_model(trainer, tmp_path / "run" / "model")
+    assert read_weights(tmp_path / "run" / "model").keys() == model.state_dict().keys()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
+
+
 def test_weights_are_removed_only_while_nobody_links_to_them(tmp_path):
     FrozenWeights(tmp_path).save(half_frozen(), tmp_path / "a")
     shutil.rmtree(tmp_path / "a")
@@ -259,7 +274,7 @@ import sys, torch
 from pathlib import Path
 sys.path[:0] = [{tests!r}, {tests!r} + '/..']
 from test_frozen_weights import half_frozen
-from memofast.train import weights
+from memofast.train import fine_tuning_run, weights
 weights._LEAST = 1
 runs, name, model = Path({runs!r}), sys.argv[1], half_frozen()
 print("begun", flush=True)
