@@ -126,11 +126,8 @@ class FeatureCache:
         """The vectors [width] of keys, in the type in which they are kept; None where there is none, or it is damaged.
         Raises: `MemofastError` where a page is damaged."""
         with self._snapshot() as snapshot:
-            places = snapshot.find_keys(keys).tolist()
-            return [
-                None if place < 0 else _numbers(key, snapshot.map[place : place + size])
-                for key, (place, size) in zip(keys, places, strict=True)
-            ]
+            places, map = snapshot.find_keys(keys).tolist(), snapshot.map
+            return [_numbers(key, map, place, size) for key, (place, size) in zip(keys, places, strict=True)]
 
     def add(self, made: Mapping[bytes, np.ndarray]) -> None:
         """Keep vectors [width] float32 or float16. Raises: `MemofastError` where the disk is full."""
@@ -156,7 +153,11 @@ class FeatureCache:
 
     def damaged(self) -> list[bytes]:
         """Keys of entries whose numbers are not what was written."""
-        return [key for key, value in self._entries() if len(key) != KEY_BYTES or _numbers(key, value) is None]
+        return [
+            key
+            for key, value in self._entries()
+            if len(key) != KEY_BYTES or _numbers(key, value, 0, len(value)) is None
+        ]
 
     def remove(self, keys: Iterable[bytes]) -> None:
         """Raises: `MemofastError` where the disk is full."""
@@ -267,16 +268,17 @@ def _value(key: bytes, vector: np.ndarray) -> bytes:
     return _HEAD.pack(time.time(), _check(key, kind, data), kind) + data
 
 
-def _numbers(key: bytes, value: memoryview) -> np.ndarray | None:
-    if len(value) < _HEAD.size:
+def _numbers(key: bytes, map: memoryview, place: int, size: int) -> np.ndarray | None:
+    """The numbers of a key whose value has this place in a map; None where it has none, or it is damaged."""
+    if place < 0 or size < _HEAD.size:
         return None
-    _, check, kind = _HEAD.unpack_from(value)
-    data = bytes(value[_HEAD.size :])
+    _, check, kind = _HEAD.unpack_from(map, place)
+    data = map[place + _HEAD.size : place + size].tobytes()
     return np.frombuffer(data, _TYPES[kind]) if kind < len(_TYPES) and _check(key, kind, data) == check else None
 
 
 def _check(key: bytes, kind: int, data: bytes) -> int:
-    return zlib.crc32(data, zlib.crc32(bytes([*key, kind])))
+    return zlib.crc32(data, zlib.crc32(key, kind))
 
 
 def _size(value: memoryview) -> int:
