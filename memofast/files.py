@@ -1,6 +1,7 @@
 """Files that are replaced as a whole or not at all, and files that are not what their name says."""
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -92,6 +93,20 @@ def replace_file(path: Path, data: bytes, parents: bool = False) -> None:
         except BaseException:
             remove(temporary)
             raise
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal. Raises: `OSError`."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Files and links in a folder and all below it, which others may add to and remove from meanwhile."""
+    for place, folders, names in os.walk(folder):
+        for name in (*names, *(one for one in folders if os.path.islink(os.path.join(place, one)))):
+            with suppress(OSError):  # it has gone
+                yield (path := Path(place, name)), path.lstat()
 
 
 def sync_entry(path: Path) -> None:

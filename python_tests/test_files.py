@@ -116,3 +116,17 @@ def test_the_room_of_a_memory_map_is_taken_before_it_is_written(tmp_path, monkey
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
         reserve(path)
+
+
+def test_files_below_a_folder_are_found_while_others_come_and_go(tmp_path, monkeypatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "one").write_bytes(b"123")
+    (tmp_path / "a" / "nowhere").symlink_to("gone")
+    (tmp_path / "a" / "folder").symlink_to("b")
+    (tmp_path / "a" / "c").mkdir()
+    found = dict(files.files_below(tmp_path))
+    assert {str(path.relative_to(tmp_path)) for path in found} == {"a/b/one", "a/nowhere", "a/folder"}
+    assert found[tmp_path / "a" / "b" / "one"].st_size == 3
+    listed = [(str(tmp_path / "a"), ["c"], ["gone", "nowhere"]), (str(tmp_path / "away"), [], ["x"])]
+    monkeypatch.setattr(files.os, "walk", lambda folder: iter(listed))
+    assert [path.name for path, _ in files.files_below(tmp_path)] == ["nowhere"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from memofast.errors import MemofastError
-from memofast.files import read_json, refuse_bomb, refuse_pointer
+from memofast.files import read_json, refuse_bomb, refuse_pointer, sha256_of
 from memofast.model.folder import ConfigFile, in_one_line, load_whole, read_checked
 from memofast.sections import checked
 
@@ -25,6 +26,7 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 _WHOLE = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks, each before its index
 ADAPTER_CONFIG = "adapter_config.json"  # as peft names it
+_REMEDY = "restore it, or download it again"
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -35,8 +37,13 @@ class Stored(NamedTuple):
     dtype: torch.dtype | None
 
 
+class _Sums(BaseModel):
+    sha256: dict[str, str] = {}  # of files, which memofast writes
+
+
 class _Index(BaseModel):
     weight_map: dict[str, str]
+    metadata: _Sums | None = None
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -140,7 +147,7 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / name).is_file():
             return [folder / name]
         if (folder / f"{name}.index.json").is_file():
-            return _shards(folder / f"{name}.index.json")
+            return shards_of(folder / f"{name}.index.json")
     if (folder / ADAPTER_CONFIG).is_file():
         raise MemofastError(
             f"{folder}: holds adapters of another model alone; merge both first: memofast convert {folder} --out FOLDER"
@@ -148,26 +155,48 @@ def weight_files(folder: Path) -> list[Path]:
     raise MemofastError(f"{folder}: no model.safetensors or pytorch_model.bin; download the weights into it")
 
 
-def _shards(index: Path) -> list[Path]:
-    """The files beside an index that hold its weights, which are just those that it names."""
+def shards_of(index: Path, remedy: str = _REMEDY) -> list[Path]:
+    """The files beside an index that hold its weights, which are just those that it names.
+
+    Raises: `MemofastError`, with a remedy, where they are not, or a file's SHA-256 is another than the index has.
+    """
     refuse_pointer(index)
     try:
-        where = checked(read_json(index), str(index), _Index).weight_map
+        told = checked(read_json(index), str(index), _Index)
     except (OSError, ValueError):
-        raise MemofastError(f"{index}: not valid JSON; download it again") from None
+        raise MemofastError(f"{index}: not valid JSON; {remedy}") from None
+    except MemofastError as error:
+        raise MemofastError(f"{error}; {remedy}") from None
+    where, sums = told.weight_map, told.metadata.sha256 if told.metadata else {}
     names = sorted(set(where.values()))
     for name in names:
         if Path(name).name != name or name in ("", ".", ".."):
-            raise MemofastError(f"{index}: names the file {name!r}, which is not beside it; download it again")
-        if not (index.parent / name).is_file():
-            raise MemofastError(f"{index.parent}: the shard {name} is missing; download it too")
+            raise MemofastError(f"{index}: names the file {name!r}, which is not beside it; {remedy}")
+        _check_shard(index.parent / name, sums.get(name), remedy)
     found = {weight: name for name in names for weight in stored_in(index.parent / name)}
     if found != where:
         wrong = first_of(weight for weight in found.keys() | where.keys() if found.get(weight) != where.get(weight))
-        raise MemofastError(f"{index}: {wrong} are not where it says; download it and its shards again")
+        raise MemofastError(f"{index}: {wrong} are not where it says; {remedy}")
     if not names:
-        raise MemofastError(f"{index}: names no weights; download it again")
+        raise MemofastError(f"{index}: names no weights; {remedy}")
     return [index.parent / name for name in names]
+
+
+def _check_shard(path: Path, sha256: str | None, remedy: str) -> None:
+    if not path.is_file():
+        to = f", a link to {os.readlink(path)}" if path.is_symlink() else ""
+        raise MemofastError(f"{path.parent}: the shard {path.name} is missing{to}; {remedy}")
+    if sha256 is None:
+        return
+    its = path.stat()
+    if _known_sha256(path.resolve(), its.st_ino, its.st_size, its.st_mtime_ns) != sha256:
+        raise MemofastError(f"{path} is not the file that was saved, whose SHA-256 is {sha256[:16]}...; {remedy}")
+
+
+@lru_cache(maxsize=64)
+def _known_sha256(path: Path, *_state: int) -> str:
+    """Of a file that has not changed since."""
+    return sha256_of(path)
 
 
 def read_file(path: Path) -> dict[str, Tensor]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from memofast.errors import MemofastError
-from memofast.files import remove
+from memofast.files import files_below, remove
 from memofast.locks import lock_folder
 from memofast.model.folder import model_folder
 from memofast.runs.facts import RunFacts
 from memofast.train.checkpoints import remove_folder
-from memofast.train.weights import unused
+from memofast.train.weights import FOLDER, held_together, unused
 
 _LEFT = re.compile(r"\.(step-\d+\.partial|.+\.deleted)")
 
@@ -33,9 +34,9 @@ def removals(run: RunFacts, keep_best: bool) -> Iterator[Removal]:
     keep_best: of a finished pre-training every checkpoint but the best, so that no training goes on from it; one that
     is not finished keeps all that it needs to go on.
     """
-    for path in sorted(run.folder.rglob(".*")):
-        if path.is_dir() and _LEFT.fullmatch(path.name):
-            yield Removal(path, _size(path), "left by a process that was killed")
+    walked = os.walk(run.folder)  # which passes over what goes meanwhile
+    for path in sorted(Path(place, name) for place, names, _ in walked for name in names if _LEFT.fullmatch(name)):
+        yield Removal(path, _size(path), "left by a process that was killed")
     if not keep_best or run.kind != "pretrain" or run.state != "finished":
         return
     best = model_folder(run.folder)
@@ -61,11 +62,14 @@ def clean(run: RunFacts, keep_best: bool, dry: bool) -> tuple[list[Removal], str
 
 def clean_weights(runs: Path, dry: bool) -> list[Removal]:
     """Remove the kept weights to which no run is linked any more, or with `dry` say which would go."""
-    found = [Removal(path, path.stat().st_size, "weights that no run is linked to") for path in unused(runs)]
-    for one in found if not dry else ():
-        remove(one.path)
+    if not (runs / FOLDER).is_dir():
+        return []
+    with held_together(runs / FOLDER, alone=True):
+        found = [Removal(path, path.stat().st_size, "weights that no run is linked to") for path in unused(runs)]
+        for one in found if not dry else ():
+            remove(one.path)
     return found
 
 
 def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(its.st_size for _, its in files_below(folder))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from memofast.errors import MemofastError, MemofastWarning, nearest
-from memofast.files import read_json
+from memofast.files import files_below, read_json
 from memofast.train.folder import CONFIG, TEXT_REPORT, TEXT_SETTINGS
 from memofast.train.recipe_text import read_yaml
 
@@ -89,7 +89,7 @@ def facts_of(folder: Path) -> RunFacts:
         done = (folder / ("results.json" if kind == "sweep" else TEXT_REPORT)).is_file()
         state, metric, validation, test = "finished" if done else "unfinished", "", None, None
     stem = folder.name[:-_OF_NAME] if folder.name[-_OF_NAME:].replace("-", "").isdecimal() else folder.name
-    size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    size = sum(its.st_size for _, its in files_below(folder))
     model = config.get("model") if isinstance(config.get("model"), dict) else {}
     family = str(model.get("family") or "memobert") if kind in ("finetune", "pretrain") else ""
     return RunFacts(folder, kind, stem, _corpora(config), family, state, metric, validation, test, size, config)

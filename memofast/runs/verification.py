@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from memofast.errors import MemofastError
-from memofast.files import read_json, refuse_pointer
+from memofast.files import files_below, read_json, refuse_pointer
 from memofast.metrics.predictions import Predictions
+from memofast.model.weights import shards_of
 from memofast.train.checkpoints import read_tensors
 from memofast.train.recipe_text import read_yaml
 from memofast.train.weights import changed
@@ -16,10 +17,10 @@ from memofast.train.weights import changed
 
 def faults(folder: Path) -> Iterator[tuple[Path, str]]:
     """Each file of a run that cannot be read, and why. Files whose kind memofast does not write are only opened."""
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(path for path, _ in files_below(folder)):
         if path.is_symlink() and not path.exists():
             yield path, f"a link to {path.readlink()}, where there is nothing"
-        elif path.is_file() and (reason := _fault(path)):
+        elif path.is_file() and (reason := _fault(path)) and path.is_file():  # it is still there
             yield path, reason
 
 
@@ -43,6 +44,8 @@ def _fault(path: Path) -> str:
 
 def reader_of(path: Path) -> Callable[[Path], object]:
     """What reads all of a file of this name."""
+    if path.name.endswith(".index.json"):
+        return shards_of
     if path.suffix == ".npz" and path.parent.name == "answers":
         return Predictions.load
     return _READERS.get(path.suffix, _bytes)

@@ -1,4 +1,4 @@
-"""The LMDB environments in which this process writes stores, one per real path. Who reads needs none, see `pages`."""
+"""LMDB environments: those in which this process writes stores, one per real path; readers need none, see `pages`."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ from memofast.errors import MemofastError
 from memofast.files import remove, reserve
 
 _FIRST_MAP = 64 << 20
-_LOCK_BYTES = 8192  # of LMDB's 126 readers
+_READERS = 126  # as LMDB has it
 _open: dict[tuple[int, str], lmdb.Environment] = {}  # by process: a forked one may not use them
 _lock = threading.Lock()
 
@@ -31,7 +31,7 @@ def for_writing(path: Path) -> lmdb.Environment:
                 "first, or start processes by spawn"
             )
         try:
-            _open[key] = _opened(Path(key[1]))
+            _open[key] = opened(Path(key[1]))
         except lmdb.Error as error:
             raise MemofastError(
                 f"store {path} cannot be opened for writing ({error}): check the folder and free space"
@@ -39,12 +39,13 @@ def for_writing(path: Path) -> lmdb.Environment:
         return _open[key]
 
 
-def _opened(path: Path) -> lmdb.Environment:
-    """Raises: `lmdb.Error`, after which there is no half of a first page."""
+def opened(path: Path, readers: int = _READERS, writes: bool = True) -> lmdb.Environment:
+    """The environment in a folder, with a map that is no larger than it must be: a map takes address space, which may
+    be limited. Raises: `lmdb.Error`, after which there is no half of a first page."""
     data, fresh = path / "data.mdb", not (path / "data.mdb").exists()
     try:
-        reserve(path / "lock.mdb", _LOCK_BYTES)  # LMDB maps it with holes
-        return lmdb.open(str(path), map_size=_FIRST_MAP)
+        reserve(path / "lock.mdb", 64 * (readers + 2))  # LMDB maps it with holes
+        return lmdb.open(str(path), map_size=_FIRST_MAP, max_readers=readers, readonly=not writes)
     except OSError as error:
         raise lmdb.DiskError(f"{path / 'lock.mdb'}: {error.strerror}") from None
     except lmdb.Error:

@@ -76,19 +76,23 @@ class _Meta(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """The records as one transaction left them. raw: the file's first pages; map, address: of the file, as long as the
-    snapshot lives."""
+    snapshot lives. remedy: what to do where it is damaged."""
 
     path: Path
     raw: tuple[bytes, bytes]
     meta: _Meta
     map: memoryview
     address: int
+    remedy: str = _REMEDY
 
     def find(self, ids: Sequence[str]) -> np.ndarray:
         """Where the values of these ids lie in the map: [n, 2] int64 offset and size, offset -1 for an id that is not
         there. Raises: `MemofastError` where a page is damaged."""
-        found = np.empty((len(ids), 2), np.int64)
-        keys = [id.encode("utf-8", "surrogatepass") for id in ids]
+        return self.find_keys([id.encode("utf-8", "surrogatepass") for id in ids])
+
+    def find_keys(self, keys: Sequence[bytes]) -> np.ndarray:
+        """As `find`, of keys that are no text."""
+        found = np.empty((len(keys), 2), np.int64)
         _C.find_values(self._numbers(self.meta.records), keys, found.ctypes.data)
         if (found[:, 0] < -1).any():
             raise self._damaged()
@@ -101,12 +105,17 @@ class Snapshot:
 
     def records(self) -> Iterator[tuple[str, memoryview]]:
         """Ids and values in key order. Raises: `MemofastError` where a page is damaged."""
-        for key, length, offset, size in self.entries().tolist():
+        for key, value in self.items():
             try:
-                id = bytes(self.map[key : key + length]).decode()
+                id = key.decode()
             except UnicodeDecodeError:
                 raise self._damaged() from None
-            yield id, self.map[offset : offset + size]
+            yield id, value
+
+    def items(self) -> Iterator[tuple[bytes, memoryview]]:
+        """As `records`, of keys that are no text."""
+        for key, length, offset, size in self.entries().tolist():
+            yield bytes(self.map[key : key + length]), self.map[offset : offset + size]
 
     def check_free_pages(self) -> None:
         """Raises: `MemofastError` where the list of pages that a writer may take is damaged."""
@@ -125,22 +134,22 @@ class Snapshot:
         return self.address, len(self.map), self.meta.free.page_size, tree.root, tree.depth
 
     def _damaged(self) -> MemofastError:
-        return MemofastError(f"{self.path} has a damaged page: {_REMEDY}")
+        return MemofastError(f"{self.path} has a damaged page: {self.remedy}")
 
 
 class Pages:
     """The data file of the store in `folder`, open for reading, also by threads and forked processes."""
 
-    def __init__(self, folder: Path):
-        """Raises: `MemofastError` for a file that is missing, truncated or none of LMDB's."""
-        self.path = folder / DATA
+    def __init__(self, folder: Path, remedy: str = _REMEDY):
+        """Raises: `MemofastError`, with a remedy, for a file that is missing, truncated or none of LMDB's."""
+        self.path, self.remedy = folder / DATA, remedy
         refuse_pointer(self.path)
         try:
             if not os.path.isfile(self.path):
                 raise FileNotFoundError(errno.ENOENT, "there is no such file")
             self._file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise MemofastError(f"{self.path} cannot be read ({error.strerror}): {_REMEDY}") from None
+            raise MemofastError(f"{self.path} cannot be read ({error.strerror}): {self.remedy}") from None
         weakref.finalize(self, os.close, self._file)
         self._last: Snapshot | None = None
         self.snapshot()
@@ -174,13 +183,14 @@ class Pages:
         meta = self._newest(raw) if ended else last.meta
         size = os.fstat(self._file).st_size
         if size < meta.bytes:
-            raise MemofastError(f"{self.path} is truncated ({size:,} of {meta.bytes:,} bytes): {_REMEDY}")
+            raise MemofastError(f"{self.path} is truncated ({size:,} of {meta.bytes:,} bytes): {self.remedy}")
         if not ended:
             return last
         found = last.map if last else memoryview(b"")
         if len(found) < meta.bytes:
             found = self._map(size // meta.free.page_size * meta.free.page_size)
-        self._last = Snapshot(self.path, raw, meta, found, np.frombuffer(found, np.uint8).ctypes.data)
+        address = np.frombuffer(found, np.uint8).ctypes.data
+        self._last = Snapshot(self.path, raw, meta, found, address, self.remedy)
         return self._last
 
     def _whole(self, snapshot: Snapshot) -> bool:
@@ -200,12 +210,12 @@ class Pages:
 
     def _newest(self, raw: tuple[bytes, bytes]) -> _Meta:
         if len(raw[1]) < _META.size:
-            raise MemofastError(f"{self.path} is truncated or no LMDB file: {_REMEDY}")
+            raise MemofastError(f"{self.path} is truncated or no LMDB file: {self.remedy}")
         metas = [_Meta.of(part) for part in raw]
         if any((meta.magic, meta.version) != (_MAGIC, _VERSION) for meta in metas):
-            raise MemofastError(f"{self.path} is no file of LMDB 0.9: {_REMEDY}")
+            raise MemofastError(f"{self.path} is no file of LMDB 0.9: {self.remedy}")
         if metas[0].free.page_size != metas[1].free.page_size or not all(m.sound(i) for i, m in enumerate(metas)):
-            raise MemofastError(f"{self.path} has a damaged first page: {_REMEDY}")
+            raise MemofastError(f"{self.path} has a damaged first page: {self.remedy}")
         return max(metas, key=lambda meta: meta.transaction)
 
     def _map(self, size: int) -> memoryview:

@@ -130,8 +130,7 @@ class Checkpoints:
         folder = self.path(step)
         weights: dict[str, dict[str, torch.Tensor]] = {}
         for name, own in saved_tensors(learner.model).items():
-            with self._reading(folder / name):
-                files = weight_files(folder) if name == WEIGHTS else [folder / name]
+            files = weight_files(folder, self._remedy(folder)) if name == WEIGHTS else [folder / name]
             weights[name] = {}
             for file in files:
                 with self._reading(file) as path:

@@ -17,7 +17,7 @@ from memofast.data import Stream
 from memofast.data.conditions import keep
 from memofast.devices import device_of_rank
 from memofast.errors import MemofastError
-from memofast.files import read_json, write_json
+from memofast.files import read_json, remove, temporary_of, write_json
 from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import predict_split
 from memofast.model.families import FAMILIES
@@ -113,8 +113,7 @@ def _finish(run: FoldRun, trainer: Trainer, begun: float, console: Console) -> N
             found = predict_split(model, split, plan.target, trainer.precision, condition)
             found.save(answers_file(place, part, condition))
     with writing(str(place / "model"), trainer.go_on):
-        shutil.rmtree(place / "model", ignore_errors=True)  # of a process that was killed here
-        trainer.frozen.save(model, place / "model")
+        _keep_model(trainer, place / "model")
     if (fold.name, run.seed) == next((first.name, seed) for first, seed in plan.runs()):  # one graph serves all runs
         _keep_graph(model.eval(), fold, plan.evaluate[-1], place, console)
     scores = state.scores.get((plan.corpus.name, OBJECTIVE), {})
@@ -135,6 +134,17 @@ def _finish(run: FoldRun, trainer: Trainer, begun: float, console: Console) -> N
         else f"{plan.metric} was never a number on {fold.selected_on} data; kept the first"
     )
     console.print(f"  {chosen_by} at update {state.best}, {done['seconds']} s")
+
+
+def _keep_model(trainer: Trainer, folder: Path) -> None:
+    """Raises: what saving does, after which nothing is left."""
+    temporary = temporary_of(folder)
+    try:
+        trainer.frozen.save(trainer.learner.model, temporary)
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed before it said that it was done
+        temporary.rename(folder)
+    finally:
+        remove(temporary)
 
 
 def _keep_graph(model: EmotionModel, fold: Fold, condition: str, place: Path, console: Console) -> None:

@@ -4,20 +4,22 @@ checkpoints and models are linked."""
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISLNK
 from typing import Literal
 
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memofast.errors import MemofastWarning
-from memofast.files import remove, sync_entry, temporary_of, write_json
+from memofast.files import files_below, remove, sha256_of, sweep, sync_entry, temporary_of, write_json
+from memofast.model.weights import shards_of
 
 FOLDER = "weights"  # beside the runs
 Keeping = Literal["hard", "symbolic", "reflink", "copy"]
@@ -59,23 +61,27 @@ class FrozenWeights:
         state = (tuple(frozen), *((one.data_ptr(), one._version) for one in frozen.values()))
         stored = load_file(whole)
         apart = {name: stored.pop(name) for name in frozen if name in stored}
-        if self._known is None or self._known[0] != state or not self._known[1].is_file():
-            self._known = state, self._put(apart)
-        _link(self._known[1], folder / _FROZEN, self.keeping)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with held_together(self.folder):
+            if self._known is None or self._known[0] != state or not self._known[1].is_file():
+                self._known = state, self._put(apart)
+            _touch(self._known[1])
+            _link(self._known[1], folder / _FROZEN, self.keeping)
         save_file(stored, folder / _LEARNT, metadata={"format": "pt"})
         places = dict.fromkeys(stored, _LEARNT) | dict.fromkeys(apart, _FROZEN)
         total = sum(map(_bytes, (*stored.values(), *apart.values())))
-        write_json(folder / _INDEX, {"metadata": {"total_size": total}, "weight_map": places})
+        sums = {_LEARNT: sha256_of(folder / _LEARNT), _FROZEN: self._known[1].stem}
+        write_json(folder / _INDEX, {"metadata": {"total_size": total, "sha256": sums}, "weight_map": places})
         whole.unlink()
 
     def _put(self, tensors: dict) -> Path:
         """Keep tensors. Returns: their file, synced, under the SHA-256 of its bytes; one that is there is looked at."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        sweep(self.folder)
         temporary = temporary_of(self.folder / "new.safetensors")
         try:
             save_file(tensors, temporary, metadata={"format": "pt"})
-            path = self.folder / f"{digest_of(temporary)}.safetensors"
-            if path.is_file() and digest_of(path) == path.stem:
+            path = self.folder / f"{sha256_of(temporary)}.safetensors"
+            if path.is_file() and sha256_of(path) == path.stem:
                 return path
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
@@ -86,11 +92,21 @@ class FrozenWeights:
             remove(temporary)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files of a checkpoint's weights, whether or not they are there. Raises: `ValueError` for a broken index."""
-    if not (folder / _INDEX).is_file():
-        return [folder / _WHOLE]
-    return [folder / name for name in sorted({*json.loads((folder / _INDEX).read_text())["weight_map"].values()})]
+def weight_files(folder: Path, remedy: str) -> list[Path]:
+    """The files of a checkpoint's weights; `model.safetensors` may be missing. Raises: as `shards_of`."""
+    return [folder / _WHOLE] if not os.path.lexists(folder / _INDEX) else shards_of(folder / _INDEX, remedy)
+
+
+@contextmanager
+def held_together(folder: Path, alone: bool = False) -> Iterator[None]:
+    """Hold a folder of kept weights, as all do that link to them; alone: as who removes some does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # the disk has no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def move_model(folder: Path, to: Path) -> None:
@@ -100,9 +116,11 @@ def move_model(folder: Path, to: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         for path in folder.iterdir():
-            (_link_to if path.is_symlink() else os.link)(path, temporary / path.name)
+            (_link_to if path.is_symlink() else _link_or_copy)(path, temporary / path.name)
         os.replace(temporary, to)
-        shutil.rmtree(folder)
+        gone = temporary_of(folder)
+        folder.rename(gone)  # so that half of it is never taken for the model
+        remove(gone)
     else:
         folder.rename(to)
 
@@ -112,20 +130,15 @@ def unused(runs: Path) -> list[Path]:
     files = sorted((runs / FOLDER).glob("*.safetensors"))
     if not files:
         return []
-    read = {os.path.realpath(path) for path in runs.rglob("*.safetensors") if path.is_symlink()}
+    found = files_below(runs)
+    read = {os.path.realpath(path) for path, its in found if S_ISLNK(its.st_mode) and path.suffix == ".safetensors"}
     about = [(path, path.stat()) for path in files if os.path.realpath(path) not in read]
     return [path for path, its in about if its.st_nlink == 1 and time.time() - its.st_mtime > _YOUNG]
 
 
 def changed(runs: Path) -> list[Path]:
     """Files of weights that are not what their names say."""
-    return [path for path in sorted((runs / FOLDER).glob("*.safetensors")) if digest_of(path) != path.stem]
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return [path for path in sorted((runs / FOLDER).glob("*.safetensors")) if sha256_of(path) != path.stem]
 
 
 def _bytes(tensor) -> int:
@@ -152,5 +165,19 @@ def _link(path: Path, to: Path, keeping: Keeping) -> None:
         shutil.copyfile(path, to)
 
 
+def _touch(path: Path) -> None:
+    """Make a kept file, or what a link leads to, young, so that it stays while links to it move."""
+    with suppress(OSError):  # somebody else's
+        os.utime(path)
+
+
+def _link_or_copy(path: Path, to: Path) -> None:
+    try:
+        os.link(path, to)
+    except OSError:  # the disk has no hard links
+        shutil.copy2(path, to)
+
+
 def _link_to(link: Path, to: Path) -> None:
+    _touch(link)
     os.symlink(os.path.relpath(link.resolve(), to.parent.resolve()), to)

@@ -13,6 +13,7 @@ from pathlib import Path
 import children
 import numpy as np
 import outputs
+import shared
 from events import Events
 from kills import Site, Whole, begin, to_the_end
 from workshop import COMMANDS, Command
@@ -188,11 +189,15 @@ def small_disk(name: str, numbers: range, site: Site) -> Faults:
     return faults
 
 
+_ALONE = [name for name, command in COMMANDS.items() if command.workers == 1 and command.alone]
 _ONE_WORKER = [name for name, command in COMMANDS.items() if command.workers == 1]
 Crowd = Callable[[str, range, Site], Faults]
 CROWDS: dict[str, tuple[Crowd, Sequence[str]]] = {
-    "two at once": (two_at_once, _ONE_WORKER),
+    "two at once": (two_at_once, _ALONE),
     "full disk": (full_disk, _ONE_WORKER),
     "small disk": (small_disk, _ONE_WORKER),
     "growing store": (growing, ["store"]),
+    "filled at once": (shared.filled_at_once, ["a cache"]),
+    "cleaned meanwhile": (shared.cleaned_meanwhile, ["frozen weights"]),
+    "moved": (shared.moved, ["frozen weights"]),
 }

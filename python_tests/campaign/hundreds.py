@@ -113,7 +113,8 @@ def copied(kind: Kind, inputs: Path, folder: Path) -> Path:
     """A copy of the kind's base in `folder`."""
     shutil.rmtree(folder, ignore_errors=True)
     if kind.base:
-        shutil.copytree(inputs / kind.base, folder, ignore=shutil.ignore_patterns("lock.mdb", "events.out*"))
+        left = shutil.ignore_patterns("lock.mdb", "events.out*")
+        shutil.copytree(inputs / kind.base, folder, symlinks=True, ignore=left)
     else:
         folder.mkdir()
         for name in kind.files:

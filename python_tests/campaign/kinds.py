@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import children
+import kept
 import kills
 import mutate
 import numpy as np
-from workshop import COMMANDS, make, model_of_films, prepare
+from workshop import COMMANDS, make, model_of_films, prepare, tuned_by_features
 
 Line = Callable[[Path, Path], Sequence[object]]  # of the inputs and of the folder with the damage
 
@@ -50,6 +51,7 @@ def make_inputs(folder: Path) -> dict[str, kills.Whole]:
     assert not (prepared := children.command(prepare(folder, folder / "prepared"), folder)).code, prepared.error
     children.done(lambda: model_of_films(folder))
     children.done(lambda: _small_files(folder))
+    kept.make_kept(folder)
     wholes = {}
     for name, base in (("pretrain", "run"), ("finetune", "tuned"), ("emotion-text train", "text_run")):
         wholes[name] = kills.Whole.of(COMMANDS[name], folder, folder / "runs_of" / base)
@@ -229,6 +231,30 @@ def _resumed(inputs: Path, folder: Path) -> Sequence[object]:
     return ["pretrain", "--resume", folder]
 
 
+def _runs(*words: object) -> Line:
+    return lambda inputs, folder: ["runs", *words, "--folder", folder / "runs"]
+
+
+_CACHES: tuple[Line, ...] = (
+    lambda inputs, folder: ["cache", "stat", folder / "features"],
+    lambda inputs, folder: ["cache", "verify", folder / "features"],
+    lambda inputs, folder: ["cache", "verify", folder / "features", "--remove"],
+    lambda inputs, folder: ["cache", "prune", folder / "features", "--to", 1500],
+    lambda inputs, folder: COMMANDS["cache fill"].line(inputs, folder),
+    lambda inputs, folder: tuned_by_features(inputs, folder),
+)
+_KEPT: tuple[Line, ...] = (
+    _runs(), _runs("clean"), _runs("verify"),
+    lambda inputs, folder: ["runs", "verify", folder / "runs" / "half"],
+    lambda inputs, folder: ["runs", "export", folder / "runs" / "half", "--out", folder / "out"],
+    lambda inputs, folder: ["evaluate", folder / "runs" / "half"],
+    lambda inputs, folder: [
+        "evaluate", folder / "runs" / "half", "--corpus", inputs / "moods", "--out", folder / "told"
+    ],
+    lambda inputs, folder: ["finetune", "--resume", folder / "runs" / "half"],
+)  # fmt: skip
+_SHARDS = "runs/*/model/model-*.safetensors"
+
 KINDS = {
     "records": Kind("moods", ("*/data.mdb",), (_inspected, _tuned), read_corpus, 15, _records),
     "records of a stream": Kind("demo", ("*/data.mdb",), (_inspected, _pretrained), read_corpus, 5, _records),
@@ -328,6 +354,12 @@ KINDS = {
         ],),
         _read_words, 3,
     ),
+    "pages of a cache": Kind("filled", ("features/data.mdb",), _CACHES, kept.read_cache, 5),
+    "vectors of a cache": Kind("filled", ("features/data.mdb",), _CACHES, kept.read_cache, 2, kept.values),
+    "frozen weights": Kind(
+        "kept", ("runs/weights/*", "runs/*/model/*.index.json", _SHARDS), _KEPT, kept.read_kept_model, 1
+    ),
+    "links to weights": Kind("kept", (_SHARDS,), _KEPT, kept.read_kept_model, 1, kept.links),
 }  # fmt: skip
 
 

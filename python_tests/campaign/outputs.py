@@ -46,9 +46,10 @@ def differences(folder: Path, whole: dict[str, str]) -> str | None:
 
 
 def _of_store(path: Path) -> str:
-    """Of its records, as pages depend on what was committed when."""
+    """Of its records, as pages depend on what was committed when; those of a cache begin with the time."""
+    clock = 8 if (path.parent / ".in_use").exists() else 0
     with lmdb.open(str(path.parent), readonly=True, lock=False) as environment, environment.begin() as transaction:
-        return _digest(b"".join(key + b"\0" + value for key, value in transaction.cursor()))
+        return _digest(b"".join(key + b"\0" + value[clock:] for key, value in transaction.cursor()))
 
 
 def _of_archive(path: Path) -> str:

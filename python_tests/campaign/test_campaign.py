@@ -12,6 +12,8 @@ FEW = {
     "mutations: media": 5, "mutations: pickles": 100,
     "mutations by command: checkpoints": 1, "mutations by command: store descriptions": 1,
     "two at once: extract npz": 1, "two at once: pseudo-label": 1, "growing store: store": 1,
+    "kills: cache fill": 1, "kills: cache prune": 2, "filled at once: a cache": 1, "moved: frozen weights": 1,
+    "mutations by command: pages of a cache": 2, "mutations by command: links to weights": 1,
     "full disk: pretrain": 1, "full disk: pseudo-label": 1, "small disk: extract npz": 1,
 }  # fmt: skip
 

@@ -10,10 +10,13 @@ _MODULES = (
     "memofast.inference.hidden_states.extraction", "memofast.pages.inspect.page", "memofast.prepare.request",
     "memofast.prepare.faces.denseface_training", "memofast.text_emotion.training", "memofast.train.dry_run",
     "memofast.train.fine_tuning_runs", "memofast.train.session", "memofast.prepare.sources.npz",
+    "memofast.model.towers.filling", "memofast.runs.cleaning", "memofast.runs.exporting", "memofast.runs.listing",
+    "memofast.evaluate.evaluations", "memofast.evaluate.report", "transformers.models.bert.modeling_bert",
+    "transformers.models.data2vec.modeling_data2vec_audio", "transformers.models.videomae.modeling_videomae",
 )  # fmt: skip
 _COMMANDS = (
     "prepare", "pretrain", "finetune", "predict", "extract", "evaluate", "pseudo_label", "emotion_text", "denseface",
-    "inspect", "import_npz", "import_features",
+    "inspect", "import_npz", "import_features", "cache", "runs",
 )  # fmt: skip
 
 

@@ -40,6 +40,7 @@ def make(folder: Path) -> None:
     text(folder / "text")
     corpora(folder)
     faces(folder)
+    towers(folder)
 
 
 def films(folder: Path) -> None:
@@ -102,6 +103,18 @@ def corpora(folder: Path) -> None:
     write_groups(moods, "speaker", group_of)
     write_folds(moods, "speaker", leave_groups_out(group_of), "speaker")
     mood_model(folder / "mood_model")
+    mood_model(folder / "mood_half", hidden_size=128, intermediate_size=512)  # of which more than a MiB can be frozen
+
+
+def towers(folder: Path) -> None:
+    """Dialogues of words, pictures and sound, small encoders of each, and a recipe in which two of them are fixed."""
+    from seen_talks import small_encoders, tower_recipe, write_seen_talks
+
+    encoders = small_encoders(folder / "encoders")
+    for name in ("visual", "speech"):
+        encoders[name]["train"] = "frozen"
+    train = {"epochs": 2, "samples": 8, "seeds": [1, 2], "precision": "fp32", "device": "cpu", "threads": 1}
+    tower_recipe(folder / "towers.yaml", write_seen_talks(folder / "seen"), encoders, train=train)
 
 
 def faces(folder: Path) -> None:
@@ -150,7 +163,8 @@ class Command:
     """A command and how it goes on after an interruption.
 
     line: in an empty folder. again: the line that goes on there; None: the same one. before: what lies in the folder
-    already. weight: share of the kills that it gets.
+    already. weight: share of the kills that it gets. alone: whether a second one in the folder is refused, or has a
+    folder of its own.
     """
 
     line: Callable[[Path, Path], Sequence[object]]
@@ -158,6 +172,7 @@ class Command:
     before: Callable[[Path, Path], None] = lambda inputs, folder: None
     workers: int = 1
     weight: float = 1.0
+    alone: bool = True
 
     def goes_on(self, inputs: Path, folder: Path) -> Sequence[object]:
         return (self.again or self.line)(inputs, folder)
@@ -220,6 +235,33 @@ def _emotion_text(inputs: Path, folder: Path) -> list[object]:
             "--precision", "fp32"]  # fmt: skip
 
 
+def _fill(inputs: Path, folder: Path) -> list[object]:
+    return ["cache", "fill", inputs / "towers.yaml", f"model.cache.path={folder / 'features'}"]
+
+
+def tuned_by_features(inputs: Path, folder: Path) -> list[object]:
+    """Two towers read a cache, or fill it."""
+    return ["finetune", inputs / "towers.yaml", f"model.cache.path={folder / 'features'}"]
+
+
+def tuned_by_half(inputs: Path, _: Path, keeping: str = "hard") -> list[object]:
+    """Frozen weights of more than the MiB from which they are kept apart, the same of every seed."""
+    return [
+        "finetune", f"corpus={inputs / 'moods'}", f"model.init={inputs / 'mood_half'}", "model.freeze=1",
+        "model.head=emocls", "train.epochs=2", "train.samples=8", "train.validations=1", "train.seeds=[1,2]",
+        "train.precision=fp32", "train.threads=1", "train.lr=1e-2", "modalities.train=[lva]",
+        f"train.frozen_weights={keeping}",
+    ]  # fmt: skip
+
+
+def _filled(inputs: Path, folder: Path) -> None:
+    shutil.copytree(inputs / "filled" / "features", folder / "features", ignore=shutil.ignore_patterns("lock.mdb"))
+
+
+def _prune(_: Path, folder: Path) -> list[object]:
+    return ["cache", "prune", folder / "features", "--to", 2000]
+
+
 COMMANDS = {
     "prepare": Command(lambda inputs, folder: prepare(inputs, folder / "out"), weight=2),
     "prepare with 2 workers": Command(lambda inputs, folder: prepare(inputs, folder / "out", 2), workers=2),
@@ -231,4 +273,8 @@ COMMANDS = {
     "extract pkl": Command(_extract("pkl")),
     "denseface train": Command(_denseface),
     "emotion-text train": Command(_emotion_text),
+    "cache fill": Command(_fill, weight=2, alone=False),
+    "cache prune": Command(_prune, before=_filled, alone=False),
+    "finetune with a cache": Command(tuned_by_features, _resume(tuned_by_features)),
+    "finetune with frozen weights": Command(tuned_by_half, _resume(tuned_by_half)),
 }

@@ -95,10 +95,112 @@ def test_what_is_no_cache_is_one_line(tmp_path):
     (tmp_path / "own" / "thesis.txt").write_text("")
     with pytest.raises(MemofastError, match="something else"):
         FeatureCache(tmp_path / "own")
+    (tmp_path / "store").mkdir()
+    for name in ("data.mdb", "meta.json"):
+        (tmp_path / "store" / name).touch()
+    with pytest.raises(MemofastError, match="something else"):
+        FeatureCache(tmp_path / "store")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "data.mdb").write_bytes(b"no database" * 1000)
-    with pytest.raises(MemofastError, match="can be opened"):
+    with pytest.raises(MemofastError, match=r"no LMDB file: remove .*broken, and its vectors"):
         FeatureCache(tmp_path / "broken")
+
+
+def test_a_vector_in_anothers_place_or_of_another_type_is_none(tmp_path):
+    cache = FeatureCache(tmp_path / "c")
+    cache.add(some(4))
+    with cache._env.begin(write=True) as transaction:
+        first, second = (bytes(transaction.get(key(number))) for number in (0, 1))
+        transaction.put(key(0), second)
+        transaction.put(key(1), second[:12] + b"\1" + second[13:])  # twice as many, half as wide
+        assert first[12] == 0
+    assert cache.damaged() == [key(0), key(1)] and cache.read([key(0), key(1)]) == [None, None]
+    cache.close()
+
+
+def closed(folder, made):
+    cache = FeatureCache(folder)
+    cache.add(made)
+    cache.close()
+    return folder / "data.mdb"
+
+
+def test_a_damaged_page_is_one_line_before_lmdb_follows_it(tmp_path):
+    data = closed(tmp_path / "c", some(60, 500))
+    whole = data.read_bytes()
+    data.write_bytes(whole[:8192] + bytes(len(whole) - 8192))
+    told = r"damaged page: remove .*c, and its vectors are made anew"
+    with pytest.raises(MemofastError, match=told):
+        FeatureCache(tmp_path / "c")
+    reader = FeatureCache(tmp_path / "c", writes=False)
+    for read in (lambda: reader.read([key(3)]), reader.makers, reader.damaged):
+        with pytest.raises(MemofastError, match=told):
+            read()
+    reader.close()
+    data.write_bytes(whole[:20480])
+    with pytest.raises(MemofastError, match="is truncated"):
+        FeatureCache(tmp_path / "c", writes=False)
+    data.write_bytes(whole)
+    assert len(FeatureCache(tmp_path / "c")) == 60
+
+
+def test_what_killed_processes_left_is_no_obstacle(tmp_path):
+    folder = tmp_path / "c"
+    folder.mkdir()
+    (folder / ".in_use").touch()  # it came no further
+    closed(folder, some(5))
+    for name in (".begun.4000000.partial", ".compacted.4000001.partial"):
+        (folder / name).mkdir()
+        (folder / name / "data.mdb").write_bytes(b"half")
+    cache = FeatureCache(folder)
+    assert {path.name for path in folder.iterdir()} == {"data.mdb", "lock.mdb", ".in_use"}
+    assert cache.prune(3 * 20) == 2 and len(cache) == 3
+    cache.close()
+
+
+def test_a_map_grows_with_what_this_and_other_processes_add(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_cache.environments, "_FIRST_MAP", 1 << 16)
+    cache = FeatureCache(tmp_path / "c")
+    cache.add(some(100, 500))
+    assert 100 * 2000 < cache._env.info()["map_size"] < 1 << 20
+    program = [sys.executable, "-c", WRITER.replace("range(10**7)", "range(4000)"), str(tmp_path / "c"), "1"]
+    subprocess.run(program, check=True, capture_output=True)
+    assert cache.read([key(3999, 1)])[0].tolist() == [3999.0] * 64
+    cache.add(some(3, maker=5))
+    assert len(cache) == 4103
+    cache.close()
+
+
+def test_a_cache_takes_little_address_space(tmp_path):
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom memofast.store.feature_cache import FeatureCache\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\nprint(len(FeatureCache(Path(sys.argv[1]))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "c")], capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr
+
+
+def test_a_full_disk_while_it_is_pruned_leaves_it_as_it_was(tmp_path, monkeypatch):
+    cache = FeatureCache(tmp_path / "c")
+    cache.add(some(6))
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_cache, "sync_entry", lambda path: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(MemofastError, match=r"c cannot be written \(.*No space left\); free space, then run again"):
+            cache.prune(40)
+    assert not list((tmp_path / "c").glob(".*.partial")) and len(cache) == 2
+    assert cache.prune(20) == 1
+    cache.close()
+
+
+def test_entries_without_a_time_are_the_oldest(tmp_path):
+    cache = FeatureCache(tmp_path / "c")
+    cache.add(some(4))
+    with cache._env.begin(write=True) as transaction:
+        transaction.put(key(2), b"short")
+        transaction.put(key(3), b"\xff" * 33)  # no number of seconds
+    assert cache.makers() == {"00" * 16: (4, 2 * 20 + 20)}
+    assert cache.prune(2 * 20) == 2 and cache.damaged() == [] and len(cache) == 2
+    cache.close()
 
 
 WRITER = """

@@ -1,5 +1,8 @@
 """What fixed encoders make is computed once, and is the same however it is computed."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -123,6 +126,32 @@ def test_runs_fill_it_and_end_the_same(place, tmp_path):
     np.testing.assert_array_equal(*scores)
     done = here(tmp_path, "cache", "fill", "recipe.yaml")
     assert done.returncode == 0 and done.stdout.startswith("0 vectors made"), done.stderr
+
+
+def test_what_was_made_before_ctrl_c_is_kept(place, tmp_path, monkeypatch):
+    folder, every = place
+    tower_recipe(tmp_path / "recipe.yaml", folder / "corpus", every)
+    line, makes, made = ("cache", "fill", "recipe.yaml", "model.cache.path=c"), kept_features.KeptFeatures._made, []
+
+    def interrupted(self, tower, view, sample):
+        made.append(tower.modality)
+        if len(made) == 40:
+            os.kill(os.getpid(), signal.SIGINT)
+        return makes(self, tower, view, sample)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_features.KeptFeatures, "_made", interrupted)
+        done = here(tmp_path, *line)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "memofast cache: interrupted\n")
+    cache = FeatureCache(tmp_path / "c", writes=False)
+    kept = len(cache)
+    cache.close()
+    assert 0 < kept < len(made) == 40
+    done = here(tmp_path, *line)
+    assert done.returncode == 0
+    whole = FeatureCache(tmp_path / "c", writes=False)
+    assert int(done.stdout.split()[0].replace(",", "")) == len(whole) - kept
+    whole.close()
 
 
 def test_mistakes_are_one_line(place, tmp_path):
