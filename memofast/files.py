@@ -109,6 +109,17 @@ def files_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                 yield (path := Path(place, name)), path.lstat()
 
 
+def name_unless_there(path: Path, to: Path) -> None:
+    """Give a file another name, of which its own may be removed; a file that has that name, as of another process, is
+    left. Raises: `OSError`."""
+    try:
+        os.link(path, to)
+    except FileExistsError:
+        pass
+    except OSError:  # the disk has no hard links
+        path.rename(to)
+
+
 def sync_entry(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -188,14 +188,18 @@ def _check_shard(path: Path, sha256: str | None, remedy: str) -> None:
         raise MemofastError(f"{path.parent}: the shard {path.name} is missing{to}; {remedy}")
     if sha256 is None:
         return
-    its = path.stat()
-    if _known_sha256(path.resolve(), its.st_ino, its.st_size, its.st_mtime_ns) != sha256:
+    if known_sha256(path) != sha256:
         raise MemofastError(f"{path} is not the file that was saved, whose SHA-256 is {sha256[:16]}...; {remedy}")
 
 
+def known_sha256(path: Path) -> str:
+    """Of a file's bytes, read once as long as it does not change. Raises: `OSError`."""
+    its = path.stat()
+    return _sha256_in_state(path.resolve(), its.st_ino, its.st_size, its.st_mtime_ns)
+
+
 @lru_cache(maxsize=64)
-def _known_sha256(path: Path, *_state: int) -> str:
-    """Of a file that has not changed since."""
+def _sha256_in_state(path: Path, *_state: int) -> str:
     return sha256_of(path)
 
 

@@ -23,7 +23,7 @@ import lmdb
 import numpy as np
 
 from memofast.errors import MemofastError
-from memofast.files import remove, sweep, sync_entry, temporary_of
+from memofast.files import name_unless_there, remove, sweep, sync_entry, temporary_of
 from memofast.store import environments
 from memofast.store.pages import DATA, Pages, Snapshot
 
@@ -91,7 +91,7 @@ class FeatureCache:
         try:
             fresh.mkdir()
             environments.opened(fresh).close()
-            _link_or_rename(fresh / DATA, self.folder / DATA)
+            name_unless_there(fresh / DATA, self.folder / DATA)
         finally:
             remove(fresh)
 
@@ -251,16 +251,6 @@ class FeatureCache:
 
 def _is_foreign(name: str) -> bool:
     return name not in _OWN and not name.endswith(".partial")
-
-
-def _link_or_rename(path: Path, to: Path) -> None:
-    """Bring a file to a name, unless another one is there."""
-    try:
-        os.link(path, to)
-    except FileExistsError:
-        pass
-    except OSError:  # the disk has no hard links
-        path.rename(to)
 
 
 def _value(key: bytes, vector: np.ndarray) -> bytes:

@@ -18,7 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from memofast.errors import MemofastWarning
-from memofast.files import files_below, remove, sha256_of, sweep, sync_entry, temporary_of, write_json
+from memofast.files import (
+    files_below,
+    name_unless_there,
+    remove,
+    sha256_of,
+    sweep,
+    sync_entry,
+    temporary_of,
+    write_json,
+)
 from memofast.model.weights import shards_of
 
 FOLDER = "weights"  # beside the runs
@@ -81,11 +90,14 @@ class FrozenWeights:
         try:
             save_file(tensors, temporary, metadata={"format": "pt"})
             path = self.folder / f"{sha256_of(temporary)}.safetensors"
-            if path.is_file() and sha256_of(path) == path.stem:
+            if (there := path.is_file()) and sha256_of(path) == path.stem:
                 return path
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            if there:  # and damaged; what another process puts there from now on is whole
+                os.replace(temporary, path)
+            else:
+                name_unless_there(temporary, path)
             sync_entry(self.folder)
             return path
         finally:

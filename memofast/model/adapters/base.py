@@ -4,36 +4,34 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, Field
 
 from memofast.errors import MemofastError
 from memofast.files import read_json, write_json
-from memofast.model.weights import weight_files
+from memofast.model.weights import known_sha256, weight_files
 from memofast.sections import checked
 
 BASE = "base.json"
-_AT_ONCE = 2**20
 
 
 class _File(BaseModel):
     path: str = Field(min_length=1, max_length=4000)
-    digest: str = Field(pattern="^[0-9a-f]{32}$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 @dataclass(frozen=True)
 class Base:
-    """path: of a model's folder, or a file. digest: of its weights."""
+    """path: of a model's folder, or a file. sha256: of its weights, see `weights_sha256`."""
 
     path: str
-    digest: str
+    sha256: str
 
     @classmethod
     def of(cls, path: Path) -> Base:
         """Raises: `MemofastError` where there are no weights."""
-        return cls(str(path.resolve()), digest_of(path))
+        return cls(str(path.resolve()), weights_sha256(path))
 
     @classmethod
     def read(cls, folder: Path) -> Base:
@@ -56,7 +54,7 @@ class Base:
             raise MemofastError(
                 f"{folder} adapts {path}, which is missing; put it back, or name its new place in {folder / BASE}"
             )
-        if digest_of(path) != self.digest:
+        if weights_sha256(path) != self.sha256:
             raise MemofastError(
                 f"{folder} adapts {path}, whose weights are no longer those that it was trained on; put those back, or "
                 f"name their place in {folder / BASE}"
@@ -64,20 +62,10 @@ class Base:
         return path
 
 
-def digest_of(path: Path) -> str:
-    """BLAKE2b of the files of weights, in hexadecimal. Raises: `MemofastError` where there are none."""
-    digest = hashlib.blake2b(digest_size=16)
-    for file in [path] if path.is_file() else weight_files(path):
-        found = file.stat()
-        digest.update(_digest_of_file(file.resolve(), found.st_size, found.st_mtime_ns))
-    return digest.hexdigest()
+def weights_sha256(path: Path) -> str:
+    """That of a file of weights, or of a folder's; of several that of their own, one in a line each.
 
-
-@lru_cache(maxsize=64)
-def _digest_of_file(path: Path, size: int, changed: int) -> bytes:
-    """Once for each file and state of it, as every run of a fine-tuning begins with the same."""
-    digest = hashlib.blake2b()
-    with open(path, "rb") as file:
-        while part := file.read(_AT_ONCE):
-            digest.update(part)
-    return digest.digest()
+    Raises: `MemofastError` where there are none.
+    """
+    of_each = [known_sha256(file) for file in ([path] if path.is_file() else weight_files(path))]
+    return of_each[0] if len(of_each) == 1 else hashlib.sha256("\n".join(of_each).encode()).hexdigest()

@@ -8,7 +8,7 @@ from adapted_models import adapted_model, pre_trained
 from safetensors.torch import load_file, save_file
 
 from memofast.errors import MemofastError
-from memofast.model.adapters.base import digest_of
+from memofast.model.adapters.base import weights_sha256
 from memofast.model.adapters.kept import holds_adapters
 from memofast.model.families import open_emotion_model
 
@@ -79,9 +79,9 @@ def test_a_model_too_large_for_this_machine(folder):
 
 def test_a_base_of_other_sizes(folder, tmp_path):
     other = pre_trained(tmp_path / "other", hidden_size=64)
-    (folder / "base.json").write_text(json.dumps({"path": str(other), "digest": digest_of(other)}))
+    (folder / "base.json").write_text(json.dumps({"path": str(other), "sha256": weights_sha256(other)}))
     refused(folder, "neither it nor .*other, which it adapts, has memobert.embeddings")
-    (folder / "base.json").write_text(json.dumps({"path": str(folder), "digest": digest_of(other)}))
+    (folder / "base.json").write_text(json.dumps({"path": str(folder), "sha256": weights_sha256(other)}))
     refused(folder, "holds adapters of another model alone")
     (folder / "base.json").unlink()
     refused(folder, "base.json is missing, which says what is adapted")
