@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers.utils import logging
 
 from memofast.data import Corpus, Split
@@ -38,6 +39,7 @@ from memofast.train.fold_parts import (
     trivial_answers,
 )
 from memofast.train.loss_checks import check_losses, lines_on_losses
+from memofast.train.optimisation import lines_on_fixed_groups
 from memofast.train.search_grid import settings_of, told, with_settings
 
 CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
@@ -205,7 +207,8 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     rows = {name: name for name in FEATURES if name in model.reads and name in corpus.stores} | dict(model.streams)
     of_family = FAMILIES[recipe.model.family].notes
     notes += of_family(model, corpus) if of_family else []
-    trained = tuple(lines_on_training(model))
+    fixed = lines_on_fixed_groups(nn.ModuleDict({"model": model}), recipe.train)
+    trained = (*lines_on_training(model), *fixed)
     return FineTuningPlan(
         recipe, corpus, target, folds, train, select, evaluate, rows, notes=tuple(notes), trained=trained
     )
