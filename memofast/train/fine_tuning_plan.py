@@ -38,6 +38,7 @@ from memofast.train.fold_parts import (
     share_of_classes,
     trivial_answers,
 )
+from memofast.train.leaks import lines_on_leaks
 from memofast.train.loss_checks import check_losses, lines_on_losses
 from memofast.train.optimisation import lines_on_fixed_groups
 from memofast.train.search_grid import settings_of, told, with_settings
@@ -52,7 +53,7 @@ class FineTuningPlan:
 
     settings: by option what a search changed of the recipe; candidates: the plans that it tries, of the same folds.
     notes: lines on how the model reads the corpus, see `Family.notes`.
-    trained: lines on what of the model is trained.
+    trained: lines on what of the model is trained. leaks: warnings, see `lines_on_leaks`.
     """
 
     recipe: FineTuneRecipe
@@ -67,6 +68,7 @@ class FineTuningPlan:
     candidates: tuple[FineTuningPlan, ...] = ()
     notes: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -118,7 +120,7 @@ class FineTuningPlan:
         lines += [f"{modality} rows: {own}, {own.width} wide" for modality, own in feature_sets_of(self.corpus).items()]
         if init := self.recipe.model.init:
             lines += unknown_feature_sets(init, self.corpus)
-        lines += self.notes
+        lines += [*self.notes, *(f"warning: {line}" for line in self.leaks)]
         if first.selected_on == "test":
             lines.append("protocol paper: every number of this run is selected on test")
         return "\n".join(lines)
@@ -209,8 +211,9 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     notes += of_family(model, corpus) if of_family else []
     fixed = lines_on_fixed_groups(nn.ModuleDict({"model": model}), recipe.train)
     trained = (*lines_on_training(model), *fixed)
+    leaks = tuple(lines_on_leaks(recipe, folds))
     return FineTuningPlan(
-        recipe, corpus, target, folds, train, select, evaluate, rows, notes=tuple(notes), trained=trained
+        recipe, corpus, target, folds, train, select, evaluate, rows, notes=tuple(notes), trained=trained, leaks=leaks
     )
 
 

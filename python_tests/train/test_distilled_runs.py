@@ -108,7 +108,7 @@ def test_small_batches_are_warned_of(recipe, teacher):  # noqa: F811
     small = [distilled("dist", teacher), "train.samples=2"]
     assert warned in make_fine_tuning_plan(recipe(*small)).describe()
     for other in ("losses.dist.queue=8", "losses.dist.between=0", "train.samples=3"):
-        assert "warning: losses" not in make_fine_tuning_plan(recipe(*small, other)).describe()
+        assert "correlates" not in make_fine_tuning_plan(recipe(*small, other)).describe()
 
 
 LSTM = {"family": "lstm_fusion", "hidden_size": 8}
