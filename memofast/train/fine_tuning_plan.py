@@ -22,7 +22,14 @@ from memofast.errors import MemofastError, nearest
 from memofast.inference.dialogues import with_context
 from memofast.metrics.sample_statistics import METRICS
 from memofast.model.adapters.kept import lines_on_training
-from memofast.model.compatibility import check_longest, check_room, check_words, conditions_for, shared_modalities
+from memofast.model.compatibility import (
+    check_longest,
+    check_room,
+    check_words,
+    conditions_for,
+    has_words,
+    shared_modalities,
+)
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
 from memofast.model.feature_sets import feature_sets_of, unknown_feature_sets
@@ -196,6 +203,8 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     model = start_model(recipe, target, folds[0].train)
     of_text = getattr(recipe.model, "tokenizer", None)  # which a family names whose encoder of text has its own
     notes = check_tokenizer(corpus, Path(of_text), "model.text.init") if of_text else []
+    if not of_text and recipe.model.init and "text" in model.reads and has_words(corpus):
+        check_tokenizer(corpus, Path(recipe.model.init), "model.init")
     check_losses(recipe, model, target.classes, [fold.train for fold in folds])
     if recipe.context:
         check_room(recipe.context, model)
