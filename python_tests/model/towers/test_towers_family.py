@@ -192,6 +192,14 @@ def test_mistakes_are_one_line(place, tmp_path):
     config = json.loads((remote / "config.json").read_text())
     (remote / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "own.Model"}}))
     assert "Python code" in of("text", remote)
+    for name, sections in towers.items():
+        fewer = shutil.copytree(sections["init"], tmp_path / f"fewer-{name}")
+        layers = json.loads((fewer / "config.json").read_text())
+        (fewer / "config.json").write_text(json.dumps(layers | {"num_hidden_layers": 1}))
+        assert "of layers that its config.json does not count" in of(name, fewer)
+    cached = {name: own | {"train": "frozen"} for name, own in towers.items()}
+    hidden = [f"model.cache.path={tmp_path / 'cache'}", "train.hide=0.3"]
+    assert "each of which model.cache would keep" in refused(*hidden, towers=cached)
     (remote / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     assert "weights lack" in of("text", remote)
     (remote / "config.json").write_text(json.dumps(config | {"model_type": "own"}))
