@@ -28,6 +28,8 @@ from memofast.model.compatibility import (
     check_words,
     conditions_for,
     has_words,
+    lines_on_nothing,
+    lines_on_untrained,
     shared_modalities,
 )
 from memofast.model.families import FAMILIES
@@ -212,9 +214,11 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     train = conditions_for(model, corpus, given.train or [shared_modalities(model, corpus)])
     select = conditions_for(model, corpus, given.select or train)
     evaluate = conditions_for(model, corpus, given.evaluate)
-    for part in filter(None, (folds[0].train, folds[0].validation, folds[0].test)):
+    parts = [part for part in (folds[0].train, folds[0].validation, folds[0].test) if part is not None]
+    for part in parts:
         check_words(model, part)
         check_longest(model, part, modalities_of("".join((*train, *select, *evaluate))))
+    notes += [*lines_on_nothing(model, parts), *lines_on_untrained(train, evaluate)]
     rows = {name: name for name in FEATURES if name in model.reads and name in corpus.stores} | dict(model.streams)
     of_family = FAMILIES[recipe.model.family].notes
     notes += of_family(model, corpus) if of_family else []

@@ -126,6 +126,15 @@ def test_further_losses_and_teachers(ran, place, tmp_path):
     assert set(opened.towers["visual"].encoder.state_dict()) == set(before)
 
 
+def test_samples_of_which_nothing_is_read_are_told(place):
+    folder, towers = place
+    (note,) = plan_of(place, towers={"speech": towers["speech"]}, context=None).notes
+    corpus = Corpus.open(folder / "corpus")
+    lacking = sum((corpus.split(name).lengths[:, 2] == 0).sum() for name in corpus.splits)
+    assert lacking and note.startswith(f"{lacking} of 48 samples have none of what the model reads")
+    assert [line.partition(" of ")[0] for line in plan_of(place).notes] == ["1"]
+
+
 def test_one_modality_alone(place, tmp_path):
     plan = plan_of(place, "train.epochs=1", towers={"speech": place[1]["speech"]}, context=None)
     assert plan.train == ("a",) and plan.evaluate == ("a",)
@@ -146,7 +155,7 @@ def test_a_roberta_reads_a_corpus_of_its_own_word_pieces(place, roberta, tmp_pat
     for name in ("tokenizer.json",):
         shutil.copy(roberta / name, corpus / name)
     plan = plan_of(place, towers=towers, corpus=corpus)
-    assert plan.notes == ()
+    assert len(plan.notes) == 1 and "have none of what the model reads" in plan.notes[0]
     pieces = WordPieces(roberta)
     names = {number: piece for piece, number in pieces.vocabulary.items()}
     split = plan.folds[0].train
@@ -162,7 +171,7 @@ def test_a_roberta_reads_a_corpus_of_its_own_word_pieces(place, roberta, tmp_pat
     torch.testing.assert_close(model(split.pack(range(6))), lone, rtol=1e-4, atol=1e-5)
     bare = shutil.copytree(roberta, tmp_path / "bare")
     (bare / "tokenizer.json").unlink()
-    (note,) = plan_of(place, towers={"text": {"init": str(bare)}}, corpus=corpus).notes
+    note, _ = plan_of(place, towers={"text": {"init": str(bare)}}, corpus=corpus).notes
     assert "is not known" in note and "tokenizer.json" in note
 
 
