@@ -96,6 +96,7 @@ def _conclude(plan: FineTuningPlan, folder: Path, console: Console) -> None:
         console.print(f"wrote {folder / 'model'}; no table, as no fold has a part that is not trained on")
         return
     results = with_baselines(results_of(predicted, trivial=plan.trivial()), plan, predicted, folder, console)
+    results["warnings"] += plan.leaks
     results["chosen"] = how_chosen(plan.recipe, folder, [fold.name for fold in plan.folds])
     print_results(results, console)
     write_results(results, folder, f"{folder.name}: {plan.corpus.name}")

@@ -16,6 +16,7 @@ from torch import nn
 from memofast.data import Corpus
 from memofast.errors import MemofastError
 from memofast.model.families import open_emotion_model
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import read
 from memofast.train.optimisation import parameter_groups
 
@@ -67,6 +68,15 @@ def test_films_are_predicted_in_their_dialogue(place, tmp_path):
     assert len(rows) == 2 and all(row["modalities"] == ["text", "visual", "speech"] for row in rows)
     assert all(sum(row["probabilities"].values()) == pytest.approx(1) for row in rows)
     assert all(set(row["importance"]) == {"text", "visual", "speech"} for row in rows)
+
+
+def test_with_every_tower_frozen_its_group_of_encoders_is_told_to_do_nothing(place):
+    folder, _, _ = place
+    frozen = [f"model.{name}.train=frozen" for name in ("text", "visual", "speech")]
+    inits = [f"model.text.init={folder / 'ROBERTA'}", f"model.visual.init={folder / 'PICTURES'}"]
+    inits += [f"model.speech.init={folder / 'SOUND'}"]
+    plan = make_fine_tuning_plan(read("meld-towers", [f"corpus={folder / 'c'}", "model.width=8", *inits, *frozen]))
+    assert "train.groups.*.encoder.*: none of its parameters is trained" in plan.describe()
 
 
 def test_the_recipe_trains_encoders_a_hundred_times_slower(place):

@@ -37,6 +37,12 @@ def in_dialogues(corpus: Corpus, context: Context, words: Wording | Mapping[str,
     return replace(corpus, stores={"text": told} | {name: s for name, s in corpus.stores.items() if name != "text"})
 
 
+def utterances_alone(corpus: Corpus) -> Corpus:
+    """The same corpus, whose texts have no context."""
+    text = corpus.stores["text"]
+    return replace(corpus, stores={**corpus.stores, "text": text.store}) if isinstance(text, DialogueText) else corpus
+
+
 def telling_of(corpus: Corpus) -> Telling | None:
     """How a corpus's texts are written; None where they are utterances alone."""
     text = corpus.stores["text"]

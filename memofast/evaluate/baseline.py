@@ -9,12 +9,13 @@ from typing import Any
 from memofast.data.conditions import CONDITIONS
 from memofast.data.folds import read_groups
 from memofast.errors import MemofastError
-from memofast.evaluate.finished_runs import kept_predictions, recipe_of_run
-from memofast.evaluate.origin import origin_of
+from memofast.evaluate.kept_predictions import kept_predictions
 from memofast.evaluate.results import Run, joined
 from memofast.metrics.comparison import compare
 from memofast.metrics.predictions import Predictions
+from memofast.train.finished_runs import recipe_of_run
 from memofast.train.fold_parts import kept_whole
+from memofast.train.origin import origin_of
 
 Said = Mapping[str, Predictions]  # by condition
 

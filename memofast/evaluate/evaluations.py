@@ -16,8 +16,8 @@ from memofast.errors import MemofastError
 from memofast.evaluate.baseline import compare_kept, compare_predictions, names_of
 from memofast.evaluate.baseline_report import kept_baselines, shown_beside
 from memofast.evaluate.cross_corpus_runs import matrices, names_of_models, read_maps
-from memofast.evaluate.finished_runs import finished, kept_predictions, recipe_of_run, run_of
 from memofast.evaluate.how_chosen import how_chosen
+from memofast.evaluate.kept_predictions import kept_predictions
 from memofast.evaluate.model_on_corpus import (
     LabelMap,
     Opened,
@@ -25,7 +25,6 @@ from memofast.evaluate.model_on_corpus import (
     predict_on,
     target_on,
 )
-from memofast.evaluate.origin import origin_of, selection
 from memofast.evaluate.report import Evaluation, calibrations, file_name
 from memofast.evaluate.results import Run, results_of
 from memofast.inference.split_predictions import truth_of
@@ -33,7 +32,10 @@ from memofast.model.compatibility import conditions_for
 from memofast.model.feature_sets import unknown_feature_sets
 from memofast.objectives.label_space import LabelSpace
 from memofast.train.fine_tuning_plan import CHOOSES
+from memofast.train.finished_runs import finished, recipe_of_run, run_of
 from memofast.train.fold_parts import make_folds, trivial_answers
+from memofast.train.leaks import lines_on_leaks
+from memofast.train.origin import origin_of, selection
 
 Found = tuple[Evaluation, Path]
 
@@ -54,8 +56,9 @@ def of_kept(path: Path, split: str, asked: Sequence[str] | None, other: Path | N
             raise MemofastError(
                 f"run {run} kept no predictions of condition {lacking[0]}; leave --conditions out to see all"
             )
-    trivial, about = (
+    trivial, leaks, about = (
         None,
+        [],
         [f"kept predictions of {path}, {len(finished(run))} finished folds and seeds", *_chosen_by(run)],
     )
     if origin.corpus is None:
@@ -65,8 +68,10 @@ def of_kept(path: Path, split: str, asked: Sequence[str] | None, other: Path | N
     else:
         recipe = recipe_of_run(run)
         target = LabelSpace.of_corpus(origin.corpus, recipe.target.kind, recipe.target.map)
-        trivial = trivial_answers(make_folds(recipe, origin.corpus), target)
+        folds = make_folds(recipe, origin.corpus)
+        trivial, leaks = trivial_answers(folds, target), lines_on_leaks(recipe, folds)
     results = results_of(kept, trivial)
+    results["warnings"] += leaks
     results["chosen"] = how_chosen(recipe_of_run(run), run, list(dict.fromkeys(one["fold"] for one in finished(run))))
     if baselines := kept_baselines(run):
         results = shown_beside(results, baselines, asked)

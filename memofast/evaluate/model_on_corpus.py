@@ -9,14 +9,16 @@ from pathlib import Path
 from memofast.data import Corpus, Split
 from memofast.data.conditions import modalities_of
 from memofast.errors import MemofastError
-from memofast.evaluate.origin import Origin, origin_of
 from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import label_space_of, predict_split, truth_of
 from memofast.metrics.predictions import Predictions, is_known
 from memofast.model.compatibility import check_longest, check_widths, check_words
 from memofast.model.families import open_emotion_model
 from memofast.model.family import EmotionModel
+from memofast.model.folder import model_folder
 from memofast.objectives.label_space import VALUE, LabelSpace
+from memofast.prepare.text.vocabulary import check_tokenizer
+from memofast.train.origin import Origin, origin_of
 
 LabelMap = Mapping[str, str | None]
 
@@ -89,8 +91,11 @@ def check_labelled(split: Split, target: LabelSpace) -> None:
 
 
 def predict_on(opened: Opened, split: Split, target: LabelSpace, conditions: Sequence[str]) -> dict[str, Predictions]:
-    """Predictions by condition. Raises: `MemofastError` where a split has no labels, or predictions are not finite."""
+    """Predictions by condition. Raises: `MemofastError` where a split has no labels, or words in other pieces than the
+    model's, or predictions are not finite."""
     check_widths(opened.model, opened.path, split.corpus)
+    if "text" in modalities_of("".join(conditions)):
+        check_tokenizer(split.corpus, model_folder(opened.path), str(opened.path))
     split = as_read(opened.model, split, opened.path)
     check_words(opened.model, split)
     check_longest(opened.model, split, modalities_of("".join(conditions)))

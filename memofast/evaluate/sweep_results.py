@@ -13,8 +13,8 @@ from rich.console import Console
 
 from memofast.data.folds import read_groups
 from memofast.evaluate.baseline_report import with_baselines
-from memofast.evaluate.finished_runs import kept_predictions, recipe_of_run
 from memofast.evaluate.how_chosen import how_chosen, lines_of_choice
+from memofast.evaluate.kept_predictions import kept_predictions
 from memofast.evaluate.results import results_of
 from memofast.evaluate.results_table import print_results, sections
 from memofast.evaluate.section import Section, print_section, section_markdown
@@ -23,7 +23,8 @@ from memofast.metrics.paired_variants import against_first, difference_text
 from memofast.metrics.predictions import Predictions
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER, NAMES
 from memofast.metrics.scores import collapsed
-from memofast.train.fine_tuning_run import DONE, answers_file, read_done
+from memofast.train.fine_tuning_run import answers_file
+from memofast.train.finished_runs import DONE, read_done, recipe_of_run
 from memofast.train.fold_parts import Fold, kept_whole
 from memofast.train.search_grid import told, winner_of
 from memofast.train.sweep_file import Setting, Sweep

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from memofast.data import Corpus, Split
-from memofast.data.conversations import context_of, in_dialogues
+from memofast.data.conversations import context_of, in_dialogues, utterances_alone
 from memofast.data.dialogue import Context
 from memofast.errors import MemofastError
 from memofast.model.family import Reader
@@ -30,9 +30,11 @@ def with_context(corpus: Corpus, context: Context, init: str | Path | None = Non
 
 
 def as_read(model: Reader, split: Split, origin: str | Path | None = None) -> Split:
-    """The same samples as a model reads them: with its streams, and its context where it has any. origin: its folder,
-    see `with_context`. Raises: `MemofastError` where the corpus lacks either."""
+    """The same samples as a model reads them: with its streams, and its context or none, whatever the corpus is read
+    with. origin: its folder, see `with_context`. Raises: `MemofastError` where the corpus lacks either."""
     context = getattr(model, "context", None)  # an encoder without a head has none
-    if context is not None and context_of(split.corpus) != context:
-        split = Split.of_ids(with_context(split.corpus, context, origin), split.name, split.ids)
+    if context_of(split.corpus) != context:
+        corpus = utterances_alone(split.corpus)
+        corpus = corpus if context is None else with_context(corpus, context, origin)
+        split = Split.of_ids(corpus, split.name, split.ids)
     return split.reading(model.streams)

@@ -3,9 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from memofast.data.feature_statistics import changing
+
 
 class Columns(nn.Module):
-    """Reads the columns of rows as (x - mean) / std; as they are until `standardise` is called."""
+    """Reads the columns of rows as (x - mean) / std; as they are until `standardise` is called. std: 0 of a column
+    that never changed in training, which is read as 0 ever after."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -15,14 +18,15 @@ class Columns(nn.Module):
 
     @torch.no_grad()
     def standardise(self, mean: Tensor, std: Tensor) -> None:
-        """Args: [width], of the rows to come; a column that never changes keeps its scale."""
+        """Args: [width], of the rows to come; a column that never changes is read as 0."""
         self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > 1e-4, std, 1.0))
+        self.std.copy_(torch.where(changing(mean, std), std, 0.0))
 
     def standardised(self, rows: Tensor, source: Tensor | None) -> Tensor:
         """Args: rows [rows, padded width]; source: see `View`, a hidden row is read as the mean. Returns: [rows,
         width] fp32."""
-        values = (rows[:, : self.width].float() - self.mean) / self.std
+        still = self.std == 0
+        values = ((rows[:, : self.width].float() - self.mean) / (self.std + still)) * ~still
         if source is None:
             return values
         return values[source.clamp(min=0).to(torch.int64)] * (source >= 0)[:, None]

@@ -53,6 +53,30 @@ def conditions_for(model: Reader, corpus: Corpus, asked: Sequence[str] | None = 
     return tuple(asked or (condition for condition in CONDITIONS if set(condition) <= set(whole)))
 
 
+def lines_on_nothing(model: Reader, parts: Sequence[Split]) -> list[str]:
+    """A line where samples of a corpus's parts have no row of anything that a model reads."""
+    found, of = 0, 0
+    for part in parts:
+        part = part.reading(model.streams)
+        rows = [
+            part.lengths[:, MODALITIES.index(name)] - (name == "text") for name in MODALITIES if name in model.reads
+        ]
+        rows += [part.stream_lengths[name] for name in model.streams]
+        found, of = found + int((np.sum(rows, axis=0) <= 0).sum()), of + len(part)
+    told = f"{found:,} of {of:,} samples have none of what the model reads; all of them are answered alike"
+    return [told] if found else []
+
+
+def lines_on_untrained(train: Sequence[str], evaluate: Sequence[str]) -> list[str]:
+    """A line where conditions show a modality that no condition of the training shows."""
+    trained = {letter for condition in train for letter in condition}
+    if not (others := [condition for condition in evaluate if not trained.issuperset(condition)]):
+        return []
+    never = [LETTERS[letter] for letter in LETTERS if letter not in trained and letter in "".join(others)]
+    told = f"{', '.join(others)} show {' and '.join(never)}, which is not learnt from (modalities.train)"
+    return [f"warning: conditions {told}; set modalities.evaluate"]
+
+
 def check_widths(model: Reader, origin: str | Path, corpus: Corpus) -> None:
     """Raises: `MemofastError` for feature rows of another width than the model from `origin` reads, or of another
     extractor, as far as its folder names those."""

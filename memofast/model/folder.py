@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -143,8 +143,8 @@ def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_be
 
     Args: load: `from_pretrained` of a transformers class, bound to what it is given but for what it shall tell.
         may_begin_anew: pattern of parameters that the folder need not have.
-    Raises: `MemofastError` where the weights are missing, damaged, or not those of the configuration, and as
-        `refuse_untrusted`.
+    Raises: `MemofastError` where the weights are missing, damaged, of more layers, or not those of the configuration,
+        and as `refuse_untrusted`.
     """
     refuse_untrusted(Path(folder))
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
@@ -158,8 +158,24 @@ def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_be
         raise MemofastError(
             f"{folder}: its weights {what} {names[0]}{more}, unlike the configuration; give the folder of a whole model"
         )
+    if beyond := _beyond(model, found.get("unexpected_keys", ())):
+        more = f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""
+        raise MemofastError(
+            f"{folder}: its weights have {beyond[0]}{more}, of layers that its config.json does not count; give the "
+            "folder of a whole model"
+        )
     tensors = (*model.parameters(), *model.buffers()) if hasattr(model, "parameters") else ()
     for tensor in tensors:  # a file's header may be of any length
         if tensor.data_ptr() % tensor.element_size():
             tensor.data = tensor.data.clone()
     return model, found
+
+
+def _beyond(model: Any, unexpected: Iterable[str]) -> list[str]:
+    """Weights of a file, among those that a model has no place for, that are as its own but of a layer of another
+    number; those of heads, which a model may lack, are not."""
+    if not hasattr(model, "state_dict"):
+        return []
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    own = {re.sub(r"\d+", "N", name.removeprefix(prefix)) for name in model.state_dict()}
+    return sorted(name for name in unexpected if re.sub(r"\d+", "N", name.removeprefix(prefix)) in own)

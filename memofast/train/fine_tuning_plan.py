@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers.utils import logging
 
 from memofast.data import Corpus, Split
@@ -21,7 +22,16 @@ from memofast.errors import MemofastError, nearest
 from memofast.inference.dialogues import with_context
 from memofast.metrics.sample_statistics import METRICS
 from memofast.model.adapters.kept import lines_on_training
-from memofast.model.compatibility import check_longest, check_room, check_words, conditions_for, shared_modalities
+from memofast.model.compatibility import (
+    check_longest,
+    check_room,
+    check_words,
+    conditions_for,
+    has_words,
+    lines_on_nothing,
+    lines_on_untrained,
+    shared_modalities,
+)
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
 from memofast.model.feature_sets import feature_sets_of, unknown_feature_sets
@@ -37,7 +47,9 @@ from memofast.train.fold_parts import (
     share_of_classes,
     trivial_answers,
 )
+from memofast.train.leaks import lines_on_leaks
 from memofast.train.loss_checks import check_losses, lines_on_losses
+from memofast.train.optimisation import lines_on_fixed_groups
 from memofast.train.search_grid import settings_of, told, with_settings
 
 CHOOSES = {"single": "ua", "multi": "macro_f1", "regression": "mae"}
@@ -50,7 +62,7 @@ class FineTuningPlan:
 
     settings: by option what a search changed of the recipe; candidates: the plans that it tries, of the same folds.
     notes: lines on how the model reads the corpus, see `Family.notes`.
-    trained: lines on what of the model is trained.
+    trained: lines on what of the model is trained. leaks: warnings, see `lines_on_leaks`.
     """
 
     recipe: FineTuneRecipe
@@ -65,6 +77,7 @@ class FineTuningPlan:
     candidates: tuple[FineTuningPlan, ...] = ()
     notes: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -116,7 +129,7 @@ class FineTuningPlan:
         lines += [f"{modality} rows: {own}, {own.width} wide" for modality, own in feature_sets_of(self.corpus).items()]
         if init := self.recipe.model.init:
             lines += unknown_feature_sets(init, self.corpus)
-        lines += self.notes
+        lines += [*self.notes, *(f"warning: {line}" for line in self.leaks)]
         if first.selected_on == "test":
             lines.append("protocol paper: every number of this run is selected on test")
         return "\n".join(lines)
@@ -192,6 +205,8 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     model = start_model(recipe, target, folds[0].train)
     of_text = getattr(recipe.model, "tokenizer", None)  # which a family names whose encoder of text has its own
     notes = check_tokenizer(corpus, Path(of_text), "model.text.init") if of_text else []
+    if not of_text and recipe.model.init and "text" in model.reads and has_words(corpus):
+        check_tokenizer(corpus, Path(recipe.model.init), "model.init")
     check_losses(recipe, model, target.classes, [fold.train for fold in folds])
     if recipe.context:
         check_room(recipe.context, model)
@@ -199,15 +214,19 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     train = conditions_for(model, corpus, given.train or [shared_modalities(model, corpus)])
     select = conditions_for(model, corpus, given.select or train)
     evaluate = conditions_for(model, corpus, given.evaluate)
-    for part in filter(None, (folds[0].train, folds[0].validation, folds[0].test)):
+    parts = [part for part in (folds[0].train, folds[0].validation, folds[0].test) if part is not None]
+    for part in parts:
         check_words(model, part)
         check_longest(model, part, modalities_of("".join((*train, *select, *evaluate))))
+    notes += [*lines_on_nothing(model, parts), *lines_on_untrained(train, evaluate)]
     rows = {name: name for name in FEATURES if name in model.reads and name in corpus.stores} | dict(model.streams)
     of_family = FAMILIES[recipe.model.family].notes
     notes += of_family(model, corpus) if of_family else []
-    trained = tuple(lines_on_training(model))
+    fixed = lines_on_fixed_groups(nn.ModuleDict({"model": model}), recipe.train)
+    trained = (*lines_on_training(model), *fixed)
+    leaks = tuple(lines_on_leaks(recipe, folds))
     return FineTuningPlan(
-        recipe, corpus, target, folds, train, select, evaluate, rows, notes=tuple(notes), trained=trained
+        recipe, corpus, target, folds, train, select, evaluate, rows, notes=tuple(notes), trained=trained, leaks=leaks
     )
 
 

@@ -201,6 +201,10 @@ class FineTuneRecipe(Section):
             raise ValueError(
                 f"train.compile is of families that one graph can hold, not of {self.model.family}; leave it out"
             )
+        if (self.train.hide or self.train.hide_columns) and getattr(self.model, "cache", None):
+            raise ValueError(
+                "train.hide shows other rows in every update, each of which model.cache would keep; leave one out"
+            )
         if self.context and not FAMILIES[self.model.family].in_dialogues:
             reading = " and ".join(name for name, family in FAMILIES.items() if family.in_dialogues)
             raise ValueError(f"context is read by model.family {reading}, not by {self.model.family}; leave it out")

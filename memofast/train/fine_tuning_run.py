@@ -7,48 +7,27 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
 
 import torch
-from pydantic import Field
 from rich.console import Console
 
 from memofast.data import Stream
 from memofast.data.conditions import keep
 from memofast.devices import device_of_rank
-from memofast.errors import MemofastError
-from memofast.files import read_json, remove, temporary_of, write_json
+from memofast.files import remove, temporary_of, write_json
 from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import predict_split
 from memofast.model.families import FAMILIES
 from memofast.model.family import EmotionModel
-from memofast.sections import Section, checked
 from memofast.train import device_faults
 from memofast.train.checkpoints import remove_checkpoints, writing
 from memofast.train.fine_tuning import OBJECTIVE, FineTuning
 from memofast.train.fine_tuning_plan import FineTuningPlan, start_model
+from memofast.train.finished_runs import DONE
 from memofast.train.fold_parts import Fold, share_of_classes
 from memofast.train.model_graph import write_graph
 from memofast.train.processes import Processes
 from memofast.train.trainer import Trainer
-
-DONE = "done.json"
-
-
-class Done(Section):
-    """What `done.json` says of a finished run."""
-
-    fold: Annotated[str, Field(pattern=r"^[^/\x00]{1,200}$")]  # a folder
-    seed: int
-    selected_on: str
-    best_update: int
-    updates: int
-    metric: str
-    score: float | None
-    train: int
-    seconds: float
-    precision: str
-    settings: dict[str, Any] = Field({})  # that a search chose
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,19 +134,6 @@ def _keep_graph(model: EmotionModel, fold: Fold, condition: str, place: Path, co
     except Exception as error:  # what tracing cannot follow costs the picture, never the run
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         console.print(f"  no graph of the model for TensorBoard: {reason}", markup=False)
-
-
-def read_done(path: Path) -> dict[str, Any]:
-    """What a finished run came to. Raises: `MemofastError` where the file is damaged."""
-    try:
-        values = read_json(path)
-    except (OSError, ValueError):
-        values = None
-    try:
-        checked(values, str(path), Done)
-    except MemofastError as error:
-        raise MemofastError(f"{error}; remove {path} to repeat this run") from None
-    return values
 
 
 def answers_file(place: Path, part: str, condition: str) -> Path:

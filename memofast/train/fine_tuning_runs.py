@@ -15,10 +15,10 @@ from rich.console import Console
 
 from memofast.cpu import limit_compiled_products
 from memofast.metrics.predictions import Predictions
-from memofast.metrics.sample_statistics import LOWER_IS_BETTER
 from memofast.train.checkpoints import remove_checkpoints
 from memofast.train.fine_tuning_plan import FineTuningPlan
-from memofast.train.fine_tuning_run import DONE, FoldRun, answers_file, read_done
+from memofast.train.fine_tuning_run import FoldRun, answers_file
+from memofast.train.finished_runs import DONE, best_of, read_done
 from memofast.train.fold_parts import Fold
 from memofast.train.nested_search import choose
 from memofast.train.processes import Processes
@@ -60,19 +60,6 @@ def answers(plan: FineTuningPlan, folder: Path) -> Iterator[tuple[str, int, str,
                 path = answers_file(folder / fold.name / f"seed-{seed}", part, condition)
                 if path.is_file():
                     yield fold.name, seed, condition, part, fold.selected_on, Predictions.load(path)
-
-
-def best_of(done: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of the finished runs, in their order, the one whose model is kept: that with the best validation, the first where
-    nothing chose.
-
-    A run whose metric was never a number, as a correlation of equal answers is none, is kept only where no other one
-    has a score.
-    """
-    scored = [run for run in done if run["score"] is not None]
-    if not scored:
-        return done[0]
-    return max(scored, key=lambda run: -run["score"] if run["metric"] in LOWER_IS_BETTER else run["score"])
 
 
 def _keep_best_model(folder: Path, done: list[dict[str, Any]]) -> None:

@@ -11,11 +11,18 @@ from memofast.errors import MemofastError
 from memofast.model.family import EmotionModel
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
 from memofast.train.further_losses import UncertaintyWeights, weights_of
-from memofast.train.loss_sections import BY_REPRESENTATION, BY_TEACHERS, ApclSection, DistSection
+from memofast.train.loss_sections import (
+    BY_REPRESENTATION,
+    BY_TEACHERS,
+    ApclSection,
+    DistSection,
+    SupervisedContrastSection,
+)
 from memofast.train.optimisation import parameter_groups
 from memofast.train.teachers import check_teacher
 
 _ENOUGH = 3  # samples, of which a correlation says more than +1 or -1
+_TWO = 2  # samples, of which one can be alike another
 
 
 def check_losses(recipe: FineTuneRecipe, model: EmotionModel, classes: Sequence[str], trained: Sequence[Split]) -> None:
@@ -79,9 +86,14 @@ def lines_on_losses(recipe: FineTuneRecipe) -> Iterator[str]:
         named = [f"{name} ({loss.kind}, {loss.weight:g})" for name, loss in recipe.losses.items()]
         how = "; weights are learnt" if recipe.train.weighting == "uncertainty" else ""
         yield f"learns by the labels and {', '.join(named)}{how}"
+    samples, update = recipe.train.samples, recipe.train.samples * recipe.train.accumulate
     for name, loss in recipe.losses.items():
-        if isinstance(loss, DistSection) and recipe.train.samples < _ENOUGH and loss.between and not loss.queue:
+        if isinstance(loss, DistSection) and samples < _ENOUGH and loss.between and not loss.queue:
             yield (
-                f"warning: losses.{name} correlates the answers of {recipe.train.samples} samples, which teaches "
-                f"nothing below {_ENOUGH}; raise train.samples or give it a queue"
+                f"warning: losses.{name} correlates the answers of {samples} samples, which teaches nothing below "
+                f"{_ENOUGH}; raise train.samples or give it a queue"
             )
+        if isinstance(loss, SupervisedContrastSection) and samples < _TWO:
+            yield f"warning: losses.{name} compares samples, of which a batch has one; raise train.samples"
+        elif isinstance(loss, SupervisedContrastSection) and update > samples:
+            yield f"losses.{name} compares {samples} samples at a time (train.samples), not the {update} of an update"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 
 import torch
@@ -23,13 +23,14 @@ def parameter_groups(learner: nn.Module, train: Train) -> list[dict]:
     `train.groups` and of objectives.
 
     A group's `factor` is what the learning rate of an update is multiplied with, `warmup` over how many updates it
-    rises, `clip` whether its gradients are clipped. Raises: `MemofastError` for a pattern that no parameter
-    has.
+    rises, `clip` whether its gradients are clipped. A pattern of fixed parameters alone has no group, see
+    `lines_on_fixed_groups`. Raises: `MemofastError` for a pattern that no parameter has, or that those before it leave
+    none to.
     """
     norms = {id(p) for module in learner.modules() if isinstance(module, _NORMS) for p in module.parameters()}
     everything = Group()
     found = {("", decayed): _group("", everything, train.weight_decay * decayed) for decayed in (True, False)}
-    named = [(name, name.removeprefix("model."), parameter) for name, parameter in learner.named_parameters()]
+    named = [(name, _own(name), parameter) for name, parameter in learner.named_parameters()]
     for name, own, parameter in named:
         if not parameter.requires_grad:
             continue
@@ -48,12 +49,30 @@ def parameter_groups(learner: nn.Module, train: Train) -> list[dict]:
                 f"train.groups.{pattern}: weight_decay {chosen.weight_decay} would do nothing; biases, LayerNorms and "
                 "parameters of objectives have none"
             )
-        if not any(pattern == name for name, _ in found):
-            taken = [parameter.requires_grad for _, own, parameter in named if fnmatchcase(own, pattern)]
-            reason = "patterns before it fit all its parameters" if any(taken) else "no parameter has such a name"
-            reason = "none of its parameters is trained" if taken and not any(taken) else reason
-            raise MemofastError(f"train.groups.{pattern}: {reason}; they are named as in model.safetensors")
+        if any(pattern == name for name, _ in found) or _fixed(learner, pattern):
+            continue
+        named_so = any(fnmatchcase(own, pattern) for _, own, _ in named)
+        reason = "patterns before it fit all its parameters" if named_so else "no parameter has such a name"
+        raise MemofastError(f"train.groups.{pattern}: {reason}; they are named as in model.safetensors")
     return list(found.values())
+
+
+def lines_on_fixed_groups(learner: nn.Module, train: Train) -> Iterator[str]:
+    """A line for each of `train.groups` that does nothing, as none of its parameters is trained."""
+    for pattern in train.groups:
+        if _fixed(learner, pattern):
+            yield f"train.groups.{pattern}: none of its parameters is trained, so it changes nothing"
+
+
+def _fixed(learner: nn.Module, pattern: str) -> bool:
+    """Whether a pattern fits parameters, and fixed ones alone."""
+    fitting = [p.requires_grad for name, p in learner.named_parameters() if fnmatchcase(_own(name), pattern)]
+    return bool(fitting) and not any(fitting)
+
+
+def _own(name: str) -> str:
+    """A parameter's name in `train.groups`."""
+    return name.removeprefix("model.")
 
 
 def _group(name: str, chosen: Group, weight_decay: float) -> dict:

@@ -27,7 +27,7 @@ from memofast.objectives import Objective
 from memofast.ops.philox import Purpose
 from memofast.prepare.text.vocabulary import vocabulary_of
 from memofast.prepare.text.word_pieces import WordPieces
-from memofast.train.optimisation import parameter_groups
+from memofast.train.optimisation import lines_on_fixed_groups, parameter_groups
 from memofast.train.recipe import CorpusEntry, Recipe, Rows, Train
 
 
@@ -98,7 +98,9 @@ def make_plan(recipe: Recipe) -> Plan:
     _check_objectives(parts, built, config, train)
     if train.groups:
         with torch.device("meta"):  # names alone
-            parameter_groups(objectives.Learner(family.model(config), built), train)
+            learner = objectives.Learner(family.model(config), built)
+            parameter_groups(learner, train)
+        said += lines_on_fixed_groups(learner, train)
     capacity = _training_capacity(_streams(train, parts, built), train.samples, train.rows)
     validation_capacity = _capacity(
         [part.validation for part in parts], train.samples, any(one.partners for one in built.values())

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from memofast.errors import MemofastError
 from memofast.train.fine_tuning_recipe import FineTuneRecipe, read
-from memofast.train.fine_tuning_run import DONE
+from memofast.train.finished_runs import DONE
 from memofast.train.folder import CONFIG, recipe_of, write_config
 from memofast.train.sweep_file import Setting, Sweep, write_sweep
 from memofast.train.sweep_processes import LOG, Ended

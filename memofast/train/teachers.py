@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from memofast.data import Corpus, PackedBatch, Split
 from memofast.data.conditions import keep, modalities_of
 from memofast.errors import MemofastError
+from memofast.inference.dialogues import as_read
 from memofast.inference.loop import run_over
 from memofast.model.compatibility import check_longest, check_widths, check_words, conditions_for, shared_modalities
 from memofast.model.families import open_emotion_model
 from memofast.model.family import EmotionModel
+from memofast.model.folder import model_folder
+from memofast.prepare.text.vocabulary import check_tokenizer
 from memofast.train.loss_sections import TeacherSection
 
 
@@ -57,9 +60,12 @@ def open_teacher(section: TeacherSection, corpus: Corpus, classes: Sequence[str]
 
 
 def check_teacher(section: TeacherSection, split: Split, classes: Sequence[str], width: int | None) -> None:
-    """Raises: `MemofastError` as `open_teacher`, and for samples that a teacher cannot read, or representations that
-    are not `width` wide; None: they are not asked for."""
+    """Raises: `MemofastError` as `open_teacher`, and for samples that a teacher cannot read, words in other pieces than
+    its own, or representations that are not `width` wide; None: they are not asked for."""
     model, condition = open_teacher(section, split.corpus, classes)
+    split = as_read(model, split, section.path)
+    if "text" in modalities_of(condition):
+        check_tokenizer(split.corpus, model_folder(Path(section.path)), "teacher")
     check_words(model, split)
     check_longest(model, split, modalities_of(condition))
     if width is not None and model.represents != width:
@@ -83,7 +89,8 @@ def taught(
     for section in teachers:
         model, condition = open_teacher(section, splits[0].corpus, classes)
         model.to(device)
-        said = [_said(model, condition, split, classes, represented, device) for split in splits]
+        read = [as_read(model, split, section.path) for split in splits]
+        said = [_said(model, condition, split, classes, represented, device) for split in read]
         values.append(torch.from_numpy(np.concatenate(said)[first]))
     return Taught(torch.from_numpy(keys), values)
 
@@ -96,7 +103,6 @@ def _said(
     def said(batch: PackedBatch) -> dict[str, Tensor]:
         return {"said": model.represented(batch) if represented else model(batch)[:, order]}
 
-    split = split.reading(model.streams)
     found = np.empty((len(split), model.represents if represented else len(order)), np.float32)
     for results in run_over(
         split, said, device, "answers of a teacher", f" of corpus {split.corpus.path}",

@@ -1,6 +1,8 @@
 """Fine-tuning on utterances in their dialogues: it learns what only context tells, keeps it, and evaluates with it."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +26,8 @@ from memofast.model.families import export_model, open_emotion_model, open_encod
 from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model, told_of_context
 from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune
+from memofast.train.loss_sections import TeacherSection
+from memofast.train.teachers import taught
 from memofast.train.trainer import Trainer
 
 
@@ -128,6 +132,65 @@ def test_a_model_from_one_with_context_forgets_it(ran, corpus, tmp_path):
     plain = read(str(recipe_file(tmp_path, corpus, context=None, model={"init": str(ran[1]), "head": "emocls"})), [])
     plan = make_fine_tuning_plan(plain)
     assert start_model(plan.recipe, plan.target, plan.folds[0].train).context is None
+
+
+@pytest.mark.parametrize("context", [None, Context(utterances=3, tokens=50)], ids=["none", "other"])
+def test_a_teacher_reads_its_own_context(ran, corpus, context):
+    """Whatever that of the model it teaches; and one without context none."""
+    split, teacher = Corpus.open(corpus).split("train"), TeacherSection(path=str(ran[1]), condition="l")
+    model = open_emotion_model(ran[1])
+    with torch.no_grad():
+        wanted = model(keep(as_read(model, split).pack(range(9)), "l"))
+    if context is not None:
+        split = as_read(SimpleNamespace(context=context, streams={}), split, ran[1])
+    said = taught([teacher], [split], model.classes, False, torch.device("cpu"))
+    torch.testing.assert_close(said.of(torch.from_numpy(split.keys[:9]))[0], wanted, rtol=1e-4, atol=1e-5)
+    plain = as_read(SimpleNamespace(context=None, streams={}), split)
+    assert plain.lengths[:, 0].max() < as_read(model, split).lengths[:, 0].max()
+
+
+def test_a_teacher_of_other_word_pieces_is_refused(ran, corpus, tmp_path):
+    other = shutil.copytree(ran[1], tmp_path / "other")
+    for folder in (other, other / "model"):
+        if (words := folder / "vocab.txt").is_file():
+            pieces = words.read_text().split("\n")
+            words.write_text("\n".join([*pieces[:-3], pieces[-2], pieces[-3], pieces[-1]]))
+    losses = {"taught": {"kind": "dist", "teachers": [{"path": str(other)}]}}
+    with pytest.raises(MemofastError, match=r"losses\.taught: teacher: .* has other word pieces than corpus"):
+        make_fine_tuning_plan(read(str(recipe_file(tmp_path, corpus, losses=losses)), []))
+    done = here(tmp_path, "evaluate", other, "--corpus", corpus)
+    assert done.returncode == 2 and "has other word pieces than corpus" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_teacher_that_has_seen_what_is_tested_is_told_of(ran, corpus, tmp_path):
+    losses = {"taught": {"kind": "dist", "teachers": [{"path": str(ran[1])}]}}
+    turned = {"folds": {"train": "test", "validation": "train", "test": "validation"}}
+    learnt, chosen = (len(Corpus.open(corpus).split(name)) for name in ("train", "validation"))
+    recipe = recipe_file(tmp_path, corpus, losses=losses, baselines=False, **turned)
+    done = here(tmp_path, "finetune", recipe, "train.epochs=1")
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    evaluated = here(tmp_path, "evaluate", run)
+    seen = f"{learnt} of the {learnt} samples of validation (fold fixed) were in its training part; numbers on"
+    chose = f"{chosen} of the {chosen} samples of test (fold fixed) chose its checkpoint; numbers on test are too good"
+    for text in (done.stdout, evaluated.stdout, (run / "results.md").read_text()):
+        assert all(line in " ".join(text.split()) for line in (seen, chose)), text
+    assert not make_fine_tuning_plan(read(str(recipe_file(tmp_path, corpus, losses=losses)), [])).leaks
+    moved = shutil.copytree(corpus, tmp_path / "renamed")
+    names = json.loads((moved / "corpus.json").read_text())
+    (moved / "corpus.json").write_text(json.dumps(names | {"name": "renamed"}))
+    leaks = make_fine_tuning_plan(read(str(recipe_file(tmp_path, moved, losses=losses, **turned)), [])).leaks
+    assert len(leaks) == 2 and all("have the names and words of samples of" in line for line in leaks), leaks
+    recipe_file(tmp_path, corpus, baselines=False, **turned)
+    own = make_fine_tuning_plan(read(str(recipe), [f"model.init={ran[1]}"])).leaks
+    assert [line.partition(":")[0] for line in own] == [f"model.init {ran[1]}/model"] * 2
+    (gone := shutil.copytree(ran[1], tmp_path / "alone") / "config.yaml").unlink()
+    lone = make_fine_tuning_plan(
+        read(str(recipe), [f"losses.x={{kind: dist, teachers: [{{path: {gone.parent}}}]}}"])
+    ).leaks
+    assert [line.partition("teacher ")[2] for line in lone] == [
+        f"{gone.parent}: what it learnt from is not known, samples tested here may be among it"
+    ]
 
 
 def test_an_interrupted_run_goes_on_to_the_same_answers(corpus, tmp_path, monkeypatch):

@@ -108,7 +108,26 @@ def test_small_batches_are_warned_of(recipe, teacher):  # noqa: F811
     small = [distilled("dist", teacher), "train.samples=2"]
     assert warned in make_fine_tuning_plan(recipe(*small)).describe()
     for other in ("losses.dist.queue=8", "losses.dist.between=0", "train.samples=3"):
-        assert "warning: losses" not in make_fine_tuning_plan(recipe(*small, other)).describe()
+        assert "correlates" not in make_fine_tuning_plan(recipe(*small, other)).describe()
+
+
+def test_how_many_samples_a_contrast_compares_is_told(recipe):  # noqa: F811
+    def told(*overrides):
+        plan = make_fine_tuning_plan(recipe("losses.near={kind: supervised_contrast}", *overrides))
+        return [line for line in plan.describe().splitlines() if "losses.near compares" in line]
+
+    assert told("train.samples=6") == []
+    (line,) = told("train.samples=6", "train.accumulate=4")
+    assert line == "losses.near compares 6 samples at a time (train.samples), not the 24 of an update"
+    (line,) = told("train.samples=1")
+    assert line == "warning: losses.near compares samples, of which a batch has one; raise train.samples"
+
+
+def test_conditions_that_training_never_shows_are_told(recipe):  # noqa: F811
+    plan = make_fine_tuning_plan(recipe("modalities.train=[v]", "modalities.evaluate=[v, lv, va]"))
+    wanted = "warning: conditions lv, va show text and speech, which is not learnt from (modalities.train)"
+    assert f"{wanted}; set modalities.evaluate" in plan.notes
+    assert not any("show" in line for line in make_fine_tuning_plan(recipe("modalities.train=[v, la]")).notes)
 
 
 LSTM = {"family": "lstm_fusion", "hidden_size": 8}

@@ -15,7 +15,6 @@ import memofast
 from memofast.data import Corpus, write_corpus
 from memofast.data.folds import leave_groups_out, read_groups, write_folds, write_groups
 from memofast.errors import MemofastError
-from memofast.evaluate.origin import origin_of
 from memofast.inference.preparation import Preparation, keep_preparation
 from memofast.inference.split_predictions import label_space_of, predict_split
 from memofast.metrics.predictions import Predictions
@@ -24,9 +23,11 @@ from memofast.model.families import open_emotion_model
 from memofast.store import FeatureWriter, TextWriter
 from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model
 from memofast.train.fine_tuning_recipe import read
-from memofast.train.fine_tuning_runs import answers, best_of, fine_tune
+from memofast.train.fine_tuning_runs import answers, fine_tune
+from memofast.train.finished_runs import best_of
 from memofast.train.fold_parts import share_of_classes
 from memofast.train.folder import write_config
+from memofast.train.origin import origin_of
 from memofast.train.trainer import Trainer
 
 CLASSES = ("calm", "glad")

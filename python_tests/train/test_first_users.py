@@ -14,7 +14,8 @@ from memofast.model.families import open_emotion_model
 from memofast.train import fine_tuning_recipe
 from memofast.train.fine_tuning_plan import make_fine_tuning_plan
 from memofast.train.fine_tuning_run import answers_file
-from memofast.train.fine_tuning_runs import best_of, fine_tune
+from memofast.train.fine_tuning_runs import fine_tune
+from memofast.train.finished_runs import best_of
 from memofast.train.plan import make_plan
 from memofast.train.pre_training import PreTraining
 from memofast.train.processes import Processes

@@ -194,7 +194,7 @@ def test_a_search_chooses_the_rank(recipe, tmp_path):
         (["model.freeze=1"], "freeze is of a training of weights, lora keeps them all"),
         (["train.compile=true"], "train.compile passes a model through torch.compile"),
         (["prompt={soft_from_words: true}"], "soft_from_words changes rows of words, which model.lora keeps"),
-        (["train.groups={memobert.embeddings.*: {lr: 2}}"], "none of its parameters is trained"),
+        (["train.groups={memobert.embedding.*: {lr: 2}}"], "no parameter has such a name"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_made(recipe, tmp_path, overrides, message):
@@ -202,6 +202,13 @@ def test_mistakes_are_told_before_anything_is_made(recipe, tmp_path, overrides, 
         plan = make_fine_tuning_plan(recipe(*overrides))
         fine_tune(plan, tmp_path / "run", Console(quiet=True))
     assert message in str(caught.value)
+
+
+def test_groups_of_fixed_parameters_alone_are_told(recipe):
+    groups = ["train.groups={memobert.embeddings.*: {lr: 2}, memobert.*: {lr: 0.5}}", "train.weight_decay=0.1"]
+    told = make_fine_tuning_plan(recipe(*groups)).describe()
+    assert "train.groups.memobert.embeddings.*: none of its parameters is trained, so it changes nothing" in told
+    assert "train.groups.memobert.*: none" not in told  # which has the adapters
 
 
 def test_what_is_adapted_must_be_said(recipe):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from memofast import ops
 from memofast.data.batch import PackedBatch
+from memofast.data.feature_statistics import changing
 from memofast.data.modality import FEATURES
 from memofast.data.view import View
 from memofast.model.face_networks.network import FaceNetwork
@@ -73,10 +74,13 @@ class FeatureEmbeddings(nn.Module):
         """Let a fresh projection W x + b begin as W (x - mean) / std + b: rows that share a large mean would all look
         alike to its norm.
 
-        Args: mean, std [width], of the rows to come; a column that never changes keeps its weight.
+        Args: mean, std [width], of the rows to come; a column that never changes begins with weight 0. Rows of which
+            none changes are left as they are: the norm would make whole numbers of their rounding.
         """
-        std = torch.where(std > 1e-4, std, 1.0)
-        self.projection.weight /= std
+        moves = changing(mean, std)
+        if not moves.any():
+            return
+        self.projection.weight /= torch.where(moves, std, torch.inf)
         self.projection.bias -= self.projection.weight @ mean
 
     @property

@@ -70,7 +70,10 @@ def sizes_of(init: str | None, heads: int | None = None) -> dict[str, Any]:
     if found.get("model_type") == "bert":
         return conversion.read_bert(path).sizes
     if found.get("model_type") != MemoBertConfig.model_type:
-        raise MemofastError(f"model.init: {init} holds no BERT or memofast checkpoint; give one or leave it out")
+        held = f"holds a {kind!r} model, " if isinstance(kind := found.get("model_type"), str) else "holds "
+        raise MemofastError(
+            f"model.init: {init} {held}no BERT or memobert checkpoint; give one or leave it out, or set model.family"
+        )
     sizes = in_one_line(path, lambda: MemoBertConfig(**found)).to_dict()
     return {name: sizes[name] for name in _SIZES}
 

@@ -20,6 +20,7 @@ from memofast.model.towers.adapting import adapt
 from memofast.model.towers.configuration import TowersConfig
 from memofast.model.towers.emotion import TowersForEmotion
 from memofast.model.towers.encoders import entries_of, has_class_row, load_encoder, read_encoder
+from memofast.model.towers.going_on import go_on
 from memofast.model.towers.inputs import lines_on_inputs, pictures_of, sound_of
 from memofast.model.towers.kept_features import KeptFeatures
 from memofast.model.towers.opening import open_towers
@@ -32,32 +33,42 @@ from memofast.store.feature_cache import open_cache
 def start(
     section: TowersSection, kind: str, classes: Sequence[str], train: Split | None, prompt: Section | None = None
 ) -> TowersForEmotion:
-    """The model that a fine-tuning starts from, see `family.Start`: encoders as in their folders, the rest random.
+    """The model that a fine-tuning starts from, see `family.Start`: encoders as in their folders, the rest random; or
+    what another run has learnt.
 
     Raises: `MemofastError` for a prompt, without a corpus, for a folder without an encoder of its modality, and for a
-        corpus that does not keep what it reads, or context that nothing reads.
+        corpus that does not keep what it reads, or context that nothing reads, and as `go_on`.
     """
     if prompt is not None:
         raise MemofastError("model.family towers has no prompts, but context asks by a [MASK]; leave prompt out")
     if train is None:
         raise MemofastError("model.family towers begins with a corpus, of which text alone has none; choose memobert")
-    corpus, given = train.corpus, section.towers
-    telling = telling_of(corpus)
-    if telling is not None and "text" not in given:
+    corpus, telling = train.corpus, telling_of(train.corpus)
+    asked = {
+        "head_dropout_prob": section.head_dropout_prob,
+        "context": telling.context.plain() if telling is not None else None,
+        "mask_token_id": telling.mask if telling is not None else None,
+        "problem_type": PROBLEMS[kind],
+        "id2label": dict(enumerate(classes)),
+        "label2id": {name: number for number, name in enumerate(classes)},
+    }
+    model = go_on(section, corpus, asked) if section.init else _begun(section, corpus, asked)
+    if section.cache:
+        cache = open_cache(Path(section.cache.path))
+        for tower in model.towers.values():
+            if tower.frozen:
+                tower.kept = KeptFeatures(cache, tower, section.cache.dtype)
+    return model
+
+
+def _begun(section: TowersSection, corpus: Corpus, asked: dict[str, Any]) -> TowersForEmotion:
+    """Encoders as in their folders, the rest random. asked: as of `go_on`."""
+    given = section.towers
+    if asked["context"] is not None and "text" not in given:
         raise MemofastError("context is read by model.text, which is not given; add model.text.init, or leave it out")
     configs = {name: read_encoder(name, Path(own.init)) for name, own in given.items()}
     entries = {name: _entry(name, own, configs[name], corpus) for name, own in given.items()}
-    config = TowersConfig(
-        towers=entries,
-        width=section.width,
-        fusion=section.fusion.plain(),
-        head_dropout_prob=section.head_dropout_prob,
-        context=telling.context.plain() if telling is not None else None,
-        mask_token_id=telling.mask if telling is not None else None,
-        problem_type=PROBLEMS[kind],
-        id2label=dict(enumerate(classes)),
-        label2id={name: number for number, name in enumerate(classes)},
-    )
+    config = TowersConfig(entries, section.width, section.fusion.plain(), **asked)
     check_memory(sum(map(_trained_as, given.values())))
     encoders = {name: load_encoder(Path(own.init), configs[name]) for name, own in given.items()}
     if "visual" in given and given["visual"].pool is None:
@@ -65,11 +76,6 @@ def start(
     model = TowersForEmotion(config, encoders)
     if loras := {name: own.lora for name, own in given.items() if own.lora}:
         adapt(model, loras, {name: Path(given[name].init) for name in loras})
-    if section.cache:
-        cache = open_cache(Path(section.cache.path))
-        for tower in model.towers.values():
-            if tower.frozen:
-                tower.kept = KeptFeatures(cache, tower, section.cache.dtype)
     return model
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
 from memofast.data.modality import MODALITIES
+from memofast.files import read_json
 from memofast.model.adapters.section import LoraSection
 from memofast.model.bounds import Dropout, Width
 from memofast.model.folder import model_folder
@@ -70,11 +71,12 @@ class TowersSection(Section):
     """Encoders of transformers by modality, see `TowersConfig` for the other entries. fusion: None given: the vectors
     side by side as they are. cache: of what fixed encoders make; None: they make it in every epoch.
 
-    init: must be null: each tower has its own.
+    init: a run of towers to go on from, whose towers, width and fusion these then are; of each modality `train` alone
+    is said here. None: each tower begins with an encoder of its own.
     """
 
     family: Literal["towers"]
-    init: None = None
+    init: FilePath | None = None
     text: TextTowerSection = TextTowerSection()
     visual: PictureTowerSection = PictureTowerSection()
     speech: SoundTowerSection = SoundTowerSection()
@@ -83,9 +85,37 @@ class TowersSection(Section):
     head_dropout_prob: Dropout = 0.1
     cache: CacheSection | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _joins_as_before(cls, values: Any) -> Any:
+        """Width and fusion that are not said are those of the run, as far as its folder is there and says them."""
+        if not isinstance(values, dict) or not isinstance(values.get("init"), str):
+            return values
+        try:
+            found = read_json(model_folder(Path(values["init"])) / "config.json")
+        except (OSError, ValueError):  # who opens it says so
+            return values
+        found = found if isinstance(found, dict) else {}
+        return {name: found[name] for name in ("width", "fusion") if name in found} | values
+
+    @field_validator("init")
+    @classmethod
+    def _of_run(cls, init: str | None) -> str | None:
+        return str(model_folder(Path(init))) if init else None
+
+    @model_validator(mode="after")
+    def _goes_on_as_it_was(self) -> TowersSection:
+        for name in MODALITIES if self.init else ():
+            own = getattr(self, name)
+            told = {key: getattr(own, key) for key in type(own).model_fields if key != "train"}
+            if given := [key for key, value in told.items() if value != type(own).model_fields[key].default]:
+                raise ValueError(f"init says what towers are like; leave {name}.{given[0]} out")
+        return self
+
     @model_validator(mode="after")
     def _has_something_to_keep(self) -> TowersSection:
-        if self.cache and all(own.train != "frozen" for own in self.towers.values()):
+        read = self.towers or ({name: getattr(self, name) for name in MODALITIES} if self.init else {})
+        if self.cache and all(own.train != "frozen" for own in read.values()):
             raise ValueError("cache keeps what frozen encoders make; set text.train=frozen, or leave it out")
         return self
 
@@ -98,7 +128,7 @@ class TowersSection(Section):
 
     @model_validator(mode="after")
     def _reads_something(self) -> TowersSection:
-        if not self.towers:
+        if not self.towers and not self.init:
             raise ValueError("reads no modality; give text.init, visual.init or speech.init, folders of encoders")
         return self
 

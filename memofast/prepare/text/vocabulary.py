@@ -41,7 +41,7 @@ def check_tokenizer(corpus: Corpus, folder: Path, where: str) -> list[str]:
     """
     prepared = corpus.stores["text"].meta.get("fingerprint")
     if not has_vocabulary(folder):
-        lacking = f"{folder} has neither tokenizer.json nor vocab.txt"
+        lacking = f"{folder} has neither tokenizer.json nor vocab.txt, nor vocab.json with merges.txt"
     elif not prepared:
         lacking = f"corpus {corpus.path} does not say its own"
     elif WordPieces(folder).fingerprint == prepared:

@@ -10,11 +10,12 @@ from typing import Any
 
 from memofast.data.dialogue import PieceWording, Wording, unspelt
 from memofast.errors import MemofastError
-from memofast.files import replace_file
+from memofast.files import read_json, replace_file
 from memofast.prepare.text.encoding import read_text
 
 _CONFIGURED = ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json")
-VOCABULARY_FILES = ("vocab.txt", "tokenizer.json", *_CONFIGURED)
+_OF_PAIRS = ("vocab.json", "merges.txt")  # of byte-level BPE, as RoBERTa was first published
+VOCABULARY_FILES = ("vocab.txt", "tokenizer.json", *_OF_PAIRS, *_CONFIGURED)
 LONGEST = 100  # words; what follows is cut, and said to be
 # characters that BERT takes for words, as Chinese is written without spaces
 _CHINESE = re.compile(
@@ -98,7 +99,8 @@ class Tokens:
 
 class WordPieces:
     """A tokenizer: WordPiece from a `vocab.txt` (lower-casing) or a tokenizer folder (as it is configured there), or
-    any other that a `tokenizer.json` describes, with the special pieces of BERT or RoBERTa."""
+    any other that a `tokenizer.json` describes, with the special pieces of BERT or RoBERTa, or RoBERTa's own from
+    `vocab.json` and `merges.txt`."""
 
     def __init__(self, path: Path, lexicon: Lexicon | None = None):
         self.lexicon = lexicon
@@ -202,10 +204,17 @@ def _open_tokenizer(path: Path):
         vocabulary = path
     elif (path / "tokenizer.json").is_file():
         return _from_json(path)
+    elif _holds_pairs(path):
+        return _from_configured(path)
     else:
         vocabulary = path / "vocab.txt"
     if not vocabulary.is_file():
-        raise MemofastError(f"no vocabulary at {vocabulary}; give a vocab.txt or a tokenizer folder")
+        lacking = next((f"{path} has {name} alone" for name in _OF_PAIRS if (path / name).is_file()), "")
+        raise MemofastError(
+            f"{lacking}; give the folder with both of {' and '.join(_OF_PAIRS)}"
+            if lacking
+            else f"no vocabulary at {vocabulary}; give a vocab.txt or a tokenizer folder"
+        )
     plain = _from_vocabulary(vocabulary)
     if path.is_dir() and any((path / name).is_file() for name in _CONFIGURED):
         return _from_configured(path)
@@ -244,21 +253,46 @@ def _from_json(folder: Path):
 
 
 def _from_configured(folder: Path):
-    """The tokenizer of a `vocab.txt` with the settings and added tokens beside it, as transformers reads them."""
-    from transformers import BertTokenizer
+    """The tokenizer of a `vocab.txt`, or of `vocab.json` and `merges.txt`, with the settings and added tokens beside
+    it, as transformers reads them."""
+    from transformers import BertTokenizer, RobertaTokenizer
 
     from memofast.model.folder import refuse_untrusted  # which imports transformers, as few vocabularies need
 
     refuse_untrusted(folder)
     _read_config(folder)
+    kind, name = (RobertaTokenizer, "RoBERTa") if _holds_pairs(folder) else (BertTokenizer, "BERT")
+    if kind is RobertaTokenizer:
+        _check_pairs(folder)
     try:
-        opened = BertTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        opened = kind.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         tokenizer = opened.backend_tokenizer
     except Exception as error:  # tokenizers raises nothing narrower
-        raise MemofastError(f"{folder} holds no BERT tokenizer that opens ({error}); restore its files") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MemofastError(f"{folder} holds no {name} tokenizer that opens ({reason}); restore its files") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _holds_pairs(folder: Path) -> bool:
+    return not (folder / "vocab.txt").is_file() and all((folder / name).is_file() for name in _OF_PAIRS)
+
+
+def _check_pairs(folder: Path) -> None:
+    """Raises: `MemofastError` for a `vocab.json` without RoBERTa's special pieces, which transformers would add behind
+    the last one, where no encoder has rows for them."""
+    path = folder / _OF_PAIRS[0]
+    try:
+        known = read_json(path)
+    except (OSError, ValueError):
+        raise MemofastError(f"{path}: not valid JSON; fetch it again") from None
+    if not isinstance(known, dict) or any(type(number) is not int for number in known.values()):
+        raise MemofastError(f"{path}: no mapping of word pieces to numbers; fetch it again")
+    own = _SPECIAL[1]
+    for name in (own.cls, own.sep, own.mask, own.unk):
+        if name not in known:
+            raise MemofastError(f"{path} has no {name}; give a vocabulary of BERT, or a tokenizer of RoBERTa")
 
 
 def _read_config(folder: Path) -> dict:
@@ -304,4 +338,4 @@ def copy_vocabulary(source: Path, folder: Path) -> None:
 
 def has_vocabulary(folder: Path) -> bool:
     """Whether a folder holds what `WordPieces` opens."""
-    return any((folder / name).is_file() for name in VOCABULARY_FILES[:2])
+    return any((folder / name).is_file() for name in VOCABULARY_FILES[:2]) or _holds_pairs(folder)

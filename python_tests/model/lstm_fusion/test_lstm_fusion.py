@@ -210,10 +210,11 @@ def test_without_rows_or_with_a_prompt_it_does_not_start(corpus):
         family.start(section, "single", CLASSES, corpus.split("train"), section)
 
 
-def test_columns_that_never_change_keep_their_scale():
+def test_columns_that_never_change_are_nothing():
     lstm = RowsLstm(3, LstmFusionConfig(INPUTS, hidden_size=2))
     lstm.standardise(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 0.0, 2.0]))
-    assert lstm.std.tolist() == [0.5, 1.0, 2.0] and lstm.mean.tolist() == [1.0, 2.0, 3.0]
+    assert lstm.std.tolist() == [0.5, 0.0, 2.0] and lstm.mean.tolist() == [1.0, 2.0, 3.0]
+    assert lstm.standardised(torch.tensor([[2.0, 9.0, 1.0]]), None).tolist() == [[2.0, 0.0, -1.0]]
 
 
 def test_a_step_trains_every_weight():

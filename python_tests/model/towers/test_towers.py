@@ -326,4 +326,4 @@ def test_the_middle_of_larger_pictures_is_seen(place, tmp_path):
     processor = VideoMAEImageProcessorPil.from_pretrained(folder, image_std=[0.5] * 3)
     expected = processor([picture[0]], return_tensors="pt").pixel_values
     torch.testing.assert_close(seen, expected)
-    assert plan.notes == () and model.config.towers["visual"]["resample"] == "bicubic"
+    assert len(plan.notes) == 1 and model.config.towers["visual"]["resample"] == "bicubic"

@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import yaml
 from rich.console import Console
 from runs import here
 from seen_talks import small_encoders, tower_recipe, write_seen_talks
 from tiny_models import save_bert, save_roberta, save_speech_model, save_video_model, save_vit
 
 from memofast.data import Corpus
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, MemofastWarning
 from memofast.inference.dialogues import as_read
 from memofast.inference.predictor import load
 from memofast.model.families import open_emotion_model
 from memofast.prepare.text.word_pieces import WordPieces
-from memofast.train.fine_tuning_plan import make_fine_tuning_plan
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model
 from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune
 from memofast.train.trainer import Trainer
@@ -126,6 +127,56 @@ def test_further_losses_and_teachers(ran, place, tmp_path):
     assert set(opened.towers["visual"].encoder.state_dict()) == set(before)
 
 
+def test_samples_of_which_nothing_is_read_are_told(place):
+    folder, towers = place
+    (note,) = plan_of(place, towers={"speech": towers["speech"]}, context=None).notes
+    corpus = Corpus.open(folder / "corpus")
+    lacking = sum((corpus.split(name).lengths[:, 2] == 0).sum() for name in corpus.splits)
+    assert lacking and note.startswith(f"{lacking} of 48 samples have none of what the model reads")
+    assert [line.partition(" of ")[0] for line in plan_of(place).notes] == ["1"]
+
+
+def test_another_run_goes_on_from_what_one_has_learnt(ran, place, tmp_path):
+    """With other losses and what it trains of it; the map to the answers stays where the classes do."""
+    _, run = ran
+    frozen = {"text": {"train": "frozen"}, "init": str(run)}
+    losses = {"near": {"kind": "supervised_contrast", "weight": 0.1}}
+    plan = plan_of(place, "train.epochs=1", towers=frozen, losses=losses, context={"utterances": 2, "tokens": 40})
+    begun = start_model(plan.recipe, plan.target, plan.folds[0].train)
+    before, batch = open_emotion_model(run), plan.folds[0].test.pack(range(9))
+    assert torch.equal(begun.eval()(batch), before(batch))
+    trained = {name.split(".")[1] for name, p in begun.named_parameters() if p.requires_grad and ".encoder." in name}
+    assert trained == {"visual", "speech"} and plan.recipe.model.width == 8
+    fine_tune(plan, tmp_path / "run", Console(quiet=True))
+    after = open_emotion_model(tmp_path / "run")
+    texts, pictures = (
+        [
+            torch.equal(own, after.state_dict()[name])
+            for name, own in before.state_dict().items()
+            if name.startswith(part)
+        ]
+        for part in ("towers.text.encoder.", "towers.visual.encoder.")
+    )
+    assert all(texts) and not all(pictures)
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(plan.resolved().plain()))
+    assert read(str(tmp_path / "run.yaml"), []).model == plan.resolved().model
+    with pytest.warns(MemofastWarning, match=r"names calm, glad, not calm, cross: the map to the answers begins anew"):
+        other = plan_of(place, "target.map={calm: calm, glad: cross}", towers={"init": str(run)})
+    assert other.target.classes == ("calm", "cross")
+
+    def refused(*overrides, **towers):
+        with pytest.raises(MemofastError) as error:
+            plan_of(place, *overrides, towers={"init": str(run)} | towers, file="wrong.yaml")
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "model.width is 16, that of model.init" in refused("model.width=16")
+    assert "model.fusion is {" in refused("model.fusion.kind=mean")
+    assert "leave text.init out" in refused(text=place[1]["text"])
+    assert "leave speech.pool out" in refused(speech={"pool": "first"})
+    assert "holds a 'bert' model" in refused(init=place[1]["text"]["init"])
+
+
 def test_one_modality_alone(place, tmp_path):
     plan = plan_of(place, "train.epochs=1", towers={"speech": place[1]["speech"]}, context=None)
     assert plan.train == ("a",) and plan.evaluate == ("a",)
@@ -146,7 +197,7 @@ def test_a_roberta_reads_a_corpus_of_its_own_word_pieces(place, roberta, tmp_pat
     for name in ("tokenizer.json",):
         shutil.copy(roberta / name, corpus / name)
     plan = plan_of(place, towers=towers, corpus=corpus)
-    assert plan.notes == ()
+    assert len(plan.notes) == 1 and "have none of what the model reads" in plan.notes[0]
     pieces = WordPieces(roberta)
     names = {number: piece for piece, number in pieces.vocabulary.items()}
     split = plan.folds[0].train
@@ -162,7 +213,7 @@ def test_a_roberta_reads_a_corpus_of_its_own_word_pieces(place, roberta, tmp_pat
     torch.testing.assert_close(model(split.pack(range(6))), lone, rtol=1e-4, atol=1e-5)
     bare = shutil.copytree(roberta, tmp_path / "bare")
     (bare / "tokenizer.json").unlink()
-    (note,) = plan_of(place, towers={"text": {"init": str(bare)}}, corpus=corpus).notes
+    note, _ = plan_of(place, towers={"text": {"init": str(bare)}}, corpus=corpus).notes
     assert "is not known" in note and "tokenizer.json" in note
 
 
@@ -192,6 +243,14 @@ def test_mistakes_are_one_line(place, tmp_path):
     config = json.loads((remote / "config.json").read_text())
     (remote / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "own.Model"}}))
     assert "Python code" in of("text", remote)
+    for name, sections in towers.items():
+        fewer = shutil.copytree(sections["init"], tmp_path / f"fewer-{name}")
+        layers = json.loads((fewer / "config.json").read_text())
+        (fewer / "config.json").write_text(json.dumps(layers | {"num_hidden_layers": 1}))
+        assert "of layers that its config.json does not count" in of(name, fewer)
+    cached = {name: own | {"train": "frozen"} for name, own in towers.items()}
+    hidden = [f"model.cache.path={tmp_path / 'cache'}", "train.hide=0.3"]
+    assert "each of which model.cache would keep" in refused(*hidden, towers=cached)
     (remote / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     assert "weights lack" in of("text", remote)
     (remote / "config.json").write_text(json.dumps(config | {"model_type": "own"}))
@@ -205,7 +264,7 @@ def test_mistakes_are_one_line(place, tmp_path):
     assert "makes pictures of 8 pixels out of 16, the encoder sees 16" in of("visual", small)
     assert "context is read by model.text" in refused(towers={"visual": towers["visual"]}, context={"tokens": 40})
     assert "no prompts" in refused("prompt={}", context=None) or "prompt" in refused("prompt={}", context=None)
-    assert "model.init" in refused("model.init=somewhere")
+    assert "somewhere: no such checkpoint folder" in refused("model.init=somewhere", towers={}, context=None)
     assert "context.tokens 600" in refused("context.tokens=600")
     assert "train.compile is of families that one graph can hold, not of towers" in refused("train.compile=true")
     short = save_bert(tmp_path / "short", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])

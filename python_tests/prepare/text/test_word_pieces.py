@@ -3,7 +3,14 @@ import json
 import pytest
 
 from memofast.errors import MemofastError
-from memofast.prepare.text.word_pieces import LONGEST, NRC_CLASSES, WordPieces, copy_vocabulary, read_lexicon
+from memofast.prepare.text.word_pieces import (
+    LONGEST,
+    NRC_CLASSES,
+    WordPieces,
+    copy_vocabulary,
+    has_vocabulary,
+    read_lexicon,
+)
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "i", "am", "happy", "un", "##happy", ",", "!", "sad"]
 
@@ -186,4 +193,58 @@ def test_a_byte_level_tokenizer_of_robertas_kind(tmp_path):
     tokens["model"]["vocab"].pop("<s>")
     (folder / "tokenizer.json").write_text(json.dumps(tokens))
     with pytest.raises(MemofastError, match=r"has no \[CLS\]"):
+        WordPieces(folder)
+
+
+def as_pairs(source, folder):
+    """A tokenizer.json of byte-level BPE as RoBERTa was first published: `vocab.json` and `merges.txt`."""
+    model = json.loads((source / "tokenizer.json").read_text())["model"]
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    folder.mkdir()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    return folder
+
+
+def test_robertas_older_layout(tmp_path):
+    from tiny_models import save_roberta
+    from transformers import RobertaTokenizer
+
+    said = "It's so good , isn't it ? Très bien"
+    newer = WordPieces(save_roberta(tmp_path / "newer", [said, "speaker 1 : feels"]))
+    folder = as_pairs(tmp_path / "newer", tmp_path / "older")
+    older = WordPieces(folder)
+    assert older(said) == newer(said) and older.vocabulary == newer.vocabulary and has_vocabulary(folder)
+    assert older.wording.query(1) == newer.wording.query(1) and older.cls_id == newer.cls_id
+    copy_vocabulary(folder, (tmp_path / "copy").mkdir() or tmp_path / "copy")
+    RobertaTokenizer.from_pretrained(str(folder)).save_pretrained(str(tmp_path / "saved"))
+    assert (tmp_path / "saved" / "tokenizer.json").is_file()
+    assert {WordPieces(tmp_path / name).fingerprint for name in ("copy", "saved")} == {older.fingerprint}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": True}))
+    assert WordPieces(folder).fingerprint != older.fingerprint
+
+
+def test_parts_of_robertas_older_layout(tmp_path):
+    from tiny_models import save_roberta
+
+    save_roberta(tmp_path / "newer", ["so good"])
+    folder = as_pairs(tmp_path / "newer", tmp_path / "older")
+    known = json.loads((folder / "vocab.json").read_text())
+    for damaged, told in (
+        (json.dumps({piece: number for piece, number in known.items() if piece != "<mask>"}), "has no <mask>"),
+        ("[1]", "no mapping of word pieces"),
+        ('{"a', "not valid JSON"),
+        (json.dumps(known | {"a": "x"}), "no mapping of word pieces"),
+    ):
+        (folder / "vocab.json").write_text(damaged)
+        with pytest.raises(MemofastError, match=told) as caught:
+            WordPieces(folder)
+        assert "\n" not in str(caught.value)
+    (folder / "vocab.json").write_text(json.dumps(known))
+    (folder / "merges.txt").write_text("#version: 0.2\nq\n")
+    with pytest.raises(MemofastError, match="holds no RoBERTa tokenizer that opens"):
+        WordPieces(folder)
+    (folder / "merges.txt").unlink()
+    assert not has_vocabulary(folder)
+    with pytest.raises(MemofastError, match=r"has vocab\.json alone; give the folder with both"):
         WordPieces(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from memofast.data import Corpus, Split
 from memofast.data.demo import open_corpus
 from memofast.data.feature_choice import reading
 from memofast.errors import MemofastError
-from memofast.evaluate.finished_runs import finished, recipe_of_run, run_of
 from memofast.files import read_json
 from memofast.metrics.sample_statistics import NAMES
 from memofast.prepare.sources.near_duplicates import find_near_duplicates
+from memofast.store import TextStore
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
-from memofast.train.fine_tuning_runs import best_of
+from memofast.train.finished_runs import best_of, finished, recipe_of_run, run_of
 from memofast.train.fold_parts import Fold, make_folds
 from memofast.train.folder import TEXT_REPORT, TEXT_SETTINGS
 
@@ -69,32 +69,41 @@ class Origin:
 
     def overlap(self, split: Split) -> list[str]:
         """Lines about samples of a split that the model learnt from or that chose its checkpoint."""
-        if self.fold is not None and self.recipe is None:
-            return self._alike(split)
-        if self.fold is None or not self.is_of(split.corpus):
-            return []
-        lines, tested = [], set(split.ids)
-        for part, did in (
-            (self.fold.train, "were in its training part"),
-            (self.fold.validation, "chose its checkpoint"),
-        ):
-            if part is not None and (count := len(tested.intersection(part.ids))):
-                lines.append(f"{self.name}: {count:,} of these {len(tested):,} samples {did}; its numbers are too good")
-        return lines
+        count = f"of these {len({*split.ids}):,} samples"
+        return [f"{self.name}: {own:,} {count} {did}; its numbers are too good" for own, did in self.shared(split)]
 
-    def _alike(self, split: Split) -> list[str]:
-        """The same of sentences, which a text emotion model learnt from under other names."""
-        lines, tested = [], _sentences(split)
-        for part, did in (
-            (self.fold.train, "stand in its training part"),
-            (self.fold.validation, "chose its checkpoint"),
+    def shared(self, split: Split, learnt_alone: bool = False) -> Iterator[tuple[int, str]]:
+        """Of how many samples of a split the model learnt, and how many chose its checkpoint, as far as there are any:
+        their number, and what they did. learnt_alone: the latter do not count."""
+        if self.fold is None:
+            return
+        for part, learnt, did in (
+            (self.fold.train, True, "in its training part"),
+            (self.fold.validation, False, "chose its checkpoint"),
         ):
-            if count := len(find_near_duplicates(tested, _sentences(part)).first):
-                lines.append(
-                    f"{self.name}: {count:,} of these {len(tested):,} samples have sentences that {did} "
-                    "(near-duplicates count); its numbers are too good"
-                )
-        return lines
+            if part is None or (learnt_alone and not learnt):
+                continue
+            if self.recipe is None:  # a text emotion model, which learnt from sentences under other names
+                count = len(find_near_duplicates(_sentences(split), _sentences(part)).first)
+                did = f"have sentences that {'stand ' if learnt else ''}{did} (near-duplicates count)"
+            elif self.is_of(split.corpus):
+                count, did = len({*split.ids}.intersection(part.ids)), f"{'were ' if learnt else ''}{did}"
+            else:
+                count = _same_words(split, part)
+                did = f"have the names and words of samples of {self.corpus.path} that {'were ' if learnt else ''}{did}"
+            if count:
+                yield count, did
+
+
+def _same_words(split: Split, part: Split) -> int:
+    """Samples of two corpora that have their names and what was said in common."""
+    one, other = split.corpus.stores["text"], part.corpus.stores["text"]
+    both = {*split.ids}.intersection(part.ids)
+    return sum(bool(said := _said(one, id)) and said == _said(other, id) for id in both)
+
+
+def _said(store: TextStore, id: str) -> bytes:
+    return store.read(id)["utf8"].tobytes() if "utf8" in store.columns else b""
 
 
 def _sentences(split: Split) -> list[str]:

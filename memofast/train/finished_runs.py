@@ -1,19 +1,36 @@
-"""What a fine-tuning run kept in its folder: which runs of folds and seeds are finished, and their predictions."""
+"""What a fine-tuning run's folder says of it: its recipe, and which of its runs of folds and seeds are finished."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from memofast.data.conditions import CONDITIONS
+from pydantic import Field
+
 from memofast.errors import MemofastError
-from memofast.evaluate.results import Run
-from memofast.metrics.predictions import Predictions
+from memofast.files import read_json
+from memofast.metrics.sample_statistics import LOWER_IS_BETTER
+from memofast.sections import Section, checked
 from memofast.train.fine_tuning_recipe import FineTuneRecipe, read
-from memofast.train.fine_tuning_run import DONE, answers_file, read_done
 from memofast.train.folder import CONFIG
 
-PARTS = ("validation", "test")
+DONE = "done.json"
+
+
+class Done(Section):
+    """What `done.json` says of a finished run."""
+
+    fold: Annotated[str, Field(pattern=r"^[^/\x00]{1,200}$")]  # a folder
+    seed: int
+    selected_on: str
+    best_update: int
+    updates: int
+    metric: str
+    score: float | None
+    train: int
+    seconds: float
+    precision: str
+    settings: dict[str, Any] = Field({})  # that a search chose
 
 
 def run_of(folder: Path) -> Path | None:
@@ -56,20 +73,27 @@ def finished(run: Path) -> list[dict[str, Any]]:
     return sorted(done, key=lambda one: (len(one["fold"]), one["fold"], seeds.index(one["seed"])))
 
 
-def kept_predictions(run: Path) -> list[Run]:
-    """The predictions of all finished folds and seeds, of their validation and test parts.
+def read_done(path: Path) -> dict[str, Any]:
+    """What a finished run came to. Raises: `MemofastError` where the file is damaged."""
+    try:
+        values = read_json(path)
+    except (OSError, ValueError):
+        values = None
+    try:
+        checked(values, str(path), Done)
+    except MemofastError as error:
+        raise MemofastError(f"{error}; remove {path} to repeat this run") from None
+    return values
 
-    Raises: `MemofastError` where there is none, or a file is broken.
+
+def best_of(done: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the finished runs, in their order, the one whose model is kept: that with the best validation, the first where
+    nothing chose.
+
+    A run whose metric was never a number, as a correlation of equal answers is none, is kept only where no other one
+    has a score.
     """
-    found = []
-    for done in finished(run):
-        place = run / done["fold"] / f"seed-{done['seed']}"
-        for part in PARTS:
-            for condition in CONDITIONS:
-                path = answers_file(place, part, condition)
-                if path.is_file():
-                    said = Predictions.load(path)
-                    found.append(Run(done["fold"], done["seed"], condition, part, done["selected_on"], said))
-    if not found:
-        raise MemofastError(f"run {run} kept no predictions; evaluate its model with --corpus")
-    return found
+    scored = [run for run in done if run["score"] is not None]
+    if not scored:
+        return done[0]
+    return max(scored, key=lambda run: -run["score"] if run["metric"] in LOWER_IS_BETTER else run["score"])
