@@ -47,12 +47,14 @@ class TowersConfig(PretrainedConfig):
 
 
 class _Entry(BaseModel):
-    """encoder: entries of its own configuration, with `model_type`. train: see `TowerSection`."""
+    """encoder: entries of its own configuration, with `model_type`. train: see `TowerSection`. rounded: whether its
+    vectors are rounded to float16, as the cache of its training kept them."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     encoder: dict[str, Any]
     train: Literal[TRAINED]
+    rounded: bool = False
 
 
 class TextEntry(_Entry):

@@ -55,8 +55,9 @@ def start(
     model = go_on(section, corpus, asked) if section.init else _begun(section, corpus, asked)
     if section.cache:
         cache = open_cache(Path(section.cache.path))
-        for tower in model.towers.values():
+        for name, tower in model.towers.items():
             if tower.frozen:
+                tower.entry = model.config.towers[name] = tower.entry | {"rounded": section.cache.dtype == "float16"}
                 tower.kept = KeptFeatures(cache, tower, section.cache.dtype)
     return model
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from memofast.data.view import View
 from memofast.store.feature_cache import MAKER_BYTES, FeatureCache
 
-_NOT_READ = {"train", "spec_augment"}  # entries that change nothing of what a fixed encoder makes
+_NOT_READ = {"train", "spec_augment", "rounded"}  # entries that change nothing of what a fixed encoder makes
 
 
 class Encoding(Protocol):

@@ -60,7 +60,7 @@ class Tower(nn.Module):
         with drawing(None if self.frozen else rng, view.keys, self.modality):
             with torch.no_grad() if self.frozen else nullcontext():
                 pooled = self.kept.pooled(self, view, there) if self.kept else self.pooled(view, there)
-            found = self.project(pooled)
+            found = self.project(pooled.half().to(pooled.dtype) if self.entry.get("rounded") else pooled)
         return nothing.to(found.dtype).index_copy(0, there, found), present
 
     def there(self, view: View) -> Tensor:

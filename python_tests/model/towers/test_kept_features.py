@@ -13,6 +13,7 @@ from seen_talks import small_encoders, tower_recipe, write_seen_talks
 from memofast.data.conditions import keep
 from memofast.data.view import View
 from memofast.errors import MemofastError
+from memofast.model.families import open_emotion_model
 from memofast.model.towers import kept_features
 from memofast.model.towers.kept_features import fingerprint
 from memofast.store.feature_cache import FeatureCache
@@ -106,6 +107,13 @@ def test_half_precision_is_what_is_trained_with_from_the_first_epoch(place, tmp_
     for values in made.values():
         assert torch.equal(values, values.half().float())
     assert all(torch.equal(made[name], values) for name, values in features(model, batch).items())
+    model.eval().save_pretrained(tmp_path / "saved")
+    opened, view = open_emotion_model(tmp_path / "saved"), View.of(batch)
+    with torch.no_grad():
+        found = [[tower(view, None)[0] for tower in one.towers.values()] for one in (model, opened)]
+    for kept, without in zip(*found, strict=True):
+        apart = (kept - without).abs()  # where a rounding falls the other way, 2^-11 of a number
+        assert (apart > 1e-6).float().mean() < 0.05 and apart.max() < 1e-3
 
 
 def test_runs_fill_it_and_end_the_same(place, tmp_path):
