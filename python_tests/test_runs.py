@@ -76,6 +76,9 @@ def test_the_table_and_json(made):
     assert line["kind"] == "pretrain" and line["bytes"] > 10_000
     done = here(made, "runs", "--folder", "nowhere")
     assert done.returncode == 2 and "nowhere: no such folder" in done.stderr
+    for line, told in ((["runs"], "list the runs in it by --folder runs"), (["verify", "runs"], "by --folder runs")):
+        done = here(made, "runs", *line)
+        assert done.returncode == 2 and told in done.stderr and done.stderr.count("\n") == 1
 
 
 def checkpoints(place):

@@ -5,8 +5,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
+
+
+class _Commands(TyperGroup):
+    """A folder of runs in a command's place is told how it is given."""
+
+    def resolve_command(self, context: typer.Context, arguments: list[str]):
+        given = arguments[0]
+        if given not in self.commands and Path(given).is_dir():
+            context.fail(f"{given} is a folder; list the runs in it by --folder {given}")
+        return super().resolve_command(context, arguments)
+
 
 main = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     rich_markup_mode=None,
     help="List runs; clean, verify and export them.",
@@ -93,7 +106,8 @@ def verify(
 
     for given in runs or ():
         if not given.is_dir() or not is_run(given):
-            raise MemofastError(f"{given}: no run; give a folder such as runs/demo-TIME")
+            of_runs = f"; check the runs in it by --folder {given}" if run_folders(given) else ""
+            raise MemofastError(f"{given}: no run{of_runs or '; give a folder such as runs/demo-TIME'}")
     chosen = runs or run_folders(folder)
     damaged = 0
     for path, reason in [] if runs else changed_weights(folder):
