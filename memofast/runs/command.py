@@ -106,7 +106,7 @@ def verify(
 
     for given in runs or ():
         if not given.is_dir() or not is_run(given):
-            of_runs = f"; check the runs in it by --folder {given}" if run_folders(given) else ""
+            of_runs = f"; check the runs in it by --folder {given}" if given.is_dir() and run_folders(given) else ""
             raise MemofastError(f"{given}: no run{of_runs or '; give a folder such as runs/demo-TIME'}")
     chosen = runs or run_folders(folder)
     damaged = 0
