@@ -11,6 +11,7 @@ What follows is given to Python, in a copy of the sources below --folder, built 
 from __future__ import annotations
 
 import argparse
+import filecmp
 import os
 import shutil
 import subprocess
@@ -40,16 +41,22 @@ def build(folder: Path, sanitizers: str, isas: str = "portable") -> Path:
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=ignored, dirs_exist_ok=True)
+            shutil.copytree(source, folder / name, ignore=ignored, copy_function=copy_changed, dirs_exist_ok=True)
         elif source.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, folder / name)
+            copy_changed(source, folder / name)
     settings = {"MEMOFAST_SANITIZE": sanitizers, "MEMOFAST_ISAS": isas, "MEMOFAST_CUDA": "0"}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     ended = subprocess.run(command, cwd=folder, env=os.environ | settings, capture_output=True, text=True)
     if ended.returncode:
         raise SystemExit(f"sanitized: the build failed\n{ended.stdout}\n{ended.stderr}")
     return folder
+
+
+def copy_changed(source: str | Path, target: str | Path) -> None:
+    """A file whose contents are other ones: a fresh checkout has new dates, which alone would build all again."""
+    if not os.path.isfile(target) or not filecmp.cmp(source, target, shallow=False):
+        shutil.copy(source, target)
 
 
 def environment(folder: Path) -> dict[str, str]:
