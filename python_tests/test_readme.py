@@ -61,15 +61,18 @@ SMALLER = {
     "pretrain": f"{TINY} train.updates=2 train.warmup=1 train.samples=4 validate.every=2",
     # there are three actors
     "finetune finetune-lstm corpus=corpora/ravdess": "train.epochs=1 folds.only=[1] inner_folds=validation",
-    "finetune meld-towers": "train.epochs=1 train.samples=7 train.accumulate=1 train.precision=fp32 model.width=8",
+    "finetune meld-towers": "train.epochs=1 train.samples=7 train.accumulate=1 train.precision=fp32 model.width=8 "
+    "baselines=false",
     "finetune crema-d-perceiver": "folds.only=[1] train.epochs=1 model.num_latents=8 model.d_latents=16 "
-    "model.num_self_attends_per_block=1 model.num_self_attention_heads=2 model.output_num_channels=16 train.threads=1",
+    "model.num_self_attends_per_block=1 model.num_self_attention_heads=2 model.output_num_channels=16 train.threads=1 "
+    "baselines=false",
     "finetune corpus=corpora/ravdess": "train.epochs=1 train.samples=16 train.precision=fp32 folds.only=[1,3]",
-    "finetune corpus=corpora/iemocap-legacy": "folds.only=[2] train.epochs=1 train.samples=8 train.precision=fp32",
+    "finetune corpus=corpora/iemocap-legacy": "folds.only=[2] train.epochs=1 train.samples=8 train.precision=fp32 "
+    "baselines=false",
     "finetune mosi-mfn": "train.epochs=1 model.network.memory=8 model.network.hidden.text=8",
-    "finetune corpus": "train.epochs=1 train.samples=8 train.precision=fp32",
-    "finetune": "finetune-demo train.epochs=1 model.hidden_size=32",
-    "sweep mosi-lab-ablations": "train.epochs=1 train.seeds=[1] model.network.width=32",
+    "finetune corpus": "train.epochs=1 train.samples=8 train.precision=fp32 baselines=false",
+    "finetune": "finetune-demo train.epochs=1 model.hidden_size=32 baselines=false",
+    "sweep mosi-lab-ablations": "train.epochs=1 train.seeds=[1] model.network.width=32 baselines=false",
     "sweep": "train.epochs=1 train.samples=16 train.precision=fp32 folds.only=[1]",
     "prepare": "--workers 1 --speaker most-seen",
     "denseface train": "--epochs 1 --batch 8 --threads 1",

@@ -7,13 +7,14 @@ from parts import PARTS, count_of
 FEW = {
     "kills: pretrain": 1, "kills: finetune": 1, "kills: pseudo-label": 2, "kills: extract npz": 1,
     **{part: 10 for part in PARTS if part.startswith("mutations: ")},
+    **{part: 3 for part in PARTS if part.startswith("mutations: ") and ("cache" in part or "weights" in part)},
     **dict.fromkeys(("mutations: runs", "mutations: checkpoints", "mutations: fine-tuned runs"), 1),
     **dict.fromkeys(("mutations: prepared corpora", "mutations: text runs", "mutations: face networks"), 1),
     "mutations: media": 5, "mutations: pickles": 100,
     "mutations by command: checkpoints": 1, "mutations by command: store descriptions": 1,
     "two at once: extract npz": 1, "two at once: pseudo-label": 1, "growing store: store": 1,
-    "kills: cache fill": 1, "kills: cache prune": 2, "filled at once: a cache": 1, "moved: frozen weights": 1,
-    "mutations by command: pages of a cache": 2, "mutations by command: links to weights": 1,
+    "kills: cache fill": 1, "filled at once: a cache": 1, "moved: frozen weights": 1,
+    "mutations by command: pages of a cache": 1,
     "full disk: pretrain": 1, "full disk: pseudo-label": 1, "small disk: extract npz": 1,
 }  # fmt: skip
 
