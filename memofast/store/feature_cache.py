@@ -13,7 +13,6 @@ import os
 import struct
 import time
 import weakref
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import NamedTuple
 
 import lmdb
 import numpy as np
+from xxhash import xxh3_64_intdigest
 
 from memofast.errors import MemofastError
 from memofast.files import name_unless_there, remove, sweep, sync_entry, temporary_of
@@ -30,7 +30,7 @@ from memofast.store.pages import DATA, Pages, Snapshot
 KEY_BYTES = 48  # 16 of the encoder's fingerprint, 32 of the sample's content
 MAKER_BYTES = 16
 _READERS = 512
-_HEAD = struct.Struct("<dIB")  # seconds since 1970; CRC-32 of key, type and numbers; type
+_HEAD = struct.Struct("<dQB")  # seconds since 1970; XXH3 of key, type and numbers; type
 _TYPES = (np.dtype("<f4"), np.dtype("<f2"))
 _IN_USE = ".in_use"
 _OWN = {DATA, "lock.mdb", _IN_USE}
@@ -268,7 +268,7 @@ def _numbers(key: bytes, map: memoryview, place: int, size: int) -> np.ndarray |
 
 
 def _check(key: bytes, kind: int, data: bytes) -> int:
-    return zlib.crc32(data, zlib.crc32(key, kind))
+    return xxh3_64_intdigest(data, xxh3_64_intdigest(key, kind))
 
 
 def _size(value: memoryview) -> int:

@@ -112,8 +112,8 @@ def test_a_vector_in_anothers_place_or_of_another_type_is_none(tmp_path):
     with cache._env.begin(write=True) as transaction:
         first, second = (bytes(transaction.get(key(number))) for number in (0, 1))
         transaction.put(key(0), second)
-        transaction.put(key(1), second[:12] + b"\1" + second[13:])  # twice as many, half as wide
-        assert first[12] == 0
+        transaction.put(key(1), second[:16] + b"\1" + second[17:])  # twice as many, half as wide
+        assert first[16] == 0
     assert cache.damaged() == [key(0), key(1)] and cache.read([key(0), key(1)]) == [None, None]
     cache.close()
 
@@ -197,7 +197,7 @@ def test_entries_without_a_time_are_the_oldest(tmp_path):
     cache.add(some(4))
     with cache._env.begin(write=True) as transaction:
         transaction.put(key(2), b"short")
-        transaction.put(key(3), b"\xff" * 33)  # no number of seconds
+        transaction.put(key(3), b"\xff" * 37)  # no number of seconds
     assert cache.makers() == {"00" * 16: (4, 2 * 20 + 20)}
     assert cache.prune(2 * 20) == 2 and cache.damaged() == [] and len(cache) == 2
     cache.close()
