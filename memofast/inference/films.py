@@ -16,7 +16,7 @@ from memofast.inference.results import PAGE, TABLE, TIMELINE, TIMELINES, UNFINIS
 from memofast.inference.segments import Cutting
 from memofast.inference.timeline import draw_timeline
 from memofast.inference.watching import Shown, Utterance
-from memofast.metrics.ordered_classes import in_order, ordered_score
+from memofast.metrics.ordered_classes import check_order, ordered_score
 from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.report import print_text_log
 from memofast.prepare.sources.clips import Clip
@@ -49,7 +49,7 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
         raise MemofastError(f"no file or folder {asked.source}; check the path")
     predictor = Predictor(asked.model, asked.files, asked.device, asked.tracks)
     if asked.ordered:
-        in_order(asked.ordered, predictor.classes, predictor.kind)
+        check_order(asked.ordered, predictor.classes, predictor.kind)
     with Results(asked.out, predictor.classes) as results:
         try:
             with console.status("looking for utterances"), TextLog() as text_log:

@@ -13,8 +13,8 @@ class Prediction:
     by how much the named class's probability (or the value) falls where it is left out; empty where the model saw one
     only. start, end: seconds in `file`, None of what has no times. track: number of the person whose face was taken,
     the same number for the same face throughout a file; None without a face. score: see `ordered_score`, where an
-    order was given. speaks: False of the others who are seen
-    during the utterance `id`, of whom the model sees the face alone. notes: what was missing or odd.
+    order was given. speaks: False of the others who are seen during the utterance `id`, of whom the model sees the face
+    alone. notes: what was missing or odd.
     """
 
     id: str

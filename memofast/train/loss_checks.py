@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
 from torch import nn
@@ -10,7 +11,7 @@ from memofast.data import Split
 from memofast.errors import MemofastError
 from memofast.model.family import EmotionModel
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
-from memofast.train.further_losses import UncertaintyWeights, weights_of
+from memofast.train.further_losses import UncertaintyWeights, gathers_samples, weights_of
 from memofast.train.loss_sections import (
     BY_REPRESENTATION,
     BY_TEACHERS,
@@ -86,8 +87,13 @@ def lines_on_losses(recipe: FineTuneRecipe) -> Iterator[str]:
         named = [f"{name} ({loss.kind}, {loss.weight:g})" for name, loss in recipe.losses.items()]
         how = "; weights are learnt" if recipe.train.weighting == "uncertainty" else ""
         yield f"learns by the labels and {', '.join(named)}{how}"
-    samples, update = recipe.train.samples, recipe.train.samples * recipe.train.accumulate
+    world = int(os.environ.get("WORLD_SIZE", 1))
     for name, loss in recipe.losses.items():
+        gathers = gathers_samples(loss)
+        if gathers and world == 1:
+            yield f"losses.{name}: gather: ranks changes nothing with one process"
+        samples = recipe.train.samples * (world if gathers else 1)
+        update = samples * recipe.train.accumulate
         if isinstance(loss, DistSection) and samples < _ENOUGH and loss.between and not loss.queue:
             yield (
                 f"warning: losses.{name} correlates the answers of {samples} samples, which teaches nothing below "

@@ -4,7 +4,9 @@ import pytest
 import torch
 from threads_as_ranks import on_ranks
 
+from memofast.train.fine_tuning_recipe import FineTuneRecipe
 from memofast.train.further_losses import Seen, Setting, further_loss
+from memofast.train.loss_checks import lines_on_losses
 from memofast.train.loss_sections import (
     ApclSection,
     DistSection,
@@ -86,3 +88,14 @@ def test_ranks_together_are_one_process_on_the_union(name, counts):
     for _, state in together:
         for key, kept in alone.state_dict().items():
             torch.testing.assert_close(state[key], kept, rtol=1e-5, atol=1e-6)
+
+
+def test_how_many_samples_are_compared_is_told(monkeypatch):
+    losses = {"near": {"kind": "supervised_contrast", "gather": "ranks"}}
+    recipe = FineTuneRecipe(corpus="x", losses=losses, train={"samples": 1, "accumulate": 3})
+    said = list(lines_on_losses(recipe))
+    assert any("gather: ranks changes nothing with one process" in line for line in said)
+    assert any("of which a batch has one" in line for line in said)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (_, line) = lines_on_losses(recipe)
+    assert "compares 2 samples at a time" in line and "the 6 of an update" in line
