@@ -26,9 +26,11 @@ def write_vocabulary(folder: Path) -> Path:
     return folder
 
 
-def write_talks(folder: Path, talks: dict[str, list[tuple[str, str, int | None]]], splits=None, groups=True) -> Path:
+def write_talks(
+    folder: Path, talks: dict[str, list[tuple[str, str, int | None]]], splits=None, groups=True, rows=None
+) -> Path:
     """Dialogues by name: speaker, words and label of each utterance, stored in another order than said. splits: of
-    dialogues; None: all in train."""
+    dialogues; None: all in train. rows: by modality and id; None: a face of all but the first."""
     pieces = WordPieces(write_vocabulary(folder))
     ids = {f"{name}-{9 - place}": (name, place) for name, said in talks.items() for place in range(len(said))}
     special = {"cls_id": pieces.cls_id, "sep_id": pieces.sep_id, "fingerprint": pieces.fingerprint}
@@ -37,12 +39,14 @@ def write_talks(folder: Path, talks: dict[str, list[tuple[str, str, int | None]]
             _, words, label = talks[name][place]
             found = pieces(words)
             text.put(id, found.ids, found.words, lexicon=[0] * len(found.ids), label=label, utf8=words)
-    with FeatureWriter(folder / "visual", 4) as faces:
-        for id in list(ids)[1:]:
-            faces.put(id, [[1.0, 2.0, 3.0, 4.0]])
+    rows = rows or {"visual": {id: [[1.0, 2.0, 3.0, 4.0]] for id in list(ids)[1:]}}
+    for modality, own in rows.items():
+        with FeatureWriter(folder / modality, len(next(iter(own.values()))[0])) as store:
+            for id, values in own.items():
+                store.put(id, values)
     home = {name: split for split, names in (splits or {"train": list(talks)}).items() for name in names}
     there = {split: [id for id, (name, _) in ids.items() if home[name] == split] for split in {*home.values()}}
-    write_corpus(folder, "talks", {"text": folder / "text", "visual": folder / "visual"}, there)
+    write_corpus(folder, "talks", {name: folder / name for name in ("text", *rows)}, there)
     if groups:
         write_groups(folder, "dialogue", {id: name for id, (name, _) in ids.items()})
         write_groups(folder, "position", {id: str(10 * place) for id, (_, place) in ids.items()})

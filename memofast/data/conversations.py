@@ -12,20 +12,21 @@ import numpy as np
 from memofast.data.batch import OF_TOKENS
 from memofast.data.corpus import Corpus
 from memofast.data.dialogue import Context, Telling, Wording, speaker_numbers
+from memofast.data.dialogue_rows import DialogueRows
 from memofast.data.folds import read_groups
 from memofast.errors import MemofastError
-from memofast.store import TextStore
+from memofast.store import FeatureStore, TextStore
 
 _SPECIAL = 2  # rows of an utterance: [CLS], [SEP]
 
 
 def in_dialogues(corpus: Corpus, context: Context, words: Wording | Mapping[str, int]) -> Corpus:
-    """The same corpus, whose texts have their context; one without words stays [CLS] alone, and is in nobody's context.
-    A sample without a dialogue is one by itself.
+    """The same corpus, whose texts have their context, and whose faces and speech where it asks for theirs; one without
+    words stays [CLS] alone, and is in nobody's context. A sample without a dialogue is one by itself.
 
     Args: words: see `Telling`, in the corpus's vocabulary.
     Raises: `MemofastError` where the corpus has no dialogues, positions or speakers, or a position is no number or
-        taken; and where it has context of another kind.
+        taken; where it has no rows that are asked for, and where it has context of another kind.
     """
     text = corpus.stores["text"]
     if isinstance(text, DialogueText):
@@ -33,20 +34,32 @@ def in_dialogues(corpus: Corpus, context: Context, words: Wording | Mapping[str,
             raise MemofastError(f"corpus {corpus.path} is read with another context; open it anew")
         return corpus
     placed, speakers = _dialogues(corpus, context.speakers)
-    told = DialogueText(text, Telling(context, words), placed, speakers)
-    return replace(corpus, stores={"text": told} | {name: s for name, s in corpus.stores.items() if name != "text"})
+    stores = corpus.stores | {"text": DialogueText(text, Telling(context, words), placed, speakers)}
+    for name, most in context.rows.items():
+        if name not in stores:
+            raise MemofastError(
+                f"corpus {corpus.path} has no {name} rows, which context.{name} reads of other utterances; leave it out"
+            )
+        stores[name] = _with_rows(stores[name], [[text.ids[n] for n in dialogue] for dialogue in placed], context, most)
+    return replace(corpus, stores=stores)
 
 
 def utterances_alone(corpus: Corpus) -> Corpus:
-    """The same corpus, whose texts have no context."""
-    text = corpus.stores["text"]
-    return replace(corpus, stores={**corpus.stores, "text": text.store}) if isinstance(text, DialogueText) else corpus
+    """The same corpus, which has no context."""
+    if telling_of(corpus) is None:
+        return corpus
+    return replace(corpus, stores={name: getattr(store, "store", store) for name, store in corpus.stores.items()})
 
 
 def telling_of(corpus: Corpus) -> Telling | None:
     """How a corpus's texts are written; None where they are utterances alone."""
     text = corpus.stores["text"]
     return text.telling if isinstance(text, DialogueText) else None
+
+
+def samples_cut(corpus: Corpus) -> dict[str, int]:
+    """By modality the samples of which less is read around them than the context asks for, as its rows end."""
+    return {name: store.cut for name, store in corpus.stores.items() if isinstance(store, DialogueText | DialogueRows)}
 
 
 def context_of(corpus: Corpus) -> Context | None:
@@ -182,6 +195,11 @@ def _dialogues(corpus: Corpus, with_speakers: bool) -> tuple[list[np.ndarray], l
         members[dialogue_of[id]][int(said)] = place
     ordered = [np.array([own[number] for number in sorted(own)]) for own in members.values()]
     return ordered + alone, [speaker_of.get(id) for id in corpus.stores["text"].ids]
+
+
+def _with_rows(store: FeatureStore, dialogues: Sequence[Sequence[str]], context: Context, most: int) -> DialogueRows:
+    places = [np.array([store.place_of.get(id, -1) for id in ids], np.int64) for ids in dialogues]
+    return DialogueRows(store, places, context.utterances, context.later, most)
 
 
 def _groups(corpus: Corpus, name: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from memofast.data.batch import PackedBatch
+from memofast.data.modality import FEATURES
 from memofast.data.prompt import MASK_PIECE
 from memofast.errors import MemofastError
 from memofast.sections import Section
@@ -29,6 +30,8 @@ class Context(Section):
     latest; an utterance itself is never cut. query: where "speaker 1 feels [MASK]" stands, whose masked row is read in
     place of that of [CLS]; None: nowhere. pool: `row`, that one row is read, or `words`, the mean of the rows of the
     utterance's own words. speakers: whether they are numbered, in the order in which they speak in the dialogue.
+    visual, speech: rows of a sample up to which others' faces and speech are read after its own, see `dialogue_rows`;
+    0: its own alone.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +42,14 @@ class Context(Section):
     query: Literal["before", "after"] | None = "after"
     pool: Literal["row", "words"] = "row"
     speakers: bool = True
+    visual: Annotated[int, Field(ge=0, le=2**16)] = 0
+    speech: Annotated[int, Field(ge=0, le=2**16)] = 0
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Most rows of each modality whose rows of other utterances are read, with its own."""
+        asked = {name: getattr(self, name) for name in FEATURES}
+        return {name: most for name, most in asked.items() if most}
 
 
 class Around(NamedTuple):

@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from memofast.data import Corpus
+from memofast.data.conversations import utterances_alone
 from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError
 
@@ -48,13 +49,15 @@ class Inputs:
 
 
 def inputs_of(corpus: Corpus, ids: Sequence[str], rows: Mapping[str, str] | None = None) -> Inputs:
-    """Of samples [n] of a corpus. rows: names of stores and streams and the modality of each; None: `rows_of_corpus`.
+    """Of samples [n] of a corpus, without context. rows: names of stores and streams and the modality of each; None:
+    `rows_of_corpus`.
 
     Raises: `MemofastError` for raw rows.
     """
     rows = rows_of_corpus(corpus) if rows is None else rows
     if lacking := without_baselines(corpus, rows):
         raise MemofastError(lacking)
+    corpus = utterances_alone(corpus)
     words = [_words(corpus.stores["text"].read(id)) for id in ids]
     numbers = {}
     for name in rows:

@@ -305,7 +305,8 @@ class Predictor:
             if len(ids):
                 *columns, notes = said.text(ids, words, moment)
                 cut += notes
-            said.hear(ids, moment)
+            own, rows = rows, said.rows(rows, moment)
+            said.hear(ids, moment, own)
         return Sample(*columns, rows, streams, tuple(cut))
 
     def _dtype_of(self, name: str) -> str:

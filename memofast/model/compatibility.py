@@ -111,13 +111,16 @@ def check_words(model: Reader, split: Split) -> None:
 
 
 def check_room(context: Context, model: Reader) -> None:
-    """Raises: `MemofastError` where context is cut at more rows of text than the model reads."""
-    limit = model.longest.get("text")
-    if limit is not None and context.tokens > limit:
-        raise MemofastError(
-            f"context.tokens {context.tokens} is more than the {limit} rows of text that the model reads; set "
-            f"context.tokens={limit} or less"
-        )
+    """Raises: `MemofastError` where context is cut at more rows than the model reads, or of what it does not read."""
+    for modality, most in {"text": context.tokens, **context.rows}.items():
+        option, limit = "tokens" if modality == "text" else modality, model.longest.get(modality)
+        if modality != "text" and modality not in model.reads:
+            raise MemofastError(f"context.{option}: the model reads no {modality} rows; leave it out")
+        if limit is not None and most > limit:
+            raise MemofastError(
+                f"context.{option} {most} is more than the {limit} rows of {modality} that the model reads; set "
+                f"context.{option}={limit} or less"
+            )
 
 
 def check_longest(model: Reader, split: Split, modalities: Sequence[str]) -> None:

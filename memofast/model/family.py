@@ -195,8 +195,8 @@ class Family:
     export: writes an emotion model for other runtimes and returns the names of the program's inputs; to_file: writes a
     model's folder as a file of the system that the family is of, and returns lines on it; notes: lines on how a model
     reads a corpus, where people would not expect it; None for a family that has no such thing.
-    in_dialogues: whether its models read context, see `EmotionModel.context`. compiled: whether `torch.compile` may be
-    tried on them.
+    in_dialogues: modalities of which its models read context, see `EmotionModel.context`. compiled: whether
+    `torch.compile` may be tried on them.
     """
 
     name: str
@@ -209,5 +209,5 @@ class Family:
     export: Callable[[EmotionModel, Path], list[str]] | None = None
     to_file: Callable[[Path, Path], list[str]] | None = None
     notes: Callable[[EmotionModel, Corpus], list[str]] | None = None
-    in_dialogues: bool = False
+    in_dialogues: tuple[str, ...] = ()
     compiled: bool = True

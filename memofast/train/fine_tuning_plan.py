@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from memofast.data import Corpus, Split
 from memofast.data.conditions import modalities_of
-from memofast.data.conversations import context_of
+from memofast.data.conversations import context_of, samples_cut
 from memofast.data.demo import EMBEDDED, open_corpus
 from memofast.data.dialogue import Context
 from memofast.data.feature_choice import reading
@@ -123,8 +123,9 @@ class FineTuningPlan:
         if self.candidates:
             lines.append(self._of_search())
         if (context := context_of(self.corpus)) is not None:
-            cut = self.corpus.stores["text"].cut
-            lines.append(f"{told_of_context(context)}; {cut:,} texts of the corpus have less for that")
+            cut = {"texts" if name == "text" else name: count for name, count in samples_cut(self.corpus).items()}
+            less = ", ".join(f"{count:,} {name}" for name, count in cut.items())
+            lines.append(f"{told_of_context(context)}; {less} of the corpus have less for that")
             lines += self._shared_dialogues()
         lines += [f"{modality} rows: {own}, {own.width} wide" for modality, own in feature_sets_of(self.corpus).items()]
         if init := self.recipe.model.init:
@@ -214,10 +215,13 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     train = conditions_for(model, corpus, given.train or [shared_modalities(model, corpus)])
     select = conditions_for(model, corpus, given.select or train)
     evaluate = conditions_for(model, corpus, given.evaluate)
+    shown = modalities_of("".join((*train, *select, *evaluate)))
+    if unseen := next((name for name in (recipe.context.rows if recipe.context else ()) if name not in shown), None):
+        raise MemofastError(f"context.{unseen}: no condition of modalities shows {unseen}; add one, or leave it out")
     parts = [part for part in (folds[0].train, folds[0].validation, folds[0].test) if part is not None]
     for part in parts:
         check_words(model, part)
-        check_longest(model, part, modalities_of("".join((*train, *select, *evaluate))))
+        check_longest(model, part, shown)
     notes += [*lines_on_nothing(model, parts), *lines_on_untrained(train, evaluate)]
     rows = {name: name for name in FEATURES if name in model.reads and name in corpus.stores} | dict(model.streams)
     of_family = FAMILIES[recipe.model.family].notes
@@ -243,7 +247,8 @@ def told_of_context(context: Context) -> str:
     later = f" and {context.later} later" if context.later else ""
     asked = f", asked {context.query} it" if context.query else ""
     pooled = ", the mean of its own words" if context.pool == "words" else ""
-    read = f"up to {context.utterances} earlier{later} utterances, {context.tokens} rows{asked}{pooled}"
+    rows = "".join(f", {most} of {name}" for name, most in context.rows.items())
+    read = f"up to {context.utterances} earlier{later} utterances, {context.tokens} rows{asked}{pooled}{rows}"
     return f"read in dialogues: {read}"
 
 

@@ -208,6 +208,12 @@ class FineTuneRecipe(Section):
         if self.context and not FAMILIES[self.model.family].in_dialogues:
             reading = " and ".join(name for name, family in FAMILIES.items() if family.in_dialogues)
             raise ValueError(f"context is read by model.family {reading}, not by {self.model.family}; leave it out")
+        for name in self.context.rows if self.context else ():
+            if name not in FAMILIES[self.model.family].in_dialogues:
+                raise ValueError(
+                    f"model.family {self.model.family} reads the words of other utterances alone; leave "
+                    f"context.{name} out"
+                )
         if self.context and self.prompt and self.context.query:
             raise ValueError("a prompt asks by a [MASK] of its own; set context.query=null beside it")
         if self.context and self.prompt and self.context.pool != "row":

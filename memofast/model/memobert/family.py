@@ -2,6 +2,7 @@
 
 import torch
 
+from memofast.data.modality import MODALITIES
 from memofast.model.family import EmotionModel, Family, PreTraining
 from memofast.model.memobert.beginning import begun, configured, notes
 from memofast.model.memobert.capturing import can_be_captured
@@ -31,5 +32,5 @@ MEMOBERT = Family(
     open_encoder=open_encoder,
     export=write_program,
     to_file=to_file,
-    in_dialogues=True,
+    in_dialogues=MODALITIES,
 )

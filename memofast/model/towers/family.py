@@ -118,6 +118,6 @@ TOWERS = Family(
     open=open_towers,
     capturable=lambda model, precision, device: False,  # lengths of clips are read on the host
     notes=_notes,
-    in_dialogues=True,
+    in_dialogues=("text",),
     compiled=False,  # every length of a clip would be traced anew
 )
