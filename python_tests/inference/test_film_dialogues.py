@@ -1,22 +1,30 @@
 """Prediction of films with what was said in them before: as a corpus of the same dialogue, in time, film by film."""
 
+import json
+import wave
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from runs import here
 from talks import MODEL, PIECES, two_talks, write_talks, write_vocabulary
 
-from memofast.data import Corpus
+from memofast.data import Corpus, Split
 from memofast.data.dialogue import Context, Telling
+from memofast.data.folds import write_groups
+from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError
 from memofast.inference import load
-from memofast.inference.dialogues import with_context
+from memofast.inference.dialogues import as_read, with_context
 from memofast.inference.film_dialogues import FilmDialogues, Moment
+from memofast.inference.preparation import keep_preparation
 from memofast.model import MemoBertConfig, MemoBertForEmotion
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.text.word_pieces import WordPieces
 
+LINES = ["good so", "well", "bad"]
 TRACKS = {"Bob": 7, "Ann": 2, "Cid": 5}
 
 
@@ -42,6 +50,63 @@ def test_a_film_is_read_as_a_corpus_of_its_dialogue(tmp_path, options):
                 said.hear(found.ids, moment)
 
 
+@pytest.mark.parametrize("options", [{"visual": 40}, {"visual": 9, "speech": 40, "utterances": 2}, {"speech": 6}])
+def test_rows_of_a_film_are_those_of_a_corpus_of_its_dialogue(tmp_path, options):
+    talks, context, counts = two_talks(), Context(**options), iter([3, 1, 2, 4, 5, 2, 1, 3, 2, 6, 1])
+    ids = [f"{film}-{9 - place}" for film, said in talks.items() for place in range(len(said))]
+    draw = np.random.default_rng(5)
+    rows = {m: {id: draw.normal(size=(next(counts), 8)).astype("f2") for id in ids[n:]} for n, m in enumerate(FEATURES)}
+    corpus = with_context(Corpus.open(write_talks(tmp_path / "talks", talks, rows=rows)), context)
+    said = FilmDialogues(Telling(context, WordPieces(corpus.path).vocabulary))
+    split = corpus.split("train")
+    for place in range(4):
+        for film in (film for film, utterances in talks.items() if place < len(utterances)):
+            id, moment = f"{film}-{9 - place}", Moment(film, float(place))
+            own = {modality: by_id[id] for modality, by_id in rows.items() if id in by_id}
+            found, batch = said.rows(own, moment), split.pack([split.ids.index(id)])
+            assert found.keys() == own.keys()
+            for modality in own:
+                np.testing.assert_array_equal(found[modality], batch.rows_of(modality).numpy())
+            said.hear([], moment, own)
+
+
+def test_a_film_is_answered_as_evaluation_answers_its_dialogue(tmp_path):
+    """Rows of sound are made of the film; each sentence has a tone of its own."""
+    (tmp_path / "films").mkdir()
+    time = np.arange(6 * 16_000) / 16_000
+    tones = np.select([time < 2, time < 4], [300 + 80 * time, 900 - 100 * time], 1500.0)
+    samples = (9000 * np.sin(2 * np.pi * np.cumsum(tones) / 16_000)).astype("<i2")
+    with wave.open(str(tmp_path / "films" / "film.wav"), "wb") as file:
+        file.setnchannels(1), file.setsampwidth(2), file.setframerate(16_000)
+        file.writeframes(samples.tobytes())
+    cues = [f"{n + 1}\n00:00:0{2 * n},100 --> 00:00:0{2 * n + 1},900\n{text}.\n" for n, text in enumerate(LINES)]
+    (tmp_path / "films" / "film.srt").write_text("\n".join(cues))
+    vocabulary = write_vocabulary(tmp_path / "words") / "vocab.txt"
+    asked = ["--vocab", vocabulary, "--face", "none", "--speech", "logmel", "--voice", "none", "--workers", "1"]
+    done = here(tmp_path, "prepare", "films", "--out", "corpus", *asked)
+    assert done.returncode == 0, done.stderr
+    corpus = Corpus.open(tmp_path / "corpus")
+    ids = sorted(corpus.stores["text"].ids)
+    assert len(ids) == 3
+    write_groups(corpus.path, "dialogue", dict.fromkeys(ids, "film"))
+    write_groups(corpus.path, "position", {id: str(place) for place, id in enumerate(ids)})
+    corpus, context = Corpus.open(corpus.path), {"speakers": False, "speech": 70, "tokens": 60}
+    folder = model_in(tmp_path / "model", corpus.width("speech"), **context)
+    keep_preparation(corpus, ("la",), folder, None)
+    predictor = load(folder, device="cpu")
+    split = as_read(predictor.model, Split.of_ids(corpus, "all", ids))
+    with torch.inference_mode():
+        wanted = predictor.model.probabilities(split.pack(range(3)))
+    assert split.lengths[:, 2].tolist() == [30, 61, 61]  # 30 rows each: of two before there is no room
+    done = here(tmp_path, "predict", "films", "--model", folder, "--out", "said", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    rows = {row["id"]: row for row in map(json.loads, (tmp_path / "said/predictions.jsonl").read_text().splitlines())}
+    found = [[rows[id]["probabilities"][name] for name in predictor.classes] for id in ids]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    without = as_read(SimpleNamespace(context=Context(**context | {"speech": 0}), streams={}), split)
+    assert without.lengths[2, 2] < split.lengths[2, 2]
+
+
 def written(said, words, moment):
     found = [PIECES.index(word) for word in words.split()]
     tokens, *_, notes = said.text(found, range(len(found)), moment)
@@ -60,19 +125,20 @@ def test_what_came_out_of_turn_and_speakers_that_are_not_known():
     assert text == "[CLS] speaker 1 : so [SEP]" and notes == ()
 
 
-def model_in(folder: Path, **context) -> Path:
+def model_in(folder: Path, speech_width: int = 0, **context) -> Path:
     torch.manual_seed(0)
     named = {"id2label": {0: "calm", 1: "glad"}, "label2id": {"calm": 0, "glad": 1}}
     own = {name: value for name, value in MODEL.items() if name != "head"}
-    config = MemoBertConfig(**own, **named, visual_width=0, speech_width=0, context=Context(**context).plain())
+    config = MemoBertConfig(
+        **own, **named, visual_width=0, speech_width=speech_width, context=Context(**context).plain()
+    )
     MemoBertForEmotion(config).save_pretrained(folder)
     return write_vocabulary(folder)
 
 
 def test_predictions_of_films_and_sentences(tmp_path):
     predictor = load(model_in(tmp_path / "model", tokens=60), device="cpu")
-    lines = ["good so", "well", "bad"]
-    clips = [Clip(f"a{n}", Path("a.mp4"), None, n, n + 1.0, line) for n, line in enumerate(lines)]
+    clips = [Clip(f"a{n}", Path("a.mp4"), None, n, n + 1.0, line) for n, line in enumerate(LINES)]
     film = {row.id: row for row in predictor.stream(clips)}
     assert all("no number" in row.notes[0] for row in film.values())
     apart = [Clip(clip.id, Path(f"{clip.id}.mp4"), None, clip.start, clip.end, clip.text) for clip in clips]
@@ -84,8 +150,8 @@ def test_predictions_of_films_and_sentences(tmp_path):
     }
     for name in ("a0", "a1"):
         assert other[name].probabilities == pytest.approx(film[name].probabilities)
-    said = [row.probabilities["calm"] for row in predictor.predict_many(lines)]
-    one = [predictor.predict(text=line)[0].probabilities["calm"] for line in lines]
+    said = [row.probabilities["calm"] for row in predictor.predict_many(LINES)]
+    one = [predictor.predict(text=line)[0].probabilities["calm"] for line in LINES]
     np.testing.assert_allclose(said, one, atol=1e-6)
     (row,) = predictor.predict(text="good " * 70)
     assert row.notes == ("the first 48 of 70 words are read",)  # 64 rows: 10 of marks, 6 for longer numbers

@@ -11,7 +11,7 @@ import yaml
 from packed_batches import small_config
 from rich.console import Console
 from runs import here
-from talks import MODEL, PIECES, telling_talks, two_talks, write_talks
+from talks import MODEL, PIECES, SPEAKERS, telling_talks, two_talks, write_talks
 
 from memofast.data import Corpus
 from memofast.data.conditions import keep
@@ -128,6 +128,34 @@ def test_the_mean_of_its_own_words_is_read(corpus, tmp_path):
     torch.testing.assert_close(model(shown), model.emotion(model.memobert.pooled(first), shown.sample_keys, None))
 
 
+def test_it_learns_what_only_earlier_speech_tells(tmp_path):
+    """The words and its own rows say nothing; the rows of the one before tell the class."""
+    draw, talks, rows = np.random.default_rng(1), {}, {}
+    for number in range(90):
+        loud = draw.integers(0, 2, 3)
+        labels = [None, *loud[:2].tolist()]
+        talks[f"t{number:02}"] = [(SPEAKERS[place], "so", labels[place]) for place in range(3)]
+        for place in range(3):
+            own = np.stack([np.full(4, loud[place] - 0.5), draw.normal(size=4)], 1)
+            rows[f"t{number:02}-{9 - place}"] = own[: 2 + number % 3]
+    names = list(talks)
+    splits = {"train": names[:60], "validation": names[60:75], "test": names[75:]}
+    corpus = write_talks(tmp_path / "talks", talks, splits, rows={"speech": rows})
+    asked = {"modalities": {"train": ["la"], "evaluate": ["la"]}, "baselines": False}
+    asked["context"] = {"utterances": 1, "tokens": 40, "speech": 12}
+    plan = make_fine_tuning_plan(read(str(recipe_file(tmp_path, corpus, **asked)), []))
+    assert told_of_context(plan.recipe.context).endswith("asked after it, 12 of speech")
+    assert "0 texts, 0 speech of the corpus have less for that" in plan.describe()
+    fine_tune(plan, tmp_path / "run", Console(quiet=True))
+    (said,) = [found for *_, part, _, found in answers(plan, tmp_path / "run") if part == "test"]
+    assert (said.known.named == said.known.truth).mean() > 0.9
+    model = open_emotion_model(tmp_path / "run")
+    assert model.context.rows == {"speech": 12}
+    split = as_read(model, Corpus.open(corpus).split("test"))
+    whole, *alone = (keep(split.pack(chosen), "la") for chosen in (range(9), *([n] for n in range(9))))
+    torch.testing.assert_close(model.probabilities(whole), torch.cat([model.probabilities(one) for one in alone]))
+
+
 def test_a_model_from_one_with_context_forgets_it(ran, corpus, tmp_path):
     plain = read(str(recipe_file(tmp_path, corpus, context=None, model={"init": str(ran[1]), "head": "emocls"})), [])
     plan = make_fine_tuning_plan(plain)
@@ -228,6 +256,14 @@ def test_mistakes_are_one_line(corpus, tmp_path):
     )
     assert "context is read by model.family memobert and towers, not by sequence" in refused(
         model={"family": "sequence"}
+    )
+    assert "context.visual 600 is more than the 512 rows of visual that the model reads" in refused(
+        "context.visual=600", "modalities.train=[lv]", "modalities.evaluate=[lv]"
+    )
+    assert "context.visual: no condition of modalities shows visual" in refused("context.visual=60")
+    assert "has no speech rows, which context.speech reads" in refused("context.speech=60")
+    assert "towers reads the words of other utterances alone; leave context.visual out" in refused(
+        "context.visual=60", model={"family": "towers", "text": {"init": "somewhere"}}
     )
     assert "set context.query=null" in refused("prompt={}", "model.init=somewhere")
     own = {"query": None, "pool": "words", "tokens": 40}
