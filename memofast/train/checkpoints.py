@@ -70,15 +70,19 @@ class Checkpoints:
 
         Args: trainer: plain values for `trainer.json`, among them `best`, the step of the best checkpoint so far or
             None.
-        Raises: `MemofastError` where the disk has no room; what the device says where it fails. Earlier checkpoints
-            stay as they are.
+        Raises: `MemofastError` where the disk has no room or the run's folder was removed meanwhile; what the device
+            says where it fails. Earlier checkpoints stay as they are.
         """
         final, temporary = self.path(step), self.folder / f".step-{step:08}.partial"
         if final.exists():
             return final
         try:
             with writing(f"checkpoint {final}", self.go_on):
-                self.folder.mkdir(parents=True, exist_ok=True)
+                if not self.folder.parent.is_dir():
+                    raise MemofastError(
+                        f"{self.folder.parent} was removed while it was trained; nothing of it is kept, start it anew"
+                    )
+                self.folder.mkdir(exist_ok=True)
                 self._check_room(checkpoint_bytes(learner))
                 shutil.rmtree(temporary, ignore_errors=True)
                 if adaptation_of(learner.model) is None:

@@ -127,7 +127,11 @@ class FineTuningPlan:
             less = ", ".join(f"{count:,} {name}" for name, count in cut.items())
             lines.append(f"{told_of_context(context)}; {less} of the corpus have less for that")
             lines += self._shared_dialogues()
-        lines += [f"{modality} rows: {own}, {own.width} wide" for modality, own in feature_sets_of(self.corpus).items()]
+        lines += [
+            f"{modality} rows: {own}, {own.width} wide"
+            for modality, own in feature_sets_of(self.corpus).items()
+            if modality in self.rows
+        ]
         if init := self.recipe.model.init:
             lines += unknown_feature_sets(init, self.corpus)
         lines += [*self.notes, *(f"warning: {line}" for line in self.leaks)]

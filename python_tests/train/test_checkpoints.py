@@ -94,9 +94,20 @@ def test_partial_checkpoints_are_not_seen(tmp_path, learner, optimiser):
 def test_no_room(tmp_path, learner, optimiser, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run").mkdir()
     with pytest.raises(MemofastError, match=r"needs .* are free\); free space, then continue with --resume .*run$"):
         checkpoints.save(1, learner, optimiser, trainer(1))
     assert checkpoints.steps() == []
+
+
+def test_a_run_that_was_removed_is_not_written_anew(tmp_path, learner, optimiser):
+    kept = Checkpoints(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run").mkdir()
+    kept.save(500, learner, optimiser, trainer(500))
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(MemofastError, match=r"run was removed while it was trained; nothing of it is kept"):
+        kept.save(501, learner, optimiser, trainer(501))
+    assert not (tmp_path / "run").exists()
 
 
 def test_full_disk(tmp_path, learner, optimiser):

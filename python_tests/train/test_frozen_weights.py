@@ -169,6 +169,7 @@ def test_checkpoints_go_on_from_shared_weights(tmp_path):
     learner = Learner(half_frozen(), objectives.build({}))
     optimiser = adamw(learner, Train())
     checkpoints = Checkpoints(tmp_path / "runs" / "one" / "checkpoints")
+    checkpoints.folder.parent.mkdir(parents=True)
     state = State(step=4, loader={"seed": 1, "updates": 4, "streams": []}).to_json() | {"environment": {"torch": "2"}}
     folder = checkpoints.save(4, learner, optimiser, state)
     assert only_blob(tmp_path / "runs").stat().st_nlink == 2
