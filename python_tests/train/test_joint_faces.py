@@ -143,7 +143,7 @@ def test_a_model_of_feature_rows_is_trained_on_with_a_network(corpus, denseface,
 def test_what_follows_a_run(whole, corpus, tmp_path):
     """Fine-tuned, evaluated and its rows extracted; what reads ready rows is refused."""
     asked = ["finetune", f"model.init={whole}", f"corpus={corpus}", "model.head=emocls", "train.epochs=1"]
-    asked += ["train.seeds=[1]", "train.precision=fp32"]
+    asked += ["train.seeds=[1]", "train.precision=fp32", "modalities.train=[lva]", "modalities.evaluate=[lva,v]"]
     tuned = finetune(tmp_path, *asked)
     assert tuned.returncode == 0, tuned.stderr
     (line,) = (line for line in tuned.stdout.splitlines() if "baselines" in line)
@@ -161,7 +161,14 @@ def test_what_follows_a_run(whole, corpus, tmp_path):
 def test_a_fine_tuning_begins_with_a_network_of_its_own(corpus, denseface, tmp_path):
     sizes = ["model.hidden_size=16", "model.num_hidden_layers=1", "model.num_attention_heads=2"]
     sizes += ["model.intermediate_size=32", "model.vocab_size=124", "model.face.network=denseface", "train.epochs=1"]
-    line = ["finetune", f"corpus={corpus}", *sizes, f"model.face.init={denseface}", "train.precision=fp32"]
+    line = [
+        "finetune",
+        f"corpus={corpus}",
+        *sizes,
+        f"model.face.init={denseface}",
+        "train.precision=fp32",
+        "train.seeds=[1]",
+    ]
     tuned = finetune(tmp_path, *line, "modalities.train=[v]", "modalities.evaluate=[v]")
     assert tuned.returncode == 0, tuned.stderr
     config = json.loads((the_run(tmp_path) / "model" / "config.json").read_text())
