@@ -16,8 +16,10 @@ from talks import MODEL, PIECES, SPEAKERS, telling_talks, two_talks, write_talks
 from memofast.data import Corpus
 from memofast.data.conditions import keep
 from memofast.data.dialogue import Context
+from memofast.data.folds import read_groups, write_groups
 from memofast.data.prompt import MASK as PROMPT_MASK
 from memofast.errors import MemofastError
+from memofast.evaluate.evaluations import of_corpus
 from memofast.evaluate.model_on_corpus import open_model, predict_on, target_on
 from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import label_space_of, predict_split
@@ -149,11 +151,32 @@ def test_it_learns_what_only_earlier_speech_tells(tmp_path):
     fine_tune(plan, tmp_path / "run", Console(quiet=True))
     (said,) = [found for *_, part, _, found in answers(plan, tmp_path / "run") if part == "test"]
     assert (said.known.named == said.known.truth).mean() > 0.9
+    mute = write_talks(tmp_path / "mute", talks, splits)
+    (tested, *_, read_in, lacks, alone, nobody), _, found, *_ = evaluated_on(tmp_path / "run", holed(mute))
+    assert "split test, 45 samples" in tested and read_in.startswith("read in dialogues: up to 1 earlier")
+    assert lacks == "corpus talks has no speech rows to read"
+    assert alone == "6 samples of the corpus are in no dialogue and read alone"
+    assert nobody == "9 samples of the corpus have no speaker, who has no number"
+    assert {row["condition"] for row in found["rows"]} == {"l"}
     model = open_emotion_model(tmp_path / "run")
     assert model.context.rows == {"speech": 12}
     split = as_read(model, Corpus.open(corpus).split("test"))
     whole, *alone = (keep(split.pack(chosen), "la") for chosen in (range(9), *([n] for n in range(9))))
     torch.testing.assert_close(model.probabilities(whole), torch.cat([model.probabilities(one) for one in alone]))
+
+
+def evaluated_on(run, corpus):
+    """Lines that stand before the table, and what else an evaluation has."""
+    found, folder = of_corpus(run, corpus, "test", None, (), None, "cpu")
+    return found.about, folder, found.results
+
+
+def holed(corpus):
+    """Two dialogues are none, and of three no speaker is known."""
+    opened = Corpus.open(corpus)
+    for name, lacking in (("dialogue", ("t00", "t01")), ("speaker", ("t00", "t02", "t05"))):
+        write_groups(corpus, name, {id: own for id, own in read_groups(opened, name).items() if id[:3] not in lacking})
+    return corpus
 
 
 def test_a_model_from_one_with_context_forgets_it(ran, corpus, tmp_path):
