@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,8 @@ class FineTuningPlan:
                 teacher.path = str(Path(teacher.path).resolve())
         return recipe
 
-    def describe(self) -> str:
-        """What will be run, in a few lines."""
+    def describe(self, others: Sequence[FineTuningPlan] = ()) -> str:
+        """What will be run, in a few lines. others: settings that are run beside it, which may read another context."""
         first, train = self.folds[0], self.recipe.train
         sizes = (
             f"{len(first.train):,} to train on, {len(first.validation or ()):,} to choose on, "
@@ -122,8 +122,8 @@ class FineTuningPlan:
             lines.append(f"{left:,} samples of the corpus have no {choice.by} and are in no fold")
         if self.candidates:
             lines.append(self._of_search())
-        if context_of(self.corpus) is not None:
-            lines += [*lines_on_context(self.corpus), *self._shared_dialogues()]
+        read = [line for plan in (self.candidates or (self, *others)) for line in lines_on_context(plan.corpus)]
+        lines += [*dict.fromkeys(read), *(self._shared_dialogues() if read else [])]
         lines += [f"{modality} rows: {own}, {own.width} wide" for modality, own in feature_sets_of(self.corpus).items()]
         if init := self.recipe.model.init:
             lines += unknown_feature_sets(init, self.corpus)

@@ -19,6 +19,7 @@ from memofast.data.dialogue import Context
 from memofast.data.folds import read_groups, write_groups
 from memofast.data.prompt import MASK as PROMPT_MASK
 from memofast.errors import MemofastError
+from memofast.evaluate import how_chosen
 from memofast.evaluate.evaluations import of_corpus
 from memofast.evaluate.model_on_corpus import open_model, predict_on, target_on
 from memofast.inference.dialogues import as_read
@@ -321,6 +322,22 @@ def test_context_is_searched(corpus, tmp_path):
     assert [plan.recipe.context.utterances for plan in tried] == [0, 2]
     lengths = [plan.folds[0].train.lengths[:, 0].sum() for plan in tried]
     assert lengths[0] < lengths[1]
+    told = make_fine_tuning_plan(recipe).describe()
+    assert "up to 0 earlier utterances" in told and "up to 2 earlier utterances" in told
+
+
+@pytest.mark.parametrize("chosen", [{"one": 2, "two": 0}, {"one": 2, "two": 2}])
+def test_a_table_tells_the_context_that_every_fold_chose(corpus, tmp_path, monkeypatch, chosen):
+    recipe = read(str(recipe_file(tmp_path, corpus)), ["search={context.utterances: [0, 2]}", "inner_folds=3"])
+    choices = {
+        fold: SimpleNamespace(fold=fold, settings={"context.utterances": number}) for fold, number in chosen.items()
+    }
+    monkeypatch.setattr(how_chosen, "read_choice", lambda run, fold: choices[fold])
+    monkeypatch.setattr(how_chosen, "_search", lambda choices: {})
+    told = how_chosen.how_chosen(recipe, tmp_path, list(chosen))["context"]
+    lines = {n: f"read in dialogues: up to {n} earlier utterances, 40 rows, asked after it" for n in (0, 2)}
+    each = {"fold one " + lines[2], "fold two " + lines[0]} if chosen["two"] == 0 else {lines[2]}
+    assert set(told.split("; ")[:-1]) == each
 
 
 def test_dialogues_in_two_parts_are_told(corpus, tmp_path):
