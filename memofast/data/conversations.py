@@ -69,6 +69,17 @@ def samples_unplaced(corpus: Corpus) -> tuple[int, int]:
     return missing[0], missing[1] if context.speakers else 0
 
 
+def positions_skipped(corpus: Corpus) -> tuple[int, int]:
+    """Numbers between the positions of a dialogue that no sample of it has, of all dialogues, and in how many of them
+    there are such."""
+    position_of, said = _groups(corpus, "position"), {}
+    for id, dialogue in _groups(corpus, "dialogue").items():
+        if id in corpus.stores["text"].place_of:
+            said.setdefault(dialogue, []).append(int(position_of[id]))
+    skipped = [max(numbers) - min(numbers) + 1 - len(numbers) for numbers in said.values()]
+    return sum(skipped), sum(map(bool, skipped))
+
+
 def context_of(corpus: Corpus) -> Context | None:
     """The context that a corpus's texts are read with."""
     telling = telling_of(corpus)

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from memofast.data import Corpus, Split
 from memofast.data.conditions import modalities_of
-from memofast.data.conversations import context_of, samples_cut, samples_unplaced
+from memofast.data.conversations import context_of, positions_skipped, samples_cut, samples_unplaced
 from memofast.data.demo import EMBEDDED, open_corpus
 from memofast.data.dialogue import Context
 from memofast.data.feature_choice import reading
@@ -263,9 +263,15 @@ def lines_on_context(corpus: Corpus) -> list[str]:
     less = ", ".join(f"{count:,} {name}" for name, count in cut.items())
     lines = [f"{told_of_context(context)}; {less} of the corpus have less for that"]
     lines += [f"corpus {corpus.name} has no {name} rows to read" for name in context.rows if name not in corpus.stores]
+    skipped, dialogues = positions_skipped(corpus)
     alone, unknown = samples_unplaced(corpus)
-    lines += [f"{alone:,} samples of the corpus are in no dialogue and read alone"] if alone else []
-    return lines + ([f"{unknown:,} samples of the corpus have no speaker, who has no number"] if unknown else [])
+    told = {
+        f"positions skip {skipped:,} numbers in {dialogues:,} dialogues: what is said there is not in the corpus, "
+        "and not read": skipped,
+        f"{alone:,} samples of the corpus are in no dialogue and read alone": alone,
+        f"{unknown:,} samples of the corpus have no speaker, who has no number": unknown,
+    }
+    return lines + [line for line, count in told.items() if count]
 
 
 def check_comparable(first: FineTuningPlan, plan: FineTuningPlan, where: str) -> None:

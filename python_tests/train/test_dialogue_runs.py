@@ -153,9 +153,10 @@ def test_it_learns_what_only_earlier_speech_tells(tmp_path):
     (said,) = [found for *_, part, _, found in answers(plan, tmp_path / "run") if part == "test"]
     assert (said.known.named == said.known.truth).mean() > 0.9
     mute = write_talks(tmp_path / "mute", talks, splits)
-    (tested, *_, read_in, lacks, alone, nobody), _, found, *_ = evaluated_on(tmp_path / "run", holed(mute))
+    (tested, *_, read_in, lacks, skipped, alone, nobody), _, found, *_ = evaluated_on(tmp_path / "run", holed(mute))
     assert "split test, 45 samples" in tested and read_in.startswith("read in dialogues: up to 1 earlier")
     assert lacks == "corpus talks has no speech rows to read"
+    assert skipped.startswith("positions skip 1,584 numbers in 88 dialogues: ")
     assert alone == "6 samples of the corpus are in no dialogue and read alone"
     assert nobody == "9 samples of the corpus have no speaker, who has no number"
     assert {row["condition"] for row in found["rows"]} == {"l"}
