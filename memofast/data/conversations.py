@@ -21,12 +21,13 @@ _SPECIAL = 2  # rows of an utterance: [CLS], [SEP]
 
 
 def in_dialogues(corpus: Corpus, context: Context, words: Wording | Mapping[str, int]) -> Corpus:
-    """The same corpus, whose texts have their context, and whose faces and speech where it asks for theirs; one without
-    words stays [CLS] alone, and is in nobody's context. A sample without a dialogue is one by itself.
+    """The same corpus, whose texts have their context, and whose faces and speech, as far as it has any, where it asks
+    for theirs; one without words stays [CLS] alone, and is in nobody's context. A sample without a dialogue is one by
+    itself.
 
     Args: words: see `Telling`, in the corpus's vocabulary.
     Raises: `MemofastError` where the corpus has no dialogues, positions or speakers, or a position is no number or
-        taken; where it has no rows that are asked for, and where it has context of another kind.
+        taken, and where it has context of another kind.
     """
     text = corpus.stores["text"]
     if isinstance(text, DialogueText):
@@ -36,11 +37,9 @@ def in_dialogues(corpus: Corpus, context: Context, words: Wording | Mapping[str,
     placed, speakers = _dialogues(corpus, context.speakers)
     stores = corpus.stores | {"text": DialogueText(text, Telling(context, words), placed, speakers)}
     for name, most in context.rows.items():
-        if name not in stores:
-            raise MemofastError(
-                f"corpus {corpus.path} has no {name} rows, which context.{name} reads of other utterances; leave it out"
-            )
-        stores[name] = _with_rows(stores[name], [[text.ids[n] for n in dialogue] for dialogue in placed], context, most)
+        if name in stores:
+            said = [[text.ids[place] for place in dialogue] for dialogue in placed]
+            stores[name] = _with_rows(stores[name], said, context, most)
     return replace(corpus, stores=stores)
 
 
@@ -60,6 +59,25 @@ def telling_of(corpus: Corpus) -> Telling | None:
 def samples_cut(corpus: Corpus) -> dict[str, int]:
     """By modality the samples of which less is read around them than the context asks for, as its rows end."""
     return {name: store.cut for name, store in corpus.stores.items() if isinstance(store, DialogueText | DialogueRows)}
+
+
+def samples_unplaced(corpus: Corpus) -> tuple[int, int]:
+    """Samples of no dialogue, and samples whose speaker is not known where the context numbers speakers."""
+    context, ids = context_of(corpus), corpus.stores["text"].ids
+    asked = ("dialogue", "speaker") if context.speakers else ("dialogue",)
+    missing = [len(ids) - sum(id in known for id in ids) for known in (_groups(corpus, name) for name in asked)]
+    return missing[0], missing[1] if context.speakers else 0
+
+
+def positions_skipped(corpus: Corpus) -> tuple[int, int]:
+    """Numbers between the positions of a dialogue that no sample of it has, of all dialogues, and in how many of them
+    there are such."""
+    position_of, said = _groups(corpus, "position"), {}
+    for id, dialogue in _groups(corpus, "dialogue").items():
+        if id in corpus.stores["text"].place_of:
+            said.setdefault(dialogue, []).append(int(position_of[id]))
+    skipped = [max(numbers) - min(numbers) + 1 - len(numbers) for numbers in said.values()]
+    return sum(skipped), sum(map(bool, skipped))
 
 
 def context_of(corpus: Corpus) -> Context | None:

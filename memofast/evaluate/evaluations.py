@@ -27,11 +27,12 @@ from memofast.evaluate.model_on_corpus import (
 )
 from memofast.evaluate.report import Evaluation, calibrations, file_name
 from memofast.evaluate.results import Run, results_of
+from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import truth_of
 from memofast.model.compatibility import conditions_for
 from memofast.model.feature_sets import unknown_feature_sets
 from memofast.objectives.label_space import LabelSpace
-from memofast.train.fine_tuning_plan import CHOOSES
+from memofast.train.fine_tuning_plan import CHOOSES, lines_on_context
 from memofast.train.finished_runs import finished, recipe_of_run, run_of
 from memofast.train.fold_parts import make_folds, trivial_answers
 from memofast.train.leaks import lines_on_leaks
@@ -96,7 +97,7 @@ def of_corpus(
     opened, mapping = open_model(path, choose_device(device)), _parsed(labels)
     first = _runs_on(opened, tested, asked, mapping)
     about = [_data_line(opened, tested, mapping), *unknown_feature_sets(path, tested.corpus, opened.model.reads)]
-    about += [opened.origin.describe(), *opened.origin.overlap(tested)]
+    about += [opened.origin.describe(), *opened.origin.overlap(tested), *_lines_on_context(opened, tested)]
     name = f"{file_name(tested.corpus.name)}-{file_name(tested.name)}"
     title = f"{opened.origin.name} on {tested.corpus.name}, {tested.name}"
     folder = (opened.origin.run or (path.with_suffix("") if path.is_file() else path)) / "evaluation" / name
@@ -109,7 +110,7 @@ def of_corpus(
     second = open_model(other, choose_device(device))
     beside = _runs_on(second, tested, asked, mapping)
     about += unknown_feature_sets(other, tested.corpus, second.model.reads)
-    about += [second.origin.describe(), *second.origin.overlap(tested)]
+    about += [second.origin.describe(), *second.origin.overlap(tested), *_lines_on_context(second, tested)]
     names, selected = names_of(path, other), (first[0].selected_on, beside[0].selected_on)
     said = [{run.condition: run.predictions for run in runs} for runs in (first, beside)]
     found = compare_predictions(names, selected, tested.name, *said, asked)
@@ -144,6 +145,7 @@ def of_matrix(
         about += [f"{name}: {one.path}", one.origin.describe()]
         about += [line for part in tested for line in unknown_feature_sets(one.path, part.corpus, one.model.reads)]
         about += [line for part in tested for line in one.origin.overlap(part)]
+        about += [f"{part.corpus.name}: {line}" for part in tested for line in _lines_on_context(one, part)]
     evaluation = Evaluation("Across corpora", "", about + lines, matrices=found, predictions=predictions)
     return evaluation, Path("runs") / f"across-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -176,6 +178,11 @@ def _data_line(opened: Opened, split: Split, labels: LabelMap | None) -> str:
         line += f", {count:,} of them without a class of the model"
     named = {label: name for label, name in (target.mapping or {}).items() if label != name}
     return line + "".join(f"; {label} is {name or 'left out'}" for label, name in named.items())
+
+
+def _lines_on_context(opened: Opened, split: Split) -> list[str]:
+    """What a model reads around the utterances of a corpus."""
+    return lines_on_context(as_read(opened.model, split, opened.path).corpus)
 
 
 def _chosen_by(run: Path) -> list[str]:

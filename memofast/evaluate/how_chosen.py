@@ -12,7 +12,7 @@ from memofast.metrics.sample_statistics import NAMES
 from memofast.train.fine_tuning_plan import CHOOSES, told_of_context
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
 from memofast.train.nested_search import Choice, read_choice
-from memofast.train.search_grid import told
+from memofast.train.search_grid import told, with_settings
 
 
 def how_chosen(recipe: FineTuneRecipe, run: Path, folds: Sequence[str]) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def how_chosen(recipe: FineTuneRecipe, run: Path, folds: Sequence[str]) -> dict[
         "update": _update(recipe),
         "seeds": f"{', '.join(map(str, recipe.train.seeds))}; all are in the table",
     }
-    if recipe.context:
-        found["context"] = f"{told_of_context(recipe.context)}; simple baselines read the utterance alone (TF-IDF)"
+    if read := _read(recipe, choices):
+        found["context"] = f"{read}; simple baselines read the utterance alone (TF-IDF)"
     return found | ({"search": _search(choices)} if choices else {})
 
 
@@ -59,6 +59,17 @@ def _inside(recipe: FineTuneRecipe, choices: Sequence[Choice]) -> str:
     return (
         f"{', '.join(recipe.search)} inside the training part of each fold, on {on} with seed {recipe.train.seeds[0]}"
     )
+
+
+def _read(recipe: FineTuneRecipe, choices: Sequence[Choice]) -> str:
+    """What is read around an utterance, by fold where each chose another context; "" where nothing is."""
+    contexts = {choice.fold: with_settings(recipe, choice.settings).context for choice in choices}
+    told = {fold: told_of_context(context) for fold, context in contexts.items() if context}
+    if not choices:
+        return told_of_context(recipe.context) if recipe.context else ""
+    if len(set(told.values())) == 1:
+        return next(iter(told.values()))
+    return "; ".join(f"fold {fold} {line}" for fold, line in told.items())
 
 
 def _update(recipe: FineTuneRecipe) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from memofast.data import Corpus, Split
 from memofast.data.conditions import modalities_of
-from memofast.data.conversations import context_of, samples_cut
+from memofast.data.conversations import context_of, positions_skipped, samples_cut, samples_unplaced
 from memofast.data.demo import EMBEDDED, open_corpus
 from memofast.data.dialogue import Context
 from memofast.data.feature_choice import reading
@@ -100,8 +100,8 @@ class FineTuningPlan:
                 teacher.path = str(Path(teacher.path).resolve())
         return recipe
 
-    def describe(self) -> str:
-        """What will be run, in a few lines."""
+    def describe(self, others: Sequence[FineTuningPlan] = ()) -> str:
+        """What will be run, in a few lines. others: settings that are run beside it, which may read another context."""
         first, train = self.folds[0], self.recipe.train
         sizes = (
             f"{len(first.train):,} to train on, {len(first.validation or ()):,} to choose on, "
@@ -122,11 +122,8 @@ class FineTuningPlan:
             lines.append(f"{left:,} samples of the corpus have no {choice.by} and are in no fold")
         if self.candidates:
             lines.append(self._of_search())
-        if (context := context_of(self.corpus)) is not None:
-            cut = {"texts" if name == "text" else name: count for name, count in samples_cut(self.corpus).items()}
-            less = ", ".join(f"{count:,} {name}" for name, count in cut.items())
-            lines.append(f"{told_of_context(context)}; {less} of the corpus have less for that")
-            lines += self._shared_dialogues()
+        read = [line for plan in (self.candidates or (self, *others)) for line in lines_on_context(plan.corpus)]
+        lines += [*dict.fromkeys(read), *(self._shared_dialogues() if read else [])]
         lines += [
             f"{modality} rows: {own}, {own.width} wide"
             for modality, own in feature_sets_of(self.corpus).items()
@@ -180,6 +177,11 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     logging.disable_progress_bar()  # of loading and saving, which are quick
     corpus = reading(open_corpus(recipe.corpus), recipe.modalities.features)
     if recipe.context:
+        if missing := next((name for name in recipe.context.rows if name not in corpus.stores), None):
+            raise MemofastError(
+                f"corpus {corpus.path} has no {missing} rows, which context.{missing} reads of other utterances; leave "
+                "it out"
+            )
         corpus = with_context(corpus, recipe.context, words_from(recipe))
     target = LabelSpace.of_corpus(corpus, recipe.target.kind, recipe.target.map)
     target.within(corpus)
@@ -254,6 +256,26 @@ def told_of_context(context: Context) -> str:
     rows = "".join(f", {most} of {name}" for name, most in context.rows.items())
     read = f"up to {context.utterances} earlier{later} utterances, {context.tokens} rows{asked}{pooled}{rows}"
     return f"read in dialogues: {read}"
+
+
+def lines_on_context(corpus: Corpus) -> list[str]:
+    """What is read around the utterances of a corpus, how many have less than that, and why; none of one that is read
+    without context."""
+    if (context := context_of(corpus)) is None:
+        return []
+    cut = {"texts" if name == "text" else name: count for name, count in samples_cut(corpus).items()}
+    less = ", ".join(f"{count:,} {name}" for name, count in cut.items())
+    lines = [f"{told_of_context(context)}; {less} of the corpus have less for that"]
+    lines += [f"corpus {corpus.name} has no {name} rows to read" for name in context.rows if name not in corpus.stores]
+    skipped, dialogues = positions_skipped(corpus)
+    alone, unknown = samples_unplaced(corpus)
+    told = {
+        f"positions skip {skipped:,} numbers in {dialogues:,} dialogues: whatever was said there is not in the "
+        "corpus, and not read": skipped,
+        f"{alone:,} samples of the corpus are in no dialogue and read alone": alone,
+        f"{unknown:,} samples of the corpus have no speaker, who has no number": unknown,
+    }
+    return lines + [line for line, count in told.items() if count]
 
 
 def check_comparable(first: FineTuningPlan, plan: FineTuningPlan, where: str) -> None:

@@ -66,7 +66,7 @@ class Sweep:
         count, runs = len(self.settings), len(self.runs())
         lines = [f"setting {setting}" for setting in self.settings]
         whole = f"{count} settings x {runs} folds and seeds: {count * runs:,} runs"
-        return "\n".join([*lines, self.plan.describe(), whole])
+        return "\n".join([*lines, self.plan.describe([setting.plan for setting in self.settings]), whole])
 
 
 def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:

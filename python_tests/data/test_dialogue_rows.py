@@ -10,7 +10,6 @@ from memofast.data import Corpus
 from memofast.data.conversations import in_dialogues, samples_cut, utterances_alone
 from memofast.data.dialogue import Context
 from memofast.data.dialogue_rows import joined, that_fit
-from memofast.errors import MemofastError
 from memofast.evaluate.simple_inputs import inputs_of
 
 VOCABULARY = {piece: number for number, piece in enumerate(PIECES)}
@@ -135,10 +134,11 @@ def test_simple_baselines_see_its_own_rows(tmp_path):
     assert with_context.words == without.words
 
 
-def test_rows_that_a_corpus_does_not_have_are_refused(tmp_path):
-    folder = written(tmp_path / "talks", visual=faces())
-    with pytest.raises(MemofastError, match=r"has no speech rows, which context.speech reads"):
-        opened(folder, speech=40)
+def test_rows_that_a_corpus_does_not_have_are_not_read(tmp_path):
+    """A model that reads both is evaluated on words and faces alone."""
+    corpus = opened(written(tmp_path / "talks", visual=faces()), visual=40, speech=40)
+    assert corpus.stores.keys() == {"text", "visual"}
+    assert samples_cut(corpus).keys() == {"text", "visual"}
 
 
 def test_rows_put_together():

@@ -16,8 +16,11 @@ from talks import MODEL, PIECES, SPEAKERS, telling_talks, two_talks, write_talks
 from memofast.data import Corpus
 from memofast.data.conditions import keep
 from memofast.data.dialogue import Context
+from memofast.data.folds import read_groups, write_groups
 from memofast.data.prompt import MASK as PROMPT_MASK
 from memofast.errors import MemofastError
+from memofast.evaluate import how_chosen
+from memofast.evaluate.evaluations import of_corpus
 from memofast.evaluate.model_on_corpus import open_model, predict_on, target_on
 from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import label_space_of, predict_split
@@ -149,11 +152,33 @@ def test_it_learns_what_only_earlier_speech_tells(tmp_path):
     fine_tune(plan, tmp_path / "run", Console(quiet=True))
     (said,) = [found for *_, part, _, found in answers(plan, tmp_path / "run") if part == "test"]
     assert (said.known.named == said.known.truth).mean() > 0.9
+    mute = write_talks(tmp_path / "mute", talks, splits)
+    (tested, *_, read_in, lacks, skipped, alone, nobody), _, found, *_ = evaluated_on(tmp_path / "run", holed(mute))
+    assert "split test, 45 samples" in tested and read_in.startswith("read in dialogues: up to 1 earlier")
+    assert lacks == "corpus talks has no speech rows to read"
+    assert skipped.startswith("positions skip 1,584 numbers in 88 dialogues: ")
+    assert alone == "6 samples of the corpus are in no dialogue and read alone"
+    assert nobody == "9 samples of the corpus have no speaker, who has no number"
+    assert {row["condition"] for row in found["rows"]} == {"l"}
     model = open_emotion_model(tmp_path / "run")
     assert model.context.rows == {"speech": 12}
     split = as_read(model, Corpus.open(corpus).split("test"))
     whole, *alone = (keep(split.pack(chosen), "la") for chosen in (range(9), *([n] for n in range(9))))
     torch.testing.assert_close(model.probabilities(whole), torch.cat([model.probabilities(one) for one in alone]))
+
+
+def evaluated_on(run, corpus):
+    """Lines that stand before the table, and what else an evaluation has."""
+    found, folder = of_corpus(run, corpus, "test", None, (), None, "cpu")
+    return found.about, folder, found.results
+
+
+def holed(corpus):
+    """Two dialogues are none, and of three no speaker is known."""
+    opened = Corpus.open(corpus)
+    for name, lacking in (("dialogue", ("t00", "t01")), ("speaker", ("t00", "t02", "t05"))):
+        write_groups(corpus, name, {id: own for id, own in read_groups(opened, name).items() if id[:3] not in lacking})
+    return corpus
 
 
 def test_a_model_from_one_with_context_forgets_it(ran, corpus, tmp_path):
@@ -298,6 +323,22 @@ def test_context_is_searched(corpus, tmp_path):
     assert [plan.recipe.context.utterances for plan in tried] == [0, 2]
     lengths = [plan.folds[0].train.lengths[:, 0].sum() for plan in tried]
     assert lengths[0] < lengths[1]
+    told = make_fine_tuning_plan(recipe).describe()
+    assert "up to 0 earlier utterances" in told and "up to 2 earlier utterances" in told
+
+
+@pytest.mark.parametrize("chosen", [{"one": 2, "two": 0}, {"one": 2, "two": 2}])
+def test_a_table_tells_the_context_that_every_fold_chose(corpus, tmp_path, monkeypatch, chosen):
+    recipe = read(str(recipe_file(tmp_path, corpus)), ["search={context.utterances: [0, 2]}", "inner_folds=3"])
+    choices = {
+        fold: SimpleNamespace(fold=fold, settings={"context.utterances": number}) for fold, number in chosen.items()
+    }
+    monkeypatch.setattr(how_chosen, "read_choice", lambda run, fold: choices[fold])
+    monkeypatch.setattr(how_chosen, "_search", lambda choices: {})
+    told = how_chosen.how_chosen(recipe, tmp_path, list(chosen))["context"]
+    lines = {n: f"read in dialogues: up to {n} earlier utterances, 40 rows, asked after it" for n in (0, 2)}
+    each = {"fold one " + lines[2], "fold two " + lines[0]} if chosen["two"] == 0 else {lines[2]}
+    assert set(told.split("; ")[:-1]) == each
 
 
 def test_dialogues_in_two_parts_are_told(corpus, tmp_path):
