@@ -82,7 +82,10 @@ def model_type(folder: Path) -> str | None:
     try:
         found = read_json(folder / "config.json")
     except FileNotFoundError:
-        raise MemofastError(f"{folder}: no config.json; give the folder that save_pretrained wrote") from None
+        remedy = "give the folder that save_pretrained wrote"
+        if (folder / "config.yaml").is_file():
+            remedy = f"it is a run without a model as yet: go on with it by --resume {folder}"
+        raise MemofastError(f"{folder}: no config.json; {remedy}") from None
     except ValueError:
         raise MemofastError(
             f"{folder / 'config.json'}: not valid JSON; restore it or give another checkpoint"

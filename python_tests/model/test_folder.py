@@ -94,3 +94,11 @@ def test_weights_at_odd_places_of_their_file_are_read(folder):
     path.write_bytes(padded)
     model = MemoBertModel.from_pretrained(folder)
     assert all(tensor.data_ptr() % 4 == 0 for tensor in model.parameters())
+
+
+def test_a_run_without_a_model_says_how_to_go_on(tmp_path):
+    with pytest.raises(MemofastError, match="give the folder that save_pretrained wrote"):
+        model_type(tmp_path)
+    (tmp_path / "config.yaml").write_text("corpus: somewhere\n")
+    with pytest.raises(MemofastError, match=f"a run without a model as yet: go on with it by --resume {tmp_path}"):
+        model_type(tmp_path)
