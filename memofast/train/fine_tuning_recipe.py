@@ -67,7 +67,7 @@ class FoldChoice(Section):
         if self.scheme and self.count is not None:
             raise ValueError("scheme and count are two ways to choose folds; leave one out")
         if named and (self.scheme or self.count is not None):
-            raise ValueError(f"{named[0]} names a split, but folds have parts of their own; leave it out")
+            raise ValueError(f"{named[0]} chooses a split, but folds have parts of their own; leave it out")
         return self
 
 

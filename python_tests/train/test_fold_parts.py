@@ -97,8 +97,8 @@ def test_one_class_is_nothing_to_learn(corpus):
         ({"only": []}, "at least 1 item"),
         ({"count": 3}, "count is of folds by a group; name it"),
         ({"scheme": "made", "by": "speaker", "count": "all"}, "two ways to choose folds"),
-        ({"scheme": "made", "test": "other"}, "test names a split, but folds have parts of their own"),
-        ({"by": "speaker", "count": 4, "validation": None}, "validation names a split"),
+        ({"scheme": "made", "test": "other"}, "test chooses a split, but folds have parts of their own"),
+        ({"by": "speaker", "count": 4, "validation": None}, "validation chooses a split"),
     ],
 )
 def test_folds_are_chosen_in_one_way(folds, message):

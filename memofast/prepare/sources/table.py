@@ -17,6 +17,7 @@ from memofast.prepare.text.encoding import read_text
 _JSON = {".json", ".jsonl", ".ndjson"}
 _CSV = {".csv", ".tsv", ".txt"}
 TABLES = _CSV | _JSON
+_NAMED = 8  # columns in a note
 
 
 class _Constant(str):
@@ -101,7 +102,19 @@ def read_table(path: Path, columns: Columns, split_column: str | None = None) ->
     read = {part for column in present.values() for part in _needed(column)}
     if twice := sorted(name for name, count in Counter(header).items() if count > 1 and name in read):
         raise MemofastError(f"{path} has {header.count(twice[0])} columns {twice[0]!r}; rename all but one")
-    return replace(table, rows=[_fields(row, present) for row in table.rows])
+    notes = table.notes + _unread(path, header, present)
+    return replace(table, rows=[_fields(row, present) for row in table.rows], notes=notes)
+
+
+def _unread(path: Path, header: list[str], present: dict[str, str]) -> list[str]:
+    """A note on the columns that nothing is read of; times are of a file."""
+    fields_read = [name for name in present if "file" in present or name not in ("start", "end")]
+    read = {part for name in fields_read for part in _needed(present[name])}
+    if not (unread := [one_line(name) for name in dict.fromkeys(header) if name and name not in read]):
+        return []
+    more = f" and {len(unread) - _NAMED} others" if len(unread) > _NAMED else ""
+    found = ", ".join(name if present[name] == name else f"{name}={present[name]}" for name in fields_read)
+    return [f"{path}: columns not read: {', '.join(unread[:_NAMED])}{more}; read: {one_line(found)}"]
 
 
 def _needed(column: str) -> set[str]:

@@ -128,6 +128,26 @@ def test_two_columns_of_one_name(tmp_path):
         read(tmp_path, "t.json", '{"a": ["red"], "a": ["blue"]}')
 
 
+@pytest.mark.parametrize(
+    ("header", "columns", "unread"),
+    [
+        ("id,audio,text,start,end", {}, "audio, start, end; read: id, text"),  # times of no file
+        ("id,file,text,start,end", {}, ""),
+        ("id,words,Text", {"text": "Text"}, "words; read: id, text=Text"),
+        ("a,b,text,c", {"id": "{a}-{c}"}, "b; read: id={a}-{c}, text"),
+        (",text,label", {}, ""),  # an index has no name
+        ("text," + ",".join(f"c{n}" for n in range(10)), {}, "c0, c1, c2, c3, c4, c5, c6, c7 and 2 others; read: text"),
+    ],
+)
+def test_columns_that_are_not_read_are_told(tmp_path, header, columns, unread):
+    row = ",".join(str(n) for n in range(header.count(",") + 1))
+    found = read_table(table(tmp_path, "t.csv", f"{header}\n{row}\n"), Columns(**columns))
+    assert found.notes == ([f"{tmp_path / 't.csv'}: columns not read: {unread}"] if unread else [])
+    objects = json.dumps([dict(zip(header.split(","), row.split(","), strict=True))])
+    again = read_table(table(tmp_path, "t.json", objects), Columns(**columns))
+    assert [note.replace("t.json", "t.csv") for note in again.notes] == found.notes
+
+
 def test_json_lines_end_at_line_feeds_alone(tmp_path):
     said = ["one\u2028two", "three\x85four", "five\u2029", "six"]
     content = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\r\n" for text in said)
