@@ -227,6 +227,9 @@ class Predictor:
         for note in found.notes:
             tell(f"note: {note}")
         clips = found.clips if seen else [replace(clip, picture=None) for clip in found.clips]
+        alone = sum(not (clip.picture or clip.sound) for clip in clips)
+        if alone and self.model.context and self.model.context.utterances:
+            tell(f"note: {alone:,} utterances are of no film, and read without what was said before")
         extraction = self._extraction(clips)
         if extraction is None:  # without sentences there is nothing to read
             return clips

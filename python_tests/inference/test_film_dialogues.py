@@ -20,6 +20,7 @@ from memofast.inference import load
 from memofast.inference.dialogues import as_read, with_context
 from memofast.inference.film_dialogues import FilmDialogues, Moment
 from memofast.inference.preparation import keep_preparation
+from memofast.inference.segments import Cutting
 from memofast.model import MemoBertConfig, MemoBertForEmotion
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.text.word_pieces import WordPieces
@@ -155,6 +156,14 @@ def test_predictions_of_films_and_sentences(tmp_path):
     np.testing.assert_allclose(said, one, atol=1e-6)
     (row,) = predictor.predict(text="good " * 70)
     assert row.notes == ("the first 48 of 70 words are read",)  # 64 rows: 10 of marks, 6 for longer numbers
+
+
+def test_texts_of_no_film_are_told(tmp_path):
+    (tmp_path / "texts.csv").write_text("id,text\na,good so\nb,well\n")
+    for earlier, told in ((3, True), (0, False)):
+        predictor, lines = load(model_in(tmp_path / str(earlier), utterances=earlier, tokens=60), device="cpu"), []
+        assert len(predictor.clips(str(tmp_path / "texts.csv"), Cutting(), tell=lines.append)) == 2
+        assert lines == ["note: 2 utterances are of no film, and read without what was said before"] * told
 
 
 def test_later_utterances_are_not_known(tmp_path):
