@@ -18,10 +18,13 @@ from runs import (
     the_run,
     without_curves,
 )
+from safetensors.torch import load_file
 
 from memofast.errors import MemofastError
 from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
 from memofast.model.face_networks.densenet import DenseNet
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model
+from memofast.train.fine_tuning_recipe import read as read_fine_tuning
 from memofast.train.optimisation import parameter_groups
 from memofast.train.plan import make_plan
 from memofast.train.pre_training import PreTraining
@@ -158,21 +161,17 @@ def test_what_follows_a_run(whole, corpus, tmp_path):
     assert refused.returncode == 2 and "raw rows of visual" in refused.stderr
 
 
-def test_a_fine_tuning_begins_with_a_network_of_its_own(corpus, denseface, tmp_path):
+def test_a_fine_tuning_begins_with_a_network_of_its_own(corpus, denseface):
     sizes = ["model.hidden_size=16", "model.num_hidden_layers=1", "model.num_attention_heads=2"]
-    sizes += ["model.intermediate_size=32", "model.vocab_size=124", "model.face.network=denseface", "train.epochs=1"]
-    line = [
-        "finetune",
-        f"corpus={corpus}",
-        *sizes,
-        f"model.face.init={denseface}",
-        "train.precision=fp32",
-        "train.seeds=[1]",
-    ]
-    tuned = finetune(tmp_path, *line, "modalities.train=[v]", "modalities.evaluate=[v]")
-    assert tuned.returncode == 0, tuned.stderr
-    config = json.loads((the_run(tmp_path) / "model" / "config.json").read_text())
-    assert config["face"]["mean"] == 110.0 and config["visual_width"] == 342
+    sizes += ["model.intermediate_size=32", "model.vocab_size=124", "model.face.network=denseface"]
+    asked = [f"corpus={corpus}", *sizes, f"model.face.init={denseface}", "modalities.train=[v]"]
+    plan = make_fine_tuning_plan(read_fine_tuning("finetune", [*asked, "modalities.evaluate=[v]"]))
+    model = start_model(plan.recipe, plan.target, plan.folds[0].train)
+    assert model.config.face["mean"] == 110.0 and model.config.visual_width == 342
+    kept, begun = load_file(denseface), model.memobert.embeddings.visual.network.state_dict()
+    weights = [name for name in kept if f"body.{name}" in begun]
+    assert {"stem.weight", "stages.4.layers.9.squeeze.weight"} <= {*weights}
+    assert all(torch.equal(begun[f"body.{name}"], kept[name]) for name in weights)
 
 
 def refusal(folder, corpus, *overrides, **changed):
