@@ -54,10 +54,10 @@ class FilmDialogues:
         parts = [np.zeros(0, np.int32)]
         for one, of in zip(before[first:], numbers[first:], strict=True):
             parts += [self.telling.mark(of), one.ids] if len(one.ids) else []
-        joined = np.concatenate(parts)
+        earlier = np.concatenate(parts)
         alone = self.telling.alone(np.array([len(said)]), [number])
-        (kept,), _ = self.telling.room(alone, np.array([len(joined)]), np.array([0]))
-        tokens, at = self.telling.text(joined[len(joined) - kept :], said, joined[:0], number)
+        (kept,), _ = self.telling.room(alone, np.array([len(earlier)]), np.array([0]))
+        tokens, at = self.telling.text(earlier[len(earlier) - kept :], said, earlier[:0], number)
         placed = np.full(len(tokens), -1, np.int32)
         placed[at : at + len(said)] = words
         return tokens, placed, (_UNKNOWN,) if known and number is None else ()
