@@ -14,8 +14,9 @@ from memofast.data.corpus import Corpus
 from memofast.data.dialogue import Context, Telling, Wording, speaker_numbers
 from memofast.data.dialogue_rows import DialogueRows
 from memofast.data.folds import read_groups
+from memofast.data.store_in_dialogues import StoreInDialogues
 from memofast.errors import MemofastError
-from memofast.store import FeatureStore, TextStore
+from memofast.store import TextStore
 
 _SPECIAL = 2  # rows of an utterance: [CLS], [SEP]
 
@@ -36,10 +37,11 @@ def in_dialogues(corpus: Corpus, context: Context, words: Wording | Mapping[str,
         return corpus
     placed, speakers = _dialogues(corpus, context.speakers)
     stores = corpus.stores | {"text": DialogueText(text, Telling(context, words), placed, speakers)}
+    said = [[text.ids[place] for place in dialogue] for dialogue in placed]
     for name, most in context.rows.items():
-        if name in stores:
-            said = [[text.ids[place] for place in dialogue] for dialogue in placed]
-            stores[name] = _with_rows(stores[name], said, context, most)
+        if (store := corpus.stores.get(name)) is not None:
+            places = [np.array([store.place_of.get(id, -1) for id in ids], np.int64) for ids in said]
+            stores[name] = DialogueRows(store, places, context.utterances, context.later, most)
     return replace(corpus, stores=stores)
 
 
@@ -47,7 +49,8 @@ def utterances_alone(corpus: Corpus) -> Corpus:
     """The same corpus, which has no context."""
     if telling_of(corpus) is None:
         return corpus
-    return replace(corpus, stores={name: getattr(store, "store", store) for name, store in corpus.stores.items()})
+    around = {name: store.store for name, store in corpus.stores.items() if isinstance(store, StoreInDialogues)}
+    return replace(corpus, stores=corpus.stores | around)
 
 
 def telling_of(corpus: Corpus) -> Telling | None:
@@ -58,7 +61,7 @@ def telling_of(corpus: Corpus) -> Telling | None:
 
 def samples_cut(corpus: Corpus) -> dict[str, int]:
     """By modality the samples of which less is read around them than the context asks for, as its rows end."""
-    return {name: store.cut for name, store in corpus.stores.items() if isinstance(store, DialogueText | DialogueRows)}
+    return {name: store.cut for name, store in corpus.stores.items() if isinstance(store, StoreInDialogues)}
 
 
 def samples_unplaced(corpus: Corpus) -> tuple[int, int]:
@@ -86,7 +89,7 @@ def context_of(corpus: Corpus) -> Context | None:
     return telling.context if telling else None
 
 
-class DialogueText(TextStore):
+class DialogueText(StoreInDialogues, TextStore):
     """A store of texts, whose batches have context; `read` gives the utterance alone.
 
     Args: dialogues: places in the store, in the order in which they were said. speakers: of each record, None where
@@ -96,9 +99,8 @@ class DialogueText(TextStore):
     def __init__(
         self, store: TextStore, telling: Telling, dialogues: Sequence[np.ndarray], speakers: Sequence[str | None]
     ):
-        self.store, self.telling = store, telling
-        for name in ("path", "meta", "complete", "columns", "classes", "ids"):
-            setattr(self, name, getattr(store, name))
+        super().__init__(store)
+        self.telling = telling
         self._said = np.maximum(store.lengths.astype(np.int64) - _SPECIAL, 0)
         self._speaker: list[int | None] = [None] * len(store)
         self._stream, self._begin, self._end = self._marked(dialogues, speakers)
@@ -113,18 +115,12 @@ class DialogueText(TextStore):
         lengths = alone + sum(rows + (rows > 0) for rows in self._around)
         self.lengths = np.where(self._said > 0, lengths, store.lengths).astype(np.int32)
 
-    def __reduce__(self):
-        raise TypeError("a store with context is made where it is read")
-
     @property
     def cut(self) -> int:
         """Texts whose context is cut at `Context.tokens`."""
         earlier, later = self._around
         cut = (earlier < self._begin - self._first) | (later < self._last - self._end)
         return int((cut & (self._said > 0)).sum())
-
-    def read(self, id: str) -> dict[str, np.ndarray]:
-        return self.store.read(id)
 
     def _marked(
         self, dialogues: Sequence[np.ndarray], speakers: Sequence[str | None]
@@ -213,11 +209,6 @@ def _dialogues(corpus: Corpus, with_speakers: bool) -> tuple[list[np.ndarray], l
         members[dialogue_of[id]][int(said)] = place
     ordered = [np.array([own[number] for number in sorted(own)]) for own in members.values()]
     return ordered + alone, [speaker_of.get(id) for id in corpus.stores["text"].ids]
-
-
-def _with_rows(store: FeatureStore, dialogues: Sequence[Sequence[str]], context: Context, most: int) -> DialogueRows:
-    places = [np.array([store.place_of.get(id, -1) for id in ids], np.int64) for ids in dialogues]
-    return DialogueRows(store, places, context.utterances, context.later, most)
 
 
 def _groups(corpus: Corpus, name: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from memofast.data.store_in_dialogues import StoreInDialogues
 from memofast.store import FeatureStore
 from memofast.store.memory import TYPE_IDS
 
@@ -47,7 +48,7 @@ def joined(own: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-class DialogueRows(FeatureStore):
+class DialogueRows(StoreInDialogues, FeatureStore):
     """A store of feature rows, whose batches have those of the utterances around; `read` gives an utterance's own.
 
     Args: dialogues: places in the store, -1 of what it does not hold, in the order in which they were said. earlier,
@@ -55,9 +56,7 @@ class DialogueRows(FeatureStore):
     """
 
     def __init__(self, store: FeatureStore, dialogues: Sequence[np.ndarray], earlier: int, later: int, most: int):
-        self.store = store
-        for name in ("path", "meta", "complete", "columns", "classes", "ids"):
-            setattr(self, name, getattr(store, name))
+        super().__init__(store)
         beside: list[list[int]] = [[] for _ in store.ids]
         self.cut = 0
         for dialogue in dialogues:
@@ -77,12 +76,6 @@ class DialogueRows(FeatureStore):
         taken = store.lengths[self._records].astype(np.int64) + 1  # with the zeros after each but the last
         self._begin = np.append(0, taken.cumsum())
         self.lengths = (np.diff(self._begin[self._first]) - 1).astype(np.int32)
-
-    def __reduce__(self):
-        raise TypeError("a store with context is made where it is read")
-
-    def read(self, id: str) -> dict[str, np.ndarray]:
-        return self.store.read(id)
 
     def gather(
         self,

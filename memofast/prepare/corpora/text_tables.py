@@ -5,12 +5,13 @@ import csv
 import io
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, MemofastWarning
 from memofast.prepare.sources.table import Columns, csv_cells, read_table
 from memofast.prepare.subtitles.timings import clean_sentence
 from memofast.prepare.text.encoding import read_text
@@ -131,6 +132,8 @@ def _dailydialog(path: Path) -> Iterator[Sentence]:
 
 def _table(path: Path) -> Iterator[Sentence]:
     table = read_table(path, Columns())
+    for note in table.notes:
+        warnings.warn(note, MemofastWarning, stacklevel=2)
     if table.problems:
         raise ValueError(next(iter(table.problems.values())))
     for number, row in enumerate(table.rows, 1):

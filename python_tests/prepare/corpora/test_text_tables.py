@@ -5,7 +5,7 @@ import json
 import pytest
 
 from memofast.data.emotion_labels import LabelMap, mapped_corpora
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, MemofastWarning
 from memofast.prepare.corpora.text_tables import _READERS, read_text_corpus
 
 
@@ -59,6 +59,15 @@ def test_a_table(tmp_path):
     path = write(tmp_path / "t.csv", "text,label,group\nfine,happy,g\n,sad,g\n")
     said, nothing = read_text_corpus("table", path)
     assert (said.text, said.votes, said.group) == ("fine", {"happy": 1}, "g") and nothing.text == ""
+
+
+def test_what_is_odd_of_a_table_is_told(tmp_path):
+    path = write(tmp_path / "t.csv", "text,label,mood\nfine,happy,1\nbad,sad\n")
+    with pytest.warns(MemofastWarning) as told:
+        read_text_corpus("table", path)
+    short, unread = (str(one.message) for one in told)
+    assert "1 rows have fewer cells than the header (first: line 3)" in short
+    assert unread == f"{path}: columns not read: mood; read: text, label"
 
 
 @pytest.mark.parametrize("kind", sorted(_READERS))
