@@ -70,6 +70,14 @@ def test_films_are_predicted_in_their_dialogue(place, tmp_path):
     assert all(set(row["importance"]) == {"text", "visual", "speech"} for row in rows)
 
 
+def test_a_plan_names_the_rows_that_are_read_alone(place):
+    folder, _, _ = place
+    asked = [f"corpus={folder / 'c'}", "model.width=8", f"model.text.init={folder / 'ROBERTA'}"]
+    for inits, rows in (([], []), ([f"model.speech.init={folder / 'SOUND'}"], ["speech"])):
+        told = make_fine_tuning_plan(read("meld-towers", [*asked, *inits])).describe()
+        assert [name for name in ("visual", "speech") if f"{name} rows: " in told] == rows
+
+
 def test_with_every_tower_frozen_its_group_of_encoders_is_told_to_do_nothing(place):
     folder, _, _ = place
     frozen = [f"model.{name}.train=frozen" for name in ("text", "visual", "speech")]

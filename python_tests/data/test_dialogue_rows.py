@@ -92,6 +92,10 @@ def test_what_has_no_rows(tmp_path):
     assert found["d1-8"] == found["d10-8"] == []
     assert found["d1-7"] == [20, 21, 0, 10, 11, 12]
     assert corpus.split("train").lengths[:, 1].tolist() == [len(rows) for rows in found.values()]
+    empty = faces() | {"d1-8": np.zeros((0, 3)), "d10-8": np.zeros((0, 3))}
+    corpus = opened(written(tmp_path / "empty", visual=empty), visual=40)
+    assert {id: len(rows) for id, rows in shown(corpus).items()} == {id: len(rows) for id, rows in found.items()}
+    assert samples_cut(corpus)["visual"] == 0  # those without rows lack nothing
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
