@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from memofast.cli import run
-from memofast.prepare.choices import HEARD, SEEN, TRACK
+from memofast.prepare.choices import COLUMN, HEARD, SEEN, TRACK
 
 
 def main(
@@ -26,6 +26,7 @@ def main(
         str | None,
         typer.Option(metavar="CLASS,...", help="all classes from lowest to highest: each row gets a score, 0 to 100"),
     ] = None,
+    column: Annotated[list[str] | None, typer.Option("--column", "-c", help=COLUMN)] = None,
     audio_stream: Annotated[str | None, typer.Option(help=f"sound track of films, {TRACK}; default: {HEARD}")] = None,
     video_stream: Annotated[str | None, typer.Option(help=f"picture track of films, {TRACK}; default: {SEEN}")] = None,
     face: Annotated[
@@ -47,11 +48,15 @@ def main(
     from memofast.inference.segments import Cutting
     from memofast.locks import lock_folder
     from memofast.prepare.media.streams import chosen_tracks
+    from memofast.prepare.sources.table import parse_columns
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     files, tracks = Files(face, speech, vocab, yunet), chosen_tracks(video_stream, audio_stream)
+    columns = parse_columns(column or [])
     order = tuple(name.strip() for name in ordered.split(",")) if ordered is not None else ()
-    asked = FilmPrediction(source, model, out, files, Cutting(subtitles, windows), html, device, others, tracks, order)
+    asked = FilmPrediction(
+        source, model, out, files, Cutting(subtitles, windows), html, device, others, tracks, order, columns
+    )
     with lock_folder(out):
         predict_films(asked, console)
 

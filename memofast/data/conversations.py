@@ -215,7 +215,7 @@ def _groups(corpus: Corpus, name: str) -> dict[str, str]:
     if name not in corpus.description.get("groups", {}):
         remedy = "; context.speakers=false reads it without them" if name == "speaker" else ""
         raise MemofastError(
-            f"corpus {corpus.path} has no groups {name!r}, which context is made of: prepare it with "
-            f"--corpus NAME, as meld, of a corpus of dialogues{remedy}"
+            f"corpus {corpus.path} has no groups {name!r}, which context is made of: prepare its table with "
+            f"-c {name}=COLUMN, or a corpus of dialogues with --corpus NAME, as meld{remedy}"
         )
     return read_groups(corpus, name)

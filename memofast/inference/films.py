@@ -1,7 +1,8 @@
 """The command's work: a source cut into utterances, predicted in a stream, and written with pictures."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from memofast.metrics.ordered_classes import check_order, ordered_score
 from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.report import print_text_log
 from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.table import Columns
 from memofast.prepare.text.text_log import TextLog
 
 
@@ -37,6 +39,7 @@ class FilmPrediction:
     others: bool = True
     tracks: StreamChoice = ANY_STREAM
     ordered: tuple[str, ...] = ()
+    columns: Columns = field(default_factory=Columns)
 
 
 def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
@@ -53,9 +56,8 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
     with Results(asked.out, predictor.classes) as results:
         try:
             with console.status("looking for utterances"), TextLog() as text_log:
-                clips = predictor.clips(
-                    asked.source, asked.cutting, tell=lambda line: console.print(line, markup=False)
-                )
+                tell = partial(console.print, markup=False)
+                clips = predictor.clips(asked.source, asked.cutting, tell=tell, columns=asked.columns)
             print_text_log(text_log.as_json(), console)
             shown = _predict(predictor, clips, results, asked, console)
             _draw(results, predictor, asked.out)

@@ -14,7 +14,7 @@ from memofast.data.dialogue import Telling
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
-from memofast.inference.film_dialogues import FilmDialogues, Moment
+from memofast.inference.heard_dialogues import HeardDialogues, Moment, in_turn
 from memofast.inference.prediction import Prediction
 from memofast.inference.preparation import Files, Preparation, check_extraction, extraction_options, open_pieces
 from memofast.inference.sample_predictions import Importance, predict_samples
@@ -26,6 +26,7 @@ from memofast.model.folder import model_folder
 from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.extraction import Extracted, Extraction
 from memofast.prepare.sources.clips import AUDIO, Clip
+from memofast.prepare.sources.table import Columns
 from memofast.prepare.text.word_pieces import WordPieces
 
 _AT_ONCE = 8  # utterances of a film in memory
@@ -189,7 +190,7 @@ class Predictor:
         """
         waiting: list[_Seen] = []
         predicted, reasons = 0, []
-        said = FilmDialogues(self.telling) if self.telling else None
+        said = HeardDialogues(self.telling) if self.telling else None
         for utterance in self._utterances(clips, others):
             read = [seen_of for seen_of in self._everyone(utterance, said) if seen_of.sample.modalities]
             lacking = [self._lacking(seen_of.sample) for seen_of in read]
@@ -214,26 +215,39 @@ class Predictor:
             )
 
     def clips(
-        self, source: str, cutting: Cutting, seen: bool = True, tell: Callable[[str], None] = lambda line: None
+        self,
+        source: str,
+        cutting: Cutting,
+        seen: bool = True,
+        tell: Callable[[str], None] = lambda line: None,
+        columns: Columns = Columns(),
     ) -> list[Clip]:
-        """The utterances of a file, a folder or a table, see `segments.cut_clips`; seen: False leaves pictures out.
-        tell: is given a line for each file that is not used, and for what was chosen.
+        """The utterances of a file, a folder or a table, see `segments.cut_clips`, in the order of their dialogues.
+
+        Args: seen: False leaves pictures out. tell: is given a line for each file that is not used, and for what was
+            chosen. columns: which are read of a table.
 
         Raises: `MemofastError` where there is nothing, or a file that the extraction needs is missing.
         """
-        found = read_clips(source, cutting, self._longest())
+        found = read_clips(source, cutting, self._longest(), columns)
         for entry in found.left_out:
             tell(f"not used: {entry.file}, {entry.reason}" + (f" ({entry.detail})" if entry.detail else ""))
         for note in found.notes:
             tell(f"note: {note}")
         clips = found.clips if seen else [replace(clip, picture=None) for clip in found.clips]
-        alone = sum(not (clip.picture or clip.sound) for clip in clips)
-        if alone and self.model.context and self.model.context.utterances:
-            tell(f"note: {alone:,} utterances are of no film, and read without what was said before")
+        self._tell_of_dialogues(clips, tell)
         extraction = self._extraction(clips)
-        if extraction is None:  # without sentences there is nothing to read
-            return clips
-        return cut_clips(clips, cutting, self._longest(), extraction.voice, self.tracks)
+        if extraction is not None:  # without sentences there is else nothing to read
+            clips = cut_clips(clips, cutting, self._longest(), extraction.voice, self.tracks)
+        return in_turn(clips)
+
+    def _tell_of_dialogues(self, clips: Sequence[Clip], tell: Callable[[str], None]) -> None:
+        alone = sum(not (clip.picture or clip.sound or clip.dialogue) for clip in clips)
+        if not (self.model.context and self.model.context.utterances):
+            if placed := sum(clip.dialogue is not None for clip in clips):
+                tell(f"note: {self.folder} reads utterances alone, and nothing of the dialogues of {placed:,} of them")
+        elif alone:
+            tell(f"note: {alone:,} utterances are of no film or dialogue, and read without what was said before")
 
     def _longest(self) -> float:
         return self.preparation.settings.get("max_seconds", 30.0) if self.preparation else 30.0
@@ -252,14 +266,13 @@ class Predictor:
         else:
             yield from (Utterance(Extracted(clip)) for clip in clips)
 
-    def _everyone(self, utterance: Utterance, said: FilmDialogues | None) -> Iterator[_Seen]:
-        """The utterance itself, and the faces of others whose rows were made. said: in films so far."""
+    def _everyone(self, utterance: Utterance, said: HeardDialogues | None) -> Iterator[_Seen]:
+        """The utterance itself, and the faces of others whose rows were made. said: in dialogues so far."""
         extracted = utterance.extracted
         rows = {"visual": extracted.faces, "speech": extracted.sound}
         features = {modality: found.rows for modality, found in rows.items() if found is not None}
         what = f"rows of {extracted.clip.id}"
-        file = extracted.clip.picture or extracted.clip.sound
-        moment = Moment(file and str(file), utterance.times[0], utterance.track)
+        moment = Moment.of(extracted.clip, utterance.times[0], utterance.track)
         yield _Seen(utterance, utterance.shown, True, self._sample(extracted.clip.text, features, what, said, moment))
         for other in utterance.others:
             if other.rows is not None:
@@ -271,11 +284,11 @@ class Predictor:
         text: str | None,
         features: Mapping[str, np.ndarray],
         what: str,
-        said: FilmDialogues | None = None,
+        said: HeardDialogues | None = None,
         moment: Moment = Moment(),
     ) -> Sample:
-        """A sample of what the model reads; longer than its positions, it is cut, and says so. said: in films so far,
-        which hears it too; None: it is by itself. moment: where it is said."""
+        """A sample of what the model reads; longer than its positions, it is cut, and says so. said: in dialogues so
+        far, which hears it too; None: it is by itself. moment: where it is said."""
         rows, streams, cut = {}, {}, []
         for modality, given in features.items():
             if not self.widths.get(modality):
@@ -304,11 +317,13 @@ class Predictor:
             }
         columns = text_columns(ids, words, cls, sep)
         if self.telling:
-            said = said or FilmDialogues(self.telling)
+            said = said or HeardDialogues(self.telling)
             if len(ids):
                 *columns, notes = said.text(ids, words, moment)
                 cut += notes
-            own, rows = rows, said.rows(rows, moment)
+            own = rows
+            rows, notes = said.rows(own, moment)
+            cut += notes
             said.hear(ids, moment, own)
         return Sample(*columns, rows, streams, tuple(cut))
 

@@ -14,6 +14,7 @@ from memofast.prepare.media.decoding import decode, length_of
 from memofast.prepare.media.excerpts import SAMPLE_RATE, Span, UnreadableMedia
 from memofast.prepare.media.streams import ANY_STREAM, QUIET, StreamChoice
 from memofast.prepare.sources.clips import Clip, Found, SourceOptions, find_clips
+from memofast.prepare.sources.table import Columns
 from memofast.prepare.speech.voice import VoiceActivity, open_voice, runs
 from memofast.prepare.subtitles.sentences import SentenceRules
 
@@ -37,17 +38,18 @@ class Cutting:
             raise MemofastError(f"--subtitles is auto or none, not {self.subtitles!r}")
 
 
-def read_clips(source: str, cutting: Cutting, longest: float) -> Found:
-    """The clips of a media file, a folder or a table, by their subtitles, in order of file and time, and what is left
-    out.
+def read_clips(source: str, cutting: Cutting, longest: float, columns: Columns = Columns()) -> Found:
+    """The clips of a media file, a folder or a table, by their subtitles, by id, and what is left out.
 
-    Args: longest: seconds of a clip in the model's training. Raises: `MemofastError` where the source holds nothing.
+    Args: longest: seconds of a clip in the model's training. columns: which are read of a table.
+    Raises: `MemofastError` where the source holds nothing.
     """
     if cutting.windows is not None and not 0 < cutting.windows <= longest:
         raise MemofastError(
             f"--windows is more than 0 and at most {longest:g} seconds, as the model's training cut there"
         )
-    return find_clips([source], SourceOptions(subtitles=cutting.subtitles, sentences=SentenceRules(longest=longest)))
+    sentences = SentenceRules(longest=longest)
+    return find_clips([source], SourceOptions(columns, subtitles=cutting.subtitles, sentences=sentences))
 
 
 def cut_clips(

@@ -99,20 +99,19 @@ class People:
 
 
 def watch(extraction: Extraction, clips: Sequence[Clip], others: bool = False) -> Iterator[Utterance]:
-    """Clips of each file in order of time, file by file; those with a problem known before are handed on as they are.
+    """Clips of each file in order of time, file by file, each file where its first clip stands; those of no file, or
+    with a problem known before, are handed on as they are.
 
     others: rows are made also of those who are seen beside the one whose face is taken.
     """
-    playable = []
+    files = {file[0].id: file for file in by_file(clip for clip in clips if not clip.problem)}
     for clip in clips:
         if clip.problem or not (clip.picture or clip.sound):
             yield Utterance(Extracted(clip))
-        else:
-            playable.append(clip)
-    for file in by_file(playable):
-        people = People()
-        for extracted in extraction(file, everybody=others):
-            yield _utterance(extracted, people, others)
+        elif file := files.get(clip.id):
+            people = People()
+            for extracted in extraction(file, everybody=others):
+                yield _utterance(extracted, people, others)
 
 
 def _utterance(extracted: Extracted, people: People, others: bool) -> Utterance:

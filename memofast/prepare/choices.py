@@ -12,6 +12,12 @@ from memofast.errors import MemofastError
 TRACK = "by its number among them from 1 or its language (eng)"
 HEARD = "one that sounds, is no commentary, and is marked as default"
 SEEN = "one that is no thumbnail, and is marked as default"
+# in the help of `--column`
+COLUMN = (
+    "FIELD=COLUMN for a table; fields: id, file, start, end, text, label, group (what belongs together), dialogue, "
+    "position (in it; default: the order of the rows), speaker, emotions (labels between | or ;, or a list), value (a "
+    "number); a template works too: id=dia{Dialogue_ID}_utt{Utterance_ID}"
+)
 
 
 def corpus_name(given: str | None, out: Path) -> str:

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from memofast.locks import lock_folder
-from memofast.prepare.choices import HEARD, SEEN, TRACK
+from memofast.prepare.choices import COLUMN, HEARD, SEEN, TRACK
 
 _SOURCES = (
     "folder of media with subtitles (.srt, .vtt, .ass, .sbv, .sub, in the file) or timings (.align), media file, or "
@@ -30,10 +30,6 @@ _TEXT = (
     "store text_features, which pre-training does not read"
 )
 _ASR = "faster-whisper=FOLDER[,language=en][,beam=5]: sentences of files without any text, by speech recognition"
-_COLUMN = (
-    "FIELD=COLUMN for a table; fields: id, file, start, end, text, label, group (dialogue, speaker), emotions (labels "
-    "between | or ;, or a list), value (a number); a template works too: id=dia{Dialogue_ID}_utt{Utterance_ID}"
-)
 _CORPUS = (
     "the folder is this corpus as distributed: iemocap, msp-improv, meld, crema-d, ravdess, emodb, emorynlp or "
     "goemotions; settings follow: iemocap,labels=6 or meld,labels=sentiment or crema-d,labels=voice,ties=first"
@@ -89,7 +85,7 @@ def main(
     min_speech: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="clips with a smaller share of speech are dropped")
     ] = 0.0,
-    column: Annotated[list[str] | None, typer.Option("--column", "-c", help=_COLUMN)] = None,
+    column: Annotated[list[str] | None, typer.Option("--column", "-c", help=COLUMN)] = None,
     media_root: Annotated[
         Path | None, typer.Option(help="where a table's files lie; default: beside the table")
     ] = None,
@@ -101,7 +97,10 @@ def main(
         typer.Option(help="NAME=FRACTION by a hash of the id; the rest is train; default: validation=0.1"),
     ] = None,
     split_by: Annotated[
-        str, typer.Option(help="id; folder, file or group (kept whole); or column:NAME of a table, which names splits")
+        str,
+        typer.Option(
+            help="id; folder, file, group, dialogue or speaker (kept whole); or column:NAME, which names splits"
+        ),
     ] = "id",
     drop_leaks: Annotated[
         bool, typer.Option("--drop-leaks", help="near-duplicates of other splits' sentences leave train")

@@ -32,7 +32,8 @@ from memofast.prepare.subtitles.transcripts import TRANSCRIPTS, AsrChoice, add_t
 from memofast.prepare.text.features import TextChoice, parse_text_features
 from memofast.prepare.text.text_log import TextLog
 
-_WHOLE = ("folder", "file", "group")  # what a split may keep together
+_OF_COLUMNS = ("group", "dialogue", "speaker")
+_WHOLE = ("folder", "file", *_OF_COLUMNS)  # what a split may keep together
 
 
 @dataclass(frozen=True)
@@ -209,9 +210,10 @@ def _check_beside_corpus(request: Request) -> None:
 
 def _check_split_by(request: Request) -> None:
     if request.split_by not in {"id", *_WHOLE} and not _split_column(request):
-        raise MemofastError(f"--split-by is id, folder, file, group or column:NAME, not {request.split_by!r}")
-    if request.split_by == "group" and not any(pair.startswith("group=") for pair in request.column or []):
-        raise MemofastError("--split-by group needs to know the group's column: -c group=COLUMN")
+        raise MemofastError(f"--split-by is id, {', '.join(_WHOLE)} or column:NAME, not {request.split_by!r}")
+    kind = request.split_by
+    if kind in _OF_COLUMNS and not any(pair.startswith(f"{kind}=") for pair in request.column or []):
+        raise MemofastError(f"--split-by {kind} needs to know the {kind}'s column: -c {kind}=COLUMN")
 
 
 def _split_column(request: Request) -> str | None:

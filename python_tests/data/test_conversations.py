@@ -113,7 +113,9 @@ def test_a_sample_without_a_dialogue_is_by_itself(tmp_path):
 
 def test_corpora_without_dialogues_or_order_are_refused(tmp_path):
     folder = write_talks(tmp_path / "talks", two_talks(), groups=False)
-    with pytest.raises(MemofastError, match=r"no groups 'dialogue'.*prepare it with --corpus NAME"):
+    with pytest.raises(
+        MemofastError, match=r"no groups 'dialogue'.*-c dialogue=COLUMN, or a corpus of dialogues with --corpus NAME"
+    ):
         opened(folder)
     write_groups(folder, "dialogue", {"d1-9": "d1", "d1-8": "d1"})
     with pytest.raises(MemofastError, match="no groups 'position'"):

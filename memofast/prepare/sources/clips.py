@@ -13,6 +13,7 @@ from memofast.errors import MemofastError
 from memofast.prepare.sources.folders import AUDIO, VIDEO, LeftOut, counted, is_regular, left_out, one_line, walk
 from memofast.prepare.sources.sidecars import Sidecar, choose, pair
 from memofast.prepare.sources.table import TABLES, Columns, read_table
+from memofast.prepare.sources.table_dialogues import apart, positions_of
 from memofast.prepare.subtitles.sentences import SentenceRules, sentences_of
 from memofast.prepare.subtitles.streams import CARRIERS, stream_cues
 from memofast.prepare.subtitles.timings import SIDECARS, Cue, parse_seconds
@@ -30,9 +31,9 @@ class Clip:
     its label.
 
     folder: the folder below the source it came from. split: the split named by its source or column.
-    group: the dialogue, speaker or the like that a table names. subtitled: its times are those of
-    subtitles. problem: known before decoding. emotions: labels that the sample shares in equally. value: its number, as
-    sentiment.
+    group: what a table says of what belongs together. subtitled: its times are those of subtitles. problem: known
+    before decoding. emotions: labels that the sample shares in equally. value: its number, as sentiment. dialogue,
+    position, speaker: where a table says that it is said, and who says it.
     """
 
     id: str
@@ -49,6 +50,9 @@ class Clip:
     problem: str | None = None
     emotions: tuple[str, ...] = ()
     value: float | None = None
+    dialogue: str | None = None
+    position: int | None = None
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +93,13 @@ def find_clips(sources: Iterable[str], options: SourceOptions) -> Found:
     """All clips of folders, tables and single files, each given as `PATH` or `SPLIT=PATH`, and every file of a folder
     that is not used.
 
-    With several sources ids begin with the name of theirs where they would clash. Raises MemofastError when a source is
-    missing or empty, or when an id occurs twice.
+    With several sources ids and dialogues begin with the name of theirs where they would clash. Raises MemofastError
+    when a source is missing or empty, when an id occurs twice, and for columns where no source is a table.
     """
     pattern = _compile(options.label_pattern)
-    found = Found()
+    sources, found = list(sources), Found()
+    if options.columns != Columns() and not any(_is_table(_split_and_path(given)[1]) for given in sources):
+        raise MemofastError(f"--column is for tables, and {one_line(sources[0])} is none; leave it out")
     per_source: list[tuple[str, list[Clip]]] = []
     for given in sources:
         split, path = _split_and_path(given)
@@ -108,9 +114,12 @@ def find_clips(sources: Iterable[str], options: SourceOptions) -> Found:
             )
         per_source.append((path.stem if path.is_file() else path.name, clips))
     counts = Counter(clip.id for _, clips in per_source for clip in clips)
+    renamed, notes = apart([(name, {clip.dialogue for clip in part if clip.dialogue}) for name, part in per_source])
+    found.notes += notes
     clips = []
-    for name, part in per_source:
+    for (name, part), of in zip(per_source, renamed, strict=True):
         clash = len(per_source) > 1 and any(counts[clip.id] > 1 for clip in part)
+        part = [replace(clip, dialogue=of.get(clip.dialogue, clip.dialogue)) for clip in part]
         part = [replace(clip, id=f"{name}/{clip.id}") if clash else clip for clip in part]
         clips += [clip for clip in part if _can_be_kept(clip, Path(name), found)] if clash else part
     refuse_twice(clips)
@@ -127,7 +136,8 @@ def _can_be_kept(clip: Clip, source: Path, found: Found) -> bool:
         found.left_out.append(left_out(file or source, "odd name", f"{clip.id}: {fault}" if not file else fault))
         return False
     try:
-        "\n".join(filter(None, (clip.text, clip.label, clip.split, clip.group, *clip.emotions))).encode()
+        named = clip.label, clip.split, clip.group, clip.dialogue, clip.speaker, *clip.emotions
+        "\n".join(filter(None, (clip.text, *named))).encode()
     except UnicodeEncodeError:
         found.left_out.append(left_out(source, "odd characters", clip.id))
         return False
@@ -158,9 +168,13 @@ def _read_source(path: Path, options: SourceOptions, found: Found) -> list[Clip]
         raise MemofastError(f"no file or folder {one_line(str(path))}; check the path")
     if not is_regular(path):
         raise MemofastError(f"{one_line(str(path))} is no file but a FIFO, socket or device; give a file or folder")
-    if path.suffix.lower() in VIDEO | AUDIO:
+    if not _is_table(path):
         return _clips_of_stem(path.stem, [path], _sidecars_of(path), path.parent, options, found)
     return _read_rows(path, options, found)
+
+
+def _is_table(path: Path) -> bool:
+    return not os.path.isdir(path) and path.suffix.lower() not in VIDEO | AUDIO
 
 
 def _sidecars_of(media: Path) -> list[Sidecar]:
@@ -274,6 +288,8 @@ def _read_rows(path: Path, options: SourceOptions, found: Found) -> list[Clip]:
     found.notes += table.notes
     if unplaced := sum(row.get("split") == "" for row in table.rows):
         found.notes.append(f"{path}: {unplaced} of {len(table.rows)} rows name no split; theirs are drawn")
+    positions, notes = positions_of(path, table.rows, table.problems)
+    found.notes += notes
     digits = max(4, len(str(len(table.rows))))
     clips = []
     for number, row in enumerate(table.rows, 1):
@@ -285,7 +301,10 @@ def _read_rows(path: Path, options: SourceOptions, found: Found) -> list[Clip]:
             row.get("id") or name,
             label=row.get("label"),
             split=row.get("split"),
-            group=row.get("group"),
+            group=row.get("group") or None,
+            dialogue=row.get("dialogue") or None,
+            position=positions[number - 1],
+            speaker=row.get("speaker") or None,
             emotions=_emotions(path, number, row.get("emotions", "")),
             value=_number(path, number, row.get("value", "")),
         )

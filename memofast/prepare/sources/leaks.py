@@ -26,11 +26,13 @@ class LeakCheck:
 def check_groups(clips: Iterable[Clip], fractions: Mapping[str, float], split_by: str) -> list[str]:
     """Refuse a group in two splits where `split_by` asked for whole groups; elsewhere note it.
 
-    Returns: notes. Without a wish for groups those are the table's `group` column, else media files with several clips.
+    Returns: notes. Without a wish for groups those are what a table names, groups, else dialogues, else speakers, and
+    without any media files with several clips.
     Raises: `MemofastError` naming the first such group: its source names a split for some of its clips.
     """
     clips = list(clips)
-    kind = split_by if split_by != "id" else "group" if any(clip.group for clip in clips) else "file"
+    named = (kind for kind in ("group", "dialogue", "speaker") if any(getattr(clip, kind) for clip in clips))
+    kind = split_by if split_by != "id" else next(named, "file")
     homes: dict[str, set[str]] = defaultdict(set)
     for clip in clips:
         if (group := group_of(clip, kind)) is not None:

@@ -11,6 +11,8 @@ from memofast.data.folds import write_folds, write_groups
 from memofast.errors import MemofastError
 from memofast.prepare.sources.clips import Clip
 
+OF_TABLES = ("group", "dialogue", "position", "speaker")  # fields whose groups a corpus keeps
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -42,13 +44,16 @@ class Protocol:
 
 
 def protocol_of_tables(clips: Iterable[Clip]) -> Protocol:
-    """What tables say: groups by the name `group`, emotions by name, numbers."""
+    """What tables say: groups by the names of their fields, emotions by name, numbers."""
     clips = list(clips)
-    groups = {clip.id: " ".join(clip.group.split()) for clip in clips if clip.group}
+    groups: dict[str, dict[str, str]] = {}
+    for name in OF_TABLES:
+        known = {clip.id: getattr(clip, name) for clip in clips}
+        groups[name] = {id: " ".join(str(said).split()) for id, said in known.items() if said not in (None, "")}
     return Protocol(
         emotions=tuple(sorted({name for clip in clips for name in clip.emotions})),
         value="a column of its table" if any(clip.value is not None for clip in clips) else "",
-        groups={"group": groups} if groups else {},
+        groups={name: group_of for name, group_of in groups.items() if group_of},
     )
 
 

@@ -12,12 +12,12 @@ _MOST = 5  # lines of a kind
 
 
 def spelling_notes(clips: Iterable[Clip]) -> list[str]:
-    """A line for each set of labels, emotions, splits or groups that may be meant as one, with counts and remedy, and
-    for each label that may be none."""
-    found = {kind: Counter() for kind in ("label", "emotion", "split", "group")}
+    """A line for each set of labels, emotions, splits, groups, dialogues or speakers that may be meant as one, with
+    counts and remedy, and for each label that may be none."""
+    found = {kind: Counter() for kind in ("label", "emotion", "split", "group", "dialogue", "speaker")}
     for clip in clips:
-        for kind, name in (("label", clip.label), ("split", clip.split), ("group", clip.group)):
-            if name:
+        for kind in found.keys() - {"emotion"}:
+            if name := getattr(clip, kind):
                 found[kind][name] += 1
         found["emotion"].update(clip.emotions)
     return [note for kind, counts in found.items() for note in _notes(kind, counts)]

@@ -56,11 +56,10 @@ def split_of(clip: Clip, fractions: Mapping[str, float], split_by: str) -> str:
 
 
 def group_of(clip: Clip, kind: str) -> str | None:
-    """The clip's `folder`, media `file` or the table's `group`; its `id` where that is asked for, None where it has
-    none."""
+    """The clip's `folder`, media `file` or the table's `group`, `dialogue` or `speaker`; its `id` where that is asked
+    for, None where it has none."""
     file = clip.picture or clip.sound
-    groups = {"id": clip.id, "folder": clip.folder, "group": clip.group, "file": file and str(file)}
-    return groups[kind]
+    return file and str(file) if kind == "file" else getattr(clip, kind)
 
 
 def draw_split(name: str, fractions: Mapping[str, float]) -> str:

@@ -1,5 +1,5 @@
-"""Tables of samples: CSV, TSV, JSON and JSON lines with columns id, file, start, end, text, label and group under any
-names."""
+"""Tables of samples: CSV, TSV, JSON and JSON lines with columns id, file, start, end, text, label, group and more under
+any names."""
 
 import csv
 import io
@@ -28,8 +28,9 @@ class _Constant(str):
 class Columns:
     """Name of the table's column for each field, or a template of several, as `dia{Dialogue_ID}_utt{Utterance_ID}`.
 
-    emotions, value: read only where a column is named, since tables often have columns of these names that mean
-    something else.
+    dialogue, position, speaker: the conversation in which something is said, its number there, and who says it; without
+    position rows of a dialogue stand in their order. They, emotions and value are read only where a column is named,
+    since tables often have columns of these names that mean something else.
     """
 
     id: str = "id"
@@ -39,6 +40,9 @@ class Columns:
     text: str = "text"
     label: str = "label"
     group: str = "group"
+    dialogue: str | None = None
+    position: str | None = None
+    speaker: str | None = None
     emotions: str | None = None
     value: str | None = None
 
@@ -62,7 +66,8 @@ class Table:
 
 
 def parse_columns(given: list[str]) -> Columns:
-    """Columns from `field=column` pairs. Raises MemofastError for an unknown field."""
+    """Columns from `field=column` pairs. Raises MemofastError for an unknown field, and for a position in no
+    dialogue."""
     known = [column.name for column in fields(Columns)]
     columns = Columns()
     for pair in given:
@@ -70,12 +75,15 @@ def parse_columns(given: list[str]) -> Columns:
         if name not in known or not equals or not column:
             raise MemofastError(f"--column is FIELD=COLUMN with a field of {', '.join(known)}, not {pair!r}")
         columns = replace(columns, **{name: column})
+    if columns.position and not columns.dialogue:
+        raise MemofastError(
+            f"--column position={columns.position} is a number in a dialogue; name that too: -c dialogue=COLUMN"
+        )
     return columns
 
 
 def read_table(path: Path, columns: Columns, split_column: str | None = None) -> Table:
-    """Rows of a table, each a dict of the fields it has: `id`, `file`, `start`, `end`, `text`, `label`, `group`,
-    `emotions`, `value`, `split`.
+    """Rows of a table, each a dict of the fields of `Columns` that it has, and `split`.
 
     Fields under their own name may be absent; a column that was given another name must be there. JSON is a list of
     objects, an object of objects by id, or of captions as MEmoBERT's `ref_captions.json` (`{id: [sentence]}`, `{id:

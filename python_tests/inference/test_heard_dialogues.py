@@ -1,7 +1,9 @@
 """Prediction of films with what was said in them before: as a corpus of the same dialogue, in time, film by film."""
 
 import json
+import re
 import wave
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,13 +14,14 @@ from runs import here
 from talks import MODEL, PIECES, two_talks, write_talks, write_vocabulary
 
 from memofast.data import Corpus, Split
+from memofast.data.conversations import samples_cut
 from memofast.data.dialogue import Context, Telling
 from memofast.data.folds import write_groups
 from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError
 from memofast.inference import load
 from memofast.inference.dialogues import as_read, with_context
-from memofast.inference.film_dialogues import FilmDialogues, Moment
+from memofast.inference.heard_dialogues import HeardDialogues, Moment
 from memofast.inference.preparation import keep_preparation
 from memofast.inference.segments import Cutting
 from memofast.model import MemoBertConfig, MemoBertForEmotion
@@ -26,7 +29,6 @@ from memofast.prepare.sources.clips import Clip
 from memofast.prepare.text.word_pieces import WordPieces
 
 LINES = ["good so", "well", "bad"]
-TRACKS = {"Bob": 7, "Ann": 2, "Cid": 5}
 
 
 @pytest.mark.parametrize(
@@ -36,19 +38,21 @@ def test_a_film_is_read_as_a_corpus_of_its_dialogue(tmp_path, options):
     talks, context = two_talks(), Context(**options)
     corpus = with_context(Corpus.open(write_talks(tmp_path / "talks", talks)), context)
     pieces = WordPieces(corpus.path)
-    said = FilmDialogues(Telling(context, pieces.vocabulary))
-    split = corpus.split("train")
+    said = HeardDialogues(Telling(context, pieces.vocabulary))
+    split, cut = corpus.split("train"), 0
     for place in range(4):  # films in turn
         for film, utterances in talks.items():
             if place < len(utterances):
                 speaker, words, _ = utterances[place]
-                moment, found = Moment(film, float(place), TRACKS[speaker]), pieces(words)
+                moment, found = Moment(film, (float(place),), speaker), pieces(words)
                 if found.ids:
                     tokens, ids, notes = said.text(found.ids, found.words, moment)
                     batch = split.pack([split.ids.index(f"{film}-{9 - place}")])
                     assert tokens.tolist() == batch.token_ids.tolist() and ids.tolist() == batch.word_ids.tolist()
-                    assert notes == ()
+                    assert not notes or re.fullmatch(r"the last \d+ of \d+ word pieces said before are read", *notes)
+                    cut += len(notes)
                 said.hear(found.ids, moment)
+    assert cut == samples_cut(corpus)["text"] and (cut > 0) == (context.tokens == 18)
 
 
 @pytest.mark.parametrize("options", [{"visual": 40}, {"visual": 9, "speech": 40, "utterances": 2}, {"speech": 6}])
@@ -58,17 +62,19 @@ def test_rows_of_a_film_are_those_of_a_corpus_of_its_dialogue(tmp_path, options)
     draw = np.random.default_rng(5)
     rows = {m: {id: draw.normal(size=(next(counts), 8)).astype("f2") for id in ids[n:]} for n, m in enumerate(FEATURES)}
     corpus = with_context(Corpus.open(write_talks(tmp_path / "talks", talks, rows=rows)), context)
-    said = FilmDialogues(Telling(context, WordPieces(corpus.path).vocabulary))
-    split = corpus.split("train")
+    said = HeardDialogues(Telling(context, WordPieces(corpus.path).vocabulary))
+    split, cut = corpus.split("train"), Counter()
     for place in range(4):
         for film in (film for film, utterances in talks.items() if place < len(utterances)):
-            id, moment = f"{film}-{9 - place}", Moment(film, float(place))
+            id, moment = f"{film}-{9 - place}", Moment(film, (float(place),))
             own = {modality: by_id[id] for modality, by_id in rows.items() if id in by_id}
-            found, batch = said.rows(own, moment), split.pack([split.ids.index(id)])
+            (found, notes), batch = said.rows(own, moment), split.pack([split.ids.index(id)])
             assert found.keys() == own.keys()
             for modality in own:
                 np.testing.assert_array_equal(found[modality], batch.rows_of(modality).numpy())
+            cut.update(note.split()[0] for note in notes)
             said.hear([], moment, own)
+    assert cut == Counter({m: count for m, count in samples_cut(corpus).items() if m in context.rows and count})
 
 
 def test_a_film_is_answered_as_evaluation_answers_its_dialogue(tmp_path):
@@ -108,6 +114,48 @@ def test_a_film_is_answered_as_evaluation_answers_its_dialogue(tmp_path):
     assert without.lengths[2, 2] < split.lengths[2, 2]
 
 
+COLUMNS = [
+    f"{name}={of}" for name, of in {"text": "line", "dialogue": "talk", "position": "turn", "speaker": "by"}.items()
+]
+TABLE = """id,line,talk,turn,by
+u10,good so,1,10,Bob
+u11,well,1,11,Ann
+u9,soft bad,1,9,Ann
+v,bad,2,0,
+w,so so,,,Cid
+u2,good,1,2,Ann
+"""
+
+
+def test_a_table_of_dialogues_is_answered_as_evaluation_answers_its_corpus(tmp_path):
+    (tmp_path / "said.csv").write_text(TABLE)
+    columns = [part for column in COLUMNS for part in ("-c", column)]
+    vocabulary = write_vocabulary(tmp_path / "words") / "vocab.txt"
+    asked = ["--vocab", vocabulary, *columns, "--split", "validation=0.5", "--split-by", "dialogue"]
+    done = here(tmp_path, "prepare", "said.csv", "--out", "corpus", *asked)
+    assert done.returncode == 0, done.stderr
+    assert "groups: dialogue 2, position 5, speaker 3" in " ".join(done.stderr.split())
+    corpus = Corpus.open(tmp_path / "corpus")
+    predictor = load(model_in(tmp_path / "model", tokens=60), device="cpu")
+    split = as_read(predictor.model, Split.of_ids(corpus, "all", sorted(corpus.stores["text"].ids)))
+    with torch.inference_mode():
+        wanted = predictor.model.probabilities(split.pack(range(len(split.ids)))).numpy()
+    line = ["predict", "said.csv", "--model", tmp_path / "model", "--device", "cpu", *columns]
+    done = here(tmp_path, *line, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "note: 1 utterances are of no film or dialogue" in done.stderr
+    rows = list(map(json.loads, (tmp_path / "out/predictions.jsonl").read_text().splitlines()))
+    assert [row["id"] for row in rows] == ["u2", "u9", "u10", "u11", "v", "w"]  # as they are said
+    found = {row["id"]: [row["probabilities"][name] for name in predictor.classes] for row in rows}
+    np.testing.assert_allclose([found[id] for id in split.ids], wanted, atol=1e-5)
+    assert [bool(row["notes"]) for row in rows] == [False, False, False, False, True, False]  # nobody says v
+    torch.manual_seed(0)
+    alone = here(tmp_path, *line[:3], model_in(tmp_path / "alone", in_dialogues=False), *line[4:], "--out", "by")
+    assert "reads utterances alone, and nothing of the dialogues of 5 of them" in alone.stderr
+    said = map(json.loads, (tmp_path / "by/predictions.jsonl").read_text().splitlines())
+    assert [row["id"] for row in said] == [row["id"] for row in rows]
+
+
 def written(said, words, moment):
     found = [PIECES.index(word) for word in words.split()]
     tokens, *_, notes = said.text(found, range(len(found)), moment)
@@ -116,23 +164,22 @@ def written(said, words, moment):
 
 
 def test_what_came_out_of_turn_and_speakers_that_are_not_known():
-    said = FilmDialogues(Telling(Context(query=None), {piece: number for number, piece in enumerate(PIECES)}))
-    written(said, "well", Moment("film", 9.0, 1))
-    text, notes = written(said, "bad", Moment("film", 1.0))
+    said = HeardDialogues(Telling(Context(query=None), {piece: number for number, piece in enumerate(PIECES)}))
+    written(said, "well", Moment("film", (9.0,), "1"))
+    text, notes = written(said, "bad", Moment("film", (1.0,)))
     assert text == "[CLS] speaker : bad [SEP]" and "no number" in notes[0]
-    text, _ = written(said, "good", Moment("film", 5.0, 3))
+    text, _ = written(said, "good", Moment("film", (5.0,), "3"))
     assert text == "[CLS] speaker : bad [SEP] speaker 1 : good [SEP]"
     text, notes = written(said, "so", Moment())
     assert text == "[CLS] speaker 1 : so [SEP]" and notes == ()
 
 
-def model_in(folder: Path, speech_width: int = 0, **context) -> Path:
+def model_in(folder: Path, speech_width: int = 0, in_dialogues: bool = True, **context) -> Path:
     torch.manual_seed(0)
     named = {"id2label": {0: "calm", 1: "glad"}, "label2id": {"calm": 0, "glad": 1}}
     own = {name: value for name, value in MODEL.items() if name != "head"}
-    config = MemoBertConfig(
-        **own, **named, visual_width=0, speech_width=speech_width, context=Context(**context).plain()
-    )
+    read = Context(**context).plain() if in_dialogues else None
+    config = MemoBertConfig(**own, **named, visual_width=0, speech_width=speech_width, context=read)
     MemoBertForEmotion(config).save_pretrained(folder)
     return write_vocabulary(folder)
 
@@ -163,7 +210,7 @@ def test_texts_of_no_film_are_told(tmp_path):
     for earlier, told in ((3, True), (0, False)):
         predictor, lines = load(model_in(tmp_path / str(earlier), utterances=earlier, tokens=60), device="cpu"), []
         assert len(predictor.clips(str(tmp_path / "texts.csv"), Cutting(), tell=lines.append)) == 2
-        assert lines == ["note: 2 utterances are of no film, and read without what was said before"] * told
+        assert lines == ["note: 2 utterances are of no film or dialogue, and read without what was said before"] * told
 
 
 def test_later_utterances_are_not_known(tmp_path):
