@@ -57,7 +57,7 @@ def test_a_film_is_read_as_a_corpus_of_its_dialogue(tmp_path, options):
 
 @pytest.mark.parametrize("options", [{"visual": 40}, {"visual": 9, "speech": 40, "utterances": 2}, {"speech": 6}])
 def test_rows_of_a_film_are_those_of_a_corpus_of_its_dialogue(tmp_path, options):
-    talks, context, counts = two_talks(), Context(**options), iter([3, 1, 2, 4, 5, 2, 1, 3, 2, 6, 1])
+    talks, context, counts = two_talks(), Context(**options), iter([3, 1, 0, 4, 5, 2, 1, 3, 0, 6, 1])
     ids = [f"{film}-{9 - place}" for film, said in talks.items() for place in range(len(said))]
     draw = np.random.default_rng(5)
     rows = {m: {id: draw.normal(size=(next(counts), 8)).astype("f2") for id in ids[n:]} for n, m in enumerate(FEATURES)}
@@ -172,6 +172,19 @@ def test_what_came_out_of_turn_and_speakers_that_are_not_known():
     assert text == "[CLS] speaker : bad [SEP] speaker 1 : good [SEP]"
     text, notes = written(said, "so", Moment())
     assert text == "[CLS] speaker 1 : so [SEP]" and notes == ()
+
+
+@pytest.mark.parametrize(
+    ("of", "moment"),
+    [
+        ({}, Moment("film a.mp4", (2.5,), "3")),
+        ({"speaker": "Ann"}, Moment("film a.mp4", (2.5,), "Ann")),
+        ({"dialogue": "a.mp4", "position": 4}, Moment("dialogue a.mp4", (4, 2.5))),  # faces have numbers in a file
+        ({"dialogue": "7", "position": 4, "speaker": "Ann"}, Moment("dialogue 7", (4, 2.5), "Ann")),
+    ],
+)
+def test_where_and_by_whom_it_is_said(of, moment):
+    assert Moment.of(Clip("x", Path("a.mp4"), None, 2.0, 4.0, **of), 2.5, 3) == moment
 
 
 def model_in(folder: Path, speech_width: int = 0, in_dialogues: bool = True, **context) -> Path:

@@ -1,9 +1,12 @@
 """Dialogues of a table's columns: places by number or by order, wrong ones refused, and those of two tables apart."""
 
+import json
+
 import pytest
 
 from memofast.errors import MemofastError
-from memofast.prepare.sources.clips import SourceOptions, find_clips
+from memofast.prepare.sources.clips import Clip, SourceOptions, find_clips
+from memofast.prepare.sources.leaks import check_groups
 from memofast.prepare.sources.protocol import protocol_of_tables
 from memofast.prepare.sources.table import Columns, parse_columns
 
@@ -68,6 +71,24 @@ def test_dialogues_of_two_tables_are_different_ones(tmp_path):
     found_in(tmp_path / "more", ["x,so,1,0,Ann"], name="dev.csv")
     found = find_clips([str(tmp_path / name) for name in ("dev.csv", "more/dev.csv")], SourceOptions(NAMED))
     assert [clip.dialogue for clip in found.clips] == ["dev-1/1", "dev-1/1", "dev-2/1"]
+
+
+def test_dialogues_in_several_splits_are_told(tmp_path):
+    clips = [Clip(str(n), split=split, dialogue=of) for n, (split, of) in enumerate(zip("aabb", "1223", strict=True))]
+    assert check_groups(clips, {}, "id")[0].startswith("note: 1 of 3 dialogues are in several splits (2 is in a and b)")
+    with pytest.raises(
+        MemofastError, match="--split-by dialogue keeps each dialogue in one split, but 2 is in a and b"
+    ):
+        check_groups(clips, {}, "dialogue")
+    assert check_groups([*clips, Clip("5", group="g")], {}, "id") == []
+
+
+def test_cells_that_name_nobody_and_odd_ones(tmp_path):
+    rows = [{"text": "so", "group": "", "who": "Ann"}, {"text": "so", "group": "g", "who": "Bo\ud800b"}]
+    (tmp_path / "said.json").write_text(json.dumps(rows))
+    found = find_clips([str(tmp_path / "said.json")], SourceOptions(Columns(speaker="who")))
+    assert [(clip.group, clip.speaker) for clip in found.clips] == [(None, "Ann")]  # those of no group are drawn apart
+    assert [entry.reason for entry in found.left_out] == ["odd characters"]
 
 
 def test_columns_that_say_nothing_are_refused(tmp_path):
