@@ -1,10 +1,9 @@
 """A trained emotion model, opened with all that it needs to predict from texts, sounds, videos and features."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from transformers.utils import logging
@@ -20,6 +19,7 @@ from memofast.inference.preparation import Files, Preparation, check_extraction,
 from memofast.inference.sample_predictions import Importance, predict_samples
 from memofast.inference.samples import Sample, stored, text_columns
 from memofast.inference.segments import Cutting, cut_clips, read_clips
+from memofast.inference.sentences import check_sentence, check_speakers, named_sentences
 from memofast.inference.watching import Shown, Utterance, watch
 from memofast.model.families import open_emotion_model
 from memofast.model.folder import model_folder
@@ -133,7 +133,7 @@ class Predictor:
         Raises: `MemofastError` for what the model cannot read.
         """
         if text is not None:
-            _check_sentence(text, "text")
+            check_sentence(text, "text")
         media = audio or video
         if media and features:
             raise MemofastError("give features or a media file, not both")
@@ -150,29 +150,38 @@ class Predictor:
         (scores,), (importance,) = predict_samples(self.model, [sample], ["the sample"])
         return [self._prediction("sample", sample, scores, importance, text=text)]
 
-    def predict_many(self, texts: Sequence[str], *, explain: bool = False) -> list[Prediction]:
+    def predict_many(
+        self, texts: Sequence[str], *, explain: bool = False, speakers: Sequence[str | None] | None = None
+    ) -> list[Prediction]:
         """Predictions for many sentences, packed without padding; one without words is noted.
 
-        Raises: `MemofastError` for a model that does not read text, and for what is no list of sentences.
+        Args: speakers: who says each (None: not known), where the sentences are one dialogue in this order, of which a
+            model reads what was said before; without, each is by itself.
+        Raises: `MemofastError` for a model that does not read text, or no dialogues, and for what is no list of
+            sentences.
         """
         if "text" not in self.modalities or "text" not in self.model.reads:
             raise MemofastError(f"{self.folder} reads {', '.join(self.model.reads)}, no text")
-        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-            raise MemofastError(
-                f"predict_many takes a list of sentences, not {_shown(texts)}; give a list, or one sentence to predict"
-            )
-        texts = list(texts)
-        names = [f"text {number}" for number in range(1, len(texts) + 1)]
-        for name, text in zip(names, texts, strict=True):
-            _check_sentence(text, name)
-        samples = [self._sample(text, {}, "features") for text in texts]
+        named = named_sentences(texts)
+        moments = [Moment()] * len(named) if speakers is None else self._dialogue(speakers, len(named))
+        heard = HeardDialogues(self.telling) if self.telling else None
+        samples = [
+            self._sample(text, {}, "features", heard, at) for text, at in zip(named.values(), moments, strict=True)
+        ]
         if not samples:
             return []
-        found = zip(*predict_samples(self.model, samples, names, explain), strict=True)
+        found = zip(*predict_samples(self.model, samples, list(named), explain), strict=True)
         return [
             self._prediction(name, sample, *said, text=text, notes=() if sample.modalities else (_NO_WORDS,))
-            for name, sample, said, text in zip(names, samples, found, texts, strict=True)
+            for (name, text), sample, said in zip(named.items(), samples, found, strict=True)
         ]
+
+    def _dialogue(self, speakers: Sequence[str | None], count: int) -> list[Moment]:
+        """Where each of so many texts of one dialogue is said."""
+        if not self.telling:
+            raise MemofastError(f"{self.folder} reads utterances alone, no dialogue; leave speakers out")
+        check_speakers(speakers, count)
+        return [Moment("dialogue", (place,), speaker) for place, speaker in enumerate(speakers)]
 
     def stream(
         self,
@@ -381,16 +390,3 @@ class Predictor:
             return ()
         known = ", ".join("+".join(modalities_of(condition)) for condition in trained)
         return (f"trained on {known}, not on {'+'.join(modalities)} alone",)
-
-
-def _check_sentence(text: Any, name: str) -> None:
-    """Raises: `MemofastError` for what is no text, naming it."""
-    if not isinstance(text, str):
-        raise MemofastError(f"{name} is {_shown(text)}, no sentence; give a str")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise MemofastError(f"{name}, {_shown(text)}, holds halves of letters (surrogates); decode it as UTF-8")
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: its kind, and its beginning where that says more."""
-    return f"the {type(value).__name__} {ascii(value)[:60]}"

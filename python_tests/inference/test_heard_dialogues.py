@@ -26,6 +26,7 @@ from memofast.inference.preparation import keep_preparation
 from memofast.inference.segments import Cutting
 from memofast.model import MemoBertConfig, MemoBertForEmotion
 from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.table import Columns
 from memofast.prepare.text.word_pieces import WordPieces
 
 LINES = ["good so", "well", "bad"]
@@ -214,6 +215,21 @@ def test_predictions_of_films_and_sentences(tmp_path):
     said = [row.probabilities["calm"] for row in predictor.predict_many(LINES)]
     one = [predictor.predict(text=line)[0].probabilities["calm"] for line in LINES]
     np.testing.assert_allclose(said, one, atol=1e-6)
+    together = predictor.predict_many(LINES, speakers=["Bob", None, "Bob"])
+    assert together[0].probabilities["calm"] == pytest.approx(said[0], abs=1e-6)
+    assert [bool(row.notes) for row in together] == [False, True, False]
+    (tmp_path / "said.csv").write_text("text,d,s\ngood so,1,Bob\nwell,1,\nbad,1,Bob\n")
+    columns = Columns(dialogue="d", speaker="s")
+    table = list(predictor.stream(predictor.clips(str(tmp_path / "said.csv"), Cutting(), columns=columns)))
+    for row, wanted in zip(together, table, strict=True):
+        assert row.probabilities == pytest.approx(wanted.probabilities, abs=1e-6) and row.text == wanted.text
+    wrong = {"the str 'Bob'": "Bob", "3 sentences, not 1;": ["Bob"], "the int 1, no name": [1, "Bob", None]}
+    for told, speakers in wrong.items():
+        with pytest.raises(MemofastError, match=told):
+            predictor.predict_many(LINES, speakers=speakers)
+    alone = load(model_in(tmp_path / "alone", in_dialogues=False), device="cpu")
+    with pytest.raises(MemofastError, match="reads utterances alone, no dialogue; leave speakers out"):
+        alone.predict_many(LINES, speakers=[None] * 3)
     (row,) = predictor.predict(text="good " * 70)
     assert row.notes == ("the first 48 of 70 words are read",)  # 64 rows: 10 of marks, 6 for longer numbers
 
