@@ -36,11 +36,11 @@ SMALL = {
         "num_attention_heads": 1,  # 32 wide, as the CUDA kernels take them
         "intermediate_size": 64,
     },
-    "objectives": {
-        "whole_word_mlm": {"share": 2},
-        "span_visual_regression": {},
-        "span_visual_emotion": {},
+    "objectives": {  # by name, as their order decides what is drawn: opensmile lets yaml write it as it is here
         "span_speech_regression": {},
+        "span_visual_emotion": {},
+        "span_visual_regression": {},
+        "whole_word_mlm": {"share": 2},
     },
     "train": {"samples": 8, "mixing": "sample", "updates": 12, "lr": 1e-3, "log_every": 2, "save_every": 4},
     "validate": {"every": 6},

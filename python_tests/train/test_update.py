@@ -19,7 +19,7 @@ from memofast.train.state import State
 from memofast.train.trainer import Trainer
 from memofast.train.validation import relative_loss
 
-WORDS, FACES, EMOTION, SPEECH = SMALL["objectives"]
+SPEECH, EMOTION, FACES, WORDS = SMALL["objectives"]
 SHARES = {WORDS: {"share": 5}, FACES: {"share": 2}, EMOTION: {"share": 2}, SPEECH: {"share": 1}}  # .5, .2, .2, .1
 COUNTS = ({WORDS: 3, FACES: 2, EMOTION: 0, SPEECH: 1}, {WORDS: 5, FACES: 0, EMOTION: 0, SPEECH: 7})
 
