@@ -13,7 +13,7 @@ from memofast.errors import MemofastError
 from memofast.prepare.sources.folders import AUDIO, VIDEO, LeftOut, counted, is_regular, left_out, one_line, walk
 from memofast.prepare.sources.sidecars import Sidecar, choose, pair
 from memofast.prepare.sources.table import TABLES, Columns, read_table
-from memofast.prepare.sources.table_dialogues import apart, positions_of
+from memofast.prepare.sources.table_dialogues import apart, name_in, positions_of
 from memofast.prepare.subtitles.sentences import SentenceRules, sentences_of
 from memofast.prepare.subtitles.streams import CARRIERS, stream_cues
 from memofast.prepare.subtitles.timings import SIDECARS, Cue, parse_seconds
@@ -301,10 +301,10 @@ def _read_rows(path: Path, options: SourceOptions, found: Found) -> list[Clip]:
             row.get("id") or name,
             label=row.get("label"),
             split=row.get("split"),
-            group=row.get("group") or None,
-            dialogue=row.get("dialogue") or None,
+            group=name_in(row, "group"),
+            dialogue=name_in(row, "dialogue"),
             position=positions[number - 1],
-            speaker=row.get("speaker") or None,
+            speaker=name_in(row, "speaker"),
             emotions=_emotions(path, number, row.get("emotions", "")),
             value=_number(path, number, row.get("value", "")),
         )

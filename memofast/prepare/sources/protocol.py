@@ -49,7 +49,7 @@ def protocol_of_tables(clips: Iterable[Clip]) -> Protocol:
     groups: dict[str, dict[str, str]] = {}
     for name in OF_TABLES:
         known = {clip.id: getattr(clip, name) for clip in clips}
-        groups[name] = {id: " ".join(str(said).split()) for id, said in known.items() if said not in (None, "")}
+        groups[name] = {id: str(said) for id, said in known.items() if said is not None}
     return Protocol(
         emotions=tuple(sorted({name for clip in clips for name in clip.emotions})),
         value="a column of its table" if any(clip.value is not None for clip in clips) else "",

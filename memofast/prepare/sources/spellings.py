@@ -13,7 +13,7 @@ _MOST = 5  # lines of a kind
 
 def spelling_notes(clips: Iterable[Clip]) -> list[str]:
     """A line for each set of labels, emotions, splits, groups, dialogues or speakers that may be meant as one, with
-    counts and remedy, and for each label that may be none."""
+    counts and remedy, and for each name that may be none."""
     found = {kind: Counter() for kind in ("label", "emotion", "split", "group", "dialogue", "speaker")}
     for clip in clips:
         for kind in found.keys() - {"emotion"}:
@@ -40,12 +40,12 @@ def _notes(kind: str, counts: Counter[str]) -> list[str]:
     ]
     if len(notes) > _MOST:
         notes[_MOST:] = [f"{kind}s differ so in {len(notes) - _MOST} more sets"]
-    if kind in ("label", "emotion"):
-        notes += [
-            f"{kind} {_listed([name], counts)} is taken for a class; leave the cell empty where there is none"
-            for name in sorted(counts)
-            if name in _NOTHING
-        ]
+    taken = "class" if kind in ("label", "emotion") else kind
+    notes += [
+        f"{kind} {_listed([name], counts)} is taken for a {taken}; leave the cell empty where there is none"
+        for name in sorted(counts)
+        if name in _NOTHING
+    ]
     return notes
 
 

@@ -20,7 +20,7 @@ def positions_of(
     found: list[int | None] = [None] * len(rows)
     taken: dict[str, dict[int, int]] = defaultdict(dict)
     for place, row in enumerate(rows):
-        if place in without or not (dialogue := row.get("dialogue")):
+        if place in without or not (dialogue := name_in(row, "dialogue")):
             continue
         there = taken[dialogue]
         number = _whole(row["position"]) if "position" in row else len(there)
@@ -35,7 +35,7 @@ def positions_of(
     notes = []
     if taken and not any("position" in row for row in rows):
         notes.append(f"{path}: no position is named, so that dialogues are in the order of the rows")
-    if lacking := sum(row.get("dialogue") == "" for row in rows):
+    if lacking := sum("dialogue" in row and name_in(row, "dialogue") is None for row in rows):
         notes.append(f"{path}: {lacking} of {len(rows)} rows name no dialogue; they are by themselves")
     return found, notes
 
@@ -58,6 +58,11 @@ def apart(named: Sequence[tuple[str, set[str]]]) -> tuple[list[dict[str, str]], 
         f"{len(twice)} dialogues are named by several sources (first: {one_line(twice[0])}) and are different ones; "
         "theirs have the source's name before them"
     ]
+
+
+def name_in(row: Mapping[str, str], field: str) -> str | None:
+    """The name in a cell, spaces folded; None where there is none."""
+    return " ".join(row.get(field, "").split()) or None
 
 
 def _whole(cell: str) -> int | None:

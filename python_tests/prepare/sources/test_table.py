@@ -184,6 +184,7 @@ def test_names_that_differ_in_case_or_number_form_are_told_with_counts():
     clips = [Clip(str(n), label=label) for n, label in enumerate(labels)]
     clips += [Clip("e", emotions=("Sad", "sad ")), Clip("s", split="Train"), Clip("t", split="train", group="A 1")]
     clips += [Clip("g", group="a  1"), Clip("x"), Clip("y", speaker="Ann", dialogue="1"), Clip("z", speaker="ANN")]
+    clips += [Clip("v", split="None"), Clip("w", speaker="n/a")]
     notes = spelling_notes(clips)
     assert [note.split(" differ")[0].split(" is taken")[0] for note in notes] == [
         "labels '01' (1), '1' (1), '1.0' (1), '\uff11' (1)",
@@ -191,8 +192,10 @@ def test_names_that_differ_in_case_or_number_form_are_told_with_counts():
         "label 'nan' (1)",
         "emotions 'Sad' (1), 'sad ' (1)",
         "splits 'Train' (1), 'train' (1)",
+        "split 'None' (1)",
         "groups 'A 1' (1), 'a  1' (1)",
         "speakers 'ANN' (1), 'Ann' (1)",
+        "speaker 'n/a' (1)",
     ]
     assert plain_form("1.50") == plain_form("1.5") != plain_form("1.5.0") and not spelling_notes([Clip("a", label="b")])
 

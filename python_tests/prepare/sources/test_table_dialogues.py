@@ -84,10 +84,10 @@ def test_dialogues_in_several_splits_are_told(tmp_path):
 
 
 def test_cells_that_name_nobody_and_odd_ones(tmp_path):
-    rows = [{"text": "so", "group": "", "who": "Ann"}, {"text": "so", "group": "g", "who": "Bo\ud800b"}]
+    rows = [{"text": "so", "group": " ", "who": " Ann  A"}, {"text": "so", "group": "g", "who": "Bo\ud800b"}]
     (tmp_path / "said.json").write_text(json.dumps(rows))
     found = find_clips([str(tmp_path / "said.json")], SourceOptions(Columns(speaker="who")))
-    assert [(clip.group, clip.speaker) for clip in found.clips] == [(None, "Ann")]  # those of no group are drawn apart
+    assert [(clip.group, clip.speaker) for clip in found.clips] == [(None, "Ann A")]
     assert [entry.reason for entry in found.left_out] == ["odd characters"]
 
 
