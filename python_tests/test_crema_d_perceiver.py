@@ -10,7 +10,7 @@ from media import write_clip
 from runs import here
 
 from memofast.data import Corpus
-from memofast.data.folds import read_groups
+from memofast.data.folds import read_fold, read_groups
 
 SMALL = [
     "folds.only=[1]", "model.num_latents=8", "model.d_latents=16", "model.d_model=410", "model.num_frames=12",
@@ -24,7 +24,9 @@ def place(tmp_path_factory):
     """Where CREMA-D lies, and the corpus and the run that three commands make of it."""
     folder = tmp_path_factory.mktemp("crema-d")
     distributed.crema_d_with_films(folder / "CREMA-D")
+    (folder / "CREMA-D" / "VideoFlash" / "1004_IEO_SAD_XX.flv").unlink()
     asked = ["CREMA-D", "--corpus", "crema-d", "--out", "c", "--face", "frames,side=32", "--speech", "raw,rate=4000"]
+    asked += ["--drop-missing"]
     for command in (("prepare", *asked, "--workers", "1"), ("finetune", "crema-d-perceiver", "corpus=c", *SMALL)):
         done = here(folder, *command)
         assert done.returncode == 0, done.stderr
@@ -48,6 +50,16 @@ def test_pictures_and_sound_on_one_time_base(place):
     assert np.argmax(spectrum) * 4000 / 2800 == pytest.approx(200 + 200 * 3 + 20, abs=3)
     grey = corpus.stores["visual"].read("1003_IEO_HAP_XX")["rows"].reshape(-1, 32, 32, 3).mean((1, 2, 3))
     assert np.polyfit(np.arange(len(grey)) / 25, grey, 1)[0] == pytest.approx(30, abs=3)  # a grey level a picture
+
+
+def test_clips_without_a_film_are_in_no_split_or_fold(place):
+    corpus = Corpus.open(place / "c")
+    ids = [id for name in corpus.splits for id in corpus.split(name).ids]
+    parts = [read_fold(corpus, "speaker-5", number).values() for number in range(1, 6)]
+    assert len(ids) == 29 and "1004_IEO_SAD_XX" not in ids and "1004_IEO_SAD_XX" in corpus.stores["speech"].ids
+    assert all(sum(map(len, fold)) == 29 for fold in parts)
+    (rule,) = [rule for rule in corpus.description["rules"] if rule["rule"] == "--drop-missing"]
+    assert (rule["clips"], rule["dropped"]) == (1, 1) and rule["meaning"] == "without rows of visual or speech; in no split"
 
 
 def test_actors_of_a_fold_are_in_one_part(place):

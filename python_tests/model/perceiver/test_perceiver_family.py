@@ -9,16 +9,19 @@ import torch
 from moving_shapes import CLASSES, shapes_corpus
 from transformers import PerceiverForMultimodalAutoencoding
 
-from memofast.data import View
+from memofast.data import View, write_corpus
 from memofast.data.conditions import keep
 from memofast.errors import MemofastError
 from memofast.inference.split_predictions import label_space_of, predict_split
+from memofast.model.compatibility import check_shortest
 from memofast.model.families import FAMILIES, export_model, open_emotion_model
 from memofast.model.perceiver import PerceiverEmotionConfig, PerceiverForEmotion, patches_of
 from memofast.model.perceiver.family import start
 from memofast.model.perceiver.section import PerceiverSection
 from memofast.sections import checked
 from memofast.store import FeatureWriter
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
+from memofast.train.fine_tuning_recipe import read
 
 SMALL = {
     "num_latents": 6, "d_latents": 16, "d_model": 410, "num_self_attends_per_block": 1, "num_self_attention_heads": 2,
@@ -222,7 +225,7 @@ def test_corpora_that_it_cannot_read(corpus, tmp_path):
         start(section(), "single", CLASSES, None)
     with pytest.raises(MemofastError, match=r"lasts 0.\d+ s, a window of 10 pictures 0.40 s; .*lower model.num_frames"):
         start(section(num_frames=10), "single", CLASSES, corpus.split("train"))
-    with pytest.raises(MemofastError, match="d_model 300 has no room"):
+    with pytest.raises(MemofastError, match=r"^model: d_model 300 has no room .* padding; give sizes that go together"):
         start(section(d_model=300), "single", CLASSES, corpus.split("train"))
     for name, width, dtype, fingerprint, told in (
         ("visual", 256, "uint8", "raw-1-eyes", "256 numbers, no coloured squares"),
@@ -247,6 +250,7 @@ def test_corpora_that_it_cannot_read(corpus, tmp_path):
 
 
 def test_a_silent_sample_is_named(tmp_path):
+    """Where a model would learn of it, or be asked of it, before anything is learnt."""
     folder = tmp_path / "c"
     corpus = shapes_corpus(folder, {"train": 4}, frames=(4, 5))
     lines = json.loads((folder / "corpus.json").read_text())
@@ -255,8 +259,33 @@ def test_a_silent_sample_is_named(tmp_path):
             store.put(id, np.zeros((4, 64), "int16"))
     lines["stores"]["speech"] = "other"
     (folder / "corpus.json").write_text(json.dumps(lines))
-    with pytest.raises(MemofastError, match=r"sample 'train00000' of split train .* has no sound, as 1 in all"):
-        start(section(), "single", CLASSES, type(corpus).open(folder).split("train"))
+    split = type(corpus).open(folder).split("train")
+    with pytest.raises(MemofastError, match=r"sample 'train00000' of split train .* has no sound, .* --drop-missing"):
+        start(section(), "single", CLASSES, split)
+    model = a_model(corpus)
+    check_shortest(model, split, ["v", "va"])
+    for conditions in (["va", "a"], None):
+        with pytest.raises(MemofastError, match=r"'train00000' of split train .* has no speech rows, as 1 in"):
+            check_shortest(model, split, conditions)
+    model.config.num_frames = 5
+    with pytest.raises(MemofastError, match=r"'train0000\d' of .* has 4 of the 5 rows that .*, [1-4] sam"):
+        check_shortest(model, split, ["va"])
+
+
+def test_short_clips_of_a_test_part_are_told_before_a_training(tmp_path):
+    corpus = shapes_corpus(tmp_path / "c", {"train": 12, "test": 6}, frames=(4, 9))
+    least = int(corpus.split("test").lengths[:, 1].min()) + 1
+    train = corpus.split("train")
+    long = [id for id, rows in zip(train.ids, train.lengths[:, 1], strict=True) if rows >= least]
+    stores = {name: tmp_path / "c" / name for name in ("text", "visual", "speech")}
+    write_corpus(tmp_path / "c", "c", stores, {"train": long, "test": list(corpus.split("test").ids)})
+    overrides = [f"corpus={tmp_path / 'c'}", "folds.scheme=null", "folds.validation=null", f"model.num_frames={least}"]
+    overrides += [f"model.{name}={value}" for name, value in SMALL.items() if name != "num_frames"]
+    recipe = read("crema-d-perceiver", overrides)
+    with pytest.raises(MemofastError, match=rf"of split test .* has {least - 1} of the {least} rows that the model"):
+        make_fine_tuning_plan(recipe)
+    with pytest.raises(MemofastError, match=r"train.compile is of families that one graph can hold, not of perc"):
+        read("crema-d-perceiver", [*overrides, "train.compile=true"])
 
 
 @pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=pytest.mark.slow)])
