@@ -45,8 +45,8 @@ def precision_on(name: str, device: torch.device) -> str:
     """`bf16` or `fp32`; `auto` is bf16 on GPUs and on CPUs with bf16 matrix instructions. Warns of bf16 on others."""
     if name == "bf16" and device.type == "cpu" and not bf16_units():
         warnings.warn(
-            "precision bf16: this CPU has no bf16 matrix instructions and computes them many times slower than fp32, "
-            "which precision auto takes here",
+            "this CPU has no bf16 matrix instructions, so that precision bf16 is many times slower than fp32, which "
+            "auto takes here",
             MemofastWarning,
             stacklevel=2,
         )

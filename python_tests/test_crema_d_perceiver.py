@@ -59,7 +59,9 @@ def test_clips_without_a_film_are_in_no_split_or_fold(place):
     assert len(ids) == 29 and "1004_IEO_SAD_XX" not in ids and "1004_IEO_SAD_XX" in corpus.stores["speech"].ids
     assert all(sum(map(len, fold)) == 29 for fold in parts)
     (rule,) = [rule for rule in corpus.description["rules"] if rule["rule"] == "--drop-missing"]
-    assert (rule["clips"], rule["dropped"]) == (1, 1) and rule["meaning"] == "without rows of visual or speech; in no split"
+    assert (rule["clips"], rule["dropped"]) == (1, 1) and rule[
+        "meaning"
+    ] == "without rows of visual or speech; in no split"
 
 
 def test_actors_of_a_fold_are_in_one_part(place):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -151,7 +152,8 @@ def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_be
     """
     refuse_untrusted(Path(folder))
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
-    model, found = in_one_line(folder, lambda: load(**options))
+    with _quiet_transformers():
+        model, found = in_one_line(folder, lambda: load(**options))
     lacking = [name for name in found["missing_keys"] if not re.match(may_begin_anew, name)]
     other = [name for name, *_ in found["mismatched_keys"]]
     if lacking or other:
@@ -172,6 +174,22 @@ def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_be
         if tensor.data_ptr() % tensor.element_size():
             tensor.data = tensor.data.clone()
     return model, found
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without its report of weights, of which we tell in one line, and bars of what is quick."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _beyond(model: Any, unexpected: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from math import isqrt
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from memofast.data import Corpus, Split
 from memofast.data.modality import FEATURES, MODALITIES
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, MemofastWarning
 from memofast.model.bounds import check_memory
 from memofast.model.compatibility import check_widths
 from memofast.model.family import Family
@@ -172,6 +173,12 @@ def _labels_anew(
         raise MemofastError(
             f"model.init: {section.init} {what}; add model.replace_labels=true to begin the label's outputs anew"
         )
+    warnings.warn(
+        f"model.init: the label's outputs begin anew: {len(classes)} classes by a {config.label_head} head, "
+        f"{section.init} has {len(known)} by a {before['label_head']} one",
+        MemofastWarning,
+        stacklevel=3,
+    )
     return True
 
 

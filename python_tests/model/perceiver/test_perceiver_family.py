@@ -11,7 +11,7 @@ from transformers import PerceiverForMultimodalAutoencoding
 
 from memofast.data import View, write_corpus
 from memofast.data.conditions import keep
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, MemofastWarning
 from memofast.inference.split_predictions import label_space_of, predict_split
 from memofast.model.compatibility import check_shortest
 from memofast.model.families import FAMILIES, export_model, open_emotion_model
@@ -161,7 +161,7 @@ def test_a_saved_model_says_the_same(corpus, batch, tmp_path):
     np.testing.assert_allclose(answers.scores, model.probabilities(batch), atol=1e-6)
 
 
-def test_weights_of_transformers_load_and_save(corpus, tmp_path):
+def test_weights_of_transformers_load_and_save(corpus, tmp_path, capfd):
     """From its folder of 700 labels to six classes and, with a linear head, back into transformers."""
     theirs = rule.theirs("tiny", labels=700)
     theirs.save_pretrained(tmp_path / "hub")
@@ -177,7 +177,10 @@ def test_weights_of_transformers_load_and_save(corpus, tmp_path):
     with pytest.raises(MemofastError, match=r"names 700 labels, this training 4 others; add model.replace_labels=true"):
         start(asked, "single", CLASSES, corpus.split("train"))
     asked = asked.model_copy(update={"replace_labels": True, "label_head": "mlp"})
-    begun = start(asked, "single", CLASSES, corpus.split("train"))
+    capfd.readouterr()
+    with pytest.warns(MemofastWarning, match="begin anew: 4 classes by a mlp head, .*hub has 700 by a linear one"):
+        begun = start(asked, "single", CLASSES, corpus.split("train"))
+    assert capfd.readouterr() == ("", "")  # no report of transformers' own
     assert begun.classes == CLASSES and begun.config.label_width == 700
     kept = {name: weight for name, weight in begun.state_dict().items() if ".label.classifier." not in name}
     assert all(torch.equal(theirs.state_dict()[name], weight) for name, weight in kept.items())
@@ -200,6 +203,8 @@ def test_checkpoints_of_other_kinds_are_refused(corpus, tmp_path):
     rule.theirs("tiny", labels=700, audio_samples_per_frame=128).save_pretrained(tmp_path / "fast")
     with pytest.raises(MemofastError, match=r"hears sound at 3200 Hz, .* keeps it at 1600 Hz; prepare it with --face"):
         start(section_of(tmp_path / "fast"), "single", CLASSES, train)
+    with pytest.raises(MemofastError, match=r"m: no such checkpoint folder; give the folder that holds config\.json"):
+        start(section_of(tmp_path / "m"), "single", CLASSES, train)
     rule.theirs("tiny", labels=700).save_pretrained(tmp_path / "m")
     with pytest.raises(MemofastError, match="has num_latents 8, the recipe 6; give the same"):
         start(section_of(tmp_path / "m", num_latents=6), "single", CLASSES, train)
