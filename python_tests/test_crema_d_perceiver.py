@@ -1,7 +1,10 @@
 """CREMA-D as it is distributed, films and sound, to a table and to what a Perceiver says of films."""
 
+import base64
 import json
+import re
 
+import cv2
 import distributed
 import numpy as np
 import pytest
@@ -62,6 +65,14 @@ def test_clips_without_a_film_are_in_no_split_or_fold(place):
     assert (rule["clips"], rule["dropped"]) == (1, 1) and rule[
         "meaning"
     ] == "without rows of visual or speech; in no split"
+
+
+def test_its_pictures_are_shown_in_colour(place):
+    done = here(place, "inspect", "c", "--html", "page.html", "--samples", 1)
+    assert done.returncode == 0, done.stderr
+    found = re.findall('src="data:image/jpeg;base64,([^"]+)"', (place / "page.html").read_text())
+    pictures = [cv2.imdecode(np.frombuffer(base64.b64decode(one), np.uint8), cv2.IMREAD_COLOR) for one in found]
+    assert len(pictures) > 3 and {picture.shape for picture in pictures} == {(32, 32, 3)}
 
 
 def test_actors_of_a_fold_are_in_one_part(place):
