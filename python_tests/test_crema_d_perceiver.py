@@ -90,9 +90,15 @@ def test_the_table(place):
 
 
 def test_films_are_predicted(place, tmp_path):
-    film = write_film(tmp_path / "film.mp4", Picture(2.0, rate=30, size=(96, 64)), Tone(400, 2.0))
-    done = here(tmp_path, "predict", film, "--model", run_of(place), "--out", "p", "--html")
+    (tmp_path / "films").mkdir()
+    write_film(tmp_path / "films" / "film.mp4", Picture(2.0, rate=30, size=(96, 64)), Tone(400, 2.0))
+    write_clip(tmp_path / "films" / "short.mp4", 0.3)
+    done = here(tmp_path, "predict", "films", "--model", run_of(place), "--out", "p", "--html")
     assert done.returncode == 0, done.stderr
+    assert (
+        "left out: 1 utterance (short), too little: 8 visual rows" in done.stderr
+    assert "\n1 utterance: " in done.stderr
+    )
     (row,) = [json.loads(line) for line in (tmp_path / "p" / "predictions.jsonl").read_text().splitlines()]
     assert row["modalities"] == ["visual", "speech"] and set(row["importance"]) == {"visual", "speech"}
     assert sum(row["probabilities"].values()) == pytest.approx(1) and len(row["probabilities"]) == 6
@@ -112,6 +118,14 @@ def test_films_of_which_nothing_can_be_said(place, tmp_path, make, told):
     make(tmp_path / "film.mp4")
     done = here(tmp_path, "predict", "film.mp4", "--model", run_of(place), "--out", "p")
     assert done.returncode == 2 and told in " ".join(done.stderr.split()), done.stderr
+
+
+@pytest.mark.parametrize("option", ["face", "speech"])
+def test_files_that_nothing_reads(place, tmp_path, option):
+    write_clip(tmp_path / "film.mp4", 1.0)
+    done = here(tmp_path, "predict", "film.mp4", "--model", run_of(place), "--out", "p", f"--{option}", "x")
+    told = " ".join(done.stderr.split())
+    assert done.returncode == 2 and f"so that nothing reads x; leave --{option} out" in told, told
 
 
 @pytest.mark.parametrize(
