@@ -95,10 +95,8 @@ def test_films_are_predicted(place, tmp_path):
     write_clip(tmp_path / "films" / "short.mp4", 0.3)
     done = here(tmp_path, "predict", "films", "--model", run_of(place), "--out", "p", "--html")
     assert done.returncode == 0, done.stderr
-    assert (
-        "left out: 1 utterance (short), too little: 8 visual rows" in done.stderr
+    assert "left out: 1 utterance (short), too little: 8 visual rows" in done.stderr
     assert "\n1 utterance: " in done.stderr
-    )
     (row,) = [json.loads(line) for line in (tmp_path / "p" / "predictions.jsonl").read_text().splitlines()]
     assert row["modalities"] == ["visual", "speech"] and set(row["importance"]) == {"visual", "speech"}
     assert sum(row["probabilities"].values()) == pytest.approx(1) and len(row["probabilities"]) == 6

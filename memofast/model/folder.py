@@ -142,11 +142,14 @@ def in_one_line(folder: Path | str, load: Callable[[], T]) -> T:
         raise MemofastError(f"{folder}: the model does not load ({reason}); give the folder of a whole model") from None
 
 
-def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_begin_anew: str = "$^") -> Any:
+def load_whole(
+    load: Callable[..., tuple[Any, dict]], folder: Path | str, may_begin_anew: str = "$^", may_differ: str = "$^"
+) -> Any:
     """A model from its folder with every weight that it needs, and what transformers told of loading it.
 
     Args: load: `from_pretrained` of a transformers class, bound to what it is given but for what it shall tell.
-        may_begin_anew: pattern of parameters that the folder need not have.
+        may_begin_anew: pattern of parameters that the folder need not have; may_differ: of those that begin anew where
+        they have another shape there.
     Raises: `MemofastError` where the weights are missing, damaged, of more layers, or not those of the configuration,
         and as `refuse_untrusted`.
     """
@@ -155,7 +158,7 @@ def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_be
     with _quiet_transformers():
         model, found = in_one_line(folder, lambda: load(**options))
     lacking = [name for name in found["missing_keys"] if not re.match(may_begin_anew, name)]
-    other = [name for name, *_ in found["mismatched_keys"]]
+    other = [name for name, *_ in found["mismatched_keys"] if not re.match(may_differ, name)]
     if lacking or other:
         names = sorted(lacking or other)
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""

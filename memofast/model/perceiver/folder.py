@@ -67,7 +67,7 @@ def load(folder: Path, config: PerceiverEmotionConfig, may_begin_anew: str = "$^
     kept = {name: shape for name, shape in wanted.items() if not re.match(may_begin_anew, name)}
     check_stored(folder, kept, "", may_be_left=may_begin_anew)
     made = partial(PerceiverForEmotion.from_pretrained, folder, config=config, local_files_only=True)
-    model, _ = load_whole(partial(made, dtype=torch.float32), folder, may_begin_anew)
+    model, _ = load_whole(partial(made, dtype=torch.float32), folder, may_begin_anew, may_begin_anew)
     return model
 
 

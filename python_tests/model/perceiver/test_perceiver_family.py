@@ -190,6 +190,23 @@ def test_weights_of_transformers_load_and_save(corpus, tmp_path, capfd):
     assert all(torch.equal(begun.state_dict()[name], weight) for name, weight in continued.state_dict().items())
 
 
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_as_many_labels_as_there_are_begin_anew(corpus, tmp_path, head):
+    """Of a head of the same kind too, whose weights have another shape."""
+    train = corpus.split("train")
+    with torch.random.fork_rng():
+        start(section(label_head=head), "single", [*CLASSES, "other"], train).save_pretrained(tmp_path / "m")
+        given = section_of(tmp_path / "m", replace_labels=True, initializer_range=0.02)
+        with pytest.warns(MemofastWarning, match=f"begin anew: 4 classes by a {head} head, .* has 5 by a {head} one"):
+            begun = start(given, "single", CLASSES, train)
+    classifier = begun.perceiver.output_postprocessor.modalities["label"]["classifier"]
+    last = classifier if head == "linear" else classifier[2]
+    assert last.weight.shape[0] == 4 and not last.bias.any() and 0.01 < float(last.weight.std()) < 0.03
+    assert torch.equal(
+        begun.perceiver.embeddings.latents, open_emotion_model(tmp_path / "m").perceiver.embeddings.latents
+    )
+
+
 def broken(folder, change):
     path = folder / "config.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
