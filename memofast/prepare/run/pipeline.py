@@ -15,7 +15,7 @@ from memofast.prepare.run.extraction import Extracted, Extraction, ExtractionOpt
 from memofast.prepare.run.pixel_normalisation import corpus_pixels
 from memofast.prepare.run.progress import Bar
 from memofast.prepare.run.ray_engine import run_ray
-from memofast.prepare.run.report import FAILURES, Outcome, Problem, Source, print_profile, print_report, write_report
+from memofast.prepare.run.report import Outcome, Problem, Source, print_profile, print_report, write_report
 from memofast.prepare.run.settings import SETTINGS, keep_settings
 from memofast.prepare.run.shards import SHARDS, Vocabulary, WorkOrder, make_tasks, times_of
 from memofast.prepare.run.stopwatch import Stopwatch
@@ -246,8 +246,8 @@ def _finish(
         raise MemofastError(f"no clip has all of {' and '.join(_made(stores))}; leave --drop-missing out")
     if not kept:
         print_report(write_report(out / "report.json", outcomes, counts, facts), console)
-        failed = (problem for outcome in outcomes for problem in outcome.problems if problem.reason in FAILURES)
-        first = next((f" (first: {problem.detail})" for problem in failed if problem.detail), "")
+        details = [problem.detail for outcome in outcomes for problem in outcome.problems if problem.detail]
+        first = f" (first: {details[0]})" if details else ""
         raise MemofastError(f"none of {len(clips)} clips is usable{first}; {out / 'report.json'} lists why")
     metas = {name: store.finish() for name, store in stores.all.items()}
     facts["digests"] = {name: meta["digest"] for name, meta in metas.items()}
