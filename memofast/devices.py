@@ -1,12 +1,13 @@
 """The device that tensors live on, and the precision of what is computed there."""
 
 import multiprocessing
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
 from memofast.cpu import bf16_units
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, MemofastWarning
 
 
 def choose_device(name: str, option: str = "--device") -> str:
@@ -41,7 +42,14 @@ def device_of_rank(name: str, local_rank: int = 0) -> torch.device:
 
 
 def precision_on(name: str, device: torch.device) -> str:
-    """`bf16` or `fp32`; `auto` is bf16 on GPUs and on CPUs with bf16 matrix instructions."""
+    """`bf16` or `fp32`; `auto` is bf16 on GPUs and on CPUs with bf16 matrix instructions. Warns of bf16 on others."""
+    if name == "bf16" and device.type == "cpu" and not bf16_units():
+        warnings.warn(
+            "this CPU has no bf16 matrix instructions, so that precision bf16 is many times slower than fp32, which "
+            "auto takes here",
+            MemofastWarning,
+            stacklevel=2,
+        )
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" or bf16_units() else "fp32"

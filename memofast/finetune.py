@@ -48,6 +48,7 @@ def main(
     from memofast.train.nested_search import minutes_of
     from memofast.train.processes import Processes
     from memofast.train.recipe_file import split_arguments
+    from memofast.train.tracking import library_of
 
     console = Console(highlight=False, soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
     names, overrides = split_arguments(arguments or [])
@@ -60,6 +61,8 @@ def main(
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     recipe = said_of_changes(recipe, overrides)
+    if recipe.train.track and not resume:
+        library_of(recipe.train.track)
     plan = make_fine_tuning_plan(recipe)
     console.print(plan.describe())
     if plan.candidates and not resume and not int(os.environ.get("RANK", 0)):

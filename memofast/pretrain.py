@@ -36,12 +36,15 @@ def main(
     from memofast.train.processes import Processes
     from memofast.train.recipe_file import split_arguments
     from memofast.train.session import train
+    from memofast.train.tracking import library_of
 
     names, overrides = split_arguments(arguments or [])
     if resume and names:
         raise MemofastError(f"--resume continues with the run's own recipe; leave out {names[0]} or start a new run")
     names = names or ["demo"]
     chosen = recipe_of(resume, recipes.Recipe, recipes.read, overrides) if resume else recipes.read(names, overrides)
+    if chosen.train.track and not resume:
+        library_of(chosen.train.track)
     if dry_run:
         print(describe(make_plan(chosen)))
         return

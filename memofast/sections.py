@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Tag, ValidationError, ValidationInfo, field_validator
@@ -34,6 +34,8 @@ class Section(BaseModel):
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         allowed = set(_members(cls.model_fields[info.field_name].annotation))
+        if isinstance(value, bool) and all(map(_is_section, allowed - {NoneType})):
+            return value  # pydantic says that it must be a mapping
         if _holds_bool(value) and not allowed & {bool, Any}:
             raise ValueError("is neither true nor false")  # which pydantic would take for 1 and 0
         return value

@@ -61,6 +61,7 @@ def main(
     from memofast.train.folder import make_folder
     from memofast.train.sweep_file import SWEEP, read_sweep
     from memofast.train.sweep_runs import exit_code, run_settings, write_settings
+    from memofast.train.tracking import library_of
 
     logging.disable_progress_bar()
     if engine not in ("local", "ray"):
@@ -71,6 +72,8 @@ def main(
         raise MemofastError(f"{resume}: no sweep to resume ({SWEEP} is missing); give a folder such as runs/sweep-TIME")
     console = Console(highlight=False, soft_wrap=True)
     sweep = read_sweep(str(resume / SWEEP if resume else file), overrides or ())
+    if (track := sweep.plan.recipe.train.track) and not resume:
+        library_of(track)
     console.print(sweep.describe(), markup=False)
     chosen = _engine(engine, sweep, workers, console)
     if dry_run:

@@ -143,6 +143,6 @@ def test_truncated_media(refused, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", 1.0)
     clip.write_bytes(clip.read_bytes()[:200])
     line = refused("prepare", clip, "--out", tmp_path / "out")
-    assert "none of 1 clips is usable" in line and "report.json" in line
+    assert f"none of 1 clips is usable (first: {clip} " in line and "report.json" in line
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert str(clip) in json.dumps(report) and not (tmp_path / "out" / "corpus.json").exists()

@@ -1,7 +1,10 @@
 """CREMA-D as it is distributed, films and sound, to a table and to what a Perceiver says of films."""
 
+import base64
 import json
+import re
 
+import cv2
 import distributed
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from media import write_clip
 from runs import here
 
 from memofast.data import Corpus
-from memofast.data.folds import read_groups
+from memofast.data.folds import read_fold, read_groups
 
 SMALL = [
     "folds.only=[1]", "model.num_latents=8", "model.d_latents=16", "model.d_model=410", "model.num_frames=12",
@@ -24,7 +27,9 @@ def place(tmp_path_factory):
     """Where CREMA-D lies, and the corpus and the run that three commands make of it."""
     folder = tmp_path_factory.mktemp("crema-d")
     distributed.crema_d_with_films(folder / "CREMA-D")
+    (folder / "CREMA-D" / "VideoFlash" / "1004_IEO_SAD_XX.flv").unlink()
     asked = ["CREMA-D", "--corpus", "crema-d", "--out", "c", "--face", "frames,side=32", "--speech", "raw,rate=4000"]
+    asked += ["--drop-missing"]
     for command in (("prepare", *asked, "--workers", "1"), ("finetune", "crema-d-perceiver", "corpus=c", *SMALL)):
         done = here(folder, *command)
         assert done.returncode == 0, done.stderr
@@ -50,6 +55,26 @@ def test_pictures_and_sound_on_one_time_base(place):
     assert np.polyfit(np.arange(len(grey)) / 25, grey, 1)[0] == pytest.approx(30, abs=3)  # a grey level a picture
 
 
+def test_clips_without_a_film_are_in_no_split_or_fold(place):
+    corpus = Corpus.open(place / "c")
+    ids = [id for name in corpus.splits for id in corpus.split(name).ids]
+    parts = [read_fold(corpus, "speaker-5", number).values() for number in range(1, 6)]
+    assert len(ids) == 29 and "1004_IEO_SAD_XX" not in ids and "1004_IEO_SAD_XX" in corpus.stores["speech"].ids
+    assert all(sum(map(len, fold)) == 29 for fold in parts)
+    (rule,) = [rule for rule in corpus.description["rules"] if rule["rule"] == "--drop-missing"]
+    assert (rule["clips"], rule["dropped"]) == (1, 1) and rule[
+        "meaning"
+    ] == "without rows of visual or speech; in no split"
+
+
+def test_its_pictures_are_shown_in_colour(place):
+    done = here(place, "inspect", "c", "--html", "page.html", "--samples", 1)
+    assert done.returncode == 0, done.stderr
+    found = re.findall('src="data:image/jpeg;base64,([^"]+)"', (place / "page.html").read_text())
+    pictures = [cv2.imdecode(np.frombuffer(base64.b64decode(one), np.uint8), cv2.IMREAD_COLOR) for one in found]
+    assert len(pictures) > 3 and {picture.shape for picture in pictures} == {(32, 32, 3)}
+
+
 def test_actors_of_a_fold_are_in_one_part(place):
     corpus = Corpus.open(place / "c")
     actors = read_groups(corpus, "speaker")
@@ -65,9 +90,13 @@ def test_the_table(place):
 
 
 def test_films_are_predicted(place, tmp_path):
-    film = write_film(tmp_path / "film.mp4", Picture(2.0, rate=30, size=(96, 64)), Tone(400, 2.0))
-    done = here(tmp_path, "predict", film, "--model", run_of(place), "--out", "p", "--html")
+    (tmp_path / "films").mkdir()
+    write_film(tmp_path / "films" / "film.mp4", Picture(2.0, rate=30, size=(96, 64)), Tone(400, 2.0))
+    write_clip(tmp_path / "films" / "short.mp4", 0.3)
+    done = here(tmp_path, "predict", "films", "--model", run_of(place), "--out", "p", "--html")
     assert done.returncode == 0, done.stderr
+    assert "left out: 1 utterance (short), too little: 8 visual rows" in done.stderr
+    assert "\n1 utterance: " in done.stderr
     (row,) = [json.loads(line) for line in (tmp_path / "p" / "predictions.jsonl").read_text().splitlines()]
     assert row["modalities"] == ["visual", "speech"] and set(row["importance"]) == {"visual", "speech"}
     assert sum(row["probabilities"].values()) == pytest.approx(1) and len(row["probabilities"]) == 6
@@ -87,6 +116,14 @@ def test_films_of_which_nothing_can_be_said(place, tmp_path, make, told):
     make(tmp_path / "film.mp4")
     done = here(tmp_path, "predict", "film.mp4", "--model", run_of(place), "--out", "p")
     assert done.returncode == 2 and told in " ".join(done.stderr.split()), done.stderr
+
+
+@pytest.mark.parametrize("option", ["face", "speech"])
+def test_files_that_nothing_reads(place, tmp_path, option):
+    write_clip(tmp_path / "film.mp4", 1.0)
+    done = here(tmp_path, "predict", "film.mp4", "--model", run_of(place), "--out", "p", f"--{option}", "x")
+    told = " ".join(done.stderr.split())
+    assert done.returncode == 2 and f"so that nothing reads x; leave --{option} out" in told, told
 
 
 @pytest.mark.parametrize(

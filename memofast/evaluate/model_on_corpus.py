@@ -12,7 +12,7 @@ from memofast.errors import MemofastError
 from memofast.inference.dialogues import as_read
 from memofast.inference.split_predictions import label_space_of, predict_split, truth_of
 from memofast.metrics.predictions import Predictions, is_known
-from memofast.model.compatibility import check_longest, check_widths, check_words
+from memofast.model.compatibility import check_longest, check_shortest, check_widths, check_words
 from memofast.model.families import open_emotion_model
 from memofast.model.family import EmotionModel
 from memofast.model.folder import model_folder
@@ -99,5 +99,6 @@ def predict_on(opened: Opened, split: Split, target: LabelSpace, conditions: Seq
     split = as_read(opened.model, split, opened.path)
     check_words(opened.model, split)
     check_longest(opened.model, split, modalities_of("".join(conditions)))
+    check_shortest(opened.model, split, conditions)
     check_labelled(split, target)
     return {condition: predict_split(opened.model, split, target, "fp32", condition) for condition in conditions}

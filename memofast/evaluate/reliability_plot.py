@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from memofast.files import replace_file
+from memofast.pages.figures import named_figures
 
 _BAR, _OVER, _UNDER, _INK = "#4878a8", "#e8a25c", "#9ccbe0", "#333333"
 _NORMAL = 1.96  # standard deviations on each side of 95 %
@@ -20,11 +21,10 @@ def draw_reliability(found: dict[str, Any], path: Path, title: str = "") -> None
     not earned, pale blue accuracy that was not claimed. Below: how many answers have each confidence, and the means of
     both. Raises: `MemofastError` where it cannot be written.
     """
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+    with named_figures(**{"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(4.8, 6), layout="constrained")
         FigureCanvasAgg(figure)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))

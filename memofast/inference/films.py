@@ -24,6 +24,8 @@ from memofast.prepare.sources.clips import Clip
 from memofast.prepare.sources.table import Columns
 from memofast.prepare.text.text_log import TextLog
 
+_NAMED = 3  # utterances of those that are left out for one reason
+
 
 @dataclass(frozen=True)
 class FilmPrediction:
@@ -81,10 +83,10 @@ def _predict(
 ) -> dict[tuple[str, int], Shown]:
     """Predict every clip into the results. Returns: by utterance and person the faces that the page shows."""
     shown: dict[tuple[str, int], Shown] = {}
-    skipped: Counter[str] = Counter()
+    skipped: dict[str, list[str]] = {}
 
     def leave_out(clip: Clip, why: list[str]) -> None:
-        skipped["; ".join(why)] += 1
+        skipped.setdefault("; ".join(why), []).append(clip.id)
         bar.advance(task)
 
     def see(utterance: Utterance) -> None:
@@ -98,8 +100,9 @@ def _predict(
         for prediction in predictor.stream(clips, see, leave_out, asked.others):
             score = ordered_score(prediction.probabilities, asked.ordered) if asked.ordered else None
             results.add(replace(prediction, score=score))
-    for why, count in skipped.most_common():
-        console.print(f"left out: {count} utterance{'s' if count > 1 else ''}, {why}", markup=False)
+    for why, ids in sorted(skipped.items(), key=lambda entry: -len(entry[1])):
+        named = ", ".join(ids[:_NAMED]) + (", ..." if len(ids) > _NAMED else "")
+        console.print(f"left out: {len(ids)} utterance{'s' if len(ids) > 1 else ''} ({named}), {why}", markup=False)
     return shown
 
 
@@ -153,7 +156,7 @@ def _tell(results: Results, asked: FilmPrediction, console: Console) -> None:
     utterances = len({(row.file, row.id) for row in results.rows})
     named = Counter(row.named for row in results.rows if row.named and row.speaks)
     counts = ", ".join(f"{name} {count}" for name, count in named.most_common())
-    console.print(f"{utterances} utterances{': ' + counts if counts else ''}", markup=False)
+    console.print(f"{utterances} utterance{'s' * (utterances != 1)}{': ' + counts if counts else ''}", markup=False)
     if others := sum(not row.speaks for row in results.rows):
         console.print(f"{others} rows of others who are seen and do not speak")
     console.print(f"wrote {asked.out / TABLE} and what is beside it", markup=False)

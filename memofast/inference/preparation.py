@@ -156,6 +156,11 @@ def extraction_options(
                 f"{folder} reads faces by {settings['face']}; give {files.named('face')}, the "
                 f"{_kind_of(settings['face'])} its corpus was prepared with"
             )
+        if raw and files.face is not None:
+            raise MemofastError(
+                f"{folder} reads {settings['face']} as they are, so that nothing reads {files.face}; leave "
+                f"{files.named('face')} out"
+            )
         pixels = settings.get("face_pixels") if settings.get("face_normalisation") == "corpus" else None
         pixels = (pixels["mean"], pixels["std"]) if pixels and pixels["faces"] else None
         face = FaceChoice.described(settings["face"], None if raw else files.face, pixels)
@@ -165,6 +170,11 @@ def extraction_options(
             raise MemofastError(
                 f"{folder} hears by {settings['speech']}; give {files.named('speech')}, the model folder its corpus "
                 "was prepared with"
+            )
+        if files.speech is not None and " layer " not in settings["speech"]:
+            raise MemofastError(
+                f"{folder} hears by {settings['speech']}, so that nothing reads {files.speech}; leave "
+                f"{files.named('speech')} out"
             )
         parts = settings.get("speech_functionals")
         parts = parse_functionals(parts) if parts else ()

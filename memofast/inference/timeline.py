@@ -9,6 +9,7 @@ from memofast.files import replace_file
 from memofast.inference.prediction import Prediction
 from memofast.inference.stretches import drawable, one_each
 from memofast.pages.drawing import class_colours
+from memofast.pages.figures import named_figures
 
 # those of the pages: grey, amber, blue, red, purple, orange, green, brown, teal, pink
 COLOURS = ("#8e959e", "#e5a823", "#4479d4", "#cf4a43", "#8b5fc7", "#e57f3c", "#5b9e4d", "#9a6a4f", "#2fa3b5", "#d873a8")
@@ -20,7 +21,6 @@ _LABELLED = 40  # utterances whose class is written above
 def draw_timeline(predictions: Sequence[Prediction], classes: Sequence[str], path: Path, title: str) -> None:
     """Write a PNG of the predictions of one file, which have times, one for each utterance. Raises: `MemofastError`
     where it cannot be written."""
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -29,7 +29,7 @@ def draw_timeline(predictions: Sequence[Prediction], classes: Sequence[str], pat
     timed, stretch = drawable(timed, last)
     minutes = last > _MINUTES_FROM
     scale = 60.0 if minutes else 1.0
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+    with named_figures(**{"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(11, 5.2), layout="constrained")
         FigureCanvasAgg(figure)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.4))

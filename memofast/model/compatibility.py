@@ -7,7 +7,7 @@ import numpy as np
 
 from memofast.data import Corpus, Split
 from memofast.data.batch import Capacity
-from memofast.data.conditions import CONDITIONS, condition_of
+from memofast.data.conditions import CONDITIONS, condition_of, modalities_of
 from memofast.data.dialogue import Context
 from memofast.data.loading import epoch
 from memofast.data.modality import FEATURES, LETTERS, MODALITIES
@@ -133,4 +133,27 @@ def check_longest(model: Reader, split: Split, modalities: Sequence[str]) -> Non
                 f"sample {split.ids[longer[0]]!r} of split {split.name} of corpus {split.corpus.path} has "
                 f"{rows[longer[0]]:,} {modality} rows, {len(longer):,} samples have more than the {limit:,} that the "
                 "model reads; take them out of the split, or use a model with more positions"
+            )
+
+
+def check_shortest(model: Reader, split: Split, conditions: Sequence[str] | None = None) -> None:
+    """Raises: `MemofastError` for samples of which a model that looks at windows sees nothing under one of these
+    conditions, or that are shorter than one; conditions None: each such modality must be there."""
+    least = getattr(model, "shortest", {})  # most families have no such bound
+    for condition in [(name,) for name in least] if conditions is None else map(modalities_of, conditions):
+        seen = [name for name in condition if name in least]
+        rows = split.lengths[:, [MODALITIES.index(name) for name in seen]]
+        shown = np.where(rows > 0, rows, np.iinfo(rows.dtype).max).min(1, initial=np.iinfo(rows.dtype).max)
+        nothing, short = ~(rows > 0).any(1), shown < max((least[name] for name in seen), default=0)
+        where = f"of split {split.name} of corpus {split.corpus.path}"
+        if seen and nothing.any():
+            raise MemofastError(
+                f"sample {split.ids[nothing.argmax()]!r} {where} has no {' or '.join(seen)} rows, as {nothing.sum():,} "
+                "in all; prepare it with --drop-missing, which leaves them out"
+            )
+        if short.any():
+            raise MemofastError(
+                f"sample {split.ids[short.argmax()]!r} {where} has {shown[short.argmax()]} of the "
+                f"{max(least[name] for name in seen)} rows that the model looks at together, {short.sum():,} samples "
+                "are so short; take them out of the corpus"
             )

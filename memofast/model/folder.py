@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -141,19 +142,23 @@ def in_one_line(folder: Path | str, load: Callable[[], T]) -> T:
         raise MemofastError(f"{folder}: the model does not load ({reason}); give the folder of a whole model") from None
 
 
-def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_begin_anew: str = "$^") -> Any:
+def load_whole(
+    load: Callable[..., tuple[Any, dict]], folder: Path | str, may_begin_anew: str = "$^", may_differ: str = "$^"
+) -> Any:
     """A model from its folder with every weight that it needs, and what transformers told of loading it.
 
     Args: load: `from_pretrained` of a transformers class, bound to what it is given but for what it shall tell.
-        may_begin_anew: pattern of parameters that the folder need not have.
+        may_begin_anew: pattern of parameters that the folder need not have; may_differ: of those that begin anew where
+        they have another shape there.
     Raises: `MemofastError` where the weights are missing, damaged, of more layers, or not those of the configuration,
         and as `refuse_untrusted`.
     """
     refuse_untrusted(Path(folder))
     options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "trust_remote_code": False}
-    model, found = in_one_line(folder, lambda: load(**options))
+    with _quiet_transformers():
+        model, found = in_one_line(folder, lambda: load(**options))
     lacking = [name for name in found["missing_keys"] if not re.match(may_begin_anew, name)]
-    other = [name for name, *_ in found["mismatched_keys"]]
+    other = [name for name, *_ in found["mismatched_keys"] if not re.match(may_differ, name)]
     if lacking or other:
         names = sorted(lacking or other)
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -172,6 +177,22 @@ def load_whole(load: Callable[..., tuple[Any, dict]], folder: Path | str, may_be
         if tensor.data_ptr() % tensor.element_size():
             tensor.data = tensor.data.clone()
     return model, found
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without its report of weights, of which we tell in one line, and bars of what is quick."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _beyond(model: Any, unexpected: Iterable[str]) -> list[str]:

@@ -12,6 +12,7 @@ from memofast.prepare.faces.detection import load_opencv
 from memofast.prepare.speech.voice import runs
 
 _QUALITY = 78
+_SIDE = 128
 _COLUMNS = 360  # of a waveform
 _MOST_STEPS = 48  # of the soft labels
 _STEPS_A_SECOND = 10  # as rows are
@@ -35,8 +36,14 @@ _TICKS = (  # seconds
 
 
 def face_data(crop: np.ndarray) -> str:
-    """A face crop [64, 64] uint8 as the address of an image."""
-    _, jpeg = load_opencv().imencode(".jpg", crop, [load_opencv().IMWRITE_JPEG_QUALITY, _QUALITY])
+    """A face crop [side, side] uint8, or a picture [side, side, 3] of red, green and blue, as the address of an image,
+    128 pixels wide at most."""
+    opencv = load_opencv()
+    if len(crop) > _SIDE:
+        crop = opencv.resize(crop, (_SIDE, _SIDE), interpolation=opencv.INTER_AREA)
+    _, jpeg = opencv.imencode(
+        ".jpg", crop[..., ::-1] if crop.ndim == 3 else crop, [opencv.IMWRITE_JPEG_QUALITY, _QUALITY]
+    )
     return "data:image/jpeg;base64," + base64.b64encode(jpeg.tobytes()).decode()
 
 

@@ -105,6 +105,9 @@ def main(
     drop_leaks: Annotated[
         bool, typer.Option("--drop-leaks", help="near-duplicates of other splits' sentences leave train")
     ] = False,
+    drop_missing: Annotated[
+        bool, typer.Option("--drop-missing", help="clips without rows of --face or of --speech are in no split or fold")
+    ] = False,
     licence: Annotated[str, typer.Option(help="licence of the source, kept in the stores")] = "",
     workers: Annotated[int, typer.Option(min=0, help="processes; 0: one per core")] = 0,
     device: Annotated[str, typer.Option(help="of models: auto (the GPU if there is one), cpu or cuda")] = "auto",

@@ -71,6 +71,7 @@ class Request:
     split: list[str] | None
     split_by: str
     drop_leaks: bool
+    drop_missing: bool
     licence: str
     workers: int
     device: str
@@ -133,6 +134,7 @@ def prepare_as_asked(request: Request, console: Console) -> None:
         face_normalisation=request.face_normalisation,
         text_features=choices.text,
         drop_leaks=request.drop_leaks,
+        drop_missing=request.drop_missing,
         protocol=reading.protocol,
         corpus=request.corpus or "",
         sources={
@@ -276,6 +278,8 @@ def extraction_options(request: Request, choices: Choices, clips: list[Clip], co
             console.print(f"warning: {note}")
     elif pictures and request.face is None:
         console.print(f"note: no --face, so the faces of {pictures} clips are left out")
+    elif face and not pictures:
+        console.print(f"note: none of {len(clips)} clips has a film, so there are no rows of --face")
     return ExtractionOptions(
         face=face if pictures else None,
         yunet=yunet,

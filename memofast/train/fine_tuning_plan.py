@@ -25,6 +25,7 @@ from memofast.model.adapters.kept import lines_on_training
 from memofast.model.compatibility import (
     check_longest,
     check_room,
+    check_shortest,
     check_words,
     conditions_for,
     has_words,
@@ -228,6 +229,10 @@ def make_fine_tuning_plan(recipe: FineTuneRecipe) -> FineTuningPlan:
     for part in parts:
         check_words(model, part)
         check_longest(model, part, shown)
+    for fold in folds:
+        check_shortest(model, fold.train)
+        for part in filter(None, (fold.validation, fold.test)):
+            check_shortest(model, part, (*select, *evaluate))
     notes += [*lines_on_nothing(model, parts), *lines_on_untrained(train, evaluate)]
     rows = {name: name for name in FEATURES if name in model.reads and name in corpus.stores} | dict(model.streams)
     of_family = FAMILIES[recipe.model.family].notes

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from memofast.files import replace_file
 from memofast.objectives import Objective
+from memofast.pages.figures import named_figures
 from memofast.train import trivial_table as table
 from memofast.train.metrics_log import read_metrics
 from memofast.train.plan import Plan
@@ -96,21 +97,23 @@ def _draw(folder: Path, plan: Plan) -> bool:
     names = [name for name in plan.objectives if any(entry["objective"] == name for entry in entries)]
     if not names:
         return False
-    figure, axes = pyplot.subplots(1, len(names), figsize=(4 * len(names), 3), squeeze=False)
-    for axis, name in zip(axes[0], names, strict=True):
-        own = [entry for entry in entries if entry["objective"] == name]
-        for corpus, split in sorted({(entry["corpus"], entry["split"]) for entry in own}):
-            points = [entry for entry in own if (entry["corpus"], entry["split"]) == (corpus, split)]
-            label = f"{corpus} {split}"
-            (line,) = axis.plot([p["step"] for p in points], [p["loss"] for p in points], label=label)
-            if "trivial" in points[-1]:
-                axis.axhline(points[-1]["trivial"], color=line.get_color(), linestyle=":", label=f"{corpus} trivial")
-        axis.set_title(name, fontsize=9)
-        axis.set_xlabel("update")
-        axis.legend(fontsize=7)
-    figure.tight_layout()
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=110)
-    pyplot.close(figure)
+    with named_figures():
+        figure, axes = pyplot.subplots(1, len(names), figsize=(4 * len(names), 3), squeeze=False)
+        for axis, name in zip(axes[0], names, strict=True):
+            own = [entry for entry in entries if entry["objective"] == name]
+            for corpus, split in sorted({(entry["corpus"], entry["split"]) for entry in own}):
+                points = [entry for entry in own if (entry["corpus"], entry["split"]) == (corpus, split)]
+                label = f"{corpus} {split}"
+                (line,) = axis.plot([p["step"] for p in points], [p["loss"] for p in points], label=label)
+                if "trivial" in points[-1]:
+                    colour = line.get_color()
+                    axis.axhline(points[-1]["trivial"], color=colour, linestyle=":", label=f"{corpus} trivial")
+            axis.set_title(name, fontsize=9)
+            axis.set_xlabel("update")
+            axis.legend(fontsize=7)
+        figure.tight_layout()
+        drawn = io.BytesIO()
+        figure.savefig(drawn, dpi=110)
+        pyplot.close(figure)
     replace_file(folder / CURVES, drawn.getvalue())
     return True

@@ -15,7 +15,14 @@ from memofast.data.conditions import keep, modalities_of
 from memofast.errors import MemofastError
 from memofast.inference.dialogues import as_read
 from memofast.inference.loop import run_over
-from memofast.model.compatibility import check_longest, check_widths, check_words, conditions_for, shared_modalities
+from memofast.model.compatibility import (
+    check_longest,
+    check_shortest,
+    check_widths,
+    check_words,
+    conditions_for,
+    shared_modalities,
+)
 from memofast.model.families import open_emotion_model
 from memofast.model.family import EmotionModel
 from memofast.model.folder import model_folder
@@ -68,6 +75,7 @@ def check_teacher(section: TeacherSection, split: Split, classes: Sequence[str],
         check_tokenizer(split.corpus, model_folder(Path(section.path)), "teacher")
     check_words(model, split)
     check_longest(model, split, modalities_of(condition))
+    check_shortest(model, split, [condition])
     if width is not None and model.represents != width:
         has = f"representations {model.represents} wide" if model.represents else "no representation"
         raise MemofastError(

@@ -109,6 +109,7 @@ def test_faces_are_asked_for_only_where_there_are_pictures(monkeypatch):
     assert (found.face, found.yunet, found.max_seconds, found.speaker) == (face, Path("yunet.onnx"), 7.0, "most-seen")
     assert told.getvalue() == "warning: finder yunet.onnx\n"
     assert extraction_options(request, choices, [sound], Console(file=told)).face is None
+    assert "note: none of 1 clips has a film, so there are no rows of --face" in told.getvalue()
     told = io.StringIO()
     extraction_options(asked(), replace(choices, face=None), [film, film], Console(file=told))
     assert "no --face, so the faces of 2 clips are left out" in told.getvalue()

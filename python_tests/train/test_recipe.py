@@ -77,6 +77,7 @@ def test_mistakes(tmp_path, override, message):
         ("train.betas=[1.5,2]", "train.betas.0: input should be less than 1"),
         ("train.betas=0.9", "train.betas: must be a list, got 0.9; write a list, as [0.9]"),
         ("train.updates=true", "train.updates: is neither true nor false"),
+        ("train.track=true", "train.track: must be a mapping of entries, got True"),
         ("train.threads=1000000000", "train.threads"),
         ("train.loader_threads=0", "train.loader_threads"),
         ("train.warmup=-1", "train.warmup"),

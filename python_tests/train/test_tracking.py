@@ -82,12 +82,12 @@ def test_a_run_is_tracked_offline(tmp_path, monkeypatch, to, stand_in):
         assert ("r1", "train.track.to", "mlflow") in [arguments for arguments, _ in recorder.of("setting")]
 
 
-def test_what_is_not_installed_is_told_before_a_run_begins(tmp_path, monkeypatch):
+@pytest.mark.parametrize("line", [("finetune", "finetune-demo", "corpus=c"), ("pretrain", "demo")])
+@pytest.mark.parametrize("further", [(), ("--dry-run",)])
+def test_what_is_not_installed_is_told_before_a_run_begins(tmp_path, monkeypatch, line, further):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    done = here(
-        tmp_path, "finetune", "finetune-demo", f"corpus={small_corpus(tmp_path)}", "train.track.to=wandb", *LITTLE
-    )
-    assert done.returncode == 2 and not [*tmp_path.glob("runs/*/*/*/metrics.jsonl")]
+    done = here(tmp_path, *line, "train.track.to=wandb", *further)
+    assert done.returncode == 2 and not done.stdout and not (tmp_path / "runs").exists()
     assert 'wandb is not installed: pip install "wandb", or leave train.track out' in " ".join(done.stderr.split())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from memofast.data.batch import PackedBatch, pad_rows
 from memofast.data.dialogue import asked_rows, own_word_rows
 from memofast.data.view import View
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, MemofastWarning
 from memofast.model.adapters.kept import holds_adapters
 from memofast.model.memobert import original
 from memofast.model.memobert.adapting import open_adapted
@@ -52,6 +53,10 @@ class MemoBertForEmotion(EmotionOutputs, MemoBertPreTrainedModel):
         if (foreign := super().from_foreign(path, **named, **overrides)) is not None:
             return foreign
         encoder = cls.encoder_class.from_pretrained(path)
+        if cls.__name__ in (encoder.config.architectures or ()):
+            before = ", ".join(encoder.config.id2label.values())
+            told = f"{path} is fine-tuned ({before}): its encoder is taken, and its outputs begin anew"
+            warnings.warn(told, MemofastWarning, stacklevel=2)
         model = cls(cls.config_class(**{**encoder.config.to_dict(), **named, **overrides}))
         model.begin_with(encoder)
         return model.eval()

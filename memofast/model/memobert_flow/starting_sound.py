@@ -124,20 +124,11 @@ def begin_sound(encoder: MemoBertFlowModel, section: SoundSection | None, splits
 
 def _wav2vec2_weights(folder: Path) -> dict[str, torch.Tensor]:
     from transformers import Wav2Vec2Model
-    from transformers.utils import logging
 
     def load(trust_remote_code: bool = False, **options: Any) -> Any:  # never; see load_whole
         return Wav2Vec2Model.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32, **options
         )
 
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # what is missing is told in one line
-    logging.disable_progress_bar()
-    try:
-        model, _ = load_whole(load, folder, "masked_spec_embed$")
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+    model, _ = load_whole(load, folder, "masked_spec_embed$")
     return {name: weight for name, weight in model.state_dict().items() if name != "masked_spec_embed"}

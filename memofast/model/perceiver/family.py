@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from math import isqrt
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from memofast.data import Corpus, Split
 from memofast.data.modality import FEATURES, MODALITIES
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, MemofastWarning
 from memofast.model.bounds import check_memory
 from memofast.model.compatibility import check_widths
 from memofast.model.family import Family
@@ -56,7 +57,7 @@ def start(
     if not section.init:
         entries.setdefault("output_shape", [1, entries.get("num_frames", 16), side, side])
     where = section.init or "model"
-    config = config_of(Path(where), entries)
+    config = config_of(Path(where), entries) if section.init else _of_recipe(entries)
     _refuse_other_media(where, config, train.corpus, side, samples)
     _refuse_short(train, config.num_frames)
     if not section.init:
@@ -66,6 +67,13 @@ def start(
     model = load(Path(section.init), config, LABEL_HEAD if anew else "$^")
     check_widths(model, section.init, train.corpus)
     return model
+
+
+def _of_recipe(entries: dict[str, Any]) -> PerceiverEmotionConfig:
+    try:
+        return PerceiverEmotionConfig(**entries)
+    except ValueError as error:
+        raise MemofastError(f"model: {error}; give sizes that go together") from None
 
 
 def _stored_sizes(corpus: Corpus) -> tuple[int, int]:
@@ -140,7 +148,7 @@ def _refuse_short(train: Split, frames: int) -> None:
         if len(empty := np.flatnonzero(train.lengths[:, column] == 0)):
             raise MemofastError(
                 f"sample {train.ids[empty[0]]!r} of split {train.name} of corpus {train.corpus.path} has no {name}, as "
-                f"{len(empty)} in all; leave them out of the split"
+                f"{len(empty)} in all; prepare it with --drop-missing, which leaves them out"
             )
     rows = train.lengths[:, columns].min(1)
     if len(short := np.flatnonzero(rows < frames)):
@@ -165,6 +173,12 @@ def _labels_anew(
         raise MemofastError(
             f"model.init: {section.init} {what}; add model.replace_labels=true to begin the label's outputs anew"
         )
+    warnings.warn(
+        f"model.init: the label's outputs begin anew: {len(classes)} classes by a {config.label_head} head, "
+        f"{section.init} has {len(known)} by a {before['label_head']} one",
+        MemofastWarning,
+        stacklevel=3,
+    )
     return True
 
 
@@ -180,4 +194,5 @@ PERCEIVER = Family(
     open=open_perceiver,
     capturable=lambda model, precision, device: False,  # windows are counted on the host
     export=export,
+    compiled=False,  # for the same reason
 )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from memofast.errors import MemofastError
-from memofast.model.folder import in_one_line, load_whole, read_checked
+from memofast.model.folder import in_one_line, load_whole, model_type, read_checked
 from memofast.model.perceiver.configuration import PerceiverEmotionConfig, PerceiverFile
 from memofast.model.perceiver.emotion import PerceiverForEmotion
 from memofast.model.weights import check_stored, stored_weights
@@ -26,6 +26,8 @@ def entries_of(folder: Path) -> dict[str, Any]:
     Raises: `MemofastError` where it holds no multimodal Perceiver.
     """
     found = read_checked(folder, {PerceiverEmotionConfig.model_type: PerceiverFile})
+    if not found:
+        model_type(folder)  # which says what is missing
     if found.get("model_type") != PerceiverEmotionConfig.model_type:
         raise MemofastError(f"{folder} holds a {found.get('model_type')!r} model, not 'perceiver'; give one of those")
     entries = {name: found[name] for name in PerceiverFile.model_fields if found.get(name) is not None}
@@ -65,7 +67,7 @@ def load(folder: Path, config: PerceiverEmotionConfig, may_begin_anew: str = "$^
     kept = {name: shape for name, shape in wanted.items() if not re.match(may_begin_anew, name)}
     check_stored(folder, kept, "", may_be_left=may_begin_anew)
     made = partial(PerceiverForEmotion.from_pretrained, folder, config=config, local_files_only=True)
-    model, _ = load_whole(partial(made, dtype=torch.float32), folder, may_begin_anew)
+    model, _ = load_whole(partial(made, dtype=torch.float32), folder, may_begin_anew, may_begin_anew)
     return model
 
 

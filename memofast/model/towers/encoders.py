@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING, MODEL_MAPPING
-from transformers.utils import logging
 
 from memofast.errors import MemofastError
 from memofast.model.folder import in_one_line, load_whole, model_type
@@ -93,15 +92,7 @@ def load_encoder(folder: Path, config: PretrainedConfig) -> PreTrainedModel:
         AutoModel.from_pretrained, folder, config=config, local_files_only=True, dtype=torch.float32,
         **_without_pooler(config),
     )  # fmt: skip
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # what is missing is told in one line
-    logging.disable_progress_bar()
-    try:
-        return load_whole(load, folder, _MAY_BEGIN_ANEW)[0]
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+    return load_whole(load, folder, _MAY_BEGIN_ANEW)[0]
 
 
 def _without_pooler(config: PretrainedConfig) -> dict[str, bool]:

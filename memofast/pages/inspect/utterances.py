@@ -41,8 +41,9 @@ class Utterance:
     """One utterance. rows by modality; seconds of its media; tiles over all of them, equally spaced; soft [n, classes]
     labels at `times` [n].
 
-    crops [n, side, side] uint8 and wave [samples] float32: what raw rows hold, None of others. notes: what could not be
-    replayed. outcome, replayed: None where the corpus keeps no journal, and where there was nothing to replay.
+    crops [n, side, side] uint8, in colour [n, side, side, 3], and wave [samples] float32: what raw rows hold, None of
+    others. notes: what could not be replayed. outcome, replayed: None where the corpus keeps no journal, and
+    where there was nothing to replay.
     """
 
     id: str
@@ -96,6 +97,9 @@ def _read(corpus: Corpus, outcome: Outcome | None, found: dict) -> Utterance:
         side = isqrt(visual.width)
         if "visual" in corpus.raw and side * side == visual.width:
             utterance.crops = record["rows"].reshape(-1, side, side)
+        side = isqrt(visual.width // 3)
+        if "visual" in corpus.raw and 3 * side * side == visual.width:  # whole pictures
+            utterance.crops = record["rows"].reshape(-1, side, side, 3)
     if "speech" in corpus.raw and utterance.rows["speech"]:
         rows = corpus.stores["speech"].read(utterance.id)["rows"]
         utterance.wave = _at_16_khz(rows.astype(np.float32) / _FULL_SCALE)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from memofast.cpu import bf16_units
+from memofast.devices import precision_on
 from memofast.errors import MemofastError
 from memofast.files import replace_file
 from memofast.model.face_networks.denseface_file import DenseFaceMeta, save_denseface
@@ -149,7 +149,7 @@ class _Training:
                 self.net.parameters(), lr=options.lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
             )
             self.judged = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        self.bf16 = options.precision == "bf16" or (options.precision == "auto" and bool(bf16_units()))
+        self.bf16 = precision_on(options.precision, torch.device("cpu")) == "bf16"
         self.epoch, self.step, self.best, self.stale, self.curve = 0, 0, None, 0, []
 
     def resume(self, restart: bool) -> None:

@@ -13,8 +13,9 @@ import av
 import numpy as np
 
 from memofast.errors import MemofastError
+from memofast.files import refuse_pointer
 from memofast.prepare.media.clock import JOINABLE, LEAPING, Clock, end_of, is_joined
-from memofast.prepare.media.excerpts import SAMPLE_RATE, Excerpt, Gathering, Span, UnreadableMedia
+from memofast.prepare.media.excerpts import SAMPLE_RATE, Excerpt, Gathering, MediaPointer, Span, UnreadableMedia
 from memofast.prepare.media.sound import SoundTrack
 from memofast.prepare.media.streams import ANY_STREAM, StreamChoice, choose_streams, pixel_width
 from memofast.prepare.media.truncation import breaks_off
@@ -93,6 +94,10 @@ def _open(path: Path) -> av.container.InputContainer:
     try:
         return av.open(str(path), metadata_errors="ignore")
     except (av.error.FFmpegError, OSError, ValueError) as error:
+        try:
+            refuse_pointer(path)
+        except MemofastError as pointer:
+            raise MediaPointer(str(pointer)) from None
         raise UnreadableMedia(f"{path} is not readable media ({_reason(error)}); check or re-encode it") from error
 
 

@@ -16,6 +16,10 @@ class UnreadableMedia(MemofastError):
     """A file that does not open, or that holds neither picture nor sound."""
 
 
+class MediaPointer(UnreadableMedia):
+    """A Git LFS pointer in place of a file."""
+
+
 @dataclass(frozen=True)
 class Span:
     """A piece of a file, in seconds from its start; `end` may be infinite."""

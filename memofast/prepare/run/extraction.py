@@ -17,7 +17,7 @@ from memofast.prepare.faces.speaking import Scores, active_speaker
 from memofast.prepare.faces.tracks import Seen, Track, main_persons, thumbnail
 from memofast.prepare.faces.whole_frames import RATE, WholeFrames, evenly_timed
 from memofast.prepare.media.decoding import FRAMES_PER_SECOND, Frame, decode
-from memofast.prepare.media.excerpts import SAMPLE_RATE, Excerpt, Span, UnreadableMedia
+from memofast.prepare.media.excerpts import SAMPLE_RATE, Excerpt, MediaPointer, Span, UnreadableMedia
 from memofast.prepare.media.streams import ANY_STREAM, QUIET, StreamChoice
 from memofast.prepare.run.lengths import length_problems, seconds_of
 from memofast.prepare.run.report import Problem
@@ -375,7 +375,7 @@ def one_thread() -> Iterator[None]:
 
 def _failure(error: Exception, clip: Clip) -> Problem:
     if isinstance(error, UnreadableMedia):
-        return Problem("unreadable", str(error))
+        return Problem("pointer" if isinstance(error, MediaPointer) else "unreadable", str(error))
     if isinstance(error, MemofastError):
         return Problem("failed", str(error))
     return Problem("failed", f"{clip.picture or clip.sound}: {type(error).__name__}: {error}")

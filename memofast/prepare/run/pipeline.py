@@ -37,7 +37,8 @@ ENGINES = {"local": run_local, "ray": run_ray}
 @dataclass(frozen=True)
 class PrepareOptions:
     """name: of the corpus. fractions, split_by: how splits are drawn, see `splits`. drop_leaks: see
-    `leaks.check_sentences`. licence: kept in the stores' meta.json.
+    `leaks.check_sentences`. drop_missing: clips without faces, where any have them, or without sound are in no split.
+    licence: kept in the stores' meta.json.
 
     min_speech: clips in a smaller share of whose sound somebody speaks are dropped. engine: a key of `ENGINES`.
     profile: whether to print where the time went. face_normalisation: whose pixel mean and standard deviation
@@ -58,6 +59,7 @@ class PrepareOptions:
     face_normalisation: str = "model"
     text_features: TextChoice | None = None
     drop_leaks: bool = False
+    drop_missing: bool = False
     protocol: Protocol = field(default_factory=Protocol)
     corpus: str = ""
     sources: Mapping[str, Any] = field(default_factory=dict)
@@ -232,7 +234,7 @@ def _finish(
 ) -> dict:
     stores.commit()
     outcomes = [stores.journal.outcomes.get(clip.id) or Outcome(clip.id, True) for clip in clips]
-    kept = [clip for clip, outcome in zip(clips, outcomes, strict=True) if outcome.kept]
+    kept, incomplete = _in_splits(clips, outcomes, stores, options.drop_missing)
     spoken = [clip for clip in kept if not options.protocol.scripted]
     check = check_sentences(spoken, assign_splits(kept, options.fractions, options.split_by), options.drop_leaks)
     splits = check.splits
@@ -240,14 +242,23 @@ def _finish(
     facts = {"corpus": options.name, "memofast": __version__, "profile": profile, "leaks": check.found}
     facts |= options.sources
     facts["text"] = options.text_log.as_json()
+    if not kept and incomplete:
+        raise MemofastError(f"no clip has all of {' and '.join(_made(stores))}; leave --drop-missing out")
     if not kept:
         print_report(write_report(out / "report.json", outcomes, counts, facts), console)
-        raise MemofastError(f"none of {len(clips)} clips is usable; {out / 'report.json'} lists why")
+        details = [problem.detail for outcome in outcomes for problem in outcome.problems if problem.detail]
+        first = f" (first: {details[0]})" if details else ""
+        raise MemofastError(f"none of {len(clips)} clips is usable{first}; {out / 'report.json'} lists why")
     metas = {name: store.finish() for name, store in stores.all.items()}
     facts["digests"] = {name: meta["digest"] for name, meta in metas.items()}
     used = {name: out / name for name, meta in metas.items() if meta["counts"]["records"]}
     described = {"prepared_by": __version__, "licence": options.licence, **options.protocol.facts}
     described["rules"] = filter_rules(outcomes) + check.rules
+    if options.drop_missing:
+        meaning = f"without rows of {' or '.join(_made(stores))}; in no split"
+        described["rules"].append(
+            {"rule": "--drop-missing", "meaning": meaning, "clips": len(incomplete), "dropped": len(incomplete)}
+        )
     streams: dict[str, tuple[Path, str]] = {}
     if options.text_features:
         console.print(f"encoding sentences into {out / TEXT_FEATURES}")
@@ -260,6 +271,13 @@ def _finish(
     write_protocol(out, options.protocol, (clip.id for clip in kept))
     report = write_report(out / "report.json", outcomes, counts, facts)
     print_report(report, console)
+    if incomplete:
+        console.print(
+            f"note: {len(incomplete)} clips without rows of {' or '.join(_made(stores))} are in no split (first: "
+            f"{incomplete[0]})",
+            markup=False,
+            soft_wrap=True,
+        )
     for note in check.notes + check_groups(kept, options.fractions, options.split_by):
         console.print(note)
     for name in fractions_without_clips(options.fractions, splits, kept):
@@ -268,6 +286,25 @@ def _finish(
         console.print(counts)
     console.print(f"wrote {out}")
     return report
+
+
+def _made(stores: CorpusStores) -> list[str]:
+    """The modalities beside text of which there are rows."""
+    return [name for name in stores.all if name != "text"]
+
+
+def _in_splits(
+    clips: list[Clip], outcomes: list[Outcome], stores: CorpusStores, drop_missing: bool
+) -> tuple[list[Clip], list[str]]:
+    """Clips that are kept and may be in splits, and ids of those that are kept but lack a modality."""
+    needed = _made(stores) if drop_missing else []
+    kept, incomplete = [], []
+    for clip, outcome in zip(clips, outcomes, strict=True):
+        if outcome.kept and all(getattr(outcome, name) for name in needed):
+            kept.append(clip)
+        elif outcome.kept:
+            incomplete.append(clip.id)
+    return kept, incomplete
 
 
 def fractions_without_clips(fractions: dict[str, float], splits: dict[str, list[str]], kept: list[Clip]) -> list[str]:

@@ -22,6 +22,7 @@ from memofast.schemas import Count, FileName, Schema, fault_of
 
 REASONS = {
     "missing file": "the media file is not there",
+    "pointer": "a Git LFS pointer in place of the media file; git lfs pull brings it",
     "unreadable": "the media file does not open or decode",
     "crashed": "decoding ended the process",
     "failed": "an extractor raised an error",
@@ -57,7 +58,14 @@ REASONS = {
     "nothing usable": "dropped: neither words nor faces nor speech",
 }
 
-FAILURES = {"missing file", "unreadable", "crashed", "failed", "damaged"}  # may be mended: such clips are tried again
+FAILURES = {
+    "missing file",
+    "pointer",
+    "unreadable",
+    "crashed",
+    "failed",
+    "damaged",
+}  # may be mended: such clips are tried again
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 
 from memofast.data.corpus import Corpus, sample_key, write_corpus
 from memofast.errors import MemofastError
-from memofast.files import parse_json, read_json, write_json
+from memofast.files import parse_json, read_json, refuse_pointer, write_json
 from memofast.npz import npz_arrays
 from memofast.prepare.sources.folders import is_regular, one_line
 from memofast.prepare.sources.spellings import label_notes
@@ -73,6 +73,10 @@ def read_npz(path: Path, confidence_above: float, longest: int, rate: float) -> 
     try:
         values = npz_arrays(path, ("features", "confidence", "soft_labels", "frame_idxs"), _MOST_BYTES)
     except Exception as error:  # whatever zip, zlib and NumPy say of damaged files
+        try:
+            refuse_pointer(path)
+        except MemofastError:
+            raise ValueError("Git LFS pointers") from None
         raise ValueError(f"unreadable ({type(error).__name__})") from error
     check_columns(values)
     confidence = values.get("confidence")

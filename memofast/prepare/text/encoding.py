@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memofast.errors import MemofastError
+from memofast.files import refuse_pointer
 from memofast.prepare.text.languages import ENCODINGS, encodings_of, language_of
 from memofast.prepare.text.plausibility import oddity
 from memofast.prepare.text.text_log import tell_encoding, tell_file
@@ -77,6 +78,8 @@ def read_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise MemofastError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    if raw.startswith(b"version https://"):
+        refuse_pointer(path)
     decoded = decode(raw, language_of(path))
     tell_file(path)
     if decoded.encoding != "utf-8" or decoded.doubtful:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from packed_batches import random_batch, select, small_config
 
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, MemofastWarning
 from memofast.model import MemoBertForEmotion, MemoBertForPreTraining, MemoBertModel
 from memofast.model.families import open_emotion_model
 
@@ -69,7 +69,10 @@ def test_starts_from_a_pre_trained_model_and_from_one_of_other_classes(tmp_path)
     first = MemoBertForEmotion.start(tmp_path / "pre", CLASSES)
     torch.testing.assert_close(first.memobert.pooler.weight, pre_trained.memobert.pooler.weight)
     first.save_pretrained(tmp_path / "three")
-    second = MemoBertForEmotion.start(tmp_path / "three", ("a", "b"))
+    with pytest.warns(
+        MemofastWarning, match=f"three is fine-tuned .{', '.join(CLASSES)}.: its encoder is taken, and it"
+    ):
+        second = MemoBertForEmotion.start(tmp_path / "three", ("a", "b"))
     assert second.classes == ("a", "b") and second.emotion.classifier.weight.shape[0] == 2
     torch.testing.assert_close(second.memobert.pooler.weight, first.memobert.pooler.weight)
 

@@ -9,16 +9,19 @@ import torch
 from moving_shapes import CLASSES, shapes_corpus
 from transformers import PerceiverForMultimodalAutoencoding
 
-from memofast.data import View
+from memofast.data import View, write_corpus
 from memofast.data.conditions import keep
-from memofast.errors import MemofastError
+from memofast.errors import MemofastError, MemofastWarning
 from memofast.inference.split_predictions import label_space_of, predict_split
+from memofast.model.compatibility import check_shortest
 from memofast.model.families import FAMILIES, export_model, open_emotion_model
 from memofast.model.perceiver import PerceiverEmotionConfig, PerceiverForEmotion, patches_of
 from memofast.model.perceiver.family import start
 from memofast.model.perceiver.section import PerceiverSection
 from memofast.sections import checked
 from memofast.store import FeatureWriter
+from memofast.train.fine_tuning_plan import make_fine_tuning_plan
+from memofast.train.fine_tuning_recipe import read
 
 SMALL = {
     "num_latents": 6, "d_latents": 16, "d_model": 410, "num_self_attends_per_block": 1, "num_self_attention_heads": 2,
@@ -158,7 +161,7 @@ def test_a_saved_model_says_the_same(corpus, batch, tmp_path):
     np.testing.assert_allclose(answers.scores, model.probabilities(batch), atol=1e-6)
 
 
-def test_weights_of_transformers_load_and_save(corpus, tmp_path):
+def test_weights_of_transformers_load_and_save(corpus, tmp_path, capfd):
     """From its folder of 700 labels to six classes and, with a linear head, back into transformers."""
     theirs = rule.theirs("tiny", labels=700)
     theirs.save_pretrained(tmp_path / "hub")
@@ -174,7 +177,10 @@ def test_weights_of_transformers_load_and_save(corpus, tmp_path):
     with pytest.raises(MemofastError, match=r"names 700 labels, this training 4 others; add model.replace_labels=true"):
         start(asked, "single", CLASSES, corpus.split("train"))
     asked = asked.model_copy(update={"replace_labels": True, "label_head": "mlp"})
-    begun = start(asked, "single", CLASSES, corpus.split("train"))
+    capfd.readouterr()
+    with pytest.warns(MemofastWarning, match="begin anew: 4 classes by a mlp head, .*hub has 700 by a linear one"):
+        begun = start(asked, "single", CLASSES, corpus.split("train"))
+    assert capfd.readouterr() == ("", "")  # no report of transformers' own
     assert begun.classes == CLASSES and begun.config.label_width == 700
     kept = {name: weight for name, weight in begun.state_dict().items() if ".label.classifier." not in name}
     assert all(torch.equal(theirs.state_dict()[name], weight) for name, weight in kept.items())
@@ -182,6 +188,23 @@ def test_weights_of_transformers_load_and_save(corpus, tmp_path):
     go_on = checked({"family": "perceiver", "init": str(tmp_path / "six")}, "recipe", PerceiverSection)
     continued = start(go_on, "single", CLASSES, corpus.split("train"))
     assert all(torch.equal(begun.state_dict()[name], weight) for name, weight in continued.state_dict().items())
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_as_many_labels_as_there_are_begin_anew(corpus, tmp_path, head):
+    """Of a head of the same kind too, whose weights have another shape."""
+    train = corpus.split("train")
+    with torch.random.fork_rng():
+        start(section(label_head=head), "single", [*CLASSES, "other"], train).save_pretrained(tmp_path / "m")
+        given = section_of(tmp_path / "m", replace_labels=True, initializer_range=0.02)
+        with pytest.warns(MemofastWarning, match=f"begin anew: 4 classes by a {head} head, .* has 5 by a {head} one"):
+            begun = start(given, "single", CLASSES, train)
+    classifier = begun.perceiver.output_postprocessor.modalities["label"]["classifier"]
+    last = classifier if head == "linear" else classifier[2]
+    assert last.weight.shape[0] == 4 and not last.bias.any() and 0.01 < float(last.weight.std()) < 0.03
+    assert torch.equal(
+        begun.perceiver.embeddings.latents, open_emotion_model(tmp_path / "m").perceiver.embeddings.latents
+    )
 
 
 def broken(folder, change):
@@ -197,6 +220,8 @@ def test_checkpoints_of_other_kinds_are_refused(corpus, tmp_path):
     rule.theirs("tiny", labels=700, audio_samples_per_frame=128).save_pretrained(tmp_path / "fast")
     with pytest.raises(MemofastError, match=r"hears sound at 3200 Hz, .* keeps it at 1600 Hz; prepare it with --face"):
         start(section_of(tmp_path / "fast"), "single", CLASSES, train)
+    with pytest.raises(MemofastError, match=r"m: no such checkpoint folder; give the folder that holds config\.json"):
+        start(section_of(tmp_path / "m"), "single", CLASSES, train)
     rule.theirs("tiny", labels=700).save_pretrained(tmp_path / "m")
     with pytest.raises(MemofastError, match="has num_latents 8, the recipe 6; give the same"):
         start(section_of(tmp_path / "m", num_latents=6), "single", CLASSES, train)
@@ -222,7 +247,7 @@ def test_corpora_that_it_cannot_read(corpus, tmp_path):
         start(section(), "single", CLASSES, None)
     with pytest.raises(MemofastError, match=r"lasts 0.\d+ s, a window of 10 pictures 0.40 s; .*lower model.num_frames"):
         start(section(num_frames=10), "single", CLASSES, corpus.split("train"))
-    with pytest.raises(MemofastError, match="d_model 300 has no room"):
+    with pytest.raises(MemofastError, match=r"^model: d_model 300 has no room .* padding; give sizes that go together"):
         start(section(d_model=300), "single", CLASSES, corpus.split("train"))
     for name, width, dtype, fingerprint, told in (
         ("visual", 256, "uint8", "raw-1-eyes", "256 numbers, no coloured squares"),
@@ -247,6 +272,7 @@ def test_corpora_that_it_cannot_read(corpus, tmp_path):
 
 
 def test_a_silent_sample_is_named(tmp_path):
+    """Where a model would learn of it, or be asked of it, before anything is learnt."""
     folder = tmp_path / "c"
     corpus = shapes_corpus(folder, {"train": 4}, frames=(4, 5))
     lines = json.loads((folder / "corpus.json").read_text())
@@ -255,8 +281,33 @@ def test_a_silent_sample_is_named(tmp_path):
             store.put(id, np.zeros((4, 64), "int16"))
     lines["stores"]["speech"] = "other"
     (folder / "corpus.json").write_text(json.dumps(lines))
-    with pytest.raises(MemofastError, match=r"sample 'train00000' of split train .* has no sound, as 1 in all"):
-        start(section(), "single", CLASSES, type(corpus).open(folder).split("train"))
+    split = type(corpus).open(folder).split("train")
+    with pytest.raises(MemofastError, match=r"sample 'train00000' of split train .* has no sound, .* --drop-missing"):
+        start(section(), "single", CLASSES, split)
+    model = a_model(corpus)
+    check_shortest(model, split, ["v", "va"])
+    for conditions in (["va", "a"], None):
+        with pytest.raises(MemofastError, match=r"'train00000' of split train .* has no speech rows, as 1 in"):
+            check_shortest(model, split, conditions)
+    model.config.num_frames = 5
+    with pytest.raises(MemofastError, match=r"'train0000\d' of .* has 4 of the 5 rows that .*, [1-4] sam"):
+        check_shortest(model, split, ["va"])
+
+
+def test_short_clips_of_a_test_part_are_told_before_a_training(tmp_path):
+    corpus = shapes_corpus(tmp_path / "c", {"train": 12, "test": 6}, frames=(4, 9))
+    least = int(corpus.split("test").lengths[:, 1].min()) + 1
+    train = corpus.split("train")
+    long = [id for id, rows in zip(train.ids, train.lengths[:, 1], strict=True) if rows >= least]
+    stores = {name: tmp_path / "c" / name for name in ("text", "visual", "speech")}
+    write_corpus(tmp_path / "c", "c", stores, {"train": long, "test": list(corpus.split("test").ids)})
+    overrides = [f"corpus={tmp_path / 'c'}", "folds.scheme=null", "folds.validation=null", f"model.num_frames={least}"]
+    overrides += [f"model.{name}={value}" for name, value in SMALL.items() if name != "num_frames"]
+    recipe = read("crema-d-perceiver", overrides)
+    with pytest.raises(MemofastError, match=rf"of split test .* has {least - 1} of the {least} rows that the model"):
+        make_fine_tuning_plan(recipe)
+    with pytest.raises(MemofastError, match=r"train.compile is of families that one graph can hold, not of perc"):
+        read("crema-d-perceiver", [*overrides, "train.compile=true"])
 
 
 @pytest.mark.parametrize("suffix", [".pt2", pytest.param(".onnx", marks=pytest.mark.slow)])

@@ -94,3 +94,6 @@ def test_an_open_quote_in_the_table_of_a_corpus_is_named(tmp_path):
     write(tmp_path / "train_sent_emo.csv", header + "1,Oh, you,A,anger,negative,0,0\n")
     with pytest.raises(MemofastError, match="line 2 has 8 cells, the header 7"):
         read_corpus("meld", tmp_path)
+    write(tmp_path / "train_sent_emo.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 437\n")
+    with pytest.raises(MemofastError, match=r"train_sent_emo\.csv is a Git LFS pointer, not the file of 437 bytes"):
+        read_corpus("meld", tmp_path)

@@ -58,6 +58,7 @@ def test_a_folder_of_oddities(tmp_path, prepared):
     (films / "short.srt").write_text(cue(0.2, 1.8, "Red.") + cue(1.0, 4.0, "Blue.") + cue(30, 32, "Now."))
     (films / "empty.mp4").write_bytes(b"")
     (films / "text.mp4").write_text("This is no film.\n" * 50)
+    (films / "cloned.mp4").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 437\n")
     whole = write_clip(tmp_path / "whole.mkv", 4.0)
     (films / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     write_clip(films / "silence.mkv", 1.0, picture=False, level=0.0)
@@ -66,6 +67,7 @@ def test_a_folder_of_oddities(tmp_path, prepared):
     report, out = prepared(films, "--face", f"model={save_vit(tmp_path / 'vit')}")
     assert reasons(report) == {
         "missing file": ["alone.srt"],
+        "pointer": ["cloned"],
         "unreadable": ["empty", "text"],
         "damaged": ["cut"],
         "beyond the end": ["short_0002", "short_0003"],
@@ -74,10 +76,10 @@ def test_a_folder_of_oddities(tmp_path, prepared):
         "no picture": ["good_0001", "good_0002", "plain", "short_0001", "short_0002", "short_0003", "silence"],
         "no face": ["cut", "uneven"],
         "silent": ["silence"],
-        "no text": ["alone.srt", "cut", "empty", "plain", "silence", "text", "uneven"],
-        "nothing usable": ["alone.srt", "empty", "silence", "text"],
+        "no text": ["alone.srt", "cloned", "cut", "empty", "plain", "silence", "text", "uneven"],
+        "nothing usable": ["alone.srt", "cloned", "empty", "silence", "text"],
     }
-    assert report["kept"] == report["clips"] - 4
+    assert report["kept"] == report["clips"] - 5
     text = TextStore.open(out / "text")
     assert bytes(text.read("good_0001")["utf8"]) == b"red now" and bytes(text.read("good_0002")["utf8"]) == b"Blue now."
     rows = FeatureStore.open(out / "speech").rows_of

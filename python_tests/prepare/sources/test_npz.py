@@ -69,12 +69,14 @@ def test_bombs_and_headers_are_counted_and_left_out(tmp_path):
                 file.write(bytes(1 << 24))
     np.savez(faces / "text.npz", features=np.zeros((3, 2)), confidence=np.array(["a", "b", "c"]))
     np.savez(faces / "objects.npz", features=np.array([[None]], object))
+    (faces / "pointer.npz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 437\n")
     folder = FeatureFolder(faces, 0.5, 9, 10)
-    outcome = import_rows(folder, tmp_path / "v", ["sound", "wide", "bomb", "text", "objects"])
+    outcome = import_rows(folder, tmp_path / "v", ["sound", "wide", "bomb", "text", "objects", "pointer"])
     assert outcome.taken == 1 and outcome.refused == {
         "unreadable (ArraysTooLarge)": [str(faces / "wide.npz"), str(faces / "bomb.npz")],
         "columns that are no numbers": [str(faces / "text.npz")],
         "unreadable (ValueError)": [str(faces / "objects.npz")],
+        "Git LFS pointers": [str(faces / "pointer.npz")],
     }
     assert FeatureStore.open(tmp_path / "v").read("sound")["rows"].tolist() == [[0, 1], [4, 5]]
 
