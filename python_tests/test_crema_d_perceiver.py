@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 
 import cv2
 import distributed
@@ -22,15 +23,17 @@ SMALL = [
 ]  # fmt: skip
 
 
+ASKED = ["CREMA-D", "--corpus", "crema-d", "--face", "frames,side=32", "--speech", "raw,rate=4000", "--drop-missing"]
+ASKED += ["--workers", "1"]
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Where CREMA-D lies, and the corpus and the run that three commands make of it."""
     folder = tmp_path_factory.mktemp("crema-d")
     distributed.crema_d_with_films(folder / "CREMA-D")
     (folder / "CREMA-D" / "VideoFlash" / "1004_IEO_SAD_XX.flv").unlink()
-    asked = ["CREMA-D", "--corpus", "crema-d", "--out", "c", "--face", "frames,side=32", "--speech", "raw,rate=4000"]
-    asked += ["--drop-missing"]
-    for command in (("prepare", *asked, "--workers", "1"), ("finetune", "crema-d-perceiver", "corpus=c", *SMALL)):
+    for command in (("prepare", *ASKED, "--out", "c"), ("finetune", "crema-d-perceiver", "corpus=c", *SMALL)):
         done = here(folder, *command)
         assert done.returncode == 0, done.stderr
     return folder
@@ -62,9 +65,17 @@ def test_clips_without_a_film_are_in_no_split_or_fold(place):
     assert len(ids) == 29 and "1004_IEO_SAD_XX" not in ids and "1004_IEO_SAD_XX" in corpus.stores["speech"].ids
     assert all(sum(map(len, fold)) == 29 for fold in parts)
     (rule,) = [rule for rule in corpus.description["rules"] if rule["rule"] == "--drop-missing"]
-    assert (rule["clips"], rule["dropped"]) == (1, 1) and rule[
-        "meaning"
-    ] == "without rows of visual or speech; in no split"
+    assert (rule["clips"], rule["dropped"]) == (1, 1)
+    assert rule["meaning"] == "without rows of visual or speech; in no split"
+
+
+def test_its_journal_lost_the_same_clips_are_missing(place, tmp_path):
+    shutil.copytree(place / "c", tmp_path / "c")
+    (tmp_path / "c" / "progress.jsonl").unlink()
+    done = here(place, "prepare", *ASKED, "--out", tmp_path / "c", "--name", "c")
+    assert done.returncode == 0, done.stderr
+    was, now = (Corpus.open(folder / "c") for folder in (place, tmp_path))
+    assert {name: now.split(name).ids for name in now.splits} == {name: was.split(name).ids for name in was.splits}
 
 
 def test_its_pictures_are_shown_in_colour(place):

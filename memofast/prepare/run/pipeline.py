@@ -300,7 +300,7 @@ def _in_splits(
     needed = _made(stores) if drop_missing else []
     kept, incomplete = [], []
     for clip, outcome in zip(clips, outcomes, strict=True):
-        if outcome.kept and all(getattr(outcome, name) for name in needed):
+        if outcome.kept and all(stores.all[name].done(clip.id) for name in needed):
             kept.append(clip)
         elif outcome.kept:
             incomplete.append(clip.id)

@@ -58,14 +58,8 @@ REASONS = {
     "nothing usable": "dropped: neither words nor faces nor speech",
 }
 
-FAILURES = {
-    "missing file",
-    "pointer",
-    "unreadable",
-    "crashed",
-    "failed",
-    "damaged",
-}  # may be mended: such clips are tried again
+# may be mended: such clips are tried again
+FAILURES = {"missing file", "pointer", "unreadable", "crashed", "failed", "damaged"}
 
 
 @dataclass(frozen=True)
