@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
@@ -76,10 +76,10 @@ def read_values(
 
     Args: names: recipes of `known`, the shipped ones, or paths of YAML or, by their suffix, TOML files. Of several the
         later ones go over the earlier: mappings are joined, all else is replaced. joined: shipped fragments, which may
-        follow a recipe. overrides: `dotted.key=value`, the
-        value in YAML; `corpora.0.path=FOLDER` reaches into a list, one past its end appends. A section, as
-        `train={lr: 1e-4}`, changes what it names; a model of another family, and a mapping with names of its own, as
-        objectives, is replaced. model: of the whole recipe.
+        follow a recipe. overrides: `dotted.key=value`, the value in YAML; `corpora.0.path=FOLDER` reaches into a list,
+        one past its end appends. A section, as `train={lr: 1e-4}`, changes what it names; a model of another family
+        (`model.family=towers` too), and a mapping with names of its own, as objectives, is replaced. model: of the
+        whole recipe.
     Raises: `MemofastError` for a missing file, or one that is no mapping, a fragment that follows no recipe, and as
         `read_yaml`.
     """
@@ -94,7 +94,7 @@ def read_values(
         found, source = _document(name, known, joined)
         values = _joined(values, found)
         sources.append(source)
-    for override in overrides:
+    for override in families_first(overrides):
         apply_override(values, override, model)
     return values, " + ".join(sources)
 
@@ -109,6 +109,12 @@ def read_mapping(path: str, what: str) -> dict[str, Any]:
     return values
 
 
+def families_first(options: Iterable[str]) -> list[str]:
+    """Overrides or their keys, those before the others that name a model's family: another one replaces its section, so
+    that what is said beside it, in any order, is of the new one."""
+    return sorted(options, key=lambda option: option.partition("=")[0].rpartition(".")[2] != "family")
+
+
 def apply_override(values: dict[str, Any], override: str, model: type[BaseModel]) -> None:
     """Change plain values by `dotted.key=value`. Raises: as `read_values`."""
     path, equals, text = override.partition("=")
@@ -121,7 +127,8 @@ def apply_override(values: dict[str, Any], override: str, model: type[BaseModel]
 
 
 def put(values: dict[str, Any], path: str, value: Any, said: str, model: type[BaseModel]) -> None:
-    """Change plain values as an override does. path: dotted; said: what to call it in messages.
+    """Change plain values as an override does; another `family` leaves nothing of its section. path: dotted; said:
+    what to call it in messages.
 
     Raises: `MemofastError` where the path leads through a value, or past the end of a list.
     """
@@ -134,6 +141,11 @@ def put(values: dict[str, Any], path: str, value: Any, said: str, model: type[Ba
         place = place[key]
         if not isinstance(place, (dict, list)):
             raise MemofastError(f"{said}: {name} is a value and has no entries")
+    if names[-1] == "family" and isinstance(place, dict) and len(names) > 1:
+        kept = _joined(place, {"family": value})
+        place.clear()
+        place.update(kept)
+        return
     key = _key(place, names[-1], said)
     place[key] = value if has_own_names(model, names) else _joined(place[key], value)
 

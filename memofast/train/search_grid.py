@@ -11,7 +11,7 @@ from memofast.errors import MemofastError
 from memofast.metrics.sample_statistics import LOWER_IS_BETTER
 from memofast.sections import checked
 from memofast.train.fine_tuning_recipe import FineTuneRecipe
-from memofast.train.recipe_file import put
+from memofast.train.recipe_file import families_first, put
 
 Name = TypeVar("Name")
 _LARGEST = 1000  # combinations
@@ -63,8 +63,8 @@ def with_settings(recipe: FineTuneRecipe, settings: Mapping[str, Any]) -> FineTu
     """The recipe with some options changed. Raises: `MemofastError` for an option that there is not, or a wrong
     value."""
     values, source = recipe.plain(), f"search ({told(settings)})"
-    for name, value in settings.items():
-        put(values, name, value, source, FineTuneRecipe)
+    for name in families_first(settings):
+        put(values, name, settings[name], source, FineTuneRecipe)
     return checked(values, source, FineTuneRecipe)
 
 

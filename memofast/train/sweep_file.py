@@ -15,7 +15,7 @@ from memofast.files import replace_file
 from memofast.sections import Section, checked, shown
 from memofast.train.fine_tuning_plan import FineTuningPlan, check_comparable, make_fine_tuning_plan
 from memofast.train.fine_tuning_recipe import FineTuneRecipe, said_of_changes
-from memofast.train.recipe_file import apply_override, put, read_mapping, read_values, shipped
+from memofast.train.recipe_file import apply_override, families_first, put, read_mapping, read_values, shipped
 from memofast.train.recipe_text import to_yaml
 from memofast.train.search_grid import settings_of, told, variants_of, with_settings
 
@@ -90,14 +90,14 @@ def read_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     changes = list(_changes(given.set_))
     if not given.variants:
         _check_apart(changes, search, f"{source}: set")
-    for name, value in given.set_.items():
-        put(values, name, value, f"{source}: set.{name}", FineTuneRecipe)
-    for override in overrides:
+    for name in families_first(given.set_):
+        put(values, name, given.set_[name], f"{source}: set.{name}", FineTuneRecipe)
+    for override in families_first(overrides):
         if not given.variants:
             _check_apart([override], search, shown(override))
         apply_override(values, override, FineTuneRecipe)
-    for name, value in settings[0].items():
-        put(values, name, value, f"{source}: search.{name}", FineTuneRecipe)
+    for name in families_first(settings[0]):
+        put(values, name, settings[0][name], f"{source}: search.{name}", FineTuneRecipe)
     recipe = said_of_changes(checked(values, source, FineTuneRecipe), [*changes, *overrides])
     recipe = _said_of_search(recipe, search, len(settings))
     return _opened(recipe, None if given.variants else search, settings, source)

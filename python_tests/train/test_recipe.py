@@ -2,6 +2,7 @@ import pytest
 from runs import small_recipe
 
 from memofast.errors import MemofastError
+from memofast.model.families import FAMILIES
 from memofast.train import fine_tuning_recipe
 from memofast.train.recipe import Recipe, read
 from memofast.train.recipe_file import shipped, split_arguments
@@ -247,6 +248,31 @@ def test_defaults_name_every_section():
 def test_a_family_that_there_is_not_is_one_line_with_the_nearest():
     with pytest.raises(MemofastError, match=r"model has no kind 'lstm_fusio'; did you mean lstm_fusion\?$"):
         fine_tuning_recipe.read("finetune-lstm", ["model.family=lstm_fusio"])
+
+
+SAID = {
+    "memobert-flow": ("intermediate_size", 48), "lstm_fusion": ("hidden_size", 48), "sequence": ("vocab_size", 48),
+    "perceiver": ("hop", 4), "towers": ("text", {"init": "FOLDER"}),
+}  # fmt: skip
+
+
+def test_every_other_family_is_tried():
+    assert {*SAID} == {*FAMILIES} - {"memobert"}
+
+
+@pytest.mark.parametrize("family", SAID)
+@pytest.mark.parametrize("shipped", ["finetune", "finetune-demo"])
+def test_another_family_leaves_nothing_of_the_model(shipped, family):
+    name, value = SAID[family]
+    named, said = f"model.family={family}", f"model.{name}={value}"
+    one, other, whole = (
+        fine_tuning_recipe.read(shipped, ["corpus=FOLDER", *overrides]).model.plain()
+        for overrides in ([named, said], [said, named], [f"model={{family: {family}}}", said])
+    )
+    assert one == other == whole and one["family"] == family
+    assert one[name] == value or one[name]["init"].endswith(value["init"])
+    kept = fine_tuning_recipe.read("finetune-demo", ["model.family=memobert"]).model
+    assert kept == fine_tuning_recipe.read("finetune-demo", []).model
 
 
 @pytest.mark.parametrize(
