@@ -14,9 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Tag, ValidationError
 from memofast.errors import MemofastError, nearest
 
 _SHOWN = 80  # characters of a wrong value
+_ENTRIES = 8  # of a section, in a message
 _NAME_BYTES, _PATH_BYTES = 255, 4000  # of Linux file systems, with room for the names of files in a folder
+_MAPPING = "must be a mapping of entries"
 _REASONS = {
-    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "must be a mapping of entries"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), _MAPPING),
     **dict.fromkeys(("list_type", "tuple_type"), "must be a list"),
 }
 _WRITE = {  # in place of a single value
@@ -110,12 +112,22 @@ def _first_problem(error: ValidationError, source: str, model: type[BaseModel]) 
         reason, given = f"{reason[0].lower()}{reason[1:]}", problem["input"]
         remedy = _WRITE.get(problem["type"], "") if isinstance(given, (str, int, float)) else ""
         given = f", got {shown(given)}{remedy.format(_short(str(given)))}"
+        if reason == _MAPPING:
+            given += _entries(section, place)
         if problem["type"] == "missing":
             reason, given = "is missing", ""
         return f"{source}: {path}: {reason}{given}" if path else f"{source}: {reason}"
     known = [field.alias or key for key, field in section.model_fields.items()]
     prefix = "".join(f"{part}." for part in place[:-1])
     return f"{source}: unknown key {_short(path)}{nearest(place[-1][:_SHOWN], known, prefix)}"
+
+
+def _entries(section: type[BaseModel], place: Sequence[str]) -> str:
+    """What the section at a place may hold, where a value stands in its place."""
+    sections = [*filter(_is_section, _members(_fields(section).get(place[-1] if place else "")))]
+    known = [*_fields(sections[0])] if len(sections) == 1 else []
+    more = ", ..." if len(known) > _ENTRIES else ""
+    return f"; its entries are {', '.join(known[:_ENTRIES])}{more}" if known else ""
 
 
 def _short(text: str) -> str:
