@@ -9,6 +9,7 @@ contestant in a process of its own.
     MEMOFAST_BENCH_THREADS=1 pytest bench/test_perceiver.py --benchmark-json=perceiver.json
     python bench/test_perceiver.py             # tables of medians and ratios, as bench/results/perceiver.md shows them
     python bench/test_perceiver.py --only memory --precisions fp32 --rounds 3
+    python bench/test_perceiver.py --only bounds   # of bf16, on a CPU that has no units for it
 """
 
 import argparse
@@ -34,6 +35,7 @@ from memofast.model.perceiver.layers import Dropout
 
 CLIPS = (1, 8)
 PRECISIONS = ("fp32", "bf16")
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mkldnn_linear"}
 SIZE = os.environ.get("MEMOFAST_BENCH_SIZE", "real")  # tiny, middle or real
 
 
@@ -158,6 +160,31 @@ def peak_now() -> float:
     return peak()
 
 
+def parts(name: str, precision: str) -> tuple[float, float]:
+    """CPU seconds of the matrix products of one clip's label logits, and of all else."""
+    call = contestants(1, precision, False, (name,))[name]
+    if precision == "fp32":  # where bf16 has no units a call takes minutes
+        call()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        call()
+    seconds = {event.key: event.self_cpu_time_total / 1e6 for event in found.key_averages()}
+    products = sum(seconds.pop(key, 0.0) for key in PRODUCTS)
+    return products, sum(seconds.values())
+
+
+def bounds() -> None:
+    """What bf16 comes to on a CPU that multiplies it so many times as fast as fp32: products of fp32 over that, and all
+    else as bf16 has it here."""
+    found = {(name, p): parts(name, p) for name in ("transformers", "ours") for p in PRECISIONS}
+    print("| | products, fp32 | all else, fp32 | products, bf16 | all else, bf16 |\n" + "| --- " * 5 + "|")
+    for name in ("transformers", "ours"):
+        print(f"| {name} |" + "".join(f" {s:.3f} s |" for p in PRECISIONS for s in found[name, p]))
+    print("\n| bf16 products as fast as fp32's, times | transformers | ours | ratio |\n" + "| --- " * 4 + "|")
+    for faster in (1, 2, 4, 8, 16, float("inf")):
+        theirs, ours = (found[name, "fp32"][0] / faster + found[name, "bf16"][1] for name in ("transformers", "ours"))
+        print(f"| {faster} | {theirs:.3f} s | {ours:.3f} s | {theirs / ours:.1f} |")
+
+
 def tables(only: str | None, rounds: int, precisions: list[str]) -> None:
     print("| what | clips | precision | transformers | ours | ratio | logits apart |\n" + "| --- " * 7 + "|")
     for precision in precisions:
@@ -180,7 +207,7 @@ def row(what: str, clips: int, precision: str, found: dict[str, float], unit: st
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", choices=["logits", "step", "memory"])
+    parser.add_argument("--only", choices=["logits", "step", "memory", "bounds"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--measure", nargs=4)
@@ -188,5 +215,7 @@ if __name__ == "__main__":
     torch.set_num_threads(int(os.environ.get("MEMOFAST_BENCH_THREADS", 1)))
     if asked.measure:
         measure(*asked.measure)
+    elif asked.only == "bounds":
+        bounds()
     else:
         tables(asked.only, asked.rounds, asked.precisions)
