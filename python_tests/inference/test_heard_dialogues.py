@@ -19,7 +19,7 @@ from memofast.data.dialogue import Context, Telling
 from memofast.data.folds import write_groups
 from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError
-from memofast.inference import load
+from memofast.inference import heard_dialogues, load
 from memofast.inference.dialogues import as_read, with_context
 from memofast.inference.heard_dialogues import HeardDialogues, Moment
 from memofast.inference.preparation import keep_preparation
@@ -144,7 +144,8 @@ def test_a_table_of_dialogues_is_answered_as_evaluation_answers_its_corpus(tmp_p
     line = ["predict", "said.csv", "--model", tmp_path / "model", "--device", "cpu", *columns]
     done = here(tmp_path, *line, "--out", "out")
     assert done.returncode == 0, done.stderr
-    assert "note: 1 utterances are of no film or dialogue" in done.stderr
+    assert "note: 1 utterance is of no dialogue, nor of a film with others, and read without" in done.stderr
+    assert "note: who speaks is not known in 1 of 5 utterances of dialogues; -c speaker=COLUMN" in done.stderr
     rows = list(map(json.loads, (tmp_path / "out/predictions.jsonl").read_text().splitlines()))
     assert [row["id"] for row in rows] == ["u2", "u9", "u10", "u11", "v", "w"]  # as they are said
     found = {row["id"]: [row["probabilities"][name] for name in predictor.classes] for row in rows}
@@ -164,6 +165,15 @@ def written(said, words, moment):
     return " ".join(PIECES[token] for token in tokens), notes
 
 
+def test_many_utterances_of_one_dialogue_are_looked_through_once(monkeypatch):
+    said = HeardDialogues(Telling(Context(utterances=2, query=None), {p: number for number, p in enumerate(PIECES)}))
+    counted = []
+    monkeypatch.setattr(heard_dialogues, "speaker_numbers", lambda names: counted.append(len(names)))
+    for place in range(500):
+        text, _ = written(said, "so", Moment("d", (place, 0.0), f"s{place * place % 7}"))
+    assert text == "[CLS] speaker 1 : so speaker 2 : so [SEP] speaker 3 : so [SEP]" and not counted
+
+
 def test_what_came_out_of_turn_and_speakers_that_are_not_known():
     said = HeardDialogues(Telling(Context(query=None), {piece: number for number, piece in enumerate(PIECES)}))
     written(said, "well", Moment("film", (9.0,), "1"))
@@ -178,7 +188,8 @@ def test_what_came_out_of_turn_and_speakers_that_are_not_known():
 @pytest.mark.parametrize(
     ("of", "moment"),
     [
-        ({}, Moment("film a.mp4", (2.5,), "3")),
+        ({}, Moment("film a.mp4", (2.5,), "face 3")),
+        ({"by_itself": True, "speaker": "Ann"}, Moment(None, (2.5,), "Ann")),
         ({"speaker": "Ann"}, Moment("film a.mp4", (2.5,), "Ann")),
         ({"dialogue": "a.mp4", "position": 4}, Moment("dialogue a.mp4", (4, 2.5))),  # faces have numbers in a file
         ({"dialogue": "7", "position": 4, "speaker": "Ann"}, Moment("dialogue 7", (4, 2.5), "Ann")),
@@ -239,7 +250,13 @@ def test_texts_of_no_film_are_told(tmp_path):
     for earlier, told in ((3, True), (0, False)):
         predictor, lines = load(model_in(tmp_path / str(earlier), utterances=earlier, tokens=60), device="cpu"), []
         assert len(predictor.clips(str(tmp_path / "texts.csv"), Cutting(), tell=lines.append)) == 2
-        assert lines == ["note: 2 utterances are of no film or dialogue, and read without what was said before"] * told
+        assert [line.partition(" and read")[0] for line in lines] == [
+            "note: 2 utterances are of no dialogue, nor of a film with others,"
+        ] * told
+    names = ["a.mp4", "b.mp4", "a.mp4", "c.mp4"]
+    clips = [Clip(str(place), Path(name)) for place, name in enumerate(names)]
+    (line,) = heard_dialogues.notes_on_dialogues(clips, Context(), tmp_path)
+    assert line.startswith("2 utterances are of no") and line.endswith("; -c dialogue=COLUMN names a table's")
 
 
 def test_later_utterances_are_not_known(tmp_path):
