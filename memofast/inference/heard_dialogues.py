@@ -15,6 +15,7 @@ from memofast.data.dialogue import Context, Telling, speaker_numbers
 from memofast.data.dialogue_rows import joined, that_fit
 from memofast.inference.watching import Utterance
 from memofast.prepare.sources.clips import Clip
+from memofast.prepare.sources.spellings import spelling_notes
 
 _UNKNOWN = "who speaks is not known, so that the speaker has no number"
 
@@ -201,6 +202,7 @@ def notes_on_dialogues(clips: Iterable[Clip], context: Context | None, model: Pa
             f"{alone:,} utterance{'s' * (alone > 1)} {are} of no dialogue, nor of a film with others, and read without "
             f"what was said before{hint}"
         )
+    yield from spelling_notes(placed, ("dialogue", "speaker"))
     if context.speakers and (unknown := sum(clip.speaker is None for clip in placed)):
         yield (
             f"who speaks is not known in {unknown:,} of {len(placed):,} utterances of dialogues; -c speaker=COLUMN "

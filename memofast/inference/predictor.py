@@ -365,6 +365,7 @@ class Predictor:
             yield self._prediction(
                 clip.id, one.sample, *said, text=clip.text if one.speaks else None, file=file and str(file),
                 start=start, end=end, track=one.person and one.person.track, speaks=one.speaks,
+                dialogue=clip.dialogue, position=clip.position, speaker=clip.speaker if one.speaks else None,
                 notes=tuple(utterance.notes) if one.speaks else (),
             )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Prediction of films with what was said in them before: as a corpus of the same dialogue, in time, film by film."""
 
+import csv
 import json
 import re
 import wave
@@ -22,6 +23,7 @@ from memofast.errors import MemofastError
 from memofast.inference import heard_dialogues, load
 from memofast.inference.dialogues import as_read, with_context
 from memofast.inference.heard_dialogues import HeardDialogues, Moment
+from memofast.inference.prediction import OF_DIALOGUES
 from memofast.inference.preparation import keep_preparation
 from memofast.inference.segments import Cutting
 from memofast.model import MemoBertConfig, MemoBertForEmotion
@@ -151,6 +153,11 @@ def test_a_table_of_dialogues_is_answered_as_evaluation_answers_its_corpus(tmp_p
     found = {row["id"]: [row["probabilities"][name] for name in predictor.classes] for row in rows}
     np.testing.assert_allclose([found[id] for id in split.ids], wanted, atol=1e-5)
     assert [bool(row["notes"]) for row in rows] == [False, False, False, False, True, False]  # nobody says v
+    assert [[row[name] for name in OF_DIALOGUES] for row in rows[3:]] == [
+        ["1", 11, "Ann"], ["2", 0, None], [None, None, "Cid"]
+    ]  # fmt: skip
+    lines = list(csv.DictReader((tmp_path / "out/predictions.csv").open()))
+    assert [[line[name] for name in OF_DIALOGUES] for line in lines[4:]] == [["2", "0", ""], ["", "", "Cid"]]
     torch.manual_seed(0)
     alone = here(tmp_path, *line[:3], model_in(tmp_path / "alone", in_dialogues=False), *line[4:], "--out", "by")
     assert "reads utterances alone, and nothing of the dialogues of 5 of them" in alone.stderr
@@ -256,6 +263,9 @@ def test_texts_of_no_film_are_told(tmp_path):
     names = ["a.mp4", "b.mp4", "a.mp4", "c.mp4"]
     clips = [Clip(str(place), Path(name)) for place, name in enumerate(names)]
     (line,) = heard_dialogues.notes_on_dialogues(clips, Context(), tmp_path)
+    nan = [Clip("a", dialogue="nan", speaker="Ann"), Clip("b", dialogue="nan", speaker="ann")]
+    taken, differ = sorted(heard_dialogues.notes_on_dialogues(nan, Context(), tmp_path))
+    assert taken.startswith("dialogue 'nan' (2) is taken for a dialogue") and "'Ann' (1), 'ann' (1) differ" in differ
     assert line.startswith("2 utterances are of no") and line.endswith("; -c dialogue=COLUMN names a table's")
 
 
