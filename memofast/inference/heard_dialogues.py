@@ -204,7 +204,5 @@ def notes_on_dialogues(clips: Iterable[Clip], context: Context | None, model: Pa
         )
     yield from spelling_notes(placed, ("dialogue", "speaker"))
     if context.speakers and (unknown := sum(clip.speaker is None for clip in placed)):
-        yield (
-            f"who speaks is not known in {unknown:,} of {len(placed):,} utterances of dialogues; -c speaker=COLUMN "
-            "names them"
-        )
+        hint = "; -c speaker=COLUMN names them" if unknown == len(placed) else ""
+        yield f"who speaks is not known in {unknown:,} of {len(placed):,} utterances of dialogues{hint}"

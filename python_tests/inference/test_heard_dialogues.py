@@ -147,7 +147,7 @@ def test_a_table_of_dialogues_is_answered_as_evaluation_answers_its_corpus(tmp_p
     done = here(tmp_path, *line, "--out", "out")
     assert done.returncode == 0, done.stderr
     assert "note: 1 utterance is of no dialogue, nor of a film with others, and read without" in done.stderr
-    assert "note: who speaks is not known in 1 of 5 utterances of dialogues; -c speaker=COLUMN" in done.stderr
+    assert "note: who speaks is not known in 1 of 5 utterances of dialogues\n" in done.stderr
     rows = list(map(json.loads, (tmp_path / "out/predictions.jsonl").read_text().splitlines()))
     assert [row["id"] for row in rows] == ["u2", "u9", "u10", "u11", "v", "w"]  # as they are said
     found = {row["id"]: [row["probabilities"][name] for name in predictor.classes] for row in rows}
@@ -266,6 +266,8 @@ def test_texts_of_no_film_are_told(tmp_path):
     nan = [Clip("a", dialogue="nan", speaker="Ann"), Clip("b", dialogue="nan", speaker="ann")]
     taken, differ = sorted(heard_dialogues.notes_on_dialogues(nan, Context(), tmp_path))
     assert taken.startswith("dialogue 'nan' (2) is taken for a dialogue") and "'Ann' (1), 'ann' (1) differ" in differ
+    (nobody,) = heard_dialogues.notes_on_dialogues([Clip("a", dialogue="d")], Context(), tmp_path)
+    assert nobody.endswith("in 1 of 1 utterances of dialogues; -c speaker=COLUMN names them")
     assert line.startswith("2 utterances are of no") and line.endswith("; -c dialogue=COLUMN names a table's")
 
 

@@ -86,9 +86,13 @@ def parse_columns(given: list[str]) -> Columns:
 
 
 def _check_template(name: str, column: str) -> None:
+    if "{" not in column:
+        return
     try:
-        fault = "{" in column and not _filled(column, dict.fromkeys(_needed(column), "cell"))
-    except (ValueError, LookupError, AttributeError, TypeError):
+        parts = list(string.Formatter().parse(column))
+        odd = any(name == "" or (name and converted) or "{" in (how or "") for _, name, how, converted in parts)
+        fault = odd or not _filled(column, dict.fromkeys(_needed(column), "cell"))
+    except ValueError:
         fault = True
     if fault:
         raise MemofastError(
@@ -153,7 +157,10 @@ def _fields(row: dict[str, str], present: dict[str, str]) -> dict[str, str]:
 
 def _filled(template: str, row: dict[str, str]) -> str:
     cells = {name: "" if _is_nan(row[name]) else row[name] for name in _needed(template)}
-    return template.format_map(cells) if any(map(str.strip, cells.values())) else ""
+    if not any(map(str.strip, cells.values())):
+        return ""
+    parts = string.Formatter().parse(template)  # names as they are: `Sr No.` is no attribute of `Sr No`
+    return "".join(text + ("" if name is None else format(cells[name], how)) for text, name, how, _ in parts)
 
 
 def _is_nan(cell: str) -> bool:

@@ -93,6 +93,9 @@ def test_cells_that_name_nobody_and_odd_ones(tmp_path):
 
 
 def test_a_template_of_nothing_is_no_dialogue(tmp_path):
+    (tmp_path / "odd.csv").write_text("text,Sr No.,a[0]\nso,7,x\n")
+    odd = find_clips([str(tmp_path / "odd.csv")], SourceOptions(parse_columns(["id={Sr No.}_{a[0]:>2}{{"])))
+    assert odd.clips[0].id == "7_ x{"
     columns = Columns(dialogue="S{turn}_D{talk}")
     found = found_in(tmp_path, ["a,so,1,4,Ann", "b,so,,,Ann", "c,so,,,Bob", "d,so,2,,Bob"], columns)
     assert [clip.dialogue for clip in found.clips] == ["S4_D1", None, None, "S_D2"]
@@ -102,14 +105,14 @@ def test_a_template_of_nothing_is_no_dialogue(tmp_path):
     assert [clip.dialogue for clip in found.clips] == [None, "Sx_D3"]
 
 
-@pytest.mark.parametrize("column", ["{A", "{A}_{", "{}", "{0}", "{A.b}", "{A[0]}", "{A!z}", "{A:d}", "{A:{B}}", "{A}}"])
+@pytest.mark.parametrize("column", ["{A", "{A}_{", "{}", "{A}{}", "{A!z}", "{A!r}", "{A:d}", "{A:{B}}", "{{A}}"])
 def test_what_is_no_template_is_refused(column):
     with pytest.raises(MemofastError, match=r"--column id=\{.* is no template; in one columns stand in braces"):
         parse_columns([f"id={column}"])
 
 
 def test_a_field_is_named_once():
-    assert parse_columns(["text=a", "text=a", "id={a:>3}{{"]) == Columns(text="a", id="{a:>3}{{")
+    assert parse_columns(["text=a}", "text=a}", "id={a:>3}{{"]) == Columns(text="a}", id="{a:>3}{{")
     with pytest.raises(MemofastError, match="--column names text twice, as 'a' and 'b'; keep one"):
         parse_columns(["text=a", "text=b"])
 
