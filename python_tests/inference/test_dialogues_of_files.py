@@ -3,6 +3,8 @@ them, in whatever order, with rows of which a corpus keeps nothing."""
 
 import json
 import wave
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +15,9 @@ from test_heard_dialogues import model_in
 
 from memofast.data import Corpus, Split
 from memofast.data.conditions import keep
-from memofast.inference import load
+from memofast.inference import films, load
 from memofast.inference.dialogues import as_read
+from memofast.inference.prediction import Prediction
 from memofast.inference.preparation import keep_preparation
 
 COLUMNS = {"text": "line", "dialogue": "talk", "position": "turn", "speaker": "by"}
@@ -55,8 +58,23 @@ def prepared(tmp_path_factory):
     return folder
 
 
-def named(**changed):
-    return [part for field, column in (COLUMNS | changed).items() for part in ("-c", f"{field}={column}")]
+def named():
+    return [part for field, column in COLUMNS.items() for part in ("-c", f"{field}={column}")]
+
+
+def test_clips_of_dialogues_have_no_timeline_of_one_bar(tmp_path, monkeypatch):
+    row, drawn, told = Prediction("a", "calm", {"calm": 1.0}, ("text",), start=0.0, end=1.0), [], []
+    monkeypatch.setattr(films, "draw_timeline", lambda rows, classes, path, title: drawn.append(path.name))
+    rows = [replace(row, id=f"{n}", file=f"{n}.wav", dialogue="d") for n in range(3)]
+    rows += [replace(row, file="film.wav", id=f"f{n}", dialogue="d") for n in range(2)] + [replace(row, file="x.wav")]
+    console = SimpleNamespace(print=told.append)
+    films._draw(SimpleNamespace(rows=rows), SimpleNamespace(classes=("calm",)), tmp_path, console)
+    assert drawn == ["film.png", "x.png"]
+    assert told == ["no timeline of 3 files that are one utterance of a dialogue each"]
+    films._draw(SimpleNamespace(rows=rows[:1]), SimpleNamespace(classes=("calm",)), tmp_path, console)
+    assert drawn[2:] == ["timeline.png"]
+    films._draw(SimpleNamespace(rows=rows[:3]), SimpleNamespace(classes=("calm",)), tmp_path / "none", console)
+    assert not drawn[3:] and not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("reads", ["la", "l"])

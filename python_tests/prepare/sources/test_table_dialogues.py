@@ -81,7 +81,11 @@ def test_dialogues_in_several_splits_are_told(tmp_path):
         MemofastError, match="--split-by dialogue keeps each dialogue in one split, but 2 is in a and b"
     ):
         check_groups(clips, {}, "dialogue")
-    assert check_groups([*clips, Clip("5", group="g")], {}, "id") == []
+    (note,) = check_groups([*clips, Clip("5", group="g")], {}, "id")
+    assert "--split-by dialogue keeps them whole" in note
+    by_speaker = [Clip(str(n), dialogue="d", speaker=str(n)) for n in range(9)]
+    (note,) = check_groups(by_speaker, {"test": 0.5}, "speaker")
+    assert note.startswith("note: 1 of 1 dialogues are in several splits (d is in test and train)")
 
 
 def test_cells_that_name_nobody_and_odd_ones(tmp_path):
