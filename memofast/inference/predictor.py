@@ -19,7 +19,7 @@ from memofast.inference.preparation import Files, Preparation, check_extraction,
 from memofast.inference.sample_predictions import Importance, predict_samples
 from memofast.inference.samples import Sample, stored, text_columns
 from memofast.inference.segments import Cutting, cut_clips, read_clips
-from memofast.inference.sentences import check_sentence, check_speakers, named_sentences
+from memofast.inference.sentences import check_sentence, named_sentences, named_speakers
 from memofast.inference.watching import Shown, Utterance, watch
 from memofast.model.families import open_emotion_model
 from memofast.model.folder import model_folder
@@ -188,8 +188,8 @@ class Predictor:
         """Where each of so many texts of one dialogue is said."""
         if not self.telling:
             raise MemofastError(f"{self.folder} reads utterances alone, no dialogue; leave speakers out")
-        check_speakers(speakers, count)
-        return [Moment("dialogue", (place,), speaker) for place, speaker in enumerate(speakers)]
+        names = named_speakers(speakers, count)
+        return [Moment("dialogue", (place,), name) for place, name in enumerate(names)]
 
     def stream(
         self,

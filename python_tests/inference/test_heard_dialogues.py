@@ -241,6 +241,8 @@ def test_predictions_of_films_and_sentences(tmp_path):
     table = list(predictor.stream(predictor.clips(str(tmp_path / "said.csv"), Cutting(), columns=columns)))
     for row, wanted in zip(together, table, strict=True):
         assert row.probabilities == pytest.approx(wanted.probabilities, abs=1e-6) and row.text == wanted.text
+    for row, wanted in zip(predictor.predict_many(LINES, speakers=["Bob ", " ", "Bob"]), together, strict=True):
+        assert (row.probabilities, row.notes) == (pytest.approx(wanted.probabilities), wanted.notes)
     wrong = {"the str 'Bob'": "Bob", "3 sentences, not 1;": ["Bob"], "the int 1, no name": [1, "Bob", None]}
     for told, speakers in wrong.items():
         with pytest.raises(MemofastError, match=told):
