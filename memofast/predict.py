@@ -10,7 +10,9 @@ from memofast.prepare.choices import COLUMN, HEARD, SEEN, TRACK
 
 
 def main(
-    source: Annotated[str, typer.Argument(help="media file, folder of them with their subtitles, or table of either")],
+    source: Annotated[
+        str, typer.Argument(help="media file, folder of them with their subtitles, or table of media or sentences")
+    ],
     model: Annotated[Path, typer.Option(help="run of memofast finetune or emotion-text train, or its model folder")],
     out: Annotated[Path, typer.Option(help="folder to write: predictions.jsonl, predictions.csv, timelines")],
     subtitles: Annotated[str, typer.Option(help="auto (beside the film, else in its file) or none")] = "auto",
@@ -38,6 +40,9 @@ def main(
     device: Annotated[str, typer.Option(help="auto (the GPU if there is one), cpu or cuda")] = "auto",
 ) -> None:
     """Say what a film expresses, utterance by utterance.
+
+    A model that was fine-tuned with context reads what was said before in the same film, or in the dialogue that a
+    table names: -c dialogue=COLUMN -c position=COLUMN -c speaker=COLUMN.
 
     Example: memofast predict film.mp4 --model runs/finetune-20250101 --out film --face denseface.safetensors
     """

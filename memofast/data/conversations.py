@@ -65,11 +65,12 @@ def samples_cut(corpus: Corpus) -> dict[str, int]:
 
 
 def samples_unplaced(corpus: Corpus) -> tuple[int, int]:
-    """Samples of no dialogue, and samples whose speaker is not known where the context numbers speakers."""
+    """Samples of no dialogue, and others whose speaker is not known where the context numbers speakers."""
     context, ids = context_of(corpus), corpus.stores["text"].ids
     asked = ("dialogue", "speaker") if context.speakers else ("dialogue",)
-    missing = [len(ids) - sum(id in known for id in ids) for known in (_groups(corpus, name) for name in asked)]
-    return missing[0], missing[1] if context.speakers else 0
+    dialogue_of, *speaker_of = (_groups(corpus, name) for name in asked)
+    unknown = sum(id in dialogue_of and id not in known for known in speaker_of for id in ids)
+    return sum(id not in dialogue_of for id in ids), unknown
 
 
 def positions_skipped(corpus: Corpus) -> tuple[int, int]:
@@ -208,7 +209,9 @@ def _dialogues(corpus: Corpus, with_speakers: bool) -> tuple[list[np.ndarray], l
             )
         members[dialogue_of[id]][int(said)] = place
     ordered = [np.array([own[number] for number in sorted(own)]) for own in members.values()]
-    return ordered + alone, [speaker_of.get(id) for id in corpus.stores["text"].ids]
+    by_itself = "" if with_speakers else None  # whoever speaks there is the first one
+    ids = corpus.stores["text"].ids
+    return ordered + alone, [speaker_of.get(id, None if id in dialogue_of else by_itself) for id in ids]
 
 
 def _groups(corpus: Corpus, name: str) -> dict[str, str]:

@@ -62,7 +62,7 @@ def predict_films(asked: FilmPrediction, console: Console) -> list[Prediction]:
                 clips = predictor.clips(asked.source, asked.cutting, tell=tell, columns=asked.columns)
             print_text_log(text_log.as_json(), console)
             shown = _predict(predictor, clips, results, asked, console)
-            _draw(results, predictor, asked.out)
+            _draw(results, predictor, asked.out, console)
             if asked.html:
                 _write_page(results, shown, predictor, asked)
             results.finish()  # at last, so that a folder with rows and table has the pictures of them too
@@ -134,13 +134,17 @@ def _write_page(
     replace_file(asked.out / PAGE, page.encode("utf-8", "backslashreplace"))  # paths may be no UTF-8
 
 
-def _draw(results: Results, predictor: Predictor, out: Path) -> None:
+def _draw(results: Results, predictor: Predictor, out: Path, console: Console) -> None:
     """A timeline of each file whose utterances have times: `timeline.png`, of several files in a folder."""
     by_file: dict[str, list[Prediction]] = {}
     for prediction in results.rows:
         if prediction.file and prediction.start is not None:
             by_file.setdefault(prediction.file, []).append(prediction)
-    if len(by_file) > 1:
+    many = len(by_file) > 1
+    if many and (brief := [file for file, rows in by_file.items() if _is_one_of_a_dialogue(rows)]):
+        by_file = {file: rows for file, rows in by_file.items() if file not in set(brief)}
+        console.print(f"no timeline of {len(brief):,} files that are one utterance of a dialogue each")
+    if many and by_file:
         with writing(out / TIMELINES):
             (out / TIMELINES).mkdir(exist_ok=True)
     names: Counter[str] = Counter()
@@ -148,8 +152,14 @@ def _draw(results: Results, predictor: Predictor, out: Path) -> None:
         stem = Path(file).stem
         names[stem] += 1
         name = f"{stem}-{names[stem]}.png" if names[stem] > 1 else f"{stem}.png"
-        path = out / TIMELINES / name if len(by_file) > 1 else out / TIMELINE
+        path = out / TIMELINES / name if many else out / TIMELINE
         draw_timeline(rows, predictor.classes, path, Path(file).name)
+
+
+def _is_one_of_a_dialogue(rows: list[Prediction]) -> bool:
+    """Whether a file is a clip that was cut out of a dialogue: its timeline shows one bar, and takes longer than its
+    prediction."""
+    return len({row.id for row in rows}) == 1 and rows[0].dialogue is not None
 
 
 def _tell(results: Results, asked: FilmPrediction, console: Console) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+OF_DIALOGUES = ("dialogue", "position", "speaker")
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -14,7 +16,8 @@ class Prediction:
     only. start, end: seconds in `file`, None of what has no times. track: number of the person whose face was taken,
     the same number for the same face throughout a file; None without a face. score: see `ordered_score`, where an
     order was given. speaks: False of the others who are seen during the utterance `id`, of whom the model sees the face
-    alone. notes: what was missing or odd.
+    alone. dialogue, position, speaker: where a table says that it is said and by whom, None where none says so; they
+    are in files only then. notes: what was missing or odd.
     """
 
     id: str
@@ -30,7 +33,12 @@ class Prediction:
     end: float | None = None
     track: int | None = None
     speaks: bool = True
+    dialogue: str | None = None
+    position: int | None = None
+    speaker: str | None = None
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"modalities": list(self.modalities), "notes": list(self.notes)}
+        said = asdict(self) | {"modalities": list(self.modalities), "notes": list(self.notes)}
+        unknown = OF_DIALOGUES if all(said[name] is None for name in OF_DIALOGUES) else ()
+        return {name: value for name, value in said.items() if name not in unknown}

@@ -13,13 +13,13 @@ from memofast.data.dialogue import Telling
 from memofast.data.modality import FEATURES, MODALITIES
 from memofast.devices import choose_device
 from memofast.errors import MemofastError
-from memofast.inference.heard_dialogues import HeardDialogues, Moment, in_turn
+from memofast.inference.heard_dialogues import HeardDialogues, Moment, as_said, in_turn, notes_on_dialogues
 from memofast.inference.prediction import Prediction
 from memofast.inference.preparation import Files, Preparation, check_extraction, extraction_options, open_pieces
 from memofast.inference.sample_predictions import Importance, predict_samples
 from memofast.inference.samples import Sample, stored, text_columns
 from memofast.inference.segments import Cutting, cut_clips, read_clips
-from memofast.inference.sentences import check_sentence, check_speakers, named_sentences
+from memofast.inference.sentences import check_sentence, named_sentences, named_speakers
 from memofast.inference.watching import Shown, Utterance, watch
 from memofast.model.families import open_emotion_model
 from memofast.model.folder import model_folder
@@ -27,10 +27,10 @@ from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.extraction import Extracted, Extraction
 from memofast.prepare.sources.clips import AUDIO, Clip
 from memofast.prepare.sources.table import Columns
-from memofast.prepare.text.word_pieces import WordPieces
+from memofast.prepare.text.word_pieces import WordPieces, has_vocabulary
 
 _AT_ONCE = 8  # utterances of a film in memory
-_CLS, _SEP = 101, 102
+_CLS = 101  # BERT's
 _NO_WORDS = "no words: what the model says of nothing"
 _RAW_DTYPES = {"visual": "uint8", "speech": "int16"}  # pixels and samples
 _SPECIAL = 2  # rows of a sentence: [CLS], [SEP]
@@ -99,6 +99,14 @@ class Predictor:
     def telling(self) -> Telling | None:
         """How the model's texts are written with what was said before; None where it reads utterances alone."""
         return Telling(self.model.context, self.pieces.wording) if self.model.context else None
+
+    @cached_property
+    def _cls(self) -> int:
+        """[CLS] of a sample without words."""
+        special = self.preparation.of_store("text", "special_tokens", {}) if self.preparation else {}
+        if "cls" not in special and "text" in self.model.reads and has_vocabulary(self.files.vocab or self.folder):
+            return self.pieces.cls_id
+        return special.get("cls", _CLS)
 
     def _extraction(self, clips: Sequence[Clip]) -> Extraction | None:
         """The extractors of the training that these clips need, opened once; None where the model reads no features of
@@ -180,8 +188,8 @@ class Predictor:
         """Where each of so many texts of one dialogue is said."""
         if not self.telling:
             raise MemofastError(f"{self.folder} reads utterances alone, no dialogue; leave speakers out")
-        check_speakers(speakers, count)
-        return [Moment("dialogue", (place,), speaker) for place, speaker in enumerate(speakers)]
+        names = named_speakers(speakers, count)
+        return [Moment("dialogue", (place,), name) for place, name in enumerate(names)]
 
     def stream(
         self,
@@ -244,19 +252,12 @@ class Predictor:
         for note in found.notes:
             tell(f"note: {note}")
         clips = found.clips if seen else [replace(clip, picture=None) for clip in found.clips]
-        self._tell_of_dialogues(clips, tell)
         extraction = self._extraction(clips)
         if extraction is not None:  # without sentences there is else nothing to read
             clips = cut_clips(clips, cutting, self._longest(), extraction.voice, self.tracks)
+        for note in notes_on_dialogues(clips, self.model.context, self.folder):
+            tell(f"note: {note}")
         return in_turn(clips)
-
-    def _tell_of_dialogues(self, clips: Sequence[Clip], tell: Callable[[str], None]) -> None:
-        alone = sum(not (clip.picture or clip.sound or clip.dialogue) for clip in clips)
-        if not (self.model.context and self.model.context.utterances):
-            if placed := sum(clip.dialogue is not None for clip in clips):
-                tell(f"note: {self.folder} reads utterances alone, and nothing of the dialogues of {placed:,} of them")
-        elif alone:
-            tell(f"note: {alone:,} utterances are of no film or dialogue, and read without what was said before")
 
     def _longest(self) -> float:
         return self.preparation.settings.get("max_seconds", 30.0) if self.preparation else 30.0
@@ -271,9 +272,10 @@ class Predictor:
 
     def _utterances(self, clips: Sequence[Clip], others: bool) -> Iterator[Utterance]:
         if extraction := self._extraction(clips):
-            yield from watch(extraction, clips, others)
+            watched = watch(extraction, clips, others)
+            yield from as_said(watched, clips) if self.telling else watched
         else:
-            yield from (Utterance(Extracted(clip)) for clip in clips)
+            yield from (Utterance(Extracted(clip)) for clip in (in_turn(clips) if self.telling else clips))
 
     def _everyone(self, utterance: Utterance, said: HeardDialogues | None) -> Iterator[_Seen]:
         """The utterance itself, and the faces of others whose rows were made. said: in dialogues so far."""
@@ -282,7 +284,9 @@ class Predictor:
         features = {modality: found.rows for modality, found in rows.items() if found is not None}
         what = f"rows of {extracted.clip.id}"
         moment = Moment.of(extracted.clip, utterance.times[0], utterance.track)
-        yield _Seen(utterance, utterance.shown, True, self._sample(extracted.clip.text, features, what, said, moment))
+        text, unread = extracted.clip.text, bool(self.preparation and self.preparation.beside(extracted.clip))
+        sample = self._sample(text, features, what, said, moment, unread)
+        yield _Seen(utterance, utterance.shown, True, sample)
         for other in utterance.others:
             if other.rows is not None:
                 sample = self._sample(None, {"visual": other.rows}, f"{what}, person {other.track}")
@@ -295,9 +299,11 @@ class Predictor:
         what: str,
         said: HeardDialogues | None = None,
         moment: Moment = Moment(),
+        elsewhere: bool = False,
     ) -> Sample:
         """A sample of what the model reads; longer than its positions, it is cut, and says so. said: in dialogues so
-        far, which hears it too; None: it is by itself. moment: where it is said."""
+        far, which hears it too, if it has words, rows, or rows elsewhere: `prepare` drops what has none; None: it is by
+        itself. moment: where it is said."""
         rows, streams, cut = {}, {}, []
         for modality, given in features.items():
             if not self.widths.get(modality):
@@ -311,11 +317,11 @@ class Predictor:
                 if len(kept) > len(rows[modality]):
                     cut.append(f"the first {len(rows[modality])} of {len(kept)} {modality} rows are read")
         ids, words = (), ()
-        special = self.preparation.of_store("text", "special_tokens", {}) if self.preparation else {}
-        cls, sep = special.get("cls", _CLS), special.get("sep", _SEP)
+        columns = text_columns(ids, words, self._cls, self._cls)
         if text and "text" in self.modalities and "text" in self.model.reads:
             tokens, room = self.pieces(text), self._text_room()
-            ids, words, cls, sep = tokens.ids[:room], tokens.words[:room], self.pieces.cls_id, self.pieces.sep_id
+            ids, words = tokens.ids[:room], tokens.words[:room]
+            columns = text_columns(ids, words, self.pieces.cls_id, self.pieces.sep_id)
             if tokens.cut or len(tokens.ids) > len(ids):
                 read = len(set(words))
                 cut.append(f"the first {read} of {len(set(tokens.words)) + tokens.cut} words are read")
@@ -324,7 +330,6 @@ class Predictor:
                 name: streams.get(name, (np.zeros((0, self.widths[name]), self._dtype_of(name)), modality))
                 for name, modality in self.model.streams.items()
             }
-        columns = text_columns(ids, words, cls, sep)
         if self.telling:
             said = said or HeardDialogues(self.telling)
             if len(ids):
@@ -333,7 +338,8 @@ class Predictor:
             own = rows
             rows, notes = said.rows(own, moment)
             cut += notes
-            said.hear(ids, moment, own)
+            if len(ids) or features or elsewhere:
+                said.hear(ids, moment, own)
         return Sample(*columns, rows, streams, tuple(cut))
 
     def _dtype_of(self, name: str) -> str:
@@ -359,6 +365,7 @@ class Predictor:
             yield self._prediction(
                 clip.id, one.sample, *said, text=clip.text if one.speaks else None, file=file and str(file),
                 start=start, end=end, track=one.person and one.person.track, speaks=one.speaks,
+                dialogue=clip.dialogue, position=clip.position, speaker=clip.speaker if one.speaks else None,
                 notes=tuple(utterance.notes) if one.speaks else (),
             )  # fmt: skip
 

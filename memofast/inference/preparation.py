@@ -24,6 +24,7 @@ from memofast.prepare.media.streams import ANY_STREAM, StreamChoice
 from memofast.prepare.run.extraction import Extraction, ExtractionOptions
 from memofast.prepare.run.group_normalisation import WITHIN_GROUP
 from memofast.prepare.run.settings import Settings, read_settings
+from memofast.prepare.sources.clips import Clip
 from memofast.prepare.speech.extractors import SpeechChoice, parse_functionals
 from memofast.prepare.text.vocabulary import vocabulary_of
 from memofast.prepare.text.word_pieces import WordPieces, copy_vocabulary, has_vocabulary
@@ -98,6 +99,11 @@ class Preparation:
             return None
         found = read_described(path, _Preparation, "a model's preparation", "restore it or fine-tune again")
         return cls(found["settings"], found["stores"], tuple(found["modalities"]), tuple(found.get("conditions", ())))
+
+    def beside(self, clip: Clip) -> tuple[str, ...]:
+        """Modalities of a clip's files of which its corpus had rows that the model was not trained to read."""
+        there = {"visual": clip.picture, "speech": clip.sound} if not clip.problem else {}
+        return tuple(m for m, file in there.items() if file and m in self.stores and m not in self.modalities)
 
     def of_store(self, modality: str, entry: str, default: Any = None) -> Any:
         return self.stores.get(modality, {}).get(entry, default)

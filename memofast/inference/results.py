@@ -8,7 +8,7 @@ from types import TracebackType
 from memofast.data.modality import MODALITIES
 from memofast.errors import MemofastError
 from memofast.files import as_json, csv_table, remove, replace_file, writing
-from memofast.inference.prediction import Prediction
+from memofast.inference.prediction import OF_DIALOGUES, Prediction
 from memofast.locks import entries
 
 ROWS, TABLE, UNFINISHED = "predictions.jsonl", "predictions.csv", "unfinished.jsonl"
@@ -22,19 +22,22 @@ def json_line(prediction: Prediction) -> str:
 
 def table_of(predictions: Sequence[Prediction], classes: Sequence[str]) -> str:
     """CSV with a line per prediction: a column `p_CLASS` for each class, or `value`, and `importance_MODALITY`, empty
-    where it is not known; `score` where classes have an order. Text is escaped as `csv_table` says."""
+    where it is not known; `score` where classes have an order; dialogue, position and speaker where a table names
+    any. Text is escaped as `csv_table` says."""
     outputs = [f"p_{name}" for name in classes] if predictions and predictions[0].value is None else ["value"]
     outputs += ["score"] if predictions and predictions[0].score is not None else []
+    placed = [name for name in OF_DIALOGUES if any(getattr(found, name) is not None for found in predictions)]
     importance = [f"importance_{modality}" for modality in MODALITIES]
-    about = "id", "file", "start", "end", "track", "speaks", "text", "named"
+    about = "id", "file", "start", "end", "track", *placed, "speaks", "text", "named"
     rows: list[list] = [[*about, *outputs, "modalities", *importance, "notes"]]
     for found in predictions:
         numbers = [f"{p:.6f}" for p in found.probabilities.values()] if found.value is None else [f"{found.value:.6f}"]
         numbers += [] if found.score is None else [_number(found.score, 3)]
         mattered = [_number(found.importance.get(modality), 6) for modality in MODALITIES]
         times = _number(found.start, 3), _number(found.end, 3)
-        about = found.id, found.file, *times, found.track, found.speaks, found.text, found.named
-        rows.append([*about, *numbers, "+".join(found.modalities), *mattered, "; ".join(found.notes)])
+        said = found.id, found.file, *times, found.track, *(getattr(found, name) for name in placed)
+        said += found.speaks, found.text, found.named
+        rows.append([*said, *numbers, "+".join(found.modalities), *mattered, "; ".join(found.notes)])
     return csv_table(rows)
 
 

@@ -26,14 +26,16 @@ def named_sentences(texts: Any) -> dict[str, str]:
     return named
 
 
-def check_speakers(speakers: Any, count: int) -> None:
-    """Raises: `MemofastError` for what is no list of `count` names, None for one not known."""
+def named_speakers(speakers: Any, count: int) -> list[str | None]:
+    """Names as a table's cells give them, spaces folded, None for one not known. Raises: `MemofastError` for what is no
+    list of `count` of them."""
     listed = isinstance(speakers, Sequence) and not isinstance(speakers, (str, bytes))
     if not listed or len(speakers) != count:
         told = f"{len(speakers)}" if listed else _shown(speakers)
         raise MemofastError(f"speakers are one for each of the {count} sentences, not {told}; give a list of names")
     if odd := [one for one in speakers if not (one is None or isinstance(one, str))]:
         raise MemofastError(f"a speaker is {_shown(odd[0])}, no name; give a str, or None for one not known")
+    return [" ".join((name or "").split()) or None for name in speakers]
 
 
 def _shown(value: Any) -> str:

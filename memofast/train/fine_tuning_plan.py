@@ -278,7 +278,7 @@ def lines_on_context(corpus: Corpus) -> list[str]:
         f"positions skip {skipped:,} numbers in {dialogues:,} dialogues: whatever was said there is not in the "
         "corpus, and not read": skipped,
         f"{alone:,} samples of the corpus are in no dialogue and read alone": alone,
-        f"{unknown:,} samples of the corpus have no speaker, who has no number": unknown,
+        f"{unknown:,} samples of dialogues have no speaker, who has no number": unknown,
     }
     return lines + [line for line, count in told.items() if count]
 

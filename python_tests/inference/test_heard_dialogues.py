@@ -1,5 +1,6 @@
 """Prediction of films with what was said in them before: as a corpus of the same dialogue, in time, film by film."""
 
+import csv
 import json
 import re
 import wave
@@ -19,9 +20,10 @@ from memofast.data.dialogue import Context, Telling
 from memofast.data.folds import write_groups
 from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError
-from memofast.inference import load
+from memofast.inference import heard_dialogues, load
 from memofast.inference.dialogues import as_read, with_context
 from memofast.inference.heard_dialogues import HeardDialogues, Moment
+from memofast.inference.prediction import OF_DIALOGUES
 from memofast.inference.preparation import keep_preparation
 from memofast.inference.segments import Cutting
 from memofast.model import MemoBertConfig, MemoBertForEmotion
@@ -144,12 +146,18 @@ def test_a_table_of_dialogues_is_answered_as_evaluation_answers_its_corpus(tmp_p
     line = ["predict", "said.csv", "--model", tmp_path / "model", "--device", "cpu", *columns]
     done = here(tmp_path, *line, "--out", "out")
     assert done.returncode == 0, done.stderr
-    assert "note: 1 utterances are of no film or dialogue" in done.stderr
+    assert "note: 1 utterance is of no dialogue, nor of a film with others, and read without" in done.stderr
+    assert "note: who speaks is not known in 1 of 5 utterances of dialogues\n" in done.stderr
     rows = list(map(json.loads, (tmp_path / "out/predictions.jsonl").read_text().splitlines()))
     assert [row["id"] for row in rows] == ["u2", "u9", "u10", "u11", "v", "w"]  # as they are said
     found = {row["id"]: [row["probabilities"][name] for name in predictor.classes] for row in rows}
     np.testing.assert_allclose([found[id] for id in split.ids], wanted, atol=1e-5)
     assert [bool(row["notes"]) for row in rows] == [False, False, False, False, True, False]  # nobody says v
+    assert [[row[name] for name in OF_DIALOGUES] for row in rows[3:]] == [
+        ["1", 11, "Ann"], ["2", 0, None], [None, None, "Cid"]
+    ]  # fmt: skip
+    lines = list(csv.DictReader((tmp_path / "out/predictions.csv").open()))
+    assert [[line[name] for name in OF_DIALOGUES] for line in lines[4:]] == [["2", "0", ""], ["", "", "Cid"]]
     torch.manual_seed(0)
     alone = here(tmp_path, *line[:3], model_in(tmp_path / "alone", in_dialogues=False), *line[4:], "--out", "by")
     assert "reads utterances alone, and nothing of the dialogues of 5 of them" in alone.stderr
@@ -162,6 +170,15 @@ def written(said, words, moment):
     tokens, *_, notes = said.text(found, range(len(found)), moment)
     said.hear(found, moment)
     return " ".join(PIECES[token] for token in tokens), notes
+
+
+def test_many_utterances_of_one_dialogue_are_looked_through_once(monkeypatch):
+    said = HeardDialogues(Telling(Context(utterances=2, query=None), {p: number for number, p in enumerate(PIECES)}))
+    counted = []
+    monkeypatch.setattr(heard_dialogues, "speaker_numbers", lambda names: counted.append(len(names)))
+    for place in range(500):
+        text, _ = written(said, "so", Moment("d", (place, 0.0), f"s{place * place % 7}"))
+    assert text == "[CLS] speaker 1 : so speaker 2 : so [SEP] speaker 3 : so [SEP]" and not counted
 
 
 def test_what_came_out_of_turn_and_speakers_that_are_not_known():
@@ -178,7 +195,8 @@ def test_what_came_out_of_turn_and_speakers_that_are_not_known():
 @pytest.mark.parametrize(
     ("of", "moment"),
     [
-        ({}, Moment("film a.mp4", (2.5,), "3")),
+        ({}, Moment("film a.mp4", (2.5,), "face 3")),
+        ({"by_itself": True, "speaker": "Ann"}, Moment(None, (2.5,), "Ann")),
         ({"speaker": "Ann"}, Moment("film a.mp4", (2.5,), "Ann")),
         ({"dialogue": "a.mp4", "position": 4}, Moment("dialogue a.mp4", (4, 2.5))),  # faces have numbers in a file
         ({"dialogue": "7", "position": 4, "speaker": "Ann"}, Moment("dialogue 7", (4, 2.5), "Ann")),
@@ -223,6 +241,8 @@ def test_predictions_of_films_and_sentences(tmp_path):
     table = list(predictor.stream(predictor.clips(str(tmp_path / "said.csv"), Cutting(), columns=columns)))
     for row, wanted in zip(together, table, strict=True):
         assert row.probabilities == pytest.approx(wanted.probabilities, abs=1e-6) and row.text == wanted.text
+    for row, wanted in zip(predictor.predict_many(LINES, speakers=["Bob ", " ", "Bob"]), together, strict=True):
+        assert (row.probabilities, row.notes) == (pytest.approx(wanted.probabilities), wanted.notes)
     wrong = {"the str 'Bob'": "Bob", "3 sentences, not 1;": ["Bob"], "the int 1, no name": [1, "Bob", None]}
     for told, speakers in wrong.items():
         with pytest.raises(MemofastError, match=told):
@@ -239,7 +259,18 @@ def test_texts_of_no_film_are_told(tmp_path):
     for earlier, told in ((3, True), (0, False)):
         predictor, lines = load(model_in(tmp_path / str(earlier), utterances=earlier, tokens=60), device="cpu"), []
         assert len(predictor.clips(str(tmp_path / "texts.csv"), Cutting(), tell=lines.append)) == 2
-        assert lines == ["note: 2 utterances are of no film or dialogue, and read without what was said before"] * told
+        assert [line.partition(" and read")[0] for line in lines] == [
+            "note: 2 utterances are of no dialogue, nor of a film with others,"
+        ] * told
+    names = ["a.mp4", "b.mp4", "a.mp4", "c.mp4"]
+    clips = [Clip(str(place), Path(name)) for place, name in enumerate(names)]
+    (line,) = heard_dialogues.notes_on_dialogues(clips, Context(), tmp_path)
+    nan = [Clip("a", dialogue="nan", speaker="Ann"), Clip("b", dialogue="nan", speaker="ann")]
+    taken, differ = sorted(heard_dialogues.notes_on_dialogues(nan, Context(), tmp_path))
+    assert taken.startswith("dialogue 'nan' (2) is taken for a dialogue") and "'Ann' (1), 'ann' (1) differ" in differ
+    (nobody,) = heard_dialogues.notes_on_dialogues([Clip("a", dialogue="d")], Context(), tmp_path)
+    assert nobody.endswith("in 1 of 1 utterances of dialogues; -c speaker=COLUMN names them")
+    assert line.startswith("2 utterances are of no") and line.endswith("; -c dialogue=COLUMN names a table's")
 
 
 def test_later_utterances_are_not_known(tmp_path):

@@ -18,5 +18,6 @@ def test_what_was_said_or_named_is_never_a_formula():
     assert line["text"] == f"'{said}" and line["file"] == "'+film.mp4" and line["id"] == "'@id"
     assert line["named"] == "'-sad" and line["notes"] == "'-none; x"
     assert (line["p_+glad"], line["start"], line["importance_text"]) == ("0.250000", "-0.250", "-0.125000")
+    assert not {"dialogue", "position", "speaker"} & {*line, *found.as_json()}
     (line,) = csv.DictReader(io.StringIO(table_of([other], []), newline=""))
     assert line["value"] == "-1.500000" and line["text"] == "one\rtwo"

@@ -33,7 +33,8 @@ class Clip:
     folder: the folder below the source it came from. split: the split named by its source or column.
     group: what a table says of what belongs together. subtitled: its times are those of subtitles. problem: known
     before decoding. emotions: labels that the sample shares in equally. value: its number, as sentiment. dialogue,
-    position, speaker: where a table says that it is said, and who says it.
+    position, speaker: where a table says that it is said, and who says it; by_itself: it names dialogues, and none for
+    this one.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Clip:
     dialogue: str | None = None
     position: int | None = None
     speaker: str | None = None
+    by_itself: bool = False
 
 
 @dataclass(frozen=True)
@@ -305,6 +307,7 @@ def _read_rows(path: Path, options: SourceOptions, found: Found) -> list[Clip]:
             dialogue=name_in(row, "dialogue"),
             position=positions[number - 1],
             speaker=name_in(row, "speaker"),
+            by_itself="dialogue" in row and name_in(row, "dialogue") is None,
             emotions=_emotions(path, number, row.get("emotions", "")),
             value=_number(path, number, row.get("value", "")),
         )

@@ -27,30 +27,37 @@ def check_groups(clips: Iterable[Clip], fractions: Mapping[str, float], split_by
     """Refuse a group in two splits where `split_by` asked for whole groups; elsewhere note it.
 
     Returns: notes. Without a wish for groups those are what a table names, groups, else dialogues, else speakers, and
-    without any media files with several clips.
+    without any media files with several clips; divided dialogues are noted in any case, since context reads across.
     Raises: `MemofastError` naming the first such group: its source names a split for some of its clips.
     """
     clips = list(clips)
     named = (kind for kind in ("group", "dialogue", "speaker") if any(getattr(clip, kind) for clip in clips))
     kind = split_by if split_by != "id" else next(named, "file")
+    homes = {one: _homes(clips, one, fractions, split_by) for one in dict.fromkeys((kind, "dialogue"))}
+    notes = []
+    for one, splits_of in homes.items():
+        if not (divided := sorted(group for group, splits in splits_of.items() if len(splits) > 1)):
+            continue
+        example = f"{divided[0] or 'the top folder'} is in {' and '.join(sorted(splits_of[divided[0]]))}"
+        if one == split_by:
+            raise MemofastError(
+                f"--split-by {split_by} keeps each {split_by} in one split, but {example} ({len(divided)} such), as "
+                "its source says; mend the source, or use --split-by id"
+            )
+        notes.append(
+            f"note: {len(divided)} of {len(splits_of)} {one}s are in several splits ({example}); --split-by {one} "
+            "keeps them whole"
+        )
+    return notes
+
+
+def _homes(clips: Iterable[Clip], kind: str, fractions: Mapping[str, float], split_by: str) -> dict[str, set[str]]:
+    """The splits of each group of a kind."""
     homes: dict[str, set[str]] = defaultdict(set)
     for clip in clips:
         if (group := group_of(clip, kind)) is not None:
             homes[group].add(split_of(clip, fractions, split_by))
-    divided = sorted(group for group, splits in homes.items() if len(splits) > 1)
-    if not divided:
-        return []
-    example = f"{divided[0] or 'the top folder'} is in {' and '.join(sorted(homes[divided[0]]))}"
-    if split_by != "id":
-        raise MemofastError(
-            f"--split-by {split_by} keeps each {split_by} in one split, but {example} ({len(divided)} such), as its "
-            "source says; "
-            "mend the source, or use --split-by id"
-        )
-    return [
-        f"note: {len(divided)} of {len(homes)} {kind}s are in several splits ({example}); --split-by {kind} keeps "
-        "them whole"
-    ]
+    return homes
 
 
 def check_sentences(clips: Iterable[Clip], splits: Mapping[str, list[str]], drop: bool) -> LeakCheck:

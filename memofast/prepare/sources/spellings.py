@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.sources.folders import one_line
@@ -11,15 +11,17 @@ _NOTHING = {"nan", "NaN", "NAN", "null", "NULL", "None", "<NA>", "n/a", "N/A", "
 _MOST = 5  # lines of a kind
 
 
-def spelling_notes(clips: Iterable[Clip]) -> list[str]:
+KINDS = ("label", "emotion", "split", "group", "dialogue", "speaker")
+
+
+def spelling_notes(clips: Iterable[Clip], kinds: Sequence[str] = KINDS) -> list[str]:
     """A line for each set of labels, emotions, splits, groups, dialogues or speakers that may be meant as one, with
-    counts and remedy, and for each name that may be none."""
-    found = {kind: Counter() for kind in ("label", "emotion", "split", "group", "dialogue", "speaker")}
+    counts and remedy, and for each name that may be none. kinds: those that are looked at."""
+    found = {kind: Counter() for kind in kinds}
     for clip in clips:
-        for kind in found.keys() - {"emotion"}:
-            if name := getattr(clip, kind):
-                found[kind][name] += 1
-        found["emotion"].update(clip.emotions)
+        for kind in kinds:
+            names = clip.emotions if kind == "emotion" else [getattr(clip, kind)]
+            found[kind].update(filter(None, names))
     return [note for kind, counts in found.items() for note in _notes(kind, counts)]
 
 

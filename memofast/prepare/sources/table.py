@@ -66,20 +66,39 @@ class Table:
 
 
 def parse_columns(given: list[str]) -> Columns:
-    """Columns from `field=column` pairs. Raises MemofastError for an unknown field, and for a position in no
-    dialogue."""
+    """Columns from `field=column` pairs. Raises MemofastError for an unknown field or one named twice, for what is no
+    template, and for a position in no dialogue."""
     known = [column.name for column in fields(Columns)]
-    columns = Columns()
+    columns, named = Columns(), {}
     for pair in given:
         name, equals, column = pair.partition("=")
         if name not in known or not equals or not column:
             raise MemofastError(f"--column is FIELD=COLUMN with a field of {', '.join(known)}, not {pair!r}")
+        if named.setdefault(name, column) != column:
+            raise MemofastError(f"--column names {name} twice, as {named[name]!r} and {column!r}; keep one")
+        _check_template(name, column)
         columns = replace(columns, **{name: column})
     if columns.position and not columns.dialogue:
         raise MemofastError(
             f"--column position={columns.position} is a number in a dialogue; name that too: -c dialogue=COLUMN"
         )
     return columns
+
+
+def _check_template(name: str, column: str) -> None:
+    if "{" not in column:
+        return
+    try:
+        parts = list(string.Formatter().parse(column))
+        odd = any(name == "" or (name and converted) or "{" in (how or "") for _, name, how, converted in parts)
+        fault = odd or not _filled(column, dict.fromkeys(_needed(column), "cell"))
+    except ValueError:
+        fault = True
+    if fault:
+        raise MemofastError(
+            f"--column {name}={column} is no template; in one columns stand in braces, as dia{{Dialogue_ID}}, and "
+            "other braces are doubled"
+        )
 
 
 def read_table(path: Path, columns: Columns, split_column: str | None = None) -> Table:
@@ -130,9 +149,18 @@ def _needed(column: str) -> set[str]:
 
 
 def _fields(row: dict[str, str], present: dict[str, str]) -> dict[str, str]:
-    """The fields of a row; NaN in place of anything but a time is nothing."""
-    found = {name: column.format_map(row) if "{" in column else row[column] for name, column in present.items()}
+    """The fields of a row; NaN in place of anything but a time is nothing, nor is a template whose columns are all
+    empty."""
+    found = {name: _filled(column, row) if "{" in column else row[column] for name, column in present.items()}
     return {name: "" if _is_nan(cell) and name not in ("start", "end") else cell for name, cell in found.items()}
+
+
+def _filled(template: str, row: dict[str, str]) -> str:
+    cells = {name: "" if _is_nan(row[name]) else row[name] for name in _needed(template)}
+    if not any(map(str.strip, cells.values())):
+        return ""
+    parts = string.Formatter().parse(template)  # names as they are: `Sr No.` is no attribute of `Sr No`
+    return "".join(text + ("" if name is None else format(cells[name], how)) for text, name, how, _ in parts)
 
 
 def _is_nan(cell: str) -> bool:

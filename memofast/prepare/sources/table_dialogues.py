@@ -7,6 +7,8 @@ from pathlib import Path
 from memofast.errors import MemofastError
 from memofast.prepare.sources.folders import one_line
 
+_DIGITS = 18  # of a position, which other programs keep in 64 bits
+
 
 def positions_of(
     path: Path, rows: Sequence[Mapping[str, str]], without: Container[int]
@@ -25,8 +27,9 @@ def positions_of(
         there = taken[dialogue]
         number = _whole(row["position"]) if "position" in row else len(there)
         if number is None or number in there:
-            has = f"position {row['position']!r}"
-            why = f"{has} as row {there[number]} has" if number is not None else f"{has}, which is no whole number"
+            has = f"position {_brief(row['position'])}"
+            none = f", which is no whole number from 0 on (of up to {_DIGITS} digits)"
+            why = has + (f" as row {there[number]} has" if number is not None else none)
             raise MemofastError(
                 f"{path}, row {place + 1} of dialogue {one_line(dialogue)!r}: {why}; give each row of a dialogue a "
                 "number of its own, or name no position where rows are in order"
@@ -68,4 +71,9 @@ def name_in(row: Mapping[str, str], field: str) -> str | None:
 def _whole(cell: str) -> int | None:
     """7 for `7`, `07` and `7.0`, as programs write whole numbers of a column with gaps."""
     whole, _, fraction = cell.partition(".")
-    return int(whole) if whole.isascii() and whole.isdecimal() and not fraction.strip("0") else None
+    known = whole.isascii() and whole.isdecimal() and not fraction.strip("0") and len(whole) <= _DIGITS
+    return int(whole) if known else None
+
+
+def _brief(cell: str) -> str:
+    return repr(cell if len(cell) <= 2 * _DIGITS else f"{cell[:_DIGITS]}...")

@@ -45,6 +45,7 @@ def test_places_are_numbers_or_the_order_of_rows(tmp_path):
         ("4", r"row 3 of dialogue '1': position '4' as row 1 has"), ("4.0", "position '4.0' as row 1 has"),
         ("", "position '', which is no whole number"), ("4.5", "'4.5', which is no whole"), ("-1", "no whole number"),
         ("second", "no whole number"), ("\u0664", "no whole number"), ("1e3", "no whole number"),
+        ("9" * 5000, r"position '9{18}\.\.\.', which is no whole number from 0 on \(of up to 18 digits\)"),
     ],
 )  # fmt: skip
 def test_places_that_are_none_or_taken_are_refused(tmp_path, cell, told):
@@ -80,7 +81,11 @@ def test_dialogues_in_several_splits_are_told(tmp_path):
         MemofastError, match="--split-by dialogue keeps each dialogue in one split, but 2 is in a and b"
     ):
         check_groups(clips, {}, "dialogue")
-    assert check_groups([*clips, Clip("5", group="g")], {}, "id") == []
+    (note,) = check_groups([*clips, Clip("5", group="g")], {}, "id")
+    assert "--split-by dialogue keeps them whole" in note
+    by_speaker = [Clip(str(n), dialogue="d", speaker=str(n)) for n in range(9)]
+    (note,) = check_groups(by_speaker, {"test": 0.5}, "speaker")
+    assert note.startswith("note: 1 of 1 dialogues are in several splits (d is in test and train)")
 
 
 def test_cells_that_name_nobody_and_odd_ones(tmp_path):
@@ -89,6 +94,31 @@ def test_cells_that_name_nobody_and_odd_ones(tmp_path):
     found = find_clips([str(tmp_path / "said.json")], SourceOptions(Columns(speaker="who")))
     assert [(clip.group, clip.speaker) for clip in found.clips] == [(None, "Ann A")]
     assert [entry.reason for entry in found.left_out] == ["odd characters"]
+
+
+def test_a_template_of_nothing_is_no_dialogue(tmp_path):
+    (tmp_path / "odd.csv").write_text("text,Sr No.,a[0]\nso,7,x\n")
+    odd = find_clips([str(tmp_path / "odd.csv")], SourceOptions(parse_columns(["id={Sr No.}_{a[0]:>2}{{"])))
+    assert odd.clips[0].id == "7_ x{"
+    columns = Columns(dialogue="S{turn}_D{talk}")
+    found = found_in(tmp_path, ["a,so,1,4,Ann", "b,so,,,Ann", "c,so,,,Bob", "d,so,2,,Bob"], columns)
+    assert [clip.dialogue for clip in found.clips] == ["S4_D1", None, None, "S_D2"]
+    rows = [{"text": "so", "talk": talk, "turn": turn} for talk, turn in ((float("nan"), None), (3, "x"))]
+    (tmp_path / "said.json").write_text(json.dumps(rows))
+    found = find_clips([str(tmp_path / "said.json")], SourceOptions(columns))
+    assert [clip.dialogue for clip in found.clips] == [None, "Sx_D3"]
+
+
+@pytest.mark.parametrize("column", ["{A", "{A}_{", "{}", "{A}{}", "{A!z}", "{A!r}", "{A:d}", "{A:{B}}", "{{A}}"])
+def test_what_is_no_template_is_refused(column):
+    with pytest.raises(MemofastError, match=r"--column id=\{.* is no template; in one columns stand in braces"):
+        parse_columns([f"id={column}"])
+
+
+def test_a_field_is_named_once():
+    assert parse_columns(["text=a}", "text=a}", "id={a:>3}{{"]) == Columns(text="a}", id="{a:>3}{{")
+    with pytest.raises(MemofastError, match="--column names text twice, as 'a' and 'b'; keep one"):
+        parse_columns(["text=a", "text=b"])
 
 
 def test_columns_that_say_nothing_are_refused(tmp_path):
