@@ -184,6 +184,7 @@ def as_said(utterances: Iterable[Utterance], clips: Iterable[Clip]) -> Iterator[
         waiting[utterance.clip.id], turn = utterance, turns[dialogue]
         while turn and turn[0] in waiting:
             yield waiting.pop(turn.popleft())
+    yield from waiting.values()  # those before which one did not come
 
 
 def notes_on_dialogues(clips: Iterable[Clip], context: Context | None, model: Path) -> Iterator[str]:

@@ -22,11 +22,13 @@ from memofast.data.modality import FEATURES
 from memofast.errors import MemofastError
 from memofast.inference import heard_dialogues, load
 from memofast.inference.dialogues import as_read, with_context
-from memofast.inference.heard_dialogues import HeardDialogues, Moment
+from memofast.inference.heard_dialogues import HeardDialogues, Moment, as_said
 from memofast.inference.prediction import OF_DIALOGUES
 from memofast.inference.preparation import keep_preparation
 from memofast.inference.segments import Cutting
+from memofast.inference.watching import Utterance
 from memofast.model import MemoBertConfig, MemoBertForEmotion
+from memofast.prepare.run.extraction import Extracted
 from memofast.prepare.sources.clips import Clip
 from memofast.prepare.sources.table import Columns
 from memofast.prepare.text.word_pieces import WordPieces
@@ -204,6 +206,14 @@ def test_what_came_out_of_turn_and_speakers_that_are_not_known():
 )
 def test_where_and_by_whom_it_is_said(of, moment):
     assert Moment.of(Clip("x", Path("a.mp4"), None, 2.0, 4.0, **of), 2.5, 3) == moment
+
+
+def test_utterances_of_a_dialogue_wait_for_earlier_ones_and_are_never_lost():
+    places = {"a": 2, "b": 0, "c": 1, "d": 4, "e": 3}
+    clips = [Clip(id, dialogue="1", position=place) for id, place in places.items()] + [Clip("x", Path("x.wav"))]
+    come = [Utterance(Extracted(clip)) for clip in clips]
+    assert [one.clip.id for one in as_said(come, clips)] == ["b", "c", "a", "e", "d", "x"]
+    assert [one.clip.id for one in as_said(come[1:], clips)] == ["b", "c", "x", "d", "e"]  # a did not come
 
 
 def model_in(folder: Path, speech_width: int = 0, in_dialogues: bool = True, **context) -> Path:
