@@ -41,7 +41,8 @@ class Cutting:
 def read_clips(source: str, cutting: Cutting, longest: float, columns: Columns = Columns()) -> Found:
     """The clips of a media file, a folder or a table, by their subtitles, by id, and what is left out.
 
-    Args: longest: seconds of a clip in the model's training. columns: which are read of a table.
+    Args: longest: seconds of a clip in the model's training. columns: which are read of a table, but for labels, groups
+        and values, which nothing is predicted from.
     Raises: `MemofastError` where the source holds nothing.
     """
     if cutting.windows is not None and not 0 < cutting.windows <= longest:
@@ -49,7 +50,8 @@ def read_clips(source: str, cutting: Cutting, longest: float, columns: Columns =
             f"--windows is more than 0 and at most {longest:g} seconds, as the model's training cut there"
         )
     sentences = SentenceRules(longest=longest)
-    return find_clips([source], SourceOptions(columns, subtitles=cutting.subtitles, sentences=sentences))
+    read = replace(columns, label=None, group=None, emotions=None, value=None)
+    return find_clips([source], SourceOptions(read, subtitles=cutting.subtitles, sentences=sentences))
 
 
 def cut_clips(

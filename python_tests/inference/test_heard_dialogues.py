@@ -119,16 +119,14 @@ def test_a_film_is_answered_as_evaluation_answers_its_dialogue(tmp_path):
     assert without.lengths[2, 2] < split.lengths[2, 2]
 
 
-COLUMNS = [
-    f"{name}={of}" for name, of in {"text": "line", "dialogue": "talk", "position": "turn", "speaker": "by"}.items()
-]
-TABLE = """id,line,talk,turn,by
-u10,good so,1,10,Bob
-u11,well,1,11,Ann
-u9,soft bad,1,9,Ann
-v,bad,2,0,
-w,so so,,,Cid
-u2,good,1,2,Ann
+COLUMNS = ["text=line", "dialogue=talk", "position=turn", "speaker=by", "label=felt"]
+TABLE = """id,line,talk,turn,by,felt
+u10,good so,1,10,Bob,glad
+u11,well,1,11,Ann,calm
+u9,soft bad,1,9,Ann,calm
+v,bad,2,0,,glad
+w,so so,,,Cid,glad
+u2,good,1,2,Ann,calm
 """
 
 
@@ -150,6 +148,7 @@ def test_a_table_of_dialogues_is_answered_as_evaluation_answers_its_corpus(tmp_p
     assert done.returncode == 0, done.stderr
     assert "note: 1 utterance is of no dialogue, nor of a film with others, and read without" in done.stderr
     assert "note: who speaks is not known in 1 of 5 utterances of dialogues\n" in done.stderr
+    assert "columns not read: felt; read: id, text=line, dialogue=talk" in done.stderr
     rows = list(map(json.loads, (tmp_path / "out/predictions.jsonl").read_text().splitlines()))
     assert [row["id"] for row in rows] == ["u2", "u9", "u10", "u11", "v", "w"]  # as they are said
     found = {row["id"]: [row["probabilities"][name] for name in predictor.classes] for row in rows}

@@ -12,7 +12,7 @@ from pathlib import Path
 from memofast.errors import MemofastError
 from memofast.prepare.sources.folders import AUDIO, VIDEO, LeftOut, counted, is_regular, left_out, one_line, walk
 from memofast.prepare.sources.sidecars import Sidecar, choose, pair
-from memofast.prepare.sources.table import TABLES, Columns, read_table
+from memofast.prepare.sources.table import TABLES, Columns, names_any, read_table
 from memofast.prepare.sources.table_dialogues import apart, name_in, positions_of
 from memofast.prepare.subtitles.sentences import SentenceRules, sentences_of
 from memofast.prepare.subtitles.streams import CARRIERS, stream_cues
@@ -100,7 +100,7 @@ def find_clips(sources: Iterable[str], options: SourceOptions) -> Found:
     """
     pattern = _compile(options.label_pattern)
     sources, found = list(sources), Found()
-    if options.columns != Columns() and not any(_is_table(_split_and_path(given)[1]) for given in sources):
+    if names_any(options.columns) and not any(_is_table(_split_and_path(given)[1]) for given in sources):
         raise MemofastError(f"--column is for tables, and {one_line(sources[0])} is none; leave it out")
     per_source: list[tuple[str, list[Clip]]] = []
     for given in sources:

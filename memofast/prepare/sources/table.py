@@ -30,7 +30,7 @@ class Columns:
 
     dialogue, position, speaker: the conversation in which something is said, its number there, and who says it; without
     position rows of a dialogue stand in their order. They, emotions and value are read only where a column is named,
-    since tables often have columns of these names that mean something else.
+    since tables often have columns of these names that mean something else. None: nothing is read of it.
     """
 
     id: str = "id"
@@ -38,8 +38,8 @@ class Columns:
     start: str = "start"
     end: str = "end"
     text: str = "text"
-    label: str = "label"
-    group: str = "group"
+    label: str | None = "label"
+    group: str | None = "group"
     dialogue: str | None = None
     position: str | None = None
     speaker: str | None = None
@@ -63,6 +63,12 @@ class Table:
     rows: list[dict[str, str]]
     problems: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+def names_any(columns: Columns) -> bool:
+    """Whether a column is named otherwise than it is read without a word."""
+    usual = vars(Columns())
+    return any(column not in (None, usual[name]) for name, column in vars(columns).items())
 
 
 def parse_columns(given: list[str]) -> Columns:
