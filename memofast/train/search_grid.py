@@ -16,6 +16,8 @@ from memofast.train.recipe_file import families_first, put
 Name = TypeVar("Name")
 _LARGEST = 1000  # combinations
 _MAY_CHANGE = ("model.", "train.", "prompt.", "context.", "modalities.train", "modalities.features")
+_OF_VARIANTS = (*_MAY_CHANGE, "modalities.", "losses.")  # whole sections too, so that one may be left out
+_SECTIONS = ("context", "losses", "prompt", "teachers")
 _MEASURES = ("train.seeds", "train.metric", "train.share", "model.family")  # what is compared, not how it is learnt
 
 
@@ -54,7 +56,7 @@ def variants_of(variants: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             "{train.error: absolute}"
         )
     for name in (name for one in found for name in one):
-        if not name.startswith((*_MAY_CHANGE, "modalities.")) or name in _MEASURES:
+        if not (name in _SECTIONS or name.startswith(_OF_VARIANTS)) or name in _MEASURES:
             raise MemofastError(f"variants: {name} decides what is measured; set it for all")
     return found
 

@@ -15,6 +15,7 @@ from talks import MODEL, PIECES, SPEAKERS, telling_talks, two_talks, write_talks
 
 from memofast.data import Corpus
 from memofast.data.conditions import keep
+from memofast.data.conversations import context_of
 from memofast.data.dialogue import Context
 from memofast.data.folds import read_groups, write_groups
 from memofast.data.prompt import MASK as PROMPT_MASK
@@ -30,6 +31,7 @@ from memofast.train.fine_tuning_plan import make_fine_tuning_plan, start_model, 
 from memofast.train.fine_tuning_recipe import read
 from memofast.train.fine_tuning_runs import answers, fine_tune
 from memofast.train.loss_sections import TeacherSection
+from memofast.train.sweep_file import SWEEP, read_sweep, write_sweep
 from memofast.train.teachers import taught
 from memofast.train.trainer import Trainer
 
@@ -179,6 +181,23 @@ def holed(corpus):
     for name, lacking in (("dialogue", ("t00", "t01")), ("speaker", ("t00", "t02", "t05"))):
         write_groups(corpus, name, {id: own for id, own in read_groups(opened, name).items() if id[:3] not in lacking})
     return corpus
+
+
+def test_a_sweep_leaves_context_out_and_adds_a_loss(corpus, tmp_path):
+    """Variants of whole sections, kept and opened again as the same."""
+    near = {"losses": {"near": {"kind": "spcl", "weight": 0.5}}}
+    variants = [{}, {"context": None}, {"context": {"utterances": 0}}, near]
+    file = {"recipe": str(recipe_file(tmp_path, corpus)), "set": {"train.epochs": 1}, "variants": variants}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(file))
+    sweep = read_sweep(tmp_path / "grid.yaml")
+    found = [setting.recipe for setting in sweep.settings]
+    assert [one.context and one.context.utterances for one in found] == [1, None, 0, 1]
+    assert [one.losses["near"].weight if one.losses else None for one in found] == [None, None, None, 0.5]
+    assert [context_of(setting.plan.corpus) for setting in sweep.settings] == [one.context for one in found]
+    assert sweep.describe().count("read in dialogues: up to 1 earlier") == 1
+    write_sweep(tmp_path, sweep)
+    again = read_sweep(tmp_path / SWEEP)
+    assert [setting.recipe.plain() for setting in again.settings] == [one.plain() for one in found]
 
 
 def test_a_model_from_one_with_context_forgets_it(ran, corpus, tmp_path):
