@@ -30,6 +30,7 @@ if platform.machine() in {"x86_64", "AMD64"} and not ONLY_PORTABLE:
     VARIANTS["avx512"] = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mprefer-vector-width=512"
 CXX_FLAGS = "-std=c++17 -O3 -fPIC -fopenmp -fvisibility=hidden -fno-math-errno -fno-trapping-math -Wall"
 LINK_FLAGS = "-s"
+BINDINGS = "bindings.cpp"  # all of them in one, beside the build file: pybind11 costs each file more than it holds
 if ONLY_PORTABLE:
     CXX_FLAGS += " -DMEMOFAST_ONLY_PORTABLE"
 if SANITIZERS := os.environ.get("MEMOFAST_SANITIZE"):
@@ -158,6 +159,10 @@ class NinjaBuild(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         written = self.ninja_file(target, cuda_settings())
         (folder / "build.ninja").write_text(written, "utf-8", "surrogateescape")
+        names = sorted(path.name for path in (ROOT / "csrc" / "bindings").glob("*.cpp"))
+        together = "".join(f'#include "bindings/{name}"\n' for name in names)
+        if not (folder / BINDINGS).is_file() or (folder / BINDINGS).read_text() != together:
+            (folder / BINDINGS).write_text(together)
         jobs = ["-j", os.environ["MAX_JOBS"]] if "MAX_JOBS" in os.environ else []
         if subprocess.run([find_ninja(), "-C", str(folder), *jobs]).returncode:
             raise SystemExit("memofast: the compiler failed; the first error above says why")
@@ -187,8 +192,7 @@ class NinjaBuild(build_ext):
             objects.append(f"{name}.o")
             lines.append(f"build {name}.o: {rule} {as_path(source)}\n  flags = {flags}")
 
-        for source in sorted((ROOT / "csrc" / "bindings").glob("*.cpp")):
-            build("cxx", source, f"bindings_{source.stem}", f"{python} {defines}")
+        build("cxx", Path(BINDINGS), "bindings", f"{python} {defines}")
         for source in sorted((ROOT / "csrc" / "host").glob("*.cpp")):
             build("cxx", source, f"host_{source.stem}", "")
         for source in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")):
